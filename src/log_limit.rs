@@ -1,0 +1,75 @@
+//! Keeps what a server writes from flooding the log, and counts what is left out.
+
+use std::time::{Duration, Instant};
+
+/// Lines that are logged at once, however fast they come.
+const BURST: u32 = 100;
+
+/// After a burst, one more line is logged each time this has passed.
+const INTERVAL: Duration = Duration::from_millis(50);
+
+/// A token bucket for log lines.
+#[derive(Debug)]
+pub struct LogLimit {
+    tokens: u32,
+    refilled: Instant,
+    left_out: u64,
+}
+
+impl LogLimit {
+    /// A full bucket.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            tokens: BURST,
+            refilled: now,
+            left_out: 0,
+        }
+    }
+
+    /// Whether one more line may be logged now; if not, it is counted.
+    pub fn admit(&mut self, now: Instant) -> bool {
+        let earned =
+            now.saturating_duration_since(self.refilled).as_millis() / INTERVAL.as_millis();
+        if earned >= u128::from(BURST - self.tokens) {
+            self.tokens = BURST;
+            self.refilled = now;
+        } else {
+            self.tokens += earned as u32;
+            self.refilled += INTERVAL * earned as u32;
+        }
+        if self.tokens == 0 {
+            self.left_out += 1;
+            return false;
+        }
+        self.tokens -= 1;
+        true
+    }
+
+    /// How many lines were left out since this was last asked.
+    pub fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_then_a_trickle() {
+        let begin = Instant::now();
+        let mut limit = LogLimit::new(begin);
+        assert_eq!(
+            (0..250).filter(|_| limit.admit(begin)).count() as u32,
+            BURST
+        );
+        assert_eq!((limit.take_left_out(), limit.take_left_out()), (150, 0));
+        let later = begin + 3 * INTERVAL;
+        assert_eq!((0..10).filter(|_| limit.admit(later)).count(), 3);
+        let much_later = begin + Duration::from_secs(3600);
+        assert_eq!(
+            (0..250).filter(|_| limit.admit(much_later)).count() as u32,
+            BURST
+        );
+    }
+}

@@ -1,0 +1,69 @@
+//! Arguments in, exit code out.
+
+use std::env;
+use std::ffi::OsString;
+use std::fmt::Display;
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use log::LevelFilter;
+use mcp_tcp_proxy::cli::{self, Command, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::proxy::Proxy;
+use mcp_tcp_proxy::{demo, logger};
+
+/// The command line was wrong.
+const EXIT_USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    match cli::parse(env::args_os().skip(1).collect()) {
+        Ok(Command::Serve(options)) => serve(&options),
+        Ok(Command::DemoServer) => {
+            demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
+        }
+        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
+        Err(error) => fail(&error, EXIT_USAGE),
+    }
+}
+
+fn serve(options: &ServeOptions) -> ExitCode {
+    logger::init(if options.debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Info
+    });
+    let served = match server_command(&options.server) {
+        Ok(command) => Proxy::new(options, &command),
+        Err(error) => return fail(&error, 1),
+    };
+    let ended = match served {
+        Ok(proxy) => proxy.run(),
+        Err(error) => return fail(&error, 1),
+    };
+    log::logger().flush();
+    ended.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
+}
+
+/// The demo server is this program too.
+fn server_command(server: &ServerCommand) -> io::Result<Vec<OsString>> {
+    match server {
+        ServerCommand::Demo => Ok(vec![
+            env::current_exe()?.into_os_string(),
+            "demo-server".into(),
+        ]),
+        ServerCommand::Program(command) => Ok(command.clone()),
+    }
+}
+
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+/// One line on stderr, if it takes one.
+fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    let _ = writeln!(io::stderr(), "mcp-tcp-proxy: {error}");
+    ExitCode::from(code)
+}

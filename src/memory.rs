@@ -1,0 +1,72 @@
+//! What all sessions together may hold in buffers, and the spare buffers that they share.
+//!
+//! A session between messages holds nothing. The first [`FREE_BYTES`] of each of its buffers are its own; what is
+//! beyond draws on one budget, so that many long lines at once are refused before they exhaust the machine.
+
+/// What each buffer of a session may hold without asking, in bytes.
+pub const FREE_BYTES: usize = 64 * 1024;
+
+/// What all sessions together may hold beyond that, in bytes.
+pub const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
+
+/// Spare buffers that are kept; more would only be needed if that many sessions were written to at once.
+const MAX_SPARES: usize = 4;
+
+/// The buffer memory of all sessions.
+#[derive(Debug)]
+pub struct Memory {
+    limit: usize,
+    used: usize,
+    spares: Vec<Vec<u8>>,
+}
+
+impl Memory {
+    /// Sessions may hold `limit` bytes beyond what each may hold for itself.
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            used: 0,
+            spares: Vec::new(),
+        }
+    }
+
+    /// How much is left, in bytes.
+    pub fn available(&self) -> usize {
+        self.limit.saturating_sub(self.used)
+    }
+
+    /// The limit, in bytes.
+    pub fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// What is held beyond the free part of each buffer, in bytes.
+    pub fn used(&self) -> usize {
+        self.used
+    }
+
+    /// Whether so much is left that a session may draw on it to get out of a standstill, and not just for a line that
+    /// could not be read otherwise.
+    pub fn is_plentiful(&self) -> bool {
+        self.used < self.limit / 2
+    }
+
+    /// Notes that a holder of `before` bytes beyond its free part now holds `after`.
+    pub fn settle(&mut self, before: usize, after: usize) {
+        debug_assert!(before <= self.used);
+        self.used = self.used - before + after;
+    }
+
+    /// An empty buffer.
+    pub fn lend(&mut self) -> Vec<u8> {
+        self.spares.pop().unwrap_or_default()
+    }
+
+    /// Takes a buffer back that is no longer needed.
+    pub fn give_back(&mut self, mut buffer: Vec<u8>) {
+        if self.spares.len() < MAX_SPARES && (1..=2 * FREE_BYTES).contains(&buffer.capacity()) {
+            buffer.clear();
+            self.spares.push(buffer);
+        }
+    }
+}

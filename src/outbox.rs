@@ -1,0 +1,394 @@
+//! A queue of lines on their way out: what of it was taken, which lines have not begun, and what each one means.
+//!
+//! Lines may carry a mark. A mark comes due when the first byte of its line is taken, because from then on the line
+//! can't be called back.
+
+use std::collections::VecDeque;
+
+use crate::memory::{FREE_BYTES, Memory};
+
+/// Marks of this many lines are kept room for between messages, so that a lone request allocates nothing.
+const KEPT_MARKS: usize = 4;
+
+/// Lines that wait to be taken, with marks of type `M` on some.
+#[derive(Debug)]
+pub struct Outbox<M> {
+    bytes: Vec<u8>,
+    /// How much of `bytes` was taken.
+    head: usize,
+    /// How many bytes were ever taken.
+    position: u64,
+    /// Whether the last byte taken was inside a line.
+    mid_line: bool,
+    marks: VecDeque<Marked<M>>,
+    marked_bytes: usize,
+}
+
+#[derive(Debug)]
+struct Marked<M> {
+    /// Counted from the first byte that was ever queued.
+    start: u64,
+    len: usize,
+    mark: M,
+}
+
+impl<M> Default for Outbox<M> {
+    fn default() -> Self {
+        Self {
+            bytes: Vec::new(),
+            head: 0,
+            position: 0,
+            mid_line: false,
+            marks: VecDeque::new(),
+            marked_bytes: 0,
+        }
+    }
+}
+
+impl<M> Outbox<M> {
+    /// Queues a line that has no line end yet.
+    pub fn push(&mut self, line: &[u8], mark: Option<M>, memory: &mut Memory) {
+        self.mark(line.len() + 1, mark);
+        self.make_room(line.len() + 1, memory);
+        self.bytes.extend_from_slice(line);
+        self.bytes.push(b'\n');
+    }
+
+    /// Queues a line that has its line end, in a buffer that may be kept instead of copied.
+    pub fn push_buffer(&mut self, line: Vec<u8>, mark: Option<M>, memory: &mut Memory) {
+        debug_assert_eq!(line.last(), Some(&b'\n'));
+        self.mark(line.len(), mark);
+        if self.is_empty() {
+            memory.give_back(std::mem::replace(&mut self.bytes, line));
+            self.head = 0;
+        } else {
+            self.make_room(line.len(), memory);
+            self.bytes.extend_from_slice(&line);
+            memory.give_back(line);
+        }
+    }
+
+    /// What waits to be taken.
+    pub fn waiting(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// How many bytes wait.
+    pub fn len(&self) -> usize {
+        self.bytes.len() - self.head
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// How many bytes wait in lines with a mark that has not come due.
+    pub fn marked_bytes(&self) -> usize {
+        self.marked_bytes
+    }
+
+    /// The memory that the queue holds, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// Notes that the first `count` waiting bytes were taken. Marks that came due are then had from [`Self::due`].
+    pub fn took(&mut self, count: usize, memory: &mut Memory) {
+        debug_assert!(count <= self.len());
+        if count == 0 {
+            return;
+        }
+        self.head += count;
+        self.position += count as u64;
+        self.mid_line = self.bytes[self.head - 1] != b'\n';
+        if self.is_empty() {
+            self.head = 0;
+            memory.give_back(std::mem::take(&mut self.bytes));
+        }
+    }
+
+    /// The next mark of which the line has begun.
+    pub fn due(&mut self) -> Option<M> {
+        if self.marks.front()?.start >= self.position {
+            return None;
+        }
+        let marked = self.marks.pop_front()?;
+        self.marked_bytes -= marked.len;
+        if self.marks.is_empty() && self.marks.capacity() > KEPT_MARKS {
+            self.marks = VecDeque::new();
+        }
+        Some(marked.mark)
+    }
+
+    /// The marks of lines that have not begun, in order.
+    pub fn marks(&self) -> impl Iterator<Item = &M> {
+        self.marks.iter().map(|marked| &marked.mark)
+    }
+
+    /// The mark of the first waiting line, if it has one and has not begun.
+    pub fn first_mark(&self) -> Option<&M> {
+        self.marks
+            .front()
+            .filter(|marked| marked.start == self.position)
+            .map(|marked| &marked.mark)
+    }
+
+    /// Drops the rest of a line that has begun, and the lines whose mark `keep` refuses.
+    pub fn recall(&mut self, mut keep: impl FnMut(&M) -> bool) {
+        let mut rest = std::mem::take(self);
+        let marks = std::mem::take(&mut rest.marks);
+        debug_assert!(
+            marks.iter().all(|marked| marked.start >= rest.position),
+            "due marks were collected"
+        );
+        let begun = if rest.mid_line {
+            rest.waiting().iter().position(|byte| *byte == b'\n')
+        } else {
+            None
+        };
+        let mut at = rest.position + begun.map_or(0, |end| end as u64 + 1);
+        let bytes_of = |from: u64, to: u64| {
+            &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
+        };
+        for marked in marks {
+            self.bytes.extend_from_slice(bytes_of(at, marked.start));
+            at = marked.start + marked.len as u64;
+            if keep(&marked.mark) {
+                self.mark(marked.len, Some(marked.mark));
+                self.bytes.extend_from_slice(bytes_of(marked.start, at));
+            }
+        }
+        self.bytes
+            .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
+    }
+
+    /// Moves all lines of `other`, none of which has begun, behind those of this queue.
+    pub fn append(&mut self, other: Self, memory: &mut Memory) {
+        debug_assert!(!other.mid_line);
+        let len = other.len();
+        let end = self.end();
+        for marked in other.marks {
+            self.marked_bytes += marked.len;
+            self.marks.push_back(Marked {
+                start: marked.start - other.position + end,
+                ..marked
+            });
+        }
+        if self.is_empty() {
+            memory.give_back(std::mem::replace(&mut self.bytes, other.bytes));
+            self.head = other.head;
+        } else {
+            self.make_room(len, memory);
+            self.bytes.extend_from_slice(&other.bytes[other.head..]);
+            memory.give_back(other.bytes);
+        }
+    }
+
+    /// Drops everything, and gives the memory back.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    fn end(&self) -> u64 {
+        self.position + self.len() as u64
+    }
+
+    fn mark(&mut self, len: usize, mark: Option<M>) {
+        if let Some(mark) = mark {
+            self.marks.push_back(Marked {
+                start: self.end(),
+                len,
+                mark,
+            });
+            self.marked_bytes += len;
+        }
+    }
+
+    fn make_room(&mut self, more: usize, memory: &mut Memory) {
+        if self.bytes.capacity() == 0 {
+            self.bytes = memory.lend();
+        }
+        let would_grow = self.bytes.len() + more > self.bytes.capacity();
+        // Moving what waits is cheaper than growing, and done rarely enough not to be done over and over.
+        if self.head > 0 && (would_grow || self.head > FREE_BYTES) && self.head >= self.len() {
+            self.bytes.drain(..self.head);
+            self.head = 0;
+        }
+        self.bytes.reserve(more);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn memory() -> Memory {
+        Memory::new(0)
+    }
+
+    fn take_all<M>(outbox: &mut Outbox<M>) -> String {
+        let text = String::from_utf8(outbox.waiting().to_vec()).unwrap();
+        outbox.took(text.len(), &mut memory());
+        text
+    }
+
+    #[test]
+    fn a_mark_comes_due_with_the_first_byte() {
+        let mut outbox = Outbox::default();
+        outbox.push(b"ab", None, &mut memory());
+        outbox.push(b"cd", Some(1), &mut memory());
+        outbox.took(3, &mut memory());
+        assert_eq!((outbox.due(), outbox.first_mark()), (None, Some(&1)));
+        outbox.took(1, &mut memory());
+        assert_eq!(
+            (outbox.due(), outbox.due(), outbox.first_mark()),
+            (Some(1), None, None)
+        );
+        assert_eq!(outbox.waiting(), b"d\n");
+    }
+
+    #[test]
+    fn recalled_lines_have_not_begun() {
+        let mut outbox = Outbox::default();
+        for (line, mark) in [
+            ("one", Some(1)),
+            ("two", None),
+            ("three", Some(3)),
+            ("four", Some(4)),
+            ("five", None),
+        ] {
+            outbox.push(line.as_bytes(), mark, &mut memory());
+        }
+        outbox.took(1, &mut memory());
+        assert_eq!(outbox.due(), Some(1));
+        outbox.recall(|mark| *mark != 3);
+        assert_eq!(outbox.marked_bytes(), "four\n".len());
+        assert_eq!(outbox.marks().collect::<Vec<_>>(), [&4]);
+        assert_eq!(take_all(&mut outbox), "two\nfour\nfive\n");
+        assert_eq!(outbox.due(), Some(4));
+    }
+
+    #[test]
+    fn an_empty_outbox_holds_no_buffer() {
+        let mut memory = memory();
+        let mut outbox = Outbox::<()>::default();
+        outbox.push(b"x", None, &mut memory);
+        outbox.took(2, &mut memory);
+        assert_eq!(outbox.capacity(), 0);
+        let spare = memory.lend();
+        assert!(
+            spare.is_empty() && spare.capacity() > 0,
+            "the buffer is there for the next"
+        );
+    }
+
+    /// What can happen to an outbox.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push(String, bool),
+        PushBuffer(String, bool),
+        Append(Vec<(String, bool)>),
+        Took(usize),
+        Recall(bool),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        let line = || ("[a-z]{0,5}", any::<bool>());
+        prop_oneof![
+            4 => line().prop_map(|(text, marked)| Step::Push(text, marked)),
+            2 => line().prop_map(|(text, marked)| Step::PushBuffer(text, marked)),
+            1 => prop::collection::vec(line(), 0..4).prop_map(Step::Append),
+            4 => (0usize..12).prop_map(Step::Took),
+            1 => any::<bool>().prop_map(Step::Recall),
+        ]
+    }
+
+    /// A plain list of lines, each with its mark and how much of it was taken.
+    #[derive(Default)]
+    struct Model {
+        lines: VecDeque<(String, Option<usize>, usize)>,
+        due: Vec<usize>,
+    }
+
+    impl Model {
+        fn took(&mut self, mut count: usize) {
+            while count > 0 {
+                let (text, mark, taken) = self.lines.front_mut().unwrap();
+                self.due.extend(mark.take());
+                let step = count.min(text.len() - *taken);
+                *taken += step;
+                count -= step;
+                if *taken == text.len() {
+                    self.lines.pop_front();
+                }
+            }
+        }
+
+        fn recall(&mut self, keep_odd: bool) {
+            self.lines.retain(|(_, mark, taken)| {
+                *taken == 0 && mark.is_none_or(|mark| (mark % 2 == 1) == keep_odd)
+            });
+        }
+
+        fn text(&self) -> String {
+            self.lines
+                .iter()
+                .map(|(text, _, taken)| &text[*taken..])
+                .collect()
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_list_of_lines(steps in prop::collection::vec(step(), 0..60)) {
+            let mut memory = Memory::new(0);
+            let mut outbox = Outbox::default();
+            let mut model = Model::default();
+            let mut next_mark = 0;
+            let mut mark = |marked: bool| {
+                next_mark += 1;
+                marked.then_some(next_mark)
+            };
+            for step in steps {
+                match step {
+                    Step::Push(text, marked) => {
+                        let mark = mark(marked);
+                        outbox.push(text.as_bytes(), mark, &mut memory);
+                        model.lines.push_back((text + "\n", mark, 0));
+                    }
+                    Step::PushBuffer(text, marked) => {
+                        let (text, mark) = (text + "\n", mark(marked));
+                        outbox.push_buffer(text.clone().into_bytes(), mark, &mut memory);
+                        model.lines.push_back((text, mark, 0));
+                    }
+                    Step::Append(lines) => {
+                        let mut other = Outbox::default();
+                        for (text, marked) in lines {
+                            let mark = mark(marked);
+                            other.push(text.as_bytes(), mark, &mut memory);
+                            model.lines.push_back((text + "\n", mark, 0));
+                        }
+                        outbox.append(other, &mut memory);
+                    }
+                    Step::Took(count) => {
+                        let count = count.min(outbox.len());
+                        outbox.took(count, &mut memory);
+                        model.took(count);
+                        let due: Vec<usize> = std::iter::from_fn(|| outbox.due()).collect();
+                        prop_assert_eq!(due, std::mem::take(&mut model.due));
+                    }
+                    Step::Recall(keep_odd) => {
+                        outbox.recall(|mark| (mark % 2 == 1) == keep_odd);
+                        model.recall(keep_odd);
+                    }
+                }
+                prop_assert_eq!(std::str::from_utf8(outbox.waiting()).unwrap(), model.text());
+                let marks: Vec<usize> = model.lines.iter().filter_map(|(_, mark, _)| *mark).collect();
+                prop_assert_eq!(outbox.marks().copied().collect::<Vec<_>>(), marks);
+            }
+        }
+    }
+}

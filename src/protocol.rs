@@ -1,0 +1,9 @@
+//! The wire: how bytes become lines, what the proxy must know of a line, and the lines it writes itself.
+//!
+//! Nothing in here knows a socket, a process or a clock.
+
+pub mod envelope;
+pub mod id;
+pub mod lines;
+pub mod reply;
+pub mod skip;

@@ -1,0 +1,252 @@
+//! JSON-RPC request ids: compared by JSON value, echoed as they were written.
+//!
+//! A server may write `1.50` as `1.5`, `é` as `\u00e9` or `1.0` as `1`, so bytes do not tell whether an answer
+//! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Visitor};
+
+/// The longest id that is accepted, in bytes as written. Every request in flight keeps its id, so this bounds memory.
+pub const MAX_ID_BYTES: usize = 1024;
+
+/// Strings up to this many bytes are kept inline; a UUID has 36.
+const INLINE_BYTES: usize = 38;
+
+/// The id of a request: what it was written as, and what it is worth.
+#[derive(Clone)]
+pub struct RequestId(Repr);
+
+#[derive(Clone)]
+enum Repr {
+    /// An integer, written in the one way that `Display` writes it.
+    Integer(i64),
+    /// A string without escapes.
+    Plain { len: u8, bytes: [u8; INLINE_BYTES] },
+    /// Anything else: long or escaped strings, fractions, and what JSON-RPC does not allow but servers echo.
+    Other(Box<Written>),
+}
+
+#[derive(Clone)]
+struct Written {
+    text: Box<str>,
+    value: Value<'static>,
+}
+
+/// The value of an id, in a form in which equal values have equal representations.
+#[derive(Clone, PartialEq, Eq)]
+enum Value<'a> {
+    Integer(i64),
+    /// The bits of a double that is no 64-bit integer.
+    Double(u64),
+    /// The characters of a string; bytes, as a lone surrogate has no place in a `str`.
+    String(Cow<'a, [u8]>),
+    /// An array or an object with its keys sorted, a boolean, or text that has no value of its own.
+    Json(Cow<'a, str>),
+}
+
+impl RequestId {
+    /// Reads an id from its JSON text, which is taken to be valid.
+    pub fn new(text: &str) -> Self {
+        if let Some(integer) = canonical_integer(text) {
+            return Self(Repr::Integer(integer));
+        }
+        if let Some(string) = plain_string(text)
+            && string.len() <= INLINE_BYTES
+        {
+            let mut bytes = [0; INLINE_BYTES];
+            bytes[..string.len()].copy_from_slice(string.as_bytes());
+            return Self(Repr::Plain {
+                len: string.len() as u8,
+                bytes,
+            });
+        }
+        Self(Repr::Other(Box::new(Written {
+            text: text.into(),
+            value: Value::of(text),
+        })))
+    }
+
+    fn value(&self) -> Value<'_> {
+        match &self.0 {
+            Repr::Integer(integer) => Value::Integer(*integer),
+            Repr::Plain { len, bytes } => Value::String(Cow::Borrowed(&bytes[..usize::from(*len)])),
+            Repr::Other(written) => written.value.clone(),
+        }
+    }
+}
+
+impl PartialEq for RequestId {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Repr::Integer(a), Repr::Integer(b)) => a == b,
+            (Repr::Plain { len: a, bytes: x }, Repr::Plain { len: b, bytes: y }) => {
+                a == b && x[..usize::from(*a)] == y[..usize::from(*b)]
+            }
+            (Repr::Integer(_), Repr::Plain { .. }) | (Repr::Plain { .. }, Repr::Integer(_)) => {
+                false
+            }
+            _ => self.value() == other.value(),
+        }
+    }
+}
+
+impl Eq for RequestId {}
+
+/// The id as it was written, as JSON.
+impl fmt::Display for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Repr::Integer(integer) => integer.fmt(f),
+            Repr::Plain { len, bytes } => {
+                let text = std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default();
+                write!(f, "\"{text}\"")
+            }
+            Repr::Other(written) => f.write_str(&written.text),
+        }
+    }
+}
+
+impl fmt::Debug for RequestId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl Value<'static> {
+    fn of(text: &str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'"') => match serde_json::from_str::<StringBytes>(text) {
+                Ok(string) => Self::String(Cow::Owned(string.0)),
+                Err(_) => Self::Json(Cow::Owned(text.to_owned())),
+            },
+            Some(b'-' | b'0'..=b'9') => Self::of_number(text),
+            // serde_json sorts the keys of an object.
+            _ => match serde_json::from_str::<serde_json::Value>(text) {
+                Ok(value) => Self::Json(Cow::Owned(value.to_string())),
+                Err(_) => Self::Json(Cow::Owned(text.to_owned())),
+            },
+        }
+    }
+
+    fn of_number(text: &str) -> Self {
+        /// 2^63: from here on a double is no `i64` any more.
+        const I64_END: f64 = 9_223_372_036_854_775_808.0;
+        if let Ok(integer) = text.parse::<i64>() {
+            return Self::Integer(integer);
+        }
+        match text.parse::<f64>() {
+            Ok(double) if double.fract() == 0.0 && (-I64_END..I64_END).contains(&double) => {
+                Self::Integer(double as i64)
+            }
+            Ok(double) => Self::Double(double.to_bits()),
+            Err(_) => Self::Json(Cow::Owned(text.to_owned())),
+        }
+    }
+}
+
+/// An integer, if `text` is the way in which `Display` would write it.
+fn canonical_integer(text: &str) -> Option<i64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let canonical = match digits.as_bytes() {
+        [b'0'] => digits.len() == text.len(),
+        [b'1'..=b'9', ..] => true,
+        _ => false,
+    };
+    if canonical { text.parse().ok() } else { None }
+}
+
+fn plain_string(text: &str) -> Option<&str> {
+    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
+    (!inner.contains('\\')).then_some(inner)
+}
+
+/// A JSON string as bytes: unlike `String` it accepts lone surrogates, which `IgnoredAny` accepts too.
+struct StringBytes(Vec<u8>);
+
+impl<'de> Deserialize<'de> for StringBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl Visitor<'_> for Bytes {
+            type Value = StringBytes;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a string")
+            }
+            fn visit_bytes<E>(self, bytes: &[u8]) -> Result<StringBytes, E> {
+                Ok(StringBytes(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_bytes(Bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn same(a: &str, b: &str) -> bool {
+        let (a, b) = (RequestId::new(a), RequestId::new(b));
+        assert_eq!(a == b, b == a, "equality is symmetric");
+        a == b
+    }
+
+    #[test]
+    fn equal_values_in_different_clothes() {
+        for (a, b) in [
+            ("1", "1"),
+            ("1.50", "1.5"),
+            ("1.0", "1"),
+            ("1e2", "100"),
+            ("-0", "0"),
+            ("0.10", "1e-1"),
+            (r#""é""#, r#""\u00e9""#),
+            (r#""a/b""#, r#""a\/b""#),
+            (r#""\ud800""#, r#""\uD800""#),
+            ("18446744073709551616", "18446744073709551616.0"),
+            (r#"{"a":1,"b":[2]}"#, r#"{ "b": [2], "a": 1 }"#),
+            ("true", "true"),
+        ] {
+            assert!(same(a, b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn different_values() {
+        for (a, b) in [
+            ("1", r#""1""#),
+            ("1", "2"),
+            ("1.5", "1"),
+            (r#""a""#, r#""A""#),
+            (r#""""#, "0"),
+            ("true", r#""true""#),
+            ("9007199254740993", "9007199254740992"),
+            (
+                r#""a234567890123456789012345678901234567890""#,
+                r#""b234567890123456789012345678901234567890""#,
+            ),
+        ] {
+            assert!(!same(a, b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn echoed_as_written() {
+        let long = format!("\"{}\"", "x".repeat(300));
+        for text in [
+            "1",
+            "-7",
+            "-0",
+            "1.50",
+            "1e2",
+            r#""é""#,
+            r#""\u00e9""#,
+            r#""""#,
+            "[1, 2]",
+            "NaN",
+            long.as_str(),
+        ] {
+            assert_eq!(RequestId::new(text).to_string(), text);
+        }
+    }
+}

@@ -1,0 +1,290 @@
+//! Cuts a stream of bytes into lines, with a bound on what an unfinished line may cost.
+//!
+//! A line that lies whole in the input is handed out where it lies. Only one that began in an earlier input is put
+//! together in a buffer, and one that is over its bound is skipped to its end without being kept.
+
+use super::skip::{SkipScanner, Skipped};
+use crate::memory::FREE_BYTES;
+
+/// What one line may cost.
+#[derive(Debug, Clone, Copy)]
+pub struct LineLimits {
+    /// The longest line, in bytes, without its line end.
+    pub max_bytes: usize,
+    /// How much the buffer may grow beyond [`FREE_BYTES`], in bytes.
+    pub room: usize,
+}
+
+/// A line, without its line end.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Line<'a> {
+    /// It lies in the input.
+    Borrowed(&'a [u8]),
+    /// It was put together from several inputs. A line feed follows it in the buffer: `bytes[..len]` is the line.
+    Buffered {
+        /// The line and a line feed.
+        bytes: Vec<u8>,
+        /// The length of the line.
+        len: usize,
+    },
+    /// It was too long.
+    Skipped(Skipped, TooLong),
+}
+
+/// Which bound a line was over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TooLong {
+    /// The longest line.
+    Limit,
+    /// The memory for unfinished lines.
+    Memory,
+}
+
+/// Cuts one stream of bytes. Costs no memory between lines.
+#[derive(Debug, Default)]
+pub struct Splitter {
+    buffer: Vec<u8>,
+    skipping: Option<Box<(SkipScanner, TooLong)>>,
+}
+
+impl Splitter {
+    /// Takes the next line from the front of `input`, or all of it if no line ends in it.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8], limits: LineLimits) -> Option<Line<'a>> {
+        let Some(end) = memchr::memchr(b'\n', input) else {
+            if !input.is_empty() {
+                self.keep(std::mem::take(input), limits);
+            }
+            return None;
+        };
+        let (piece, rest) = (&input[..end], &input[end + 1..]);
+        *input = rest;
+        if self.buffer.is_empty() && self.skipping.is_none() {
+            let line = without_cr(piece);
+            if line.len() <= limits.max_bytes {
+                return Some(Line::Borrowed(line));
+            }
+        }
+        self.keep(piece, limits);
+        self.finish(limits)
+    }
+
+    /// Ends the stream: what has no line end is a line too, if there is anything.
+    pub fn end(&mut self, limits: LineLimits) -> Option<Line<'static>> {
+        if self.buffer.is_empty() && self.skipping.is_none() {
+            None
+        } else {
+            self.finish(limits)
+        }
+    }
+
+    /// Forgets an unfinished line.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+
+    /// The memory that an unfinished line holds, in bytes.
+    pub fn capacity(&self) -> usize {
+        self.buffer.capacity()
+    }
+
+    fn finish(&mut self, limits: LineLimits) -> Option<Line<'static>> {
+        let len = without_cr(&self.buffer).len();
+        if self.skipping.is_none() && len > limits.max_bytes {
+            self.skip(TooLong::Limit);
+        }
+        if let Some(skipping) = self.skipping.take() {
+            return Some(Line::Skipped(skipping.0.finish(), skipping.1));
+        }
+        let mut bytes = std::mem::take(&mut self.buffer);
+        bytes.truncate(len);
+        bytes.push(b'\n');
+        Some(Line::Buffered { bytes, len })
+    }
+
+    fn keep(&mut self, piece: &[u8], limits: LineLimits) {
+        if let Some(skipping) = &mut self.skipping {
+            skipping.0.feed(piece);
+            return;
+        }
+        match self.reserve(piece.len(), limits) {
+            Ok(()) => self.buffer.extend_from_slice(piece),
+            Err(why) => {
+                self.skip(why);
+                self.keep(piece, limits);
+            }
+        }
+    }
+
+    /// Makes room for more of the line, and for the line feed that ends it.
+    fn reserve(&mut self, more: usize, limits: LineLimits) -> Result<(), TooLong> {
+        let longest = limits.max_bytes + "\r\n".len();
+        let needed = self.buffer.len() + more + "\n".len();
+        if needed > longest {
+            return Err(TooLong::Limit);
+        }
+        let capacity = self.buffer.capacity();
+        if needed <= capacity {
+            return Ok(());
+        }
+        let wanted = needed.max((capacity * 2).min(longest));
+        if wanted > FREE_BYTES && wanted > capacity.max(FREE_BYTES) + limits.room {
+            return Err(TooLong::Memory);
+        }
+        self.buffer.reserve_exact(wanted - self.buffer.len());
+        Ok(())
+    }
+
+    fn skip(&mut self, why: TooLong) {
+        let mut scanner = SkipScanner::default();
+        scanner.feed(&std::mem::take(&mut self.buffer));
+        self.skipping = Some(Box::new((scanner, why)));
+    }
+}
+
+fn without_cr(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const ROOMY: LineLimits = LineLimits {
+        max_bytes: 1 << 20,
+        room: 1 << 20,
+    };
+
+    /// What came out: the line, or the text of the id of a skipped one.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Out {
+        Line(Vec<u8>),
+        Skipped(Option<String>, TooLong),
+    }
+
+    fn out(line: Line<'_>) -> Out {
+        match line {
+            Line::Borrowed(bytes) => Out::Line(bytes.to_vec()),
+            Line::Buffered { bytes, len } => {
+                assert_eq!(bytes[len..], *b"\n");
+                Out::Line(bytes[..len].to_vec())
+            }
+            Line::Skipped(skipped, why) => Out::Skipped(skipped.id.map(|id| id.to_string()), why),
+        }
+    }
+
+    fn split(pieces: &[&[u8]], limits: LineLimits) -> Vec<Out> {
+        let mut splitter = Splitter::default();
+        let mut lines = Vec::new();
+        for mut piece in pieces.iter().copied() {
+            while let Some(line) = splitter.next(&mut piece, limits) {
+                lines.push(out(line));
+            }
+            assert!(piece.is_empty());
+            assert!(splitter.buffer.len() <= limits.max_bytes + 2);
+        }
+        lines.extend(splitter.end(limits).map(out));
+        assert_eq!(splitter.capacity(), 0);
+        lines
+    }
+
+    fn line(text: &str) -> Out {
+        Out::Line(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn line_ends() {
+        assert_eq!(
+            split(&[b"a\r\nb\r\r\n\n\r\nc"], ROOMY),
+            [line("a"), line("b\r"), line(""), line(""), line("c")]
+        );
+        assert_eq!(
+            split(&[b"a\r", b"\nb", b"\r", b"c\n"], ROOMY),
+            [line("a"), line("b\rc")]
+        );
+    }
+
+    #[test]
+    fn the_limit_counts_the_line_alone() {
+        let limits = LineLimits {
+            max_bytes: 4,
+            room: 0,
+        };
+        for pieces in [
+            &[&b"1234\n"[..]][..],
+            &[b"1234\r\n"],
+            &[b"1234", b"\n"],
+            &[b"12", b"34\r", b"\n"],
+        ] {
+            assert_eq!(split(pieces, limits), [line("1234")], "{pieces:?}");
+        }
+        for pieces in [
+            &[&b"12345\nok\n"[..]][..],
+            &[b"12345\r\nok\n"],
+            &[b"1234", b"5\nok\n"],
+            &[b"1234\r", b"5\nok\n"],
+        ] {
+            assert_eq!(
+                split(pieces, limits),
+                [Out::Skipped(None, TooLong::Limit), line("ok")],
+                "{pieces:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_skipped_line_still_tells_its_id() {
+        let limits = LineLimits {
+            max_bytes: 10,
+            room: 0,
+        };
+        let whole = br#"{"method":"m","id":77}"#;
+        for cut in 0..=whole.len() {
+            let (a, b) = whole.split_at(cut);
+            let expected = [Out::Skipped(Some("77".into()), TooLong::Limit), line("x")];
+            assert_eq!(split(&[a, b, b"\nx\n"], limits), expected, "cut at {cut}");
+        }
+    }
+
+    #[test]
+    fn without_memory_a_long_line_is_skipped() {
+        let long = vec![b'x'; FREE_BYTES + 1];
+        let poor = LineLimits {
+            max_bytes: 1 << 20,
+            room: 0,
+        };
+        assert_eq!(
+            split(&[&long, b"\n"], poor),
+            [Out::Skipped(None, TooLong::Memory)]
+        );
+        assert_eq!(split(&[&long, b"\n"], ROOMY), [Out::Line(long)]);
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_plain_split_at_every_cut(
+            text in "[ab\r\n]{0,60}",
+            cuts in prop::collection::vec(0usize..60, 0..8),
+            max_bytes in 0usize..12,
+        ) {
+            let bytes = text.as_bytes();
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
+            cuts.extend([0, bytes.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
+            let mut expected: Vec<&[u8]> = bytes.split(|byte| *byte == b'\n').collect();
+            if expected.last().is_some_and(|last| last.is_empty()) {
+                expected.pop();
+            }
+            let expected: Vec<Out> = expected
+                .into_iter()
+                .map(|line| {
+                    let line = without_cr(line);
+                    if line.len() > max_bytes { Out::Skipped(None, TooLong::Limit) } else { Out::Line(line.to_vec()) }
+                })
+                .collect();
+            prop_assert_eq!(split(&pieces, LineLimits { max_bytes, room: 0 }), expected);
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The lines that the proxy writes itself, none of which has a line end.
+//!
+//! Errors carry a `source`, so that nobody takes them for the server's own.
+
+use std::fmt::{self, Display, Write as _};
+use std::time::Duration;
+
+/// Why the proxy answers in the server's place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// A line is not JSON or not UTF-8.
+    ParseError,
+    /// A line or an id is over its limit, or there is no memory for the line.
+    TooLarge,
+    /// Too many requests wait for their answers.
+    InFlightLimit,
+    /// The server process went away before it answered.
+    ProcessTerminated,
+    /// There are as many sessions as there may be.
+    SessionLimit,
+    /// The server died too often, or is not to be restarted.
+    RestartLimit,
+    /// The server could not be started.
+    SpawnFailed,
+    /// After a restart the server is not the one that the client shook hands with.
+    ServerChanged,
+    /// After a restart the server did not answer the handshake.
+    ReplayTimeout,
+    /// The proxy is being stopped.
+    Shutdown,
+}
+
+impl Reason {
+    /// The JSON-RPC error code: JSON-RPC's own for bad input, for the rest numbers that read as in HTTP, outside the
+    /// range that JSON-RPC 2.0 reserves (section 5.1).
+    pub fn code(self) -> i32 {
+        match self {
+            Self::ParseError => -32700,
+            Self::TooLarge => -32600,
+            Self::InFlightLimit => 429,
+            Self::ProcessTerminated => 502,
+            Self::SessionLimit
+            | Self::RestartLimit
+            | Self::SpawnFailed
+            | Self::ServerChanged
+            | Self::ReplayTimeout
+            | Self::Shutdown => 503,
+        }
+    }
+
+    /// The name in `error.data.reason`.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ParseError => "parse_error",
+            Self::TooLarge => "too_large",
+            Self::InFlightLimit => "in_flight_limit",
+            Self::ProcessTerminated => "process_terminated",
+            Self::SessionLimit => "session_limit",
+            Self::RestartLimit => "restart_limit",
+            Self::SpawnFailed => "spawn_failed",
+            Self::ServerChanged => "server_changed",
+            Self::ReplayTimeout => "replay_timeout",
+            Self::Shutdown => "shutdown",
+        }
+    }
+}
+
+/// A JSON-RPC error. `id` is JSON text, null if there is none; `status` says how a process ended.
+pub fn error(
+    id: Option<&dyn Display>,
+    reason: Reason,
+    message: &str,
+    status: Option<&str>,
+) -> String {
+    let mut line = String::from(r#"{"jsonrpc":"2.0","id":"#);
+    match id {
+        Some(id) => push(&mut line, id),
+        None => line.push_str("null"),
+    }
+    push(
+        &mut line,
+        &format_args!(r#","error":{{"code":{},"message":"#, reason.code()),
+    );
+    push(&mut line, &JsonString(message));
+    push(
+        &mut line,
+        &format_args!(
+            r#","data":{{"source":"mcp-tcp-proxy","reason":"{}""#,
+            reason.name()
+        ),
+    );
+    if let Some(status) = status {
+        push(
+            &mut line,
+            &format_args!(r#","status":{}"#, JsonString(status)),
+        );
+    }
+    line.push_str("}}}");
+    line
+}
+
+/// The heartbeat of the proxy. `unix_time` is the time since 1970.
+pub fn heartbeat_response(unix_time: Duration, mcp_alive: bool) -> String {
+    let timestamp = Seconds(unix_time);
+    format!(r#"{{"type":"heartbeat_response","timestamp":{timestamp},"mcp_alive":{mcp_alive}}}"#)
+}
+
+/// The notice that the session goes on with a new server process. `unix_time` is the time since 1970.
+pub fn server_restarted(unix_time: Duration) -> String {
+    let timestamp = Seconds(unix_time);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","params":{{"timestamp":{timestamp},"reason":"process_terminated"}}}}"#
+    )
+}
+
+/// Writing to a `String` does not fail.
+fn push(line: &mut String, part: &(impl Display + ?Sized)) {
+    let _ = write!(line, "{part}");
+}
+
+/// Decimal seconds to the microsecond.
+struct Seconds(Duration);
+
+impl Display for Seconds {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:06}", self.0.as_secs(), self.0.subsec_micros())
+    }
+}
+
+struct JsonString<'a>(&'a str);
+
+impl Display for JsonString<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let text = serde_json::to_string(self.0).map_err(|_| fmt::Error)?;
+        f.write_str(&text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    #[test]
+    fn errors_echo_the_id_as_written() {
+        let line = error(
+            Some(&"1.50"),
+            Reason::ProcessTerminated,
+            "the server \"x\" died",
+            Some("exit code 3"),
+        );
+        assert!(line.contains(r#""id":1.50,"#));
+        let value: Value = serde_json::from_str(&line).unwrap();
+        assert_eq!(value["error"]["code"], 502);
+        assert_eq!(value["error"]["message"], "the server \"x\" died");
+        let data = json!({"source": "mcp-tcp-proxy", "reason": "process_terminated", "status": "exit code 3"});
+        assert_eq!(value["error"]["data"], data);
+    }
+
+    #[test]
+    fn errors_without_an_id_have_null() {
+        let value: Value =
+            serde_json::from_str(&error(None, Reason::ParseError, "no", None)).unwrap();
+        assert_eq!(value["id"], Value::Null);
+        assert_eq!(
+            value["error"]["data"],
+            json!({"source": "mcp-tcp-proxy", "reason": "parse_error"})
+        );
+    }
+
+    #[test]
+    fn exact_shapes() {
+        let time = Duration::new(1_700_000_000, 5_000_000);
+        assert_eq!(
+            heartbeat_response(time, true),
+            r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#
+        );
+        assert_eq!(
+            server_restarted(time),
+            r#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","params":{"timestamp":1700000000.005000,"reason":"process_terminated"}}"#
+        );
+    }
+}

@@ -1,0 +1,7 @@
+//! What the loops are made of: descriptors with their readiness, and how an event finds the one it is about.
+
+pub mod endpoint;
+pub mod listener;
+pub mod signals;
+pub mod timers;
+pub mod token;

@@ -1,0 +1,409 @@
+//! The state machine of one session: a client, and an upstream that can be lost and renewed.
+//!
+//! Events and bytes go in, bytes and [`Action`]s come out. Nothing in here knows a file descriptor, a process or a
+//! clock: time is in every [`Turn`]. What the two sides send is handled in `from_client` and `from_server`, the life
+//! of the upstream in `upstream`, the way to the end of the session in `ending`.
+
+mod ending;
+mod from_client;
+mod from_server;
+pub mod heartbeat;
+pub mod in_flight;
+pub mod replay;
+pub mod report;
+pub mod restart;
+pub mod stderr;
+mod upstream;
+
+use std::time::{Duration, Instant};
+
+use log::info;
+
+use self::ending::Goal;
+use self::heartbeat::Heartbeat;
+use self::in_flight::{InFlight, Request, ServerRequests};
+use self::replay::Handshake;
+use self::report::{EndReason, Summary, Tag, Traffic};
+use self::restart::RestartPolicy;
+use self::stderr::StderrLines;
+use self::upstream::Upstream;
+use crate::log_limit::LogLimit;
+use crate::memory::{FREE_BYTES, Memory};
+use crate::outbox::Outbox;
+use crate::protocol::id::RequestId;
+use crate::protocol::lines::{LineLimits, Splitter};
+
+/// Of each direction, so much may wait before what feeds it is not read any more, in bytes.
+const OUTBOX_BYTES: usize = 64 * 1024;
+
+/// Of the proxy's own lines, so much may wait for a client before it is not read any more, in bytes.
+const OWN_LINES_BYTES: usize = 64 * 1024;
+
+/// After a server was started again, this long it must live before the client is told.
+const NOTICE_DELAY: Duration = Duration::from_millis(500);
+
+/// What holds for all sessions.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The time between two heartbeats.
+    pub heartbeat_interval: Duration,
+    /// Whether a lost server is started again.
+    pub auto_restart: bool,
+    /// How many times it is, within the window of [`RestartPolicy`].
+    pub max_restarts: u32,
+    /// The longest line either way, in bytes, without its line end.
+    pub max_message_bytes: usize,
+    /// How long a restarted server may take to answer the replayed handshake.
+    pub replay_timeout: Duration,
+}
+
+/// What an event is handled with.
+#[derive(Debug)]
+pub struct Turn<'a> {
+    /// The time, read once for all events of a turn of the loop.
+    pub now: Instant,
+    /// What holds for all sessions.
+    pub settings: &'a Settings,
+    /// The memory that all sessions share.
+    pub memory: &'a mut Memory,
+    /// Where actions go; they are carried out after the event.
+    pub actions: &'a mut Vec<Action>,
+}
+
+/// What the session wants done to its two sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start the upstream, and tell by [`Session::upstream_started`] or [`Session::upstream_failed`].
+    StartUpstream,
+    /// Make the upstream end: close its input, and use force if it does not go.
+    StopUpstream,
+    /// The upstream is gone, and all that it said was read: let go of it.
+    ReleaseUpstream,
+    /// Send the client the end of our side; nothing more will be sent.
+    ShutdownClient,
+    /// Close the connection to the client.
+    CloseClient,
+}
+
+/// The client's side of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Client {
+    /// It may send.
+    Open,
+    /// It has ended its side, and still takes what it is sent.
+    Ended,
+    /// Our side has ended too. What it sends is discarded, up to its end, so that no reset destroys our last lines.
+    Lingering { until: Instant, discarded: usize },
+    /// There is no connection.
+    Closed,
+}
+
+/// What a line on its way to the server means.
+#[derive(Debug)]
+enum ToServer {
+    Request(Request),
+    Batch(Box<[RequestId]>),
+    /// An answer to a request of the present server; no other server may get it.
+    Answer,
+    /// `notifications/initialized` of the client.
+    Initialized,
+    /// The client takes a request back.
+    Cancelled(RequestId),
+    /// The handshake, sent by the proxy.
+    Replay,
+    /// `notifications/initialized`, sent by the proxy.
+    ReplayedInitialized,
+}
+
+/// Lines for the client that are the proxy's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnLine {
+    Heartbeat,
+    Other,
+}
+
+/// A client and an upstream.
+#[derive(Debug)]
+pub struct Session {
+    tag: Tag,
+    opened: Instant,
+    client: Client,
+    /// Since when the client is known to have hung up, although not everything it sent was read.
+    hung_up: Option<Instant>,
+    upstream: Upstream,
+    goal: Goal,
+    end_reason: EndReason,
+
+    from_client: Splitter,
+    /// What was read from the client while it could not be handled any further.
+    unread: Unread,
+    from_server: Splitter,
+    to_client: Outbox<OwnLine>,
+    /// For the present server.
+    to_server: Outbox<ToServer>,
+    /// For a server that is not there, or that has not been greeted.
+    held: Outbox<ToServer>,
+    /// How many requests are in `to_server` and `held`.
+    queued_requests: usize,
+
+    in_flight: InFlight,
+    server_requests: ServerRequests,
+    handshake: Handshake,
+    replays: u64,
+    policy: RestartPolicy,
+    /// A restart that the client has not been told of, and that cost it something.
+    notice_owed: bool,
+    heartbeat: Heartbeat,
+    heartbeat_waits: bool,
+    was_listening: bool,
+
+    /// When either side last took something.
+    last_taken: Instant,
+    /// What of the shared memory this session holds, in bytes.
+    charged: usize,
+    sent_to_server: Traffic,
+    sent_to_client: Traffic,
+    stderr: StderrLines,
+    log_limit: LogLimit,
+}
+
+/// Bytes that were read and not handled.
+#[derive(Debug, Default)]
+struct Unread {
+    bytes: Vec<u8>,
+    at: usize,
+}
+
+impl Session {
+    /// Begins a session: asks for its server.
+    pub fn open(tag: Tag, turn: &mut Turn<'_>) -> Self {
+        let mut session = Self::new(tag, turn);
+        info!("{} opened", session.tag);
+        session.upstream = Upstream::Starting;
+        turn.actions.push(Action::StartUpstream);
+        session
+    }
+
+    /// A session that has no place: it says so to the client and ends.
+    pub fn refuse(tag: Tag, limit: usize, turn: &mut Turn<'_>) -> Self {
+        let mut session = Self::new(tag, turn);
+        session.end_reason = EndReason::SessionLimit(limit);
+        session.goal = Goal::End { refusing: false };
+        session.reply_error(
+            None,
+            session.end_reason.reply_reason(),
+            &session.end_reason.to_string(),
+            turn,
+        );
+        session.finish_event(turn);
+        session
+    }
+
+    fn new(tag: Tag, turn: &Turn<'_>) -> Self {
+        Self {
+            tag,
+            opened: turn.now,
+            client: Client::Open,
+            hung_up: None,
+            upstream: Upstream::None,
+            goal: Goal::Serve,
+            end_reason: EndReason::ClientEnded,
+            from_client: Splitter::default(),
+            unread: Unread::default(),
+            from_server: Splitter::default(),
+            to_client: Outbox::default(),
+            to_server: Outbox::default(),
+            held: Outbox::default(),
+            queued_requests: 0,
+            in_flight: InFlight::default(),
+            server_requests: ServerRequests::default(),
+            handshake: Handshake::default(),
+            replays: 0,
+            policy: RestartPolicy::new(turn.settings.max_restarts),
+            notice_owed: false,
+            heartbeat: Heartbeat::new(turn.now),
+            heartbeat_waits: false,
+            was_listening: true,
+            last_taken: turn.now,
+            charged: 0,
+            sent_to_server: Traffic::default(),
+            sent_to_client: Traffic::default(),
+            stderr: StderrLines::default(),
+            log_limit: LogLimit::new(turn.now),
+        }
+    }
+
+    /// Who the session is, for log lines.
+    pub fn tag(&self) -> &Tag {
+        &self.tag
+    }
+
+    /// Whether both sides are gone, and the session can be forgotten.
+    pub fn is_finished(&self) -> bool {
+        self.client == Client::Closed && matches!(self.upstream, Upstream::None)
+    }
+
+    /// What there is to say at the end.
+    pub fn summary(&self, now: Instant) -> Summary<'_> {
+        Summary {
+            tag: &self.tag,
+            reason: &self.end_reason,
+            opened: self.opened,
+            now,
+            to_server: self.sent_to_server,
+            to_client: self.sent_to_client,
+        }
+    }
+
+    /// Whether the session was turned away, and never counted.
+    pub fn was_refused(&self) -> bool {
+        matches!(self.end_reason, EndReason::SessionLimit(_))
+    }
+
+    /// Whether what the client sends is to be read now.
+    pub fn wants_client(&self) -> bool {
+        match self.client {
+            Client::Open => self.unread.is_empty() && self.listens(),
+            Client::Lingering { .. } => true,
+            Client::Ended | Client::Closed => false,
+        }
+    }
+
+    /// Whether what the server writes to its stdout is to be read now.
+    ///
+    /// If neither side takes anything, both may be waiting for this session to read them. The server is then read
+    /// beyond the limit, as long as memory is plentiful: its answers are what the client waits for.
+    pub fn wants_upstream(&self, memory: &Memory) -> bool {
+        if !self.upstream.has_output() {
+            return false;
+        }
+        let stuck =
+            || self.to_server.len() + self.held.len() >= OUTBOX_BYTES && memory.is_plentiful();
+        !self.delivers() || self.to_client.len() < OUTBOX_BYTES || stuck()
+    }
+
+    /// What is to be written to the client.
+    pub fn to_client(&self) -> &[u8] {
+        self.to_client.waiting()
+    }
+
+    /// What is to be written to the server.
+    pub fn to_upstream(&self) -> &[u8] {
+        if self.upstream.takes_input() {
+            self.to_server.waiting()
+        } else {
+            &[]
+        }
+    }
+
+    /// The client took the first `count` bytes of [`Self::to_client`].
+    pub fn client_took(&mut self, count: usize, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.last_taken = turn.now;
+        self.to_client.took(count, turn.memory);
+        while let Some(line) = self.to_client.due() {
+            self.heartbeat_waits &= line != OwnLine::Heartbeat;
+        }
+        self.finish_event(turn);
+    }
+
+    /// The server took the first `count` bytes of [`Self::to_upstream`].
+    pub fn upstream_took(&mut self, count: usize, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.last_taken = turn.now;
+        self.to_server.took(count, turn.memory);
+        while let Some(line) = self.to_server.due() {
+            self.line_began(line, turn);
+        }
+        self.finish_event(turn);
+    }
+
+    /// When [`Self::timeout`] is to be called, if nothing else happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let heartbeat = if self.has_heartbeat() {
+            self.heartbeat.next()
+        } else {
+            None
+        };
+        [heartbeat, self.upstream.deadline(), self.ending_deadline()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    /// A deadline has come. `unix_time` is the time since 1970.
+    pub fn timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.heartbeat_timeout(unix_time, turn);
+        self.upstream_timeout(unix_time, turn);
+        self.ending_timeout(turn);
+        self.finish_event(turn);
+    }
+
+    /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without.
+    fn line_limits(turn: &Turn<'_>) -> LineLimits {
+        LineLimits {
+            max_bytes: turn.settings.max_message_bytes,
+            room: turn.memory.available(),
+        }
+    }
+
+    fn begin_event(&mut self, turn: &Turn<'_>) {
+        if !self.was_listening {
+            // It could not show any sign of life while it was not listened to.
+            self.heartbeat.life(turn.now);
+        }
+    }
+
+    /// What follows from any event.
+    fn finish_event(&mut self, turn: &mut Turn<'_>) {
+        loop {
+            self.handle_unread(turn);
+            self.proceed(turn);
+            if self.unread.is_empty() || !self.listens() {
+                break;
+            }
+        }
+        self.was_listening = self.wants_client();
+        self.settle_memory(turn.memory);
+        self.check();
+    }
+
+    fn settle_memory(&mut self, memory: &mut Memory) {
+        let held = [
+            self.from_client.capacity(),
+            self.from_server.capacity(),
+            self.to_client.capacity(),
+            self.to_server.capacity(),
+            self.held.capacity(),
+            self.unread.bytes.capacity(),
+        ];
+        let charge = held
+            .iter()
+            .map(|bytes| bytes.saturating_sub(FREE_BYTES))
+            .sum();
+        memory.settle(self.charged, charge);
+        self.charged = charge;
+    }
+
+    /// Gives back what the session holds of the shared memory. Call it before the session is dropped.
+    pub fn release_memory(&mut self, memory: &mut Memory) {
+        memory.settle(self.charged, 0);
+        self.charged = 0;
+    }
+
+    fn check(&self) {
+        debug_assert!(self.in_flight.len() + self.queued_requests <= in_flight::MAX_IN_FLIGHT + 1);
+        debug_assert!(!self.is_finished() || self.in_flight.is_empty());
+    }
+}
+
+impl Unread {
+    fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.bytes.extend_from_slice(bytes);
+    }
+}

@@ -1,0 +1,355 @@
+//! What the client sends: which lines are for the proxy, which are forwarded, which are refused.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use super::ending::Goal;
+use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Request};
+use super::stderr::excerpt;
+use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, OwnLine, Session, ToServer, Turn};
+use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use crate::protocol::lines::{Line, TooLong};
+use crate::protocol::reply::{self, Reason};
+use crate::protocol::skip::Skipped;
+
+impl Session {
+    /// The client sent these bytes.
+    pub fn client_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.heartbeat.life(turn.now);
+        match self.client {
+            Client::Open => {
+                let mut input = bytes;
+                if self.unread.is_empty() {
+                    self.handle_input(&mut input, turn);
+                }
+                self.unread.keep(input);
+            }
+            Client::Lingering { .. } => self.discard(bytes.len(), turn),
+            Client::Ended | Client::Closed => {}
+        }
+        self.finish_event(turn);
+    }
+
+    /// The client ended its side. What has no line end is its last line.
+    pub fn client_ended(&mut self, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        if self.client == Client::Open {
+            if let Some(line) = self.from_client.end(Self::line_limits(turn)) {
+                self.client_line(line, turn);
+            }
+            self.client = Client::Ended;
+        }
+        self.client_has_ended(turn);
+        self.finish_event(turn);
+    }
+
+    /// Goes on with what could not be handled when it was read.
+    pub(super) fn handle_unread(&mut self, turn: &mut Turn<'_>) {
+        if self.unread.is_empty() || !self.listens() {
+            return;
+        }
+        let mut unread = std::mem::take(&mut self.unread);
+        let mut input = &unread.bytes[unread.at..];
+        self.handle_input(&mut input, turn);
+        if !input.is_empty() {
+            unread.at = unread.bytes.len() - input.len();
+            self.unread = unread;
+        }
+    }
+
+    /// Whether there is room for what a client's line may lead to.
+    pub(super) fn listens(&self) -> bool {
+        let serves = matches!(self.goal, Goal::Serve | Goal::End { refusing: true });
+        serves
+            && self.to_server.len() + self.held.len() < OUTBOX_BYTES
+            && self.to_client.marked_bytes() <= OWN_LINES_BYTES
+    }
+
+    fn handle_input(&mut self, input: &mut &[u8], turn: &mut Turn<'_>) {
+        while !input.is_empty() && self.listens() {
+            let limits = Self::line_limits(turn);
+            if let Some(line) = self.from_client.next(input, limits) {
+                self.client_line(line, turn);
+            }
+        }
+    }
+
+    fn client_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {
+        match line {
+            Line::Borrowed(text) => {
+                if let Some(mark) = self.examine(text, turn) {
+                    self.sent_to_server.count(text.len());
+                    self.outbox_for(&mark).push(text, mark, turn.memory);
+                    self.greet(turn);
+                }
+            }
+            Line::Buffered { bytes, len } => {
+                if let Some(mark) = self.examine(&bytes[..len], turn) {
+                    self.sent_to_server.count(len);
+                    self.outbox_for(&mark).push_buffer(bytes, mark, turn.memory);
+                    self.greet(turn);
+                }
+            }
+            Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, turn),
+        }
+    }
+
+    /// Decides about a line. `Some` is what a line means that is to be forwarded.
+    fn examine(&mut self, line: &[u8], turn: &mut Turn<'_>) -> Option<Option<ToServer>> {
+        if line.trim_ascii().is_empty() {
+            return None;
+        }
+        debug!("{} client → server: {}", self.tag, excerpt(line));
+        let mut patched = String::new();
+        let message = match Message::read(line, &mut patched) {
+            Ok(message) => message,
+            Err(invalid) => {
+                self.reply_error(None, Reason::ParseError, &invalid.to_string(), turn);
+                return None;
+            }
+        };
+        let control = match &message {
+            Message::Single(envelope) => envelope.control,
+            Message::Batch(_) => None,
+        };
+        if let Some(control) = control {
+            self.control_line(control, turn);
+            return None;
+        }
+        if message
+            .envelopes()
+            .iter()
+            .any(|envelope| envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES))
+        {
+            let message = format!("the id is too long: the limit is {MAX_ID_BYTES} bytes");
+            self.reply_error(None, Reason::TooLarge, &message, turn);
+            return None;
+        }
+        if self.refuses() {
+            self.refuse_message(&message, turn);
+            return None;
+        }
+        if !self.admit_requests(&message, turn) {
+            return None;
+        }
+        self.meaning_of(&message, line)
+    }
+
+    fn control_line(&mut self, control: Control, turn: &Turn<'_>) {
+        debug!("{} announced itself by a {control:?} line", self.tag);
+        self.heartbeat
+            .announce(turn.now, turn.settings.heartbeat_interval);
+    }
+
+    /// Refuses what would put too many requests in flight, a batch as a whole.
+    fn admit_requests(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) -> bool {
+        let requests = message
+            .envelopes()
+            .iter()
+            .filter_map(Envelope::request_id)
+            .count();
+        let unanswered = self.in_flight.len() + self.queued_requests;
+        if requests == 0 || unanswered + requests <= MAX_IN_FLIGHT {
+            return true;
+        }
+        let text = format!(
+            "{unanswered} requests wait for their answers already; the limit is {MAX_IN_FLIGHT}"
+        );
+        self.answer_all(message, Reason::InFlightLimit, &text, turn);
+        false
+    }
+
+    /// What a line means that can be forwarded; `None` if it must not be, after all.
+    fn meaning_of(&mut self, message: &Message<'_>, line: &[u8]) -> Option<Option<ToServer>> {
+        match message {
+            Message::Single(envelope) => self.meaning_of_single(envelope, line),
+            Message::Batch(envelopes) => self.meaning_of_batch(envelopes),
+        }
+    }
+
+    fn meaning_of_single(
+        &mut self,
+        envelope: &Envelope<'_>,
+        line: &[u8],
+    ) -> Option<Option<ToServer>> {
+        if let Some(id) = envelope.request_id() {
+            self.queued_requests += 1;
+            let kind = match envelope.method {
+                Some(Method::Initialize) => Kind::Initialize(self.keep_for_resending(line)),
+                Some(Method::Discover) => Kind::Discover(self.keep_for_resending(line)),
+                _ => Kind::Plain,
+            };
+            return Some(Some(ToServer::Request(Request {
+                id: RequestId::new(id),
+                kind,
+            })));
+        }
+        if let Some(id) = envelope.answered_id() {
+            return match self.server_requests.answer(&RequestId::new(id)) {
+                Addressee::Present => Some(Some(ToServer::Answer)),
+                Addressee::Unknown => Some(None),
+                Addressee::Gone => {
+                    debug!(
+                        "{}: dropped the answer {id} to a request of a server that is gone",
+                        self.tag
+                    );
+                    None
+                }
+            };
+        }
+        Some(match envelope.method {
+            Some(Method::Initialized) => Some(ToServer::Initialized),
+            Some(Method::Cancelled) => envelope
+                .cancelled_id()
+                .map(|id| ToServer::Cancelled(RequestId::new(id))),
+            _ => None,
+        })
+    }
+
+    fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Option<Option<ToServer>> {
+        let requests: Box<[RequestId]> = envelopes
+            .iter()
+            .filter_map(Envelope::request_id)
+            .map(RequestId::new)
+            .collect();
+        let answers: Vec<Addressee> = envelopes
+            .iter()
+            .filter_map(Envelope::answered_id)
+            .map(|id| self.server_requests.answer(&RequestId::new(id)))
+            .collect();
+        if !requests.is_empty() {
+            self.queued_requests += requests.len();
+            return Some(Some(ToServer::Batch(requests)));
+        }
+        let nothing_else = answers.len() == envelopes.len();
+        if nothing_else
+            && answers.contains(&Addressee::Gone)
+            && !answers.contains(&Addressee::Present)
+        {
+            return None;
+        }
+        Some(
+            answers
+                .contains(&Addressee::Present)
+                .then_some(ToServer::Answer),
+        )
+    }
+
+    /// A copy of a line that may be sent to another server, unless such lines hold too much already.
+    fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
+        let queued =
+            self.to_server
+                .marks()
+                .chain(self.held.marks())
+                .filter_map(|mark| match mark {
+                    ToServer::Request(request) => request.resendable(),
+                    _ => None,
+                });
+        let kept = self.in_flight.resendable_bytes() + queued.map(<[u8]>::len).sum::<usize>();
+        (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
+    }
+
+    /// An over-long line is answered with its id, unless that would look like the answer to another request.
+    fn refuse_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
+        let is_answer = skipped.has_outcome && !skipped.has_method;
+        let id = skipped
+            .id
+            .as_ref()
+            .filter(|id| !(is_answer && self.in_flight.contains(id)));
+        let message = too_long_message(why, turn);
+        debug!("{}: refused a line of the client: {message}", self.tag);
+        self.reply_error(
+            id.map(|id| id as &dyn Display),
+            Reason::TooLarge,
+            &message,
+            turn,
+        );
+    }
+
+    /// Answers the requests of a line that no server will get.
+    fn refuse_message(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) {
+        let text = self.end_reason.to_string();
+        self.answer_all(message, self.end_reason.reply_reason(), &text, turn);
+    }
+
+    fn answer_all(
+        &mut self,
+        message: &Message<'_>,
+        reason: Reason,
+        text: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        for id in message.envelopes().iter().filter_map(Envelope::request_id) {
+            self.reply_error(Some(&id), reason, text, turn);
+        }
+    }
+
+    /// Queues an error of the proxy's own. `id` is JSON text.
+    pub(super) fn reply_error(
+        &mut self,
+        id: Option<&dyn Display>,
+        reason: Reason,
+        message: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        self.own_line(
+            &reply::error(id, reason, message, None),
+            OwnLine::Other,
+            turn,
+        );
+    }
+
+    pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, turn: &mut Turn<'_>) {
+        if matches!(self.client, Client::Open | Client::Ended) {
+            debug!("{} proxy → client: {}", self.tag, excerpt(line.as_bytes()));
+            self.to_client
+                .push(line.as_bytes(), Some(kind), turn.memory);
+        }
+    }
+
+    /// Whether the client may still be told that the proxy lives.
+    pub(super) fn has_heartbeat(&self) -> bool {
+        self.delivers() && !matches!(self.goal, Goal::End { .. })
+    }
+
+    pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+        let interval = turn.settings.heartbeat_interval;
+        if !self.has_heartbeat() || !self.heartbeat.beat(turn.now, interval) {
+            return;
+        }
+        if !self.heartbeat_waits {
+            let line = reply::heartbeat_response(unix_time, self.upstream.is_alive());
+            self.own_line(&line, OwnLine::Heartbeat, turn);
+            self.heartbeat_waits = true;
+        }
+        if !self.wants_client() {
+            return;
+        }
+        if let Some(silence) = self.heartbeat.silence(turn.now, interval) {
+            warn!(
+                "{} has been silent for {:.3} s",
+                self.tag,
+                silence.as_secs_f64()
+            );
+        }
+    }
+}
+
+pub(super) fn too_long_message(why: TooLong, turn: &Turn<'_>) -> String {
+    match why {
+        TooLong::Limit => {
+            let limit = turn.settings.max_message_bytes;
+            format!("the message is too long: the limit is {limit} bytes (--max-message-bytes)")
+        }
+        TooLong::Memory => {
+            let limit = turn.memory.limit();
+            format!(
+                "no buffer memory left for a message of this size: the limit is {limit} bytes for all sessions"
+            )
+        }
+    }
+}

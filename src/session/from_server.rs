@@ -1,0 +1,185 @@
+//! What the server writes: which lines reach the client, which requests they answer.
+
+use std::fmt::Display;
+
+use log::{debug, warn};
+
+use super::from_client::too_long_message;
+use super::in_flight::{Kind, Request};
+use super::replay::{Handshake, MAX_RECORD_BYTES};
+use super::stderr::excerpt;
+use super::upstream::Greeting;
+use super::{Client, Session, Turn, Upstream};
+use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::id::RequestId;
+use crate::protocol::lines::{Line, TooLong};
+use crate::protocol::reply::Reason;
+use crate::protocol::skip::Skipped;
+
+impl Session {
+    /// The server wrote these bytes to its stdout.
+    pub fn upstream_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        let mut input = bytes;
+        while self.delivers() && !input.is_empty() {
+            let limits = Self::line_limits(turn);
+            if let Some(line) = self.from_server.next(&mut input, limits) {
+                self.server_line(line, turn);
+            }
+        }
+        self.finish_event(turn);
+    }
+
+    /// The server wrote these bytes to its stderr.
+    pub fn upstream_logged(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
+        let mut stderr = std::mem::take(&mut self.stderr);
+        stderr.push(bytes, |line| self.log_stderr(line, turn));
+        self.stderr = stderr;
+    }
+
+    /// Logs what the server wrote to its stderr and never ended by a line end, and what was left out of the log.
+    pub(super) fn flush_stderr(&mut self, turn: &Turn<'_>) {
+        let mut stderr = std::mem::take(&mut self.stderr);
+        stderr.end(|line| self.log_stderr(line, turn));
+        self.log_left_out();
+    }
+
+    /// What the server wrote and did not end by a line end before it ended is its last line.
+    pub(super) fn server_tail(&mut self, turn: &mut Turn<'_>) {
+        if let Some(line) = self.from_server.end(Self::line_limits(turn))
+            && self.delivers()
+        {
+            self.server_line(line, turn);
+        }
+    }
+
+    /// Whether the client still gets what the server says.
+    pub(super) fn delivers(&self) -> bool {
+        matches!(self.client, Client::Open | Client::Ended) && !self.goal.is_end()
+    }
+
+    fn server_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {
+        match line {
+            Line::Borrowed(text) => {
+                if self.inspect(text, turn) {
+                    self.to_client.push(text, None, turn.memory);
+                }
+            }
+            Line::Buffered { bytes, len } => {
+                if self.inspect(&bytes[..len], turn) {
+                    self.to_client.push_buffer(bytes, None, turn.memory);
+                }
+            }
+            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, turn),
+        }
+    }
+
+    /// Looks what a line means. Returns whether the client is to get it.
+    fn inspect(&mut self, line: &[u8], turn: &mut Turn<'_>) -> bool {
+        if line.trim_ascii().is_empty() {
+            return false;
+        }
+        debug!("{} server → client: {}", self.tag, excerpt(line));
+        let mut patched = String::new();
+        let message = match Message::read(line, &mut patched) {
+            Ok(message) => message,
+            Err(invalid) => {
+                self.log_limited(turn, |tag| {
+                    warn!("{tag} stdout: {invalid}: {}", excerpt(line))
+                });
+                return false;
+            }
+        };
+        if let Message::Single(envelope) = &message
+            && self.is_replay_answer(envelope.answered_id().map(RequestId::new).as_ref())
+        {
+            self.replay_answered(envelope, turn);
+            return false;
+        }
+        for envelope in message.envelopes() {
+            self.note_server_message(envelope);
+        }
+        self.sent_to_client.count(line.len());
+        true
+    }
+
+    fn note_server_message(&mut self, envelope: &Envelope<'_>) {
+        if let Some(id) = envelope.answered_id() {
+            if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
+                self.request_answered(request, envelope);
+            }
+        } else if let Some(id) = envelope.request_id() {
+            self.server_requests.open(RequestId::new(id));
+        } else if let Some(id) = envelope.cancelled_id() {
+            let id = RequestId::new(id);
+            // Ids of the two sides may coincide; a side that takes a request back means its own.
+            if !self.server_requests.cancel(&id) {
+                self.in_flight.end(&id);
+            }
+        }
+    }
+
+    fn request_answered(&mut self, request: Request, answer: &Envelope<'_>) {
+        if let Upstream::Up(up) = &mut self.upstream {
+            up.used = true;
+        }
+        let (Kind::Initialize(line), Some(result)) = (request.kind, answer.result()) else {
+            return;
+        };
+        match line {
+            Some(line) => self.handshake.record(line, result),
+            None => self.handshake = Handshake::TooLarge,
+        }
+        if matches!(self.handshake, Handshake::TooLarge) {
+            warn!(
+                "{}: the handshake is larger than {MAX_RECORD_BYTES} bytes and will not be replayed after a restart",
+                self.tag
+            );
+        }
+    }
+
+    /// An over-long line is lost, but whoever waits for it is told.
+    fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
+        let message = too_long_message(why, turn);
+        warn!("{} stdout: a line was dropped: {message}", self.tag);
+        if skipped.has_method {
+            return;
+        }
+        if self.is_replay_answer(skipped.id.as_ref()) {
+            self.replay_answered(&Envelope::default(), turn);
+        } else if let Some(request) = skipped.id.as_ref().and_then(|id| self.in_flight.end(id)) {
+            let id: &dyn Display = &request.id;
+            self.reply_error(Some(id), Reason::TooLarge, &message, turn);
+        }
+    }
+
+    fn is_replay_answer(&self, id: Option<&RequestId>) -> bool {
+        match &self.upstream {
+            Upstream::Up(up) => {
+                matches!(&up.greeting, Greeting::Replaying { id: own, .. } if Some(own) == id)
+            }
+            _ => false,
+        }
+    }
+
+    fn log_stderr(&mut self, line: &str, turn: &Turn<'_>) {
+        self.log_limited(turn, |tag| warn!("{tag} stderr: {line}"));
+    }
+
+    fn log_limited(&mut self, turn: &Turn<'_>, log: impl FnOnce(&super::Tag)) {
+        if self.log_limit.admit(turn.now) {
+            self.log_left_out();
+            log(&self.tag);
+        }
+    }
+
+    fn log_left_out(&mut self) {
+        let left_out = self.log_limit.take_left_out();
+        if left_out > 0 {
+            warn!(
+                "{}: {left_out} lines of the server's output were left out of the log",
+                self.tag
+            );
+        }
+    }
+}

@@ -1,0 +1,107 @@
+//! When a heartbeat is due, and whether the client has gone silent.
+
+use std::time::{Duration, Instant};
+
+/// A client that sends nothing for this many intervals is reported, once per silence.
+const SILENT_INTERVALS: u32 = 2;
+
+/// The heartbeat of one session. Clients that never announce themselves get none.
+#[derive(Debug)]
+pub struct Heartbeat {
+    began: Instant,
+    /// When the next one is due; `None` for a client that has not announced itself.
+    next: Option<Instant>,
+    last_life: Instant,
+    silence_reported: bool,
+}
+
+impl Heartbeat {
+    /// The phase begins now.
+    pub fn new(now: Instant) -> Self {
+        Self {
+            began: now,
+            next: None,
+            last_life: now,
+            silence_reported: false,
+        }
+    }
+
+    /// The client takes heartbeats. They come at whole intervals since the session began.
+    pub fn announce(&mut self, now: Instant, interval: Duration) {
+        if self.next.is_none() {
+            self.next = Some(self.after(now, interval));
+        }
+    }
+
+    /// The client sent something, or could not have.
+    pub fn life(&mut self, now: Instant) {
+        self.last_life = now;
+        self.silence_reported = false;
+    }
+
+    /// When the next heartbeat is due.
+    pub fn next(&self) -> Option<Instant> {
+        self.next
+    }
+
+    /// Whether a heartbeat is due. If so, the next one is set.
+    pub fn beat(&mut self, now: Instant, interval: Duration) -> bool {
+        let due = self.next.is_some_and(|next| next <= now);
+        if due {
+            self.next = Some(self.after(now, interval));
+        }
+        due
+    }
+
+    /// How long the client has been silent, if that is to be reported now.
+    pub fn silence(&mut self, now: Instant, interval: Duration) -> Option<Duration> {
+        let silence = now.saturating_duration_since(self.last_life);
+        let report = silence >= interval * SILENT_INTERVALS && !self.silence_reported;
+        self.silence_reported |= report;
+        report.then_some(silence)
+    }
+
+    fn after(&self, now: Instant, interval: Duration) -> Instant {
+        let past = now.saturating_duration_since(self.began).as_nanos();
+        let into = past % interval.as_nanos().max(1);
+        now + interval - Duration::from_nanos(into as u64)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const INTERVAL: Duration = Duration::from_secs(10);
+
+    #[test]
+    fn beats_come_at_whole_intervals_since_the_beginning() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut heartbeat = Heartbeat::new(begin);
+        assert!(heartbeat.next().is_none() && !heartbeat.beat(at(100), INTERVAL));
+        heartbeat.announce(at(13), INTERVAL);
+        assert_eq!(heartbeat.next(), Some(at(20)));
+        assert!(!heartbeat.beat(at(19), INTERVAL));
+        assert!(
+            heartbeat.beat(at(47), INTERVAL),
+            "late, but not three times"
+        );
+        assert_eq!(heartbeat.next(), Some(at(50)));
+        heartbeat.announce(at(48), INTERVAL);
+        assert_eq!(heartbeat.next(), Some(at(50)));
+    }
+
+    #[test]
+    fn one_report_per_silence() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut heartbeat = Heartbeat::new(begin);
+        assert_eq!(heartbeat.silence(at(19), INTERVAL), None);
+        assert_eq!(heartbeat.silence(at(20), INTERVAL), Some(2 * INTERVAL));
+        assert_eq!(heartbeat.silence(at(30), INTERVAL), None);
+        heartbeat.life(at(31));
+        assert_eq!(heartbeat.silence(at(40), INTERVAL), None);
+        assert!(heartbeat.silence(at(60), INTERVAL).is_some());
+    }
+}

@@ -1,0 +1,221 @@
+//! Requests without an answer: the client's, which must be answered if the server goes, and the server's, whose late
+//! answers must not reach another server.
+
+use std::collections::VecDeque;
+
+use crate::protocol::id::RequestId;
+
+/// Requests of one session that may wait for their answers; each keeps its id.
+pub const MAX_IN_FLIGHT: usize = 1024;
+
+/// Requests of one server that are remembered. Of more, the oldest are forgotten: their answers pass unexamined.
+const MAX_SERVER_REQUESTS: usize = 1024;
+
+/// What lines that are kept to be sent again may hold for one session, in bytes.
+pub const MAX_RESEND_BYTES: usize = 64 * 1024;
+
+/// This many entries are kept room for between messages, so that a lone request allocates nothing.
+const KEPT_ENTRIES: usize = 4;
+
+/// A request of the client.
+#[derive(Debug)]
+pub struct Request {
+    /// Its id, as the client wrote it.
+    pub id: RequestId,
+    /// What it is, and the line if it may be sent to a second server.
+    pub kind: Kind,
+}
+
+/// What a request is to the proxy. Lines are without their line end, and `None` if too long to be kept.
+#[derive(Debug)]
+pub enum Kind {
+    /// It may have been acted on, so it is never sent twice.
+    Plain,
+    /// `initialize`; the line becomes the record of the handshake once it is answered.
+    Initialize(Option<Box<[u8]>>),
+    /// `server/discover`, which only asks who is there.
+    Discover(Option<Box<[u8]>>),
+}
+
+impl Request {
+    /// The line, if it may be sent to another server when the one that has it is lost.
+    pub fn resendable(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Plain => None,
+            Kind::Initialize(line) | Kind::Discover(line) => line.as_deref(),
+        }
+    }
+}
+
+/// The client's requests that a server has been sent and has not answered, in order of arrival.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    requests: VecDeque<Request>,
+}
+
+impl InFlight {
+    /// Notes that the first byte of a request was sent.
+    pub fn begin(&mut self, request: Request) {
+        self.requests.push_back(request);
+    }
+
+    /// Ends the first request of this id, because it was answered or taken back.
+    pub fn end(&mut self, id: &RequestId) -> Option<Request> {
+        let at = self.requests.iter().position(|request| request.id == *id)?;
+        let request = self.requests.remove(at);
+        shrink(&mut self.requests);
+        request
+    }
+
+    /// Whether a request of this id waits for its answer.
+    pub fn contains(&self, id: &RequestId) -> bool {
+        self.requests.iter().any(|request| request.id == *id)
+    }
+
+    /// Ends all, in order of arrival.
+    pub fn take_all(&mut self) -> VecDeque<Request> {
+        std::mem::take(&mut self.requests)
+    }
+
+    /// The ids of all, in order of arrival.
+    pub fn into_ids(self) -> impl Iterator<Item = RequestId> {
+        self.requests.into_iter().map(|request| request.id)
+    }
+
+    /// What the lines kept for sending again hold, in bytes.
+    pub fn resendable_bytes(&self) -> usize {
+        self.requests
+            .iter()
+            .filter_map(Request::resendable)
+            .map(<[u8]>::len)
+            .sum()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.requests.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.requests.is_empty()
+    }
+}
+
+/// The server's requests that the client has not answered.
+#[derive(Debug, Default)]
+pub struct ServerRequests {
+    open: VecDeque<RequestId>,
+    /// Those of servers that are gone.
+    orphaned: VecDeque<RequestId>,
+}
+
+/// Whose request a client's answer belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Addressee {
+    /// The present server's.
+    Present,
+    /// A server's that is gone.
+    Gone,
+    /// No request that is remembered.
+    Unknown,
+}
+
+impl ServerRequests {
+    /// Notes a request of the present server.
+    pub fn open(&mut self, id: RequestId) {
+        remember(&mut self.open, id);
+    }
+
+    /// The present server took its request back. Returns whether it had one of this id.
+    pub fn cancel(&mut self, id: &RequestId) -> bool {
+        forget(&mut self.open, id)
+    }
+
+    /// The client answered a request. The oldest request of an id is the one that is answered first.
+    pub fn answer(&mut self, id: &RequestId) -> Addressee {
+        if forget(&mut self.orphaned, id) {
+            Addressee::Gone
+        } else if forget(&mut self.open, id) {
+            Addressee::Present
+        } else {
+            Addressee::Unknown
+        }
+    }
+
+    /// The present server is gone.
+    pub fn orphan(&mut self) {
+        for id in std::mem::take(&mut self.open) {
+            remember(&mut self.orphaned, id);
+        }
+    }
+}
+
+fn remember(ids: &mut VecDeque<RequestId>, id: RequestId) {
+    if ids.len() >= MAX_SERVER_REQUESTS {
+        ids.pop_front();
+    }
+    ids.push_back(id);
+}
+
+fn forget(ids: &mut VecDeque<RequestId>, id: &RequestId) -> bool {
+    let Some(at) = ids.iter().position(|open| open == id) else {
+        return false;
+    };
+    ids.remove(at);
+    shrink(ids);
+    true
+}
+
+fn shrink<T>(queue: &mut VecDeque<T>) {
+    if queue.is_empty() && queue.capacity() > KEPT_ENTRIES {
+        *queue = VecDeque::new();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> RequestId {
+        RequestId::new(text)
+    }
+
+    #[test]
+    fn the_first_of_two_with_one_id_ends_first() {
+        let mut in_flight = InFlight::default();
+        for text in ["1", "2", "1.0"] {
+            in_flight.begin(Request {
+                id: id(text),
+                kind: Kind::Plain,
+            });
+        }
+        assert_eq!(in_flight.end(&id("1")).unwrap().id.to_string(), "1");
+        assert_eq!(in_flight.end(&id("1")).unwrap().id.to_string(), "1.0");
+        assert!(in_flight.end(&id("1")).is_none());
+        assert!(in_flight.contains(&id("2")));
+        assert_eq!(in_flight.take_all().len(), 1);
+        assert!(in_flight.is_empty());
+    }
+
+    #[test]
+    fn an_answer_goes_to_the_oldest_request_of_its_id() {
+        let mut requests = ServerRequests::default();
+        requests.open(id("0"));
+        requests.orphan();
+        requests.open(id("0"));
+        assert_eq!(requests.answer(&id("0")), Addressee::Gone);
+        assert_eq!(requests.answer(&id("0")), Addressee::Present);
+        assert_eq!(requests.answer(&id("0")), Addressee::Unknown);
+    }
+
+    #[test]
+    fn server_requests_are_bounded() {
+        let mut requests = ServerRequests::default();
+        for number in 0..=MAX_SERVER_REQUESTS {
+            requests.open(id(&number.to_string()));
+        }
+        assert!(!requests.cancel(&id("0")), "the oldest was forgotten");
+        assert!(requests.cancel(&id("1")));
+    }
+}

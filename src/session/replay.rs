@@ -1,0 +1,189 @@
+//! The handshake of a legacy session, and how it is replayed to a server that took the place of another.
+//!
+//! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send
+//! it again, so the proxy does, in the client's words but under an id of its own.
+
+use serde::Deserialize;
+
+use crate::protocol::envelope::{Envelope, Message};
+
+/// The largest `initialize` that is recorded, and the largest answer to one that is compared, in bytes.
+pub const MAX_RECORD_BYTES: usize = 64 * 1024;
+
+/// What is known of the session's handshake.
+#[derive(Debug, Default)]
+pub enum Handshake {
+    /// None took place: the session is modern, or has not begun.
+    #[default]
+    None,
+    /// It can be replayed.
+    Recorded(Box<Record>),
+    /// It took place, but is too large to be recorded.
+    TooLarge,
+}
+
+/// A handshake as it took place.
+#[derive(Debug)]
+pub struct Record {
+    request: Box<[u8]>,
+    agreement: Agreement,
+    /// Whether the client has said `notifications/initialized`.
+    pub initialized: bool,
+}
+
+/// What client and server agreed on, and what the client therefore relies on.
+#[derive(Debug, PartialEq, Eq)]
+struct Agreement {
+    protocol_version: Box<str>,
+    capabilities: Box<str>,
+}
+
+/// How a server took the replay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// As the one before it took the handshake.
+    Agreed,
+    /// Otherwise: the client can't go on as if nothing had happened.
+    Changed,
+}
+
+impl Handshake {
+    /// Notes that `request`, an `initialize`, was answered with this `result`.
+    pub fn record(&mut self, request: Box<[u8]>, result: &str) {
+        *self = match Agreement::of(result) {
+            Some(agreement) if result.len() <= MAX_RECORD_BYTES => {
+                Self::Recorded(Box::new(Record {
+                    request,
+                    agreement,
+                    initialized: false,
+                }))
+            }
+            Some(_) => Self::TooLarge,
+            None => Self::None,
+        };
+    }
+
+    /// The record, if there is one.
+    pub fn recorded(&self) -> Option<&Record> {
+        match self {
+            Self::Recorded(record) => Some(record),
+            Self::None | Self::TooLarge => None,
+        }
+    }
+
+    /// The client has said `notifications/initialized`.
+    pub fn complete(&mut self) {
+        if let Self::Recorded(record) = self {
+            record.initialized = true;
+        }
+    }
+}
+
+impl Record {
+    /// The recorded `initialize` under another id, given as JSON text.
+    pub fn request_as(&self, id: &str) -> Vec<u8> {
+        let mut patched = String::new();
+        let old = match Message::read(&self.request, &mut patched) {
+            Ok(Message::Single(Envelope { id: Some(old), .. })) => old,
+            _ => return self.request.to_vec(),
+        };
+        let start = old.as_ptr() as usize - self.request.as_ptr() as usize;
+        [
+            &self.request[..start],
+            id.as_bytes(),
+            &self.request[start + old.len()..],
+        ]
+        .concat()
+    }
+
+    /// Compares the answer to a replay with the first one.
+    pub fn compare(&self, answer: &Envelope<'_>) -> Outcome {
+        let agreement = answer.result().and_then(Agreement::of);
+        if agreement.is_some_and(|agreement| agreement == self.agreement) {
+            Outcome::Agreed
+        } else {
+            Outcome::Changed
+        }
+    }
+}
+
+impl Agreement {
+    /// Reads the result of an `initialize`. `None` if it is no object.
+    fn of(result: &str) -> Option<Self> {
+        let mut object =
+            serde_json::Map::deserialize(&mut serde_json::Deserializer::from_str(result)).ok()?;
+        let mut take = |key: &str| object.remove(key).unwrap_or_default().to_string().into();
+        // Written with sorted keys, so that equal values are equal texts, which cost less to keep.
+        Some(Self {
+            protocol_version: take("protocolVersion"),
+            capabilities: take("capabilities"),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RESULT: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"logging":{}},"serverInfo":{"v":1}}"#;
+
+    fn record(request: &str, result: &str) -> Handshake {
+        let mut handshake = Handshake::default();
+        handshake.record(request.as_bytes().into(), result);
+        handshake
+    }
+
+    fn compare(answer: &str) -> Outcome {
+        let mut patched = String::new();
+        let message = Message::read(answer.as_bytes(), &mut patched).unwrap();
+        let handshake = record(r#"{"id":1,"method":"initialize"}"#, RESULT);
+        handshake
+            .recorded()
+            .unwrap()
+            .compare(&message.envelopes()[0])
+    }
+
+    #[test]
+    fn only_the_id_is_replaced() {
+        for (request, replay) in [
+            (
+                r#"{"params":{"id":1} , "id":1,"method":"initialize"}"#,
+                r#"{"params":{"id":1} , "id":"own","method":"initialize"}"#,
+            ),
+            (
+                r#"{"method":"initialize","x":NaN,"id" : "a\"b" }"#,
+                r#"{"method":"initialize","x":NaN,"id" : "own" }"#,
+            ),
+        ] {
+            let handshake = record(request, RESULT);
+            assert_eq!(
+                handshake.recorded().unwrap().request_as("\"own\""),
+                replay.as_bytes()
+            );
+        }
+    }
+
+    #[test]
+    fn what_the_client_relies_on_is_compared_by_value() {
+        let same = r#"{"id":9,"result":{"capabilities":{ "logging":{}, "tools":{} },"protocolVersion":"2025-06-18"}}"#;
+        assert_eq!(compare(same), Outcome::Agreed);
+        for other in [
+            r#"{"id":9,"result":{"capabilities":{"tools":{}},"protocolVersion":"2025-06-18"}}"#,
+            r#"{"id":9,"result":{"capabilities":{"tools":{},"logging":{}},"protocolVersion":"2024-11-05"}}"#,
+            r#"{"id":9,"error":{"code":1,"message":"no"}}"#,
+            r#"{"id":9,"result":7}"#,
+        ] {
+            assert_eq!(compare(other), Outcome::Changed, "{other}");
+        }
+    }
+
+    #[test]
+    fn an_answer_too_large_to_keep_is_told() {
+        let large = format!(
+            r#"{{"capabilities":{{"x":"{}"}}}}"#,
+            "x".repeat(MAX_RECORD_BYTES)
+        );
+        assert!(matches!(record("{}", &large), Handshake::TooLarge));
+        assert!(matches!(record("{}", "[]"), Handshake::None));
+    }
+}

@@ -1,0 +1,194 @@
+//! What is said about a session: who it is, how its server ended, why it ended, what passed through it.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::protocol::reply::Reason;
+
+/// Who a log line is about.
+#[derive(Debug, Clone, Copy)]
+pub struct Tag {
+    /// Counts the sessions since the start of the proxy, from 1.
+    pub session: u64,
+    /// The client's address.
+    pub peer: SocketAddr,
+    /// The server process, while there is one.
+    pub pid: Option<u32>,
+}
+
+impl fmt::Display for Tag {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "session {} ({}, ", self.session, self.peer)?;
+        match self.pid {
+            Some(pid) => write!(f, "pid {pid})"),
+            None => f.write_str("no pid)"),
+        }
+    }
+}
+
+/// How an upstream ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// The process exited with this code.
+    Code(i32),
+    /// The process was killed by this signal.
+    Signal(i32),
+    /// It is gone, and how can't be told.
+    Unknown,
+}
+
+impl fmt::Display for Exit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Code(code) => write!(f, "exit code {code}"),
+            Self::Unknown => f.write_str("unknown status"),
+            Self::Signal(number) => match Signal::try_from(number) {
+                Ok(signal) => write!(f, "signal {number} ({signal})"),
+                Err(_) => write!(f, "signal {number}"),
+            },
+        }
+    }
+}
+
+/// Why a session ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum EndReason {
+    /// The client ended its side, and got what was due to it.
+    ClientEnded,
+    /// The connection broke.
+    ClientGone(String),
+    /// The client took nothing, or hung up with the server taking nothing, for too long.
+    Stalled(Duration),
+    /// The server ended, and is not to be restarted.
+    ServerEnded(String),
+    /// The server was lost once too often.
+    RestartLimit {
+        /// How many restarts there had been.
+        restarts: u32,
+        /// How it ended the last time.
+        last: String,
+    },
+    /// The server could not be started, and is not to be tried again.
+    SpawnFailed(String),
+    /// The restarted server answered the handshake otherwise than the one before it.
+    ServerChanged,
+    /// The restarted server did not answer the handshake.
+    ReplayTimeout(Duration),
+    /// There were as many sessions as there may be.
+    SessionLimit(usize),
+    /// The proxy is being stopped.
+    Shutdown,
+}
+
+impl EndReason {
+    /// What a client is told whose requests can't be served any more.
+    pub fn reply_reason(&self) -> Reason {
+        match self {
+            Self::ClientEnded
+            | Self::ClientGone(_)
+            | Self::Stalled(_)
+            | Self::ServerEnded(_)
+            | Self::RestartLimit { .. } => Reason::RestartLimit,
+            Self::SpawnFailed(_) => Reason::SpawnFailed,
+            Self::ServerChanged => Reason::ServerChanged,
+            Self::ReplayTimeout(_) => Reason::ReplayTimeout,
+            Self::SessionLimit(_) => Reason::SessionLimit,
+            Self::Shutdown => Reason::Shutdown,
+        }
+    }
+}
+
+impl fmt::Display for EndReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ClientEnded => f.write_str("the client closed the connection"),
+            Self::ClientGone(why) => write!(f, "the connection to the client broke ({why})"),
+            Self::Stalled(time) => write!(f, "nothing could be delivered for {} s", time.as_secs()),
+            Self::ServerEnded(status) => {
+                write!(f, "the server ended ({status}) and auto-restart is off")
+            }
+            Self::RestartLimit { restarts, last } => {
+                write!(
+                    f,
+                    "the server ended ({last}) after {restarts} restarts, the limit (--max-restarts)"
+                )
+            }
+            Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
+            Self::ServerChanged => f.write_str(
+                "the restarted server refused the replayed handshake or answered it differently",
+            ),
+            Self::ReplayTimeout(time) => {
+                write!(
+                    f,
+                    "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
+                )
+            }
+            Self::SessionLimit(limit) => write!(
+                f,
+                "there are {limit} sessions already, the limit (--max-sessions)"
+            ),
+            Self::Shutdown => f.write_str("the proxy is shutting down"),
+        }
+    }
+}
+
+/// Messages and their bytes, line ends included.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Traffic {
+    messages: u64,
+    bytes: u64,
+}
+
+impl Traffic {
+    /// Counts a line, of which `len` is the length without its line end.
+    pub fn count(&mut self, len: usize) {
+        self.messages += 1;
+        self.bytes += len as u64 + 1;
+    }
+}
+
+impl fmt::Display for Traffic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} messages ({} bytes)", self.messages, self.bytes)
+    }
+}
+
+/// What the log says about a session at its end.
+#[derive(Debug)]
+pub struct Summary<'a> {
+    pub(super) tag: &'a Tag,
+    pub(super) reason: &'a EndReason,
+    pub(super) opened: Instant,
+    pub(super) now: Instant,
+    pub(super) to_server: Traffic,
+    pub(super) to_client: Traffic,
+}
+
+impl fmt::Display for Summary<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self
+            .now
+            .saturating_duration_since(self.opened)
+            .as_secs_f64();
+        write!(
+            f,
+            "{} closed: {}; {seconds:.3} s, {} to the server, {} to the client",
+            self.tag, self.reason, self.to_server, self.to_client
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exits_read_as_in_the_wire_messages() {
+        assert_eq!(Exit::Code(3).to_string(), "exit code 3");
+        assert_eq!(Exit::Signal(9).to_string(), "signal 9 (SIGKILL)");
+        assert_eq!(Exit::Signal(40).to_string(), "signal 40");
+    }
+}

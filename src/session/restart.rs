@@ -1,0 +1,157 @@
+//! When a lost server is started again, and when no more. Policy only: nothing here starts anything.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+/// The least time between two starts of a server that seldom fails.
+const COOLDOWN: Duration = Duration::from_secs(1);
+
+/// The same while it fails again and again.
+const REPEATED_COOLDOWN: Duration = Duration::from_secs(5);
+
+/// A restart counts as recent, and lengthens the cooldown, for this long.
+const RECENT: Duration = Duration::from_mins(1);
+
+/// How long each allowed restart lengthens the window in which they are counted. It is longer than
+/// [`REPEATED_COOLDOWN`], so that a server that fails for ever does reach the limit.
+const WINDOW_PER_RESTART: Duration = Duration::from_secs(6);
+
+/// The shortest window in which restarts are counted.
+const MIN_WINDOW: Duration = Duration::from_mins(1);
+
+/// What to do about a lost server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Start it, but not before then.
+    RestartAt(Instant),
+    /// It failed too often.
+    GiveUp {
+        /// How many times it was restarted within the window.
+        restarts: u32,
+    },
+}
+
+/// Counts the restarts of one session's server.
+#[derive(Debug)]
+pub struct RestartPolicy {
+    max_restarts: u32,
+    last_start: Option<Instant>,
+    /// The restarts within the window, oldest first.
+    restarts: VecDeque<Instant>,
+}
+
+impl RestartPolicy {
+    /// Allows `max_restarts` within max(60 s, 6 s × `max_restarts`).
+    pub fn new(max_restarts: u32) -> Self {
+        Self {
+            max_restarts,
+            last_start: None,
+            restarts: VecDeque::new(),
+        }
+    }
+
+    /// The server was started, or could not be.
+    pub fn started(&mut self, now: Instant) {
+        self.last_start = Some(now);
+    }
+
+    /// The server was lost, or could not be started.
+    pub fn lost(&mut self, now: Instant) -> Verdict {
+        let window = MIN_WINDOW.max(WINDOW_PER_RESTART * self.max_restarts);
+        self.restarts
+            .retain(|at| now.saturating_duration_since(*at) < window);
+        let restarts = self.restarts.len() as u32;
+        if restarts >= self.max_restarts {
+            return Verdict::GiveUp { restarts };
+        }
+        let recent = self
+            .restarts
+            .back()
+            .is_some_and(|at| now.saturating_duration_since(*at) < RECENT);
+        let cooldown = if recent { REPEATED_COOLDOWN } else { COOLDOWN };
+        let at = self
+            .last_start
+            .map_or(now, |start| now.max(start + cooldown));
+        self.restarts.push_back(at);
+        Verdict::RestartAt(at)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    /// A server that lives for `uptime` each time: when it is started, until given up.
+    fn starts(max_restarts: u32, uptime: Duration, most: usize) -> (Vec<Duration>, bool) {
+        let begin = Instant::now();
+        let mut now = begin;
+        let mut policy = RestartPolicy::new(max_restarts);
+        let mut starts = Vec::new();
+        loop {
+            policy.started(now);
+            starts.push(now - begin);
+            if starts.len() > most {
+                return (starts, false);
+            }
+            now += uptime;
+            match policy.lost(now) {
+                Verdict::RestartAt(at) => now = at,
+                Verdict::GiveUp { restarts } => {
+                    assert_eq!(restarts, max_restarts);
+                    return (starts, true);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_that_dies_at_once_is_given_up_after_the_limit() {
+        let (starts, gave_up) = starts(5, Duration::ZERO, 100);
+        let seconds: Vec<u64> = starts.iter().map(Duration::as_secs).collect();
+        assert_eq!((seconds, gave_up), (vec![0, 1, 6, 11, 16, 21], true));
+    }
+
+    #[test]
+    fn any_limit_is_reached_by_a_server_that_always_dies_at_once() {
+        for max in [0, 1, 13, 100, 1000] {
+            let (starts, gave_up) = starts(max, Duration::ZERO, 5000);
+            assert!(gave_up, "{max}");
+            assert_eq!(starts.len() as u32, max + 1);
+        }
+    }
+
+    #[test]
+    fn a_server_that_outlived_the_cooldown_restarts_at_once() {
+        let (starts, _) = starts(5, 2 * SECOND, 1);
+        assert_eq!(starts, [Duration::ZERO, 2 * SECOND]);
+    }
+
+    #[test]
+    fn staying_up_pays_the_debt_off() {
+        let (starts, gave_up) = starts(5, 13 * SECOND, 50);
+        assert_eq!((starts.len(), gave_up), (51, false));
+    }
+
+    #[test]
+    fn the_cooldown_is_short_again_after_a_quiet_minute() {
+        let begin = Instant::now();
+        let mut policy = RestartPolicy::new(5);
+        policy.started(begin);
+        assert_eq!(policy.lost(begin), Verdict::RestartAt(begin + SECOND));
+        let second_start = begin + SECOND;
+        policy.started(second_start);
+        let later = second_start + RECENT - SECOND;
+        assert_eq!(
+            policy.lost(later),
+            Verdict::RestartAt(later),
+            "long up: no wait"
+        );
+        policy.started(later);
+        assert_eq!(
+            policy.lost(later),
+            Verdict::RestartAt(later + REPEATED_COOLDOWN)
+        );
+    }
+}

@@ -1,0 +1,254 @@
+//! The proxy under test as a process: started, listened to on stderr, signalled, and ended with the test.
+
+use std::io::{BufRead, BufReader};
+use std::net::SocketAddr;
+use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use super::client::Client;
+use super::processes::{self, Process};
+use super::{DEADLINE, eventually, eventually_some};
+
+/// What a proxy gets to end all its servers in good order: more than its whole stop ladder takes.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(12);
+
+/// How many of the last log lines a failing test prints.
+const LOG_TAIL_LINES: usize = 60;
+
+/// A running proxy under test; it is ended when this is dropped, and its log printed if the test failed.
+pub(crate) struct Proxy {
+    child: Child,
+    address: SocketAddr,
+    log: Arc<Log>,
+}
+
+impl Proxy {
+    /// Starts the proxy on a free port of the loopback address, in front of `server`, and waits until it listens.
+    ///
+    /// `options` come before the command; later ones override the test's own `--host` and `--port`.
+    pub(crate) fn start(options: &[&str], server: &[String]) -> Self {
+        Self::start_configured(options, server, |_| {})
+    }
+
+    /// Like [`start`](Self::start); `configure` has the last word on environment, working directory and the like.
+    pub(crate) fn start_configured(
+        options: &[&str],
+        server: &[String],
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = command_under_test();
+        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        command.args(options).arg("--").args(server);
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        configure(&mut command);
+        let mut child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));
+
+        let log = Arc::new(Log::default());
+        Log::collect(&log, child.stderr.take().unwrap());
+        let mut proxy = Self {
+            child,
+            address: SocketAddr::from(([127, 0, 0, 1], 0)),
+            log,
+        };
+        let line = proxy.wait_for_log("listening on ");
+        proxy.address.set_port(port_in(&line));
+        proxy
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// A new client's connection.
+    pub(crate) fn connect(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        processes::send_signal(self.pid(), signal);
+    }
+
+    /// Waits for the proxy's own end.
+    pub(crate) fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
+        eventually_some("the proxy's exit", deadline, || {
+            self.child.try_wait().unwrap()
+        })
+    }
+
+    /// Waits for a log line that contains `text`, from the start of the log on, and returns it.
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
+        self.wait_for_logs(text, 1).remove(0)
+    }
+
+    /// Waits until that many log lines contain `text`, from the start of the log on, and returns them.
+    #[track_caller]
+    pub(crate) fn wait_for_logs(&self, text: &str, count: usize) -> Vec<String> {
+        self.log.wait_for(text, count, DEADLINE)
+    }
+
+    /// What it has logged so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.state.lock().unwrap().lines.clone()
+    }
+
+    /// The processes it has, grandchildren and zombies too.
+    pub(crate) fn descendants(&self) -> Vec<Process> {
+        processes::descendants(self.pid())
+    }
+
+    /// The servers that it started itself and that still run, in the order of their ids.
+    pub(crate) fn servers(&self) -> Vec<i32> {
+        let mut servers = processes::children(self.pid());
+        servers.retain(|process| !process.is_zombie());
+        servers.sort_by_key(|process| process.pid);
+        servers.iter().map(|process| process.pid).collect()
+    }
+
+    /// Waits until it has exactly one server, and returns that one's id.
+    #[track_caller]
+    pub(crate) fn only_server(&self) -> i32 {
+        eventually_some(
+            "one server process",
+            DEADLINE,
+            || match self.servers()[..] {
+                [pid] => Some(pid),
+                _ => None,
+            },
+        )
+    }
+
+    /// Waits until it has no process left, not even a zombie.
+    #[track_caller]
+    pub(crate) fn wait_until_childless(&self) {
+        eventually("the proxy to have no process left", DEADLINE, || {
+            self.descendants().is_empty()
+        });
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            self.signal(Signal::SIGTERM);
+            let start = Instant::now();
+            while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < SHUTDOWN_GRACE {
+                thread::sleep(super::POLL_INTERVAL);
+            }
+            // Both fail only when it has gone after all.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+        }
+        if thread::panicking() {
+            eprintln!("the proxy's log:\n{}", self.log.tail());
+        }
+    }
+}
+
+/// The command that runs the proxy under test, without arguments.
+pub(crate) fn command_under_test() -> Command {
+    let own = || vec![env!("CARGO_BIN_EXE_mcp-tcp-proxy").to_owned()];
+    let words = match std::env::var("MCP_TCP_PROXY_COMMAND") {
+        Ok(line) if !line.trim().is_empty() => line.split_whitespace().map(str::to_owned).collect(),
+        _ => super::reference().map_or_else(own, |script| vec!["python3".to_owned(), script]),
+    };
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]);
+    command
+}
+
+/// The port in a line that ends in `ADDRESS:PORT`, possibly with more words behind.
+fn port_in(line: &str) -> u16 {
+    let port = line.rsplit(':').next().unwrap();
+    let digits = port.split(|c: char| !c.is_ascii_digit()).next().unwrap();
+    digits
+        .parse()
+        .unwrap_or_else(|_| panic!("no port in {line:?}"))
+}
+
+/// The proxy's stderr, line by line.
+#[derive(Default)]
+struct Log {
+    state: Mutex<LogState>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct LogState {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Log {
+    /// Reads the pipe to its end, on a thread of its own.
+    fn collect(log: &Arc<Self>, pipe: ChildStderr) {
+        let log = Arc::clone(log);
+        thread::spawn(move || {
+            for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
+                let line = String::from_utf8_lossy(&line).into_owned();
+                log.state.lock().unwrap().lines.push(line);
+                log.changed.notify_all();
+            }
+            log.state.lock().unwrap().ended = true;
+            log.changed.notify_all();
+        });
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
+        let start = Instant::now();
+        let mut found = Vec::new();
+        let mut seen = 0;
+        let mut state = self.state.lock().unwrap();
+        loop {
+            found.extend(
+                state.lines[seen..]
+                    .iter()
+                    .filter(|line| line.contains(text))
+                    .cloned(),
+            );
+            seen = state.lines.len();
+            if found.len() >= count {
+                return found;
+            }
+            let left = deadline.saturating_sub(start.elapsed());
+            if state.ended || left.is_zero() {
+                let why = if state.ended {
+                    "the log ended"
+                } else {
+                    "the deadline passed"
+                };
+                // Whoever panics with the lock held would keep `tail` from printing.
+                drop(state);
+                panic!(
+                    "{why}, and {} of {count} log lines contain {text:?}:\n{}",
+                    found.len(),
+                    self.tail()
+                );
+            }
+            state = self.changed.wait_timeout(state, left).unwrap().0;
+        }
+    }
+
+    fn tail(&self) -> String {
+        let state = self.state.lock().unwrap();
+        let left_out = state.lines.len().saturating_sub(LOG_TAIL_LINES);
+        let mut tail = format!("({left_out} lines before)\n");
+        tail.push_str(&state.lines[left_out..].join("\n"));
+        tail
+    }
+}

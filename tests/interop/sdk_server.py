@@ -1,0 +1,30 @@
+"""A small server on the official Python SDK, for the interop tests: three tools, stdio only."""
+
+import asyncio
+
+from mcp.server.mcpserver import MCPServer
+
+server = MCPServer("interop", instructions="Serves the interop tests of mcp-tcp-proxy.")
+
+
+@server.tool()
+def echo(text: str) -> str:
+    """Returns the text unchanged."""
+    return text
+
+
+@server.tool()
+def add(a: int, b: int) -> int:
+    """Adds two integers."""
+    return a + b
+
+
+@server.tool()
+async def slow(seconds: float) -> str:
+    """Answers after this many seconds, at most 60."""
+    await asyncio.sleep(min(seconds, 60))
+    return "done"
+
+
+if __name__ == "__main__":
+    server.run("stdio")
