@@ -606,7 +606,7 @@ mod tests {
     #[test]
     fn the_ends_of_the_ranges_are_in_them() {
         assert_eq!(serve("--demo --port 65535").port, 65535);
-        let day = Duration::from_secs(86_400);
+        let day = Duration::from_hours(24);
         assert_eq!(
             serve("--demo --heartbeat-interval 86400").heartbeat_interval,
             day

@@ -66,7 +66,7 @@ mod tests {
         assert_eq!((limit.take_left_out(), limit.take_left_out()), (150, 0));
         let later = begin + 3 * INTERVAL;
         assert_eq!((0..10).filter(|_| limit.admit(later)).count(), 3);
-        let much_later = begin + Duration::from_secs(3600);
+        let much_later = begin + Duration::from_hours(1);
         assert_eq!(
             (0..250).filter(|_| limit.admit(much_later)).count() as u32,
             BURST

@@ -215,7 +215,7 @@ impl DescriptorLimit {
 /// The server processes that are not gone for good.
 #[derive(Debug, Default)]
 pub struct Processes {
-    processes: Slab<Process>,
+    all: Slab<Process>,
     by_pid: HashMap<i32, usize>,
     /// Those of which the leader was reaped, but not all of the group.
     remnants: Vec<usize>,
@@ -243,7 +243,7 @@ pub struct Ended {
 impl Processes {
     /// Takes note of a process and of the slot of its session.
     pub fn add(&mut self, pid: Pid, session: usize) -> usize {
-        let process = self.processes.insert(Process {
+        let process = self.all.insert(Process {
             pid,
             session,
             reaped: false,
@@ -255,17 +255,17 @@ impl Processes {
 
     /// Whether none is left.
     pub fn is_empty(&self) -> bool {
-        self.processes.is_empty()
+        self.all.is_empty()
     }
 
     /// How many are left.
     pub fn len(&self) -> usize {
-        self.processes.len()
+        self.all.len()
     }
 
     /// The input of a process has been closed: it is to go. A [`Timer::Process`] tells when force is due.
     pub fn stop(&mut self, process: usize, now: Instant, timers: &mut Timers) {
-        let Some(entry) = self.processes.get_mut(process) else {
+        let Some(entry) = self.all.get_mut(process) else {
             return;
         };
         if entry.stopping.is_none() {
@@ -276,7 +276,7 @@ impl Processes {
 
     /// Uses force, as it is due.
     pub fn climb(&mut self, process: usize, now: Instant, timers: &mut Timers) {
-        let Some(entry) = self.processes.get_mut(process) else {
+        let Some(entry) = self.all.get_mut(process) else {
             return;
         };
         let Some((ladder, timer)) = &mut entry.stopping else {
@@ -301,7 +301,7 @@ impl Processes {
 
     /// Sends SIGKILL to every group.
     pub fn kill_all(&self) {
-        for (_, process) in &self.processes {
+        for (_, process) in &self.all {
             let _ = killpg(process.pid, Signal::SIGKILL);
         }
     }
@@ -313,10 +313,10 @@ impl Processes {
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
                 Ok(WaitStatus::Exited(pid, code)) => {
-                    ended.extend(self.reaped(pid, Exit::Code(code)))
+                    ended.extend(self.reaped(pid, Exit::Code(code)));
                 }
                 Ok(WaitStatus::Signaled(pid, signal, _)) => {
-                    ended.extend(self.reaped(pid, Exit::Signal(signal as i32)))
+                    ended.extend(self.reaped(pid, Exit::Signal(signal as i32)));
                 }
                 // It was reaped, but nix has no name for the signal and does not tell whose it was.
                 Err(Errno::EINVAL) => ended.extend(self.find_reaped()),
@@ -336,9 +336,9 @@ impl Processes {
     /// A pid is not used again as long as a group of that number exists (fork(2)), so the group that is asked for is
     /// the server's, up to the moment in which it is found to be empty.
     fn forget_empty_groups(&mut self, timers: &mut Timers) {
-        let processes = &mut self.processes;
+        let all = &mut self.all;
         self.remnants.retain(|index| {
-            let Some(process) = processes.get(*index) else {
+            let Some(process) = all.get(*index) else {
                 return false;
             };
             let exhausted = process
@@ -351,7 +351,7 @@ impl Processes {
                 Err(_) => false,
             };
             if !left {
-                let process = processes.remove(*index);
+                let process = all.remove(*index);
                 if let Some((_, Some(timer))) = process.stopping {
                     timers.cancel(timer);
                 }
@@ -362,7 +362,7 @@ impl Processes {
 
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<Ended> {
         let process = self.by_pid.remove(&pid.as_raw())?;
-        let entry = self.processes.get_mut(process)?;
+        let entry = self.all.get_mut(process)?;
         entry.reaped = true;
         self.remnants.push(process);
         Some(Ended {
@@ -374,7 +374,7 @@ impl Processes {
 
     fn find_reaped(&mut self) -> Vec<Ended> {
         let gone: Vec<Pid> = self
-            .processes
+            .all
             .iter()
             .filter(|(_, process)| !process.reaped && kill(process.pid, None) == Err(Errno::ESRCH))
             .map(|(_, process)| process.pid)

@@ -337,7 +337,7 @@ impl Proxy {
             match timer {
                 Timer::Session(slot) => self.fire_session_timer(slot),
                 Timer::Process(process) => {
-                    self.processes.climb(process, self.now, &mut self.timers)
+                    self.processes.climb(process, self.now, &mut self.timers);
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
                 Timer::Monitor => {
@@ -428,7 +428,7 @@ impl Proxy {
                 Err(error) => match listener::accept_error(&error) {
                     AcceptError::Blocked => listener.used_up(),
                     AcceptError::Connection => {
-                        debug!("a connection was gone before it was accepted: {error}")
+                        debug!("a connection was gone before it was accepted: {error}");
                     }
                     AcceptError::Exhausted => self.pause_accepting(&error),
                 },

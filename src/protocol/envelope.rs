@@ -393,27 +393,27 @@ mod tests {
             assert_eq!(e.result(), Some(r#"{"id":2}"#));
         });
         single(r#"{"id":null,"method":"x"}"#, |e| {
-            assert_eq!(e.request_id(), None)
+            assert_eq!(e.request_id(), None);
         });
     }
 
     #[test]
     fn the_last_of_duplicate_keys_counts() {
         single(r#"{"type":"heartbeat","type":5}"#, |e| {
-            assert_eq!(e.control, None)
+            assert_eq!(e.control, None);
         });
         single(r#"{"type":5,"type":"heartbeat"}"#, |e| {
-            assert_eq!(e.control, Some(Control::Heartbeat))
+            assert_eq!(e.control, Some(Control::Heartbeat));
         });
         single(r#"{"id":1,"id":2,"method":"a","method":null}"#, |e| {
-            assert_eq!(e.answered_id(), Some("2"))
+            assert_eq!(e.answered_id(), Some("2"));
         });
     }
 
     #[test]
     fn escapes_in_keys_and_values() {
         single(r#"{"\u0074ype":"hand\u0073hake","\ud800":1}"#, |e| {
-            assert_eq!(e.control, Some(Control::Handshake))
+            assert_eq!(e.control, Some(Control::Handshake));
         });
         single(
             r#"{"m\u0065thod":"server\/discover","i\u0064":"\ud800"}"#,
@@ -518,10 +518,10 @@ mod tests {
             assert_eq!(verdict(text), Err(Invalid::NotJson), "{text}");
         }
         single(r#"{"a":NaN,"id":"NaN","method":"é"}"#, |e| {
-            assert_eq!(e.id, Some(r#""NaN""#))
+            assert_eq!(e.id, Some(r#""NaN""#));
         });
         single(r#"{"a":"é","id":-Infinity,"method":"m"}"#, |e| {
-            assert_eq!(e.id, Some("-Infinity"))
+            assert_eq!(e.id, Some("-Infinity"));
         });
     }
 

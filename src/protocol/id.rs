@@ -187,8 +187,9 @@ mod tests {
 
     fn same(a: &str, b: &str) -> bool {
         let (a, b) = (RequestId::new(a), RequestId::new(b));
-        assert_eq!(a == b, b == a, "equality is symmetric");
-        a == b
+        let (forth, back) = (a == b, b == a);
+        assert_eq!(forth, back, "equality is symmetric");
+        forth
     }
 
     #[test]

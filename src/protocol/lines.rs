@@ -65,7 +65,7 @@ impl Splitter {
             }
         }
         self.keep(piece, limits);
-        self.finish(limits)
+        Some(self.finish(limits))
     }
 
     /// Ends the stream: what has no line end is a line too, if there is anything.
@@ -73,7 +73,7 @@ impl Splitter {
         if self.buffer.is_empty() && self.skipping.is_none() {
             None
         } else {
-            self.finish(limits)
+            Some(self.finish(limits))
         }
     }
 
@@ -87,18 +87,18 @@ impl Splitter {
         self.buffer.capacity()
     }
 
-    fn finish(&mut self, limits: LineLimits) -> Option<Line<'static>> {
+    fn finish(&mut self, limits: LineLimits) -> Line<'static> {
         let len = without_cr(&self.buffer).len();
         if self.skipping.is_none() && len > limits.max_bytes {
             self.skip(TooLong::Limit);
         }
         if let Some(skipping) = self.skipping.take() {
-            return Some(Line::Skipped(skipping.0.finish(), skipping.1));
+            return Line::Skipped(skipping.0.finish(), skipping.1);
         }
         let mut bytes = std::mem::take(&mut self.buffer);
         bytes.truncate(len);
         bytes.push(b'\n');
-        Some(Line::Buffered { bytes, len })
+        Line::Buffered { bytes, len }
     }
 
     fn keep(&mut self, piece: &[u8], limits: LineLimits) {

@@ -125,9 +125,8 @@ impl SkipScanner {
 
     fn capture(&mut self, bytes: &[u8]) {
         let limit = match self.place {
-            Place::Key => MAX_KEY_BYTES,
             Place::Value(Field::Id) => MAX_ID_BYTES,
-            Place::Value(Field::Method) => MAX_KEY_BYTES,
+            Place::Key | Place::Value(Field::Method) => MAX_KEY_BYTES,
             Place::Value(Field::Outcome | Field::Other) => 0,
         };
         if self.depth == 0 || !self.top_is_object {

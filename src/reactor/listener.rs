@@ -50,7 +50,7 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
         match TcpListener::bind(address) {
             Ok(listener) => listeners.push(listener),
             Err(error) if addresses.len() > 1 && lacks_protocol(&error) => {
-                passed_over = Some(error)
+                passed_over = Some(error);
             }
             Err(error) => return Err(error),
         }

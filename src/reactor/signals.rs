@@ -59,7 +59,7 @@ impl Signals {
     }
 }
 
-/// Whether this process was started with a signal ignored, as proc_pid_status(5) tells.
+/// Whether this process was started with a signal ignored, as `proc_pid_status(5)` tells.
 fn is_ignored(signal: Signal) -> bool {
     let Ok(status) = std::fs::read_to_string("/proc/self/status") else {
         return false;

@@ -106,14 +106,14 @@ impl Session {
     }
 
     /// No server will come any more: answers what waits, and ends once the client has been told.
-    pub(super) fn give_up(&mut self, reason: EndReason, turn: &mut Turn<'_>) {
+    pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
         if self.goal == Goal::Serve {
             self.end_reason = reason.clone();
         }
         let reply = if self.shutting_down() {
             &EndReason::Shutdown
         } else {
-            &reason
+            reason
         };
         self.refuse_waiting(reply.reply_reason(), &reply.to_string(), turn);
         self.last_taken = turn.now;
@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Ends the session although its server is up.
-    pub(super) fn end_now(&mut self, reason: EndReason, turn: &mut Turn<'_>) {
+    pub(super) fn end_now(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
         self.give_up(reason, turn);
         self.stop_upstream(turn);
     }
@@ -162,7 +162,7 @@ impl Session {
             Upstream::None | Upstream::Starting | Upstream::Cooling { .. }
         ) {
             self.upstream = Upstream::None;
-            self.give_up(self.end_reason.clone(), turn);
+            self.give_up(&self.end_reason.clone(), turn);
         }
     }
 

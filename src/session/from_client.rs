@@ -15,6 +15,14 @@ use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::reply::{self, Reason};
 use crate::protocol::skip::Skipped;
 
+/// What becomes of a line.
+enum Fate {
+    /// It is forwarded, with what it means if that matters.
+    Forward(Option<ToServer>),
+    /// It was for the proxy, or it was refused.
+    Drop,
+}
+
 impl Session {
     /// The client sent these bytes.
     pub fn client_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
@@ -81,16 +89,17 @@ impl Session {
     fn client_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {
         match line {
             Line::Borrowed(text) => {
-                if let Some(mark) = self.examine(text, turn) {
+                if let Fate::Forward(mark) = self.examine(text, turn) {
                     self.sent_to_server.count(text.len());
-                    self.outbox_for(&mark).push(text, mark, turn.memory);
+                    self.outbox_for(mark.as_ref()).push(text, mark, turn.memory);
                     self.greet(turn);
                 }
             }
             Line::Buffered { bytes, len } => {
-                if let Some(mark) = self.examine(&bytes[..len], turn) {
+                if let Fate::Forward(mark) = self.examine(&bytes[..len], turn) {
                     self.sent_to_server.count(len);
-                    self.outbox_for(&mark).push_buffer(bytes, mark, turn.memory);
+                    self.outbox_for(mark.as_ref())
+                        .push_buffer(bytes, mark, turn.memory);
                     self.greet(turn);
                 }
             }
@@ -98,10 +107,10 @@ impl Session {
         }
     }
 
-    /// Decides about a line. `Some` is what a line means that is to be forwarded.
-    fn examine(&mut self, line: &[u8], turn: &mut Turn<'_>) -> Option<Option<ToServer>> {
+    /// Decides about a line.
+    fn examine(&mut self, line: &[u8], turn: &mut Turn<'_>) -> Fate {
         if line.trim_ascii().is_empty() {
-            return None;
+            return Fate::Drop;
         }
         debug!("{} client → server: {}", self.tag, excerpt(line));
         let mut patched = String::new();
@@ -109,7 +118,7 @@ impl Session {
             Ok(message) => message,
             Err(invalid) => {
                 self.reply_error(None, Reason::ParseError, &invalid.to_string(), turn);
-                return None;
+                return Fate::Drop;
             }
         };
         let control = match &message {
@@ -118,7 +127,7 @@ impl Session {
         };
         if let Some(control) = control {
             self.control_line(control, turn);
-            return None;
+            return Fate::Drop;
         }
         if message
             .envelopes()
@@ -127,14 +136,14 @@ impl Session {
         {
             let message = format!("the id is too long: the limit is {MAX_ID_BYTES} bytes");
             self.reply_error(None, Reason::TooLarge, &message, turn);
-            return None;
+            return Fate::Drop;
         }
         if self.refuses() {
             self.refuse_message(&message, turn);
-            return None;
+            return Fate::Drop;
         }
         if !self.admit_requests(&message, turn) {
-            return None;
+            return Fate::Drop;
         }
         self.meaning_of(&message, line)
     }
@@ -163,19 +172,14 @@ impl Session {
         false
     }
 
-    /// What a line means that can be forwarded; `None` if it must not be, after all.
-    fn meaning_of(&mut self, message: &Message<'_>, line: &[u8]) -> Option<Option<ToServer>> {
+    fn meaning_of(&mut self, message: &Message<'_>, line: &[u8]) -> Fate {
         match message {
             Message::Single(envelope) => self.meaning_of_single(envelope, line),
             Message::Batch(envelopes) => self.meaning_of_batch(envelopes),
         }
     }
 
-    fn meaning_of_single(
-        &mut self,
-        envelope: &Envelope<'_>,
-        line: &[u8],
-    ) -> Option<Option<ToServer>> {
+    fn meaning_of_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Fate {
         if let Some(id) = envelope.request_id() {
             self.queued_requests += 1;
             let kind = match envelope.method {
@@ -183,25 +187,25 @@ impl Session {
                 Some(Method::Discover) => Kind::Discover(self.keep_for_resending(line)),
                 _ => Kind::Plain,
             };
-            return Some(Some(ToServer::Request(Request {
+            return Fate::Forward(Some(ToServer::Request(Request {
                 id: RequestId::new(id),
                 kind,
             })));
         }
         if let Some(id) = envelope.answered_id() {
             return match self.server_requests.answer(&RequestId::new(id)) {
-                Addressee::Present => Some(Some(ToServer::Answer)),
-                Addressee::Unknown => Some(None),
+                Addressee::Present => Fate::Forward(Some(ToServer::Answer)),
+                Addressee::Unknown => Fate::Forward(None),
                 Addressee::Gone => {
                     debug!(
                         "{}: dropped the answer {id} to a request of a server that is gone",
                         self.tag
                     );
-                    None
+                    Fate::Drop
                 }
             };
         }
-        Some(match envelope.method {
+        Fate::Forward(match envelope.method {
             Some(Method::Initialized) => Some(ToServer::Initialized),
             Some(Method::Cancelled) => envelope
                 .cancelled_id()
@@ -210,7 +214,7 @@ impl Session {
         })
     }
 
-    fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Option<Option<ToServer>> {
+    fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Fate {
         let requests: Box<[RequestId]> = envelopes
             .iter()
             .filter_map(Envelope::request_id)
@@ -223,16 +227,16 @@ impl Session {
             .collect();
         if !requests.is_empty() {
             self.queued_requests += requests.len();
-            return Some(Some(ToServer::Batch(requests)));
+            return Fate::Forward(Some(ToServer::Batch(requests)));
         }
         let nothing_else = answers.len() == envelopes.len();
         if nothing_else
             && answers.contains(&Addressee::Gone)
             && !answers.contains(&Addressee::Present)
         {
-            return None;
+            return Fate::Drop;
         }
-        Some(
+        Fate::Forward(
             answers
                 .contains(&Addressee::Present)
                 .then_some(ToServer::Answer),

@@ -85,7 +85,7 @@ impl Session {
             Ok(message) => message,
             Err(invalid) => {
                 self.log_limited(turn, |tag| {
-                    warn!("{tag} stdout: {invalid}: {}", excerpt(line))
+                    warn!("{tag} stdout: {invalid}: {}", excerpt(line));
                 });
                 return false;
             }

@@ -63,8 +63,8 @@ impl Heartbeat {
 
     fn after(&self, now: Instant, interval: Duration) -> Instant {
         let past = now.saturating_duration_since(self.began).as_nanos();
-        let into = past % interval.as_nanos().max(1);
-        now + interval - Duration::from_nanos(into as u64)
+        let interval = interval.as_nanos().max(1);
+        now + Duration::from_nanos((interval - past % interval) as u64)
     }
 }
 

@@ -83,9 +83,9 @@ impl Record {
     /// The recorded `initialize` under another id, given as JSON text.
     pub fn request_as(&self, id: &str) -> Vec<u8> {
         let mut patched = String::new();
-        let old = match Message::read(&self.request, &mut patched) {
-            Ok(Message::Single(Envelope { id: Some(old), .. })) => old,
-            _ => return self.request.to_vec(),
+        let message = Message::read(&self.request, &mut patched);
+        let Ok(Message::Single(Envelope { id: Some(old), .. })) = message else {
+            return self.request.to_vec();
         };
         let start = old.as_ptr() as usize - self.request.as_ptr() as usize;
         [

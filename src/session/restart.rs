@@ -142,7 +142,7 @@ mod tests {
         assert_eq!(policy.lost(begin), Verdict::RestartAt(begin + SECOND));
         let second_start = begin + SECOND;
         policy.started(second_start);
-        let later = second_start + RECENT - SECOND;
+        let later = (second_start + RECENT).checked_sub(SECOND).unwrap();
         assert_eq!(
             policy.lost(later),
             Verdict::RestartAt(later),

@@ -267,7 +267,10 @@ impl Session {
         };
         if matches!(up.greeting, Greeting::Replaying { deadline: Some(deadline), .. } if deadline <= turn.now)
         {
-            self.end_now(EndReason::ReplayTimeout(turn.settings.replay_timeout), turn);
+            self.end_now(
+                &EndReason::ReplayTimeout(turn.settings.replay_timeout),
+                turn,
+            );
         }
     }
 
@@ -288,7 +291,7 @@ impl Session {
             }
             // The time is for those who hold the output open, not for a client that is slow to take it.
             Some(_) if slow_client && !leaving.output_ended => {
-                leaving.until = Some(turn.now + DRAIN_GRACE)
+                leaving.until = Some(turn.now + DRAIN_GRACE);
             }
             Some(_) => {
                 leaving.until = None;
@@ -374,7 +377,7 @@ impl Session {
             return;
         }
         if self.shutting_down() || !turn.settings.auto_restart {
-            self.give_up(why.clone(), turn);
+            self.give_up(why, turn);
             return;
         }
         match self.policy.lost(turn.now) {
@@ -396,7 +399,7 @@ impl Session {
                         last: last_status(other),
                     },
                 };
-                self.give_up(reason, turn);
+                self.give_up(&reason, turn);
             }
         }
     }
@@ -409,7 +412,7 @@ impl Session {
     }
 
     /// Where a line of this meaning waits: answers to the present server pass those that wait for the handshake.
-    pub(super) fn outbox_for(&mut self, mark: &Option<ToServer>) -> &mut Outbox<ToServer> {
+    pub(super) fn outbox_for(&mut self, mark: Option<&ToServer>) -> &mut Outbox<ToServer> {
         match &self.upstream {
             Upstream::Up(up)
                 if matches!(up.greeting, Greeting::Done)
@@ -513,7 +516,7 @@ impl Session {
                 }
                 self.greet(turn);
             }
-            Outcome::Changed => self.end_now(EndReason::ServerChanged, turn),
+            Outcome::Changed => self.end_now(&EndReason::ServerChanged, turn),
         }
     }
 
