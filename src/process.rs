@@ -122,9 +122,9 @@ fn attributes() -> nix::Result<PosixSpawnAttr> {
     Ok(attributes)
 }
 
+/// The access mode stays what it is, whatever is said here (fcntl(2), `F_SETFL`).
 fn set_nonblocking(descriptor: &OwnedFd) -> nix::Result<()> {
-    let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL)?);
-    fcntl(descriptor, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK)).map(drop)
+    fcntl(descriptor, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map(drop)
 }
 
 /// Whether a program is there and may be run, so that a mistyped name is told at the start and not to each client.

@@ -17,8 +17,6 @@ mod upstream;
 
 use std::time::{Duration, Instant};
 
-use log::info;
-
 use self::ending::Goal;
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Request, ServerRequests};
@@ -178,7 +176,6 @@ impl Session {
     /// Begins a session: asks for its server.
     pub fn open(tag: Tag, turn: &mut Turn<'_>) -> Self {
         let mut session = Self::new(tag, turn);
-        info!("{} opened", session.tag);
         session.upstream = Upstream::Starting;
         turn.actions.push(Action::StartUpstream);
         session

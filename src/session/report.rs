@@ -15,7 +15,7 @@ pub struct Tag {
     pub session: u64,
     /// The client's address.
     pub peer: SocketAddr,
-    /// The server process, while there is one.
+    /// The server process, the last one if it is gone; `None` before the first one.
     pub pid: Option<u32>,
 }
 

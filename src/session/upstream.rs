@@ -126,6 +126,7 @@ impl Session {
     /// The upstream was started, as this process.
     pub fn upstream_started(&mut self, pid: Option<u32>, turn: &mut Turn<'_>) {
         self.begin_event(turn);
+        let first = self.tag.pid.is_none();
         self.tag.pid = pid;
         self.policy.started(turn.now);
         let greeting = if self.handshake.recorded().is_some() {
@@ -139,7 +140,15 @@ impl Session {
             notice_at,
             used: false,
         });
-        info!("{}: server started", self.tag);
+        info!(
+            "{} {}",
+            self.tag,
+            if first {
+                "opened"
+            } else {
+                "goes on with a new server"
+            }
+        );
         self.greet(turn);
         self.finish_event(turn);
     }
@@ -327,10 +336,9 @@ impl Session {
         self.from_server.clear();
         self.flush_stderr(turn);
         turn.actions.push(Action::ReleaseUpstream);
-        if !self.goal.is_end() {
-            info!("{}: the server ended ({exit})", self.tag);
+        if self.goal == Goal::Serve {
+            warn!("{}: the server ended ({exit})", self.tag);
         }
-        self.tag.pid = None;
         self.after_loss(&EndReason::ServerEnded(exit.to_string()), turn);
     }
 
