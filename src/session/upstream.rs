@@ -391,11 +391,13 @@ impl Session {
         match self.policy.lost(turn.now) {
             Verdict::RestartAt(at) => {
                 let wait = at.saturating_duration_since(turn.now);
-                info!(
-                    "{}: the server is restarted in {:.3} s",
-                    self.tag,
-                    wait.as_secs_f64()
-                );
+                if !wait.is_zero() {
+                    info!(
+                        "{}: the server is started again in {:.3} s",
+                        self.tag,
+                        wait.as_secs_f64()
+                    );
+                }
                 self.upstream = Upstream::Cooling { until: at };
                 self.start_if_due(turn);
             }
