@@ -17,6 +17,7 @@ pub mod process;
 pub mod protocol;
 pub mod proxy;
 pub mod reactor;
+pub mod relay;
 pub mod session;
 pub mod stop_ladder;
 pub mod timer_wheel;

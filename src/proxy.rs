@@ -18,7 +18,7 @@ use mio::net::{TcpListener, TcpStream};
 use mio::{Events, Interest, Poll};
 use slab::Slab;
 
-use self::connection::{Connection, READ_BYTES};
+use self::connection::Connection;
 use crate::cli::ServeOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use crate::process::{DescriptorLimit, Processes, Spawner};
@@ -27,6 +27,7 @@ use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::signals::Signals;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
+use crate::relay::READ_BYTES;
 use crate::session::report::Tag;
 use crate::session::{Action, Session, Settings, Turn};
 use crate::timer_wheel::TimerId;

@@ -1,6 +1,6 @@
-//! One session with its descriptors: moves bytes between them and the state machine, within a budget.
+//! One session with its descriptors: the connection to a client, and the pipes of a server.
 
-use std::io::{self, Read};
+use std::io;
 use std::net::Shutdown;
 use std::time::Instant;
 
@@ -12,15 +12,10 @@ use mio::{Interest, Registry};
 use crate::process::Spawned;
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::token::{Address, Port, Registrations};
+use crate::relay::{READS_PER_TURN, Relay, Side};
 use crate::session::report::Exit;
 use crate::session::{Session, Turn};
 use crate::timer_wheel::TimerId;
-
-/// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
-pub(super) const READ_BYTES: usize = 64 * 1024;
-
-/// Reads of each descriptor in one turn, so that a busy session does not delay the others.
-const READS_PER_TURN: usize = 4;
 
 /// A session and its descriptors.
 #[derive(Debug)]
@@ -174,82 +169,36 @@ impl Connection {
         self.read_stderr(scratch, turn);
         self.report_exit(turn);
         self.notice_failures(turn);
-        self.flush(turn);
-        for _ in 0..READS_PER_TURN {
-            let read_server = self.read_stdout(scratch, turn);
-            let read_client = self.read_client(scratch, turn);
-            if !read_server && !read_client {
-                break;
-            }
+        let Self {
+            session,
+            client,
+            server,
+            ..
+        } = self;
+        Relay {
+            session,
+            client,
+            upstream: server,
         }
-        if self
-            .client
-            .as_ref()
-            .is_some_and(|client| !client.is_readable())
-        {
-            self.session.client_drained(turn);
-        }
-        self.flush(turn);
+        .run(scratch, turn);
     }
 
     /// Whether there is more to be done although no event will tell.
-    pub(super) fn is_ready(&self, turn: &Turn<'_>) -> bool {
-        let reads_client =
-            self.client.as_ref().is_some_and(Endpoint::is_readable) && self.session.wants_client();
-        let writes_client = self.client.as_ref().is_some_and(Endpoint::is_writable)
-            && !self.session.to_client().is_empty();
-        let Some(server) = &self.server else {
-            return reads_client || writes_client;
-        };
-        let reads_stdout = server.stdout.as_ref().is_some_and(Endpoint::is_readable)
-            && self.session.wants_upstream(turn.memory);
-        let reads_stderr = server.stderr.as_ref().is_some_and(Endpoint::is_readable);
-        let writes_stdin = server.stdin.as_ref().is_some_and(Endpoint::is_writable)
-            && !self.session.to_upstream().is_empty();
-        reads_client || writes_client || reads_stdout || reads_stderr || writes_stdin
-    }
-
-    fn flush(&mut self, turn: &mut Turn<'_>) {
-        self.flush_server(turn);
-        self.flush_client(turn);
-    }
-
-    fn flush_client(&mut self, turn: &mut Turn<'_>) {
-        let Some(client) = &mut self.client else {
-            return;
-        };
-        if !client.is_writable() || self.session.to_client().is_empty() {
-            return;
-        }
-        match client.write(self.session.to_client()) {
-            Ok(0) => {}
-            Ok(count) => self.session.client_took(count, turn),
-            Err(error) => self.session.client_gone(&error.to_string(), turn),
-        }
-    }
-
-    fn flush_server(&mut self, turn: &mut Turn<'_>) {
-        let Some(Server {
-            stdin: Some(stdin), ..
-        }) = &mut self.server
-        else {
-            return;
-        };
-        if !stdin.is_writable() || self.session.to_upstream().is_empty() {
-            return;
-        }
-        match stdin.write(self.session.to_upstream()) {
-            Ok(0) => {}
-            Ok(count) => self.session.upstream_took(count, turn),
-            Err(_) => self.stdin_broke(turn),
-        }
-    }
-
-    fn stdin_broke(&mut self, turn: &mut Turn<'_>) {
-        if let Some(server) = &mut self.server {
-            server.stdin = None;
-        }
-        self.session.upstream_input_broke(turn);
+    pub(super) fn is_ready(&mut self, turn: &Turn<'_>) -> bool {
+        let Self {
+            session,
+            client,
+            server,
+            ..
+        } = self;
+        let stderr = server.as_ref().and_then(|server| server.stderr.as_ref());
+        stderr.is_some_and(Endpoint::is_readable)
+            || Relay {
+                session,
+                client,
+                upstream: server,
+            }
+            .is_ready(turn)
     }
 
     /// Stderr comes first, so that a dying server's last words are in the log before its end is.
@@ -258,10 +207,13 @@ impl Connection {
             return;
         };
         for _ in 0..READS_PER_TURN {
-            match read(&mut server.stderr, scratch) {
-                Some(Input::Bytes(count)) => self.session.upstream_logged(&scratch[..count], turn),
-                Some(Input::End | Input::Broken(_)) => server.stderr = None,
-                Some(Input::Blocked) | None => return,
+            let Some(stderr) = server.stderr.as_mut().filter(|stderr| stderr.is_readable()) else {
+                return;
+            };
+            match stderr.read(scratch) {
+                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], turn),
+                Input::End | Input::Broken(_) => server.stderr = None,
+                Input::Blocked => return,
             }
         }
     }
@@ -274,8 +226,10 @@ impl Connection {
 
     /// What events tell although nothing is read or written at the moment.
     fn notice_failures(&mut self, turn: &mut Turn<'_>) {
-        if let Some(client) = &self.client
-            && client.is_read_closed()
+        if let Some(client) = self
+            .client
+            .as_ref()
+            .filter(|client| client.is_read_closed())
         {
             self.session.client_hung_up(turn);
             let error = if client.has_failed() {
@@ -287,55 +241,52 @@ impl Connection {
                 self.session.client_gone(&error.to_string(), turn);
             }
         }
-        if let Some(Server {
-            stdin: Some(stdin), ..
-        }) = &self.server
-            && stdin.has_failed()
-        {
-            self.stdin_broke(turn);
-        }
-    }
-
-    /// Returns whether more may be there.
-    fn read_stdout(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
-        if !self.session.wants_upstream(turn.memory) {
-            return false;
-        }
         let Some(server) = &mut self.server else {
-            return false;
+            return;
         };
-        match read(&mut server.stdout, scratch) {
-            Some(Input::Bytes(count)) => self.session.upstream_sent(&scratch[..count], turn),
-            Some(Input::End | Input::Broken(_)) => {
-                server.stdout = None;
-                self.session.upstream_output_ended(turn);
-            }
-            Some(Input::Blocked) | None => return false,
+        if server.stdin.as_ref().is_some_and(Endpoint::has_failed) {
+            server.stdin = None;
+            self.session
+                .upstream_input_broke(&io::ErrorKind::BrokenPipe.into(), turn);
         }
-        self.flush_client(turn);
-        true
-    }
-
-    /// Returns whether more may be there.
-    fn read_client(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
-        if !self.session.wants_client() {
-            return false;
-        }
-        match read(&mut self.client, scratch) {
-            Some(Input::Bytes(count)) => self.session.client_sent(&scratch[..count], turn),
-            Some(Input::End) => self.session.client_ended(turn),
-            Some(Input::Broken(error)) => self.session.client_gone(&error.to_string(), turn),
-            Some(Input::Blocked) | None => return false,
-        }
-        self.flush(turn);
-        true
     }
 }
 
-/// Reads once, if something may be there.
-fn read<S: Read>(endpoint: &mut Option<Endpoint<S>>, scratch: &mut [u8]) -> Option<Input> {
-    endpoint
-        .as_mut()
-        .filter(|endpoint| endpoint.is_readable())
-        .map(|endpoint| endpoint.read(scratch))
+/// The stdout and the stdin of a server. A pipe that has ended is closed.
+impl Side for Option<Server> {
+    fn is_readable(&self) -> bool {
+        self.as_ref()
+            .and_then(|server| server.stdout.as_ref())
+            .is_some_and(Endpoint::is_readable)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Input {
+        let Some(stdout) = self.as_mut().map(|server| &mut server.stdout) else {
+            return Input::Blocked;
+        };
+        let input = stdout
+            .as_mut()
+            .map_or(Input::Blocked, |stdout| stdout.read(buffer));
+        if matches!(input, Input::End | Input::Broken(_)) {
+            *stdout = None;
+        }
+        input
+    }
+
+    fn is_writable(&self) -> bool {
+        self.as_ref()
+            .and_then(|server| server.stdin.as_ref())
+            .is_some_and(Endpoint::is_writable)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(stdin) = self.as_mut().map(|server| &mut server.stdin) else {
+            return Ok(0);
+        };
+        let taken = stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(bytes));
+        if taken.is_err() {
+            *stdin = None;
+        }
+        taken
+    }
 }

@@ -4,6 +4,7 @@
 //! that it had been sent is answered, and what it had not been sent waits for the next one.
 
 use std::fmt::Display;
+use std::io;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -172,8 +173,8 @@ impl Session {
         self.finish_event(turn);
     }
 
-    /// The end of the output was read.
-    pub fn upstream_output_ended(&mut self, turn: &mut Turn<'_>) {
+    /// The end of the output was read, or an error instead.
+    pub fn upstream_output_ended(&mut self, _error: Option<&io::Error>, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.server_tail(turn);
         self.leave(turn, |leaving, now| {
@@ -186,7 +187,7 @@ impl Session {
     }
 
     /// Nobody reads the input any more.
-    pub fn upstream_input_broke(&mut self, turn: &mut Turn<'_>) {
+    pub fn upstream_input_broke(&mut self, _error: &io::Error, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.leave(turn, |leaving, now| {
             if leaving.exit.is_none() && !leaving.stopping && leaving.until.is_none() {
