@@ -1,0 +1,145 @@
+//! Moves bytes between the two sides of a session and its state machine, within a budget.
+//!
+//! What a side is made of, one descriptor or several, is the business of whoever owns it.
+
+use std::io::{Read, Write};
+
+use mio::event::Source;
+
+use crate::reactor::endpoint::{Endpoint, Input};
+use crate::session::{Session, Turn};
+
+/// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// Reads of each direction in one turn, so that a busy session does not delay the others.
+pub const READS_PER_TURN: usize = 4;
+
+/// One side of a session: what can be read from it, and written to it.
+pub trait Side {
+    /// Whether a read may find something.
+    fn is_readable(&self) -> bool;
+
+    /// Reads once. Call it only if [`Self::is_readable`].
+    fn read(&mut self, buffer: &mut [u8]) -> Input;
+
+    /// Whether a write may take something.
+    fn is_writable(&self) -> bool;
+
+    /// Writes once. Returns how much was taken, which is nothing if there was no room.
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize>;
+}
+
+/// A connection, if there is one.
+impl<S: Source + Read + Write> Side for Option<Endpoint<S>> {
+    fn is_readable(&self) -> bool {
+        self.as_ref().is_some_and(Endpoint::is_readable)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Input {
+        self.as_mut()
+            .map_or(Input::Blocked, |endpoint| endpoint.read(buffer))
+    }
+
+    fn is_writable(&self) -> bool {
+        self.as_ref().is_some_and(Endpoint::is_writable)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.as_mut()
+            .map_or(Ok(0), |endpoint| endpoint.write(bytes))
+    }
+}
+
+/// A session between its two sides, for the time of a turn.
+pub struct Relay<'a, C, U> {
+    /// The state machine.
+    pub session: &'a mut Session,
+    /// The client's side.
+    pub client: &'a mut C,
+    /// The upstream's side.
+    pub upstream: &'a mut U,
+}
+
+impl<C: Side, U: Side> Relay<'_, C, U> {
+    /// Moves what can be moved now, within the budget. `scratch` is where bytes are read to.
+    pub fn run(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) {
+        self.flush(turn);
+        for _ in 0..READS_PER_TURN {
+            let read_upstream = self.read_upstream(scratch, turn);
+            let read_client = self.read_client(scratch, turn);
+            if !read_upstream && !read_client {
+                break;
+            }
+        }
+        if !self.client.is_readable() {
+            self.session.client_drained(turn);
+        }
+        self.flush(turn);
+    }
+
+    /// Whether there is more to be moved although no event will tell.
+    pub fn is_ready(&self, turn: &Turn<'_>) -> bool {
+        (self.client.is_readable() && self.session.wants_client())
+            || (self.upstream.is_readable() && self.session.wants_upstream(turn.memory))
+            || (self.client.is_writable() && !self.session.to_client().is_empty())
+            || (self.upstream.is_writable() && !self.session.to_upstream().is_empty())
+    }
+
+    fn flush(&mut self, turn: &mut Turn<'_>) {
+        self.flush_upstream(turn);
+        self.flush_client(turn);
+    }
+
+    fn flush_client(&mut self, turn: &mut Turn<'_>) {
+        if !self.client.is_writable() || self.session.to_client().is_empty() {
+            return;
+        }
+        match self.client.write(self.session.to_client()) {
+            Ok(0) => {}
+            Ok(count) => self.session.client_took(count, turn),
+            Err(error) => self.session.client_gone(&error.to_string(), turn),
+        }
+    }
+
+    fn flush_upstream(&mut self, turn: &mut Turn<'_>) {
+        if !self.upstream.is_writable() || self.session.to_upstream().is_empty() {
+            return;
+        }
+        match self.upstream.write(self.session.to_upstream()) {
+            Ok(0) => {}
+            Ok(count) => self.session.upstream_took(count, turn),
+            Err(error) => self.session.upstream_input_broke(&error, turn),
+        }
+    }
+
+    /// Returns whether more may be there.
+    fn read_upstream(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
+        if !self.upstream.is_readable() || !self.session.wants_upstream(turn.memory) {
+            return false;
+        }
+        match self.upstream.read(scratch) {
+            Input::Bytes(count) => self.session.upstream_sent(&scratch[..count], turn),
+            Input::End => self.session.upstream_output_ended(None, turn),
+            Input::Broken(error) => self.session.upstream_output_ended(Some(&error), turn),
+            Input::Blocked => return false,
+        }
+        self.flush_client(turn);
+        true
+    }
+
+    /// Returns whether more may be there.
+    fn read_client(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
+        if !self.client.is_readable() || !self.session.wants_client() {
+            return false;
+        }
+        match self.client.read(scratch) {
+            Input::Bytes(count) => self.session.client_sent(&scratch[..count], turn),
+            Input::End => self.session.client_ended(turn),
+            Input::Broken(error) => self.session.client_gone(&error.to_string(), turn),
+            Input::Blocked => return false,
+        }
+        self.flush(turn);
+        true
+    }
+}
