@@ -29,7 +29,7 @@ use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
 use crate::relay::READ_BYTES;
 use crate::session::report::Tag;
-use crate::session::{Action, Session, Settings, Turn};
+use crate::session::{Action, Role, Session, Settings, Turn};
 use crate::timer_wheel::TimerId;
 
 /// Descriptors of one session: the connection and three pipes.
@@ -167,8 +167,10 @@ impl Proxy {
             listeners,
             settings: Settings {
                 heartbeat_interval: options.heartbeat_interval,
-                auto_restart: options.auto_restart,
-                max_restarts: options.max_restarts,
+                role: Role::Proxy {
+                    max_restarts: options.max_restarts,
+                },
+                renews: options.auto_restart,
                 max_message_bytes: options.max_message_bytes,
                 replay_timeout: options.replay_timeout,
             },
@@ -456,8 +458,8 @@ impl Proxy {
             Err(error) => return self.pause_accepting(&error),
         };
         self.sessions_so_far += 1;
-        let tag = Tag {
-            session: self.sessions_so_far,
+        let tag = Tag::Session {
+            number: self.sessions_so_far,
             peer,
             pid: None,
         };

@@ -9,6 +9,8 @@ mod from_client;
 mod from_server;
 pub mod heartbeat;
 pub mod in_flight;
+pub mod peer;
+pub mod reconnect;
 pub mod replay;
 pub mod report;
 pub mod restart;
@@ -20,11 +22,11 @@ use std::time::{Duration, Instant};
 use self::ending::Goal;
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Request, ServerRequests};
+use self::peer::Peer;
 use self::replay::Handshake;
 use self::report::{EndReason, Summary, Tag, Traffic};
-use self::restart::RestartPolicy;
 use self::stderr::StderrLines;
-use self::upstream::Upstream;
+use self::upstream::{Policy, Upstream};
 use crate::log_limit::LogLimit;
 use crate::memory::{FREE_BYTES, Memory};
 use crate::outbox::Outbox;
@@ -43,16 +45,33 @@ const NOTICE_DELAY: Duration = Duration::from_millis(500);
 /// What holds for all sessions.
 #[derive(Debug, Clone)]
 pub struct Settings {
+    /// What the session is a part of.
+    pub role: Role,
     /// The time between two heartbeats.
     pub heartbeat_interval: Duration,
-    /// Whether a lost server is started again.
-    pub auto_restart: bool,
-    /// How many times it is, within the window of [`RestartPolicy`].
-    pub max_restarts: u32,
+    /// Whether a lost upstream is renewed.
+    pub renews: bool,
     /// The longest line either way, in bytes, without its line end.
     pub max_message_bytes: usize,
     /// How long a restarted server may take to answer the replayed handshake.
     pub replay_timeout: Duration,
+}
+
+/// What a session is a part of.
+#[derive(Debug, Clone)]
+pub enum Role {
+    /// The serving side: its clients come over TCP, its upstreams are server processes.
+    Proxy {
+        /// How many times a server is restarted within the window of its policy.
+        max_restarts: u32,
+    },
+    /// The stdio side: its client is the program that started it, its upstream a connection to a proxy.
+    Connector {
+        /// The longest delay between two attempts to connect.
+        max_delay: Duration,
+        /// How many attempts are made in a row; `None` for no end.
+        max_attempts: Option<u32>,
+    },
 }
 
 /// What an event is handled with.
@@ -111,6 +130,8 @@ enum ToServer {
     Replay,
     /// `notifications/initialized`, sent by the proxy.
     ReplayedInitialized,
+    /// A line about the connection, for the proxy at its other end.
+    Control,
 }
 
 /// Lines for the client that are the proxy's own.
@@ -148,12 +169,15 @@ pub struct Session {
     server_requests: ServerRequests,
     handshake: Handshake,
     replays: u64,
-    policy: RestartPolicy,
+    policy: Policy,
+    /// The proxy at the other end, while connected to one.
+    peer: Option<Peer>,
     /// A restart that the client has not been told of, and that cost it something.
     notice_owed: bool,
     heartbeat: Heartbeat,
     heartbeat_waits: bool,
     was_listening: bool,
+    was_reading: bool,
 
     /// When either side last took something.
     last_taken: Instant,
@@ -216,11 +240,13 @@ impl Session {
             server_requests: ServerRequests::default(),
             handshake: Handshake::default(),
             replays: 0,
-            policy: RestartPolicy::new(turn.settings.max_restarts),
+            policy: Policy::new(&turn.settings.role),
+            peer: None,
             notice_owed: false,
             heartbeat: Heartbeat::new(turn.now),
             heartbeat_waits: false,
             was_listening: true,
+            was_reading: true,
             last_taken: turn.now,
             charged: 0,
             sent_to_server: Traffic::default(),
@@ -332,6 +358,7 @@ impl Session {
     pub fn timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.heartbeat_timeout(unix_time, turn);
+        self.peer_timeout(unix_time, turn);
         self.upstream_timeout(unix_time, turn);
         self.ending_timeout(turn);
         self.finish_event(turn);
@@ -350,6 +377,9 @@ impl Session {
             // It could not show any sign of life while it was not listened to.
             self.heartbeat.life(turn.now);
         }
+        if let Some(peer) = self.peer.as_mut().filter(|_| !self.was_reading) {
+            peer.skip(turn.now);
+        }
     }
 
     /// What follows from any event.
@@ -362,6 +392,7 @@ impl Session {
             }
         }
         self.was_listening = self.wants_client();
+        self.was_reading = self.wants_upstream(turn.memory);
         self.settle_memory(turn.memory);
         self.check();
     }

@@ -38,6 +38,8 @@ pub enum Control {
     Heartbeat,
     /// `"type":"handshake"`
     Handshake,
+    /// `"type":"heartbeat_response"`
+    HeartbeatResponse,
 }
 
 /// The methods that mean something to a proxy.
@@ -51,6 +53,8 @@ pub enum Method {
     Discover,
     /// `notifications/cancelled`, which takes a request back.
     Cancelled,
+    /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
+    ServerRestarted,
     /// Any other.
     Other,
 }
@@ -178,6 +182,7 @@ impl Control {
         match kind {
             "heartbeat" => Some(Self::Heartbeat),
             "handshake" => Some(Self::Handshake),
+            "heartbeat_response" => Some(Self::HeartbeatResponse),
             _ => None,
         }
     }
@@ -190,6 +195,7 @@ impl Method {
             Some("notifications/initialized") => Self::Initialized,
             Some("server/discover") => Self::Discover,
             Some("notifications/cancelled") => Self::Cancelled,
+            Some("$/mcp/serverRestarted") => Self::ServerRestarted,
             _ => Self::Other,
         }
     }

@@ -16,6 +16,8 @@ pub enum Reason {
     InFlightLimit,
     /// The server process went away before it answered.
     ProcessTerminated,
+    /// The connection went away before the answer came.
+    ConnectionLost,
     /// There are as many sessions as there may be.
     SessionLimit,
     /// The server died too often, or is not to be restarted.
@@ -26,6 +28,8 @@ pub enum Reason {
     ServerChanged,
     /// After a restart the server did not answer the handshake.
     ReplayTimeout,
+    /// The connection could not be made again, or is not to be.
+    ReconnectLimit,
     /// The proxy is being stopped.
     Shutdown,
 }
@@ -38,12 +42,13 @@ impl Reason {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
             Self::InFlightLimit => 429,
-            Self::ProcessTerminated => 502,
+            Self::ProcessTerminated | Self::ConnectionLost => 502,
             Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
             | Self::ServerChanged
             | Self::ReplayTimeout
+            | Self::ReconnectLimit
             | Self::Shutdown => 503,
         }
     }
@@ -55,11 +60,13 @@ impl Reason {
             Self::TooLarge => "too_large",
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
+            Self::ConnectionLost => "connection_lost",
             Self::SessionLimit => "session_limit",
             Self::RestartLimit => "restart_limit",
             Self::SpawnFailed => "spawn_failed",
             Self::ServerChanged => "server_changed",
             Self::ReplayTimeout => "replay_timeout",
+            Self::ReconnectLimit => "reconnect_limit",
             Self::Shutdown => "shutdown",
         }
     }
@@ -110,6 +117,21 @@ pub fn server_restarted(unix_time: Duration) -> String {
     let timestamp = Seconds(unix_time);
     format!(
         r#"{{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","params":{{"timestamp":{timestamp},"reason":"process_terminated"}}}}"#
+    )
+}
+
+/// With this a client announces itself to a proxy.
+pub const HANDSHAKE: &str = concat!(
+    r#"{"type":"handshake","client_version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","supports_heartbeat":true}"#
+);
+
+/// The heartbeat of a client. `unix_time` is the time since 1970.
+pub fn heartbeat(unix_time: Duration) -> String {
+    format!(
+        r#"{{"type":"heartbeat","timestamp":{}}}"#,
+        Seconds(unix_time)
     )
 }
 
@@ -172,6 +194,16 @@ mod tests {
     #[test]
     fn exact_shapes() {
         let time = Duration::new(1_700_000_000, 5_000_000);
+        assert_eq!(
+            heartbeat(time),
+            r#"{"type":"heartbeat","timestamp":1700000000.005000}"#
+        );
+        let handshake: Value = serde_json::from_str(HANDSHAKE).unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        assert_eq!(
+            handshake,
+            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true})
+        );
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

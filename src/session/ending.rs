@@ -7,7 +7,7 @@ use log::debug;
 
 use super::report::EndReason;
 use super::upstream::Upstream;
-use super::{Action, Client, Session, Turn};
+use super::{Action, Client, Role, Session, Turn};
 
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is
 /// closed. Servers drop running calls at the end of their input.
@@ -44,7 +44,12 @@ impl Session {
     /// The proxy is being stopped: serves what was sent, and ends.
     pub fn shut_down(&mut self, turn: &mut Turn<'_>) {
         self.begin_event(turn);
-        if self.goal == Goal::Serve {
+        if let Role::Connector { .. } = turn.settings.role {
+            // Who stops a program on the stdio side does not wait long.
+            if !self.goal.is_end() {
+                self.end_now(&EndReason::Shutdown, turn);
+            }
+        } else if self.goal == Goal::Serve {
             self.end_reason = EndReason::Shutdown;
             self.goal = Goal::Finish {
                 until: turn.now + FINISH_TIME,

@@ -8,7 +8,7 @@ use log::{debug, warn};
 use super::ending::Goal;
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Request};
 use super::stderr::excerpt;
-use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, OwnLine, Session, ToServer, Turn};
+use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, OwnLine, Role, Session, ToServer, Turn};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
@@ -122,7 +122,9 @@ impl Session {
             }
         };
         let control = match &message {
-            Message::Single(envelope) => envelope.control,
+            Message::Single(envelope) => envelope
+                .control
+                .filter(|control| is_for_proxy(*control, turn)),
             Message::Batch(_) => None,
         };
         if let Some(control) = control {
@@ -341,6 +343,11 @@ impl Session {
             );
         }
     }
+}
+
+/// The stdio side takes no lines about its connection from the program that started it: there is none between them.
+fn is_for_proxy(control: Control, turn: &Turn<'_>) -> bool {
+    matches!(turn.settings.role, Role::Proxy { .. }) && control != Control::HeartbeatResponse
 }
 
 pub(super) fn too_long_message(why: TooLong, turn: &Turn<'_>) -> String {

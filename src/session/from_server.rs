@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use log::{debug, warn};
+use log::{debug, info, warn};
 
 use super::from_client::too_long_message;
 use super::in_flight::{Kind, Request};
@@ -10,7 +10,7 @@ use super::replay::{Handshake, MAX_RECORD_BYTES};
 use super::stderr::excerpt;
 use super::upstream::Greeting;
 use super::{Client, Session, Turn, Upstream};
-use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::id::RequestId;
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::reply::Reason;
@@ -20,6 +20,9 @@ impl Session {
     /// The server wrote these bytes to its stdout.
     pub fn upstream_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         self.begin_event(turn);
+        if let Some(peer) = &mut self.peer {
+            peer.sign(turn.now);
+        }
         let mut input = bytes;
         while self.delivers() && !input.is_empty() {
             let limits = Self::line_limits(turn);
@@ -96,6 +99,11 @@ impl Session {
             self.replay_answered(envelope, turn);
             return false;
         }
+        if let Message::Single(envelope) = &message
+            && self.is_for_connector(envelope, turn)
+        {
+            return false;
+        }
         for envelope in message.envelopes() {
             self.note_server_message(envelope);
         }
@@ -103,12 +111,30 @@ impl Session {
         true
     }
 
+    /// Takes the lines of the proxy at the other end that are about the connection and the server process.
+    fn is_for_connector(&mut self, envelope: &Envelope<'_>, turn: &Turn<'_>) -> bool {
+        let Some(peer) = &mut self.peer else {
+            return false;
+        };
+        if envelope.control == Some(Control::HeartbeatResponse) {
+            peer.response(turn.now);
+            return true;
+        }
+        let restarted = envelope.method == Some(Method::ServerRestarted);
+        if restarted {
+            info!("{}: the server was restarted", self.tag);
+        }
+        restarted
+    }
+
     fn note_server_message(&mut self, envelope: &Envelope<'_>) {
         if let Some(id) = envelope.answered_id() {
             if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
+                self.policy.heard();
                 self.request_answered(request, envelope);
             }
         } else if let Some(id) = envelope.request_id() {
+            self.policy.heard();
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
             let id = RequestId::new(id);

@@ -1,6 +1,7 @@
 //! What is said about a session: who it is, how its server ended, why it ended, what passed through it.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -9,22 +10,45 @@ use nix::sys::signal::Signal;
 use crate::protocol::reply::Reason;
 
 /// Who a log line is about.
-#[derive(Debug, Clone, Copy)]
-pub struct Tag {
-    /// Counts the sessions since the start of the proxy, from 1.
-    pub session: u64,
-    /// The client's address.
-    pub peer: SocketAddr,
-    /// The server process, the last one if it is gone; `None` before the first one.
-    pub pid: Option<u32>,
+#[derive(Debug, Clone)]
+pub enum Tag {
+    /// A session of the proxy.
+    Session {
+        /// Counts the sessions since the start of the proxy, from 1.
+        number: u64,
+        /// The client's address.
+        peer: SocketAddr,
+        /// The server process, the last one if it is gone; `None` before the first one.
+        pid: Option<u32>,
+    },
+    /// The one connection of a program that is the stdio side, by its address as the user wrote it.
+    Connection(Box<str>),
+}
+
+impl Tag {
+    /// Notes the process of the upstream that was started. Returns whether it is the first one.
+    pub(super) fn started(&mut self, new: Option<u32>) -> bool {
+        match self {
+            Self::Session { pid, .. } => std::mem::replace(pid, new).is_none(),
+            Self::Connection(_) => false,
+        }
+    }
 }
 
 impl fmt::Display for Tag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "session {} ({}, ", self.session, self.peer)?;
-        match self.pid {
-            Some(pid) => write!(f, "pid {pid})"),
-            None => f.write_str("no pid)"),
+        match self {
+            Self::Session {
+                number,
+                peer,
+                pid: Some(pid),
+            } => write!(f, "session {number} ({peer}, pid {pid})"),
+            Self::Session {
+                number,
+                peer,
+                pid: None,
+            } => write!(f, "session {number} ({peer}, no pid)"),
+            Self::Connection(address) => f.write_str(address),
         }
     }
 }
@@ -38,6 +62,10 @@ pub enum Exit {
     Signal(i32),
     /// It is gone, and how can't be told.
     Unknown,
+    /// The connection was closed by the other side, or broke.
+    Connection(Option<ErrorKind>),
+    /// The other side sent nothing for this long.
+    Silent(Duration),
 }
 
 impl fmt::Display for Exit {
@@ -45,6 +73,9 @@ impl fmt::Display for Exit {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Unknown => f.write_str("unknown status"),
+            Self::Connection(None) => f.write_str("closed by the other side"),
+            Self::Connection(Some(kind)) => kind.fmt(f),
+            Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
                 Err(_) => write!(f, "signal {number}"),
@@ -73,6 +104,15 @@ pub enum EndReason {
     },
     /// The server could not be started, and is not to be tried again.
     SpawnFailed(String),
+    /// The connection was lost, and is not to be made again.
+    ConnectionLost(String),
+    /// The connection was lost once too often.
+    ReconnectLimit {
+        /// How many attempts there had been in a row.
+        attempts: u32,
+        /// What came of the last one.
+        last: String,
+    },
     /// The restarted server answered the handshake otherwise than the one before it.
     ServerChanged,
     /// The restarted server did not answer the handshake.
@@ -93,6 +133,7 @@ impl EndReason {
             | Self::ServerEnded(_)
             | Self::RestartLimit { .. } => Reason::RestartLimit,
             Self::SpawnFailed(_) => Reason::SpawnFailed,
+            Self::ConnectionLost(_) | Self::ReconnectLimit { .. } => Reason::ReconnectLimit,
             Self::ServerChanged => Reason::ServerChanged,
             Self::ReplayTimeout(_) => Reason::ReplayTimeout,
             Self::SessionLimit(_) => Reason::SessionLimit,
@@ -117,6 +158,13 @@ impl fmt::Display for EndReason {
                 )
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
+            Self::ConnectionLost(why) => {
+                write!(f, "the connection was lost ({why}) and is not made again")
+            }
+            Self::ReconnectLimit { attempts, last } => write!(
+                f,
+                "the connection was lost ({last}) after {attempts} attempts, the limit (--max-reconnect-attempts)"
+            ),
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
             ),

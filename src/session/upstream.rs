@@ -11,10 +11,12 @@ use log::{info, warn};
 
 use super::ending::Goal;
 use super::in_flight::{InFlight, Kind, Request};
+use super::peer::Peer;
+use super::reconnect::ReconnectPolicy;
 use super::replay::{Handshake, Outcome};
 use super::report::{EndReason, Exit};
-use super::restart::Verdict;
-use super::{Action, Client, NOTICE_DELAY, OwnLine, Session, ToServer, Turn};
+use super::restart::{RestartPolicy, Verdict};
+use super::{Action, Client, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::protocol::envelope::Envelope;
@@ -30,6 +32,45 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// Ends a handshake, in the words of the specification.
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// When a lost upstream is renewed.
+#[derive(Debug)]
+pub(super) enum Policy {
+    Restart(RestartPolicy),
+    Reconnect(ReconnectPolicy),
+}
+
+impl Policy {
+    pub(super) fn new(role: &Role) -> Self {
+        match *role {
+            Role::Proxy { max_restarts } => Self::Restart(RestartPolicy::new(max_restarts)),
+            Role::Connector {
+                max_delay,
+                max_attempts,
+            } => Self::Reconnect(ReconnectPolicy::new(max_delay, max_attempts)),
+        }
+    }
+
+    fn started(&mut self, now: Instant) {
+        if let Self::Restart(policy) = self {
+            policy.started(now);
+        }
+    }
+
+    /// The server itself said something.
+    pub(super) fn heard(&mut self) {
+        if let Self::Reconnect(policy) = self {
+            policy.heard();
+        }
+    }
+
+    fn lost(&mut self, now: Instant) -> Verdict {
+        match self {
+            Self::Restart(policy) => policy.lost(now),
+            Self::Reconnect(policy) => policy.lost(now),
+        }
+    }
+}
 
 /// Where the upstream is in its life.
 #[derive(Debug)]
@@ -127,8 +168,7 @@ impl Session {
     /// The upstream was started, as this process.
     pub fn upstream_started(&mut self, pid: Option<u32>, turn: &mut Turn<'_>) {
         self.begin_event(turn);
-        let first = self.tag.pid.is_none();
-        self.tag.pid = pid;
+        let first = self.tag.started(pid);
         self.policy.started(turn.now);
         let greeting = if self.handshake.recorded().is_some() {
             Greeting::Due
@@ -141,15 +181,15 @@ impl Session {
             notice_at,
             used: false,
         });
-        info!(
-            "{} {}",
-            self.tag,
-            if first {
-                "opened"
-            } else {
-                "goes on with a new server"
+        match turn.settings.role {
+            Role::Proxy { .. } if first => info!("{} opened", self.tag),
+            Role::Proxy { .. } => info!("{} goes on with a new server", self.tag),
+            Role::Connector { .. } => {
+                info!("connected to {}", self.tag);
+                self.peer = Some(Peer::new(turn.now, turn.settings.heartbeat_interval));
+                self.control_line_to_peer(reply::HANDSHAKE, turn);
             }
-        );
+        }
         self.greet(turn);
         self.finish_event(turn);
     }
@@ -157,9 +197,18 @@ impl Session {
     /// The upstream could not be started. That counts as a loss.
     pub fn upstream_failed(&mut self, error: &dyn Display, turn: &mut Turn<'_>) {
         self.begin_event(turn);
-        warn!("{}: the server could not be started: {error}", self.tag);
+        let why = match turn.settings.role {
+            Role::Proxy { .. } => EndReason::SpawnFailed(error.to_string()),
+            Role::Connector { .. } => EndReason::ConnectionLost(error.to_string()),
+        };
+        match &why {
+            EndReason::SpawnFailed(_) => {
+                warn!("{}: the server could not be started: {error}", self.tag)
+            }
+            _ => warn!("no connection to {}: {error}", self.tag),
+        }
         self.policy.started(turn.now);
-        self.after_loss(&EndReason::SpawnFailed(error.to_string()), turn);
+        self.after_loss(&why, turn);
         self.finish_event(turn);
     }
 
@@ -174,7 +223,10 @@ impl Session {
     }
 
     /// The end of the output was read, or an error instead.
-    pub fn upstream_output_ended(&mut self, _error: Option<&io::Error>, turn: &mut Turn<'_>) {
+    pub fn upstream_output_ended(&mut self, error: Option<&io::Error>, turn: &mut Turn<'_>) {
+        if let Role::Connector { .. } = turn.settings.role {
+            return self.connection_ended(Exit::Connection(error.map(io::Error::kind)), turn);
+        }
         self.begin_event(turn);
         self.server_tail(turn);
         self.leave(turn, |leaving, now| {
@@ -187,7 +239,10 @@ impl Session {
     }
 
     /// Nobody reads the input any more.
-    pub fn upstream_input_broke(&mut self, _error: &io::Error, turn: &mut Turn<'_>) {
+    pub fn upstream_input_broke(&mut self, error: &io::Error, turn: &mut Turn<'_>) {
+        if let Role::Connector { .. } = turn.settings.role {
+            return self.connection_ended(Exit::Connection(Some(error.kind())), turn);
+        }
         self.begin_event(turn);
         self.leave(turn, |leaving, now| {
             if leaving.exit.is_none() && !leaving.stopping && leaving.until.is_none() {
@@ -195,6 +250,44 @@ impl Session {
             }
         });
         self.finish_event(turn);
+    }
+
+    /// A connection is gone both ways at once.
+    fn connection_ended(&mut self, exit: Exit, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.server_tail(turn);
+        self.peer = None;
+        self.leave(turn, |leaving, _| {
+            leaving.exit.get_or_insert(exit);
+            leaving.output_ended = true;
+        });
+        self.finish_event(turn);
+    }
+
+    /// A line that only concerns the connection. It is not kept for another one.
+    fn control_line_to_peer(&mut self, line: &str, turn: &mut Turn<'_>) {
+        self.to_server
+            .push(line.as_bytes(), Some(ToServer::Control), turn.memory);
+    }
+
+    pub(super) fn peer_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+        let Some(peer) = &mut self.peer else { return };
+        if self.was_reading && peer.dead_at().is_some_and(|at| at <= turn.now) {
+            let silence = peer.silence(turn.now);
+            warn!(
+                "{}: no sign of life for {:.3} s; taken for dead",
+                self.tag,
+                silence.as_secs_f64()
+            );
+            self.connection_ended(Exit::Silent(silence), turn);
+        } else if peer.beat(turn.now, turn.settings.heartbeat_interval)
+            && !self
+                .to_server
+                .marks()
+                .any(|line| matches!(line, ToServer::Control))
+        {
+            self.control_line_to_peer(&reply::heartbeat(unix_time), turn);
+        }
     }
 
     /// Tells the upstream to go, if there is one, and lets none come.
@@ -238,7 +331,10 @@ impl Session {
             | ToServer::Batch(_)
             | ToServer::Initialized
             | ToServer::Cancelled(_) => true,
-            ToServer::Answer | ToServer::Replay | ToServer::ReplayedInitialized => false,
+            ToServer::Answer
+            | ToServer::Replay
+            | ToServer::ReplayedInitialized
+            | ToServer::Control => false,
         });
         self.to_server
             .append(std::mem::take(&mut self.held), memory);
@@ -337,10 +433,19 @@ impl Session {
         self.from_server.clear();
         self.flush_stderr(turn);
         turn.actions.push(Action::ReleaseUpstream);
+        let why = match turn.settings.role {
+            Role::Proxy { .. } => EndReason::ServerEnded(exit.to_string()),
+            Role::Connector { .. } => EndReason::ConnectionLost(exit.to_string()),
+        };
         if self.goal == Goal::Serve {
-            warn!("{}: the server ended ({exit})", self.tag);
+            match why {
+                EndReason::ConnectionLost(_) => {
+                    warn!("lost the connection to {}: {exit}", self.tag)
+                }
+                _ => warn!("{}: the server ended ({exit})", self.tag),
+            }
         }
-        self.after_loss(&EndReason::ServerEnded(exit.to_string()), turn);
+        self.after_loss(&why, turn);
     }
 
     /// Answers what the upstream had been sent, but for requests that only ask who is there: those it is asked again.
@@ -350,20 +455,26 @@ impl Session {
             .take_all()
             .into_iter()
             .partition(|request| self.may_resend(request));
-        for request in &lost {
-            let message = format!("the MCP server went away before it answered ({status})");
-            let line = reply::error(
-                Some(&request.id),
+        let (reason, what) = match turn.settings.role {
+            Role::Proxy { .. } => (
                 Reason::ProcessTerminated,
-                &message,
-                Some(status),
-            );
+                "the MCP server went away before it answered",
+            ),
+            Role::Connector { .. } => (
+                Reason::ConnectionLost,
+                "the connection was lost before the MCP server answered",
+            ),
+        };
+        for request in &lost {
+            let message = format!("{what} ({status})");
+            let line = reply::error(Some(&request.id), reason, &message, Some(status));
             self.own_line(&line, OwnLine::Other, turn);
         }
         let greets = !again.is_empty()
             || matches!(self.held.first_mark(), Some(ToServer::Request(request)) if request.resendable().is_some());
         let used = matches!(&self.upstream, Upstream::Leaving(leaving) if leaving.used);
-        self.notice_owed |= used || !lost.is_empty() || !greets;
+        let tells = matches!(turn.settings.role, Role::Proxy { .. });
+        self.notice_owed |= tells && (used || !lost.is_empty() || !greets);
         let mut front = Outbox::default();
         for request in again {
             self.queued_requests += 1;
@@ -385,32 +496,48 @@ impl Session {
         {
             return;
         }
-        if self.shutting_down() || !turn.settings.auto_restart {
+        if self.shutting_down() || !turn.settings.renews {
             self.give_up(why, turn);
             return;
         }
         match self.policy.lost(turn.now) {
             Verdict::RestartAt(at) => {
-                let wait = at.saturating_duration_since(turn.now);
-                if !wait.is_zero() {
-                    info!(
-                        "{}: the server is started again in {:.3} s",
-                        self.tag,
-                        wait.as_secs_f64()
-                    );
-                }
+                self.announce_renewal(at, turn);
                 self.upstream = Upstream::Cooling { until: at };
                 self.start_if_due(turn);
             }
             Verdict::GiveUp { restarts } => {
                 let reason = match why {
                     EndReason::SpawnFailed(_) => why.clone(),
+                    EndReason::ConnectionLost(last) => EndReason::ReconnectLimit {
+                        attempts: restarts,
+                        last: last.clone(),
+                    },
                     other => EndReason::RestartLimit {
                         restarts,
                         last: last_status(other),
                     },
                 };
                 self.give_up(&reason, turn);
+            }
+        }
+    }
+
+    fn announce_renewal(&self, at: Instant, turn: &Turn<'_>) {
+        let wait = at.saturating_duration_since(turn.now);
+        if wait.is_zero() {
+            return;
+        }
+        match turn.settings.role {
+            Role::Proxy { .. } => {
+                info!(
+                    "{}: the server is started again in {:.3} s",
+                    self.tag,
+                    wait.as_secs_f64()
+                );
+            }
+            Role::Connector { .. } => {
+                info!("{}: next attempt in {:.3} s", self.tag, wait.as_secs_f64())
             }
         }
     }
@@ -477,8 +604,10 @@ impl Session {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        up.used |= !matches!(&line, ToServer::Replay | ToServer::ReplayedInitialized)
-            && !matches!(&line, ToServer::Request(request) if request.resendable().is_some());
+        up.used |= !matches!(
+            &line,
+            ToServer::Replay | ToServer::ReplayedInitialized | ToServer::Control
+        ) && !matches!(&line, ToServer::Request(request) if request.resendable().is_some());
         match line {
             ToServer::Request(request) => {
                 self.queued_requests -= 1;
@@ -502,7 +631,7 @@ impl Session {
                     *deadline = Some(turn.now + turn.settings.replay_timeout);
                 }
             }
-            ToServer::Answer | ToServer::ReplayedInitialized => {}
+            ToServer::Answer | ToServer::ReplayedInitialized | ToServer::Control => {}
         }
     }
 

@@ -1,0 +1,136 @@
+//! The proxy at the other end of a connection, as its client sees it: the heartbeats that go there, and whether it is
+//! still alive.
+
+use std::time::{Duration, Instant};
+
+/// A peer that sends nothing for two and a half of its own heartbeat intervals is taken for dead, in halves.
+const SILENT_HALF_INTERVALS: u32 = 5;
+
+/// Of the peer's last intervals the longest counts, so that heartbeats that were held up somewhere and came in a bunch
+/// do not make the peer look more regular than it is.
+const REMEMBERED_INTERVALS: usize = 4;
+
+/// What is known of a peer on one connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// When the next heartbeat goes there.
+    next_beat: Instant,
+    last_sign: Instant,
+    last_response: Option<Instant>,
+    intervals: [Duration; REMEMBERED_INTERVALS],
+    responses: usize,
+}
+
+impl Peer {
+    /// The connection was made now.
+    pub fn new(now: Instant, interval: Duration) -> Self {
+        Self {
+            next_beat: now + interval,
+            last_sign: now,
+            last_response: None,
+            intervals: [Duration::ZERO; REMEMBERED_INTERVALS],
+            responses: 0,
+        }
+    }
+
+    /// Whether a heartbeat is due. If so, the next one is set.
+    pub fn beat(&mut self, now: Instant, interval: Duration) -> bool {
+        let due = self.next_beat <= now;
+        if due {
+            self.next_beat = now + interval;
+        }
+        due
+    }
+
+    /// The peer sent something.
+    pub fn sign(&mut self, now: Instant) {
+        self.last_sign = now;
+    }
+
+    /// The peer sent a `heartbeat_response`.
+    pub fn response(&mut self, now: Instant) {
+        if let Some(last) = self.last_response.replace(now) {
+            self.intervals[self.responses % REMEMBERED_INTERVALS] =
+                now.saturating_duration_since(last);
+            self.responses += 1;
+        }
+    }
+
+    /// What the peer sends was not read for a while: nothing can be said about that time.
+    pub fn skip(&mut self, now: Instant) {
+        self.last_sign = now;
+        self.last_response = None;
+    }
+
+    /// When the peer counts as dead, if nothing is heard of it. `None` while its interval is unknown.
+    pub fn dead_at(&self) -> Option<Instant> {
+        let longest = self
+            .intervals
+            .iter()
+            .max()
+            .filter(|interval| !interval.is_zero())?;
+        Some(self.last_sign + *longest * SILENT_HALF_INTERVALS / 2)
+    }
+
+    /// How long nothing was heard of the peer.
+    pub fn silence(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.last_sign)
+    }
+
+    /// When something is next to be done.
+    pub fn deadline(&self, reads: bool) -> Instant {
+        match self.dead_at() {
+            Some(dead_at) if reads => dead_at.min(self.next_beat),
+            _ => self.next_beat,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peers_own_interval_counts() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        peer.response(at(7));
+        assert_eq!(peer.dead_at(), None, "one response is no interval");
+        peer.sign(at(17));
+        peer.response(at(17));
+        assert_eq!(peer.dead_at(), Some(at(17 + 25)));
+        peer.sign(at(20));
+        assert_eq!(peer.dead_at(), Some(at(20 + 25)));
+    }
+
+    #[test]
+    fn a_bunch_of_responses_is_no_shorter_interval() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        for second in [10, 20, 20, 20] {
+            peer.sign(at(second));
+            peer.response(at(second));
+        }
+        assert_eq!(peer.dead_at(), Some(at(45)));
+    }
+
+    #[test]
+    fn the_clock_stands_while_nothing_is_read() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut peer = Peer::new(begin, Duration::from_secs(1000));
+        peer.response(at(0));
+        peer.response(at(10));
+        assert_eq!(peer.deadline(false), at(1000));
+        peer.skip(at(500));
+        assert_eq!(peer.deadline(true), at(525));
+        peer.response(at(510));
+        assert_eq!(
+            peer.dead_at(),
+            Some(at(525)),
+            "what was held up is no measure"
+        );
+    }
+}
