@@ -6,60 +6,32 @@
 //! The words are cut at the server's command *before* `pico-args` sees them: it looks for options
 //! everywhere, and would find `--debug` among the server's own arguments.
 
+mod connect;
+mod serve;
+mod values;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::net::Ipv6Addr;
-use std::ops::RangeInclusive;
 use std::os::unix::ffi::OsStrExt;
-use std::time::Duration;
 
 use pico_args::Arguments;
+
+pub use self::connect::{CONNECT_HELP, ConnectOptions};
+pub use self::serve::{HELP, ServeOptions, ServerCommand};
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Command {
     /// Serve an MCP server over TCP.
     Serve(ServeOptions),
+    /// Be the stdio side of a server that is served over TCP.
+    Connect(ConnectOptions),
     /// Be the demo MCP server, on stdio.
     DemoServer,
-    /// Print [`HELP`].
-    Help,
+    /// Print a help text: [`HELP`] or [`CONNECT_HELP`].
+    Help(&'static str),
     /// Print [`VERSION`].
     Version,
-}
-
-/// The options of [`Command::Serve`], each within its range.
-#[derive(Clone, Debug, PartialEq)]
-pub struct ServeOptions {
-    /// A host name or an IP address, without brackets; not resolved yet.
-    pub host: String,
-    /// The TCP port; 0 picks a free one.
-    pub port: u16,
-    /// 10 ms to one day.
-    pub heartbeat_interval: Duration,
-    /// Whether a server that died is started again.
-    pub auto_restart: bool,
-    /// Whether debug messages are logged.
-    pub debug: bool,
-    /// The longest line that passes, in bytes: 1 to 256 MiB.
-    pub max_message_bytes: usize,
-    /// Restarts of one session within its window: 0 to 1,000,000.
-    pub max_restarts: u32,
-    /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
-    pub max_sessions: Option<usize>,
-    /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
-    pub replay_timeout: Duration,
-    /// What is served.
-    pub server: ServerCommand,
-}
-
-/// What each session runs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ServerCommand {
-    /// This very program, as its `demo-server`.
-    Demo,
-    /// A program and its arguments, as the user wrote them. There is at least one word.
-    Program(Vec<OsString>),
 }
 
 /// A command line that makes no sense. Displays as one line that names the option, the value and
@@ -78,73 +50,41 @@ impl std::error::Error for UsageError {}
 /// What `--version` prints, without the newline.
 pub const VERSION: &str = concat!("mcp-tcp-proxy ", env!("CARGO_PKG_VERSION"));
 
-/// What `--help` prints.
-pub const HELP: &str = "\
-Serves any MCP server that speaks stdio over TCP: each connection gets a server process of its own,
-and the session outlives crashes of that process.
-
-Usage:
-  mcp-tcp-proxy [OPTIONS] [--] COMMAND...   serve the MCP server that COMMAND starts
-  mcp-tcp-proxy [OPTIONS] --demo            serve the built-in demo MCP server
-  mcp-tcp-proxy demo-server                 be the demo MCP server, on stdio
-
-The options end at the first word that is none, or at '--'; the rest is COMMAND, untouched. If an
-option is given twice, the last one counts.
-
-Options:
-  --host HOST              host name or address to listen on, as '::' or localhost
-                           [default: 0.0.0.0; example: --host 127.0.0.1]
-  --port PORT              TCP port, 0 to 65535; 0 picks a free one, which the log names
-                           [default: 8080; example: --port 9000]
-  --heartbeat-interval S   seconds between heartbeats to clients that use them, 0.01 to 86400
-                           [default: 30; example: --heartbeat-interval 2.5]
-  --auto-restart           start a server that died again [default]
-  --no-auto-restart        close the session instead
-  --max-restarts N         restarts of a session within max(60, 6 x N) seconds, 0 to 1000000
-                           [default: 5; example: --max-restarts 20]
-  --replay-timeout S       seconds that a restarted server has to answer the handshake that is
-                           replayed to it, 0.01 to 86400
-                           [default: 10; example: --replay-timeout 60]
-  --max-message-bytes N    longest message in bytes, either way, 1 to 268435456
-                           [default: 10485760; example: --max-message-bytes 1048576]
-  --max-sessions N         sessions at a time, 1 to 1000000
-                           [default: from the limit on open files; example: --max-sessions 100]
-  --demo                   serve the built-in demo MCP server; takes the place of COMMAND
-  --debug                  log debug messages, too
-  -h, --help               print this help
-  -V, --version            print the version
-
-Examples:
-  mcp-tcp-proxy --port 9000 python3 my_server.py --verbose
-  mcp-tcp-proxy --demo --host 127.0.0.1 --debug
-
-Exit codes: 0 stopped by a signal, or help or version printed; 1 could not start; 2 bad command line
-";
-
 /// Reads a command line, `args` being without the program's own name.
 ///
 /// `--help` or `--version` among the options wins over everything else that may be wrong.
 ///
 /// # Errors
 /// Whatever `args` gets wrong first, as a line to print; the exit code for it is 2.
-pub fn parse(args: Vec<OsString>) -> Result<Command, UsageError> {
+pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
     match args.first().and_then(|word| word.to_str()) {
-        Some("demo-server") => return parse_demo_server(&args[1..]),
-        Some("connect") => return Err(connect_is_reserved()),
-        _ => {}
+        Some("demo-server") => parse_demo_server(&args[1..]),
+        Some("connect") => {
+            let (options, target) = split(args.split_off(1), &connect::TABLE);
+            if let Some(answer) = options
+                .iter()
+                .find_map(|word| information(word, CONNECT_HELP))
+            {
+                return Ok(answer);
+            }
+            let words = in_two_words(&options, &connect::TABLE)?;
+            connect::parse(words, &target).map(Command::Connect)
+        }
+        _ => {
+            let (options, command) = split(args, &serve::TABLE);
+            if let Some(answer) = options.iter().find_map(|word| information(word, HELP)) {
+                return Ok(answer);
+            }
+            let words = in_two_words(&options, &serve::TABLE)?;
+            serve::parse(words, command).map(Command::Serve)
+        }
     }
-    let (options, command) = split(args);
-    if let Some(answer) = options.iter().find_map(|word| information(word)) {
-        return Ok(answer);
-    }
-    let words = in_two_words(&options)?;
-    parse_options(words, command).map(Command::Serve)
 }
 
 fn parse_demo_server(rest: &[OsString]) -> Result<Command, UsageError> {
     match rest.first() {
         None => Ok(Command::DemoServer),
-        Some(word) => information(word).ok_or_else(|| {
+        Some(word) => information(word, HELP).ok_or_else(|| {
             UsageError(format!(
                 "demo-server: takes no arguments, and {} is one \
                  (to serve a program of that name: mcp-tcp-proxy -- demo-server)",
@@ -154,15 +94,9 @@ fn parse_demo_server(rest: &[OsString]) -> Result<Command, UsageError> {
     }
 }
 
-fn connect_is_reserved() -> UsageError {
-    let problem = "connect: this version has no such subcommand \
-                   (to serve a program of that name: mcp-tcp-proxy -- connect)";
-    UsageError(problem.to_owned())
-}
-
-fn information(word: &OsStr) -> Option<Command> {
+fn information(word: &OsStr, help: &'static str) -> Option<Command> {
     match word.to_str() {
-        Some("-h" | "--help") => Some(Command::Help),
+        Some("-h" | "--help") => Some(Command::Help(help)),
         Some("-V" | "--version") => Some(Command::Version),
         _ => None,
     }
@@ -170,13 +104,13 @@ fn information(word: &OsStr) -> Option<Command> {
 
 /// Cuts the words into the proxy's options and the server's command. Judges nothing: a word that
 /// looks like an option is one, known or not.
-fn split(mut args: Vec<OsString>) -> (Vec<OsString>, Vec<OsString>) {
+fn split(mut args: Vec<OsString>, table: &Table) -> (Vec<OsString>, Vec<OsString>) {
     let mut end = 0;
     while args
         .get(end)
         .is_some_and(|word| word != "--" && looks_like_option(word))
     {
-        let value_follows = kind_of(&args[end]) == Some(Kind::Value)
+        let value_follows = table.kind_of(&args[end]) == Some(Kind::Value)
             && args.get(end + 1).is_some_and(|next| can_be_value(next));
         end += if value_follows { 2 } else { 1 };
     }
@@ -204,46 +138,35 @@ enum Kind {
     Value,
 }
 
-const FLAGS: [&str; 8] = [
-    "--auto-restart",
-    "--no-auto-restart",
-    "--debug",
-    "--demo",
-    "-h",
-    "--help",
-    "-V",
-    "--version",
-];
-const VALUES: [&str; 7] = [
-    "--host",
-    "--port",
-    "--heartbeat-interval",
-    "--max-restarts",
-    "--replay-timeout",
-    "--max-message-bytes",
-    "--max-sessions",
-];
+/// The options of a command.
+struct Table {
+    flags: &'static [&'static str],
+    /// Those that take a value.
+    values: &'static [&'static str],
+}
 
-fn kind_of(name: &OsStr) -> Option<Kind> {
-    let name = name.to_str()?;
-    if FLAGS.contains(&name) {
-        Some(Kind::Flag)
-    } else if VALUES.contains(&name) {
-        Some(Kind::Value)
-    } else {
-        None
+impl Table {
+    fn kind_of(&self, name: &OsStr) -> Option<Kind> {
+        let name = name.to_str()?;
+        if self.flags.contains(&name) {
+            Some(Kind::Flag)
+        } else if self.values.contains(&name) {
+            Some(Kind::Value)
+        } else {
+            None
+        }
     }
 }
 
 /// Rewrites `--option=value` as two words, and refuses what `pico-args` would misread or complain
 /// about less clearly. It collects the two spellings one after the other, so that the last word
 /// would not win, and strips quotes from one of them only.
-fn in_two_words(options: &[OsString]) -> Result<Vec<OsString>, UsageError> {
+fn in_two_words(options: &[OsString], table: &Table) -> Result<Vec<OsString>, UsageError> {
     let mut words = Vec::with_capacity(options.len());
     let mut rest = options.iter();
     while let Some(word) = rest.next() {
         let (name, attached) = split_at_equals(word);
-        match (kind_of(name), attached) {
+        match (table.kind_of(name), attached) {
             (None, _) => return Err(no_such_option(name)),
             (Some(Kind::Flag), None) => words.push(name.to_owned()),
             (Some(Kind::Flag), Some(value)) => return Err(takes_no_value(name, value)),
@@ -301,26 +224,6 @@ fn takes_no_value(name: &OsStr, value: &OsStr) -> UsageError {
     ))
 }
 
-fn parse_options(words: Vec<OsString>, command: Vec<OsString>) -> Result<ServeOptions, UsageError> {
-    let auto_restart = auto_restart(&words);
-    let mut args = Arguments::from_vec(words);
-    Ok(ServeOptions {
-        host: last(&mut args, "--host", host)?.unwrap_or_else(|| "0.0.0.0".to_owned()),
-        port: last(&mut args, "--port", port)?.unwrap_or(8080),
-        heartbeat_interval: last(&mut args, "--heartbeat-interval", seconds)?
-            .unwrap_or(Duration::from_secs(30)),
-        auto_restart,
-        debug: args.contains("--debug"),
-        max_message_bytes: last(&mut args, "--max-message-bytes", message_bytes)?
-            .unwrap_or(10 * 1024 * 1024),
-        max_restarts: last(&mut args, "--max-restarts", restarts)?.unwrap_or(5),
-        max_sessions: last(&mut args, "--max-sessions", sessions)?,
-        replay_timeout: last(&mut args, "--replay-timeout", seconds)?
-            .unwrap_or(Duration::from_secs(10)),
-        server: server(args.contains("--demo"), command)?,
-    })
-}
-
 /// The value of an option as last given. All of them must be good, though.
 fn last<T>(
     args: &mut Arguments,
@@ -334,93 +237,6 @@ fn last<T>(
         )),
         Err(other) => Err(UsageError(format!("{name}: {other} (see --help)"))),
     }
-}
-
-/// `pico-args` can't say which of two flags came last.
-fn auto_restart(words: &[OsString]) -> bool {
-    let last = words
-        .iter()
-        .rfind(|word| *word == "--auto-restart" || *word == "--no-auto-restart");
-    last.is_none_or(|word| word == "--auto-restart")
-}
-
-fn server(demo: bool, command: Vec<OsString>) -> Result<ServerCommand, UsageError> {
-    match (demo, command.first()) {
-        (true, None) => Ok(ServerCommand::Demo),
-        (false, Some(_)) => Ok(ServerCommand::Program(command)),
-        (true, Some(word)) => Err(UsageError(format!(
-            "--demo: takes the place of a command, and {} starts one (leave out one of the two)",
-            quoted(word)
-        ))),
-        (false, None) => Err(UsageError(
-            "no command to serve (mcp-tcp-proxy [OPTIONS] [--] COMMAND..., or mcp-tcp-proxy --demo \
-             for the built-in server; see --help)"
-                .to_owned(),
-        )),
-    }
-}
-
-// What follows reads one value each. Their errors complete the sentence "'x' is not …".
-
-fn host(value: &str) -> Result<String, String> {
-    let bracketed = value
-        .strip_prefix('[')
-        .and_then(|rest| rest.strip_suffix(']'));
-    let name = bracketed.unwrap_or(value);
-    let must_be_ipv6 = bracketed.is_some() || name.contains(':');
-    if must_be_ipv6 && !is_ipv6(name) {
-        return Err("a host name or an address (the port has an option of its own: --port)".into());
-    }
-    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '[') {
-        return Err("a host name or an address (0.0.0.0 or :: for all of this host's)".into());
-    }
-    Ok(name.to_owned())
-}
-
-/// A link-local address may bear the interface behind a `%`.
-fn is_ipv6(name: &str) -> bool {
-    let address = name.split_once('%').map_or(name, |(address, _)| address);
-    address.parse::<Ipv6Addr>().is_ok()
-}
-
-fn port(value: &str) -> Result<u16, String> {
-    value.parse().map_err(|_| "a port (0 to 65535)".to_owned())
-}
-
-fn seconds(value: &str) -> Result<Duration, String> {
-    match value.parse::<f64>() {
-        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
-        _ => Err("a number of seconds (0.01 to 86400)".to_owned()),
-    }
-}
-
-fn message_bytes(value: &str) -> Result<usize, String> {
-    whole(value, "bytes", 1..=256 * 1024 * 1024)
-}
-
-fn restarts(value: &str) -> Result<u32, String> {
-    whole(value, "restarts", 0..=1_000_000)
-}
-
-fn sessions(value: &str) -> Result<usize, String> {
-    whole(value, "sessions", 1..=1_000_000)
-}
-
-fn whole<T>(value: &str, of_what: &str, range: RangeInclusive<T>) -> Result<T, String>
-where
-    T: std::str::FromStr + PartialOrd + fmt::Display,
-{
-    value
-        .parse()
-        .ok()
-        .filter(|number| range.contains(number))
-        .ok_or_else(|| {
-            format!(
-                "a whole number of {of_what} ({} to {})",
-                range.start(),
-                range.end()
-            )
-        })
 }
 
 fn quoted(word: &OsStr) -> String {
@@ -442,6 +258,8 @@ fn printable(word: &OsStr) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     fn words(line: &str) -> Vec<OsString> {
@@ -773,7 +591,7 @@ mod tests {
             "--port x -h",
             "-h -V cat",
         ] {
-            assert_eq!(parse(words(line)), Ok(Command::Help), "{line}");
+            assert_eq!(parse(words(line)), Ok(Command::Help(HELP)), "{line}");
         }
         for line in [
             "--version",
@@ -789,29 +607,66 @@ mod tests {
     #[test]
     fn subcommands() {
         assert_eq!(parse(words("demo-server")), Ok(Command::DemoServer));
-        assert_eq!(parse(words("demo-server --help")), Ok(Command::Help));
+        assert_eq!(parse(words("demo-server --help")), Ok(Command::Help(HELP)));
         let extra = error("demo-server --debug");
         assert!(
             extra.starts_with("demo-server: takes no arguments, and '--debug' is"),
             "{extra}"
         );
-        for line in ["connect", "connect localhost:8080", "connect --help"] {
-            let reserved = error(line);
-            assert!(
-                reserved.starts_with("connect: this version has no such"),
-                "{reserved}"
-            );
-            assert!(reserved.contains("mcp-tcp-proxy -- connect"), "{reserved}");
-        }
+        assert_eq!(
+            parse(words("connect --help")),
+            Ok(Command::Help(CONNECT_HELP))
+        );
+        assert!(error("connect").starts_with("connect: the address is missing"));
+    }
+
+    #[test]
+    fn connect_has_options_of_its_own() {
+        let Ok(Command::Connect(options)) = parse(words("connect localhost:1")) else {
+            panic!()
+        };
+        let seconds = Duration::from_secs;
+        assert_eq!(
+            options,
+            ConnectOptions {
+                host: "localhost".to_owned(),
+                port: 1,
+                heartbeat_interval: seconds(30),
+                reconnect: true,
+                reconnect_delay: seconds(2),
+                max_reconnect_attempts: Some(50),
+                connect_timeout: seconds(10),
+                replay_timeout: seconds(10),
+                max_message_bytes: 10 * 1024 * 1024,
+                debug: false,
+            }
+        );
+        let line = "connect --no-reconnect --max-reconnect-attempts=0 --connect-timeout 3 [::1]:2";
+        let Ok(Command::Connect(options)) = parse(words(line)) else {
+            panic!()
+        };
+        assert_eq!(
+            (options.reconnect, options.max_reconnect_attempts),
+            (false, None)
+        );
+        assert_eq!(
+            (options.connect_timeout, options.host.as_str()),
+            (seconds(3), "::1")
+        );
+        assert!(error("connect --port 1 host").starts_with("--port: no such option"));
+        assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
+        assert!(error("connect host:1 --debug").contains("options go before the address"));
     }
 
     #[test]
     fn the_help_names_every_option_and_fits_the_screen() {
-        for name in FLAGS.iter().chain(&VALUES) {
-            assert!(HELP.contains(&format!(" {name}")), "{name}");
-        }
-        for line in HELP.lines() {
-            assert!(line.chars().count() <= 100, "{line}");
+        for (table, help) in [(&serve::TABLE, HELP), (&connect::TABLE, CONNECT_HELP)] {
+            for name in table.flags.iter().chain(table.values) {
+                assert!(help.contains(&format!(" {name}")), "{name}");
+            }
+            for line in help.lines() {
+                assert!(line.chars().count() <= 100, "{line}");
+            }
         }
         assert!(HELP.ends_with('\n') && VERSION.starts_with("mcp-tcp-proxy 0."));
     }

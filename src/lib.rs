@@ -8,6 +8,7 @@
 //! and times.
 
 pub mod cli;
+pub mod connect;
 pub mod demo;
 pub mod log_limit;
 pub mod logger;

@@ -4,23 +4,18 @@
 //! is a full pipe; then one slow reader of the log would hold up every session. Here a line that
 //! stderr does not take at once is lost, and counted.
 //!
-//! This file must not know what is logged. It must not set `O_NONBLOCK` on the stderr that the
-//! proxy was given either: the flag belongs to the open file description, and so to the shell and
-//! to everyone else who shares the terminal or the pipe.
+//! This file must not know what is logged.
 
 use std::fmt::{self, Write as _};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::SystemTime;
 
 use log::{Level, LevelFilter, Log, Metadata, Record};
 use nix::Result;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, send};
-use nix::sys::stat::{Mode, SFlag, fstat};
-use nix::unistd::write;
+
+use crate::reactor::stdio::{Direction, Stdio};
 
 /// Logs to stderr from now on, what is at `max_level` or more severe; of other crates (`mio`
 /// traces a lot) only what is at `Info` or more severe. Only the first call opens stderr, later
@@ -33,7 +28,7 @@ pub fn init(max_level: LevelFilter) {
     let logger = LOGGER.get_or_init(|| {
         let stderr = std::io::stderr();
         Logger {
-            out: Mutex::new(LineWriter::new(Stderr::open(stderr.as_fd()))),
+            out: Mutex::new(LineWriter::new(Stdio::open(stderr.as_fd(), Direction::Out))),
         }
     });
     // Fails if there is a logger already, and that one is either ours or meant by the embedder.
@@ -45,19 +40,12 @@ pub fn init(max_level: LevelFilter) {
 /// stderr took the half of.
 const MAX_LINE_BYTES: usize = 64 * 1024;
 
-/// As in limits.h. A pipe that polls as writable takes this much without blocking.
-const PIPE_BUF: usize = 4096;
-
-/// A terminal's buffers are dealt out in multiples of 256 bytes, and a newline becomes two bytes: a
-/// terminal that polls as writable takes this much without blocking.
-const TERMINAL_CHUNK: usize = 128;
-
 struct Logger {
-    out: Mutex<LineWriter<Stderr>>,
+    out: Mutex<LineWriter<Stdio>>,
 }
 
 impl Logger {
-    fn out(&self) -> MutexGuard<'_, LineWriter<Stderr>> {
+    fn out(&self) -> MutexGuard<'_, LineWriter<Stdio>> {
         self.out.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -206,60 +194,9 @@ fn lost_line(lost: u64) -> String {
     format_line(SystemTime::now(), Level::Warn, message)
 }
 
-/// stderr, and how to write to it without blocking.
-#[derive(Debug)]
-enum Stderr {
-    /// An open file description of our own, with `O_NONBLOCK`.
-    Reopened(OwnedFd),
-    /// A pipe or terminal that could not be reopened, as it belongs to another user. It is polled
-    /// before each write of so many bytes at most. If someone else fills it in between, we block.
-    Polled(OwnedFd, usize),
-    Socket(OwnedFd),
-    /// A regular file.
-    Plain(OwnedFd),
-    Closed,
-}
-
-impl Stderr {
-    fn open(fd: BorrowedFd<'_>) -> Self {
-        let (Ok(stat), Ok(own)) = (fstat(fd), fd.try_clone_to_owned()) else {
-            return Self::Closed;
-        };
-        match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
-            SFlag::S_IFIFO => reopen(fd).map_or(Self::Polled(own, PIPE_BUF), Self::Reopened),
-            SFlag::S_IFCHR => reopen(fd).map_or(Self::Polled(own, TERMINAL_CHUNK), Self::Reopened),
-            SFlag::S_IFSOCK => Self::Socket(own),
-            // Its description is shared on purpose: the file's offset must be.
-            _ => Self::Plain(own),
-        }
-    }
-}
-
-fn reopen(fd: BorrowedFd<'_>) -> Result<OwnedFd> {
-    let path = format!("/proc/self/fd/{}", fd.as_raw_fd());
-    let flags = OFlag::O_WRONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY | OFlag::O_CLOEXEC;
-    open(path.as_str(), flags, Mode::empty())
-}
-
-impl Sink for Stderr {
+impl Sink for Stdio {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        match self {
-            Self::Reopened(fd) | Self::Plain(fd) => write(fd, bytes),
-            Self::Polled(fd, chunk) => {
-                let mut polled = [PollFd::new(fd.as_fd(), PollFlags::POLLOUT)];
-                if poll(&mut polled, PollTimeout::ZERO)? == 0 {
-                    return Err(Errno::EAGAIN);
-                }
-                // Should it be an error that it polls with, this returns it.
-                write(fd, &bytes[..bytes.len().min(*chunk)])
-            }
-            Self::Socket(fd) => send(
-                fd.as_raw_fd(),
-                bytes,
-                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            ),
-            Self::Closed => Err(Errno::EBADF),
-        }
+        self.write_some(bytes)
     }
 }
 
@@ -268,10 +205,11 @@ mod tests {
     use std::collections::VecDeque;
     use std::fs::{File, OpenOptions};
     use std::io::{Read, Seek, SeekFrom, Write};
+    use std::os::fd::OwnedFd;
     use std::os::unix::net::UnixStream;
     use std::time::Duration;
 
-    use nix::fcntl::{FcntlArg, fcntl};
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
     use nix::unistd::pipe2;
 
     use super::*;
@@ -417,7 +355,7 @@ mod tests {
     fn other_crates_are_heard_from_info_up() {
         log::set_max_level(LevelFilter::Trace);
         let logger = Logger {
-            out: Mutex::new(LineWriter::new(Stderr::Closed)),
+            out: Mutex::new(LineWriter::new(Stdio::closed())),
         };
         let enabled = |target, level| {
             logger.enabled(&Metadata::builder().target(target).level(level).build())
@@ -440,7 +378,7 @@ mod tests {
     }
 
     /// Writes to a full pipe, empties it, writes again; what was not lost must be whole.
-    fn fill_and_recover(stderr: Stderr, mut reader: impl Read) {
+    fn fill_and_recover(stderr: Stdio, mut reader: impl Read) {
         let mut out = LineWriter::new(stderr);
         let line = format!("{}\n", "x".repeat(9_000));
         for _ in 0..100 {
@@ -465,8 +403,7 @@ mod tests {
     #[test]
     fn a_full_pipe_does_not_block_and_is_left_as_it_was() {
         let (reader, writer) = pipe();
-        let stderr = Stderr::open(writer.as_fd());
-        assert!(matches!(stderr, Stderr::Reopened(_)));
+        let stderr = Stdio::open(writer.as_fd(), Direction::Out);
         let flags = OFlag::from_bits_retain(fcntl(&writer, FcntlArg::F_GETFL).unwrap());
         assert!(!flags.contains(OFlag::O_NONBLOCK));
         drop(writer);
@@ -476,14 +413,13 @@ mod tests {
     #[test]
     fn a_full_pipe_of_someone_else_does_not_block() {
         let (reader, writer) = pipe();
-        fill_and_recover(Stderr::Polled(writer, PIPE_BUF), reader);
+        fill_and_recover(Stdio::polled(writer), reader);
     }
 
     #[test]
     fn a_full_socket_does_not_block() {
         let (reader, writer) = UnixStream::pair().unwrap();
-        let stderr = Stderr::open(writer.as_fd());
-        assert!(matches!(stderr, Stderr::Socket(_)));
+        let stderr = Stdio::open(writer.as_fd(), Direction::Out);
         drop(writer);
         fill_and_recover(stderr, reader);
     }
@@ -491,16 +427,16 @@ mod tests {
     #[test]
     fn a_stderr_that_nobody_reads_is_no_ones_end() {
         let (reader, writer) = pipe();
-        let reopened = Stderr::open(writer.as_fd());
+        let reopened = Stdio::open(writer.as_fd(), Direction::Out);
         drop(reader);
         let (peer, socket) = UnixStream::pair().unwrap();
         drop(peer);
         for stderr in [
             reopened,
-            Stderr::open(writer.as_fd()),
-            Stderr::Polled(writer, PIPE_BUF),
-            Stderr::Socket(socket.into()),
-            Stderr::Closed,
+            Stdio::open(writer.as_fd(), Direction::Out),
+            Stdio::polled(writer),
+            Stdio::open(socket.as_fd(), Direction::Out),
+            Stdio::closed(),
         ] {
             let mut out = LineWriter::new(stderr);
             out.write_line("gone\n");
@@ -520,8 +456,7 @@ mod tests {
         let mut file = options.open(&path).unwrap();
         std::fs::remove_file(&path).unwrap();
         file.write_all(b"before\n").unwrap();
-        let stderr = Stderr::open(file.as_fd());
-        assert!(matches!(stderr, Stderr::Plain(_)));
+        let stderr = Stdio::open(file.as_fd(), Direction::Out);
         let mut out = LineWriter::new(stderr);
         out.write_line("one\n");
         file.write_all(b"between\n").unwrap();
@@ -535,7 +470,7 @@ mod tests {
     #[test]
     fn a_full_device_loses_lines() {
         let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
-        let mut out = LineWriter::new(Stderr::open(full.as_fd()));
+        let mut out = LineWriter::new(Stdio::open(full.as_fd(), Direction::Out));
         out.write_line("lost\n");
         out.write_line("lost\n");
         assert_eq!(out.lost, 2);

@@ -7,7 +7,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use log::LevelFilter;
-use mcp_tcp_proxy::cli::{self, Command, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::cli::{self, Command, ConnectOptions, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::connect::Connector;
 use mcp_tcp_proxy::proxy::Proxy;
 use mcp_tcp_proxy::{demo, logger};
 
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         Ok(Command::DemoServer) => {
             demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
-        Ok(Command::Help) => print(cli::HELP),
+        Ok(Command::Help(text)) => print(text),
+        Ok(Command::Connect(options)) => connect(options),
         Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
         Err(error) => fail(&error, EXIT_USAGE),
     }
@@ -42,6 +44,21 @@ fn serve(options: &ServeOptions) -> ExitCode {
     };
     log::logger().flush();
     ended.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
+}
+
+fn connect(options: ConnectOptions) -> ExitCode {
+    logger::init(if options.debug {
+        LevelFilter::Debug
+    } else {
+        LevelFilter::Warn
+    });
+    let ended = Connector::new(options).and_then(Connector::run);
+    log::logger().flush();
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error, 1),
+    }
 }
 
 /// The demo server is this program too.

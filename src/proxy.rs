@@ -250,7 +250,7 @@ impl Proxy {
                 continue;
             };
             match port {
-                Port::Signals => {}
+                Port::Signals | Port::Upstream => {}
                 Port::Listener => {
                     if let Some(listener) = self.listeners.get_mut(slot) {
                         listener.latch(event);
@@ -343,6 +343,7 @@ impl Proxy {
                     self.processes.climb(process, self.now, &mut self.timers);
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
+                Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();
                     log::logger().flush();

@@ -3,5 +3,6 @@
 pub mod endpoint;
 pub mod listener;
 pub mod signals;
+pub mod stdio;
 pub mod timers;
 pub mod token;

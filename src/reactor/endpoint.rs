@@ -19,6 +19,8 @@ pub struct Endpoint<S> {
     /// read does not mean that there is nothing more.
     read_closed: bool,
     failed: bool,
+    /// A short read does not mean that there is nothing more.
+    reads_in_pieces: bool,
 }
 
 /// What came of a read.
@@ -51,6 +53,7 @@ impl<S: Source> Endpoint<S> {
             writable,
             read_closed: false,
             failed: false,
+            reads_in_pieces: false,
         })
     }
 }
@@ -68,10 +71,10 @@ impl<S> Endpoint<S> {
         true
     }
 
-    /// Lets the next read look, although no event told of anything.
+    /// Lets the next read look, although no event told of anything, and does not take a short read for the last one.
     pub fn assume_readable(&mut self) {
         self.readable = true;
-        self.read_closed = true;
+        self.reads_in_pieces = true;
     }
 
     /// An operation on the descriptor itself has shown that there is nothing to be had now.
@@ -115,7 +118,8 @@ impl<S: Read> Endpoint<S> {
                     return Input::End;
                 }
                 Ok(count) => {
-                    self.readable = count == buffer.len() || self.read_closed;
+                    self.readable =
+                        count == buffer.len() || self.read_closed || self.reads_in_pieces;
                     return Input::Bytes(count);
                 }
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}

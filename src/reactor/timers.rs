@@ -15,6 +15,10 @@ pub enum Timer {
     Accept,
     /// What must be looked after now and then.
     Monitor,
+    /// Of an attempt to connect.
+    Connect,
+    /// Of a connection that is to be closed by its other side.
+    Close,
 }
 
 /// All deadlines of the program.

@@ -21,12 +21,14 @@ pub enum Port {
     Listener,
     /// The connection to a client.
     Client,
-    /// The stdin of a server.
+    /// The stdin of a server, or our own.
     Stdin,
-    /// The stdout of a server.
+    /// The stdout of a server, or our own.
     Stdout,
     /// The stderr of a server.
     Stderr,
+    /// The connection to a proxy.
+    Upstream,
 }
 
 /// What a token says.
@@ -67,6 +69,7 @@ impl Address {
             3 => Port::Stdin,
             4 => Port::Stdout,
             5 => Port::Stderr,
+            6 => Port::Upstream,
             _ => return None,
         };
         Some(Self {
@@ -90,6 +93,7 @@ mod tests {
             Port::Stdin,
             Port::Stdout,
             Port::Stderr,
+            Port::Upstream,
         ];
         for port in ports {
             for slot in [0, 1, MAX_SLOTS - 1] {

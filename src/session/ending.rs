@@ -61,6 +61,15 @@ impl Session {
         self.finish_event(turn);
     }
 
+    /// What made the session end before its client wanted that, if anything did.
+    pub fn failure(&self) -> Option<&EndReason> {
+        let by_client = matches!(
+            self.end_reason,
+            EndReason::ClientEnded | EndReason::ClientGone(_) | EndReason::Shutdown
+        );
+        (!by_client).then_some(&self.end_reason)
+    }
+
     /// The connection to the client is gone altogether.
     pub fn client_gone(&mut self, why: &str, turn: &mut Turn<'_>) {
         self.begin_event(turn);

@@ -51,7 +51,7 @@ mod tests {
     fn delays_double_up_to_the_limit_and_begin_anew_when_the_server_is_heard() {
         let now = Instant::now();
         let mut policy = ReconnectPolicy::new(Duration::from_secs(2), None);
-        let mut delays = |count: usize, policy: &mut ReconnectPolicy| -> Vec<u128> {
+        let delays = |count: usize, policy: &mut ReconnectPolicy| -> Vec<u128> {
             let delay = |verdict| match verdict {
                 Verdict::RestartAt(at) => (at - now).as_millis(),
                 Verdict::GiveUp { .. } => panic!("there is no limit"),

@@ -203,7 +203,7 @@ impl Session {
         };
         match &why {
             EndReason::SpawnFailed(_) => {
-                warn!("{}: the server could not be started: {error}", self.tag)
+                warn!("{}: the server could not be started: {error}", self.tag);
             }
             _ => warn!("no connection to {}: {error}", self.tag),
         }
@@ -440,7 +440,7 @@ impl Session {
         if self.goal == Goal::Serve {
             match why {
                 EndReason::ConnectionLost(_) => {
-                    warn!("lost the connection to {}: {exit}", self.tag)
+                    warn!("lost the connection to {}: {exit}", self.tag);
                 }
                 _ => warn!("{}: the server ended ({exit})", self.tag),
             }
@@ -537,7 +537,7 @@ impl Session {
                 );
             }
             Role::Connector { .. } => {
-                info!("{}: next attempt in {:.3} s", self.tag, wait.as_secs_f64())
+                info!("{}: next attempt in {:.3} s", self.tag, wait.as_secs_f64());
             }
         }
     }

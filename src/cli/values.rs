@@ -1,0 +1,72 @@
+//! Readers of one value each. Their errors complete the sentence "'x' is not …".
+
+use std::fmt;
+use std::net::Ipv6Addr;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+pub(super) fn host(value: &str) -> Result<String, String> {
+    let bracketed = value
+        .strip_prefix('[')
+        .and_then(|rest| rest.strip_suffix(']'));
+    let name = bracketed.unwrap_or(value);
+    let must_be_ipv6 = bracketed.is_some() || name.contains(':');
+    if must_be_ipv6 && !is_ipv6(name) {
+        return Err("a host name or an address (the port has an option of its own: --port)".into());
+    }
+    if name.is_empty() || name.contains(|c: char| c.is_whitespace() || c.is_control() || c == '[') {
+        return Err("a host name or an address (0.0.0.0 or :: for all of this host's)".into());
+    }
+    Ok(name.to_owned())
+}
+
+/// A link-local address may bear the interface behind a `%`.
+fn is_ipv6(name: &str) -> bool {
+    let address = name.split_once('%').map_or(name, |(address, _)| address);
+    address.parse::<Ipv6Addr>().is_ok()
+}
+
+pub(super) fn port(value: &str) -> Result<u16, String> {
+    value.parse().map_err(|_| "a port (0 to 65535)".to_owned())
+}
+
+pub(super) fn seconds(value: &str) -> Result<Duration, String> {
+    match value.parse::<f64>() {
+        Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("a number of seconds (0.01 to 86400)".to_owned()),
+    }
+}
+
+pub(super) fn message_bytes(value: &str) -> Result<usize, String> {
+    whole(value, "bytes", 1..=256 * 1024 * 1024)
+}
+
+pub(super) fn restarts(value: &str) -> Result<u32, String> {
+    whole(value, "restarts", 0..=1_000_000)
+}
+
+pub(super) fn sessions(value: &str) -> Result<usize, String> {
+    whole(value, "sessions", 1..=1_000_000)
+}
+
+/// Attempts in a row; 0 is no end.
+pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
+    whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))
+}
+
+fn whole<T>(value: &str, of_what: &str, range: RangeInclusive<T>) -> Result<T, String>
+where
+    T: std::str::FromStr + PartialOrd + fmt::Display,
+{
+    value
+        .parse()
+        .ok()
+        .filter(|number| range.contains(number))
+        .ok_or_else(|| {
+            format!(
+                "a whole number of {of_what} ({} to {})",
+                range.start(),
+                range.end()
+            )
+        })
+}

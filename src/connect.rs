@@ -1,0 +1,476 @@
+//! The stdio side: one poll loop over our own stdin and stdout, the signals, and one connection to a proxy.
+//!
+//! The same session state machine as on the serving side, with a connection in the place of the server process.
+
+use std::fmt::Display;
+use std::io;
+use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use log::{debug, error};
+use mio::net::TcpStream;
+use mio::{Events, Interest, Poll, Registry, Token};
+use nix::errno::Errno;
+
+use crate::cli::ConnectOptions;
+use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use crate::reactor::endpoint::{Endpoint, Input};
+use crate::reactor::listener;
+use crate::reactor::signals::Signals;
+use crate::reactor::stdio::{Direction, Stdio};
+use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::token::{Address, Port, Registrations};
+use crate::relay::{READ_BYTES, Relay, Side};
+use crate::session::report::Tag;
+use crate::session::{Action, Role, Session, Settings, Turn};
+use crate::timer_wheel::TimerId;
+
+/// Events taken from the system at once; there are few descriptors.
+const EVENTS_PER_TURN: usize = 16;
+
+/// After the end of our side of the connection, the other side has this long to end its own. It takes its server down
+/// in that time, by force if need be, which is over in seven seconds.
+const CLOSE_TIME: Duration = Duration::from_secs(10);
+
+/// After a signal, what is left to be delivered has this long.
+const STOP_TIME: Duration = Duration::from_secs(1);
+
+/// The stdio side of the program.
+pub struct Connector {
+    poll: Poll,
+    registrations: Registrations,
+    signals: Signals,
+    host: String,
+    port: u16,
+    connect_timeout: Duration,
+    settings: Settings,
+
+    session: Session,
+    stdio: StdioPair,
+    connection: Option<Endpoint<TcpStream>>,
+    connecting: Option<Connecting>,
+    memory: Memory,
+    timers: Timers,
+    session_timer: Option<(Instant, TimerId)>,
+    close_timer: Option<TimerId>,
+    actions: Vec<Action>,
+    scratch: Box<[u8]>,
+    now: Instant,
+    /// Whether the session or the connection may have something to do.
+    ready: bool,
+    /// Whether all that was to be delivered was delivered.
+    done: bool,
+    stopping: bool,
+}
+
+/// An attempt to connect: the addresses that have not been tried, and the deadline.
+struct Connecting {
+    addresses: std::vec::IntoIter<SocketAddr>,
+    timer: TimerId,
+}
+
+/// The program that started this one.
+struct StdioPair {
+    input: Option<Endpoint<Stdio>>,
+    output: Option<Endpoint<Stdio>>,
+}
+
+impl Connector {
+    /// Takes stdin and stdout. Nothing is connected yet.
+    pub fn new(options: ConnectOptions) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let mut registrations = Registrations::default();
+        let signals = Signals::register(
+            poll.registry(),
+            registrations.next(Address {
+                slot: 0,
+                port: Port::Signals,
+            }),
+        )?;
+        let stdio = StdioPair::register(poll.registry(), &mut registrations)?;
+        let now = Instant::now();
+        let settings = Settings {
+            role: Role::Connector {
+                max_delay: options.reconnect_delay,
+                max_attempts: options.max_reconnect_attempts,
+            },
+            heartbeat_interval: options.heartbeat_interval,
+            renews: options.reconnect,
+            max_message_bytes: options.max_message_bytes,
+            replay_timeout: options.replay_timeout,
+        };
+        let mut memory = Memory::new(DEFAULT_BUDGET_BYTES);
+        let mut actions = Vec::new();
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            memory: &mut memory,
+            actions: &mut actions,
+        };
+        let address = if options.host.contains(':') {
+            format!("[{}]:{}", options.host, options.port)
+        } else {
+            format!("{}:{}", options.host, options.port)
+        };
+        let session = Session::open(Tag::Connection(address.into()), &mut turn);
+        Ok(Self {
+            poll,
+            registrations,
+            signals,
+            host: options.host,
+            port: options.port,
+            connect_timeout: options.connect_timeout,
+            settings,
+            session,
+            stdio,
+            connection: None,
+            connecting: None,
+            memory,
+            timers: Timers::new(now),
+            session_timer: None,
+            close_timer: None,
+            actions,
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            now,
+            ready: true,
+            done: false,
+            stopping: false,
+        })
+    }
+
+    /// Relays until stdin or stdout ends, a signal comes, or there is no connection to be had. Returns whether it ended
+    /// well; if not, the reason was logged.
+    pub fn run(mut self) -> io::Result<bool> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        self.apply_actions();
+        while !self.done {
+            self.wait(&mut events)?;
+            self.dispatch(&events);
+            self.fire_timers();
+            self.relay();
+            self.apply_actions();
+            self.set_session_timer();
+        }
+        match self.session.failure() {
+            None => Ok(true),
+            Some(reason) => {
+                error!("{}: {reason}", self.session.tag());
+                Ok(false)
+            }
+        }
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        let timeout = if self.ready {
+            Some(Duration::ZERO)
+        } else {
+            self.timers.wait(self.now)
+        };
+        match self.poll.poll(events, timeout) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
+            polled => polled?,
+        }
+        self.now = Instant::now();
+        Ok(())
+    }
+
+    fn dispatch(&mut self, events: &Events) {
+        for event in events {
+            match Address::of(event.token()).map(|address| address.port) {
+                Some(Port::Signals) => self.handle_signals(),
+                Some(Port::Stdin) => self.ready |= latch(&mut self.stdio.input, event),
+                Some(Port::Stdout) => self.ready |= latch(&mut self.stdio.output, event),
+                Some(Port::Upstream) => self.ready |= latch(&mut self.connection, event),
+                _ => {}
+            }
+        }
+        if self.connecting.is_some() && self.ready {
+            self.check_connection();
+        }
+    }
+
+    /// Who stops this program does not wait long: it ends as soon as what is there is delivered.
+    fn handle_signals(&mut self) {
+        if !self.signals.take().stop {
+            return;
+        }
+        if self.stopping {
+            self.done = true;
+            return;
+        }
+        self.stopping = true;
+        self.timers.set(self.now + STOP_TIME, Timer::Close);
+        self.with_session(Session::shut_down);
+    }
+
+    fn fire_timers(&mut self) {
+        while let Some(timer) = self.timers.pop(self.now) {
+            match timer {
+                Timer::Session(_) => {
+                    self.session_timer = None;
+                    let unix_time = SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap_or_default();
+                    self.with_session(|session, turn| session.timeout(unix_time, turn));
+                }
+                Timer::Connect => {
+                    self.connecting = None;
+                    self.connection = None;
+                    let timeout = self.connect_timeout.as_secs_f64();
+                    self.connect_failed(&format!(
+                        "no answer within {timeout} s (--connect-timeout)"
+                    ));
+                }
+                Timer::Close if self.stopping => self.done = true,
+                Timer::Close => {
+                    self.close_timer = None;
+                    self.drop_connection();
+                }
+                Timer::Process(_) | Timer::Accept | Timer::Monitor => {}
+            }
+        }
+    }
+
+    fn relay(&mut self) {
+        let Self {
+            session,
+            stdio,
+            connection,
+            now,
+            settings,
+            memory,
+            actions,
+            scratch,
+            connecting,
+            ..
+        } = self;
+        let mut turn = Turn {
+            now: *now,
+            settings,
+            memory,
+            actions,
+        };
+        if stdio.output.as_ref().is_some_and(Endpoint::has_failed) {
+            session.client_gone("stdout was closed", &mut turn);
+        }
+        let mut nothing = None;
+        let upstream = if connecting.is_some() {
+            &mut nothing
+        } else {
+            connection
+        };
+        let mut relay = Relay {
+            session,
+            client: stdio,
+            upstream,
+        };
+        relay.run(scratch, &mut turn);
+        self.ready = relay.is_ready(&turn);
+    }
+
+    fn with_session(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
+        let mut turn = Turn {
+            now: self.now,
+            settings: &self.settings,
+            memory: &mut self.memory,
+            actions: &mut self.actions,
+        };
+        event(&mut self.session, &mut turn);
+        self.ready = true;
+    }
+
+    fn set_session_timer(&mut self) {
+        let deadline = self.session.next_deadline();
+        if self.session_timer.map(|(at, _)| at) != deadline {
+            if let Some((_, timer)) = self.session_timer.take() {
+                self.timers.cancel(timer);
+            }
+            self.session_timer = deadline.map(|at| (at, self.timers.set(at, Timer::Session(0))));
+        }
+    }
+
+    fn apply_actions(&mut self) {
+        while !self.actions.is_empty() {
+            for action in std::mem::take(&mut self.actions) {
+                self.apply(action);
+            }
+        }
+    }
+
+    fn apply(&mut self, action: Action) {
+        match action {
+            Action::StartUpstream if self.session.wants_start() => self.connect(),
+            Action::StartUpstream => {}
+            Action::StopUpstream => self.end_connection(),
+            Action::ReleaseUpstream => self.connection = None,
+            // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
+            Action::ShutdownClient | Action::CloseClient => self.done = true,
+        }
+    }
+
+    /// Ends our side of the connection; the other side ends its own when it has said everything.
+    fn end_connection(&mut self) {
+        let Some(connection) = &self.connection else {
+            return self.drop_connection();
+        };
+        // It may be gone already, which the next read tells.
+        let _ = connection.source().shutdown(Shutdown::Write);
+        self.close_timer = Some(self.timers.set(self.now + CLOSE_TIME, Timer::Close));
+    }
+
+    fn drop_connection(&mut self) {
+        self.connection = None;
+        self.with_session(|session, turn| session.upstream_output_ended(None, turn));
+    }
+
+    /// Begins to connect. A name is looked up anew each time, as its addresses may have changed; meanwhile nothing
+    /// else could be done anyway but to wait.
+    fn connect(&mut self) {
+        match (self.host.as_str(), self.port).to_socket_addrs() {
+            Ok(addresses) => {
+                let timer = self
+                    .timers
+                    .set(self.now + self.connect_timeout, Timer::Connect);
+                self.connecting = Some(Connecting {
+                    addresses: addresses.collect::<Vec<_>>().into_iter(),
+                    timer,
+                });
+                self.try_next_address(&"the name has no address");
+            }
+            Err(error) => self.connect_failed(&error),
+        }
+    }
+
+    /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.
+    fn try_next_address(&mut self, reason: &dyn Display) {
+        let mut reason = reason.to_string();
+        while let Some(address) = self
+            .connecting
+            .as_mut()
+            .and_then(|connecting| connecting.addresses.next())
+        {
+            debug!("connecting to {address}");
+            match self.begin_connecting(address) {
+                Ok(connection) => {
+                    self.connection = Some(connection);
+                    return;
+                }
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        if let Some(Connecting { timer, .. }) = self.connecting.take() {
+            self.timers.cancel(timer);
+        }
+        self.connect_failed(&reason);
+    }
+
+    fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Endpoint<TcpStream>> {
+        let stream = TcpStream::connect(address)?;
+        listener::configure(&stream)?;
+        let token = self.registrations.next(Address {
+            slot: 0,
+            port: Port::Upstream,
+        });
+        Endpoint::register(
+            stream,
+            self.poll.registry(),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        )
+    }
+
+    /// Looks what became of an attempt (connect(2), EINPROGRESS).
+    fn check_connection(&mut self) {
+        let Some(stream) = self.connection.as_ref().map(Endpoint::source) else {
+            return;
+        };
+        match stream
+            .take_error()
+            .and_then(|error| error.map_or(Ok(()), Err))
+            .and_then(|()| stream.peer_addr())
+        {
+            Ok(_) => {
+                if let Some(Connecting { timer, .. }) = self.connecting.take() {
+                    self.timers.cancel(timer);
+                }
+                self.with_session(|session, turn| session.upstream_started(None, turn));
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
+            Err(error) => {
+                self.connection = None;
+                self.try_next_address(&error);
+            }
+        }
+    }
+
+    fn connect_failed(&mut self, reason: &dyn Display) {
+        self.with_session(|session, turn| session.upstream_failed(reason, turn));
+    }
+}
+
+fn latch<S>(endpoint: &mut Option<Endpoint<S>>, event: &mio::event::Event) -> bool {
+    endpoint
+        .as_mut()
+        .is_some_and(|endpoint| endpoint.latch(event))
+}
+
+impl StdioPair {
+    fn register(registry: &Registry, registrations: &mut Registrations) -> io::Result<Self> {
+        let mut token = |port| registrations.next(Address { slot: 0, port });
+        let input = Stdio::open(io::stdin().as_fd(), Direction::In);
+        let output = Stdio::open(io::stdout().as_fd(), Direction::Out);
+        Ok(Self {
+            input: Some(register(
+                input,
+                registry,
+                token(Port::Stdin),
+                Interest::READABLE,
+            )?),
+            output: Some(register(
+                output,
+                registry,
+                token(Port::Stdout),
+                Interest::WRITABLE,
+            )?),
+        })
+    }
+}
+
+/// A terminal gives a line a read, however many there are.
+fn register(
+    stdio: Stdio,
+    registry: &Registry,
+    token: Token,
+    interest: Interest,
+) -> io::Result<Endpoint<Stdio>> {
+    let mut endpoint = Endpoint::register(stdio, registry, token, interest)?;
+    if interest.is_readable() {
+        endpoint.assume_readable();
+    }
+    Ok(endpoint)
+}
+
+impl Side for StdioPair {
+    fn is_readable(&self) -> bool {
+        self.input.as_ref().is_some_and(Endpoint::is_readable)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Input {
+        self.input
+            .as_mut()
+            .map_or(Input::Blocked, |input| input.read(buffer))
+    }
+
+    fn is_writable(&self) -> bool {
+        self.output
+            .as_ref()
+            .is_some_and(|output| output.is_writable() || output.source().is_always_ready())
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.output
+            .as_mut()
+            .map_or(Ok(0), |output| output.write(bytes))
+    }
+}
