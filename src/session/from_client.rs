@@ -205,29 +205,20 @@ impl Session {
                 }
             };
         }
-        Fate::Forward(match envelope.method {
-            Some(Method::Initialized) => Some(ToServer::Initialized),
-            Some(Method::Cancelled) => envelope
-                .cancelled_id()
-                .map(|id| ToServer::Cancelled(RequestId::new(id))),
-            _ => None,
-        })
+        Fate::Forward(meaning_of_notification(envelope))
     }
 
     fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Fate {
-        let requests: Box<[RequestId]> = envelopes
-            .iter()
-            .filter_map(Envelope::request_id)
-            .map(RequestId::new)
-            .collect();
+        let parts: Box<[ToServer]> = envelopes.iter().filter_map(meaning_in_batch).collect();
         let answers: Vec<Addressee> = envelopes
             .iter()
             .filter_map(Envelope::answered_id)
             .map(|id| self.server_requests.answer(&RequestId::new(id)))
             .collect();
-        if !requests.is_empty() {
-            self.queued_requests += requests.len();
-            return Fate::Forward(Some(ToServer::Batch(requests)));
+        if !parts.is_empty() {
+            let batch = ToServer::Batch(parts);
+            self.queued_requests += batch.requests().count();
+            return Fate::Forward(Some(batch));
         }
         let nothing_else = answers.len() == envelopes.len();
         if nothing_else
@@ -340,6 +331,27 @@ impl Session {
                 silence.as_secs_f64()
             );
         }
+    }
+}
+
+/// What a message in a batch means. A request in a batch is never sent twice, as the batch is not.
+fn meaning_in_batch(envelope: &Envelope<'_>) -> Option<ToServer> {
+    match envelope.request_id() {
+        Some(id) => Some(ToServer::Request(Request {
+            id: RequestId::new(id),
+            kind: Kind::Plain,
+        })),
+        None => meaning_of_notification(envelope),
+    }
+}
+
+fn meaning_of_notification(envelope: &Envelope<'_>) -> Option<ToServer> {
+    match envelope.method {
+        Some(Method::Initialized) => Some(ToServer::Initialized),
+        Some(Method::Cancelled) => envelope
+            .cancelled_id()
+            .map(|id| ToServer::Cancelled(RequestId::new(id))),
+        _ => None,
     }
 }
 
