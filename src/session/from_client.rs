@@ -193,7 +193,7 @@ impl Session {
             })));
         }
         if let Some(id) = envelope.answered_id() {
-            return match self.server_requests.answer(&RequestId::new(id)) {
+            return match self.addressee(id) {
                 Addressee::Present => Fate::Forward(Some(ToServer::Answer)),
                 Addressee::Unknown => Fate::Forward(None),
                 Addressee::Gone => {
@@ -213,7 +213,7 @@ impl Session {
         let answers: Vec<Addressee> = envelopes
             .iter()
             .filter_map(Envelope::answered_id)
-            .map(|id| self.server_requests.answer(&RequestId::new(id)))
+            .map(|id| self.addressee(id))
             .collect();
         if !parts.is_empty() {
             let batch = ToServer::Batch(parts);
@@ -232,6 +232,14 @@ impl Session {
                 .contains(&Addressee::Present)
                 .then_some(ToServer::Answer),
         )
+    }
+
+    /// Whose request is answered. A server on its way out can still ask, but gets nothing any more.
+    fn addressee(&mut self, id: &str) -> Addressee {
+        match self.server_requests.answer(&RequestId::new(id)) {
+            Addressee::Present if !self.upstream.takes_input() => Addressee::Gone,
+            addressee => addressee,
+        }
     }
 
     /// A copy of a line that may be sent to another server, unless such lines hold too much already.

@@ -214,7 +214,6 @@ impl Session {
                 note(&mut leaving, turn.now);
                 self.upstream = Upstream::Leaving(leaving);
                 self.recall(turn.memory);
-                self.server_requests.orphan();
             }
             Upstream::Leaving(leaving) => note(leaving, turn.now),
             Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => {}
@@ -325,6 +324,7 @@ impl Session {
             return;
         };
         self.from_server.clear();
+        self.server_requests.orphan();
         self.flush_stderr(turn);
         turn.actions.push(Action::ReleaseUpstream);
         if !self.goal.is_end() {
