@@ -119,7 +119,8 @@ enum Client {
 #[derive(Debug)]
 enum ToServer {
     Request(Request),
-    Batch(Box<[RequestId]>),
+    /// What there is to know about the messages in a batch, in order. There are no batches in it.
+    Batch(Box<[ToServer]>),
     /// An answer to a request of the present server; no other server may get it.
     Answer,
     /// `notifications/initialized` of the client.
@@ -132,6 +133,20 @@ enum ToServer {
     ReplayedInitialized,
     /// A line about the connection, for the proxy at its other end.
     Control,
+}
+
+impl ToServer {
+    /// The requests that come with the line.
+    fn requests(&self) -> impl Iterator<Item = &Request> {
+        let parts = match self {
+            Self::Batch(parts) => parts,
+            single => std::slice::from_ref(single),
+        };
+        parts.iter().filter_map(|part| match part {
+            Self::Request(request) => Some(request),
+            _ => None,
+        })
+    }
 }
 
 /// Lines for the client that are the proxy's own.

@@ -195,7 +195,7 @@ impl Session {
             })));
         }
         if let Some(id) = envelope.answered_id() {
-            return match self.server_requests.answer(&RequestId::new(id)) {
+            return match self.addressee(id) {
                 Addressee::Present => Fate::Forward(Some(ToServer::Answer)),
                 Addressee::Unknown => Fate::Forward(None),
                 Addressee::Gone => {
@@ -207,29 +207,20 @@ impl Session {
                 }
             };
         }
-        Fate::Forward(match envelope.method {
-            Some(Method::Initialized) => Some(ToServer::Initialized),
-            Some(Method::Cancelled) => envelope
-                .cancelled_id()
-                .map(|id| ToServer::Cancelled(RequestId::new(id))),
-            _ => None,
-        })
+        Fate::Forward(meaning_of_notification(envelope))
     }
 
     fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Fate {
-        let requests: Box<[RequestId]> = envelopes
-            .iter()
-            .filter_map(Envelope::request_id)
-            .map(RequestId::new)
-            .collect();
+        let parts: Box<[ToServer]> = envelopes.iter().filter_map(meaning_in_batch).collect();
         let answers: Vec<Addressee> = envelopes
             .iter()
             .filter_map(Envelope::answered_id)
-            .map(|id| self.server_requests.answer(&RequestId::new(id)))
+            .map(|id| self.addressee(id))
             .collect();
-        if !requests.is_empty() {
-            self.queued_requests += requests.len();
-            return Fate::Forward(Some(ToServer::Batch(requests)));
+        if !parts.is_empty() {
+            let batch = ToServer::Batch(parts);
+            self.queued_requests += batch.requests().count();
+            return Fate::Forward(Some(batch));
         }
         let nothing_else = answers.len() == envelopes.len();
         if nothing_else
@@ -243,6 +234,14 @@ impl Session {
                 .contains(&Addressee::Present)
                 .then_some(ToServer::Answer),
         )
+    }
+
+    /// Whose request is answered. A server on its way out can still ask, but gets nothing any more.
+    fn addressee(&mut self, id: &str) -> Addressee {
+        match self.server_requests.answer(&RequestId::new(id)) {
+            Addressee::Present if !self.upstream.takes_input() => Addressee::Gone,
+            addressee => addressee,
+        }
     }
 
     /// A copy of a line that may be sent to another server, unless such lines hold too much already.
@@ -348,6 +347,27 @@ impl Session {
 /// The stdio side takes no lines about its connection from the program that started it: there is none between them.
 fn is_for_proxy(control: Control, turn: &Turn<'_>) -> bool {
     matches!(turn.settings.role, Role::Proxy { .. }) && control != Control::HeartbeatResponse
+}
+
+/// What a message in a batch means. A request in a batch is never sent twice, as the batch is not.
+fn meaning_in_batch(envelope: &Envelope<'_>) -> Option<ToServer> {
+    match envelope.request_id() {
+        Some(id) => Some(ToServer::Request(Request {
+            id: RequestId::new(id),
+            kind: Kind::Plain,
+        })),
+        None => meaning_of_notification(envelope),
+    }
+}
+
+fn meaning_of_notification(envelope: &Envelope<'_>) -> Option<ToServer> {
+    match envelope.method {
+        Some(Method::Initialized) => Some(ToServer::Initialized),
+        Some(Method::Cancelled) => envelope
+            .cancelled_id()
+            .map(|id| ToServer::Cancelled(RequestId::new(id))),
+        _ => None,
+    }
 }
 
 pub(super) fn too_long_message(why: TooLong, turn: &Turn<'_>) -> String {

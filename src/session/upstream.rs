@@ -317,7 +317,6 @@ impl Session {
                 note(&mut leaving, turn.now);
                 self.upstream = Upstream::Leaving(leaving);
                 self.recall(turn.memory);
-                self.server_requests.orphan();
             }
             Upstream::Leaving(leaving) => note(leaving, turn.now),
             Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => {}
@@ -431,6 +430,7 @@ impl Session {
             return;
         };
         self.from_server.clear();
+        self.server_requests.orphan();
         self.flush_stderr(turn);
         turn.actions.push(Action::ReleaseUpstream);
         let why = match turn.settings.role {
@@ -613,13 +613,9 @@ impl Session {
                 self.queued_requests -= 1;
                 self.in_flight.begin(request);
             }
-            ToServer::Batch(ids) => {
-                self.queued_requests -= ids.len();
-                for id in ids {
-                    self.in_flight.begin(Request {
-                        id,
-                        kind: Kind::Plain,
-                    });
+            ToServer::Batch(parts) => {
+                for part in parts {
+                    self.line_began(part, turn);
                 }
             }
             ToServer::Initialized => self.handshake.complete(),
@@ -665,13 +661,8 @@ impl Session {
         let in_flight: InFlight = std::mem::take(&mut self.in_flight);
         let mut ids: Vec<RequestId> = in_flight.into_ids().collect();
         for outbox in [&mut self.to_server, &mut self.held] {
-            for mark in outbox.marks() {
-                match mark {
-                    ToServer::Request(request) => ids.push(request.id.clone()),
-                    ToServer::Batch(batch) => ids.extend(batch.iter().cloned()),
-                    _ => {}
-                }
-            }
+            let requests = outbox.marks().flat_map(ToServer::requests);
+            ids.extend(requests.map(|request| request.id.clone()));
             outbox.clear();
         }
         self.queued_requests = 0;

@@ -247,6 +247,27 @@ impl Client {
         }
     }
 
+    /// Has a server of [`scripted`](super::servers::scripted) run these commands; returns the id of the request.
+    #[track_caller]
+    pub(crate) fn send_code(&mut self, code: &str) -> u64 {
+        self.send_request("sh", &json!({"code": code}))
+    }
+
+    /// The process id that such a server answers with.
+    #[track_caller]
+    pub(crate) fn pid_of_server(&mut self) -> i32 {
+        let result = result_of(self.request("pid", &json!({})));
+        result["pid"].as_i64().unwrap().try_into().unwrap()
+    }
+
+    /// The next line has to be an error of the proxy's own, with that code and reason; returns its id and its `data`.
+    #[track_caller]
+    pub(crate) fn recv_error(&mut self, code: i32, reason: &str) -> (Value, Value) {
+        let mut answer = self.recv_json();
+        assert_own_error(&answer, code, reason);
+        (answer["id"].take(), answer["error"]["data"].take())
+    }
+
     // MCP.
 
     /// The legacy handshake: `initialize` and `notifications/initialized`. Returns the server's result.
@@ -315,6 +336,19 @@ pub(crate) fn result_of(mut answer: Value) -> Value {
         "expected a result, got: {answer}"
     );
     answer["result"].take()
+}
+
+/// Fails if this is not an error of the proxy's own, with that code and reason.
+#[track_caller]
+pub(crate) fn assert_own_error(answer: &Value, code: i32, reason: &str) {
+    let error = &answer["error"];
+    let actual = (
+        &error["data"]["source"],
+        &error["code"],
+        &error["data"]["reason"],
+    );
+    let expected = (&json!("mcp-tcp-proxy"), &json!(code), &json!(reason));
+    assert_eq!(actual, expected, "{answer}");
 }
 
 /// What a modern request carries in its `params._meta`.

@@ -25,6 +25,7 @@
 pub(crate) mod client;
 pub(crate) mod processes;
 pub(crate) mod proxy;
+pub(crate) mod scratch;
 pub(crate) mod servers;
 
 use std::thread;
@@ -32,6 +33,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, NoLine};
 pub(crate) use proxy::Proxy;
+pub(crate) use scratch::Scratch;
 
 /// How long a test waits for something that should happen soon: long enough for a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
