@@ -80,7 +80,9 @@ pub struct Proxy {
     scratch: Box<[u8]>,
     now: Instant,
     accepting: Accepting,
-    /// Whether it was logged that something has run out, since a session was last begun.
+    /// The slot of a new session for whose first server something has run out. No other is accepted before it.
+    waiting_start: Option<usize>,
+    /// Whether it was logged that something has run out, since no connection waited.
     exhaustion_logged: bool,
     stopping: Stopping,
 }
@@ -185,6 +187,7 @@ impl Proxy {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
             accepting: Accepting::Yes,
+            waiting_start: None,
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
@@ -339,7 +342,7 @@ impl Proxy {
                 Timer::Process(process) => {
                     self.processes.climb(process, self.now, &mut self.timers);
                 }
-                Timer::Accept => self.accepting = Accepting::Yes,
+                Timer::Accept => self.resume_accepting(),
                 Timer::Monitor => {
                     self.reap();
                     log::logger().flush();
@@ -407,6 +410,7 @@ impl Proxy {
 
     fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
+            && self.waiting_start.is_none()
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Endpoint::is_readable)
     }
@@ -424,9 +428,16 @@ impl Proxy {
                 return;
             };
             match listener.source().accept() {
-                Ok((stream, peer)) => self.accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    self.accepted(stream, peer);
+                    // Its server is started before the next connection takes what that may need.
+                    self.apply_actions();
+                }
                 Err(error) => match listener::accept_error(&error) {
-                    AcceptError::Blocked => listener.used_up(),
+                    AcceptError::Blocked => {
+                        listener.used_up();
+                        self.exhaustion_logged &= self.listeners.iter().any(Endpoint::is_readable);
+                    }
                     AcceptError::Connection => {
                         debug!("a connection was gone before it was accepted: {error}");
                     }
@@ -494,6 +505,14 @@ impl Proxy {
         }
     }
 
+    /// The session that waits comes first.
+    fn resume_accepting(&mut self) {
+        self.accepting = Accepting::Yes;
+        if let Some(slot) = self.waiting_start.take() {
+            self.start_server(slot);
+        }
+    }
+
     /// Does what sessions want done, until none wants anything more.
     fn apply_actions(&mut self) {
         while let Some((slot, action)) = self.pending_actions.pop_front() {
@@ -502,8 +521,8 @@ impl Proxy {
                 .sessions
                 .get(slot)
                 .is_some_and(|connection| connection.session.is_finished());
-            let last = !self.pending_actions.iter().any(|(other, _)| *other == slot);
-            if finished && last {
+            let is_last = || !self.pending_actions.iter().any(|(other, _)| *other == slot);
+            if finished && is_last() {
                 self.free(slot);
             }
         }
@@ -552,13 +571,17 @@ impl Proxy {
         });
         match started {
             Ok(pid) => {
-                self.exhaustion_logged = false;
                 let pid = u32::try_from(pid.as_raw()).ok();
                 self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
             }
             Err(error) => {
                 if listener::is_exhaustion(&error) {
+                    let is_first = connection.session.is_first_start();
                     self.pause_accepting(&error);
+                    if is_first {
+                        self.waiting_start = Some(slot);
+                        return;
+                    }
                 }
                 self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
             }

@@ -50,6 +50,11 @@ impl RestartPolicy {
         }
     }
 
+    /// Whether there was a start, or an attempt at one.
+    pub fn has_started(&self) -> bool {
+        self.last_start.is_some()
+    }
+
     /// The server was started, or could not be.
     pub fn started(&mut self, now: Instant) {
         self.last_start = Some(now);

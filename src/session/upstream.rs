@@ -123,6 +123,11 @@ impl Session {
         matches!(self.upstream, Upstream::Starting)
     }
 
+    /// Whether there has been no upstream yet, nor an attempt at one.
+    pub fn is_first_start(&self) -> bool {
+        !self.policy.has_started()
+    }
+
     /// The upstream was started, as this process.
     pub fn upstream_started(&mut self, pid: Option<u32>, turn: &mut Turn<'_>) {
         self.begin_event(turn);
