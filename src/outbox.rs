@@ -10,6 +10,13 @@ use crate::memory::{FREE_BYTES, Memory};
 /// Marks of this many lines are kept room for between messages, so that a lone request allocates nothing.
 const KEPT_MARKS: usize = 4;
 
+/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: what it holds beyond its
+/// lines is charged to all sessions, too.
+const DOUBLING_BYTES: usize = 4 * 1024 * 1024;
+
+/// Of its size, so much is added to a large buffer.
+const GROWTH_SHARE: usize = 8;
+
 /// Lines that wait to be taken, with marks of type `M` on some.
 #[derive(Debug)]
 pub struct Outbox<M> {
@@ -215,7 +222,13 @@ impl<M> Outbox<M> {
             self.bytes.drain(..self.head);
             self.head = 0;
         }
-        self.bytes.reserve(more);
+        let spare = self.bytes.capacity() - self.bytes.len();
+        if self.bytes.capacity() <= DOUBLING_BYTES {
+            self.bytes.reserve(more);
+        } else if spare < more {
+            self.bytes
+                .reserve_exact(more.max(self.bytes.capacity() / GROWTH_SHARE));
+        }
     }
 }
 
@@ -283,6 +296,18 @@ mod tests {
             spare.is_empty() && spare.capacity() > 0,
             "the buffer is there for the next"
         );
+    }
+
+    #[test]
+    fn a_large_buffer_is_not_much_larger_than_what_it_holds() {
+        let mut memory = memory();
+        let mut outbox = Outbox::<()>::default();
+        let line = vec![b'x'; 1_000_000];
+        for _ in 0..40 {
+            outbox.push(&line, None, &mut memory);
+            let allowed = (2 * DOUBLING_BYTES).max(outbox.len() * 5 / 4);
+            assert!(outbox.capacity() <= allowed, "{}", outbox.capacity());
+        }
     }
 
     /// What can happen to an outbox.

@@ -45,8 +45,8 @@ const MAX_REFUSED: usize = 64;
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 1024;
 
-/// Connections accepted, and so servers started, in one turn, so that a rush does not delay open sessions.
-const ACCEPTS_PER_TURN: usize = 8;
+/// Servers started in one turn, and connections accepted, which leads to starts.
+const STARTS_PER_TURN: usize = 8;
 
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -81,7 +81,9 @@ pub struct Proxy {
     scratch: Box<[u8]>,
     now: Instant,
     accepting: Accepting,
-    /// Whether it was logged that something has run out, since a session was last begun.
+    /// Sessions that wait for their servers to be started, in order.
+    starting: VecDeque<usize>,
+    /// Whether it was logged that something has run out, since no connection waited.
     exhaustion_logged: bool,
     stopping: Stopping,
 }
@@ -188,6 +190,7 @@ impl Proxy {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
             accepting: Accepting::Yes,
+            starting: VecDeque::new(),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
@@ -203,6 +206,7 @@ impl Proxy {
             self.fire_timers();
             self.accept_waiting();
             self.apply_actions();
+            self.start_servers();
         }
         info!("stopped");
         Ok(())
@@ -218,7 +222,7 @@ impl Proxy {
 
     /// Sleeps until something happens, unless something is left to do. This is the one place where time passes.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = !self.run_queue.is_empty() || self.can_accept();
+        let busy = !self.run_queue.is_empty() || self.can_accept() || self.can_start();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -411,12 +415,13 @@ impl Proxy {
 
     fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
+            && self.starting.len() < STARTS_PER_TURN
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Endpoint::is_readable)
     }
 
     fn accept_waiting(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..STARTS_PER_TURN {
             if !self.can_accept() {
                 return;
             }
@@ -428,9 +433,17 @@ impl Proxy {
                 return;
             };
             match listener.source().accept() {
-                Ok((stream, peer)) => self.accepted(stream, peer),
+                Ok((stream, peer)) => {
+                    self.accepted(stream, peer);
+                    // Its server is started before the next connection takes what that may need.
+                    self.apply_actions();
+                    self.start_servers();
+                }
                 Err(error) => match listener::accept_error(&error) {
-                    AcceptError::Blocked => listener.used_up(),
+                    AcceptError::Blocked => {
+                        listener.used_up();
+                        self.exhaustion_logged &= self.listeners.iter().any(Endpoint::is_readable);
+                    }
                     AcceptError::Connection => {
                         debug!("a connection was gone before it was accepted: {error}");
                     }
@@ -506,8 +519,8 @@ impl Proxy {
                 .sessions
                 .get(slot)
                 .is_some_and(|connection| connection.session.is_finished());
-            let last = !self.pending_actions.iter().any(|(other, _)| *other == slot);
-            if finished && last {
+            let is_last = || !self.pending_actions.iter().any(|(other, _)| *other == slot);
+            if finished && is_last() {
                 self.free(slot);
             }
         }
@@ -518,7 +531,7 @@ impl Proxy {
             return;
         };
         match action {
-            Action::StartUpstream => self.start_server(slot),
+            Action::StartUpstream => self.starting.push_back(slot),
             Action::StopUpstream => {
                 if let Some(process) = connection.end_server_input() {
                     self.processes.stop(process, self.now, &mut self.timers);
@@ -533,12 +546,35 @@ impl Proxy {
         }
     }
 
-    fn start_server(&mut self, slot: usize) {
+    /// Starts servers that are waited for, few in a turn, so that a rush does not delay open sessions. When something
+    /// has run out, the first one waits for the next attempt, and all others behind it.
+    fn start_servers(&mut self) {
+        for _ in 0..STARTS_PER_TURN {
+            if !self.can_start() {
+                return;
+            }
+            let Some(slot) = self.starting.pop_front() else {
+                return;
+            };
+            if !self.start_server(slot) {
+                self.starting.push_front(slot);
+            }
+            self.apply_actions();
+        }
+    }
+
+    fn can_start(&self) -> bool {
+        let forced = matches!(self.stopping, Stopping::Forced { .. });
+        self.accepting == Accepting::Yes && !self.starting.is_empty() && !forced
+    }
+
+    /// Returns whether it is settled, for better or worse.
+    fn start_server(&mut self, slot: usize) -> bool {
         let Some(connection) = self.sessions.get_mut(slot) else {
-            return;
+            return true;
         };
         if !connection.session.wants_start() {
-            return;
+            return true;
         }
         let started = self.spawner.spawn().and_then(|spawned| {
             let pid = spawned.pid;
@@ -556,17 +592,18 @@ impl Proxy {
         });
         match started {
             Ok(pid) => {
-                self.exhaustion_logged = false;
                 let pid = u32::try_from(pid.as_raw()).ok();
                 self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
             }
+            Err(error) if listener::is_exhaustion(&error) => {
+                self.pause_accepting(&error);
+                return false;
+            }
             Err(error) => {
-                if listener::is_exhaustion(&error) {
-                    self.pause_accepting(&error);
-                }
-                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
+                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn))
             }
         }
+        true
     }
 
     fn free(&mut self, slot: usize) {

@@ -63,7 +63,8 @@ impl Client {
         Self::over(TcpStream::from(socket))
     }
 
-    fn over(stream: TcpStream) -> Self {
+    /// A client over a connection that is there.
+    pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Self {
@@ -107,6 +108,11 @@ impl Client {
         self.next_id += 1;
         self.send_json(&json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}));
         id
+    }
+
+    /// The client's own address, which names the session in the proxy's log.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
     }
 
     /// A second handle to write with, for a thread that sends while this one reads.

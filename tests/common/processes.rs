@@ -2,7 +2,9 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::time::Duration;
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use nix::sys::signal::{self, Signal};
 use nix::unistd::Pid;
 
@@ -80,6 +82,59 @@ pub(crate) fn voluntary_switches(pid: i32) -> u64 {
     status_number(pid, "voluntary_ctxt_switches")
 }
 
+/// The most resident memory that the process ever had, in KiB.
+pub(crate) fn peak_rss_kib(pid: i32) -> u64 {
+    status_number(pid, "VmHWM")
+}
+
+/// How long the process has used a processor, to 10 ms: the kernel tells `/proc` in ticks of that length.
+pub(crate) fn cpu_time(pid: i32) -> Duration {
+    let stat = fs::read_to_string(entry(pid, "stat")).unwrap();
+    let (_, fields) = stat.rsplit_once(')').unwrap();
+    // utime and stime are fields 14 and 15 (proc_pid_stat(5)); the one behind the name is the third.
+    let ticks = fields.split_ascii_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(10 * ticks)
+}
+
+/// Waits until these processes have nothing to do: for a while, each look finds all of them asleep, and none has woken
+/// up in between. On a busy machine, one that is only kept from running does not count as asleep.
+#[track_caller]
+pub(crate) fn wait_until_quiet(pids: &[i32]) {
+    const QUIET_LOOKS: u32 = 60;
+    let look = |pid: &i32| {
+        let process = Process::find(*pid)?;
+        Some((
+            process.state,
+            try_status_number(*pid, "voluntary_ctxt_switches")?,
+        ))
+    };
+    let (mut before, mut quiet_looks) = (Vec::new(), 0);
+    eventually("the processes to have nothing to do", DEADLINE, || {
+        let now: Vec<_> = pids.iter().filter_map(look).collect();
+        let quiet = now.iter().all(|(state, _)| *state == 'S') && now == before;
+        quiet_looks = if quiet { quiet_looks + 1 } else { 0 };
+        before = now;
+        quiet_looks >= QUIET_LOOKS
+    });
+}
+
+/// Raises this process's soft limit of descriptors to the hard one. Returns `wanted`, or as many sessions as a proxy
+/// with the same hard limit has descriptors for, and says so if that is less.
+pub(crate) fn sessions_that_fit(wanted: usize) -> usize {
+    const PER_SESSION: u64 = 4;
+    const SPARE: u64 = 256;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let possible = usize::try_from(hard.saturating_sub(SPARE) / PER_SESSION).unwrap();
+    if possible < wanted {
+        eprintln!(
+            "scaled down: {possible} sessions instead of {wanted}, as RLIMIT_NOFILE is {hard}"
+        );
+    }
+    wanted.min(possible)
+}
+
 /// Sends a signal; a process that has gone meanwhile is no error.
 pub(crate) fn send_signal(pid: i32, signal: Signal) {
     match signal::kill(Pid::from_raw(pid), signal) {
@@ -116,15 +171,13 @@ fn children_among(processes: &[Process], parent: i32) -> Vec<Process> {
 
 /// The first number after `name:` in `/proc/PID/status`.
 fn status_number(pid: i32, name: &str) -> u64 {
-    let status = fs::read_to_string(entry(pid, "status")).unwrap();
+    try_status_number(pid, name).unwrap_or_else(|| panic!("/proc/{pid}/status has no {name}"))
+}
+
+fn try_status_number(pid: i32, name: &str) -> Option<u64> {
+    let status = fs::read_to_string(entry(pid, "status")).ok()?;
     let value = status
         .lines()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-    let value = value.unwrap_or_else(|| panic!("/proc/{pid}/status has no {name}"));
-    value
-        .split_ascii_whitespace()
-        .next()
-        .unwrap()
-        .parse()
-        .unwrap()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.split_ascii_whitespace().next()?.parse().ok()
 }

@@ -1,5 +1,6 @@
 //! The proxy under test as a process: started, listened to on stderr, signalled, and ended with the test.
 
+use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
 use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
@@ -64,6 +65,12 @@ impl Proxy {
         proxy
     }
 
+    /// Like [`start`](Self::start), in a shell that runs `preamble` before it becomes the proxy: for limits that the
+    /// test process must not have itself.
+    pub(crate) fn start_after(preamble: &str, options: &[&str], server: &[String]) -> Self {
+        Self::start_configured(options, server, |command| in_shell(preamble, command))
+    }
+
     /// Where it listens.
     pub(crate) fn address(&self) -> SocketAddr {
         self.address
@@ -119,6 +126,16 @@ impl Proxy {
         servers.iter().map(|process| process.pid).collect()
     }
 
+    /// The server that each session has been given last, by the client's address.
+    pub(crate) fn servers_by_client(&self) -> HashMap<SocketAddr, i32> {
+        let started = |line: String| {
+            let (_, tag) = line.strip_suffix("): server started")?.split_once(" (")?;
+            let (client, pid) = tag.split_once(", pid ")?;
+            Some((client.parse().ok()?, pid.parse().ok()?))
+        };
+        self.log().into_iter().filter_map(started).collect()
+    }
+
     /// Waits until it has exactly one server, and returns that one's id.
     #[track_caller]
     pub(crate) fn only_server(&self) -> i32 {
@@ -169,6 +186,18 @@ pub(crate) fn command_under_test() -> Command {
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     command
+}
+
+/// Has a shell run `preamble`, and then become what `command` was.
+pub(crate) fn in_shell(preamble: &str, command: &mut Command) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", &format!("{preamble} && exec \"$0\" \"$@\"")]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
+    *command = shell;
 }
 
 /// The port in a line that ends in `ADDRESS:PORT`, possibly with more words behind.

@@ -108,6 +108,14 @@ pub(crate) fn mirror() -> Vec<String> {
     vec!["cat".to_owned()]
 }
 
+/// A server that runs these shell commands if the first line has `word` in it. Otherwise, and after them, it sends
+/// every line back as it came, but the first.
+pub(crate) fn mirror_unless(word: &str, commands: &str) -> Vec<String> {
+    sh(&format!(
+        "IFS= read -r line\ncase $line in *{word}*)\n{commands}\n;; esac\nexec cat"
+    ))
+}
+
 /// The demo server of this crate, also when another proxy is under test.
 pub(crate) fn demo() -> Vec<String> {
     [env!("CARGO_BIN_EXE_mcp-tcp-proxy"), "demo-server"]

@@ -1,0 +1,509 @@
+//! Many sessions, many messages, large messages: nothing is lost, nothing is left behind, memory stays bounded, and
+//! nobody waits because of somebody else. Measured numbers are printed (`--nocapture`).
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::processes::{self, fd_count, peak_rss_kib, rss_kib, wait_until_quiet};
+use common::{Client, NoLine, Proxy, eventually, servers, skip_on_reference};
+use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use serde_json::{Value, json};
+
+/// For what many sessions do together, on a machine that is busy with other tests.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What all sessions together may hold in buffers, beyond 64 KiB for each.
+const BUDGET_BYTES: u64 = 256 * 1024 * 1024;
+
+/// What else may come and go in the proxy's memory meanwhile, as the design allows.
+const SLACK_KIB: u64 = 4 * 1024;
+
+/// A line by which the server of [`servers::mirror_unless`] is told what it is to be.
+fn go(word: &str) -> String {
+    json!({"jsonrpc": "2.0", "method": word}).to_string()
+}
+
+/// A numbered notification of which the bytes are known, so that comparing takes no parsing.
+fn numbered(number: u64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","method":"count","params":{number}}}"#)
+}
+
+/// The client of a session whose server sends everything back.
+fn mirrored(proxy: &Proxy) -> Client {
+    let mut client = proxy.connect();
+    client.send_line(&go("mirror"));
+    client
+}
+
+/// Sends a line and waits for it to come back; returns how long that took.
+#[track_caller]
+fn round_trip(client: &mut Client) -> Duration {
+    let start = Instant::now();
+    let line = numbered(start.elapsed().subsec_nanos().into());
+    client.send_line(&line);
+    assert_eq!(client.recv_line(), line);
+    start.elapsed()
+}
+
+/// That many round trips; returns the longest.
+#[track_caller]
+fn round_trips(client: &mut Client, count: u32) -> Duration {
+    (0..count).map(|_| round_trip(client)).max().unwrap()
+}
+
+/// The proxy and all that it has started.
+fn family(proxy: &Proxy) -> Vec<i32> {
+    let below = proxy.descendants().into_iter().map(|process| process.pid);
+    std::iter::once(proxy.pid()).chain(below).collect()
+}
+
+/// What the demo server's `echo` says.
+fn echo(text: &str) -> Value {
+    json!({"name": "echo", "arguments": {"text": text}})
+}
+
+#[track_caller]
+fn assert_echoed(answer: &Value, text: &str) {
+    assert_eq!(answer["result"]["content"][0]["text"], text, "{answer}");
+}
+
+/// Whether a request was lost with the server that it had been sent to.
+fn was_lost(answer: &Value) -> bool {
+    answer["error"]["data"]["reason"] == "process_terminated"
+}
+
+#[test]
+fn a_thousand_sessions_end_in_every_way_and_leave_nothing_behind() {
+    const ROUNDS: usize = 20;
+    skip_on_reference!("does not restart a server");
+    let sessions = processes::sessions_that_fit(1_000);
+    let proxy = Proxy::start(&[], &servers::demo());
+    proxy.connect().initialize();
+    proxy.wait_until_childless();
+    let (descriptors, memory) = (fd_count(proxy.pid()), rss_kib(proxy.pid()));
+
+    let mut clients: Vec<Client> = (0..sessions).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        client.initialize();
+    }
+    for round in 0..ROUNDS {
+        let text = |number: usize| format!("{round} of {number}");
+        let ids: Vec<u64> = clients
+            .iter_mut()
+            .enumerate()
+            .map(|(number, client)| client.send_request("tools/call", &echo(&text(number))))
+            .collect();
+        for (number, (client, id)) in clients.iter_mut().zip(ids).enumerate() {
+            assert_echoed(&client.answer_to(id), &text(number));
+        }
+    }
+    assert_eq!(proxy.servers().len(), sessions);
+    let grown = rss_kib(proxy.pid()).saturating_sub(memory);
+    eprintln!("{sessions} sessions: {grown} KiB more than with none");
+
+    let servers = proxy.servers_by_client();
+    let mut half_closed = Vec::new();
+    let mut survivors = Vec::new();
+    for (number, mut client) in clients.into_iter().enumerate() {
+        let server = servers[&client.local_address()];
+        match number % 5 {
+            0 => client.close(),
+            1 => client.reset(),
+            2 => {
+                let id = client.send_request("tools/call", &echo("last"));
+                client.shutdown_write();
+                half_closed.push((client, id));
+            }
+            3 => {
+                processes::send_signal(server, Signal::SIGKILL);
+                survivors.push(client);
+            }
+            _ => {
+                processes::send_signal(server, Signal::SIGKILL);
+                client.close();
+            }
+        }
+    }
+    for (mut client, id) in half_closed {
+        assert_echoed(&client.answer_to_within(id, PATIENCE), "last");
+        assert_eq!(client.read_to_end(), Vec::<String>::new());
+    }
+    for client in &mut survivors {
+        let ask = |client: &mut Client| client.request_within("tools/call", &echo("on"), PATIENCE);
+        let mut answer = ask(client);
+        while was_lost(&answer) {
+            answer = ask(client);
+        }
+        assert_echoed(&answer, "on");
+    }
+    drop(survivors);
+
+    eventually("no process to be left", PATIENCE, || {
+        proxy.descendants().is_empty()
+    });
+    eventually("the descriptors to be closed", PATIENCE, || {
+        fd_count(proxy.pid()) == descriptors
+    });
+    let mut late = proxy.connect();
+    late.initialize();
+    assert_echoed(&late.request("tools/call", &echo("after")), "after");
+}
+
+#[test]
+fn what_a_client_does_not_read_waits_at_the_server() {
+    const MESSAGES: u64 = 600_000;
+    skip_on_reference!("holds what a client does not read in memory");
+    let flood = format!(
+        r#"seq -f '{{"jsonrpc":"2.0","method":"count","params":%.0f}}' 0 {}"#,
+        MESSAGES - 1
+    );
+    let proxy = Proxy::start(&[], &servers::mirror_unless("flood", &flood));
+    let mut other = mirrored(&proxy);
+    let mut client = Client::connect_with_receive_buffer(proxy.address(), 4096);
+    // Something has passed in both sessions: what that costs is not the flood's.
+    round_trip(&mut other);
+    let before = rss_kib(proxy.pid());
+
+    client.send_line(&go("flood"));
+    assert_eq!(client.recv_line(), numbered(0));
+    wait_until_quiet(&family(&proxy));
+    assert!(
+        proxy
+            .descendants()
+            .iter()
+            .any(|process| process.name == "seq"),
+        "the flood should be held back, and is over"
+    );
+    let longest = round_trips(&mut other, 200);
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!("a client that does not read: {grown} KiB; others wait {longest:?} at most");
+    assert!(grown <= SLACK_KIB, "the proxy's memory grew by {grown} KiB");
+
+    for number in 1..MESSAGES {
+        assert_eq!(client.recv_line(), numbered(number));
+    }
+    round_trip(&mut client);
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    assert!(grown <= SLACK_KIB, "the proxy's memory grew by {grown} KiB");
+}
+
+/// A pipe with a name, to tell a server by that it may go on.
+struct Gate(PathBuf);
+
+impl Gate {
+    fn new(name: &str) -> Self {
+        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}", process::id()));
+        let _ = fs::remove_file(&path);
+        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
+        Self(path)
+    }
+
+    /// Shell commands that wait for [`open`](Self::open).
+    fn wait(&self) -> String {
+        format!(": < '{}'", self.0.display())
+    }
+
+    fn open(&self) {
+        OpenOptions::new()
+            .write(true)
+            .open(&self.0)
+            .map(|_: File| ())
+            .unwrap();
+    }
+}
+
+impl Drop for Gate {
+    fn drop(&mut self) {
+        let _ = fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn what_a_server_does_not_read_waits_at_the_client() {
+    const MESSAGES: u64 = 400_000;
+    skip_on_reference!("waits for a server that does not read with all its sessions");
+    let gate = Gate::new("slow-server");
+    let proxy = Proxy::start(&[], &servers::mirror_unless("wait", &gate.wait()));
+    let mut other = mirrored(&proxy);
+    let mut client = proxy.connect();
+    client.send_line(&go("wait"));
+    round_trip(&mut other);
+    let before = rss_kib(proxy.pid());
+
+    let sent = AtomicU64::new(0);
+    let mut writer = client.writer();
+    writer.set_write_timeout(Some(PATIENCE)).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for first in (0..MESSAGES).step_by(1000) {
+                let lines: String = (first..first + 1000).map(|n| numbered(n) + "\n").collect();
+                writer.write_all(lines.as_bytes()).unwrap();
+                sent.store(first + 1000, Ordering::Relaxed);
+            }
+        });
+        eventually("the flood to begin", PATIENCE, || {
+            sent.load(Ordering::Relaxed) > 0
+        });
+        wait_until_quiet(&family(&proxy));
+        let taken = sent.load(Ordering::Relaxed);
+        assert!(
+            taken < MESSAGES,
+            "the flood should be held back, and is over"
+        );
+        let longest = round_trips(&mut other, 200);
+        let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+        eprintln!("a server that does not read: {grown} KiB; others wait {longest:?} at most");
+        assert!(grown <= SLACK_KIB, "the proxy's memory grew by {grown} KiB");
+
+        gate.open();
+        for number in 0..MESSAGES {
+            assert_eq!(client.recv_line(), numbered(number));
+        }
+    });
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    assert!(grown <= SLACK_KIB, "the proxy's memory grew by {grown} KiB");
+}
+
+/// The start of a request that becomes one with [`PADDED_END`], whatever stands between.
+const PADDED_START: &str = r#"{"jsonrpc":"2.0","id":7,"method":"ping","params":{"padding":""#;
+const PADDED_END: &str = "\"}}\n";
+
+/// Sends the start of a request to each client, and then in turns `bytes` of padding, without a line end.
+fn send_unfinished(clients: &mut [Client], bytes: usize, mut between: impl FnMut()) {
+    const STEP: usize = 250_000;
+    let padding = vec![b'x'; STEP];
+    for client in &mut *clients {
+        client.send_raw(PADDED_START.as_bytes());
+    }
+    for _ in 0..bytes / STEP {
+        for client in &mut *clients {
+            client.send_raw(&padding);
+        }
+        between();
+    }
+}
+
+#[test]
+fn unfinished_lines_share_a_bounded_memory() {
+    const CLIENTS: usize = 200;
+    const BYTES: usize = 10_000_000;
+    skip_on_reference!("has no limit for lines of clients");
+    let clients_that_fit = processes::sessions_that_fit(CLIENTS);
+    let proxy = Proxy::start(&[], &servers::demo());
+    let ping = |client: &mut Client| client.request("ping", &json!({}));
+    let mut other = proxy.connect();
+    let mut clients: Vec<Client> = (0..clients_that_fit).map(|_| proxy.connect()).collect();
+    for client in clients.iter_mut().chain([&mut other]) {
+        ping(client);
+    }
+    let before = rss_kib(proxy.pid());
+
+    let mut longest = Duration::ZERO;
+    send_unfinished(&mut clients, BYTES, || {
+        let start = Instant::now();
+        assert_eq!(ping(&mut other)["result"], json!({}));
+        longest = longest.max(start.elapsed());
+    });
+    let mut refused = 0;
+    for client in &mut clients {
+        client.send_raw(PADDED_END.as_bytes());
+        let answer = client.answer_to(7);
+        if answer["result"] == json!({}) {
+            continue;
+        }
+        refused += 1;
+        let error = &answer["error"];
+        assert_eq!(error["code"], -32600, "{answer}");
+        assert_eq!(error["data"]["reason"], "too_large", "{answer}");
+        let names_the_limit = error["message"]
+            .as_str()
+            .unwrap()
+            .contains(&BUDGET_BYTES.to_string());
+        assert!(names_the_limit, "{answer}");
+    }
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!(
+        "{clients_that_fit} unfinished lines: {grown} KiB, {refused} refused; others wait {longest:?} at most"
+    );
+    let allowed = BUDGET_BYTES / 1024 + 64 * clients_that_fit as u64 + SLACK_KIB;
+    assert!(grown <= allowed, "the proxy's memory grew by {grown} KiB");
+    assert!(
+        refused > 0,
+        "all these lines together should be over the limit"
+    );
+    assert!(
+        refused < clients_that_fit,
+        "some of these lines should pass"
+    );
+
+    // A session whose line was refused goes on; and once unfinished lines are gone, others have their room.
+    for client in &mut clients {
+        assert_eq!(ping(client)["result"], json!({}));
+    }
+    send_unfinished(&mut clients, BYTES / 8, || {});
+    drop(clients);
+    eventually("the clients to be gone", PATIENCE, || {
+        proxy.servers().len() == 1
+    });
+    let mut clients: Vec<Client> = (0..20).map(|_| proxy.connect()).collect();
+    send_unfinished(&mut clients, BYTES, || {});
+    for client in &mut clients {
+        client.send_raw(PADDED_END.as_bytes());
+        assert_eq!(client.answer_to(7)["result"], json!({}));
+    }
+    ping(&mut other);
+}
+
+/// Sets a flag at the end of a test, however that comes, so that other threads end too.
+struct Finally<'a>(&'a AtomicBool);
+
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn nine_megabytes_arrive_byte_for_byte_while_others_talk() {
+    const OTHERS: usize = 50;
+    const TIMES: usize = 3;
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut others: Vec<Client> = (0..OTHERS).map(|_| proxy.connect()).collect();
+    for client in &mut others {
+        round_trip(client);
+    }
+    // No two places look the same, so that nothing can be swapped or doubled unnoticed.
+    let numbers: Vec<u32> = (0..1_000_000).map(|number| 10_000_000 + number).collect();
+    let line = json!({"jsonrpc": "2.0", "method": "large", "params": numbers}).to_string();
+    let mut large = proxy.connect();
+    let mut writer = large.writer();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let talk = scope.spawn(|| {
+            let mut longest = Duration::ZERO;
+            while !done.load(Ordering::Relaxed) {
+                longest = others
+                    .iter_mut()
+                    .map(round_trip)
+                    .max()
+                    .unwrap()
+                    .max(longest);
+            }
+            longest
+        });
+        let finally = Finally(&done);
+        scope.spawn(|| {
+            for _ in 0..TIMES {
+                writer.write_all(format!("{line}\n").as_bytes()).unwrap();
+            }
+        });
+        for _ in 0..TIMES {
+            let came = large.recv_line();
+            assert!(
+                came == line,
+                "{} bytes of {} came, or others",
+                came.len(),
+                line.len()
+            );
+        }
+        drop(finally);
+        eprintln!(
+            "beside {} bytes, others wait {:?} at most",
+            line.len(),
+            talk.join().unwrap()
+        );
+    });
+}
+
+#[test]
+fn many_large_requests_written_before_anything_is_read_are_all_answered() {
+    const REQUESTS: u64 = 100;
+    skip_on_reference!("deadlocks");
+    let proxy = Proxy::start(&[], &servers::demo());
+    let mut client = proxy.connect();
+    client.initialize();
+    let before = rss_kib(proxy.pid());
+    let text = "x".repeat(1_000_000);
+    let ids: Vec<u64> = (0..REQUESTS)
+        .map(|number| client.send_request("tools/call", &echo(&format!("{number} {text}"))))
+        .collect();
+    for (number, id) in ids.into_iter().enumerate() {
+        let answer = client.recv_json_within(PATIENCE);
+        assert_eq!(answer["id"], id);
+        assert_echoed(&answer, &format!("{number} {text}"));
+    }
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!("{REQUESTS} answers that wait: {grown} KiB");
+    assert!(
+        grown <= BUDGET_BYTES / 1024 + SLACK_KIB,
+        "the proxy's memory grew by {grown} KiB"
+    );
+}
+
+#[test]
+fn a_session_that_floods_both_ways_does_not_delay_others() {
+    const ROUND_TRIPS: u32 = 300;
+    // The flood goes on until the client is gone: only another session's turn can end this test.
+    let flood = format!("yes '{}' & exec cat >/dev/null", numbered(0));
+    let proxy = Proxy::start(&[], &servers::mirror_unless("flood", &flood));
+    let mut flooded = proxy.connect();
+    flooded.send_line(&go("flood"));
+    assert_eq!(flooded.recv_line(), numbered(0));
+    let mut slow = mirrored(&proxy);
+    let mut other = mirrored(&proxy);
+    let done = AtomicBool::new(false);
+    let received = AtomicU64::new(0);
+    let mut writer = flooded.writer();
+    thread::scope(|scope| {
+        let finally = Finally(&done);
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                read_some(&mut flooded);
+                received.fetch_add(1, Ordering::Relaxed);
+            }
+            flooded.close();
+        });
+        scope.spawn(|| flood_until_gone(&mut writer, &done));
+        eventually("the flood", PATIENCE, || {
+            received.load(Ordering::Relaxed) > 1000
+        });
+
+        let longest = round_trips(&mut other, ROUND_TRIPS);
+        eprintln!("beside a flood, others wait {longest:?} at most");
+
+        // And one that takes its time over every line.
+        let line = numbered(1) + "\n";
+        for byte in line.bytes() {
+            slow.send_raw(&[byte]);
+            round_trip(&mut other);
+        }
+        assert_eq!(slow.recv_line(), numbered(1));
+        drop(finally);
+    });
+}
+
+/// Reads a line of a flood.
+fn read_some(client: &mut Client) {
+    assert_ne!(client.try_recv(PATIENCE), Err(NoLine::Deadline));
+}
+
+fn flood_until_gone(writer: &mut TcpStream, done: &AtomicBool) {
+    let lines: String = (0..1000).map(|number| numbered(number) + "\n").collect();
+    while !done.load(Ordering::Relaxed) {
+        // Once the reading side has closed, this may fail.
+        if writer.write_all(lines.as_bytes()).is_err() {
+            return;
+        }
+    }
+}
