@@ -655,7 +655,7 @@ mod tests {
         );
         assert!(error("connect --port 1 host").starts_with("--port: no such option"));
         assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
-        assert!(error("connect host:1 --debug").contains("options go before the address"));
+        assert!(error("connect host:1 --debug x").contains("options go before the address"));
     }
 
     #[test]

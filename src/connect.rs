@@ -376,7 +376,7 @@ impl Connector {
             stream,
             self.poll.registry(),
             token,
-            Interest::READABLE | Interest::WRITABLE,
+            Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
         )
     }
 

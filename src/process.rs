@@ -287,6 +287,13 @@ impl Processes {
         let signal = match rung {
             Some(Rung::Terminate) => Signal::SIGTERM,
             Some(Rung::Kill) => Signal::SIGKILL,
+            Some(Rung::Abandon) => {
+                warn!(
+                    "server pid {}: its process group outlived SIGKILL and is left alone",
+                    entry.pid
+                );
+                return self.forget_empty_groups(timers);
+            }
             None => return,
         };
         match killpg(entry.pid, signal) {

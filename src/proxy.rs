@@ -63,6 +63,7 @@ pub struct Proxy {
     registrations: Registrations,
     signals: Signals,
     listeners: Vec<Endpoint<TcpListener>>,
+    turn_of_listener: usize,
     settings: Settings,
     max_sessions: usize,
     spawner: Spawner,
@@ -74,6 +75,8 @@ pub struct Proxy {
     processes: Processes,
     memory: Memory,
     timers: Timers,
+    /// Sessions that wait for memory of others to become free.
+    waiting_for_memory: Vec<usize>,
     /// Sessions that may have something to do, each at most once.
     run_queue: VecDeque<usize>,
     actions: Vec<Action>,
@@ -83,7 +86,7 @@ pub struct Proxy {
     accepting: Accepting,
     /// Sessions that wait for their servers to be started, in order.
     starting: VecDeque<usize>,
-    /// Whether it was logged that something has run out, since no connection waited.
+    /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
 }
@@ -167,6 +170,7 @@ impl Proxy {
             registrations,
             signals,
             listeners,
+            turn_of_listener: 0,
             settings: Settings {
                 heartbeat_interval: options.heartbeat_interval,
                 role: Role::Proxy {
@@ -184,6 +188,7 @@ impl Proxy {
             processes: Processes::default(),
             memory: Memory::new(DEFAULT_BUDGET_BYTES),
             timers,
+            waiting_for_memory: Vec::new(),
             run_queue: VecDeque::new(),
             actions: Vec::new(),
             pending_actions: VecDeque::new(),
@@ -204,9 +209,10 @@ impl Proxy {
             self.dispatch(&events);
             self.run_ready();
             self.fire_timers();
-            self.accept_waiting();
             self.apply_actions();
             self.start_servers();
+            self.accept_waiting();
+            self.wake_for_memory();
         }
         info!("stopped");
         Ok(())
@@ -299,7 +305,8 @@ impl Proxy {
                 info!("shutting down; {} sessions are open", self.sessions.len());
                 self.stopping = Stopping::Gently;
                 self.listeners.clear();
-                for slot in self.slots() {
+                let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
+                for slot in slots {
                     self.with_session(slot, Session::shut_down);
                 }
             }
@@ -332,8 +339,20 @@ impl Proxy {
             };
             connection.run(&mut self.scratch, &mut turn);
             let ready = connection.is_ready(&turn);
+            if connection.session.waits_for_memory(turn.memory) {
+                self.waiting_for_memory.push(slot);
+            }
             self.after_event(slot);
             if ready {
+                self.enqueue(slot);
+            }
+        }
+    }
+
+    /// No event tells a session that others have given memory back.
+    fn wake_for_memory(&mut self) {
+        if self.memory.is_plentiful() {
+            for slot in std::mem::take(&mut self.waiting_for_memory) {
                 self.enqueue(slot);
             }
         }
@@ -409,15 +428,22 @@ impl Proxy {
         }
     }
 
-    fn slots(&self) -> Vec<usize> {
-        self.sessions.iter().map(|(slot, _)| slot).collect()
-    }
-
     fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
-            && self.starting.len() < STARTS_PER_TURN
+            && self.starting.is_empty()
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Endpoint::is_readable)
+    }
+
+    /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
+    /// waiting.
+    fn next_listener(&mut self) -> Option<&mut Endpoint<TcpListener>> {
+        self.turn_of_listener = (self.turn_of_listener + 1) % self.listeners.len().max(1);
+        let (later, sooner) = self.listeners.split_at_mut_checked(self.turn_of_listener)?;
+        sooner
+            .iter_mut()
+            .chain(later)
+            .find(|listener| listener.is_readable())
     }
 
     fn accept_waiting(&mut self) {
@@ -425,11 +451,7 @@ impl Proxy {
             if !self.can_accept() {
                 return;
             }
-            let Some(listener) = self
-                .listeners
-                .iter_mut()
-                .find(|listener| listener.is_readable())
-            else {
+            let Some(listener) = self.next_listener() else {
                 return;
             };
             match listener.source().accept() {
@@ -442,7 +464,8 @@ impl Proxy {
                 Err(error) => match listener::accept_error(&error) {
                     AcceptError::Blocked => {
                         listener.used_up();
-                        self.exhaustion_logged &= self.listeners.iter().any(Endpoint::is_readable);
+                        let waits = self.listeners.iter().any(Endpoint::is_readable);
+                        self.exhaustion_logged &= waits;
                     }
                     AcceptError::Connection => {
                         debug!("a connection was gone before it was accepted: {error}");
@@ -466,7 +489,7 @@ impl Proxy {
             slot,
             port: Port::Client,
         });
-        let interest = Interest::READABLE | Interest::WRITABLE;
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
         let client = match Endpoint::register(stream, self.poll.registry(), token, interest) {
             Ok(client) => client,
             Err(error) => return self.pause_accepting(&error),
@@ -600,7 +623,7 @@ impl Proxy {
                 return false;
             }
             Err(error) => {
-                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn))
+                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
             }
         }
         true

@@ -9,6 +9,7 @@ mod from_client;
 mod from_server;
 pub mod heartbeat;
 pub mod in_flight;
+mod own_lines;
 pub mod peer;
 pub mod reconnect;
 pub mod replay;
@@ -21,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use self::ending::Goal;
 use self::heartbeat::Heartbeat;
-use self::in_flight::{InFlight, Request, ServerRequests};
+use self::in_flight::{InFlight, Load, Request, ServerRequests};
 use self::peer::Peer;
 use self::replay::Handshake;
 use self::report::{EndReason, Summary, Tag, Traffic};
@@ -166,6 +167,8 @@ pub struct Session {
     hung_up: Option<Instant>,
     upstream: Upstream,
     goal: Goal,
+    /// Whether the program is being stopped.
+    stopping: bool,
     end_reason: EndReason,
 
     from_client: Splitter,
@@ -177,8 +180,8 @@ pub struct Session {
     to_server: Outbox<ToServer>,
     /// For a server that is not there, or that has not been greeted.
     held: Outbox<ToServer>,
-    /// How many requests are in `to_server` and `held`.
-    queued_requests: usize,
+    /// The requests in `to_server` and `held`.
+    queued: Load,
 
     in_flight: InFlight,
     server_requests: ServerRequests,
@@ -224,7 +227,7 @@ impl Session {
     pub fn refuse(tag: Tag, limit: usize, turn: &mut Turn<'_>) -> Self {
         let mut session = Self::new(tag, turn);
         session.end_reason = EndReason::SessionLimit(limit);
-        session.goal = Goal::End { refusing: false };
+        session.goal = Goal::End { refusing: None };
         session.reply_error(
             None,
             session.end_reason.reply_reason(),
@@ -243,6 +246,7 @@ impl Session {
             hung_up: None,
             upstream: Upstream::None,
             goal: Goal::Serve,
+            stopping: false,
             end_reason: EndReason::ClientEnded,
             from_client: Splitter::default(),
             unread: Unread::default(),
@@ -250,7 +254,7 @@ impl Session {
             to_client: Outbox::default(),
             to_server: Outbox::default(),
             held: Outbox::default(),
-            queued_requests: 0,
+            queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             handshake: Handshake::default(),
@@ -315,9 +319,19 @@ impl Session {
         if !self.upstream.has_output() {
             return false;
         }
-        let stuck =
-            || self.to_server.len() + self.held.len() >= OUTBOX_BYTES && memory.is_plentiful();
-        !self.delivers() || self.to_client.len() < OUTBOX_BYTES || stuck()
+        !self.delivers()
+            || self.to_client.len() < OUTBOX_BYTES
+            || (self.is_stuck() && memory.is_plentiful())
+    }
+
+    /// Whether the server would be read if memory were plentiful. No event of this session tells when it is.
+    pub fn waits_for_memory(&self, memory: &Memory) -> bool {
+        self.upstream.has_output() && !self.wants_upstream(memory) && self.is_stuck()
+    }
+
+    /// Whether neither side takes anything.
+    fn is_stuck(&self) -> bool {
+        self.to_server.len() + self.held.len() >= OUTBOX_BYTES
     }
 
     /// What is to be written to the client.
@@ -420,6 +434,7 @@ impl Session {
             self.to_server.capacity(),
             self.held.capacity(),
             self.unread.bytes.capacity(),
+            self.in_flight.load().id_bytes + self.queued.id_bytes,
         ];
         let charge = held
             .iter()
@@ -435,8 +450,13 @@ impl Session {
         self.charged = 0;
     }
 
+    /// How many requests of the client wait for their answers.
+    fn unanswered(&self) -> usize {
+        self.in_flight.load().requests + self.queued.requests
+    }
+
     fn check(&self) {
-        debug_assert!(self.in_flight.len() + self.queued_requests <= in_flight::MAX_IN_FLIGHT + 1);
+        debug_assert!(self.unanswered() <= in_flight::MAX_IN_FLIGHT);
         debug_assert!(!self.is_finished() || self.in_flight.is_empty());
     }
 }

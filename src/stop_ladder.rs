@@ -8,6 +8,9 @@ const TERMINATE_AFTER: Duration = Duration::from_secs(2);
 /// After SIGTERM, this long until SIGKILL.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
+/// After SIGKILL, this long until what is still in the process group is taken for what no signal can end.
+const ABANDON_AFTER: Duration = Duration::from_secs(5);
+
 /// The next rung of the ladder, and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StopLadder {
@@ -21,6 +24,8 @@ pub enum Rung {
     Terminate,
     /// SIGKILL
     Kill,
+    /// Nothing more can be done.
+    Abandon,
 }
 
 impl StopLadder {
@@ -41,7 +46,8 @@ impl StopLadder {
         let (_, rung) = self.next.filter(|(at, _)| *at <= now)?;
         self.next = match rung {
             Rung::Terminate => Some((now + KILL_AFTER, Rung::Kill)),
-            Rung::Kill => None,
+            Rung::Kill => Some((now + ABANDON_AFTER, Rung::Abandon)),
+            Rung::Abandon => None,
         };
         Some(rung)
     }
@@ -67,7 +73,11 @@ mod tests {
         assert_eq!(ladder.climb(at(6)), None);
         assert_eq!(
             (ladder.climb(at(9)), ladder.deadline()),
-            (Some(Rung::Kill), None)
+            (Some(Rung::Kill), Some(at(14)))
+        );
+        assert_eq!(
+            (ladder.climb(at(14)), ladder.deadline()),
+            (Some(Rung::Abandon), None)
         );
         assert_eq!(ladder.climb(at(100)), None);
     }

@@ -9,14 +9,32 @@ use std::fmt;
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::id::MAX_ID_BYTES;
+
 /// A line that can be forwarded.
 #[derive(Debug)]
 pub enum Message<'a> {
     /// One JSON-RPC message, or a line of the heartbeat protocol.
     Single(Envelope<'a>),
-    /// A JSON array; what is no object in it has no envelope.
-    Batch(Vec<Envelope<'a>>),
+    /// A JSON array.
+    Batch(Batch<'a>),
 }
+
+/// What matters of a JSON array.
+#[derive(Debug, Default)]
+pub struct Batch<'a> {
+    /// The messages with an id, and the notifications that mean something to a proxy, in order: the first
+    /// [`MAX_BATCH`] of them.
+    pub envelopes: Vec<Envelope<'a>>,
+    /// How many things there are in the array.
+    pub len: usize,
+    /// Whether there are more than [`MAX_BATCH`] that matter.
+    pub is_cut: bool,
+}
+
+/// So many messages of a batch are looked at. An envelope takes more memory than the smallest message, so there has to
+/// be a limit; this is beyond what can be in flight both ways.
+pub const MAX_BATCH: usize = 4096;
 
 /// The top level of one JSON object.
 #[derive(Debug, Default, Clone)]
@@ -99,7 +117,7 @@ impl<'a> Message<'a> {
     pub fn envelopes(&self) -> &[Envelope<'a>] {
         match self {
             Self::Single(envelope) => std::slice::from_ref(envelope),
-            Self::Batch(envelopes) => envelopes,
+            Self::Batch(batch) => &batch.envelopes,
         }
     }
 
@@ -107,9 +125,7 @@ impl<'a> Message<'a> {
     fn parse(text: &'a str) -> Result<Self, Invalid> {
         let read = match text.trim_start_matches(BLANKS).as_bytes().first() {
             Some(b'{') => serde_json::from_str::<Envelope<'a>>(text).map(Self::Single),
-            Some(b'[') => {
-                serde_json::from_str::<Elements<'a>>(text).map(|elements| Self::Batch(elements.0))
-            }
+            Some(b'[') => serde_json::from_str::<Batch<'a>>(text).map(Self::Batch),
             _ => {
                 let scalar = serde_json::from_str::<IgnoredAny>(text);
                 return Err(if scalar.is_ok() {
@@ -126,7 +142,7 @@ impl<'a> Message<'a> {
     fn translated(mut self, patched: &'a str, original: &'a str) -> Self {
         let envelopes = match &mut self {
             Self::Single(envelope) => std::slice::from_mut(envelope),
-            Self::Batch(envelopes) => envelopes.as_mut_slice(),
+            Self::Batch(batch) => batch.envelopes.as_mut_slice(),
         };
         for id in envelopes
             .iter_mut()
@@ -150,13 +166,16 @@ impl<'a> Envelope<'a> {
         if self.method.is_none() { self.id } else { None }
     }
 
-    /// The request that this message takes back, if it is a `notifications/cancelled`.
+    /// The request that this message takes back, if it is a `notifications/cancelled`. No request has an id over
+    /// [`MAX_ID_BYTES`].
     pub fn cancelled_id(&self) -> Option<&'a str> {
         if self.method != Some(Method::Cancelled) {
             return None;
         }
         let params = serde_json::from_str::<CancelledParams<'a>>(self.params?).ok()?;
-        params.0.filter(|id| *id != "null")
+        params
+            .0
+            .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)
     }
 
     /// The text of `result`, if there is one.
@@ -313,28 +332,40 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
     }
 }
 
-/// The objects of an array.
-struct Elements<'a>(Vec<Envelope<'a>>);
-
-impl<'de> Deserialize<'de> for Elements<'de> {
+impl<'de> Deserialize<'de> for Batch<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Items;
         impl<'de> Visitor<'de> for Items {
-            type Value = Elements<'de>;
+            type Value = Batch<'de>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Elements<'de>, A::Error> {
-                let mut envelopes = Vec::new();
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Batch<'de>, A::Error> {
+                let mut batch = Batch::default();
                 while let Some(item) = seq.next_element::<&RawValue>()? {
+                    batch.len += 1;
                     if item.get().starts_with('{') {
-                        envelopes.push(serde_json::from_str(item.get()).map_err(A::Error::custom)?);
+                        batch.add(serde_json::from_str(item.get()).map_err(A::Error::custom)?);
                     }
                 }
-                Ok(Elements(envelopes))
+                Ok(batch)
             }
         }
         deserializer.deserialize_seq(Items)
+    }
+}
+
+impl<'a> Batch<'a> {
+    fn add(&mut self, envelope: Envelope<'a>) {
+        let is_plain = matches!(envelope.method, None | Some(Method::Other));
+        if envelope.id.is_none() && is_plain {
+            return;
+        }
+        if self.envelopes.len() < MAX_BATCH {
+            self.envelopes.push(envelope);
+        } else {
+            self.is_cut = true;
+        }
     }
 }
 
@@ -470,8 +501,29 @@ mod tests {
             .collect();
         assert_eq!(ids, [(Some("1"), None), (None, Some("2"))]);
         assert!(
-            matches!(Message::read(b"[]", &mut String::new()), Ok(Message::Batch(b)) if b.is_empty())
+            matches!(Message::read(b"[]", &mut String::new()), Ok(Message::Batch(batch)) if batch.len == 0)
         );
+    }
+
+    #[test]
+    fn a_batch_costs_no_more_memory_than_there_can_be_requests() {
+        let notifications = format!("[{}]", vec![r#"{"method":"x"}"#; 3 * MAX_BATCH].join(","));
+        let requests = format!(
+            "[{}]",
+            vec![r#"{"id":1,"method":"x"}"#; 3 * MAX_BATCH].join(",")
+        );
+        for (line, kept, is_cut) in [(notifications, 0, false), (requests, MAX_BATCH, true)] {
+            let mut patched = String::new();
+            match Message::read(line.as_bytes(), &mut patched) {
+                Ok(Message::Batch(batch)) => {
+                    assert_eq!(
+                        (batch.len, batch.envelopes.len(), batch.is_cut),
+                        (3 * MAX_BATCH, kept, is_cut)
+                    );
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -3,7 +3,6 @@
 //! A server may write `1.50` as `1.5`, `é` as `\u00e9` or `1.0` as `1`, so bytes do not tell whether an answer
 //! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation.
 
-use std::borrow::Cow;
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
@@ -12,7 +11,7 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 pub const MAX_ID_BYTES: usize = 1024;
 
 /// Strings up to this many bytes are kept inline; a UUID has 36.
-const INLINE_BYTES: usize = 38;
+pub const INLINE_BYTES: usize = 38;
 
 /// The id of a request: what it was written as, and what it is worth.
 #[derive(Clone)]
@@ -31,19 +30,29 @@ enum Repr {
 #[derive(Clone)]
 struct Written {
     text: Box<str>,
-    value: Value<'static>,
+    /// What it is worth, if that is not the text itself.
+    value: Option<Value>,
 }
 
 /// The value of an id, in a form in which equal values have equal representations.
 #[derive(Clone, PartialEq, Eq)]
-enum Value<'a> {
+enum Value {
     Integer(i64),
     /// The bits of a double that is no 64-bit integer.
     Double(u64),
     /// The characters of a string; bytes, as a lone surrogate has no place in a `str`.
-    String(Cow<'a, [u8]>),
-    /// An array or an object with its keys sorted, a boolean, or text that has no value of its own.
-    Json(Cow<'a, str>),
+    String(Box<[u8]>),
+    /// An array or an object with its keys sorted, or a boolean.
+    Json(Box<str>),
+}
+
+/// The same, wherever it is kept.
+#[derive(PartialEq, Eq)]
+enum ValueRef<'a> {
+    Integer(i64),
+    Double(u64),
+    String(&'a [u8]),
+    Json(&'a str),
 }
 
 impl RequestId {
@@ -68,11 +77,31 @@ impl RequestId {
         })))
     }
 
-    fn value(&self) -> Value<'_> {
+    /// The memory that it holds besides its own size, in bytes.
+    pub fn heap_bytes(&self) -> usize {
+        let Repr::Other(written) = &self.0 else {
+            return 0;
+        };
+        let value = match &written.value {
+            Some(Value::String(string)) => string.len(),
+            Some(Value::Json(text)) => text.len(),
+            Some(Value::Integer(_) | Value::Double(_)) | None => 0,
+        };
+        size_of::<Written>() + written.text.len() + value
+    }
+
+    fn value(&self) -> ValueRef<'_> {
         match &self.0 {
-            Repr::Integer(integer) => Value::Integer(*integer),
-            Repr::Plain { len, bytes } => Value::String(Cow::Borrowed(&bytes[..usize::from(*len)])),
-            Repr::Other(written) => written.value.clone(),
+            Repr::Integer(integer) => ValueRef::Integer(*integer),
+            Repr::Plain { len, bytes } => ValueRef::String(&bytes[..usize::from(*len)]),
+            Repr::Other(written) => match (&written.value, plain_string(&written.text)) {
+                (Some(Value::Integer(integer)), _) => ValueRef::Integer(*integer),
+                (Some(Value::Double(bits)), _) => ValueRef::Double(*bits),
+                (Some(Value::String(string)), _) => ValueRef::String(string),
+                (Some(Value::Json(text)), _) => ValueRef::Json(text),
+                (None, Some(string)) => ValueRef::String(string.as_bytes()),
+                (None, None) => ValueRef::Json(&written.text),
+            },
         }
     }
 }
@@ -81,12 +110,6 @@ impl PartialEq for RequestId {
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Repr::Integer(a), Repr::Integer(b)) => a == b,
-            (Repr::Plain { len: a, bytes: x }, Repr::Plain { len: b, bytes: y }) => {
-                a == b && x[..usize::from(*a)] == y[..usize::from(*b)]
-            }
-            (Repr::Integer(_), Repr::Plain { .. }) | (Repr::Plain { .. }, Repr::Integer(_)) => {
-                false
-            }
             _ => self.value() == other.value(),
         }
     }
@@ -114,35 +137,37 @@ impl fmt::Debug for RequestId {
     }
 }
 
-impl Value<'static> {
-    fn of(text: &str) -> Self {
+impl Value {
+    /// `None` if the text is its own value: a string without escapes, or what has none.
+    fn of(text: &str) -> Option<Self> {
         match text.as_bytes().first() {
-            Some(b'"') => match serde_json::from_str::<StringBytes>(text) {
-                Ok(string) => Self::String(Cow::Owned(string.0)),
-                Err(_) => Self::Json(Cow::Owned(text.to_owned())),
-            },
+            Some(b'"') if plain_string(text).is_some() => None,
+            Some(b'"') => {
+                let string = serde_json::from_str::<StringBytes>(text).ok()?;
+                Some(Self::String(string.0.into()))
+            }
             Some(b'-' | b'0'..=b'9') => Self::of_number(text),
             // serde_json sorts the keys of an object.
-            _ => match serde_json::from_str::<serde_json::Value>(text) {
-                Ok(value) => Self::Json(Cow::Owned(value.to_string())),
-                Err(_) => Self::Json(Cow::Owned(text.to_owned())),
-            },
+            _ => {
+                let value = serde_json::from_str::<serde_json::Value>(text).ok()?;
+                Some(Self::Json(value.to_string().into()))
+            }
         }
     }
 
-    fn of_number(text: &str) -> Self {
+    fn of_number(text: &str) -> Option<Self> {
         /// 2^63: from here on a double is no `i64` any more.
         const I64_END: f64 = 9_223_372_036_854_775_808.0;
         if let Ok(integer) = text.parse::<i64>() {
-            return Self::Integer(integer);
+            return Some(Self::Integer(integer));
         }
-        match text.parse::<f64>() {
-            Ok(double) if double.fract() == 0.0 && (-I64_END..I64_END).contains(&double) => {
-                Self::Integer(double as i64)
-            }
-            Ok(double) => Self::Double(double.to_bits()),
-            Err(_) => Self::Json(Cow::Owned(text.to_owned())),
-        }
+        let double = text.parse::<f64>().ok()?;
+        let is_integer = double.fract() == 0.0 && (-I64_END..I64_END).contains(&double);
+        Some(if is_integer {
+            Self::Integer(double as i64)
+        } else {
+            Self::Double(double.to_bits())
+        })
     }
 }
 

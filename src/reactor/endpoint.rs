@@ -68,6 +68,8 @@ impl<S> Endpoint<S> {
         self.writable |= event.is_writable();
         self.read_closed |= event.is_read_closed() || event.is_error();
         self.failed |= event.is_error();
+        // A read stops at urgent data, and nothing tells of what is behind it (tcp(7), "Out-of-band data").
+        self.reads_in_pieces |= event.is_priority();
         true
     }
 

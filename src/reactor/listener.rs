@@ -81,12 +81,24 @@ pub enum AcceptError {
     Exhausted,
 }
 
-/// Sorts the errors of `accept`.
+/// Sorts the errors of `accept`. One that is not known is taken for exhaustion, as that does not spin.
 pub fn accept_error(error: &io::Error) -> AcceptError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => AcceptError::Blocked,
-        _ if is_exhaustion(error) => AcceptError::Exhausted,
-        _ => AcceptError::Connection,
+        Some(
+            Errno::ECONNABORTED
+            | Errno::EINTR
+            | Errno::EPERM
+            | Errno::EPROTO
+            | Errno::ENOPROTOOPT
+            | Errno::EOPNOTSUPP
+            | Errno::ENETDOWN
+            | Errno::ENETUNREACH
+            | Errno::EHOSTDOWN
+            | Errno::EHOSTUNREACH
+            | Errno::ENONET,
+        ) => AcceptError::Connection,
+        _ => AcceptError::Exhausted,
     }
 }
 

@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
+use super::in_flight::Load;
 use super::report::EndReason;
 use super::upstream::Upstream;
-use super::{Action, Client, Role, Session, Turn};
+use super::{Action, Client, Role, Session, ToServer, Turn};
+use crate::protocol::id::RequestId;
+use crate::protocol::reply::Reason;
 
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is
 /// closed. Servers drop running calls at the end of their input.
@@ -28,15 +31,21 @@ const LINGER_BYTES: usize = 1024 * 1024;
 pub(super) enum Goal {
     /// On and on.
     Serve,
-    /// Nothing more is read from the client. What it has sent is served, until then at most.
-    Finish { until: Instant },
-    /// Nothing more is served. While `refusing`, requests that were sent in time are answered by an error.
-    End { refusing: bool },
+    /// What the client has sent is served, as far as that is done in [`FINISH_TIME`]. While `listening`, not all that it
+    /// has sent was read.
+    Finish { since: Instant, listening: bool },
+    /// Nothing more is served. Up to the time in `refusing`, requests that were sent in time are answered by an error.
+    End { refusing: Option<Instant> },
 }
 
 impl Goal {
     pub(super) fn is_end(self) -> bool {
         matches!(self, Self::End { .. })
+    }
+
+    /// Whether the time to serve what was sent is over.
+    pub(super) fn is_overdue(self, now: Instant) -> bool {
+        matches!(self, Self::Finish { since, .. } if since + FINISH_TIME <= now)
     }
 }
 
@@ -44,19 +53,17 @@ impl Session {
     /// The proxy is being stopped: serves what was sent, and ends.
     pub fn shut_down(&mut self, turn: &mut Turn<'_>) {
         self.begin_event(turn);
-        if let Role::Connector { .. } = turn.settings.role {
+        self.stopping = true;
+        match turn.settings.role {
             // Who stops a program on the stdio side does not wait long.
-            if !self.goal.is_end() {
+            Role::Connector { .. } if !self.goal.is_end() => {
                 self.end_now(&EndReason::Shutdown, turn);
             }
-        } else if self.goal == Goal::Serve {
-            self.end_reason = EndReason::Shutdown;
-            self.goal = Goal::Finish {
-                until: turn.now + FINISH_TIME,
-            };
-            if !self.upstream.is_alive() && !matches!(self.upstream, Upstream::Starting) {
-                self.refuse_and_end_if_down(turn);
+            Role::Proxy { .. } if self.goal == Goal::Serve => {
+                self.end_reason = EndReason::Shutdown;
+                self.finish(self.client == Client::Open, turn);
             }
+            Role::Connector { .. } | Role::Proxy { .. } => {}
         }
         self.finish_event(turn);
     }
@@ -84,9 +91,20 @@ impl Session {
 
     /// All that the client has sent so far was read.
     pub fn client_drained(&mut self, turn: &mut Turn<'_>) {
-        if self.goal == (Goal::End { refusing: true }) && self.unread.is_empty() {
+        let goal = match self.goal {
+            Goal::End { refusing: Some(_) } => Goal::End { refusing: None },
+            Goal::Finish {
+                since,
+                listening: true,
+            } => Goal::Finish {
+                since,
+                listening: false,
+            },
+            Goal::Serve | Goal::Finish { .. } | Goal::End { .. } => return,
+        };
+        if self.unread.is_empty() {
             self.begin_event(turn);
-            self.goal = Goal::End { refusing: false };
+            self.goal = goal;
             self.finish_event(turn);
         }
     }
@@ -96,35 +114,56 @@ impl Session {
         self.goal.is_end()
     }
 
-    pub(super) fn shutting_down(&self) -> bool {
-        self.end_reason == EndReason::Shutdown
-    }
-
     /// The end of the client's side was read.
     pub(super) fn client_has_ended(&mut self, turn: &mut Turn<'_>) {
         match (self.client, self.goal) {
             (Client::Lingering { .. }, _) => self.close_client(turn),
-            (_, Goal::Serve) => {
+            (_, Goal::Serve) => self.finish(false, turn),
+            (_, Goal::Finish { since, .. }) => {
                 self.goal = Goal::Finish {
-                    until: turn.now + FINISH_TIME,
+                    since,
+                    listening: false,
                 }
             }
-            (_, Goal::End { .. }) => self.goal = Goal::End { refusing: false },
-            (_, Goal::Finish { .. }) => {}
+            (_, Goal::End { .. }) => self.goal = Goal::End { refusing: None },
         }
+    }
+
+    fn finish(&mut self, listening: bool, turn: &Turn<'_>) {
+        self.last_taken = turn.now;
+        self.goal = Goal::Finish {
+            since: turn.now,
+            listening,
+        };
     }
 
     /// Whether nothing that the client sent is still to be served.
     pub(super) fn nothing_waits(&self) -> bool {
-        self.in_flight.is_empty() && self.held.is_empty() && self.to_server.is_empty()
+        let all_read = !matches!(
+            self.goal,
+            Goal::Finish {
+                listening: true,
+                ..
+            }
+        ) && self.unread.is_empty();
+        all_read && self.in_flight.is_empty() && self.held.is_empty() && self.to_server.is_empty()
     }
 
     /// No server will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
+        let listens = self.client == Client::Open
+            && matches!(
+                self.goal,
+                Goal::Serve
+                    | Goal::Finish {
+                        listening: true,
+                        ..
+                    }
+            );
         if self.goal == Goal::Serve {
             self.end_reason = reason.clone();
         }
-        let reply = if self.shutting_down() {
+        let reply = if self.stopping {
             &EndReason::Shutdown
         } else {
             reason
@@ -132,8 +171,22 @@ impl Session {
         self.refuse_waiting(reply.reply_reason(), &reply.to_string(), turn);
         self.last_taken = turn.now;
         self.goal = Goal::End {
-            refusing: self.client == Client::Open && self.goal == Goal::Serve,
+            refusing: listens.then(|| turn.now + LINGER_TIME),
         };
+    }
+
+    /// Answers what waits for a server that will not come. What is in flight is answered too.
+    fn refuse_waiting(&mut self, reason: Reason, text: &str, turn: &mut Turn<'_>) {
+        let mut ids: Vec<RequestId> = std::mem::take(&mut self.in_flight).into_ids().collect();
+        for outbox in [&mut self.to_server, &mut self.held] {
+            let requests = outbox.marks().flat_map(ToServer::requests);
+            ids.extend(requests.map(|request| request.id.clone()));
+            outbox.clear();
+        }
+        self.queued = Load::default();
+        for id in ids {
+            self.reply_error(Some(&id), reason, text, turn);
+        }
     }
 
     /// Ends the session although its server is up.
@@ -145,8 +198,8 @@ impl Session {
     /// Takes the session as far towards its goal as it can get.
     pub(super) fn proceed(&mut self, turn: &mut Turn<'_>) {
         self.proceed_leaving(turn);
-        if let Goal::Finish { until } = self.goal {
-            self.proceed_finishing(until, turn);
+        if matches!(self.goal, Goal::Finish { .. }) {
+            self.proceed_finishing(turn);
         }
         if self.goal.is_end() {
             self.stop_upstream(turn);
@@ -155,14 +208,16 @@ impl Session {
         }
     }
 
-    fn proceed_finishing(&mut self, until: Instant, turn: &mut Turn<'_>) {
-        let overdue = until <= turn.now;
+    fn proceed_finishing(&mut self, turn: &mut Turn<'_>) {
+        let overdue = self.goal.is_overdue(turn.now);
+        let done = overdue || self.nothing_waits();
         match &self.upstream {
-            Upstream::Up(_) if overdue || self.nothing_waits() => self.stop_upstream(turn),
-            Upstream::Cooling { .. } | Upstream::Starting if overdue || self.nothing_waits() => {
-                self.refuse_and_end_if_down(turn);
+            Upstream::Up(_) if done => self.stop_upstream(turn),
+            Upstream::Cooling { .. } if done || self.stopping => {
+                self.end_without_server(overdue, turn);
             }
-            Upstream::None => self.refuse_and_end_if_down(turn),
+            Upstream::Starting if done => self.end_without_server(overdue, turn),
+            Upstream::None => self.end_without_server(overdue, turn),
             Upstream::Up(_)
             | Upstream::Starting
             | Upstream::Cooling { .. }
@@ -170,19 +225,19 @@ impl Session {
         }
     }
 
-    fn refuse_and_end_if_down(&mut self, turn: &mut Turn<'_>) {
-        if matches!(
-            self.upstream,
-            Upstream::None | Upstream::Starting | Upstream::Cooling { .. }
-        ) {
-            self.upstream = Upstream::None;
-            self.give_up(&self.end_reason.clone(), turn);
-        }
+    fn end_without_server(&mut self, overdue: bool, turn: &mut Turn<'_>) {
+        self.upstream = Upstream::None;
+        let reason = if overdue {
+            EndReason::Overdue(FINISH_TIME)
+        } else {
+            self.end_reason.clone()
+        };
+        self.give_up(&reason, turn);
     }
 
     /// Closes the client once it has taken everything.
     fn proceed_closing(&mut self, turn: &mut Turn<'_>) {
-        if self.goal != (Goal::End { refusing: false }) || !self.to_client.is_empty() {
+        if self.goal != (Goal::End { refusing: None }) || !self.to_client.is_empty() {
             return;
         }
         match self.client {
@@ -224,29 +279,30 @@ impl Session {
             self.end_reason = reason;
         }
         self.close_client(turn);
-        self.goal = Goal::End { refusing: false };
+        self.goal = Goal::End { refusing: None };
         self.to_client.clear();
         self.to_server.clear();
         self.held.clear();
-        self.queued_requests = 0;
+        self.queued = Load::default();
         self.in_flight.take_all();
         self.unread = super::Unread::default();
         self.from_client.clear();
     }
 
     pub(super) fn ending_deadline(&self) -> Option<Instant> {
-        let finish = match (self.goal, &self.upstream) {
+        let goal = match (self.goal, &self.upstream) {
             (
-                Goal::Finish { until },
+                Goal::Finish { since, .. },
                 Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. },
-            ) => Some(until),
-            _ => None,
+            ) => Some(since + FINISH_TIME),
+            (Goal::End { refusing }, _) => refusing,
+            (Goal::Serve | Goal::Finish { .. }, _) => None,
         };
         let linger = match self.client {
             Client::Lingering { until, .. } => Some(until),
-            _ => None,
+            Client::Open | Client::Ended | Client::Closed => None,
         };
-        [finish, linger, self.stall_deadline()]
+        [goal, linger, self.stall_deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -254,11 +310,15 @@ impl Session {
 
     /// When a client is given up that takes nothing, or that is gone while its lines can't be taken.
     fn stall_deadline(&self) -> Option<Instant> {
-        let since = match self.client {
-            Client::Open if self.goal == Goal::Serve && !self.wants_client() => {
+        let since = match (self.client, self.goal) {
+            (Client::Open, Goal::Serve) if !self.wants_client() => {
                 self.hung_up?.max(self.last_taken)
             }
-            Client::Open | Client::Ended if self.goal.is_end() => self.last_taken,
+            (Client::Open | Client::Ended, Goal::Finish { .. } | Goal::End { .. })
+                if !self.to_client.is_empty() =>
+            {
+                self.last_taken
+            }
             _ => return None,
         };
         Some(since + STALL_TIME)
@@ -270,6 +330,9 @@ impl Session {
         }
         if matches!(self.client, Client::Lingering { until, .. } if until <= turn.now) {
             self.close_client(turn);
+        }
+        if matches!(self.goal, Goal::End { refusing: Some(until) } if until <= turn.now) {
+            self.goal = Goal::End { refusing: None };
         }
         // An overdue finish is seen to by what follows every event.
     }

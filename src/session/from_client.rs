@@ -1,19 +1,16 @@
 //! What the client sends: which lines are for the proxy, which are forwarded, which are refused.
 
-use std::fmt::Display;
-use std::time::Duration;
-
-use log::{debug, warn};
+use log::debug;
 
 use super::ending::Goal;
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Request};
+use super::own_lines::too_long_message;
 use super::stderr::excerpt;
-use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, OwnLine, Role, Session, ToServer, Turn};
-use crate::protocol::envelope::{Control, Envelope, Message, Method};
-use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, Role, Session, ToServer, Turn};
+use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
+use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::reply::{self, Reason};
-use crate::protocol::skip::Skipped;
+use crate::protocol::reply::Reason;
 
 /// What becomes of a line.
 enum Fate {
@@ -71,7 +68,15 @@ impl Session {
 
     /// Whether there is room for what a client's line may lead to.
     pub(super) fn listens(&self) -> bool {
-        let serves = matches!(self.goal, Goal::Serve | Goal::End { refusing: true });
+        let serves = matches!(
+            self.goal,
+            Goal::Serve
+                | Goal::Finish {
+                    listening: true,
+                    ..
+                }
+                | Goal::End { refusing: Some(_) }
+        );
         serves
             && self.to_server.len() + self.held.len() < OUTBOX_BYTES
             && self.to_client.marked_bytes() <= OWN_LINES_BYTES
@@ -131,17 +136,12 @@ impl Session {
             self.control_line(control, turn);
             return Fate::Drop;
         }
-        if message
-            .envelopes()
-            .iter()
-            .any(|envelope| envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES))
-        {
-            let message = format!("the id is too long: the limit is {MAX_ID_BYTES} bytes");
-            self.reply_error(None, Reason::TooLarge, &message, turn);
+        if self.refuse_by_ids(&message, turn) {
             return Fate::Drop;
         }
         if self.refuses() {
-            self.refuse_message(&message, turn);
+            let text = self.end_reason.to_string();
+            self.answer_all(&message, self.end_reason.reply_reason(), &text, turn);
             return Fate::Drop;
         }
         if !self.admit_requests(&message, turn) {
@@ -156,6 +156,29 @@ impl Session {
             .announce(turn.now, turn.settings.heartbeat_interval);
     }
 
+    /// Refuses a line with an id that is too long to be kept. Returns whether it did.
+    fn refuse_by_ids(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) -> bool {
+        let ids = message
+            .envelopes()
+            .iter()
+            .filter_map(|envelope| envelope.id);
+        let (longest, all) = ids.fold((0, 0), |(longest, all), id| {
+            (id.len().max(longest), all + id.len())
+        });
+        let text = if longest > MAX_ID_BYTES {
+            format!("an id is too long: the limit is {MAX_ID_BYTES} bytes")
+        } else if longest > INLINE_BYTES && all > turn.memory.available() {
+            too_long_message(TooLong::Memory, turn)
+        } else {
+            return false;
+        };
+        self.answer_all(message, Reason::TooLarge, &text, turn);
+        if longest > MAX_ID_BYTES {
+            self.reply_error(None, Reason::TooLarge, &text, turn);
+        }
+        true
+    }
+
     /// Refuses what would put too many requests in flight, a batch as a whole.
     fn admit_requests(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) -> bool {
         let requests = message
@@ -163,8 +186,9 @@ impl Session {
             .iter()
             .filter_map(Envelope::request_id)
             .count();
-        let unanswered = self.in_flight.len() + self.queued_requests;
-        if requests == 0 || unanswered + requests <= MAX_IN_FLIGHT {
+        let unanswered = self.unanswered();
+        let is_cut = matches!(message, Message::Batch(batch) if batch.is_cut);
+        if !is_cut && (requests == 0 || unanswered + requests <= MAX_IN_FLIGHT) {
             return true;
         }
         let text = format!(
@@ -177,22 +201,26 @@ impl Session {
     fn meaning_of(&mut self, message: &Message<'_>, line: &[u8]) -> Fate {
         match message {
             Message::Single(envelope) => self.meaning_of_single(envelope, line),
-            Message::Batch(envelopes) => self.meaning_of_batch(envelopes),
+            Message::Batch(batch) => self.meaning_of_batch(batch),
         }
     }
 
     fn meaning_of_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Fate {
         if let Some(id) = envelope.request_id() {
-            self.queued_requests += 1;
             let kind = match envelope.method {
-                Some(Method::Initialize) => Kind::Initialize(self.keep_for_resending(line)),
+                Some(Method::Initialize) => {
+                    self.handshake.begin();
+                    Kind::Initialize(self.keep_for_resending(line))
+                }
                 Some(Method::Discover) => Kind::Discover(self.keep_for_resending(line)),
                 _ => Kind::Plain,
             };
-            return Fate::Forward(Some(ToServer::Request(Request {
+            let request = Request {
                 id: RequestId::new(id),
                 kind,
-            })));
+            };
+            self.queued.add(&request);
+            return Fate::Forward(Some(ToServer::Request(request)));
         }
         if let Some(id) = envelope.answered_id() {
             return match self.addressee(id) {
@@ -210,7 +238,8 @@ impl Session {
         Fate::Forward(meaning_of_notification(envelope))
     }
 
-    fn meaning_of_batch(&mut self, envelopes: &[Envelope<'_>]) -> Fate {
+    fn meaning_of_batch(&mut self, batch: &Batch<'_>) -> Fate {
+        let envelopes = &batch.envelopes;
         let parts: Box<[ToServer]> = envelopes.iter().filter_map(meaning_in_batch).collect();
         let answers: Vec<Addressee> = envelopes
             .iter()
@@ -219,10 +248,12 @@ impl Session {
             .collect();
         if !parts.is_empty() {
             let batch = ToServer::Batch(parts);
-            self.queued_requests += batch.requests().count();
+            batch
+                .requests()
+                .for_each(|request| self.queued.add(request));
             return Fate::Forward(Some(batch));
         }
-        let nothing_else = answers.len() == envelopes.len();
+        let nothing_else = answers.len() == batch.len;
         if nothing_else
             && answers.contains(&Addressee::Gone)
             && !answers.contains(&Addressee::Present)
@@ -257,91 +288,6 @@ impl Session {
         let kept = self.in_flight.resendable_bytes() + queued.map(<[u8]>::len).sum::<usize>();
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
-
-    /// An over-long line is answered with its id, unless that would look like the answer to another request.
-    fn refuse_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
-        let is_answer = skipped.has_outcome && !skipped.has_method;
-        let id = skipped
-            .id
-            .as_ref()
-            .filter(|id| !(is_answer && self.in_flight.contains(id)));
-        let message = too_long_message(why, turn);
-        debug!("{}: refused a line of the client: {message}", self.tag);
-        self.reply_error(
-            id.map(|id| id as &dyn Display),
-            Reason::TooLarge,
-            &message,
-            turn,
-        );
-    }
-
-    /// Answers the requests of a line that no server will get.
-    fn refuse_message(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) {
-        let text = self.end_reason.to_string();
-        self.answer_all(message, self.end_reason.reply_reason(), &text, turn);
-    }
-
-    fn answer_all(
-        &mut self,
-        message: &Message<'_>,
-        reason: Reason,
-        text: &str,
-        turn: &mut Turn<'_>,
-    ) {
-        for id in message.envelopes().iter().filter_map(Envelope::request_id) {
-            self.reply_error(Some(&id), reason, text, turn);
-        }
-    }
-
-    /// Queues an error of the proxy's own. `id` is JSON text.
-    pub(super) fn reply_error(
-        &mut self,
-        id: Option<&dyn Display>,
-        reason: Reason,
-        message: &str,
-        turn: &mut Turn<'_>,
-    ) {
-        self.own_line(
-            &reply::error(id, reason, message, None),
-            OwnLine::Other,
-            turn,
-        );
-    }
-
-    pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, turn: &mut Turn<'_>) {
-        if matches!(self.client, Client::Open | Client::Ended) {
-            debug!("{} proxy → client: {}", self.tag, excerpt(line.as_bytes()));
-            self.to_client
-                .push(line.as_bytes(), Some(kind), turn.memory);
-        }
-    }
-
-    /// Whether the client may still be told that the proxy lives.
-    pub(super) fn has_heartbeat(&self) -> bool {
-        self.delivers() && !matches!(self.goal, Goal::End { .. })
-    }
-
-    pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
-        let interval = turn.settings.heartbeat_interval;
-        if !self.has_heartbeat() || !self.heartbeat.beat(turn.now, interval) {
-            return;
-        }
-        if !self.heartbeat_waits {
-            let line = reply::heartbeat_response(unix_time, self.upstream.is_alive());
-            self.own_line(&line, OwnLine::Heartbeat, turn);
-            self.heartbeat_waits = true;
-        }
-        if !self.wants_client() {
-            return;
-        }
-        if let Some(silence) = self.heartbeat.silence(turn.now, interval) {
-            warn!(
-                "{} has been silent for {:.3} s",
-                self.tag,
-                silence.as_secs_f64()
-            );
-        }
-    }
 }
 
 /// The stdio side takes no lines about its connection from the program that started it: there is none between them.
@@ -367,20 +313,5 @@ fn meaning_of_notification(envelope: &Envelope<'_>) -> Option<ToServer> {
             .cancelled_id()
             .map(|id| ToServer::Cancelled(RequestId::new(id))),
         _ => None,
-    }
-}
-
-pub(super) fn too_long_message(why: TooLong, turn: &Turn<'_>) -> String {
-    match why {
-        TooLong::Limit => {
-            let limit = turn.settings.max_message_bytes;
-            format!("the message is too long: the limit is {limit} bytes (--max-message-bytes)")
-        }
-        TooLong::Memory => {
-            let limit = turn.memory.limit();
-            format!(
-                "no buffer memory left for a message of this size: the limit is {limit} bytes for all sessions"
-            )
-        }
     }
 }

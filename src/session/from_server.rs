@@ -4,14 +4,14 @@ use std::fmt::Display;
 
 use log::{debug, info, warn};
 
-use super::from_client::too_long_message;
 use super::in_flight::{Kind, Request};
-use super::replay::{Handshake, MAX_RECORD_BYTES};
+use super::own_lines::too_long_message;
+use super::replay::MAX_RECORD_BYTES;
 use super::stderr::excerpt;
 use super::upstream::Greeting;
 use super::{Client, Session, Turn, Upstream};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
-use crate::protocol::id::RequestId;
+use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::reply::Reason;
 use crate::protocol::skip::Skipped;
@@ -105,7 +105,7 @@ impl Session {
             return false;
         }
         for envelope in message.envelopes() {
-            self.note_server_message(envelope);
+            self.note_server_message(envelope, turn);
         }
         self.sent_to_client.count(line.len());
         true
@@ -127,11 +127,15 @@ impl Session {
         restarted
     }
 
-    fn note_server_message(&mut self, envelope: &Envelope<'_>) {
+    /// Ids that are too long to be kept are no request's of the client, and those of the server pass unexamined.
+    fn note_server_message(&mut self, envelope: &Envelope<'_>, turn: &mut Turn<'_>) {
+        if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
+            return;
+        }
         if let Some(id) = envelope.answered_id() {
             if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
                 self.policy.heard();
-                self.request_answered(request, envelope);
+                self.request_answered(request, envelope, turn);
             }
         } else if let Some(id) = envelope.request_id() {
             self.policy.heard();
@@ -145,29 +149,32 @@ impl Session {
         }
     }
 
-    fn request_answered(&mut self, request: Request, answer: &Envelope<'_>) {
+    fn request_answered(&mut self, request: Request, answer: &Envelope<'_>, turn: &mut Turn<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
         let (Kind::Initialize(line), Some(result)) = (request.kind, answer.result()) else {
             return;
         };
-        match line {
-            Some(line) => self.handshake.record(line, result),
-            None => self.handshake = Handshake::TooLarge,
-        }
-        if matches!(self.handshake, Handshake::TooLarge) {
+        self.handshake.record(line, result);
+        if self.handshake.is_too_large() {
             warn!(
-                "{}: the handshake is larger than {MAX_RECORD_BYTES} bytes and will not be replayed after a restart",
+                "{}: the handshake is too large to be kept (over {MAX_RECORD_BYTES} bytes with what else is kept) and \
+                 will not be replayed after a restart",
                 self.tag
             );
+        }
+        if self.handshake.take_owed() {
+            self.send_initialized(turn);
         }
     }
 
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
         let message = too_long_message(why, turn);
-        warn!("{} stdout: a line was dropped: {message}", self.tag);
+        self.log_limited(turn, |tag| {
+            warn!("{tag} stdout: a line was dropped: {message}");
+        });
         if skipped.has_method {
             return;
         }

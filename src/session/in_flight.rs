@@ -51,20 +51,47 @@ impl Request {
 #[derive(Debug, Default)]
 pub struct InFlight {
     requests: VecDeque<Request>,
+    load: Load,
+}
+
+/// How many requests there are, and what their ids hold.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// How many.
+    pub requests: usize,
+    /// What the ids hold besides their own size, in bytes.
+    pub id_bytes: usize,
+}
+
+impl Load {
+    /// One request more.
+    pub fn add(&mut self, request: &Request) {
+        self.requests += 1;
+        self.id_bytes += request.id.heap_bytes();
+    }
+
+    /// One request less.
+    pub fn remove(&mut self, request: &Request) {
+        debug_assert!(self.requests > 0);
+        self.requests -= 1;
+        self.id_bytes -= request.id.heap_bytes();
+    }
 }
 
 impl InFlight {
     /// Notes that the first byte of a request was sent.
     pub fn begin(&mut self, request: Request) {
+        self.load.add(&request);
         self.requests.push_back(request);
     }
 
     /// Ends the first request of this id, because it was answered or taken back.
     pub fn end(&mut self, id: &RequestId) -> Option<Request> {
         let at = self.requests.iter().position(|request| request.id == *id)?;
-        let request = self.requests.remove(at);
+        let request = self.requests.remove(at)?;
         shrink(&mut self.requests);
-        request
+        self.load.remove(&request);
+        Some(request)
     }
 
     /// Whether a request of this id waits for its answer.
@@ -74,6 +101,7 @@ impl InFlight {
 
     /// Ends all, in order of arrival.
     pub fn take_all(&mut self) -> VecDeque<Request> {
+        self.load = Load::default();
         std::mem::take(&mut self.requests)
     }
 
@@ -91,9 +119,9 @@ impl InFlight {
             .sum()
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.requests.len()
+    /// How many there are, and what they hold.
+    pub fn load(&self) -> Load {
+        self.load
     }
 
     /// Whether there are none.

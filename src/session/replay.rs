@@ -12,7 +12,17 @@ pub const MAX_RECORD_BYTES: usize = 64 * 1024;
 
 /// What is known of the session's handshake.
 #[derive(Debug, Default)]
-pub enum Handshake {
+pub struct Handshake {
+    state: State,
+    /// Whether the client has said `notifications/initialized` since its last `initialize`. Some say it before they
+    /// have the answer.
+    initialized: bool,
+    /// Whether it said so to a server that was lost before it answered, and the next one must be told.
+    owed: bool,
+}
+
+#[derive(Debug, Default)]
+enum State {
     /// None took place: the session is modern, or has not begun.
     #[default]
     None,
@@ -27,8 +37,6 @@ pub enum Handshake {
 pub struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
-    /// Whether the client has said `notifications/initialized`.
-    pub initialized: bool,
 }
 
 /// What client and server agreed on, and what the client therefore relies on.
@@ -48,34 +56,55 @@ pub enum Outcome {
 }
 
 impl Handshake {
-    /// Notes that `request`, an `initialize`, was answered with this `result`.
-    pub fn record(&mut self, request: Box<[u8]>, result: &str) {
-        *self = match Agreement::of(result) {
-            Some(agreement) if result.len() <= MAX_RECORD_BYTES => {
-                Self::Recorded(Box::new(Record {
-                    request,
-                    agreement,
-                    initialized: false,
-                }))
+    /// The client sent `initialize`.
+    pub fn begin(&mut self) {
+        self.initialized = false;
+        self.owed = false;
+    }
+
+    /// The client said `notifications/initialized` to a server.
+    pub fn complete(&mut self) {
+        self.initialized = true;
+    }
+
+    /// The `initialize` in flight is going to be sent again.
+    pub fn repeat(&mut self) {
+        self.owed = self.initialized;
+    }
+
+    /// Whether the server that has just answered is to be told `notifications/initialized`, as another was that did
+    /// not live to answer.
+    pub fn take_owed(&mut self) -> bool {
+        std::mem::take(&mut self.owed)
+    }
+
+    /// Notes that an `initialize` was answered with this `result`. `request` is `None` if it was too long to be kept.
+    pub fn record(&mut self, request: Option<Box<[u8]>>, result: &str) {
+        self.state = match (request, Agreement::of(result)) {
+            (_, None) => State::None,
+            (Some(request), Some(agreement)) if result.len() <= MAX_RECORD_BYTES => {
+                State::Recorded(Box::new(Record { request, agreement }))
             }
-            Some(_) => Self::TooLarge,
-            None => Self::None,
+            (_, Some(_)) => State::TooLarge,
         };
     }
 
     /// The record, if there is one.
     pub fn recorded(&self) -> Option<&Record> {
-        match self {
-            Self::Recorded(record) => Some(record),
-            Self::None | Self::TooLarge => None,
+        match &self.state {
+            State::Recorded(record) => Some(record),
+            State::None | State::TooLarge => None,
         }
     }
 
-    /// The client has said `notifications/initialized`.
-    pub fn complete(&mut self) {
-        if let Self::Recorded(record) = self {
-            record.initialized = true;
-        }
+    /// Whether a handshake took place that can't be replayed.
+    pub fn is_too_large(&self) -> bool {
+        matches!(self.state, State::TooLarge)
+    }
+
+    /// Whether a replay includes `notifications/initialized`.
+    pub fn is_complete(&self) -> bool {
+        self.initialized
     }
 }
 
@@ -129,7 +158,7 @@ mod tests {
 
     fn record(request: &str, result: &str) -> Handshake {
         let mut handshake = Handshake::default();
-        handshake.record(request.as_bytes().into(), result);
+        handshake.record(Some(request.as_bytes().into()), result);
         handshake
     }
 
@@ -178,12 +207,29 @@ mod tests {
     }
 
     #[test]
+    fn what_a_lost_server_was_told_the_next_one_is_told_too() {
+        let mut handshake = Handshake::default();
+        handshake.begin();
+        handshake.repeat();
+        assert!(!handshake.take_owed());
+        handshake.complete();
+        handshake.repeat();
+        assert!(handshake.take_owed() && !handshake.take_owed() && handshake.is_complete());
+        handshake.begin();
+        assert!(!handshake.is_complete());
+    }
+
+    #[test]
     fn an_answer_too_large_to_keep_is_told() {
         let large = format!(
             r#"{{"capabilities":{{"x":"{}"}}}}"#,
             "x".repeat(MAX_RECORD_BYTES)
         );
-        assert!(matches!(record("{}", &large), Handshake::TooLarge));
-        assert!(matches!(record("{}", "[]"), Handshake::None));
+        assert!(record("{}", &large).is_too_large());
+        let none = record("{}", "[]");
+        assert!(!none.is_too_large() && none.recorded().is_none());
+        let mut without_request = Handshake::default();
+        without_request.record(None, RESULT);
+        assert!(without_request.is_too_large());
     }
 }

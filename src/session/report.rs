@@ -119,6 +119,8 @@ pub enum EndReason {
     ReplayTimeout(Duration),
     /// There were as many sessions as there may be.
     SessionLimit(usize),
+    /// After the end of the client's side, what it had sent could not be served in this time.
+    Overdue(Duration),
     /// The proxy is being stopped.
     Shutdown,
 }
@@ -137,7 +139,7 @@ impl EndReason {
             Self::ServerChanged => Reason::ServerChanged,
             Self::ReplayTimeout(_) => Reason::ReplayTimeout,
             Self::SessionLimit(_) => Reason::SessionLimit,
-            Self::Shutdown => Reason::Shutdown,
+            Self::Overdue(_) | Self::Shutdown => Reason::Shutdown,
         }
     }
 }
@@ -177,6 +179,11 @@ impl fmt::Display for EndReason {
             Self::SessionLimit(limit) => write!(
                 f,
                 "there are {limit} sessions already, the limit (--max-sessions)"
+            ),
+            Self::Overdue(time) => write!(
+                f,
+                "no server took it within {} s of the client's end",
+                time.as_secs()
             ),
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }

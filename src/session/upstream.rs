@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::ending::Goal;
-use super::in_flight::{InFlight, Kind, Request};
+use super::in_flight::{Kind, Request};
 use super::peer::Peer;
 use super::reconnect::ReconnectPolicy;
-use super::replay::{Handshake, Outcome};
+use super::replay::Outcome;
 use super::report::{EndReason, Exit};
 use super::restart::{RestartPolicy, Verdict};
-use super::{Action, Client, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
+use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::protocol::envelope::Envelope;
@@ -231,7 +231,7 @@ impl Session {
         self.server_tail(turn);
         self.leave(turn, |leaving, now| {
             leaving.output_ended = true;
-            if leaving.exit.is_none() && !leaving.stopping {
+            if leaving.exit.is_none() {
                 leaving.until = Some(now + EXIT_GRACE);
             }
         });
@@ -387,6 +387,9 @@ impl Session {
         match leaving.exit {
             None => {
                 leaving.until = None;
+                if leaving.stopping {
+                    return;
+                }
                 leaving.stopping = true;
                 warn!(
                     "{}: the server closed a pipe but does not exit; it is stopped",
@@ -413,7 +416,7 @@ impl Session {
             return;
         };
         leaving.output_ended |= !delivers && leaving.exit.is_some();
-        let status_known = leaving.exit.is_some() || leaving.stopping;
+        let status_known = leaving.exit.is_some() || (leaving.stopping && leaving.until.is_none());
         if !leaving.settled && leaving.output_ended && status_known {
             leaving.settled = true;
             let status = leaving
@@ -450,11 +453,12 @@ impl Session {
 
     /// Answers what the upstream had been sent, but for requests that only ask who is there: those it is asked again.
     fn settle_in_flight(&mut self, status: &str, turn: &mut Turn<'_>) {
+        let may_resend = self.may_resend(turn);
         let (again, lost): (Vec<Request>, Vec<Request>) = self
             .in_flight
             .take_all()
             .into_iter()
-            .partition(|request| self.may_resend(request));
+            .partition(|request| may_resend && request.resendable().is_some());
         let (reason, what) = match turn.settings.role {
             Role::Proxy { .. } => (
                 Reason::ProcessTerminated,
@@ -477,7 +481,10 @@ impl Session {
         self.notice_owed |= tells && (used || !lost.is_empty() || !greets);
         let mut front = Outbox::default();
         for request in again {
-            self.queued_requests += 1;
+            if let Kind::Initialize(_) = request.kind {
+                self.handshake.repeat();
+            }
+            self.queued.add(&request);
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToServer::Request(request)), turn.memory);
         }
@@ -485,18 +492,19 @@ impl Session {
         self.held = front;
     }
 
-    fn may_resend(&self, request: &Request) -> bool {
-        request.resendable().is_some() && !self.goal.is_end() && self.client != Client::Closed
+    /// Whether another server may be asked in place of this one.
+    fn may_resend(&self, turn: &Turn<'_>) -> bool {
+        !self.goal.is_end() && !self.goal.is_overdue(turn.now) && !self.stopping
     }
 
     /// The upstream is gone: is there to be another?
     fn after_loss(&mut self, why: &EndReason, turn: &mut Turn<'_>) {
         self.upstream = Upstream::None;
-        if self.goal.is_end() || (matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits())
-        {
+        let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
+        if self.goal.is_end() || is_finished || self.goal.is_overdue(turn.now) {
             return;
         }
-        if self.shutting_down() || !turn.settings.renews {
+        if self.stopping || !turn.settings.renews {
             self.give_up(why, turn);
             return;
         }
@@ -610,7 +618,7 @@ impl Session {
         ) && !matches!(&line, ToServer::Request(request) if request.resendable().is_some());
         match line {
             ToServer::Request(request) => {
-                self.queued_requests -= 1;
+                self.queued.remove(&request);
                 self.in_flight.begin(request);
             }
             ToServer::Batch(parts) => {
@@ -636,19 +644,16 @@ impl Session {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        let Handshake::Recorded(record) = &self.handshake else {
+        let Some(record) = self.handshake.recorded() else {
             return;
         };
         match record.compare(answer) {
             Outcome::Agreed => {
                 info!("{}: the handshake was replayed", self.tag);
                 up.greeting = Greeting::Done;
-                if record.initialized {
-                    self.to_server.push(
-                        INITIALIZED,
-                        Some(ToServer::ReplayedInitialized),
-                        turn.memory,
-                    );
+                self.policy.heard();
+                if self.handshake.is_complete() {
+                    self.send_initialized(turn);
                 }
                 self.greet(turn);
             }
@@ -656,19 +661,13 @@ impl Session {
         }
     }
 
-    /// Answers what waits for a server that will not come. What is in flight is answered too.
-    pub(super) fn refuse_waiting(&mut self, reason: Reason, text: &str, turn: &mut Turn<'_>) {
-        let in_flight: InFlight = std::mem::take(&mut self.in_flight);
-        let mut ids: Vec<RequestId> = in_flight.into_ids().collect();
-        for outbox in [&mut self.to_server, &mut self.held] {
-            let requests = outbox.marks().flat_map(ToServer::requests);
-            ids.extend(requests.map(|request| request.id.clone()));
-            outbox.clear();
-        }
-        self.queued_requests = 0;
-        for id in ids {
-            self.reply_error(Some(&id), reason, text, turn);
-        }
+    /// Ends a handshake in the client's place.
+    pub(super) fn send_initialized(&mut self, turn: &mut Turn<'_>) {
+        self.to_server.push(
+            INITIALIZED,
+            Some(ToServer::ReplayedInitialized),
+            turn.memory,
+        );
     }
 }
 

@@ -1,0 +1,131 @@
+//! The lines that the client gets from the proxy itself: errors in the server's place, heartbeats, notices.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use log::{debug, warn};
+
+use super::in_flight::MAX_IN_FLIGHT;
+use super::stderr::excerpt;
+use super::{Client, OwnLine, Session, ToServer, Turn};
+use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use crate::protocol::lines::TooLong;
+use crate::protocol::reply::{self, Reason};
+use crate::protocol::skip::Skipped;
+
+impl Session {
+    /// Queues a line for the client.
+    pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, turn: &mut Turn<'_>) {
+        if matches!(self.client, Client::Open | Client::Ended) {
+            debug!("{} proxy → client: {}", self.tag, excerpt(line.as_bytes()));
+            self.to_client
+                .push(line.as_bytes(), Some(kind), turn.memory);
+        }
+    }
+
+    /// Queues an error. `id` is JSON text.
+    pub(super) fn reply_error(
+        &mut self,
+        id: Option<&dyn Display>,
+        reason: Reason,
+        message: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        self.own_line(
+            &reply::error(id, reason, message, None),
+            OwnLine::Other,
+            turn,
+        );
+    }
+
+    /// Answers the requests of a line that no server will get: each, unless there are more than could ever wait for
+    /// answers. Those get one answer together, as theirs would take far more memory than the line.
+    pub(super) fn answer_all(
+        &mut self,
+        message: &Message<'_>,
+        reason: Reason,
+        text: &str,
+        turn: &mut Turn<'_>,
+    ) {
+        let ids = || message.envelopes().iter().filter_map(Envelope::request_id);
+        let count = ids().count();
+        if count > MAX_IN_FLIGHT {
+            let text = format!("{text}; this is about all {count} or more requests of a batch");
+            return self.reply_error(None, reason, &text, turn);
+        }
+        for id in ids().filter(|id| id.len() <= MAX_ID_BYTES) {
+            self.reply_error(Some(&id), reason, text, turn);
+        }
+    }
+
+    /// An over-long line is answered with its id, unless that would look like the answer to another request.
+    pub(super) fn refuse_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
+        let is_answer = skipped.has_outcome && !skipped.has_method;
+        let id = skipped
+            .id
+            .as_ref()
+            .filter(|id| !(is_answer && self.is_unanswered(id)));
+        let message = too_long_message(why, turn);
+        debug!("{}: refused a line of the client: {message}", self.tag);
+        self.reply_error(
+            id.map(|id| id as &dyn Display),
+            Reason::TooLarge,
+            &message,
+            turn,
+        );
+    }
+
+    /// Whether a request of this id was sent to the server, or is going to be.
+    fn is_unanswered(&self, id: &RequestId) -> bool {
+        let mut queued = self
+            .to_server
+            .marks()
+            .chain(self.held.marks())
+            .flat_map(ToServer::requests);
+        self.in_flight.contains(id) || queued.any(|request| request.id == *id)
+    }
+
+    /// Whether the client may still be told that the proxy lives.
+    pub(super) fn has_heartbeat(&self) -> bool {
+        self.delivers()
+    }
+
+    pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+        let interval = turn.settings.heartbeat_interval;
+        if !self.has_heartbeat() || !self.heartbeat.beat(turn.now, interval) {
+            return;
+        }
+        if !self.heartbeat_waits {
+            let line = reply::heartbeat_response(unix_time, self.upstream.is_alive());
+            self.own_line(&line, OwnLine::Heartbeat, turn);
+            self.heartbeat_waits = true;
+        }
+        if !self.wants_client() {
+            return;
+        }
+        if let Some(silence) = self.heartbeat.silence(turn.now, interval) {
+            warn!(
+                "{} has been silent for {:.3} s",
+                self.tag,
+                silence.as_secs_f64()
+            );
+        }
+    }
+}
+
+/// Says which limit a line was over, and what it is.
+pub(super) fn too_long_message(why: TooLong, turn: &Turn<'_>) -> String {
+    match why {
+        TooLong::Limit => {
+            let limit = turn.settings.max_message_bytes;
+            format!("the message is too long: the limit is {limit} bytes (--max-message-bytes)")
+        }
+        TooLong::Memory => {
+            let limit = turn.memory.limit();
+            format!(
+                "no buffer memory left for a message of this size: the limit is {limit} bytes for all sessions"
+            )
+        }
+    }
+}
