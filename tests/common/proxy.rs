@@ -129,7 +129,10 @@ impl Proxy {
     /// The server that each session has been given last, by the client's address.
     pub(crate) fn servers_by_client(&self) -> HashMap<SocketAddr, i32> {
         let started = |line: String| {
-            let (_, tag) = line.strip_suffix("): server started")?.split_once(" (")?;
+            let tag = line
+                .strip_suffix(") opened")
+                .or_else(|| line.strip_suffix(") goes on with a new server"));
+            let (_, tag) = tag?.split_once(" (")?;
             let (client, pid) = tag.split_once(", pid ")?;
             Some((client.parse().ok()?, pid.parse().ok()?))
         };
