@@ -11,7 +11,7 @@ use super::stderr::excerpt;
 use super::upstream::Greeting;
 use super::{Client, Session, Turn, Upstream};
 use crate::protocol::envelope::{Envelope, Message};
-use crate::protocol::id::RequestId;
+use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::reply::Reason;
 use crate::protocol::skip::Skipped;
@@ -109,7 +109,10 @@ impl Session {
                 self.request_answered(request, envelope);
             }
         } else if let Some(id) = envelope.request_id() {
-            self.server_requests.open(RequestId::new(id));
+            // A longer id would cost memory, and an answer to it would be refused.
+            if id.len() <= MAX_ID_BYTES {
+                self.server_requests.open(RequestId::new(id));
+            }
         } else if let Some(id) = envelope.cancelled_id() {
             let id = RequestId::new(id);
             // Ids of the two sides may coincide; a side that takes a request back means its own.

@@ -142,3 +142,29 @@ fn a_client_that_floods_and_does_not_read_costs_no_memory_and_loses_nothing() {
         "it grew from {before} KiB to {peak} KiB"
     );
 }
+
+#[test]
+fn the_ids_of_a_server_s_requests_cost_no_memory() {
+    const LINES: usize = 60;
+    // The ids of open requests are remembered, but not if they are a megabyte each.
+    let script = format!(
+        r#"id=$(head -c 1000000 /dev/zero | tr '\0' x)
+for i in $(awk 'BEGIN {{ for (i = 0; i < {LINES}; i++) print i }}'); do
+    printf '{{"jsonrpc":"2.0","method":"ping","id":"%s%s"}}\n' "$id" "$i"
+done
+exec cat"#
+    );
+    let proxy = Proxy::start(&[], &servers::sh(&script));
+    let before = processes::rss_kib(proxy.pid());
+    let mut client = proxy.connect();
+    for number in 0..LINES {
+        let line = client.recv_line();
+        assert!(line.ends_with(&format!("x{number}\"}}")), "not verbatim");
+    }
+    expect_nothing_before_marker(&mut client);
+    let after = processes::rss_kib(proxy.pid());
+    assert!(
+        after < before + 20 * 1024,
+        "it grew from {before} KiB to {after} KiB"
+    );
+}
