@@ -56,8 +56,31 @@ fn a_link_to_nowhere_is_no_command() {
 }
 
 #[test]
+fn a_script_without_its_interpreter_is_no_command() {
+    let folder = TempFolder::new();
+    let script = folder.path().join("script");
+    let line = assert_unusable(&write_script(&script, "#!/no/such/interpreter -x\n", 0o755));
+    assert!(line.contains("/no/such/interpreter"), "{line}");
+    let line = assert_unusable(&write_script(&script, "#! /no/such/interpreter\n", 0o755));
+    assert!(line.contains("/no/such/interpreter"), "{line}");
+    // An interpreter that is there, but can't be run.
+    let plain = write_script(&folder.path().join("plain"), "cat\n", 0o644);
+    for interpreter in [plain.as_str(), "/"] {
+        let text = format!("#!{interpreter}\n");
+        assert_unusable(&write_script(&script, &text, 0o755));
+    }
+}
+
+#[test]
 fn an_empty_word_is_no_command() {
     run(&["--host=127.0.0.1", "--port=0", ""]).one_line(1);
+}
+
+#[test]
+fn a_bad_command_is_named_in_one_line_whatever_it_holds() {
+    let ended = run(&["--port=0", "no\nsuch\x1b[2Jprogram", "with\nwords"]);
+    let line = ended.one_line(1);
+    assert!(line.contains("such") && line.contains("with"), "{line}");
 }
 
 #[test]
@@ -175,6 +198,23 @@ fn localhost_is_one_port_on_all_its_addresses() {
     for address in addresses {
         assert_eq!(address.port(), proxy.address().port());
         assert_serves(address);
+    }
+}
+
+#[test]
+fn ipv6_addresses_are_served_where_there_are_any() {
+    if !has_ipv6() {
+        eprintln!("skipped: this machine has no IPv6");
+        return;
+    }
+    for host in ["::1", "[::1]", "::"] {
+        let proxy = Proxy::start(&["--host", host], &servers::mirror());
+        let port = proxy.address().port();
+        assert_serves(SocketAddr::from((Ipv6Addr::LOCALHOST, port)));
+        // As a URL writes it.
+        let line = proxy.wait_for_log("Starting TCP proxy on ");
+        let expected = format!("[{}]:0", host.trim_matches(['[', ']']));
+        assert!(line.ends_with(&expected), "{line}");
     }
 }
 
