@@ -106,14 +106,28 @@ fn it_is_taken_also_while_the_client_takes_nothing() {
     let folder = TempFolder::new();
     let done = folder.path().join("done");
     let script = format!(
-        r#"{{ head -c 5000000 /dev/zero | tr '\0' '\n' >&2; echo done >"{}"; }} &
-while :; do printf '{{"method":"flood","params":"%s"}}\n' "$(head -c 30000 /dev/zero | tr '\0' x)"; done"#,
+        r#"awk 'BEGIN {{ for (;;) printf "{{\"method\":\"flood\",\"params\":\"%0500d\"}}\n", 0 }}' &
+read line
+head -c 5000000 /dev/zero | tr '\0' '\n' >&2
+echo done >"{}""#,
         done.display()
     );
-    let proxy = Proxy::start(&[], &servers::sh(&script));
-    let client = Client::connect_with_receive_buffer(proxy.address(), 4096);
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(&script));
+    let mut client = Client::connect_with_receive_buffer(proxy.address(), 4096);
+    // The flood has nothing to do but to write: when it sleeps, look after look, nobody takes what it writes.
+    let mut asleep = 0;
+    eventually("the flood to stand still", DEADLINE, || {
+        let processes = proxy.descendants();
+        let flood = processes
+            .iter()
+            .find(|process| process.name.contains("awk"));
+        let sleeps = flood.is_some_and(|process| process.state == 'S');
+        asleep = if sleeps { asleep + 1 } else { 0 };
+        asleep == 50
+    });
+    client.send_line(r#"{"method":"go"}"#);
     eventually("all of stderr to be taken", DEADLINE, || {
         fs::read_to_string(&done).is_ok_and(|text| text == "done\n")
     });
-    client.close();
+    client.reset();
 }
