@@ -78,6 +78,14 @@ fn is_ours(target: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
+/// What a message looks like in the log: one line that can't take over the terminal.
+pub fn one_line(message: &dyn fmt::Display) -> String {
+    let mut line = String::new();
+    // An error is the message's own, or says that the line is cut.
+    let _ = Escaped { line: &mut line }.write_fmt(format_args!("{message}"));
+    line
+}
+
 fn format_line(now: SystemTime, level: Level, message: fmt::Arguments<'_>) -> String {
     let mut line = String::with_capacity(128);
     // humantime panics before 1970.

@@ -81,6 +81,8 @@ fn print(text: &str) -> ExitCode {
 
 /// One line on stderr, if it takes one.
 fn fail(error: &dyn Display, code: u8) -> ExitCode {
+    // It may quote what is no line: a command, a script's first line.
+    let error = logger::one_line(error);
     let _ = writeln!(io::stderr(), "mcp-tcp-proxy: {error}");
     ExitCode::from(code)
 }

@@ -138,7 +138,7 @@ fn check_program(program: &OsStr) -> io::Result<()> {
             .map(|folder| folder.join(program))
             .collect()
     };
-    let mut refusal = io::Error::from(io::ErrorKind::NotFound);
+    let mut refusal = io::Error::new(io::ErrorKind::NotFound, "there is no such program");
     for candidate in &candidates {
         match check_file(candidate) {
             Ok(()) => return Ok(()),
@@ -150,17 +150,21 @@ fn check_program(program: &OsStr) -> io::Result<()> {
 }
 
 fn check_file(path: &Path) -> io::Result<()> {
+    check_executable(path)?;
+    match interpreter(path) {
+        Some(interpreter) => check_executable(&interpreter).map_err(|error| {
+            let interpreter = interpreter.display();
+            io::Error::other(format!("its interpreter {interpreter}: {error}"))
+        }),
+        None => Ok(()),
+    }
+}
+
+fn check_executable(path: &Path) -> io::Result<()> {
     if fs::metadata(path)?.is_dir() {
         return Err(io::Error::from(io::ErrorKind::IsADirectory));
     }
-    access(path, AccessFlags::X_OK)?;
-    match interpreter(path) {
-        Some(interpreter) if !interpreter.exists() => Err(io::Error::other(format!(
-            "its interpreter {} does not exist",
-            interpreter.display()
-        ))),
-        _ => Ok(()),
-    }
+    Ok(access(path, AccessFlags::X_OK)?)
 }
 
 /// The program that a script names in its first line (execve(2), "Interpreter scripts").

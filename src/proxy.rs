@@ -138,7 +138,7 @@ impl Proxy {
             .map_err(failed_to(format!("cannot run '{text}'")))?;
         let poll = Poll::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut registrations = Registrations::default();
-        let address = format!("{}:{}", options.host, options.port);
+        let address = address_text(&options.host, options.port);
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
         )))?;
@@ -657,6 +657,15 @@ fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
         );
     }
     limit
+}
+
+/// An IPv6 address stands in brackets, or its last part would read as a port.
+fn address_text(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
 }
 
 fn command_text(command: &[OsString]) -> String {

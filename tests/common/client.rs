@@ -1,7 +1,7 @@
 //! A blocking client of the proxy: lines over TCP, and the little of MCP that tests need.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -44,7 +44,7 @@ pub(crate) struct Client {
 }
 
 impl Client {
-    pub(crate) fn connect(address: SocketAddr) -> Self {
+    pub(crate) fn connect(address: impl ToSocketAddrs) -> Self {
         Self::over(TcpStream::connect(address).unwrap())
     }
 
@@ -75,6 +75,11 @@ impl Client {
             next_id: 1,
             aside: Vec::new(),
         }
+    }
+
+    /// The address that the proxy knows it by.
+    pub(crate) fn local_address(&self) -> SocketAddr {
+        self.stream.local_addr().unwrap()
     }
 
     // Sending.

@@ -27,6 +27,7 @@ pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod scratch;
 pub(crate) mod servers;
+mod temp_folder;
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ use std::time::{Duration, Instant};
 pub(crate) use client::{Client, NoLine};
 pub(crate) use proxy::Proxy;
 pub(crate) use scratch::Scratch;
+pub(crate) use temp_folder::TempFolder;
 
 /// How long a test waits for something that should happen soon: long enough for a busy machine with two cores.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);

@@ -72,6 +72,30 @@ pub(crate) fn fd_count(pid: i32) -> usize {
     fs::read_dir(entry(pid, "fd")).unwrap().count()
 }
 
+/// The TCP ports that the process listens on, as `/proc` tells: for a proxy of which the log can't be read.
+pub(crate) fn listening_ports(pid: i32) -> Vec<u16> {
+    const LISTENS: &str = "0A";
+    let Ok(descriptors) = fs::read_dir(entry(pid, "fd")) else {
+        return Vec::new();
+    };
+    let targets = descriptors.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    let targets: Vec<PathBuf> = targets.collect();
+    let mut ports = Vec::new();
+    for table in ["net/tcp", "net/tcp6"] {
+        // Columns of proc_pid_net(5): number, local address, remote address, state, … and tenth the inode.
+        let table = fs::read_to_string(entry(pid, table)).unwrap_or_default();
+        for line in table.lines().skip(1) {
+            let columns: Vec<&str> = line.split_ascii_whitespace().collect();
+            let socket = PathBuf::from(format!("socket:[{}]", columns[9]));
+            if columns[3] == LISTENS && targets.contains(&socket) {
+                let port = columns[1].rsplit(':').next().unwrap();
+                ports.push(u16::from_str_radix(port, 16).unwrap());
+            }
+        }
+    }
+    ports
+}
+
 /// The process's resident memory in KiB.
 pub(crate) fn rss_kib(pid: i32) -> u64 {
     status_number(pid, "VmRSS")

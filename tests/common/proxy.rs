@@ -20,6 +20,9 @@ const SHUTDOWN_GRACE: Duration = Duration::from_secs(12);
 /// How many of the last log lines a failing test prints.
 const LOG_TAIL_LINES: usize = 60;
 
+/// Options that come first, so that a test's own override them.
+const ON_A_FREE_PORT: [&str; 4] = ["--host", "127.0.0.1", "--port", "0"];
+
 /// A running proxy under test; it is ended when this is dropped, and its log printed if the test failed.
 pub(crate) struct Proxy {
     child: Child,
@@ -42,13 +45,36 @@ impl Proxy {
         configure: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = command_under_test();
-        command.args(["--host", "127.0.0.1", "--port", "0"]);
+        command.args(ON_A_FREE_PORT);
         command.args(options).arg("--").args(server);
+        configure(&mut command);
+        Self::spawn(command)
+    }
+
+    /// Like [`start`](Self::start), but without the `--` before the command.
+    pub(crate) fn start_with_words(options: &[&str], server: &[String]) -> Self {
+        let mut command = command_under_test();
+        command.args(ON_A_FREE_PORT).args(options).args(server);
+        Self::spawn(command)
+    }
+
+    /// Like [`start`](Self::start), with the proxy's command as the last words of another one, which has to replace
+    /// itself by the proxy.
+    pub(crate) fn start_under(wrapper: &[&str], options: &[&str], server: &[String]) -> Self {
+        let proxy = command_under_test();
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]);
+        command.arg(proxy.get_program()).args(proxy.get_args());
+        command.args(ON_A_FREE_PORT).args(options);
+        command.arg("--").args(server);
+        Self::spawn(command)
+    }
+
+    fn spawn(mut command: Command) -> Self {
         command
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::piped());
-        configure(&mut command);
         let mut child = command
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {command:?}: {error}"));

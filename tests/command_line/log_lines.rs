@@ -1,0 +1,206 @@
+//! What the log says at the start, about each session, and with `--debug`.
+
+use serde_json::json;
+
+use crate::common::{Client, Proxy, servers};
+
+/// The log's lines from the one that says `text` on, waiting for that.
+fn position(log: &[String], text: &str) -> usize {
+    log.iter()
+        .position(|line| line.contains(text))
+        .unwrap_or_else(|| panic!("no line says {text:?}: {log:#?}"))
+}
+
+#[test]
+fn the_start_is_described() {
+    let proxy = Proxy::start(
+        &["--heartbeat-interval", "7.5", "--no-auto-restart"],
+        &servers::sh("exec cat"),
+    );
+    proxy.wait_for_log(&format!("listening on {}", proxy.address()));
+    let log = proxy.log();
+    for text in [
+        "MCP command: /bin/sh -c exec cat",
+        "Heartbeat interval: 7.5s",
+        "Auto-restart: disabled",
+    ] {
+        // Before the address: who waits for that line has seen all.
+        assert!(position(&log, text) < position(&log, "listening on "));
+    }
+    assert!(log.iter().all(|line| line.contains(" INFO ")), "{log:#?}");
+}
+
+#[test]
+fn defaults_are_described_too() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    proxy.wait_for_log("Heartbeat interval: 30s");
+    proxy.wait_for_log("Auto-restart: enabled");
+}
+
+#[test]
+fn an_address_that_others_can_reach_is_warned_of() {
+    let reachable = Proxy::start(&["--host", "0.0.0.0"], &servers::mirror());
+    let line = reachable.wait_for_log("WARN");
+    assert!(line.contains("anyone"), "{line}");
+    let port = reachable.address().port();
+    assert!(line.contains(&format!("0.0.0.0:{port}")), "{line}");
+    for host in ["127.0.0.1", "127.1.2.3", "localhost"] {
+        let proxy = Proxy::start(&["--host", host], &servers::mirror());
+        // A session is the first thing that is logged after the start.
+        let client = Client::connect((host, proxy.address().port()));
+        proxy.wait_for_log("session 1 ");
+        assert!(!proxy.log().iter().any(|line| line.contains("WARN")));
+        client.close();
+    }
+}
+
+#[test]
+fn no_line_forges_another() {
+    let proxy = Proxy::start(
+        &[],
+        &servers::sh("# a\n# 2026-01-01T00:00:00.000Z INFO  forged\x1b[2J\nexec cat"),
+    );
+    let line = proxy.wait_for_log("MCP command: ");
+    assert!(
+        line.contains(r"# a\n# 2026") && line.contains(r"\u{1b}[2J"),
+        "{line}"
+    );
+}
+
+#[test]
+fn a_session_has_one_line_when_it_opens_and_one_when_it_closes() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    for session in 1..=3 {
+        let mut client = proxy.connect();
+        let peer = client.local_address();
+        // 14 bytes, 5 bytes: 21 with their line ends. Control lines, blank lines and refused ones are no messages.
+        client.send_raw(b"{\"method\":\"m\"}\r\n[1,2]\n{\"type\":\"heartbeat\"}\n\nx\n");
+        for _ in 0..3 {
+            client.recv_line();
+        }
+        client.shutdown_write();
+        client.read_to_end();
+        let closed = proxy.wait_for_logs("closed: ", session).pop().unwrap();
+        let tag = format!("session {session} ({peer}, ");
+        assert!(
+            closed.contains(" INFO ") && closed.contains(&tag),
+            "{closed}"
+        );
+        assert!(
+            closed.contains("the client closed the connection"),
+            "{closed}"
+        );
+        let traffic = "2 messages (21 bytes) to the server, 2 messages (21 bytes) to the client";
+        assert!(closed.contains(traffic), "{closed}");
+        let seconds = closed.split(' ').zip(closed.split(' ').skip(1));
+        let seconds = seconds
+            .filter(|(_, unit)| *unit == "s,")
+            .map(|(number, _)| number);
+        let seconds: Vec<f64> = seconds.map(|number| number.parse().unwrap()).collect();
+        assert!(seconds.len() == 1 && seconds[0] < 60.0, "{closed}");
+        let log = proxy.log();
+        for text in ["opened", "closed: "] {
+            let lines = log
+                .iter()
+                .filter(|line| line.contains(&tag) && line.contains(text));
+            assert_eq!(lines.count(), 1, "{log:#?}");
+        }
+    }
+}
+
+#[test]
+fn session_lines_have_number_peer_and_pid() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    let server = proxy.only_server();
+    let tag = format!("session 1 ({}, pid {server})", client.local_address());
+    proxy.wait_for_log(&tag);
+    client.shutdown_write();
+    client.read_to_end();
+    proxy.wait_for_log("closed: ");
+    for line in proxy.log() {
+        let is_ours = line.contains(&format!("session 1 ({}, ", client.local_address()));
+        assert!(is_ours || !line.contains("session"), "{line}");
+    }
+}
+
+#[test]
+fn reasons_for_the_end_are_told_apart() {
+    let close = |how: fn(Client)| {
+        let proxy = Proxy::start(&[], &servers::mirror());
+        let client = proxy.connect();
+        proxy.only_server();
+        how(client);
+        proxy.wait_for_log("closed: ")
+    };
+    let line = close(Client::close);
+    assert!(line.contains("the client closed the connection"), "{line}");
+    let line = close(Client::reset);
+    assert!(line.contains("broke"), "{line}");
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh("exit 7"));
+    proxy.connect().read_to_end();
+    let line = proxy.wait_for_log("closed: ");
+    assert!(line.contains("exit code 7"), "{line}");
+    let mut proxy = Proxy::start(&[], &servers::mirror());
+    let client = proxy.connect();
+    proxy.only_server();
+    proxy.signal(nix::sys::signal::Signal::SIGTERM);
+    assert_eq!(proxy.wait_exit(crate::SHORT_RUN).code(), Some(0));
+    let line = proxy.wait_for_log("closed: ");
+    assert!(line.contains("shutting down"), "{line}");
+    client.close();
+}
+
+#[test]
+fn debug_shows_each_message_with_its_direction() {
+    let proxy = Proxy::start(&["--debug"], &servers::echo());
+    let mut client = proxy.connect();
+    client.send_json(&json!({"method": "there"}));
+    assert_eq!(client.recv_json()["method"], "saw");
+    client.send_line("junk");
+    client.recv_line();
+    let peer = client.local_address();
+    for text in [
+        r#"client → server: {"method":"there"}"#,
+        r#"server → client: {"jsonrpc":"2.0","method":"saw","params":{"method":"there"}}"#,
+        r#"proxy → client: {"jsonrpc":"2.0","id":null,"error":{"code":-32700,"#,
+    ] {
+        let line = proxy.wait_for_log(text);
+        assert!(line.contains(" DEBUG "), "{line}");
+        assert!(line.contains(&format!("session 1 ({peer}, ")), "{line}");
+    }
+}
+
+#[test]
+fn debug_cuts_messages_at_1_kib() {
+    let proxy = Proxy::start(&["--debug"], &servers::mirror());
+    let mut client = proxy.connect();
+    let line = |letter: &str, bytes: usize| format!("[\"{}\"]", letter.repeat(bytes - 4));
+    for (letter, bytes) in [("Q", 1024), ("J", 1025), ("X", 2_000_000)] {
+        let mut writer = client.writer();
+        let sent = line(letter, bytes) + "\n";
+        let sender = std::thread::spawn(move || {
+            std::io::Write::write_all(&mut writer, sent.as_bytes()).unwrap();
+        });
+        assert!(client.recv_line() == line(letter, bytes));
+        sender.join().unwrap();
+        for logged in proxy.wait_for_logs(&letter.repeat(20), 2) {
+            let shown = logged.matches(letter).count();
+            // Two bytes stand before the letters, and two behind, of which the cut may take some.
+            let expected = (bytes - 4).min(1022);
+            assert_eq!(shown, expected, "{logged}");
+        }
+    }
+}
+
+#[test]
+fn messages_are_not_logged_without_debug() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    client.send_line(r#"{"method":"secret"}"#);
+    client.recv_line();
+    client.shutdown_write();
+    client.read_to_end();
+    proxy.wait_for_log("closed: ");
+    assert!(!proxy.log().iter().any(|line| line.contains("secret")));
+}

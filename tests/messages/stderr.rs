@@ -1,0 +1,133 @@
+//! What the server writes to its stderr: tagged, cut, escaped, limited, and always taken.
+
+use std::fs;
+
+use crate::common::{Client, DEADLINE, Proxy, TempFolder, eventually, servers};
+use crate::expect_nothing_before_marker;
+
+/// How long a line may be in the log, in bytes.
+const CUT_AT: usize = 8 * 1024;
+
+#[test]
+fn lines_are_tagged_with_session_and_pid() {
+    let script = r#"echo "words $((40 + 2))" >&2; exec cat"#;
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    for session in 1..=2 {
+        let mut client = proxy.connect();
+        expect_nothing_before_marker(&mut client);
+        let server = proxy.only_server();
+        let lines = proxy.wait_for_logs("words 42", session);
+        let line = lines.last().unwrap();
+        let tag = format!("session {session} (127.0.0.1:");
+        assert!(line.contains("WARN") && line.contains(&tag), "{line}");
+        assert!(line.contains(&format!("pid {server})")), "{line}");
+        assert!(line.ends_with("words 42"), "{line}");
+        client.close();
+        proxy.wait_until_childless();
+    }
+}
+
+#[test]
+fn long_lines_are_cut() {
+    let script = r#"fill() { head -c "$1" /dev/zero | tr '\0' "$2"; }
+{ fill 8192 J; echo; fill 8193 Q; echo; fill 3000000 X; echo; echo "after $((40 + 2))"; } >&2
+exec cat"#;
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    expect_nothing_before_marker(&mut client);
+    proxy.wait_for_log("after 42");
+    let shown = |letter: &str| {
+        let line = proxy.wait_for_log(&letter.repeat(100));
+        let count = line.matches(letter).count();
+        (count, line.ends_with(letter))
+    };
+    assert_eq!(shown("J"), (CUT_AT, true));
+    for letter in ["Q", "X"] {
+        assert_eq!(shown(letter), (CUT_AT, false));
+    }
+}
+
+#[test]
+fn control_characters_are_escaped() {
+    let script =
+        r"printf 'a\033[31mb\007c\rd\177e\302\205f\000g\377h %d\n' $((40 + 2)) >&2; exec cat";
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let client = proxy.connect();
+    let line = proxy.wait_for_log("h 42");
+    assert!(!line.contains(char::is_control), "{line:?}");
+    let shown = "a\\u{1b}[31mb\\u{7}c\\rd\\u{7f}e\\u{85}f\\u{0}g\u{fffd}h 42";
+    assert!(line.ends_with(shown), "{line}");
+    client.close();
+}
+
+#[test]
+fn an_unterminated_last_line_is_logged() {
+    let script = r"printf 'last words %d' $((40 + 2)) >&2";
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(script));
+    let mut client = proxy.connect();
+    client.read_to_end();
+    assert!(proxy.wait_for_log("last words 42").contains("WARN"));
+}
+
+#[test]
+fn what_is_left_out_is_counted() {
+    const LINES: u64 = 20_000;
+    let script = format!(
+        r#"awk 'BEGIN {{ for (i = 0; i < {LINES}; i++) print "noise", i + 1000000 }}' >&2"#
+    );
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(&script));
+    proxy.connect().read_to_end();
+    proxy.wait_for_log("closed: ");
+    let log = proxy.log();
+    let logged = log.iter().filter(|line| line.contains("noise 1")).count() as u64;
+    let left_out: u64 = log.iter().filter_map(|line| left_out(line)).sum();
+    assert_eq!(logged + left_out, LINES);
+    assert!(logged < LINES / 2, "{logged} lines were logged");
+}
+
+/// How many lines were left out, if that is what a log line says.
+fn left_out(line: &str) -> Option<u64> {
+    let (before, _) = line.split_once(" lines of the server's output were left out")?;
+    before.rsplit(' ').next()?.parse().ok()
+}
+
+#[test]
+fn five_megabytes_do_not_hold_up_the_server() {
+    let noise = r#"head -c 2500000 /dev/zero | tr '\0' x >&2
+awk 'BEGIN { for (i = 0; i < 50000; i++) printf "noise %043d\n", i }' >&2"#;
+    let proxy = Proxy::start(&[], &servers::echo_after(noise));
+    let mut client = proxy.connect();
+    let id = client.send_request("m", &serde_json::json!({}));
+    client.answer_to(id);
+}
+
+#[test]
+fn it_is_taken_also_while_the_client_takes_nothing() {
+    let folder = TempFolder::new();
+    let done = folder.path().join("done");
+    let script = format!(
+        r#"awk 'BEGIN {{ for (;;) printf "{{\"method\":\"flood\",\"params\":\"%0500d\"}}\n", 0 }}' &
+read line
+head -c 5000000 /dev/zero | tr '\0' '\n' >&2
+echo done >"{}""#,
+        done.display()
+    );
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(&script));
+    let mut client = Client::connect_with_receive_buffer(proxy.address(), 4096);
+    // The flood has nothing to do but to write: when it sleeps, look after look, nobody takes what it writes.
+    let mut asleep = 0;
+    eventually("the flood to stand still", DEADLINE, || {
+        let processes = proxy.descendants();
+        let flood = processes
+            .iter()
+            .find(|process| process.name.contains("awk"));
+        let sleeps = flood.is_some_and(|process| process.state == 'S');
+        asleep = if sleeps { asleep + 1 } else { 0 };
+        asleep == 50
+    });
+    client.send_line(r#"{"method":"go"}"#);
+    eventually("all of stderr to be taken", DEADLINE, || {
+        fs::read_to_string(&done).is_ok_and(|text| text == "done\n")
+    });
+    client.reset();
+}
