@@ -452,6 +452,28 @@ fn many_large_requests_written_before_anything_is_read_are_all_answered() {
 }
 
 #[test]
+fn a_batch_of_too_many_requests_is_not_answered_by_more_than_was_sent() {
+    const REQUESTS: usize = 400_000;
+    skip_on_reference!("has no limit of requests in flight");
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    round_trip(&mut client);
+    let before = rss_kib(proxy.pid());
+    let request = r#"{"id":1,"method":"m"},"#;
+    client.send_line(&format!("[{}{{}}]", request.repeat(REQUESTS)));
+    let answer = client.recv_json();
+    assert_eq!(answer["id"], Value::Null, "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "in_flight_limit",
+        "{answer}"
+    );
+    round_trip(&mut client);
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!("a batch of {REQUESTS} requests: {grown} KiB");
+    assert!(grown <= 64 * 1024, "the proxy's memory grew by {grown} KiB");
+}
+
+#[test]
 fn a_session_that_floods_both_ways_does_not_delay_others() {
     const ROUND_TRIPS: u32 = 300;
     // The flood goes on until the client is gone: only another session's turn can end this test.

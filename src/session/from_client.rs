@@ -280,6 +280,8 @@ impl Session {
         self.answer_all(message, self.end_reason.reply_reason(), &text, turn);
     }
 
+    /// Answers the requests of a line, one by one; with more than may ever be in flight, the line as a whole, for many
+    /// small requests in a large batch would have answers of a multiple of its size.
     fn answer_all(
         &mut self,
         message: &Message<'_>,
@@ -287,6 +289,11 @@ impl Session {
         text: &str,
         turn: &mut Turn<'_>,
     ) {
+        let requests = message.envelopes().iter().filter_map(Envelope::request_id);
+        if requests.count() > MAX_IN_FLIGHT {
+            self.reply_error(None, reason, text, turn);
+            return;
+        }
         for id in message.envelopes().iter().filter_map(Envelope::request_id) {
             self.reply_error(Some(&id), reason, text, turn);
         }
