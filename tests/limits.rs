@@ -217,6 +217,29 @@ fn without_descriptors_clients_wait() {
     ping(&mut proxy.connect());
 }
 
+#[test]
+fn refused_clients_share_what_descriptors_are_left() {
+    const REFUSED: usize = 40;
+    skip_on_reference!("has no limit of sessions");
+    let options = ["--max-sessions", "2"];
+    let proxy = Proxy::start_after("ulimit -n 24", &options, &servers::demo());
+    let mut clients: Vec<Client> = (0..2).map(|_| served(&proxy)).collect();
+    // None of them closes, so that each costs a descriptor until the proxy lets go of it.
+    let refused: Vec<TcpStream> = (0..REFUSED)
+        .map(|_| TcpStream::connect(proxy.address()).unwrap())
+        .collect();
+    eventually("the descriptors to run out", DEADLINE, || {
+        proxy.log().iter().any(|line| is_exhaustion(line))
+    });
+    assert_waiting(&proxy, &mut []);
+    clients.iter_mut().for_each(ping);
+    for stream in refused {
+        assert_eq!(refusal(&mut Client::over(stream)), 2);
+    }
+    clients.iter_mut().for_each(ping);
+    assert_logged_once(&proxy, REFUSED);
+}
+
 /// Has a command run as a user of its own, whose number nobody else has, and who may have that many processes.
 fn as_another_user(command: &mut Command, processes: usize) {
     // Not every shell has an option for processes by that name.

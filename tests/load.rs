@@ -6,8 +6,8 @@
 mod common;
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
-use std::net::TcpStream;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::processes::{self, fd_count, peak_rss_kib, rss_kib, wait_until_quiet};
-use common::{Client, NoLine, Proxy, eventually, servers, skip_on_reference};
+use common::{Client, Proxy, eventually, servers, skip_on_reference};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
@@ -452,6 +452,28 @@ fn many_large_requests_written_before_anything_is_read_are_all_answered() {
 }
 
 #[test]
+fn a_batch_of_too_many_requests_is_not_answered_by_more_than_was_sent() {
+    const REQUESTS: usize = 400_000;
+    skip_on_reference!("has no limit of requests in flight");
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    round_trip(&mut client);
+    let before = rss_kib(proxy.pid());
+    let request = r#"{"id":1,"method":"m"},"#;
+    client.send_line(&format!("[{}{{}}]", request.repeat(REQUESTS)));
+    let answer = client.recv_json();
+    assert_eq!(answer["id"], Value::Null, "{answer}");
+    assert_eq!(
+        answer["error"]["data"]["reason"], "in_flight_limit",
+        "{answer}"
+    );
+    round_trip(&mut client);
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!("a batch of {REQUESTS} requests: {grown} KiB");
+    assert!(grown <= 64 * 1024, "the proxy's memory grew by {grown} KiB");
+}
+
+#[test]
 fn a_session_that_floods_both_ways_does_not_delay_others() {
     const ROUND_TRIPS: u32 = 300;
     // The flood goes on until the client is gone: only another session's turn can end this test.
@@ -464,19 +486,22 @@ fn a_session_that_floods_both_ways_does_not_delay_others() {
     let mut other = mirrored(&proxy);
     let done = AtomicBool::new(false);
     let received = AtomicU64::new(0);
-    let mut writer = flooded.writer();
+    let (mut reader, mut writer) = (flooded.writer(), flooded.writer());
+    reader.set_read_timeout(Some(PATIENCE)).unwrap();
     thread::scope(|scope| {
         let finally = Finally(&done);
+        // Bytes, not lines: it must be the proxy that can't keep up, or else it rests.
         scope.spawn(|| {
+            let mut buffer = vec![0; 256 * 1024];
             while !done.load(Ordering::Relaxed) {
-                read_some(&mut flooded);
-                received.fetch_add(1, Ordering::Relaxed);
+                let count = reader.read(&mut buffer).unwrap() as u64;
+                received.fetch_add(count, Ordering::Relaxed);
             }
-            flooded.close();
+            reader.shutdown(Shutdown::Both).unwrap();
         });
         scope.spawn(|| flood_until_gone(&mut writer, &done));
         eventually("the flood", PATIENCE, || {
-            received.load(Ordering::Relaxed) > 1000
+            received.load(Ordering::Relaxed) > 1_000_000
         });
 
         let longest = round_trips(&mut other, ROUND_TRIPS);
@@ -491,11 +516,6 @@ fn a_session_that_floods_both_ways_does_not_delay_others() {
         assert_eq!(slow.recv_line(), numbered(1));
         drop(finally);
     });
-}
-
-/// Reads a line of a flood.
-fn read_some(client: &mut Client) {
-    assert_ne!(client.try_recv(PATIENCE), Err(NoLine::Deadline));
 }
 
 fn flood_until_gone(writer: &mut TcpStream, done: &AtomicBool) {
