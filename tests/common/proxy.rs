@@ -40,7 +40,26 @@ impl Proxy {
         server: &[String],
         configure: impl FnOnce(&mut Command),
     ) -> Self {
-        let mut command = command_under_test();
+        Self::start_command(command_under_test(), options, server, configure)
+    }
+
+    /// Like [`start`](Self::start), but it is a shell that starts the proxy, in its own place, after these commands.
+    pub(crate) fn start_after(commands: &str, options: &[&str], server: &[String]) -> Self {
+        let under_test = command_under_test();
+        let mut shell = Command::new("/bin/sh");
+        shell.args(["-c", &format!("{commands}; exec \"$@\""), "sh"]);
+        shell
+            .arg(under_test.get_program())
+            .args(under_test.get_args());
+        Self::start_command(shell, options, server, |_| {})
+    }
+
+    fn start_command(
+        mut command: Command,
+        options: &[&str],
+        server: &[String],
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
         command.args(["--host", "127.0.0.1", "--port", "0"]);
         command.args(options).arg("--").args(server);
         command
