@@ -203,7 +203,7 @@ impl Session {
     pub fn refuse(tag: Tag, limit: usize, turn: &mut Turn<'_>) -> Self {
         let mut session = Self::new(tag, turn);
         session.end_reason = EndReason::SessionLimit(limit);
-        session.goal = Goal::End { refusing: false };
+        session.goal = Goal::End;
         session.reply_error(
             None,
             session.end_reason.reply_reason(),
@@ -367,6 +367,7 @@ impl Session {
         if !self.was_listening {
             // It could not show any sign of life while it was not listened to.
             self.heartbeat.life(turn.now);
+            self.prolong_refusal(turn.now);
         }
     }
 

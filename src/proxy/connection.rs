@@ -182,13 +182,6 @@ impl Connection {
                 break;
             }
         }
-        if self
-            .client
-            .as_ref()
-            .is_some_and(|client| !client.is_readable())
-        {
-            self.session.client_drained(turn);
-        }
         self.flush(turn);
     }
 

@@ -20,6 +20,13 @@ const STALL_TIME: Duration = Duration::from_secs(30);
 /// After the end of our side, the client has this long to end its own before it is cut off.
 const LINGER_TIME: Duration = Duration::from_secs(1);
 
+/// A client whose requests are refused has sent all of them when it has been silent for this long: what it had sent in
+/// time may have been waiting for room in our socket.
+const REFUSE_QUIET: Duration = Duration::from_millis(100);
+
+/// A client that goes on sending is refused for this long.
+const REFUSE_TIME: Duration = Duration::from_secs(30);
+
 /// What a client may still send after the end of our side before it is cut off, in bytes.
 const LINGER_BYTES: usize = 1024 * 1024;
 
@@ -30,13 +37,15 @@ pub(super) enum Goal {
     Serve,
     /// Nothing more is read from the client. What it has sent is served, until then at most.
     Finish { until: Instant },
-    /// Nothing more is served. While `refusing`, requests that were sent in time are answered by an error.
-    End { refusing: bool },
+    /// Nothing more is served. Requests are answered by an error until the client is silent, or until then at most.
+    Refuse { quiet_at: Instant, until: Instant },
+    /// Nothing more is served or read.
+    End,
 }
 
 impl Goal {
     pub(super) fn is_end(self) -> bool {
-        matches!(self, Self::End { .. })
+        matches!(self, Self::Refuse { .. } | Self::End)
     }
 }
 
@@ -68,12 +77,10 @@ impl Session {
         self.hung_up.get_or_insert(turn.now);
     }
 
-    /// All that the client has sent so far was read.
-    pub fn client_drained(&mut self, turn: &mut Turn<'_>) {
-        if self.goal == (Goal::End { refusing: true }) && self.unread.is_empty() {
-            self.begin_event(turn);
-            self.goal = Goal::End { refusing: false };
-            self.finish_event(turn);
+    /// The client may send more, if it is still refused: it has shown that it does, or could not before.
+    pub(super) fn prolong_refusal(&mut self, now: Instant) {
+        if let Goal::Refuse { quiet_at, .. } = &mut self.goal {
+            *quiet_at = now + REFUSE_QUIET;
         }
     }
 
@@ -95,7 +102,7 @@ impl Session {
                     until: turn.now + FINISH_TIME,
                 }
             }
-            (_, Goal::End { .. }) => self.goal = Goal::End { refusing: false },
+            (_, Goal::Refuse { .. } | Goal::End) => self.goal = Goal::End,
             (_, Goal::Finish { .. }) => {}
         }
     }
@@ -117,8 +124,13 @@ impl Session {
         };
         self.refuse_waiting(reply.reply_reason(), &reply.to_string(), turn);
         self.last_taken = turn.now;
-        self.goal = Goal::End {
-            refusing: self.client == Client::Open && self.goal == Goal::Serve,
+        self.goal = if self.client == Client::Open && self.goal == Goal::Serve {
+            Goal::Refuse {
+                quiet_at: turn.now + REFUSE_QUIET,
+                until: turn.now + REFUSE_TIME,
+            }
+        } else {
+            Goal::End
         };
     }
 
@@ -168,7 +180,7 @@ impl Session {
 
     /// Closes the client once it has taken everything.
     fn proceed_closing(&mut self, turn: &mut Turn<'_>) {
-        if self.goal != (Goal::End { refusing: false }) || !self.to_client.is_empty() {
+        if self.goal != Goal::End || !self.to_client.is_empty() {
             return;
         }
         match self.client {
@@ -210,7 +222,7 @@ impl Session {
             self.end_reason = reason;
         }
         self.close_client(turn);
-        self.goal = Goal::End { refusing: false };
+        self.goal = Goal::End;
         self.to_client.clear();
         self.to_server.clear();
         self.held.clear();
@@ -232,10 +244,24 @@ impl Session {
             Client::Lingering { until, .. } => Some(until),
             _ => None,
         };
-        [finish, linger, self.stall_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            finish,
+            linger,
+            self.refusal_deadline(),
+            self.stall_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When the client is taken to have sent all that it will. A client that can't be read is not silent.
+    fn refusal_deadline(&self) -> Option<Instant> {
+        match self.goal {
+            Goal::Refuse { quiet_at, until } if self.wants_client() => Some(quiet_at.min(until)),
+            Goal::Refuse { until, .. } => Some(until),
+            Goal::Serve | Goal::Finish { .. } | Goal::End => None,
+        }
     }
 
     /// When a client is given up that takes nothing, or that is gone while its lines can't be taken.
@@ -253,6 +279,9 @@ impl Session {
     pub(super) fn ending_timeout(&mut self, turn: &mut Turn<'_>) {
         if self.stall_deadline().is_some_and(|at| at <= turn.now) {
             self.drop_client(EndReason::Stalled(STALL_TIME), turn);
+        }
+        if self.refusal_deadline().is_some_and(|at| at <= turn.now) {
+            self.goal = Goal::End;
         }
         if matches!(self.client, Client::Lingering { until, .. } if until <= turn.now) {
             self.close_client(turn);

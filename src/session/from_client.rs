@@ -28,6 +28,7 @@ impl Session {
     pub fn client_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.heartbeat.life(turn.now);
+        self.prolong_refusal(turn.now);
         match self.client {
             Client::Open => {
                 let mut input = bytes;
@@ -71,7 +72,7 @@ impl Session {
 
     /// Whether there is room for what a client's line may lead to.
     pub(super) fn listens(&self) -> bool {
-        let serves = matches!(self.goal, Goal::Serve | Goal::End { refusing: true });
+        let serves = matches!(self.goal, Goal::Serve | Goal::Refuse { .. });
         serves
             && self.to_server.len() + self.held.len() < OUTBOX_BYTES
             && self.to_client.marked_bytes() <= OWN_LINES_BYTES
@@ -316,7 +317,7 @@ impl Session {
 
     /// Whether the client may still be told that the proxy lives.
     pub(super) fn has_heartbeat(&self) -> bool {
-        self.delivers() && !matches!(self.goal, Goal::End { .. })
+        self.delivers() && !self.goal.is_end()
     }
 
     pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
