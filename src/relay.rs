@@ -72,9 +72,6 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
                 break;
             }
         }
-        if !self.client.is_readable() {
-            self.session.client_drained(turn);
-        }
         self.flush(turn);
     }
 

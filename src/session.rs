@@ -20,7 +20,7 @@ mod upstream;
 
 use std::time::{Duration, Instant};
 
-use self::ending::Goal;
+use self::ending::{Goal, LastCall};
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Load, Request, ServerRequests};
 use self::peer::Peer;
@@ -167,6 +167,7 @@ pub struct Session {
     hung_up: Option<Instant>,
     upstream: Upstream,
     goal: Goal,
+    last_call: Option<LastCall>,
     /// Whether the program is being stopped.
     stopping: bool,
     end_reason: EndReason,
@@ -227,7 +228,7 @@ impl Session {
     pub fn refuse(tag: Tag, limit: usize, turn: &mut Turn<'_>) -> Self {
         let mut session = Self::new(tag, turn);
         session.end_reason = EndReason::SessionLimit(limit);
-        session.goal = Goal::End { refusing: None };
+        session.goal = Goal::End;
         session.reply_error(
             None,
             session.end_reason.reply_reason(),
@@ -246,6 +247,7 @@ impl Session {
             hung_up: None,
             upstream: Upstream::None,
             goal: Goal::Serve,
+            last_call: None,
             stopping: false,
             end_reason: EndReason::ClientEnded,
             from_client: Splitter::default(),
@@ -405,6 +407,7 @@ impl Session {
         if !self.was_listening {
             // It could not show any sign of life while it was not listened to.
             self.heartbeat.life(turn.now);
+            self.prolong_last_call(turn.now);
         }
         if let Some(peer) = self.peer.as_mut().filter(|_| !self.was_reading) {
             peer.skip(turn.now);

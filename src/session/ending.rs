@@ -26,26 +26,47 @@ const LINGER_TIME: Duration = Duration::from_secs(1);
 /// What a client may still send after the end of our side before it is cut off, in bytes.
 const LINGER_BYTES: usize = 1024 * 1024;
 
+/// A client to which the session says that it ends has sent all that it had when it is silent for this long: what it
+/// sent in time may have been waiting for room in our socket.
+const LAST_CALL_QUIET: Duration = Duration::from_millis(100);
+
+/// A client that goes on sending is heard for this long.
+const LAST_CALL_TIME: Duration = Duration::from_secs(30);
+
 /// Where the session wants to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Goal {
     /// On and on.
     Serve,
-    /// What the client has sent is served, as far as that is done in [`FINISH_TIME`]. While `listening`, not all that it
-    /// has sent was read.
-    Finish { since: Instant, listening: bool },
-    /// Nothing more is served. Up to the time in `refusing`, requests that were sent in time are answered by an error.
-    End { refusing: Option<Instant> },
+    /// What the client has sent is served, as far as that is done in [`FINISH_TIME`].
+    Finish { since: Instant },
+    /// Nothing more is served.
+    End,
+}
+
+/// The session ends by itself, and what the client sent before it could know that is still heard: served or refused, as
+/// the goal is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct LastCall {
+    /// When a silent client has sent everything.
+    quiet_at: Instant,
+    /// When even one that is not silent is heard no more.
+    until: Instant,
 }
 
 impl Goal {
-    pub(super) fn is_end(self) -> bool {
-        matches!(self, Self::End { .. })
-    }
-
     /// Whether the time to serve what was sent is over.
     pub(super) fn is_overdue(self, now: Instant) -> bool {
-        matches!(self, Self::Finish { since, .. } if since + FINISH_TIME <= now)
+        matches!(self, Self::Finish { since } if since + FINISH_TIME <= now)
+    }
+}
+
+impl LastCall {
+    fn new(now: Instant) -> Self {
+        Self {
+            quiet_at: now + LAST_CALL_QUIET,
+            until: now + LAST_CALL_TIME,
+        }
     }
 }
 
@@ -56,12 +77,13 @@ impl Session {
         self.stopping = true;
         match turn.settings.role {
             // Who stops a program on the stdio side does not wait long.
-            Role::Connector { .. } if !self.goal.is_end() => {
+            Role::Connector { .. } if self.goal != Goal::End => {
                 self.end_now(&EndReason::Shutdown, turn);
             }
             Role::Proxy { .. } if self.goal == Goal::Serve => {
                 self.end_reason = EndReason::Shutdown;
-                self.finish(self.client == Client::Open, turn);
+                self.last_call = (self.client == Client::Open).then(|| LastCall::new(turn.now));
+                self.finish(turn);
             }
             Role::Connector { .. } | Role::Proxy { .. } => {}
         }
@@ -89,77 +111,43 @@ impl Session {
         self.hung_up.get_or_insert(turn.now);
     }
 
-    /// All that the client has sent so far was read.
-    pub fn client_drained(&mut self, turn: &mut Turn<'_>) {
-        let goal = match self.goal {
-            Goal::End { refusing: Some(_) } => Goal::End { refusing: None },
-            Goal::Finish {
-                since,
-                listening: true,
-            } => Goal::Finish {
-                since,
-                listening: false,
-            },
-            Goal::Serve | Goal::Finish { .. } | Goal::End { .. } => return,
-        };
-        if self.unread.is_empty() {
-            self.begin_event(turn);
-            self.goal = goal;
-            self.finish_event(turn);
+    /// The client has shown that it may send more, or could not.
+    pub(super) fn prolong_last_call(&mut self, now: Instant) {
+        if let Some(last_call) = &mut self.last_call {
+            last_call.quiet_at = now + LAST_CALL_QUIET;
         }
     }
 
-    /// Whether requests are answered by an error now.
-    pub(super) fn refuses(&self) -> bool {
-        self.goal.is_end()
+    /// Whether the lines of the client are taken, to be served or to be refused.
+    pub(super) fn hears(&self) -> bool {
+        self.goal == Goal::Serve || self.last_call.is_some()
     }
 
     /// The end of the client's side was read.
     pub(super) fn client_has_ended(&mut self, turn: &mut Turn<'_>) {
-        match (self.client, self.goal) {
-            (Client::Lingering { .. }, _) => self.close_client(turn),
-            (_, Goal::Serve) => self.finish(false, turn),
-            (_, Goal::Finish { since, .. }) => {
-                self.goal = Goal::Finish {
-                    since,
-                    listening: false,
-                }
-            }
-            (_, Goal::End { .. }) => self.goal = Goal::End { refusing: None },
+        self.last_call = None;
+        if let Client::Lingering { .. } = self.client {
+            self.close_client(turn);
+        } else if self.goal == Goal::Serve {
+            self.finish(turn);
         }
     }
 
-    fn finish(&mut self, listening: bool, turn: &Turn<'_>) {
+    fn finish(&mut self, turn: &Turn<'_>) {
         self.last_taken = turn.now;
-        self.goal = Goal::Finish {
-            since: turn.now,
-            listening,
-        };
+        self.goal = Goal::Finish { since: turn.now };
     }
 
     /// Whether nothing that the client sent is still to be served.
     pub(super) fn nothing_waits(&self) -> bool {
-        let all_read = !matches!(
-            self.goal,
-            Goal::Finish {
-                listening: true,
-                ..
-            }
-        ) && self.unread.is_empty();
+        let all_read = self.last_call.is_none() && self.unread.is_empty();
         all_read && self.in_flight.is_empty() && self.held.is_empty() && self.to_server.is_empty()
     }
 
     /// No server will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
-        let listens = self.client == Client::Open
-            && matches!(
-                self.goal,
-                Goal::Serve
-                    | Goal::Finish {
-                        listening: true,
-                        ..
-                    }
-            );
+        let calls = self.client == Client::Open && self.hears();
+        self.last_call = calls.then(|| LastCall::new(turn.now));
         if self.goal == Goal::Serve {
             self.end_reason = reason.clone();
         }
@@ -170,9 +158,7 @@ impl Session {
         };
         self.refuse_waiting(reply.reply_reason(), &reply.to_string(), turn);
         self.last_taken = turn.now;
-        self.goal = Goal::End {
-            refusing: listens.then(|| turn.now + LINGER_TIME),
-        };
+        self.goal = Goal::End;
     }
 
     /// Answers what waits for a server that will not come. What is in flight is answered too.
@@ -201,7 +187,7 @@ impl Session {
         if matches!(self.goal, Goal::Finish { .. }) {
             self.proceed_finishing(turn);
         }
-        if self.goal.is_end() {
+        if self.goal == Goal::End {
             self.stop_upstream(turn);
             self.proceed_leaving(turn);
             self.proceed_closing(turn);
@@ -237,7 +223,7 @@ impl Session {
 
     /// Closes the client once it has taken everything.
     fn proceed_closing(&mut self, turn: &mut Turn<'_>) {
-        if self.goal != (Goal::End { refusing: None }) || !self.to_client.is_empty() {
+        if self.last_call.is_some() || !self.to_client.is_empty() {
             return;
         }
         match self.client {
@@ -279,7 +265,8 @@ impl Session {
             self.end_reason = reason;
         }
         self.close_client(turn);
-        self.goal = Goal::End { refusing: None };
+        self.goal = Goal::End;
+        self.last_call = None;
         self.to_client.clear();
         self.to_server.clear();
         self.held.clear();
@@ -290,22 +277,36 @@ impl Session {
     }
 
     pub(super) fn ending_deadline(&self) -> Option<Instant> {
-        let goal = match (self.goal, &self.upstream) {
+        let finish = match (self.goal, &self.upstream) {
             (
-                Goal::Finish { since, .. },
+                Goal::Finish { since },
                 Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. },
             ) => Some(since + FINISH_TIME),
-            (Goal::End { refusing }, _) => refusing,
-            (Goal::Serve | Goal::Finish { .. }, _) => None,
+            _ => None,
         };
         let linger = match self.client {
             Client::Lingering { until, .. } => Some(until),
             Client::Open | Client::Ended | Client::Closed => None,
         };
-        [goal, linger, self.stall_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        [
+            finish,
+            linger,
+            self.last_call_deadline(),
+            self.stall_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// When the client is taken to have sent all that it will. One that can't be read is not silent.
+    fn last_call_deadline(&self) -> Option<Instant> {
+        let LastCall { quiet_at, until } = self.last_call?;
+        Some(if self.wants_client() {
+            quiet_at.min(until)
+        } else {
+            until
+        })
     }
 
     /// When a client is given up that takes nothing, or that is gone while its lines can't be taken.
@@ -314,7 +315,7 @@ impl Session {
             (Client::Open, Goal::Serve) if !self.wants_client() => {
                 self.hung_up?.max(self.last_taken)
             }
-            (Client::Open | Client::Ended, Goal::Finish { .. } | Goal::End { .. })
+            (Client::Open | Client::Ended, Goal::Finish { .. } | Goal::End)
                 if !self.to_client.is_empty() =>
             {
                 self.last_taken
@@ -331,8 +332,8 @@ impl Session {
         if matches!(self.client, Client::Lingering { until, .. } if until <= turn.now) {
             self.close_client(turn);
         }
-        if matches!(self.goal, Goal::End { refusing: Some(until) } if until <= turn.now) {
-            self.goal = Goal::End { refusing: None };
+        if self.last_call_deadline().is_some_and(|at| at <= turn.now) {
+            self.last_call = None;
         }
         // An overdue finish is seen to by what follows every event.
     }

@@ -25,6 +25,7 @@ impl Session {
     pub fn client_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.heartbeat.life(turn.now);
+        self.prolong_last_call(turn.now);
         match self.client {
             Client::Open => {
                 let mut input = bytes;
@@ -68,16 +69,7 @@ impl Session {
 
     /// Whether there is room for what a client's line may lead to.
     pub(super) fn listens(&self) -> bool {
-        let serves = matches!(
-            self.goal,
-            Goal::Serve
-                | Goal::Finish {
-                    listening: true,
-                    ..
-                }
-                | Goal::End { refusing: Some(_) }
-        );
-        serves
+        self.hears()
             && self.to_server.len() + self.held.len() < OUTBOX_BYTES
             && self.to_client.marked_bytes() <= OWN_LINES_BYTES
     }
@@ -139,7 +131,7 @@ impl Session {
         if self.refuse_by_ids(&message, turn) {
             return Fate::Drop;
         }
-        if self.refuses() {
+        if self.goal == Goal::End {
             let text = self.end_reason.to_string();
             self.answer_all(&message, self.end_reason.reply_reason(), &text, turn);
             return Fate::Drop;

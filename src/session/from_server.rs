@@ -4,6 +4,7 @@ use std::fmt::Display;
 
 use log::{debug, info, warn};
 
+use super::ending::Goal;
 use super::in_flight::{Kind, Request};
 use super::own_lines::too_long_message;
 use super::replay::MAX_RECORD_BYTES;
@@ -58,7 +59,7 @@ impl Session {
 
     /// Whether the client still gets what the server says.
     pub(super) fn delivers(&self) -> bool {
-        matches!(self.client, Client::Open | Client::Ended) && !self.goal.is_end()
+        matches!(self.client, Client::Open | Client::Ended) && self.goal != Goal::End
     }
 
     fn server_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {

@@ -120,6 +120,10 @@ pub(super) struct Leaving {
     stopping: bool,
     /// When the next sign is no longer waited for.
     until: Option<Instant>,
+    /// Since when that time stands still, because the client is too slow for the output to be read.
+    paused: Option<Instant>,
+    /// Whether the status was waited for in vain after the end of the output.
+    status_overdue: bool,
     /// Whether the requests that it had been sent were seen to.
     settled: bool,
     /// What [`Up::used`] was.
@@ -152,6 +156,7 @@ impl Upstream {
                 };
                 [up.notice_at, replay].into_iter().flatten().min()
             }
+            Self::Leaving(leaving) if leaving.paused.is_some() => None,
             Self::Leaving(leaving) => leaving.until,
             Self::Cooling { until } => Some(*until),
             Self::None | Self::Starting => None,
@@ -297,7 +302,9 @@ impl Session {
             Upstream::Up(_) => self.leave(turn, |leaving, _| leaving.stopping = true),
             Upstream::Leaving(leaving) if !leaving.stopping && leaving.exit.is_none() => {
                 leaving.stopping = true;
-                leaving.until = None;
+                if !leaving.output_ended {
+                    leaving.until = None;
+                }
             }
             Upstream::None | Upstream::Leaving(_) => return,
         }
@@ -380,43 +387,50 @@ impl Session {
     }
 
     fn leaving_timeout(&mut self, turn: &mut Turn<'_>) {
+        let Upstream::Leaving(leaving) = &mut self.upstream else {
+            return;
+        };
+        leaving.until = None;
+        if leaving.exit.is_some() {
+            leaving.output_ended = true;
+            self.server_tail(turn);
+            return;
+        }
+        leaving.status_overdue = leaving.output_ended;
+        if !leaving.stopping {
+            leaving.stopping = true;
+            warn!(
+                "{}: the server closed a pipe but does not exit; it is stopped",
+                self.tag
+            );
+            turn.actions.push(Action::StopUpstream);
+        }
+    }
+
+    /// The time after an exit is for those who hold the output open, not for a client that is slow to take it.
+    fn pause_for_slow_client(&mut self, turn: &Turn<'_>) {
         let slow_client = !self.wants_upstream(turn.memory);
         let Upstream::Leaving(leaving) = &mut self.upstream else {
             return;
         };
-        match leaving.exit {
-            None => {
-                leaving.until = None;
-                if leaving.stopping {
-                    return;
-                }
-                leaving.stopping = true;
-                warn!(
-                    "{}: the server closed a pipe but does not exit; it is stopped",
-                    self.tag
-                );
-                turn.actions.push(Action::StopUpstream);
+        if leaving.exit.is_none() || leaving.output_ended || !slow_client {
+            if let (Some(since), Some(until)) = (leaving.paused.take(), &mut leaving.until) {
+                *until += turn.now.saturating_duration_since(since);
             }
-            // The time is for those who hold the output open, not for a client that is slow to take it.
-            Some(_) if slow_client && !leaving.output_ended => {
-                leaving.until = Some(turn.now + DRAIN_GRACE);
-            }
-            Some(_) => {
-                leaving.until = None;
-                leaving.output_ended = true;
-                self.server_tail(turn);
-            }
+        } else if leaving.paused.is_none() {
+            leaving.paused = Some(turn.now);
         }
     }
 
     /// Goes on with the loss of an upstream as far as its signs allow.
     pub(super) fn proceed_leaving(&mut self, turn: &mut Turn<'_>) {
+        self.pause_for_slow_client(turn);
         let delivers = self.delivers();
         let Upstream::Leaving(leaving) = &mut self.upstream else {
             return;
         };
         leaving.output_ended |= !delivers && leaving.exit.is_some();
-        let status_known = leaving.exit.is_some() || (leaving.stopping && leaving.until.is_none());
+        let status_known = leaving.exit.is_some() || leaving.status_overdue;
         if !leaving.settled && leaving.output_ended && status_known {
             leaving.settled = true;
             let status = leaving
@@ -494,14 +508,14 @@ impl Session {
 
     /// Whether another server may be asked in place of this one.
     fn may_resend(&self, turn: &Turn<'_>) -> bool {
-        !self.goal.is_end() && !self.goal.is_overdue(turn.now) && !self.stopping
+        self.goal != Goal::End && !self.goal.is_overdue(turn.now) && !self.stopping
     }
 
     /// The upstream is gone: is there to be another?
     fn after_loss(&mut self, why: &EndReason, turn: &mut Turn<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
-        if self.goal.is_end() || is_finished || self.goal.is_overdue(turn.now) {
+        if self.goal == Goal::End || is_finished || self.goal.is_overdue(turn.now) {
             return;
         }
         if self.stopping || !turn.settings.renews {

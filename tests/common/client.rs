@@ -115,11 +115,6 @@ impl Client {
         id
     }
 
-    /// The client's own address, which names the session in the proxy's log.
-    pub(crate) fn local_address(&self) -> SocketAddr {
-        self.stream.local_addr().unwrap()
-    }
-
     /// A second handle to write with, for a thread that sends while this one reads.
     pub(crate) fn writer(&self) -> TcpStream {
         self.stream.try_clone().unwrap()

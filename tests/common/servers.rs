@@ -36,7 +36,7 @@ done"#
 }
 
 /// A server that does what it is told: the method `sh` has its `params.code` run, as shell commands, and `pid` has it
-/// answer with its process id as `result.pid`. It knows the legacy handshake, but does not insist on it.
+/// answer with its process id as `result.pid`, like `server/discover`. It knows the legacy handshake, but does not insist on it.
 ///
 /// Every line that it reads is first put into `got.PID` in the scratch directory, and its process id, when it starts,
 /// into `starts`. If a file `on-start` or `on-initialize` is there, its commands are run at these times, the latter
@@ -89,7 +89,7 @@ while IFS= read -r line; do
             continue
         fi
         case $line in
-        *'"method":"pid"'*) answer ;;
+        *'"method":"pid"'* | *'"method":"server/discover"'*) answer ;;
         *'"method":"sh"'*)
             code=${{line#*\"code\":\"}}
             code=${{code%\"\}}\}}*}}

@@ -1,0 +1,357 @@
+//! When a server is started again, when no more, and what the client is told; and what becomes of sessions when the
+//! proxy itself is stopped.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::fs;
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use common::client::{assert_own_error, result_of};
+use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+
+const NOTICE: &str = "$/mcp/serverRestarted";
+
+const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
+
+/// The time at which a line was logged, since 1970.
+fn logged_at(line: &str) -> f64 {
+    let time = humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
+    time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+}
+
+#[track_caller]
+fn expect_end(client: &mut Client) {
+    let end = NoLine::End { unfinished: vec![] };
+    assert_eq!(client.try_recv(DEADLINE), Err(end));
+}
+
+/// Waits for the next heartbeat, and returns whether it calls the server alive.
+#[track_caller]
+fn next_heartbeat(client: &mut Client) -> bool {
+    loop {
+        let message = client.recv_json();
+        if message["type"] == "heartbeat_response" {
+            return message["mcp_alive"].as_bool().unwrap();
+        }
+        client.aside.push(message);
+    }
+}
+
+// The notice.
+
+#[test]
+fn the_notice_has_its_shape_and_comes_half_a_second_after_the_start() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let killed = client.pid_of_server();
+    processes::kill_and_wait(killed);
+    let notice = client.recv_json();
+    let timestamp = notice["params"]["timestamp"].as_f64().unwrap();
+    let params = json!({"timestamp": timestamp, "reason": "process_terminated"});
+    let expected = json!({"jsonrpc": "2.0", "method": NOTICE, "params": params});
+    assert_eq!(notice, expected);
+
+    let started = proxy.wait_for_logs("server started", 2).remove(1);
+    let after = timestamp - logged_at(&started);
+    // A little less than half a second, as the line is logged when the server has been started.
+    assert!(after > 0.4, "{after} s after the start");
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    assert!((now.as_secs_f64() - timestamp).abs() < DEADLINE.as_secs_f64());
+    // Once is enough.
+    client.send_line(HEARTBEAT);
+    assert_ne!(client.pid_of_server(), killed);
+    assert_eq!(client.aside, Vec::<Value>::new());
+}
+
+#[test]
+fn a_server_that_does_not_last_is_not_announced() {
+    let scratch = Scratch::new();
+    scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 1; fi");
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    processes::kill_and_wait(client.pid_of_server());
+    assert_eq!(client.recv_json()["method"], NOTICE);
+    assert_eq!(scratch.servers().len(), 3);
+    client.pid_of_server();
+    assert_eq!(client.aside, Vec::<Value>::new());
+
+    // The first restart comes a second after the first start, the next one five seconds after the second.
+    let times: Vec<f64> = proxy
+        .wait_for_logs("server started", 3)
+        .iter()
+        .map(|line| logged_at(line))
+        .collect();
+    assert!(times[1] - times[0] > 0.9, "{times:?}");
+    assert!(times[2] - times[1] > 4.9, "{times:?}");
+}
+
+#[test]
+fn heartbeats_say_that_the_server_is_down_until_it_is_up() {
+    let scratch = Scratch::new();
+    let options = ["--heartbeat-interval", "0.05"];
+    let proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    client.send_line(HEARTBEAT);
+    assert!(next_heartbeat(&mut client));
+    let server = client.pid_of_server();
+    processes::kill_and_wait(server);
+    while next_heartbeat(&mut client) {
+        assert_eq!(
+            scratch.servers().len(),
+            1,
+            "it was down for a second, unnoticed"
+        );
+    }
+    while !next_heartbeat(&mut client) {}
+    assert_ne!(scratch.wait_for_server(2), server);
+}
+
+// The limit.
+
+#[test]
+fn a_session_is_closed_when_no_restart_is_left() {
+    let attempt = |max_restarts: usize| {
+        let scratch = Scratch::new();
+        let options = ["--max-restarts", &max_restarts.to_string()];
+        let proxy = Proxy::start(&options, &servers::scripted(&scratch));
+        let mut client = proxy.connect();
+        for _ in 0..max_restarts {
+            client.pid_of_server();
+            client.send_code("exit 3");
+            let error = loop {
+                let message = client.recv_json();
+                if message["method"] != NOTICE {
+                    break message;
+                }
+            };
+            assert_own_error(&error, 502, "process_terminated");
+        }
+        client.pid_of_server();
+        let last = [
+            client.send_request("unanswered", &json!({})),
+            client.send_code("note last; exit 3"),
+        ];
+        client.message_of("last");
+        for id in last {
+            assert_eq!(client.recv_error(502, "process_terminated").0, id);
+        }
+        expect_end(&mut client);
+        assert_eq!(scratch.servers().len(), max_restarts + 1);
+        proxy.wait_for_log(&format!(
+            "closed: the server ended (exit code 3) after {max_restarts} restarts, the limit (--max-restarts)"
+        ));
+        proxy.wait_until_childless();
+    };
+    thread::scope(|scope| {
+        for max_restarts in [0, 1, 2] {
+            scope.spawn(move || attempt(max_restarts));
+        }
+    });
+}
+
+/// Sends that many requests of half a kilobyte.
+fn send_many(client: &mut Client, count: usize) -> Vec<u64> {
+    let padding = json!({"padding": "x".repeat(450)});
+    (0..count)
+        .map(|_| client.send_request("pid", &padding))
+        .collect()
+}
+
+/// What had been written to the server is failed, what had not is refused; nothing twice, nothing not at all.
+#[track_caller]
+fn expect_failed_then_refused(client: &mut Client, ids: &[u64]) {
+    let mut refused = 0;
+    for id in ids {
+        let answer = client.recv_json();
+        assert_eq!(answer["id"], *id);
+        if refused == 0 && answer["error"]["code"] == 502 {
+            assert_own_error(&answer, 502, "process_terminated");
+        } else {
+            assert_own_error(&answer, 503, "restart_limit");
+            refused += 1;
+        }
+    }
+    assert!(refused > 0);
+    expect_end(client);
+}
+
+/// More than pipe, outbox and the proxy's hands hold: the rest is in the socket.
+const SOME_IN_SOCKET: usize = 450;
+
+/// More than the socket holds at the proxy's end.
+const SOME_NOT_RECEIVED: usize = 1000;
+
+#[test]
+fn whoever_waits_is_told_when_no_restart_is_left() {
+    let scratch = Scratch::new();
+    scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 7; fi");
+    let proxy = Proxy::start(&["--max-restarts", "1"], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    processes::kill_and_wait(client.pid_of_server());
+    let waiting = send_many(&mut client, SOME_IN_SOCKET);
+    expect_failed_then_refused(&mut client, &waiting);
+    client.close();
+    proxy.wait_for_log("closed: the server ended (exit code 7) after 1 restarts");
+}
+
+fn die_without_auto_restart(requests: usize) {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    let first = client.send_code("exec sleep 60");
+    let waiting = send_many(&mut client, requests);
+    eventually("the server to read no more", DEADLINE, || {
+        processes::Process::find(server).is_some_and(|process| process.name == "sleep")
+    });
+    processes::send_signal(server, Signal::SIGKILL);
+    assert_eq!(client.recv_error(502, "process_terminated").0, first);
+    expect_failed_then_refused(&mut client, &waiting);
+    client.close();
+    proxy.wait_for_log("closed: the server ended (signal 9 (SIGKILL)) and auto-restart is off");
+    assert_eq!(scratch.servers().len(), 1);
+}
+
+#[test]
+fn without_auto_restart_the_first_death_is_the_end() {
+    die_without_auto_restart(SOME_IN_SOCKET);
+}
+
+#[test]
+fn requests_on_their_way_are_refused_too() {
+    die_without_auto_restart(SOME_NOT_RECEIVED);
+}
+
+/// Puts a server into a file that can be taken away.
+fn removable(scratch: &Scratch) -> Vec<String> {
+    let script = servers::scripted(scratch).pop().unwrap();
+    let file = scratch.file("server");
+    fs::write(&file, format!("#!/bin/sh\n{script}")).unwrap();
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+    vec![file.to_str().unwrap().to_owned()]
+}
+
+#[test]
+fn a_server_that_cannot_be_started_is_given_up_like_one_that_dies() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&["--max-restarts", "1"], &removable(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    scratch.remove("server");
+    processes::kill_and_wait(server);
+    let id = client.send_request("pid", &json!({}));
+    assert_eq!(client.recv_error(503, "spawn_failed").0, id);
+    expect_end(&mut client);
+    proxy.wait_for_log("closed: the server could not be started");
+}
+
+#[test]
+fn a_server_that_can_be_started_again_later_goes_on() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &removable(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    fs::rename(scratch.file("server"), scratch.file("away")).unwrap();
+    processes::kill_and_wait(server);
+    let id = client.send_request("pid", &json!({}));
+    let failed = proxy.wait_for_log("the server could not be started");
+    fs::rename(scratch.file("away"), scratch.file("server")).unwrap();
+    result_of(client.answer_to(id));
+    // It counts as a restart: the next one had to wait for longer.
+    let started = proxy.wait_for_logs("server started", 2).remove(1);
+    let wait = logged_at(&started) - logged_at(&failed);
+    assert!(wait > 4.9, "{wait} s");
+}
+
+// The proxy is stopped.
+
+#[test]
+fn what_is_in_flight_is_answered_when_the_proxy_is_stopped() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    let slow = client.send_code("while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; answer");
+    let queued = client.send_request("pid", &json!({}));
+    scratch.wait_for_lines(server, 2);
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down");
+    eventually("new clients to be refused", DEADLINE, || {
+        TcpStream::connect(proxy.address()).is_err()
+    });
+    scratch.write("go", "");
+    for id in [slow, queued] {
+        assert_eq!(result_of(client.answer_to(id))["pid"], server);
+    }
+    expect_end(&mut client);
+    client.close();
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    assert!(!processes::process_exists(server));
+}
+
+#[test]
+fn what_waits_for_a_server_is_refused_when_the_proxy_is_stopped() {
+    let scratch = Scratch::new();
+    // It is down for five seconds, which is long enough to be sent something.
+    scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 1; fi");
+    let options = ["--heartbeat-interval", "0.05"];
+    let mut proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    processes::kill_and_wait(client.pid_of_server());
+    proxy.wait_for_logs("the server ended", 2);
+    let ids = [(); 3].map(|()| client.send_request("pid", &json!({})));
+    // When this is answered, all that was sent before it has been read.
+    client.send_line(HEARTBEAT);
+    assert!(!next_heartbeat(&mut client));
+    proxy.signal(Signal::SIGTERM);
+    for id in ids {
+        assert_own_error(&client.answer_to(id), 503, "shutdown");
+    }
+    expect_end(&mut client);
+    client.close();
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(scratch.servers().len(), 2);
+}
+
+#[test]
+fn what_is_in_flight_is_failed_when_the_server_dies_while_the_proxy_is_being_stopped() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    let id = client.send_request("unanswered", &json!({}));
+    scratch.wait_for_lines(server, 2);
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down");
+    processes::send_signal(server, Signal::SIGKILL);
+    assert_eq!(client.recv_error(502, "process_terminated").0, id);
+    expect_end(&mut client);
+    client.close();
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    assert_eq!(scratch.servers().len(), 1);
+}
+
+#[test]
+fn a_second_signal_kills_at_once() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    // In flight, it would be waited for for half a minute; then it would take the whole ladder to end it.
+    client.send_code("trap '' TERM; echo deaf > \"$dir/deaf\"; while :; do sleep 1; done");
+    scratch.read("deaf");
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down");
+    proxy.signal(Signal::SIGINT);
+    let status = proxy.wait_exit(Duration::from_secs(5));
+    assert_eq!(status.code(), Some(0));
+    assert!(!processes::process_exists(server));
+}
