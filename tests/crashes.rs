@@ -141,15 +141,19 @@ fn deaths_are_seen_without_a_tick() {
     let proxy = Proxy::start(&[], &servers::demo());
     let mut clients: Vec<Client> = (0..8).map(|_| proxy.connect()).collect();
     let mut fastest = DEADLINE;
+    let mut in_time = 0;
     for client in &mut clients {
         client.initialize();
         let crash = json!({"name": "crash", "arguments": {"exit_code": 3}});
         let start = Instant::now();
         client.send_request("tools/call", &crash);
-        client.recv_error(502, "process_terminated");
+        let (_, data) = client.recv_error(502, "process_terminated");
+        in_time += u32::from(data["status"] == "exit code 3");
         fastest = fastest.min(start.elapsed());
     }
-    // On a busy machine one of them is quick all the same, unless all have to wait for something.
+    // On a busy machine one of them is quick all the same, unless all have to wait for something, and one status comes
+    // in time, unless it is not looked for.
+    assert!(in_time > 0);
     assert!(fastest < Duration::from_millis(200), "{fastest:?}");
 }
 

@@ -167,7 +167,7 @@ fn send_many(client: &mut Client, count: usize) -> Vec<u64> {
 
 /// What had been written to the server is failed, what had not is refused; nothing twice, nothing not at all.
 #[track_caller]
-fn expect_failed_then_refused(client: &mut Client, ids: &[u64]) {
+fn expect_failed_then_refused(client: &mut Client, ids: &[u64], reason: &str) {
     let mut refused = 0;
     for id in ids {
         let answer = client.recv_json();
@@ -175,13 +175,16 @@ fn expect_failed_then_refused(client: &mut Client, ids: &[u64]) {
         if refused == 0 && answer["error"]["code"] == 502 {
             assert_own_error(&answer, 502, "process_terminated");
         } else {
-            assert_own_error(&answer, 503, "restart_limit");
+            assert_own_error(&answer, 503, reason);
             refused += 1;
         }
     }
     assert!(refused > 0);
     expect_end(client);
 }
+
+/// More than a pipe holds, and less than pipe and outbox do.
+const SOME_IN_OUTBOX: usize = 140;
 
 /// More than pipe, outbox and the proxy's hands hold: the rest is in the socket.
 const SOME_IN_SOCKET: usize = 450;
@@ -197,7 +200,7 @@ fn whoever_waits_is_told_when_no_restart_is_left() {
     let mut client = proxy.connect();
     processes::kill_and_wait(client.pid_of_server());
     let waiting = send_many(&mut client, SOME_IN_SOCKET);
-    expect_failed_then_refused(&mut client, &waiting);
+    expect_failed_then_refused(&mut client, &waiting, "restart_limit");
     client.close();
     proxy.wait_for_log("closed: the server ended (exit code 7) after 1 restarts");
 }
@@ -214,7 +217,7 @@ fn die_without_auto_restart(requests: usize) {
     });
     processes::send_signal(server, Signal::SIGKILL);
     assert_eq!(client.recv_error(502, "process_terminated").0, first);
-    expect_failed_then_refused(&mut client, &waiting);
+    expect_failed_then_refused(&mut client, &waiting, "restart_limit");
     client.close();
     proxy.wait_for_log("closed: the server ended (signal 9 (SIGKILL)) and auto-restart is off");
     assert_eq!(scratch.servers().len(), 1);
@@ -321,22 +324,37 @@ fn what_waits_for_a_server_is_refused_when_the_proxy_is_stopped() {
     assert_eq!(scratch.servers().len(), 2);
 }
 
-#[test]
-fn what_is_in_flight_is_failed_when_the_server_dies_while_the_proxy_is_being_stopped() {
+/// The server dies while the proxy is being stopped, with that many requests sent to it that it does not read.
+fn die_during_shutdown(requests: usize) {
     let scratch = Scratch::new();
     let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     let server = client.pid_of_server();
-    let id = client.send_request("unanswered", &json!({}));
-    scratch.wait_for_lines(server, 2);
+    let first = client.send_code("echo > \"$dir/busy\"; exec sleep 60");
+    let waiting = send_many(&mut client, requests);
+    scratch.read("busy");
+    // Nothing tells when the proxy has read them, but that it answers another client: it reads all in turn.
+    proxy.connect().pid_of_server();
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
     processes::send_signal(server, Signal::SIGKILL);
-    assert_eq!(client.recv_error(502, "process_terminated").0, id);
-    expect_end(&mut client);
+    assert_eq!(client.recv_error(502, "process_terminated").0, first);
+    expect_failed_then_refused(&mut client, &waiting, "shutdown");
     client.close();
     assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(scratch.servers().len(), 1);
+    // The other one was the other client's.
+    assert_eq!(scratch.servers().len(), 2);
+}
+
+#[test]
+fn what_waits_is_answered_when_the_server_dies_while_the_proxy_is_being_stopped() {
+    die_during_shutdown(SOME_IN_OUTBOX);
+}
+
+#[test]
+#[ignore = "what a stopping proxy has not taken into an outbox is dropped without an answer"]
+fn what_is_in_the_socket_is_answered_too_when_the_proxy_is_being_stopped() {
+    die_during_shutdown(SOME_IN_SOCKET);
 }
 
 #[test]
