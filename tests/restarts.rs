@@ -59,7 +59,7 @@ fn the_notice_has_its_shape_and_comes_half_a_second_after_the_start() {
     let expected = json!({"jsonrpc": "2.0", "method": NOTICE, "params": params});
     assert_eq!(notice, expected);
 
-    let started = proxy.wait_for_logs("server started", 2).remove(1);
+    let started = proxy.wait_for_log("goes on with a new server");
     let after = timestamp - logged_at(&started);
     // A little less than half a second, as the line is logged when the server has been started.
     assert!(after > 0.4, "{after} s after the start");
@@ -84,9 +84,13 @@ fn a_server_that_does_not_last_is_not_announced() {
     assert_eq!(client.aside, Vec::<Value>::new());
 
     // The first restart comes a second after the first start, the next one five seconds after the second.
-    let times: Vec<f64> = proxy
-        .wait_for_logs("server started", 3)
+    let starts = [
+        proxy.wait_for_logs(") opened", 1),
+        proxy.wait_for_logs("goes on with a new server", 2),
+    ];
+    let times: Vec<f64> = starts
         .iter()
+        .flatten()
         .map(|line| logged_at(line))
         .collect();
     assert!(times[1] - times[0] > 0.9, "{times:?}");
@@ -269,7 +273,7 @@ fn a_server_that_can_be_started_again_later_goes_on() {
     fs::rename(scratch.file("away"), scratch.file("server")).unwrap();
     result_of(client.answer_to(id));
     // It counts as a restart: the next one had to wait for longer.
-    let started = proxy.wait_for_logs("server started", 2).remove(1);
+    let started = proxy.wait_for_log("goes on with a new server");
     let wait = logged_at(&started) - logged_at(&failed);
     assert!(wait > 4.9, "{wait} s");
 }
@@ -352,7 +356,6 @@ fn what_waits_is_answered_when_the_server_dies_while_the_proxy_is_being_stopped(
 }
 
 #[test]
-#[ignore = "what a stopping proxy has not taken into an outbox is dropped without an answer"]
 fn what_is_in_the_socket_is_answered_too_when_the_proxy_is_being_stopped() {
     die_during_shutdown(SOME_IN_SOCKET);
 }

@@ -14,6 +14,9 @@ use crate::protocol::lines::TooLong;
 use crate::protocol::reply::{self, Reason};
 use crate::protocol::skip::Skipped;
 
+/// So many requests of one line are refused one by one.
+const MAX_REFUSALS: usize = 2 * MAX_IN_FLIGHT;
+
 impl Session {
     /// Queues a line for the client.
     pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, turn: &mut Turn<'_>) {
@@ -39,8 +42,8 @@ impl Session {
         );
     }
 
-    /// Answers the requests of a line that no server will get: each, unless there are more than could ever wait for
-    /// answers. Those get one answer together, as theirs would take far more memory than the line.
+    /// Answers the requests of a line that no server will get: each, unless there are more than [`MAX_REFUSALS`]. Those
+    /// get one answer together, as theirs would take far more memory than the line.
     pub(super) fn answer_all(
         &mut self,
         message: &Message<'_>,
@@ -50,7 +53,7 @@ impl Session {
     ) {
         let ids = || message.envelopes().iter().filter_map(Envelope::request_id);
         let count = ids().count();
-        if count > MAX_IN_FLIGHT {
+        if count > MAX_REFUSALS {
             let text = format!("{text}; this is about all {count} or more requests of a batch");
             return self.reply_error(None, reason, &text, turn);
         }

@@ -148,17 +148,16 @@ fn an_id_of_1_kib_passes_and_a_longer_one_does_not() {
         client.send_line(&line);
         assert_eq!(client.recv_line(), line);
     }
-    for line in [
-        request(1025),
-        answer(1025),
-        request(1_000_000),
-        // A batch is refused as a whole.
-        format!("[{},{}]", request(5), request(1025)),
-    ] {
+    for line in [request(1025), answer(1025), request(1_000_000)] {
         client.send_line(&line);
         expect_too_large(&mut client, &Value::Null, 1024);
         expect_nothing_before_marker(&mut client);
     }
+    // A batch is refused as a whole; whoever waits for an answer that can be given gets it.
+    client.send_line(&format!("[{},{}]", request(5), request(1025)));
+    expect_too_large(&mut client, &"xxx".into(), 1024);
+    expect_too_large(&mut client, &Value::Null, 1024);
+    expect_nothing_before_marker(&mut client);
     client.reset();
 }
 
