@@ -148,7 +148,8 @@ impl Session {
     pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
         let calls = self.client == Client::Open && self.hears();
         self.last_call = calls.then(|| LastCall::new(turn.now));
-        if self.goal == Goal::Serve {
+        let cuts_short = !self.nothing_waits() && !self.stopping;
+        if self.goal == Goal::Serve || (self.goal != Goal::End && cuts_short) {
             self.end_reason = reason.clone();
         }
         let reply = if self.stopping {
