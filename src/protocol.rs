@@ -5,5 +5,6 @@
 pub mod envelope;
 pub mod id;
 pub mod lines;
+mod python_constants;
 pub mod reply;
 pub mod skip;

@@ -4,52 +4,32 @@
 //! within its budget; then deadlines, new connections and what sessions want done. What a session frees is freed at
 //! the end of the turn, when no event can be about it any more.
 
+mod admission;
 mod connection;
+mod start;
 
 use std::collections::VecDeque;
-use std::ffi::OsString;
-use std::fmt::{self, Display};
 use std::io;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use log::{debug, error, info, warn};
-use mio::net::{TcpListener, TcpStream};
-use mio::{Events, Interest, Poll};
+use log::{info, warn};
+use mio::net::TcpListener;
+use mio::{Events, Poll};
 use slab::Slab;
 
+use self::admission::Accepting;
 use self::connection::Connection;
-use crate::cli::ServeOptions;
-use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
-use crate::process::{DescriptorLimit, Processes, Spawner};
+pub use self::start::StartError;
+use crate::memory::Memory;
+use crate::process::{Processes, Spawner};
 use crate::reactor::endpoint::Endpoint;
-use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::signals::Signals;
 use crate::reactor::timers::{Timer, Timers};
-use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
-use crate::relay::READ_BYTES;
-use crate::session::report::Tag;
-use crate::session::{Action, Role, Session, Settings, Turn};
-use crate::timer_wheel::TimerId;
-
-/// Descriptors of one session: the connection and three pipes.
-const DESCRIPTORS_PER_SESSION: u64 = 4;
-
-/// Descriptors for all else: what is open from the start, the far ends of the pipes of a server that is being
-/// started, and the connections of clients that are being turned away.
-const SPARE_DESCRIPTORS: u64 = 64 + MAX_REFUSED as u64;
-
-/// Clients that are being turned away at the same time; more wait in the backlog.
-const MAX_REFUSED: usize = 64;
+use crate::reactor::token::{Address, Port, Registrations};
+use crate::session::{Action, Session, Settings, Turn};
 
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 1024;
-
-/// Servers started in one turn, and connections accepted, which leads to starts.
-const STARTS_PER_TURN: usize = 8;
-
-/// Without descriptors, memory or processes for a new session, the next attempt is made after this.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
@@ -91,16 +71,6 @@ pub struct Proxy {
     stopping: Stopping,
 }
 
-/// Whether connections are accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Accepting {
-    Yes,
-    /// Something ran out. The deadline is that of the next attempt.
-    Paused {
-        retry: TimerId,
-    },
-}
-
 /// Whether the program is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
@@ -113,94 +83,7 @@ enum Stopping {
     },
 }
 
-/// What kept the program from serving, in one line.
-#[derive(Debug)]
-pub struct StartError(String);
-
-impl Display for StartError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-/// Turns an error into one that says what was being done.
-fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> StartError {
-    move |error| StartError(format!("{what}: {error}"))
-}
-
 impl Proxy {
-    /// Binds the addresses and looks whether the server can be run. `command` is the server's.
-    pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, StartError> {
-        let descriptors =
-            DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let text = command_text(command);
-        let spawner = Spawner::new(command, descriptors)
-            .map_err(failed_to(format!("cannot run '{text}'")))?;
-        let poll = Poll::new().map_err(failed_to("cannot create an epoll instance"))?;
-        let mut registrations = Registrations::default();
-        let address = address_text(&options.host, options.port);
-        let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
-            "cannot listen on {address} (--host, --port)"
-        )))?;
-        log_start(options, &text, &address);
-        let mut listeners = Vec::new();
-        for (slot, socket) in sockets.into_iter().enumerate() {
-            log_address(&socket);
-            let token = registrations.next(Address {
-                slot,
-                port: Port::Listener,
-            });
-            let endpoint = Endpoint::register(socket, poll.registry(), token, Interest::READABLE);
-            listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
-        }
-        let token = registrations.next(Address {
-            slot: 0,
-            port: Port::Signals,
-        });
-        let signals = Signals::register(poll.registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
-        if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
-            warn!("orphans of servers can't be adopted: {error}");
-        }
-        let now = Instant::now();
-        let mut timers = Timers::new(now);
-        timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
-        Ok(Self {
-            poll,
-            registrations,
-            signals,
-            listeners,
-            turn_of_listener: 0,
-            settings: Settings {
-                heartbeat_interval: options.heartbeat_interval,
-                role: Role::Proxy {
-                    max_restarts: options.max_restarts,
-                },
-                renews: options.auto_restart,
-                max_message_bytes: options.max_message_bytes,
-                replay_timeout: options.replay_timeout,
-            },
-            max_sessions: session_limit(options.max_sessions, descriptors),
-            spawner,
-            sessions: Slab::new(),
-            refused: 0,
-            sessions_so_far: 0,
-            processes: Processes::default(),
-            memory: Memory::new(DEFAULT_BUDGET_BYTES),
-            timers,
-            waiting_for_memory: Vec::new(),
-            run_queue: VecDeque::new(),
-            actions: Vec::new(),
-            pending_actions: VecDeque::new(),
-            scratch: vec![0; READ_BYTES].into_boxed_slice(),
-            now,
-            accepting: Accepting::Yes,
-            starting: VecDeque::new(),
-            exhaustion_logged: false,
-            stopping: Stopping::No,
-        })
-    }
-
     /// Serves until a signal ends it and nothing is left to be served.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
@@ -428,112 +311,6 @@ impl Proxy {
         }
     }
 
-    fn can_accept(&self) -> bool {
-        self.accepting == Accepting::Yes
-            && self.starting.is_empty()
-            && self.refused < MAX_REFUSED
-            && self.listeners.iter().any(Endpoint::is_readable)
-    }
-
-    /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
-    /// waiting.
-    fn next_listener(&mut self) -> Option<&mut Endpoint<TcpListener>> {
-        self.turn_of_listener = (self.turn_of_listener + 1) % self.listeners.len().max(1);
-        let (later, sooner) = self.listeners.split_at_mut_checked(self.turn_of_listener)?;
-        sooner
-            .iter_mut()
-            .chain(later)
-            .find(|listener| listener.is_readable())
-    }
-
-    fn accept_waiting(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
-            if !self.can_accept() {
-                return;
-            }
-            let Some(listener) = self.next_listener() else {
-                return;
-            };
-            match listener.source().accept() {
-                Ok((stream, peer)) => {
-                    self.accepted(stream, peer);
-                    // Its server is started before the next connection takes what that may need.
-                    self.apply_actions();
-                    self.start_servers();
-                }
-                Err(error) => match listener::accept_error(&error) {
-                    AcceptError::Blocked => {
-                        listener.used_up();
-                        let waits = self.listeners.iter().any(Endpoint::is_readable);
-                        self.exhaustion_logged &= waits;
-                    }
-                    AcceptError::Connection => {
-                        debug!("a connection was gone before it was accepted: {error}");
-                    }
-                    AcceptError::Exhausted => self.pause_accepting(&error),
-                },
-            }
-        }
-    }
-
-    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let slot = self.sessions.vacant_key();
-        if slot >= MAX_SLOTS {
-            return;
-        }
-        if let Err(error) = listener::configure(&stream) {
-            debug!("a connection was gone when it was accepted: {error}");
-            return;
-        }
-        let token = self.registrations.next(Address {
-            slot,
-            port: Port::Client,
-        });
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match Endpoint::register(stream, self.poll.registry(), token, interest) {
-            Ok(client) => client,
-            Err(error) => return self.pause_accepting(&error),
-        };
-        self.sessions_so_far += 1;
-        let tag = Tag::Session {
-            number: self.sessions_so_far,
-            peer,
-            pid: None,
-        };
-        let is_full = self.sessions.len() - self.refused >= self.max_sessions;
-        let mut turn = Turn {
-            now: self.now,
-            settings: &self.settings,
-            memory: &mut self.memory,
-            actions: &mut self.actions,
-        };
-        let session = if is_full {
-            self.refused += 1;
-            Session::refuse(tag, self.max_sessions, &mut turn)
-        } else {
-            Session::open(tag, &mut turn)
-        };
-        self.sessions.insert(Connection::new(session, client));
-        self.after_event(slot);
-        self.enqueue(slot);
-    }
-
-    fn pause_accepting(&mut self, error: &io::Error) {
-        let retry = self.timers.set(self.now + ACCEPT_PAUSE, Timer::Accept);
-        match self.accepting {
-            Accepting::Yes => {}
-            Accepting::Paused { retry } => self.timers.cancel(retry),
-        }
-        self.accepting = Accepting::Paused { retry };
-        if !self.exhaustion_logged {
-            self.exhaustion_logged = true;
-            error!(
-                "new connections have to wait: {error}; {} sessions are open",
-                self.sessions.len()
-            );
-        }
-    }
-
     /// Does what sessions want done, until none wants anything more.
     fn apply_actions(&mut self) {
         while let Some((slot, action)) = self.pending_actions.pop_front() {
@@ -569,66 +346,6 @@ impl Proxy {
         }
     }
 
-    /// Starts servers that are waited for, few in a turn, so that a rush does not delay open sessions. When something
-    /// has run out, the first one waits for the next attempt, and all others behind it.
-    fn start_servers(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
-            if !self.can_start() {
-                return;
-            }
-            let Some(slot) = self.starting.pop_front() else {
-                return;
-            };
-            if !self.start_server(slot) {
-                self.starting.push_front(slot);
-            }
-            self.apply_actions();
-        }
-    }
-
-    fn can_start(&self) -> bool {
-        let forced = matches!(self.stopping, Stopping::Forced { .. });
-        self.accepting == Accepting::Yes && !self.starting.is_empty() && !forced
-    }
-
-    /// Returns whether it is settled, for better or worse.
-    fn start_server(&mut self, slot: usize) -> bool {
-        let Some(connection) = self.sessions.get_mut(slot) else {
-            return true;
-        };
-        if !connection.session.wants_start() {
-            return true;
-        }
-        let started = self.spawner.spawn().and_then(|spawned| {
-            let pid = spawned.pid;
-            let process = self.processes.add(pid, slot);
-            let attached = connection.attach(
-                spawned,
-                process,
-                slot,
-                self.poll.registry(),
-                &mut self.registrations,
-            );
-            attached
-                .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
-                .map(|()| pid)
-        });
-        match started {
-            Ok(pid) => {
-                let pid = u32::try_from(pid.as_raw()).ok();
-                self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
-            }
-            Err(error) if listener::is_exhaustion(&error) => {
-                self.pause_accepting(&error);
-                return false;
-            }
-            Err(error) => {
-                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
-            }
-        }
-        true
-    }
-
     fn free(&mut self, slot: usize) {
         let mut connection = self.sessions.remove(slot);
         if let Some((_, timer)) = connection.timer {
@@ -639,69 +356,5 @@ impl Proxy {
             self.refused -= 1;
         }
         info!("{}", connection.session.summary(self.now));
-    }
-}
-
-/// As many sessions as there are descriptors for, unless the user wants another number.
-fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
-    let possible = descriptors.get().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_SESSION;
-    let possible = usize::try_from(possible)
-        .unwrap_or(usize::MAX)
-        .clamp(1, MAX_SLOTS - MAX_REFUSED);
-    let limit = wanted.unwrap_or(possible).min(MAX_SLOTS - MAX_REFUSED);
-    if limit > possible {
-        warn!(
-            "--max-sessions: {limit} sessions need more than the {} descriptors that are allowed (RLIMIT_NOFILE); \
-             after about {possible} sessions new connections have to wait",
-            descriptors.get()
-        );
-    }
-    limit
-}
-
-/// An IPv6 address stands in brackets, or its last part would read as a port.
-fn address_text(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
-}
-
-fn command_text(command: &[OsString]) -> String {
-    command
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
-}
-
-fn log_start(options: &ServeOptions, command: &str, address: &str) {
-    info!("Starting TCP proxy on {address}");
-    info!("MCP command: {command}");
-    info!(
-        "Heartbeat interval: {}s",
-        options.heartbeat_interval.as_secs_f64()
-    );
-    info!(
-        "Auto-restart: {}",
-        if options.auto_restart {
-            "enabled"
-        } else {
-            "disabled"
-        }
-    );
-}
-
-fn log_address(socket: &TcpListener) {
-    let Ok(address) = socket.local_addr() else {
-        return;
-    };
-    info!("TCP proxy listening on {address}");
-    if !address.ip().is_loopback() {
-        warn!(
-            "{address} is not a loopback address: anyone who can reach it can use the MCP server; there is neither \
-             encryption nor authentication"
-        );
     }
 }

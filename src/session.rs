@@ -7,11 +7,13 @@
 mod ending;
 mod from_client;
 mod from_server;
+mod greeting;
 pub mod heartbeat;
 pub mod in_flight;
 mod own_lines;
 pub mod peer;
 pub mod reconnect;
+mod renewal;
 pub mod replay;
 pub mod report;
 pub mod restart;
@@ -24,10 +26,11 @@ use self::ending::{Goal, LastCall};
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Load, Request, ServerRequests};
 use self::peer::Peer;
+use self::renewal::Policy;
 use self::replay::Handshake;
 use self::report::{EndReason, Summary, Tag, Traffic};
 use self::stderr::StderrLines;
-use self::upstream::{Policy, Upstream};
+use self::upstream::Upstream;
 use crate::log_limit::LogLimit;
 use crate::memory::{FREE_BYTES, Memory};
 use crate::outbox::Outbox;
@@ -252,7 +255,7 @@ impl Session {
             end_reason: EndReason::ClientEnded,
             from_client: Splitter::default(),
             unread: Unread::default(),
-            from_server: Splitter::default(),
+            from_server: Splitter::verbatim(),
             to_client: Outbox::default(),
             to_server: Outbox::default(),
             held: Outbox::default(),

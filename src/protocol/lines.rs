@@ -9,7 +9,7 @@ use crate::memory::FREE_BYTES;
 /// What one line may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct LineLimits {
-    /// The longest line, in bytes, without its line end.
+    /// The longest line, in bytes, without its line end, to which a carriage return belongs.
     pub max_bytes: usize,
     /// How much the buffer may grow beyond [`FREE_BYTES`], in bytes.
     pub room: usize,
@@ -43,11 +43,21 @@ pub enum TooLong {
 /// Cuts one stream of bytes. Costs no memory between lines.
 #[derive(Debug, Default)]
 pub struct Splitter {
+    /// Whether a carriage return before the line feed is a part of the line.
+    keeps_cr: bool,
     buffer: Vec<u8>,
     skipping: Option<Box<(SkipScanner, TooLong)>>,
 }
 
 impl Splitter {
+    /// One that drops a carriage return before the line feed is had from `default`; this one keeps it.
+    pub fn verbatim() -> Self {
+        Self {
+            keeps_cr: true,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next line from the front of `input`, or all of it if no line ends in it.
     pub fn next<'a>(&mut self, input: &mut &'a [u8], limits: LineLimits) -> Option<Line<'a>> {
         let Some(end) = memchr::memchr(b'\n', input) else {
@@ -59,9 +69,8 @@ impl Splitter {
         let (piece, rest) = (&input[..end], &input[end + 1..]);
         *input = rest;
         if self.buffer.is_empty() && self.skipping.is_none() {
-            let line = without_cr(piece);
-            if line.len() <= limits.max_bytes {
-                return Some(Line::Borrowed(line));
+            if without_cr(piece).len() <= limits.max_bytes {
+                return Some(Line::Borrowed(self.content(piece)));
             }
         }
         self.keep(piece, limits);
@@ -79,7 +88,10 @@ impl Splitter {
 
     /// Forgets an unfinished line.
     pub fn clear(&mut self) {
-        *self = Self::default();
+        *self = Self {
+            keeps_cr: self.keeps_cr,
+            ..Self::default()
+        };
     }
 
     /// The memory that an unfinished line holds, in bytes.
@@ -88,8 +100,8 @@ impl Splitter {
     }
 
     fn finish(&mut self, limits: LineLimits) -> Line<'static> {
-        let len = without_cr(&self.buffer).len();
-        if self.skipping.is_none() && len > limits.max_bytes {
+        let len = self.content(&self.buffer).len();
+        if self.skipping.is_none() && without_cr(&self.buffer).len() > limits.max_bytes {
             self.skip(TooLong::Limit);
         }
         if let Some(skipping) = self.skipping.take() {
@@ -99,6 +111,14 @@ impl Splitter {
         bytes.truncate(len);
         bytes.push(b'\n');
         Line::Buffered { bytes, len }
+    }
+
+    fn content<'a>(&self, line: &'a [u8]) -> &'a [u8] {
+        if self.keeps_cr {
+            line
+        } else {
+            without_cr(line)
+        }
     }
 
     fn keep(&mut self, piece: &[u8], limits: LineLimits) {
@@ -202,6 +222,18 @@ mod tests {
         assert_eq!(
             split(&[b"a\r", b"\nb", b"\r", b"c\n"], ROOMY),
             [line("a"), line("b\rc")]
+        );
+    }
+
+    #[test]
+    fn verbatim_lines_keep_their_carriage_returns() {
+        let mut splitter = Splitter::verbatim();
+        let mut input: &[u8] = b"a\r\nb\r";
+        assert_eq!(splitter.next(&mut input, ROOMY).map(out), Some(line("a\r")));
+        assert_eq!(splitter.next(&mut input, ROOMY).map(out), None);
+        assert_eq!(
+            splitter.next(&mut &b"\n"[..], ROOMY).map(out),
+            Some(line("b\r"))
         );
     }
 

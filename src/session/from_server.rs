@@ -5,11 +5,11 @@ use std::fmt::Display;
 use log::{debug, info, warn};
 
 use super::ending::Goal;
+use super::greeting::Greeting;
 use super::in_flight::{Kind, Request};
 use super::own_lines::too_long_message;
 use super::replay::MAX_RECORD_BYTES;
 use super::stderr::excerpt;
-use super::upstream::Greeting;
 use super::{Client, Session, Turn, Upstream};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};

@@ -3,6 +3,12 @@
 
 use std::time::{Duration, Instant};
 
+use log::warn;
+
+use super::report::Exit;
+use super::{Session, ToServer, Turn};
+use crate::protocol::reply;
+
 /// A peer that sends nothing for two and a half of its own heartbeat intervals is taken for dead, in halves.
 const SILENT_HALF_INTERVALS: u32 = 5;
 
@@ -82,6 +88,46 @@ impl Peer {
         match self.dead_at() {
             Some(dead_at) if reads => dead_at.min(self.next_beat),
             _ => self.next_beat,
+        }
+    }
+}
+
+impl Session {
+    /// A connection is gone both ways at once.
+    pub(super) fn connection_ended(&mut self, exit: Exit, turn: &mut Turn<'_>) {
+        self.begin_event(turn);
+        self.server_tail(turn);
+        self.peer = None;
+        self.leave(turn, |leaving, _| {
+            leaving.exit.get_or_insert(exit);
+            leaving.output_ended = true;
+        });
+        self.finish_event(turn);
+    }
+
+    /// A line that only concerns the connection. It is not kept for another one.
+    pub(super) fn control_line_to_peer(&mut self, line: &str, turn: &mut Turn<'_>) {
+        self.to_server
+            .push(line.as_bytes(), Some(ToServer::Control), turn.memory);
+    }
+
+    pub(super) fn peer_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+        let Some(peer) = &mut self.peer else { return };
+        if self.was_reading && peer.dead_at().is_some_and(|at| at <= turn.now) {
+            let silence = peer.silence(turn.now);
+            warn!(
+                "{}: no sign of life for {:.3} s; taken for dead",
+                self.tag,
+                silence.as_secs_f64()
+            );
+            self.connection_ended(Exit::Silent(silence), turn);
+        } else if peer.beat(turn.now, turn.settings.heartbeat_interval)
+            && !self
+                .to_server
+                .marks()
+                .any(|line| matches!(line, ToServer::Control))
+        {
+            self.control_line_to_peer(&reply::heartbeat(unix_time), turn);
         }
     }
 }

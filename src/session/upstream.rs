@@ -10,17 +10,13 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::ending::Goal;
+use super::greeting::Greeting;
 use super::in_flight::{Kind, Request};
 use super::peer::Peer;
-use super::reconnect::ReconnectPolicy;
-use super::replay::Outcome;
 use super::report::{EndReason, Exit};
-use super::restart::{RestartPolicy, Verdict};
 use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
-use crate::protocol::envelope::Envelope;
-use crate::protocol::id::RequestId;
 use crate::protocol::reply::{self, Reason};
 
 /// After the end of its output, a process has this long to exit, so that its status can be told, before it is stopped.
@@ -29,48 +25,6 @@ const EXIT_GRACE: Duration = Duration::from_millis(50);
 /// After its exit, others may hold the output of a process open, and may still be saying something. This is how long
 /// they are listened to.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
-
-/// Ends a handshake, in the words of the specification.
-const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
-
-/// When a lost upstream is renewed.
-#[derive(Debug)]
-pub(super) enum Policy {
-    Restart(RestartPolicy),
-    Reconnect(ReconnectPolicy),
-}
-
-impl Policy {
-    pub(super) fn new(role: &Role) -> Self {
-        match *role {
-            Role::Proxy { max_restarts } => Self::Restart(RestartPolicy::new(max_restarts)),
-            Role::Connector {
-                max_delay,
-                max_attempts,
-            } => Self::Reconnect(ReconnectPolicy::new(max_delay, max_attempts)),
-        }
-    }
-
-    fn started(&mut self, now: Instant) {
-        if let Self::Restart(policy) = self {
-            policy.started(now);
-        }
-    }
-
-    /// The server itself said something.
-    pub(super) fn heard(&mut self) {
-        if let Self::Reconnect(policy) = self {
-            policy.heard();
-        }
-    }
-
-    fn lost(&mut self, now: Instant) -> Verdict {
-        match self {
-            Self::Restart(policy) => policy.lost(now),
-            Self::Reconnect(policy) => policy.lost(now),
-        }
-    }
-}
 
 /// Where the upstream is in its life.
 #[derive(Debug)]
@@ -96,26 +50,12 @@ pub(super) struct Up {
     pub(super) used: bool,
 }
 
-/// Whether a new server knows the client.
-#[derive(Debug)]
-pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed.
-    Due,
-    /// The handshake was sent by the proxy. The deadline runs from the write.
-    Replaying {
-        id: RequestId,
-        deadline: Option<Instant>,
-    },
-    /// Lines pass.
-    Done,
-}
-
 #[derive(Debug, Default)]
 pub(super) struct Leaving {
     /// How the process exited, once it was reaped.
-    exit: Option<Exit>,
+    pub(super) exit: Option<Exit>,
     /// Whether there is nothing more to read.
-    output_ended: bool,
+    pub(super) output_ended: bool,
     /// Whether it was told to stop.
     stopping: bool,
     /// When the next sign is no longer waited for.
@@ -257,44 +197,6 @@ impl Session {
         self.finish_event(turn);
     }
 
-    /// A connection is gone both ways at once.
-    fn connection_ended(&mut self, exit: Exit, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.server_tail(turn);
-        self.peer = None;
-        self.leave(turn, |leaving, _| {
-            leaving.exit.get_or_insert(exit);
-            leaving.output_ended = true;
-        });
-        self.finish_event(turn);
-    }
-
-    /// A line that only concerns the connection. It is not kept for another one.
-    fn control_line_to_peer(&mut self, line: &str, turn: &mut Turn<'_>) {
-        self.to_server
-            .push(line.as_bytes(), Some(ToServer::Control), turn.memory);
-    }
-
-    pub(super) fn peer_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
-        let Some(peer) = &mut self.peer else { return };
-        if self.was_reading && peer.dead_at().is_some_and(|at| at <= turn.now) {
-            let silence = peer.silence(turn.now);
-            warn!(
-                "{}: no sign of life for {:.3} s; taken for dead",
-                self.tag,
-                silence.as_secs_f64()
-            );
-            self.connection_ended(Exit::Silent(silence), turn);
-        } else if peer.beat(turn.now, turn.settings.heartbeat_interval)
-            && !self
-                .to_server
-                .marks()
-                .any(|line| matches!(line, ToServer::Control))
-        {
-            self.control_line_to_peer(&reply::heartbeat(unix_time), turn);
-        }
-    }
-
     /// Tells the upstream to go, if there is one, and lets none come.
     pub(super) fn stop_upstream(&mut self, turn: &mut Turn<'_>) {
         match &mut self.upstream {
@@ -314,7 +216,7 @@ impl Session {
     }
 
     /// Notes a sign that the upstream is leaving. With the first one, what it has not been sent is called back.
-    fn leave(&mut self, turn: &mut Turn<'_>, note: impl FnOnce(&mut Leaving, Instant)) {
+    pub(super) fn leave(&mut self, turn: &mut Turn<'_>, note: impl FnOnce(&mut Leaving, Instant)) {
         match &mut self.upstream {
             Upstream::Up(up) => {
                 let mut leaving = Leaving {
@@ -508,117 +410,10 @@ impl Session {
 
     /// Whether another server may be asked in place of this one.
     fn may_resend(&self, turn: &Turn<'_>) -> bool {
-        self.goal != Goal::End && !self.goal.is_overdue(turn.now) && !self.stopping
-    }
-
-    /// The upstream is gone: is there to be another?
-    fn after_loss(&mut self, why: &EndReason, turn: &mut Turn<'_>) {
-        self.upstream = Upstream::None;
-        let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
-        if self.goal == Goal::End || is_finished || self.goal.is_overdue(turn.now) {
-            return;
-        }
-        if self.stopping || !turn.settings.renews {
-            self.give_up(why, turn);
-            return;
-        }
-        match self.policy.lost(turn.now) {
-            Verdict::RestartAt(at) => {
-                self.announce_renewal(at, turn);
-                self.upstream = Upstream::Cooling { until: at };
-                self.start_if_due(turn);
-            }
-            Verdict::GiveUp { restarts } => {
-                let reason = match why {
-                    EndReason::SpawnFailed(_) => why.clone(),
-                    EndReason::ConnectionLost(last) => EndReason::ReconnectLimit {
-                        attempts: restarts,
-                        last: last.clone(),
-                    },
-                    other => EndReason::RestartLimit {
-                        restarts,
-                        last: last_status(other),
-                    },
-                };
-                self.give_up(&reason, turn);
-            }
-        }
-    }
-
-    fn announce_renewal(&self, at: Instant, turn: &Turn<'_>) {
-        let wait = at.saturating_duration_since(turn.now);
-        if wait.is_zero() {
-            return;
-        }
-        match turn.settings.role {
-            Role::Proxy { .. } => {
-                info!(
-                    "{}: the server is started again in {:.3} s",
-                    self.tag,
-                    wait.as_secs_f64()
-                );
-            }
-            Role::Connector { .. } => {
-                info!("{}: next attempt in {:.3} s", self.tag, wait.as_secs_f64());
-            }
-        }
-    }
-
-    fn start_if_due(&mut self, turn: &mut Turn<'_>) {
-        if matches!(self.upstream, Upstream::Cooling { until } if until <= turn.now) {
-            self.upstream = Upstream::Starting;
-            turn.actions.push(Action::StartUpstream);
-        }
-    }
-
-    /// Where a line of this meaning waits: answers to the present server pass those that wait for the handshake.
-    pub(super) fn outbox_for(&mut self, mark: Option<&ToServer>) -> &mut Outbox<ToServer> {
-        match &self.upstream {
-            Upstream::Up(up)
-                if matches!(up.greeting, Greeting::Done)
-                    || matches!(mark, Some(ToServer::Answer)) =>
-            {
-                &mut self.to_server
-            }
-            _ => &mut self.held,
-        }
-    }
-
-    /// Lets waiting lines through to a server that knows the client, and greets one that does not.
-    pub(super) fn greet(&mut self, turn: &mut Turn<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return;
-        };
-        if self.held.is_empty() {
-            return;
-        }
-        if matches!(up.greeting, Greeting::Due) {
-            let greets_itself = matches!(
-                self.held.first_mark(),
-                Some(ToServer::Request(Request {
-                    kind: Kind::Initialize(_),
-                    ..
-                }))
-            );
-            match self.handshake.recorded() {
-                Some(record) if !greets_itself => {
-                    self.replays += 1;
-                    let id = format!("\"mcp-tcp-proxy-replay-{}\"", self.replays);
-                    let line = record.request_as(&id);
-                    up.greeting = Greeting::Replaying {
-                        id: RequestId::new(&id),
-                        deadline: None,
-                    };
-                    self.to_server
-                        .push(&line, Some(ToServer::Replay), turn.memory);
-                }
-                _ => up.greeting = Greeting::Done,
-            }
-        }
-        if matches!(up.greeting, Greeting::Done) {
-            self.to_server
-                .append(std::mem::take(&mut self.held), turn.memory);
-        }
+        turn.settings.renews
+            && !self.stopping
+            && self.goal != Goal::End
+            && !self.goal.is_overdue(turn.now)
     }
 
     /// The first byte of a line was sent.
@@ -651,43 +446,5 @@ impl Session {
             }
             ToServer::Answer | ToServer::ReplayedInitialized | ToServer::Control => {}
         }
-    }
-
-    /// The server answered the replayed handshake.
-    pub(super) fn replay_answered(&mut self, answer: &Envelope<'_>, turn: &mut Turn<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return;
-        };
-        let Some(record) = self.handshake.recorded() else {
-            return;
-        };
-        match record.compare(answer) {
-            Outcome::Agreed => {
-                info!("{}: the handshake was replayed", self.tag);
-                up.greeting = Greeting::Done;
-                self.policy.heard();
-                if self.handshake.is_complete() {
-                    self.send_initialized(turn);
-                }
-                self.greet(turn);
-            }
-            Outcome::Changed => self.end_now(&EndReason::ServerChanged, turn),
-        }
-    }
-
-    /// Ends a handshake in the client's place.
-    pub(super) fn send_initialized(&mut self, turn: &mut Turn<'_>) {
-        self.to_server.push(
-            INITIALIZED,
-            Some(ToServer::ReplayedInitialized),
-            turn.memory,
-        );
-    }
-}
-
-fn last_status(reason: &EndReason) -> String {
-    match reason {
-        EndReason::ServerEnded(status) => status.clone(),
-        other => other.to_string(),
     }
 }

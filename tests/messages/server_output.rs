@@ -70,10 +70,10 @@ fn a_line_that_comes_in_pieces_is_one_line() {
 }
 
 #[test]
-fn a_carriage_return_before_the_line_feed_is_dropped() {
+fn a_carriage_return_before_the_line_feed_comes_as_it_was() {
     let script = r#"printf '{"method":"m"}\r\n'; exec cat"#;
     let proxy = Proxy::start(&[], &servers::sh(script));
-    assert_eq!(proxy.connect().recv_line(), r#"{"method":"m"}"#);
+    assert_eq!(proxy.connect().recv_line(), "{\"method\":\"m\"}\r");
 }
 
 #[test]

@@ -1,0 +1,206 @@
+//! Who gets in: connections are accepted, and servers are started, few in a turn and in order.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use log::{debug, error};
+use mio::Interest;
+use mio::net::{TcpListener, TcpStream};
+
+use super::connection::Connection;
+use super::{Proxy, Stopping};
+use crate::reactor::endpoint::Endpoint;
+use crate::reactor::listener::{self, AcceptError};
+use crate::reactor::timers::Timer;
+use crate::reactor::token::{Address, MAX_SLOTS, Port};
+use crate::session::report::Tag;
+use crate::session::{Session, Turn};
+use crate::timer_wheel::TimerId;
+
+/// Clients that are being turned away at the same time; more wait in the backlog.
+pub(super) const MAX_REFUSED: usize = 64;
+
+/// Servers started in one turn, and connections accepted, which leads to starts.
+const STARTS_PER_TURN: usize = 8;
+
+/// Without descriptors, memory or processes for a new session, the next attempt is made after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Whether connections are accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Accepting {
+    Yes,
+    /// Something ran out. The deadline is that of the next attempt.
+    Paused {
+        retry: TimerId,
+    },
+}
+
+impl Proxy {
+    pub(super) fn can_accept(&self) -> bool {
+        self.accepting == Accepting::Yes
+            && self.starting.is_empty()
+            && self.refused < MAX_REFUSED
+            && self.listeners.iter().any(Endpoint::is_readable)
+    }
+
+    /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
+    /// waiting.
+    fn next_listener(&mut self) -> Option<&mut Endpoint<TcpListener>> {
+        self.turn_of_listener = (self.turn_of_listener + 1) % self.listeners.len().max(1);
+        let (later, sooner) = self.listeners.split_at_mut_checked(self.turn_of_listener)?;
+        sooner
+            .iter_mut()
+            .chain(later)
+            .find(|listener| listener.is_readable())
+    }
+
+    pub(super) fn accept_waiting(&mut self) {
+        for _ in 0..STARTS_PER_TURN {
+            if !self.can_accept() {
+                return;
+            }
+            let Some(listener) = self.next_listener() else {
+                return;
+            };
+            match listener.source().accept() {
+                Ok((stream, peer)) => {
+                    self.accepted(stream, peer);
+                    // Its server is started before the next connection takes what that may need.
+                    self.apply_actions();
+                    self.start_servers();
+                }
+                Err(error) => match listener::accept_error(&error) {
+                    AcceptError::Blocked => {
+                        listener.used_up();
+                        let waits = self.listeners.iter().any(Endpoint::is_readable);
+                        self.exhaustion_logged &= waits;
+                    }
+                    AcceptError::Connection => {
+                        debug!("a connection was gone before it was accepted: {error}");
+                    }
+                    AcceptError::Exhausted => self.pause_accepting(&error),
+                },
+            }
+        }
+    }
+
+    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let slot = self.sessions.vacant_key();
+        if slot >= MAX_SLOTS {
+            return;
+        }
+        if let Err(error) = listener::configure(&stream) {
+            debug!("a connection was gone when it was accepted: {error}");
+            return;
+        }
+        let token = self.registrations.next(Address {
+            slot,
+            port: Port::Client,
+        });
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        let client = match Endpoint::register(stream, self.poll.registry(), token, interest) {
+            Ok(client) => client,
+            Err(error) => return self.pause_accepting(&error),
+        };
+        self.sessions_so_far += 1;
+        let tag = Tag::Session {
+            number: self.sessions_so_far,
+            peer,
+            pid: None,
+        };
+        let is_full = self.sessions.len() - self.refused >= self.max_sessions;
+        let mut turn = Turn {
+            now: self.now,
+            settings: &self.settings,
+            memory: &mut self.memory,
+            actions: &mut self.actions,
+        };
+        let session = if is_full {
+            self.refused += 1;
+            Session::refuse(tag, self.max_sessions, &mut turn)
+        } else {
+            Session::open(tag, &mut turn)
+        };
+        self.sessions.insert(Connection::new(session, client));
+        self.after_event(slot);
+        self.enqueue(slot);
+    }
+
+    fn pause_accepting(&mut self, error: &io::Error) {
+        let retry = self.timers.set(self.now + ACCEPT_PAUSE, Timer::Accept);
+        match self.accepting {
+            Accepting::Yes => {}
+            Accepting::Paused { retry } => self.timers.cancel(retry),
+        }
+        self.accepting = Accepting::Paused { retry };
+        if !self.exhaustion_logged {
+            self.exhaustion_logged = true;
+            error!(
+                "new connections have to wait: {error}; {} sessions are open",
+                self.sessions.len()
+            );
+        }
+    }
+
+    /// Starts servers that are waited for, few in a turn, so that a rush does not delay open sessions. When something
+    /// has run out, the first one waits for the next attempt, and all others behind it.
+    pub(super) fn start_servers(&mut self) {
+        for _ in 0..STARTS_PER_TURN {
+            if !self.can_start() {
+                return;
+            }
+            let Some(slot) = self.starting.pop_front() else {
+                return;
+            };
+            if !self.start_server(slot) {
+                self.starting.push_front(slot);
+            }
+            self.apply_actions();
+        }
+    }
+
+    pub(super) fn can_start(&self) -> bool {
+        let forced = matches!(self.stopping, Stopping::Forced { .. });
+        self.accepting == Accepting::Yes && !self.starting.is_empty() && !forced
+    }
+
+    /// Returns whether it is settled, for better or worse.
+    fn start_server(&mut self, slot: usize) -> bool {
+        let Some(connection) = self.sessions.get_mut(slot) else {
+            return true;
+        };
+        if !connection.session.wants_start() {
+            return true;
+        }
+        let started = self.spawner.spawn().and_then(|spawned| {
+            let pid = spawned.pid;
+            let process = self.processes.add(pid, slot);
+            let attached = connection.attach(
+                spawned,
+                process,
+                slot,
+                self.poll.registry(),
+                &mut self.registrations,
+            );
+            attached
+                .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
+                .map(|()| pid)
+        });
+        match started {
+            Ok(pid) => {
+                let pid = u32::try_from(pid.as_raw()).ok();
+                self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+            }
+            Err(error) if listener::is_exhaustion(&error) => {
+                self.pause_accepting(&error);
+                return false;
+            }
+            Err(error) => {
+                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,184 @@
+//! What has to be right before anything is served, and what the log says at the start.
+
+use std::collections::VecDeque;
+use std::ffi::OsString;
+use std::fmt::{self, Display};
+use std::time::Instant;
+
+use log::{info, warn};
+use mio::net::TcpListener;
+use mio::{Interest, Poll};
+use slab::Slab;
+
+use super::admission::{Accepting, MAX_REFUSED};
+use super::{MONITOR_INTERVAL, Proxy, Stopping};
+use crate::cli::ServeOptions;
+use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use crate::process::{DescriptorLimit, Processes, Spawner};
+use crate::reactor::endpoint::Endpoint;
+use crate::reactor::listener;
+use crate::reactor::signals::Signals;
+use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
+use crate::relay::READ_BYTES;
+use crate::session::{Role, Settings};
+
+/// Descriptors of one session: the connection and three pipes.
+const DESCRIPTORS_PER_SESSION: u64 = 4;
+
+/// Descriptors for all else: what is open from the start, the far ends of the pipes of a server that is being
+/// started, and the connections of clients that are being turned away.
+const SPARE_DESCRIPTORS: u64 = 64 + MAX_REFUSED as u64;
+
+/// What kept the program from serving, in one line.
+#[derive(Debug)]
+pub struct StartError(String);
+
+impl Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Turns an error into one that says what was being done.
+fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> StartError {
+    move |error| StartError(format!("{what}: {error}"))
+}
+
+impl Proxy {
+    /// Binds the addresses and looks whether the server can be run. `command` is the server's.
+    pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, StartError> {
+        let descriptors =
+            DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
+        let text = command_text(command);
+        let spawner = Spawner::new(command, descriptors)
+            .map_err(failed_to(format!("cannot run '{text}'")))?;
+        let poll = Poll::new().map_err(failed_to("cannot create an epoll instance"))?;
+        let mut registrations = Registrations::default();
+        let address = address_text(&options.host, options.port);
+        let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
+            "cannot listen on {address} (--host, --port)"
+        )))?;
+        log_start(options, &text, &address);
+        let mut listeners = Vec::new();
+        for (slot, socket) in sockets.into_iter().enumerate() {
+            log_address(&socket);
+            let token = registrations.next(Address {
+                slot,
+                port: Port::Listener,
+            });
+            let endpoint = Endpoint::register(socket, poll.registry(), token, Interest::READABLE);
+            listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
+        }
+        let token = registrations.next(Address {
+            slot: 0,
+            port: Port::Signals,
+        });
+        let signals = Signals::register(poll.registry(), token)
+            .map_err(failed_to("cannot receive signals"))?;
+        if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+            warn!("orphans of servers can't be adopted: {error}");
+        }
+        let now = Instant::now();
+        let mut timers = Timers::new(now);
+        timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
+        Ok(Self {
+            poll,
+            registrations,
+            signals,
+            listeners,
+            turn_of_listener: 0,
+            settings: Settings {
+                heartbeat_interval: options.heartbeat_interval,
+                role: Role::Proxy {
+                    max_restarts: options.max_restarts,
+                },
+                renews: options.auto_restart,
+                max_message_bytes: options.max_message_bytes,
+                replay_timeout: options.replay_timeout,
+            },
+            max_sessions: session_limit(options.max_sessions, descriptors),
+            spawner,
+            sessions: Slab::new(),
+            refused: 0,
+            sessions_so_far: 0,
+            processes: Processes::default(),
+            memory: Memory::new(DEFAULT_BUDGET_BYTES),
+            timers,
+            waiting_for_memory: Vec::new(),
+            run_queue: VecDeque::new(),
+            actions: Vec::new(),
+            pending_actions: VecDeque::new(),
+            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            now,
+            accepting: Accepting::Yes,
+            starting: VecDeque::new(),
+            exhaustion_logged: false,
+            stopping: Stopping::No,
+        })
+    }
+}
+
+/// As many sessions as there are descriptors for, unless the user wants another number.
+fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
+    let possible = descriptors.get().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_SESSION;
+    let possible = usize::try_from(possible)
+        .unwrap_or(usize::MAX)
+        .clamp(1, MAX_SLOTS - MAX_REFUSED);
+    let limit = wanted.unwrap_or(possible).min(MAX_SLOTS - MAX_REFUSED);
+    if limit > possible {
+        warn!(
+            "--max-sessions: {limit} sessions need more than the {} descriptors that are allowed (RLIMIT_NOFILE); \
+             after about {possible} sessions new connections have to wait",
+            descriptors.get()
+        );
+    }
+    limit
+}
+
+/// An IPv6 address stands in brackets, or its last part would read as a port.
+fn address_text(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}
+
+fn command_text(command: &[OsString]) -> String {
+    command
+        .iter()
+        .map(|word| word.to_string_lossy())
+        .collect::<Vec<_>>()
+        .join(" ")
+}
+
+fn log_start(options: &ServeOptions, command: &str, address: &str) {
+    info!("Starting TCP proxy on {address}");
+    info!("MCP command: {command}");
+    info!(
+        "Heartbeat interval: {}s",
+        options.heartbeat_interval.as_secs_f64()
+    );
+    info!(
+        "Auto-restart: {}",
+        if options.auto_restart {
+            "enabled"
+        } else {
+            "disabled"
+        }
+    );
+}
+
+fn log_address(socket: &TcpListener) {
+    let Ok(address) = socket.local_addr() else {
+        return;
+    };
+    info!("TCP proxy listening on {address}");
+    if !address.ip().is_loopback() {
+        warn!(
+            "{address} is not a loopback address: anyone who can reach it can use the MCP server; there is neither \
+             encryption nor authentication"
+        );
+    }
+}

@@ -1,0 +1,117 @@
+//! How a new server gets to know the client: by the client's own `initialize`, or by a replay of the one before.
+
+use std::time::Instant;
+
+use log::{debug, info};
+
+use super::in_flight::{Kind, Request};
+use super::replay::Outcome;
+use super::report::EndReason;
+use super::stderr::excerpt;
+use super::upstream::Upstream;
+use super::{Session, ToServer, Turn};
+use crate::outbox::Outbox;
+use crate::protocol::envelope::Envelope;
+use crate::protocol::id::RequestId;
+
+/// Ends a handshake, in the words of the specification.
+const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// Whether a new server knows the client.
+#[derive(Debug)]
+pub(super) enum Greeting {
+    /// The client's next line decides whether the handshake is replayed.
+    Due,
+    /// The handshake was sent by the proxy. The deadline runs from the write.
+    Replaying {
+        id: RequestId,
+        deadline: Option<Instant>,
+    },
+    /// Lines pass.
+    Done,
+}
+
+impl Session {
+    /// Where a line of this meaning waits: answers to the present server pass those that wait for the handshake.
+    pub(super) fn outbox_for(&mut self, mark: Option<&ToServer>) -> &mut Outbox<ToServer> {
+        match &self.upstream {
+            Upstream::Up(up)
+                if matches!(up.greeting, Greeting::Done)
+                    || matches!(mark, Some(ToServer::Answer)) =>
+            {
+                &mut self.to_server
+            }
+            _ => &mut self.held,
+        }
+    }
+
+    /// Lets waiting lines through to a server that knows the client, and greets one that does not.
+    pub(super) fn greet(&mut self, turn: &mut Turn<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        if self.held.is_empty() {
+            return;
+        }
+        if matches!(up.greeting, Greeting::Due) {
+            let greets_itself = matches!(
+                self.held.first_mark(),
+                Some(ToServer::Request(Request {
+                    kind: Kind::Initialize(_),
+                    ..
+                }))
+            );
+            match self.handshake.recorded() {
+                Some(record) if !greets_itself => {
+                    self.replays += 1;
+                    let id = format!("\"mcp-tcp-proxy-replay-{}\"", self.replays);
+                    let line = record.request_as(&id);
+                    up.greeting = Greeting::Replaying {
+                        id: RequestId::new(&id),
+                        deadline: None,
+                    };
+                    debug!("{} proxy → server: {}", self.tag, excerpt(&line));
+                    self.to_server
+                        .push(&line, Some(ToServer::Replay), turn.memory);
+                }
+                _ => up.greeting = Greeting::Done,
+            }
+        }
+        if matches!(up.greeting, Greeting::Done) {
+            self.to_server
+                .append(std::mem::take(&mut self.held), turn.memory);
+        }
+    }
+
+    /// The server answered the replayed handshake.
+    pub(super) fn replay_answered(&mut self, answer: &Envelope<'_>, turn: &mut Turn<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        let Some(record) = self.handshake.recorded() else {
+            return;
+        };
+        match record.compare(answer) {
+            Outcome::Agreed => {
+                info!("{}: the handshake was replayed", self.tag);
+                up.greeting = Greeting::Done;
+                self.policy.heard();
+                if self.handshake.is_complete() {
+                    self.send_initialized(turn);
+                }
+                self.greet(turn);
+            }
+            Outcome::Changed => self.end_now(&EndReason::ServerChanged, turn),
+        }
+    }
+
+    /// Ends a handshake in the client's place.
+    pub(super) fn send_initialized(&mut self, turn: &mut Turn<'_>) {
+        debug!("{} proxy → server: {}", self.tag, excerpt(INITIALIZED));
+        self.to_server.push(
+            INITIALIZED,
+            Some(ToServer::ReplayedInitialized),
+            turn.memory,
+        );
+    }
+}
