@@ -8,7 +8,8 @@ mod common;
 use std::thread;
 
 use common::client::{LEGACY_VERSION, assert_own_error, result_of};
-use common::{Client, DEADLINE, NoLine, Proxy, Scratch, processes, servers};
+use common::processes::{self, Process};
+use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
 use serde_json::{Value, json};
 
 /// How a server is sent the handshake, and with what.
@@ -225,32 +226,52 @@ fn during_the_replay() {
 
 #[test]
 fn while_the_client_is_not_reading() {
-    const LINES: usize = 400;
+    const LINES: usize = 2_000;
     let mut setup = Setup::new(&[]);
     setup.client = Client::connect_with_receive_buffer(setup.proxy.address(), 4096);
     setup.scratch.wait_for_server(2);
     setup.client.initialize();
     let server = setup.client.pid_of_server();
     let flood = format!(
-        r#"awk 'BEGIN {{ s = "x"; while (length(s) < 10000) s = s s; for (i = 0; i < {LINES}; i++) printf "{{\"method\":\"flood\",\"params\":[%d,\"%s\"]}}\n", i, s }}'; sleep 60"#
+        r#"exec awk 'BEGIN {{ s = "x"; while (length(s) < 10000) s = s s; for (i = 0; i < {LINES}; i++) printf "{{\"method\":\"flood\",\"params\":[%d,\"%s\"]}}\n", i, s }}'"#
     );
-    let first = setup.client.send_code(&flood);
-    let second = setup.client.send_request("pid", &json!({}));
-    setup.scratch.wait_for_lines(server, 4);
-    // The flood has begun; from here on nothing is read.
-    assert_eq!(setup.client.recv_json()["params"][0], 0);
+    // In one piece, so that the second one is in the pipe when the first one has an effect.
+    let (first, second) = (101, 102);
+    let code = json!({"id": first, "method": "sh", "params": {"code": flood}});
+    setup
+        .client
+        .send_raw(format!("{code}\n{}\n", request_line("102", "pid", "{}")).as_bytes());
+    let (mut written, mut unchanged) = (0, 0);
+    eventually("the server to be stuck", DEADLINE, || {
+        let now = processes::bytes_written(server);
+        let is_flooding = Process::find(server).is_some_and(|server| server.name == "awk");
+        unchanged = if is_flooding && now == written {
+            unchanged + 1
+        } else {
+            0
+        };
+        written = now;
+        unchanged >= 20
+    });
     processes::kill_and_wait(server);
     let queued = setup.client.send_request("pid", &json!({}));
     // What the dead server had said comes first, all of it that it could say, and in order.
-    let mut count = 1;
+    let (mut count, mut bytes) = (0, 0);
     let error = loop {
-        let message = setup.client.recv_json();
+        let line = setup.client.recv_line();
+        let message: Value = serde_json::from_str(&line).unwrap();
         if message["method"] != "flood" {
             break message;
         }
         assert_eq!(message["params"][0], count);
         count += 1;
+        bytes += line.len() + 1;
     };
+    // But for one line that it did not finish, and for what it had written before, to its record too.
+    assert!(
+        count > 0 && bytes as u64 + 20_000 > written,
+        "{bytes} of {written} bytes"
+    );
     assert_own_error(&error, 502, "process_terminated");
     assert_eq!(error["id"], first);
     // The request behind the first one had been written to the pipe.

@@ -68,10 +68,9 @@ impl Splitter {
         };
         let (piece, rest) = (&input[..end], &input[end + 1..]);
         *input = rest;
-        if self.buffer.is_empty() && self.skipping.is_none() {
-            if without_cr(piece).len() <= limits.max_bytes {
-                return Some(Line::Borrowed(self.content(piece)));
-            }
+        let is_whole = self.buffer.is_empty() && self.skipping.is_none();
+        if is_whole && without_cr(piece).len() <= limits.max_bytes {
+            return Some(Line::Borrowed(self.content(piece)));
         }
         self.keep(piece, limits);
         Some(self.finish(limits))

@@ -96,6 +96,13 @@ pub(crate) fn listening_ports(pid: i32) -> Vec<u16> {
     ports
 }
 
+/// How many bytes the process has written so far, to files and pipes.
+pub(crate) fn bytes_written(pid: i32) -> u64 {
+    let counts = fs::read_to_string(entry(pid, "io")).unwrap();
+    let count = counts.lines().find_map(|line| line.strip_prefix("wchar: "));
+    count.unwrap().parse().unwrap()
+}
+
 /// The process's resident memory in KiB.
 pub(crate) fn rss_kib(pid: i32) -> u64 {
     status_number(pid, "VmRSS")

@@ -195,9 +195,18 @@ impl Drop for Proxy {
             while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < SHUTDOWN_GRACE {
                 thread::sleep(super::POLL_INTERVAL);
             }
+            // A proxy that fails its test may leave servers that nobody else ends.
+            let left = if matches!(self.child.try_wait(), Ok(None)) {
+                self.descendants()
+            } else {
+                Vec::new()
+            };
             // Both fail only when it has gone after all.
             let _ = self.child.kill();
             let _ = self.child.wait();
+            for process in left {
+                processes::send_signal(process.pid, Signal::SIGKILL);
+            }
         }
         if thread::panicking() {
             eprintln!("the proxy's log:\n{}", self.log.tail());
