@@ -303,7 +303,7 @@ impl Connector {
             Action::StartUpstream if self.session.wants_start() => self.connect(),
             Action::StartUpstream => {}
             Action::StopUpstream => self.end_connection(),
-            Action::ReleaseUpstream => self.connection = None,
+            Action::ReleaseUpstream => self.release_connection(),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
         }
@@ -317,6 +317,13 @@ impl Connector {
         // It may be gone already, which the next read tells.
         let _ = connection.source().shutdown(Shutdown::Write);
         self.close_timer = Some(self.timers.set(self.now + CLOSE_TIME, Timer::Close));
+    }
+
+    fn release_connection(&mut self) {
+        self.connection = None;
+        if let Some(timer) = self.close_timer.take() {
+            self.timers.cancel(timer);
+        }
     }
 
     fn drop_connection(&mut self) {
@@ -437,7 +444,7 @@ impl StdioPair {
     }
 }
 
-/// A terminal gives a line a read, however many there are.
+/// What no event tells of is read at once.
 fn register(
     stdio: Stdio,
     registry: &Registry,
@@ -445,7 +452,7 @@ fn register(
     interest: Interest,
 ) -> io::Result<Endpoint<Stdio>> {
     let mut endpoint = Endpoint::register(stdio, registry, token, interest)?;
-    if interest.is_readable() {
+    if interest.is_readable() && endpoint.source().reads_in_pieces() {
         endpoint.assume_readable();
     }
     Ok(endpoint)

@@ -4,7 +4,7 @@
 //! or a pipe. So pipes and terminals are opened anew, sockets are told with each call not to wait, and files do not
 //! block.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
@@ -37,6 +37,7 @@ pub enum Direction {
 #[derive(Debug)]
 pub struct Stdio {
     access: Access,
+    is_terminal: bool,
     /// epoll does not take it, because it never blocks (`epoll_ctl(2)`, EPERM).
     always_ready: bool,
 }
@@ -59,6 +60,7 @@ impl Stdio {
     pub fn open(descriptor: BorrowedFd<'_>, direction: Direction) -> Self {
         Self {
             access: Access::of(descriptor, direction),
+            is_terminal: descriptor.is_terminal(),
             always_ready: false,
         }
     }
@@ -66,6 +68,12 @@ impl Stdio {
     /// Whether it can be read and written at any time, so that no event tells of it.
     pub fn is_always_ready(&self) -> bool {
         self.always_ready
+    }
+
+    /// Whether a short read does not mean that there is nothing more: a terminal gives a line a read, however many there
+    /// are.
+    pub fn reads_in_pieces(&self) -> bool {
+        self.is_terminal || self.always_ready
     }
 
     /// Writes some of `bytes`, without blocking.
@@ -91,6 +99,7 @@ impl Stdio {
     pub(crate) fn polled(own: OwnedFd) -> Self {
         Self {
             access: Access::Polled(own, PIPE_BUF),
+            is_terminal: false,
             always_ready: false,
         }
     }
@@ -100,6 +109,7 @@ impl Stdio {
     pub(crate) fn closed() -> Self {
         Self {
             access: Access::Closed,
+            is_terminal: false,
             always_ready: false,
         }
     }
