@@ -16,6 +16,8 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -200,6 +202,8 @@ pub struct Session {
 
     /// When either side last took something.
     last_taken: Instant,
+    /// Since when the client has taken nothing of what waits for it; `None` if nothing does.
+    untaken_since: Option<Instant>,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_server: Traffic,
@@ -269,6 +273,7 @@ impl Session {
             was_listening: true,
             was_reading: true,
             last_taken: turn.now,
+            untaken_since: None,
             charged: 0,
             sent_to_server: Traffic::default(),
             sent_to_client: Traffic::default(),
@@ -354,6 +359,7 @@ impl Session {
     pub fn client_took(&mut self, count: usize, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.last_taken = turn.now;
+        self.untaken_since = None;
         self.to_client.took(count, turn.memory);
         while let Some(line) = self.to_client.due() {
             self.heartbeat_waits &= line != OwnLine::Heartbeat;
@@ -422,6 +428,11 @@ impl Session {
             if self.unread.is_empty() || !self.listens() {
                 break;
             }
+        }
+        if self.to_client.is_empty() {
+            self.untaken_since = None;
+        } else {
+            self.untaken_since.get_or_insert(turn.now);
         }
         self.was_listening = self.wants_client();
         self.was_reading = self.wants_upstream(turn.memory);

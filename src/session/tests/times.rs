@@ -1,0 +1,48 @@
+//! Heartbeats, both ways.
+
+use super::*;
+
+const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
+
+#[test]
+fn heartbeats_come_at_whole_intervals_since_the_session_began() {
+    let mut world = World::up();
+    world.pass(47 * SECOND);
+    world.client(HEARTBEAT);
+    world.pass(12 * SECOND);
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    for _ in 0..5 {
+        world.pass(SECOND);
+        let got = world.client_got_json();
+        assert_eq!(got.len(), 1, "{got:?}");
+        assert_eq!(
+            got[0],
+            json!({"type": "heartbeat_response", "timestamp": 1.0, "mcp_alive": true})
+        );
+        world.pass(29 * SECOND);
+        assert_eq!(world.client_got(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn one_heartbeat_waits_at_most() {
+    let mut world = World::up();
+    world.client(HEARTBEAT);
+    world.pass(1000 * SECOND);
+    assert_eq!(world.client_got().len(), 1);
+    world.pass(30 * SECOND);
+    assert_eq!(world.client_got().len(), 1);
+}
+
+#[test]
+fn heartbeats_tell_that_there_is_no_server() {
+    let mut world = World::new();
+    world.client(HEARTBEAT);
+    let beat = |world: &mut World| {
+        world.pass(30 * SECOND);
+        world.client_got_json().remove(0)["mcp_alive"].take()
+    };
+    assert_eq!(beat(&mut world), false);
+    world.start();
+    assert_eq!(beat(&mut world), true);
+}
