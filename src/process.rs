@@ -356,9 +356,8 @@ impl Processes {
                 .stopping
                 .is_some_and(|(ladder, _)| ladder.deadline().is_none());
             let left = match killpg(process.pid, None) {
-                Ok(()) => true,
-                // Members that changed their user can't be signalled, ever.
-                Err(Errno::EPERM) => !exhausted,
+                // No signal ends a zombie that its parent does not reap, nor members that changed their user.
+                Ok(()) | Err(Errno::EPERM) => !exhausted,
                 Err(_) => false,
             };
             if !left {
