@@ -18,6 +18,8 @@ pub mod replay;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+#[cfg(test)]
+mod tests;
 mod upstream;
 
 use std::time::{Duration, Instant};
@@ -203,6 +205,8 @@ pub struct Session {
 
     /// When either side last took something.
     last_taken: Instant,
+    /// Since when the client has taken nothing of what waits for it; `None` if nothing does.
+    untaken_since: Option<Instant>,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_server: Traffic,
@@ -272,6 +276,7 @@ impl Session {
             was_listening: true,
             was_reading: true,
             last_taken: turn.now,
+            untaken_since: None,
             charged: 0,
             sent_to_server: Traffic::default(),
             sent_to_client: Traffic::default(),
@@ -357,6 +362,7 @@ impl Session {
     pub fn client_took(&mut self, count: usize, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.last_taken = turn.now;
+        self.untaken_since = None;
         self.to_client.took(count, turn.memory);
         while let Some(line) = self.to_client.due() {
             self.heartbeat_waits &= line != OwnLine::Heartbeat;
@@ -382,10 +388,19 @@ impl Session {
         } else {
             None
         };
-        [heartbeat, self.upstream.deadline(), self.ending_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let peer = self
+            .peer
+            .as_ref()
+            .map(|peer| peer.deadline(self.was_reading));
+        [
+            heartbeat,
+            peer,
+            self.upstream.deadline(),
+            self.ending_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -425,6 +440,11 @@ impl Session {
             if self.unread.is_empty() || !self.listens() {
                 break;
             }
+        }
+        if self.to_client.is_empty() {
+            self.untaken_since = None;
+        } else {
+            self.untaken_since.get_or_insert(turn.now);
         }
         self.was_listening = self.wants_client();
         self.was_reading = self.wants_upstream(turn.memory);

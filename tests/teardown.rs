@@ -5,6 +5,8 @@
 
 mod common;
 
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -151,6 +153,28 @@ fn orphans_that_left_the_group_are_adopted_and_reaped() {
         "the session takes no notice"
     );
     assert_eq!(proxy.descendants().len(), 1);
+}
+
+/// A process in the server's group whose parent is this test: its zombie is nobody else's to reap, and no signal ends it.
+#[test]
+fn a_zombie_that_nobody_reaps_does_not_keep_the_proxy_alive() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    let mut zombie = Command::new("true").process_group(server).spawn().unwrap();
+    let pid = i32::try_from(zombie.id()).unwrap();
+    eventually("the zombie", DEADLINE, || {
+        Process::find(pid).is_some_and(|process| process.is_zombie() && process.group == server)
+    });
+    client.close();
+    wait_until_gone(server);
+    proxy.signal(Signal::SIGTERM);
+    // The whole ladder is climbed, and a rung more.
+    let status = proxy.wait_exit(2 * DEADLINE);
+    assert_eq!(status.code(), Some(0));
+    proxy.wait_for_log("outlived SIGKILL");
+    zombie.wait().unwrap();
 }
 
 // How clients leave.

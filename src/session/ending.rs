@@ -316,10 +316,8 @@ impl Session {
             (Client::Open, Goal::Serve) if !self.wants_client() => {
                 self.hung_up?.max(self.last_taken)
             }
-            (Client::Open | Client::Ended, Goal::Finish { .. } | Goal::End)
-                if !self.to_client.is_empty() =>
-            {
-                self.last_taken
+            (Client::Open | Client::Ended, Goal::Finish { .. } | Goal::End) => {
+                self.untaken_since?.max(self.last_taken)
             }
             _ => return None,
         };

@@ -171,6 +171,12 @@ impl ServerRequests {
         }
     }
 
+    /// How many are remembered.
+    #[cfg(test)]
+    pub fn remembered(&self) -> usize {
+        self.open.len() + self.orphaned.len()
+    }
+
     /// The present server is gone.
     pub fn orphan(&mut self) {
         for id in std::mem::take(&mut self.open) {

@@ -1,0 +1,243 @@
+//! A session by itself: driven by events, on a clock that the test sets.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod ends;
+mod losses;
+mod times;
+
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::report::{Exit, Tag};
+use super::{Action, OUTBOX_BYTES, Role, Session, Settings, Turn};
+use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+
+const SECOND: Duration = Duration::from_secs(1);
+const MILLISECOND: Duration = Duration::from_millis(1);
+
+/// More deadlines than any of these tests passes: a session that sets one that it does not see to is stopped here.
+const MAX_TIMEOUTS: usize = 10_000;
+
+const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
+const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+const AGREED: &str =
+    r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
+
+/// A session, and what is outside of it.
+struct World {
+    session: Session,
+    settings: Settings,
+    memory: Memory,
+    /// What the session wanted done and the test has not looked at.
+    actions: Vec<Action>,
+    now: Instant,
+}
+
+impl World {
+    /// A session of the proxy that has asked for its first server.
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(configure: impl FnOnce(&mut Settings)) -> Self {
+        let mut settings = Settings {
+            role: Role::Proxy { max_restarts: 5 },
+            heartbeat_interval: 30 * SECOND,
+            renews: true,
+            max_message_bytes: 1000,
+            replay_timeout: 10 * SECOND,
+        };
+        configure(&mut settings);
+        let (mut memory, mut actions, now) = (
+            Memory::new(DEFAULT_BUDGET_BYTES),
+            Vec::new(),
+            Instant::now(),
+        );
+        let tag = match settings.role {
+            Role::Proxy { .. } => Tag::Session {
+                number: 1,
+                peer: ([127, 0, 0, 1], 1).into(),
+                pid: None,
+            },
+            Role::Connector { .. } => Tag::Connection("localhost:1".into()),
+        };
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            memory: &mut memory,
+            actions: &mut actions,
+        };
+        let session = Session::open(tag, &mut turn);
+        Self {
+            session,
+            settings,
+            memory,
+            actions,
+            now,
+        }
+    }
+
+    /// A session with its first server.
+    fn up() -> Self {
+        let mut world = Self::new();
+        world.start();
+        world
+    }
+
+    /// A session after the handshake, which both sides have read.
+    fn greeted() -> Self {
+        let mut world = Self::up();
+        world.client(INITIALIZE);
+        world.client(INITIALIZED);
+        assert_eq!(world.server_got(), [INITIALIZE, INITIALIZED]);
+        world.server(AGREED);
+        assert_eq!(world.client_got(), [AGREED]);
+        world
+    }
+
+    fn event<T>(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>) -> T) -> T {
+        let mut turn = Turn {
+            now: self.now,
+            settings: &self.settings,
+            memory: &mut self.memory,
+            actions: &mut self.actions,
+        };
+        event(&mut self.session, &mut turn)
+    }
+
+    // The client.
+
+    fn client(&mut self, line: &str) {
+        self.event(|session, turn| session.client_sent(format!("{line}\n").as_bytes(), turn));
+    }
+
+    fn client_ends(&mut self) {
+        self.event(Session::client_ended);
+    }
+
+    /// Takes all that there is for the client: its lines.
+    fn client_got(&mut self) -> Vec<String> {
+        let text = self.session.to_client().to_vec();
+        if !text.is_empty() {
+            self.event(|session, turn| session.client_took(text.len(), turn));
+        }
+        lines(text)
+    }
+
+    /// The same as JSON.
+    fn client_got_json(&mut self) -> Vec<Value> {
+        let json = |line: String| serde_json::from_str(&line).unwrap();
+        self.client_got().into_iter().map(json).collect()
+    }
+
+    /// The next thing for the client has to be an error of the proxy's own, and the only one.
+    #[track_caller]
+    fn client_got_error(&mut self, id: &Value, code: i32, reason: &str) -> Value {
+        let mut got = self.client_got_json();
+        assert_eq!(got.len(), 1, "{got:?}");
+        assert_error(&got[0], id, code, reason);
+        got.remove(0)
+    }
+
+    // The server.
+
+    /// It was asked for a server, which is started.
+    #[track_caller]
+    fn start(&mut self) {
+        assert_eq!(self.took_actions(), [Action::StartUpstream]);
+        self.event(|session, turn| session.upstream_started(Some(7), turn));
+    }
+
+    fn server(&mut self, line: &str) {
+        self.event(|session, turn| session.upstream_sent(format!("{line}\n").as_bytes(), turn));
+    }
+
+    /// Says more than may wait for a client that does not read.
+    fn server_floods(&mut self) {
+        let line = format!(r#"{{"method":"flood","params":"{}"}}"#, "x".repeat(900));
+        for _ in 0..=OUTBOX_BYTES / 900 {
+            self.server(&line);
+        }
+        assert!(!self.session.wants_upstream(&self.memory));
+    }
+
+    /// Takes all that there is for the server: its lines.
+    fn server_got(&mut self) -> Vec<String> {
+        let text = self.session.to_upstream().to_vec();
+        if !text.is_empty() {
+            self.event(|session, turn| session.upstream_took(text.len(), turn));
+        }
+        lines(text)
+    }
+
+    fn server_exits(&mut self, exit: Exit) {
+        self.event(|session, turn| session.upstream_exited(exit, turn));
+    }
+
+    fn server_output_ends(&mut self) {
+        self.event(|session, turn| session.upstream_output_ended(None, turn));
+    }
+
+    /// Exits, with nothing left to be read.
+    fn server_dies(&mut self, exit: Exit) {
+        self.server_exits(exit);
+        self.server_output_ends();
+    }
+
+    // The world.
+
+    fn took_actions(&mut self) -> Vec<Action> {
+        std::mem::take(&mut self.actions)
+    }
+
+    /// Lets time pass, and the session see to every deadline in it.
+    #[track_caller]
+    fn pass(&mut self, time: Duration) {
+        let end = self.now + time;
+        for _ in 0..MAX_TIMEOUTS {
+            let Some(at) = self.session.next_deadline().filter(|at| *at <= end) else {
+                self.now = end;
+                return;
+            };
+            self.now = self.now.max(at);
+            self.event(|session, turn| session.timeout(SECOND, turn));
+        }
+        panic!("a deadline is not seen to");
+    }
+
+    fn shut_down(&mut self) {
+        self.event(Session::shut_down);
+    }
+
+    /// Why the session ended, as the log has it.
+    fn reason(&self) -> String {
+        self.session.end_reason.to_string()
+    }
+}
+
+#[track_caller]
+fn assert_error(answer: &Value, id: &Value, code: i32, reason: &str) {
+    let error = &answer["error"];
+    assert_eq!(
+        (&answer["id"], &error["code"], &error["data"]["reason"]),
+        (id, &json!(code), &json!(reason)),
+        "{answer}"
+    );
+}
+
+fn lines(text: Vec<u8>) -> Vec<String> {
+    let text = String::from_utf8(text).unwrap();
+    assert!(text.is_empty() || text.ends_with('\n'), "{text:?}");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// A request without parameters.
+fn request(id: u64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)
+}
+
+fn answer(id: u64) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
+}

@@ -1,0 +1,274 @@
+//! The way to the end of a session, of which some stations are half a minute apart.
+
+use super::*;
+
+/// A session in which the client takes nothing and the server had much to say comes to an end when it begins to end by
+/// this.
+fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World)) {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.server_floods();
+    begin_to_end(&mut world);
+    world.pass(29 * SECOND);
+    assert_eq!(world.took_actions(), [], "it is waited for");
+    world.pass(2 * SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::CloseClient, Action::StopUpstream]
+    );
+    // The rest of what the server says is read and dropped.
+    assert!(world.session.wants_upstream(&world.memory));
+    world.server_dies(Exit::Code(0));
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn a_client_that_does_not_read_does_not_keep_the_proxy_from_stopping() {
+    ends_although_the_client_does_not_read(World::shut_down);
+}
+
+#[test]
+fn a_client_that_has_ended_its_side_and_does_not_read_is_given_up() {
+    ends_although_the_client_does_not_read(World::client_ends);
+}
+
+/// One that dies later than everything could have been delivered leaves the same trap: its output is not read.
+#[test]
+fn a_client_that_does_not_read_is_given_up_although_the_server_is_gone() {
+    for stops in [true, false] {
+        let mut world = World::up();
+        world.client(&request(1));
+        world.server_got();
+        world.server_floods();
+        world.server_exits(Exit::Code(3));
+        if stops {
+            world.shut_down();
+        } else {
+            world.client_ends();
+        }
+        world.pass(31 * SECOND);
+        assert!(world.session.is_finished(), "stops: {stops}");
+        assert_eq!(
+            world.took_actions(),
+            [Action::CloseClient, Action::ReleaseUpstream]
+        );
+    }
+}
+
+#[test]
+fn a_client_that_reads_slowly_is_not_given_up() {
+    let mut world = World::up();
+    world.server_floods();
+    world.client_ends();
+    // A byte every twenty seconds.
+    for _ in 0..10 {
+        world.pass(20 * SECOND);
+        world.event(|session, turn| session.client_took(1, turn));
+    }
+    assert!(!world.took_actions().contains(&Action::CloseClient));
+    world.client_got();
+    world.server_dies(Exit::Code(0));
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn what_comes_late_waits_as_long_as_anything_else() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.client_ends();
+    // So far there was nothing for the client to take.
+    world.pass(29 * SECOND);
+    world.server(&answer(1));
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    world.server_dies(Exit::Code(0));
+    world.pass(29 * SECOND);
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    assert_eq!(world.client_got(), [answer(1)]);
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn a_client_that_hung_up_unread_is_given_up() {
+    let mut world = World::up();
+    // Nobody takes anything, so that the client is not read.
+    while world.session.wants_client() {
+        world.client(&format!(
+            r#"{{"method":"m","params":"{}"}}"#,
+            "x".repeat(900)
+        ));
+    }
+    world.pass(100 * SECOND);
+    assert_eq!(world.took_actions(), [], "it may just be slow");
+    world.event(Session::client_hung_up);
+    world.pass(29 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.pass(2 * SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::CloseClient, Action::StopUpstream]
+    );
+    assert_eq!(world.reason(), "nothing could be delivered for 30 s");
+}
+
+// The half minute in which what was sent is served.
+
+#[test]
+fn no_server_is_started_after_the_time_to_finish() {
+    let mut world = World::up();
+    world.client(INITIALIZE);
+    assert_eq!(world.server_got(), [INITIALIZE]);
+    world.client_ends();
+    world.pass(29 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.pass(2 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    world.server_dies(Exit::Code(0));
+    // Not asked again of another server, and not blamed on the number of restarts.
+    world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::CloseClient]
+    );
+    assert!(world.session.is_finished());
+    assert!(!world.reason().contains("restart"), "{}", world.reason());
+}
+
+#[test]
+fn what_was_not_even_sent_in_the_time_to_finish_is_refused() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.client(&request(2));
+    world.client_ends();
+    world.pass(31 * SECOND);
+    world.server_dies(Exit::Signal(15));
+    let got = world.client_got_json();
+    assert_error(&got[0], &json!(1), 502, "process_terminated");
+    assert_error(&got[1], &json!(2), 503, "shutdown");
+    assert_eq!(got.len(), 2);
+    assert!(world.session.is_finished());
+    assert!(world.reason().contains("30 s"), "{}", world.reason());
+}
+
+#[test]
+fn a_server_that_dies_in_the_time_to_finish_is_replaced() {
+    let mut world = World::up();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.client_ends();
+    world.pass(20 * SECOND);
+    world.server_dies(Exit::Code(1));
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    assert_eq!(world.server_got(), [INITIALIZE]);
+    world.server(AGREED);
+    assert_eq!(world.client_got(), [AGREED]);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+}
+
+#[test]
+fn no_server_is_started_while_the_proxy_is_being_stopped() {
+    let mut world = World::up();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.client_ends();
+    world.shut_down();
+    world.pass(2 * SECOND);
+    world.server_dies(Exit::Signal(9));
+    world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::CloseClient]
+    );
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn a_server_that_was_told_to_stop_is_reported_by_how_it_exited() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.client_ends();
+    world.pass(31 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    // The end of its output is read before it is reaped.
+    world.server_output_ends();
+    world.pass(20 * MILLISECOND);
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.server_exits(Exit::Code(4));
+    let error = world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(error["error"]["data"]["status"], "exit code 4");
+}
+
+#[test]
+fn a_server_that_does_not_exit_after_it_was_told_to_stop_does_not_hold_up_the_answers() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.client_ends();
+    world.pass(31 * SECOND);
+    world.server_output_ends();
+    world.pass(60 * MILLISECOND);
+    let error = world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(error["error"]["data"]["status"], "stdout closed");
+    assert!(!world.session.is_finished(), "it is not gone yet");
+    world.server_exits(Exit::Signal(9));
+    assert!(world.session.is_finished());
+}
+
+// The end of the proxy.
+
+#[test]
+fn a_client_that_is_silent_when_the_proxy_stops_is_let_go_soon() {
+    let mut world = World::up();
+    world.shut_down();
+    world.client(&request(1));
+    assert_eq!(world.server_got(), [request(1)]);
+    world.pass(SECOND);
+    world.server(&answer(1));
+    assert_eq!(world.client_got(), [answer(1)]);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    world.server_dies(Exit::Code(0));
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::ShutdownClient]
+    );
+    world.client_ends();
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
+    let mut world = World::with(|settings| settings.max_message_bytes = OUTBOX_BYTES);
+    world.start();
+    // The server takes nothing, so that the client is not read.
+    let padded = |id| {
+        format!(
+            r#"{{"id":{id},"method":"m","params":"{}"}}"#,
+            "x".repeat(OUTBOX_BYTES - 100)
+        )
+    };
+    world.client(&padded(1));
+    world.client(&padded(2));
+    assert!(!world.session.wants_client());
+    world.shut_down();
+    world.pass(10 * SECOND);
+    // One that could not be heard was not silent.
+    assert_eq!(world.server_got(), [padded(1), padded(2)]);
+    assert!(world.session.wants_client());
+    world.client(&request(3));
+    assert_eq!(world.server_got(), [request(3)]);
+    for id in 1..=3 {
+        world.server(&answer(id));
+    }
+    assert_eq!(world.client_got(), [answer(1), answer(2), answer(3)]);
+    assert_eq!(world.took_actions(), []);
+    world.pass(200 * MILLISECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+}

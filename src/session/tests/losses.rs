@@ -1,0 +1,241 @@
+//! The loss of a server: what is answered, what goes to the next one, and what is known of the one that is gone.
+
+use super::*;
+
+/// Has the server lost, and the next one started, however long that takes.
+#[track_caller]
+fn replace_server(world: &mut World) {
+    world.pass(2 * SECOND);
+    world.server_dies(Exit::Signal(9));
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    world.event(|session, turn| session.upstream_started(Some(8), turn));
+}
+
+#[track_caller]
+fn expect_replay(world: &mut World) -> Value {
+    let got = world.server_got();
+    assert_eq!(got.len(), 1, "{got:?}");
+    let replay: Value = serde_json::from_str(&got[0]).unwrap();
+    assert_eq!(replay["method"], "initialize");
+    replay["id"].clone()
+}
+
+// The handshake.
+
+#[test]
+fn what_was_said_before_the_answer_belongs_to_the_handshake() {
+    for initialized in [INITIALIZED.to_owned(), format!("[{INITIALIZED}]")] {
+        let mut world = World::up();
+        world.event(|session, turn| {
+            session.client_sent(format!("{INITIALIZE}\n{initialized}\n").as_bytes(), turn);
+        });
+        assert_eq!(world.server_got(), [INITIALIZE, &initialized]);
+        world.server(AGREED);
+        assert_eq!(world.client_got(), [AGREED]);
+        replace_server(&mut world);
+        world.client(&request(2));
+        let id = expect_replay(&mut world);
+        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+        assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    }
+}
+
+#[test]
+fn a_handshake_that_is_repeated_is_repeated_whole() {
+    let mut world = World::up();
+    world.client(INITIALIZE);
+    world.client(INITIALIZED);
+    assert_eq!(world.server_got(), [INITIALIZE, INITIALIZED]);
+    // It is lost before it answers.
+    replace_server(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZE]);
+    world.server(AGREED);
+    assert_eq!(world.client_got(), [AGREED]);
+    assert_eq!(world.server_got(), [INITIALIZED]);
+}
+
+#[test]
+fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
+    let mut world = World::greeted();
+    replace_server(&mut world);
+    world.client(&request(2));
+    // The server does not read.
+    world.pass(100 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    expect_replay(&mut world);
+    world.pass(9 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.pass(2 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    let got = world.client_got_json();
+    assert_eq!(got[0]["method"], "$/mcp/serverRestarted");
+    assert_error(&got[1], &json!(2), 503, "replay_timeout");
+}
+
+// The notice.
+
+#[test]
+fn the_notice_comes_half_a_second_after_the_start() {
+    let mut world = World::greeted();
+    replace_server(&mut world);
+    world.pass(499 * MILLISECOND);
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.pass(MILLISECOND);
+    let got = world.client_got_json();
+    assert_eq!(got[0]["method"], "$/mcp/serverRestarted");
+    world.pass(100 * SECOND);
+    assert_eq!(world.client_got(), Vec::<String>::new(), "once");
+}
+
+#[test]
+fn there_is_no_notice_if_nothing_but_a_handshake_was_lost() {
+    let discover = r#"{"id":1,"method":"server/discover"}"#;
+    for line in [INITIALIZE, discover] {
+        let mut world = World::up();
+        world.client(line);
+        world.server_got();
+        replace_server(&mut world);
+        assert_eq!(world.server_got(), [line]);
+        world.pass(10 * SECOND);
+        assert_eq!(world.client_got(), Vec::<String>::new(), "{line}");
+    }
+}
+
+#[test]
+fn a_notice_that_is_owed_is_given_by_the_server_that_lasts() {
+    let mut world = World::greeted();
+    replace_server(&mut world);
+    world.pass(400 * MILLISECOND);
+    world.server_dies(Exit::Code(1));
+    world.pass(10 * SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.event(|session, turn| session.upstream_started(Some(9), turn));
+    world.pass(SECOND);
+    assert_eq!(
+        world.client_got_json()[0]["method"],
+        "$/mcp/serverRestarted"
+    );
+}
+
+// Those who hold stdout open.
+
+#[test]
+fn the_time_of_those_who_hold_stdout_open_stands_still_while_the_client_is_slow() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.pass(2 * SECOND);
+    world.server_exits(Exit::Code(3));
+    world.pass(300 * MILLISECOND);
+    world.server_floods();
+    world.pass(20 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    let flood = world.client_got();
+    assert!(flood.iter().all(|line| line.contains("flood")));
+    // Two hundred milliseconds are left.
+    world.pass(190 * MILLISECOND);
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.server(r#"{"method":"late"}"#);
+    assert_eq!(world.client_got(), [r#"{"method":"late"}"#]);
+    world.pass(10 * MILLISECOND);
+    let error = world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(error["error"]["data"]["status"], "exit code 3");
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+}
+
+// Late answers.
+
+#[test]
+fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
+    let ask = r#"{"id":5,"method":"roots/list"}"#;
+    // Before the exit is known, after it, and after the end of the input.
+    for moment in 0..3 {
+        let mut world = World::up();
+        world.pass(2 * SECOND);
+        match moment {
+            0 => {}
+            1 => world.server_exits(Exit::Code(3)),
+            _ => world.event(|session, turn| {
+                session.upstream_input_broke(&std::io::ErrorKind::BrokenPipe.into(), turn);
+            }),
+        }
+        world.server(ask);
+        assert_eq!(world.client_got(), [ask]);
+        // This one comes in time, but the server is gone before it could be sent.
+        world.client(&answer(5));
+        world.server_dies(Exit::Code(3));
+        world.event(|session, turn| session.upstream_started(Some(8), turn));
+        assert_eq!(world.server_got(), Vec::<String>::new(), "{moment}");
+    }
+}
+
+#[test]
+fn an_answer_that_comes_when_the_next_server_is_up_goes_nowhere() {
+    let mut world = World::up();
+    world.server_exits(Exit::Code(3));
+    world.server(r#"{"id":5,"method":"roots/list"}"#);
+    world.server_output_ends();
+    world.pass(2 * SECOND);
+    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    world.client(&answer(5));
+    assert_eq!(world.server_got(), Vec::<String>::new());
+    world.client(&answer(6));
+    assert_eq!(world.server_got(), [answer(6)], "nobody asked: it passes");
+}
+
+// Over-long lines of the client.
+
+#[test]
+fn an_over_long_answer_is_not_taken_for_the_one_that_the_client_waits_for() {
+    let long_answer = |id: u64| {
+        format!(
+            r#"{{"jsonrpc":"2.0","id":{id},"result":"{}"}}"#,
+            "x".repeat(1000)
+        )
+    };
+    for server_took in [true, false] {
+        let mut world = World::up();
+        world.client(&request(5));
+        if server_took {
+            world.server_got();
+        }
+        world.client(&long_answer(5));
+        world.client_got_error(&Value::Null, -32600, "too_large");
+        world.client(&long_answer(6));
+        world.client_got_error(&json!(6), -32600, "too_large");
+    }
+    // And with no server at all, and in a batch.
+    let mut world = World::new();
+    world.client(&format!("[{},{}]", request(4), request(5)));
+    world.client(&long_answer(5));
+    world.client_got_error(&Value::Null, -32600, "too_large");
+}
+
+// What the server asks.
+
+#[test]
+fn over_long_ids_of_the_server_are_not_kept() {
+    let mut world = World::with(|settings| settings.max_message_bytes = 1 << 20);
+    world.start();
+    for number in 0..100 {
+        let ask = format!(
+            r#"{{"id":"{number}{}","method":"ping"}}"#,
+            "x".repeat(100_000)
+        );
+        world.server(&ask);
+        assert_eq!(world.client_got(), [ask]);
+    }
+    assert_eq!(world.session.server_requests.remembered(), 0);
+    world.server(r#"{"id":"short","method":"ping"}"#);
+    assert_eq!(world.session.server_requests.remembered(), 1);
+}
