@@ -115,6 +115,48 @@ fn after_initialize_and_before_the_client_has_said_initialized() {
     setup.expect_server(2, &HANDSHAKE);
 }
 
+/// Some clients say `notifications/initialized` without waiting for the answer to `initialize`, or say it in a batch.
+#[test]
+fn initialized_belongs_to_the_handshake_however_it_is_said() {
+    let initialize = request_line("1", HANDSHAKE[0], PARAMS);
+    let initialized = json!({"jsonrpc": "2.0", "method": HANDSHAKE[1]});
+    let in_a_batch = json!([initialized, {"jsonrpc": "2.0", "id": 2, "method": "unanswered"}]);
+    for line in [initialized, in_a_batch] {
+        let mut setup = Setup::new(&[]);
+        let both = format!("{initialize}\n{line}\n");
+        setup.client.send_raw(both.as_bytes());
+        assert_eq!(setup.client.recv_json()["id"], 1);
+        setup.scratch.wait_for_lines(setup.scratch.servers()[0], 2);
+        setup.kill(1);
+        if line.is_array() {
+            setup.client.recv_error(502, "process_terminated");
+        }
+        setup.expect_server(2, &HANDSHAKE);
+    }
+}
+
+#[test]
+fn a_handshake_that_is_sent_again_before_its_answer_is_sent_whole() {
+    let mut setup = Setup::new(&[]);
+    // The first server dies when it has read both lines.
+    setup.scratch.write(
+        "on-initialize",
+        "if [ $(number) -eq 1 ]; then read -r line; exit 1; fi; initialized",
+    );
+    let both = format!(
+        "{}\n{}\n",
+        request_line("1", HANDSHAKE[0], PARAMS),
+        json!({"jsonrpc": "2.0", "method": HANDSHAKE[1]})
+    );
+    setup.client.send_raw(both.as_bytes());
+    let answer = setup.client.recv_json();
+    assert_eq!(
+        (&answer["id"], answer.get("result").is_some()),
+        (&json!(1), true)
+    );
+    setup.expect_server(2, &HANDSHAKE);
+}
+
 #[test]
 fn a_client_that_never_said_initialized_does_not_say_so_in_a_replay() {
     let mut setup = Setup::new(&[]);

@@ -476,6 +476,65 @@ fn a_batch_of_too_many_requests_is_not_answered_by_more_than_was_sent() {
 }
 
 #[test]
+fn a_batch_of_very_many_messages_costs_little_more_than_its_bytes() {
+    const BYTES: usize = 10_000_000;
+    skip_on_reference!("parses what it forwards");
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    round_trip(&mut client);
+    let before = rss_kib(proxy.pid());
+    let mut writer = client.writer();
+    for message in ["{}", r#"{"method":"x"}"#] {
+        let rest = format!(",{message}").repeat(BYTES / (message.len() + 1) - 1);
+        let line = format!("[{message}{rest}]");
+        thread::scope(|scope| {
+            scope.spawn(|| writer.write_all(format!("{line}\n").as_bytes()).unwrap());
+            assert!(client.recv_line_within(PATIENCE) == line, "not verbatim");
+        });
+    }
+    let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
+    eprintln!("batches of {BYTES} bytes: {grown} KiB");
+    assert!(grown <= 64 * 1024, "the proxy's memory grew by {grown} KiB");
+}
+
+/// Neither client reads, and the first one holds all the memory that there is for such clients.
+#[test]
+fn a_session_that_waits_for_memory_goes_on_when_another_gives_it_back() {
+    const LINES: usize = 60;
+    skip_on_reference!("holds all that there is in memory");
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let line = format!(r#"{{"method":"m","params":"{}"}}"#, "x".repeat(1_000_000)) + "\n";
+    let greedy = proxy.connect();
+    let modest = proxy.connect();
+    let sent = AtomicU64::new(0);
+    let write = |mut writer: TcpStream, lines: usize| {
+        writer.set_write_timeout(Some(3 * PATIENCE)).unwrap();
+        (0..lines).all(|_| {
+            sent.fetch_add(1, Ordering::Relaxed);
+            writer.write_all(line.as_bytes()).is_ok()
+        })
+    };
+    thread::scope(|scope| {
+        let (first, second) = (greedy.writer(), modest.writer());
+        // More than there is memory for.
+        let first = scope.spawn(|| write(first, 1000));
+        eventually("much to be sent", PATIENCE, || {
+            sent.load(Ordering::Relaxed) > 50
+        });
+        wait_until_quiet(&family(&proxy));
+        let second = scope.spawn(|| write(second, LINES));
+        wait_until_quiet(&family(&proxy));
+        assert!(!first.is_finished() && !second.is_finished());
+        // The socket is closed, and the proxy told, when the thread has let go of its own handle too.
+        greedy.writer().shutdown(Shutdown::Both).unwrap();
+        assert!(!first.join().unwrap());
+        greedy.reset();
+        eventually("the other one to go on", PATIENCE, || second.is_finished());
+        assert!(second.join().unwrap());
+    });
+}
+
+#[test]
 fn a_session_that_floods_both_ways_does_not_delay_others() {
     const ROUND_TRIPS: u32 = 300;
     // The flood goes on until the client is gone: only another session's turn can end this test.

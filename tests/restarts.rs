@@ -361,6 +361,61 @@ fn what_is_in_the_socket_is_answered_too_when_the_proxy_is_being_stopped() {
 }
 
 #[test]
+fn what_is_in_the_socket_is_served_when_the_proxy_is_being_stopped() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    let first = client.send_code("while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; answer");
+    let waiting = send_many(&mut client, SOME_NOT_RECEIVED);
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down");
+    scratch.write("go", "");
+    for id in std::iter::once(first).chain(waiting) {
+        let answer = client.recv_json();
+        assert_eq!(
+            (&answer["id"], &answer["result"]["pid"]),
+            (&json!(id), &json!(server)),
+            "{answer}"
+        );
+    }
+    expect_end(&mut client);
+    client.close();
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+}
+
+#[test]
+fn no_server_is_started_after_a_second_signal() {
+    let scratch = Scratch::new();
+    scratch.write("on-initialize", "trap '' TERM; exec sleep 60");
+    let options = ["--heartbeat-interval", "0.2"];
+    let mut proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    client.send_line(HEARTBEAT);
+    client.send_request("initialize", &json!({}));
+    let server = scratch.wait_for_server(1);
+    scratch.wait_for_lines(server, 1);
+    // Until the cooldown is over, so that nothing else would delay the next server.
+    for _ in 0..7 {
+        next_heartbeat(&mut client);
+    }
+    client.shutdown_write();
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down");
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    proxy.wait_for_log("second signal");
+    proxy.wait_for_log("stopped");
+    let started = proxy
+        .log()
+        .iter()
+        .filter(|line| line.contains("a new server"))
+        .count();
+    assert_eq!((started, scratch.servers().len()), (0, 1));
+    assert!(!processes::process_exists(server));
+}
+
+#[test]
 fn a_second_signal_kills_at_once() {
     let scratch = Scratch::new();
     let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));

@@ -186,6 +186,10 @@ impl Session {
         let text = format!(
             "{unanswered} requests wait for their answers already; the limit is {MAX_IN_FLIGHT}"
         );
+        if requests == 0 {
+            // Answers without end: nobody waits for a reply, but the line must not vanish.
+            self.reply_error(None, Reason::InFlightLimit, &text, turn);
+        }
         self.answer_all(message, Reason::InFlightLimit, &text, turn);
         false
     }

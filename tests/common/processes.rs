@@ -174,6 +174,14 @@ pub(crate) fn send_signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Waits until a process that was sent SIGSTOP does nothing any more.
+#[track_caller]
+pub(crate) fn wait_until_stopped(pid: i32) {
+    eventually("the process to stop", DEADLINE, || {
+        Process::find(pid).is_some_and(|process| process.state == 'T')
+    });
+}
+
 /// Kills a process with SIGKILL and waits until its parent has reaped it.
 #[track_caller]
 pub(crate) fn kill_and_wait(pid: i32) {

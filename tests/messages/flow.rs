@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::thread;
 
+use nix::sys::signal::Signal;
+use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};
 
 use crate::common::{Client, Proxy, processes, servers};
@@ -167,4 +170,27 @@ exec cat"#
         after < before + 20 * 1024,
         "it grew from {before} KiB to {after} KiB"
     );
+}
+
+#[test]
+fn lines_behind_urgent_data_are_read() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    for round in 0..3 {
+        let line = |part: u32| format!(r#"{{"round":{round},"part":{part}}}"#);
+        // All of it is there when the proxy looks, so that there is one event for it.
+        proxy.signal(Signal::SIGSTOP);
+        processes::wait_until_stopped(proxy.pid());
+        let second = line(2);
+        let (start, end) = second.split_at(8);
+        client.send_raw(format!("{}\n{start}", line(1)).as_bytes());
+        // It is no part of the stream (tcp(7), SO_OOBINLINE).
+        let sent = send(client.writer().as_raw_fd(), b"!", MsgFlags::MSG_OOB);
+        assert_eq!(sent, Ok(1));
+        client.send_raw(format!("{end}\n{}\n", line(3)).as_bytes());
+        proxy.signal(Signal::SIGCONT);
+        for part in 1..=3 {
+            assert_eq!(client.recv_line(), line(part));
+        }
+    }
 }

@@ -221,6 +221,27 @@ fn an_over_long_answer_is_not_taken_for_the_one_that_the_client_waits_for() {
     world.client_got_error(&Value::Null, -32600, "too_large");
 }
 
+#[test]
+fn a_batch_of_too_many_answers_does_not_vanish() {
+    let mut world = World::with(|settings| settings.max_message_bytes = 1 << 20);
+    world.start();
+    let batch = format!("[{}]", [answer(1).as_str()].repeat(5000).join(","));
+    world.client(&batch);
+    world.client_got_error(&Value::Null, 429, "in_flight_limit");
+    assert_eq!(world.server_got(), Vec::<String>::new());
+}
+
+#[test]
+fn one_over_long_id_in_a_batch_leaves_nobody_waiting() {
+    let mut world = World::with(|settings| settings.max_message_bytes = 1 << 20);
+    world.start();
+    let long = request(2).replace("\"id\":2", &format!("\"id\":\"{}\"", "x".repeat(2000)));
+    world.client(&format!("[{},{long},{}]", request(1), request(3)));
+    let got = world.client_got_json();
+    let ids: Vec<&Value> = got.iter().map(|error| &error["id"]).collect();
+    assert_eq!(ids, [&json!(1), &json!(3), &Value::Null]);
+}
+
 // What the server asks.
 
 #[test]
