@@ -379,10 +379,19 @@ impl Session {
         } else {
             None
         };
-        [heartbeat, self.upstream.deadline(), self.ending_deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        let peer = self
+            .peer
+            .as_ref()
+            .map(|peer| peer.deadline(self.was_reading));
+        [
+            heartbeat,
+            peer,
+            self.upstream.deadline(),
+            self.ending_deadline(),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
