@@ -23,6 +23,7 @@
 )]
 
 pub(crate) mod client;
+pub(crate) mod connect;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod scratch;
@@ -33,6 +34,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 pub(crate) use client::{Client, NoLine};
+pub(crate) use connect::{Connect, FakeServer};
 pub(crate) use proxy::Proxy;
 pub(crate) use scratch::Scratch;
 pub(crate) use temp_folder::TempFolder;

@@ -136,7 +136,7 @@ impl Proxy {
 
     /// What it has logged so far.
     pub(crate) fn log(&self) -> Vec<String> {
-        self.log.state.lock().unwrap().lines.clone()
+        self.log.lines()
     }
 
     /// The processes it has, grandchildren and zombies too.
@@ -247,9 +247,9 @@ fn port_in(line: &str) -> u16 {
         .unwrap_or_else(|_| panic!("no port in {line:?}"))
 }
 
-/// The proxy's stderr, line by line.
+/// The stderr of a program under test, line by line.
 #[derive(Default)]
-struct Log {
+pub(super) struct Log {
     state: Mutex<LogState>,
     changed: Condvar,
 }
@@ -262,7 +262,7 @@ struct LogState {
 
 impl Log {
     /// Reads the pipe to its end, on a thread of its own.
-    fn collect(log: &Arc<Self>, pipe: ChildStderr) {
+    pub(super) fn collect(log: &Arc<Self>, pipe: ChildStderr) {
         let log = Arc::clone(log);
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -275,8 +275,22 @@ impl Log {
         });
     }
 
+    /// What was logged so far.
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.state.lock().unwrap().lines.clone()
+    }
+
+    /// All that was logged, once it has ended.
     #[track_caller]
-    fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
+    pub(super) fn to_end(&self, deadline: Duration) -> Vec<String> {
+        eventually("the end of the log", deadline, || {
+            self.state.lock().unwrap().ended
+        });
+        self.lines()
+    }
+
+    #[track_caller]
+    pub(super) fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
         let start = Instant::now();
         let mut found = Vec::new();
         let mut seen = 0;
@@ -311,7 +325,7 @@ impl Log {
         }
     }
 
-    fn tail(&self) -> String {
+    pub(super) fn tail(&self) -> String {
         let state = self.state.lock().unwrap();
         let left_out = state.lines.len().saturating_sub(LOG_TAIL_LINES);
         let mut tail = format!("({left_out} lines before)\n");

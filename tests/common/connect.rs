@@ -1,0 +1,411 @@
+//! The stdio side under test, as a host application has it: a child with pipes. And a server of the test's own for it.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage,
+};
+use serde_json::{Value, json};
+
+use super::client::{Client, LEGACY_VERSION};
+use super::proxy::Log;
+use super::{DEADLINE, eventually_some, processes};
+
+/// A pipe that polls as writable takes so much without blocking (limits.h).
+const PIPE_BUF: usize = 4096;
+
+/// How much is asked of the pipe at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// What the stdio side says first on each connection.
+pub(crate) const HANDSHAKE: &str = concat!(
+    r#"{"type":"handshake","client_version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#"","supports_heartbeat":true}"#
+);
+
+/// Options with which nothing takes longer than it must.
+pub(crate) const IN_HASTE: [&str; 2] = ["--reconnect-delay", "0.05"];
+
+/// A running `connect`; it is killed when this is dropped, and its log printed if the test failed.
+pub(crate) struct Connect {
+    child: Child,
+    input: Option<ChildStdin>,
+    output: Option<Output<ChildStdout>>,
+    log: Arc<Log>,
+}
+
+impl Connect {
+    /// Starts `connect` with these options to that address, with pipes.
+    pub(crate) fn start(options: &[&str], address: SocketAddr) -> Self {
+        Self::start_configured(options, address, |_| {})
+    }
+
+    /// Like [`start`](Self::start); `configure` has the last word, on stdin and stdout too.
+    pub(crate) fn start_configured(
+        options: &[&str],
+        address: SocketAddr,
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
+        command
+            .arg("connect")
+            .args(options)
+            .arg(address.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped());
+        configure(&mut command);
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let log = Arc::new(Log::default());
+        Log::collect(&log, child.stderr.take().unwrap());
+        Self {
+            input: child.stdin.take(),
+            output: child.stdout.take().map(Output::new),
+            child,
+            log,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> i32 {
+        self.child.id().try_into().unwrap()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) {
+        processes::send_signal(self.pid(), signal);
+    }
+
+    // Its stdin.
+
+    /// Writes the bytes to its stdin as they are.
+    #[track_caller]
+    pub(crate) fn send_raw(&mut self, bytes: &[u8]) {
+        write_all(self.input.as_mut().unwrap(), bytes);
+    }
+
+    #[track_caller]
+    pub(crate) fn send_line(&mut self, line: &str) {
+        self.send_raw(format!("{line}\n").as_bytes());
+    }
+
+    #[track_caller]
+    pub(crate) fn send_request(&mut self, id: u64, method: &str, params: &Value) {
+        self.send_line(&request(id, method, params));
+    }
+
+    /// Its stdin, for a thread that writes while this one reads.
+    pub(crate) fn take_input(&mut self) -> ChildStdin {
+        self.input.take().unwrap()
+    }
+
+    /// Ends its stdin.
+    pub(crate) fn end_input(&mut self) {
+        self.input = None;
+    }
+
+    // Its stdout.
+
+    /// The next line, without its newline; `None` at the end.
+    #[track_caller]
+    pub(crate) fn next_line(&mut self) -> Option<String> {
+        self.output.as_mut().unwrap().next_line(DEADLINE)
+    }
+
+    /// The next line, which has to come.
+    #[track_caller]
+    pub(crate) fn recv_line(&mut self) -> String {
+        self.next_line()
+            .unwrap_or_else(|| panic!("expected a line, got the end of stdout"))
+    }
+
+    #[track_caller]
+    pub(crate) fn recv_json(&mut self) -> Value {
+        let line = self.recv_line();
+        serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"))
+    }
+
+    /// Sends a request and returns what comes next, which has to be its answer.
+    #[track_caller]
+    pub(crate) fn request(&mut self, id: u64, method: &str, params: &Value) -> Value {
+        self.send_request(id, method, params);
+        let answer = self.recv_json();
+        assert_eq!(answer["id"], id, "{answer}");
+        answer
+    }
+
+    /// The next line has to be an error of the program's own, with that code and reason; returns its id and `data`.
+    #[track_caller]
+    pub(crate) fn recv_error(&mut self, code: i32, reason: &str) -> (Value, Value) {
+        let mut answer = self.recv_json();
+        super::client::assert_own_error(&answer, code, reason);
+        (answer["id"].take(), answer["error"]["data"].take())
+    }
+
+    /// The handshake of legacy MCP, with request id 0; returns the server's answer.
+    #[track_caller]
+    pub(crate) fn initialize(&mut self) -> Value {
+        self.send_line(&initialize_line(0));
+        let answer = self.recv_json();
+        assert_eq!(answer["id"], 0, "{answer}");
+        self.send_line(INITIALIZED);
+        answer
+    }
+
+    /// Everything up to the end of its stdout.
+    #[track_caller]
+    pub(crate) fn read_to_end(&mut self) -> Vec<String> {
+        std::iter::from_fn(|| self.next_line()).collect()
+    }
+
+    /// Whether something can be read from its stdout now.
+    pub(crate) fn has_output(&self) -> bool {
+        let output = self.output.as_ref().unwrap();
+        is_ready(output.from.as_fd(), PollFlags::POLLIN, Duration::ZERO)
+    }
+
+    /// Closes our end of its stdout.
+    pub(crate) fn close_output(&mut self) {
+        self.output = None;
+    }
+
+    // Its end, and what it says on stderr.
+
+    /// Waits for its end; it has to exit with that code. Returns all that it said on stderr.
+    #[track_caller]
+    pub(crate) fn wait_exit(&mut self, code: i32) -> Vec<String> {
+        let status = self.wait_status();
+        let log = self.log.to_end(DEADLINE);
+        assert_eq!(status.code(), Some(code), "{status}: {log:?}");
+        log
+    }
+
+    #[track_caller]
+    fn wait_status(&mut self) -> ExitStatus {
+        eventually_some("the end of connect", DEADLINE, || {
+            self.child.try_wait().unwrap()
+        })
+    }
+
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
+    /// Fails if it has ended.
+    #[track_caller]
+    pub(crate) fn assert_runs(&mut self) {
+        assert_eq!(self.child.try_wait().unwrap(), None);
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_log(&self, text: &str) -> String {
+        self.wait_for_logs(text, 1).remove(0)
+    }
+
+    #[track_caller]
+    pub(crate) fn wait_for_logs(&self, text: &str, count: usize) -> Vec<String> {
+        self.log.wait_for(text, count, DEADLINE)
+    }
+
+    /// How many log lines contain `text` so far.
+    pub(crate) fn count_logs(&self, text: &str) -> usize {
+        let lines = self.log.lines();
+        lines.iter().filter(|line| line.contains(text)).count()
+    }
+}
+
+impl Drop for Connect {
+    fn drop(&mut self) {
+        // Both fail only when it has gone already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!("connect's log:\n{}", self.log.tail());
+        }
+    }
+}
+
+/// `notifications/initialized` as a line.
+pub(crate) const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+/// A request as a line, its id before its params.
+pub(crate) fn request(id: u64, method: &str, params: &Value) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{params}}}"#)
+}
+
+/// `initialize` as a line.
+pub(crate) fn initialize_line(id: u64) -> String {
+    let client = json!({"name": "mcp-tcp-proxy-tests", "version": "1"});
+    let params =
+        json!({"protocolVersion": LEGACY_VERSION, "capabilities": {}, "clientInfo": client});
+    request(id, "initialize", &params)
+}
+
+/// Writes to a pipe that is to take it all, but waits no longer than to the deadline for any part of it.
+#[track_caller]
+pub(crate) fn write_all(mut pipe: impl Write + AsFd, bytes: &[u8]) {
+    for chunk in bytes.chunks(PIPE_BUF) {
+        assert!(
+            is_ready(pipe.as_fd(), PollFlags::POLLOUT, DEADLINE),
+            "nothing was taken for {DEADLINE:?}"
+        );
+        pipe.write_all(chunk).unwrap();
+    }
+}
+
+/// Whether the descriptor becomes ready in that time.
+pub(crate) fn is_ready(descriptor: BorrowedFd<'_>, what: PollFlags, deadline: Duration) -> bool {
+    let mut polled = [PollFd::new(descriptor, what)];
+    let timeout = PollTimeout::try_from(deadline).unwrap();
+    poll(&mut polled, timeout).unwrap() > 0
+}
+
+/// Lines from something that is read without waiting longer than to a deadline.
+pub(crate) struct Output<R> {
+    from: R,
+    buffer: Vec<u8>,
+    /// Up to here there is no newline.
+    searched: usize,
+}
+
+impl<R: Read + AsFd> Output<R> {
+    pub(crate) fn new(from: R) -> Self {
+        Self {
+            from,
+            buffer: Vec::new(),
+            searched: 0,
+        }
+    }
+
+    /// The next line, without its newline; `None` at the end, which has to be the end of a line.
+    #[track_caller]
+    pub(crate) fn next_line(&mut self, deadline: Duration) -> Option<String> {
+        let start = Instant::now();
+        loop {
+            if let Some(offset) = memchr::memchr(b'\n', &self.buffer[self.searched..]) {
+                let rest = self.buffer.split_off(self.searched + offset + 1);
+                let mut line = std::mem::replace(&mut self.buffer, rest);
+                self.searched = 0;
+                line.pop();
+                return Some(String::from_utf8(line).unwrap());
+            }
+            self.searched = self.buffer.len();
+            let left = deadline.saturating_sub(start.elapsed());
+            assert!(
+                is_ready(self.from.as_fd(), PollFlags::POLLIN, left),
+                "no line within {deadline:?}"
+            );
+            let filled = self.buffer.len();
+            self.buffer.resize(filled + READ_BYTES, 0);
+            // Linux says so of a terminal of which the other end is closed.
+            let end_of_terminal = Some(nix::libc::EIO);
+            let got = match self.from.read(&mut self.buffer[filled..]) {
+                Err(error) if error.raw_os_error() == end_of_terminal => 0,
+                got => got.unwrap(),
+            };
+            self.buffer.truncate(filled + got);
+            if got == 0 {
+                let rest = String::from_utf8_lossy(&self.buffer);
+                assert!(rest.is_empty(), "stdout ended inside a line: {rest:?}");
+                return None;
+            }
+        }
+    }
+}
+
+/// A server, or a whole proxy, that the test plays itself.
+pub(crate) struct FakeServer(TcpListener);
+
+impl FakeServer {
+    pub(crate) fn start() -> Self {
+        Self::on(SocketAddr::from(([127, 0, 0, 1], 0)))
+    }
+
+    /// Listens on that address, which may have been in use until now.
+    pub(crate) fn on(address: SocketAddr) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
+        listener.set_nonblocking(true).unwrap();
+        Self(listener)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap()
+    }
+
+    /// The next connection, which has to come.
+    #[track_caller]
+    pub(crate) fn accept(&self) -> Client {
+        eventually_some("a connection", DEADLINE, || self.try_accept())
+    }
+
+    /// The next connection, if one is waiting.
+    pub(crate) fn try_accept(&self) -> Option<Client> {
+        match self.0.accept() {
+            Ok((stream, _)) => {
+                stream.set_nonblocking(false).unwrap();
+                Some(Client::over(stream))
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => panic!("cannot accept: {error}"),
+        }
+    }
+
+    /// The next connection, on which the handshake has been read.
+    #[track_caller]
+    pub(crate) fn greeted(&self) -> Client {
+        let mut peer = self.accept();
+        assert_eq!(peer.recv_line(), HANDSHAKE);
+        peer
+    }
+}
+
+/// Takes an `initialize` from that peer and answers it; returns the line.
+#[track_caller]
+pub(crate) fn answer_initialize(peer: &mut Client) -> Value {
+    let wish = peer.recv_json();
+    assert_eq!(wish["method"], "initialize", "{wish}");
+    let result = json!({"protocolVersion": LEGACY_VERSION, "capabilities": {"tools": {}}, "serverInfo": {"name": "fake"}});
+    peer.send_json(&json!({"jsonrpc": "2.0", "id": wish["id"], "result": result}));
+    wish
+}
+
+/// A `heartbeat_response` as a line.
+pub(crate) const HEARTBEAT_RESPONSE: &str =
+    r#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#;
+
+/// An address that is kept from others, and on which nobody listens yet.
+pub(crate) struct Reserved(OwnedFd);
+
+impl Reserved {
+    pub(crate) fn new() -> Self {
+        let socket = socket::socket(
+            AddressFamily::Inet,
+            SockType::Stream,
+            SockFlag::SOCK_CLOEXEC,
+            None,
+        )
+        .unwrap();
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any_port)).unwrap();
+        Self(socket)
+    }
+
+    pub(crate) fn address(&self) -> SocketAddr {
+        let address: SockaddrIn = socket::getsockname(self.0.as_raw_fd()).unwrap();
+        SocketAddr::from((address.ip(), address.port()))
+    }
+
+    /// Begins to listen; the kernel lets in about `backlog` connections before they are accepted.
+    pub(crate) fn listen(self, backlog: i32) -> FakeServer {
+        socket::listen(&self.0, Backlog::new(backlog).unwrap()).unwrap();
+        let listener = TcpListener::from(self.0);
+        listener.set_nonblocking(true).unwrap();
+        FakeServer(listener)
+    }
+}

@@ -1,0 +1,194 @@
+//! How it ends: with stdin, with stdout, by a signal.
+
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+use serde_json::json;
+
+use crate::common::connect::{IN_HASTE, Reserved, initialize_line, request};
+use crate::common::{Connect, FakeServer, NoLine, Proxy, servers};
+
+/// Less than anything takes that is waited out: what does not end by itself at once ends later than this.
+const PROMPTLY: Duration = Duration::from_secs(5);
+
+#[test]
+fn the_end_of_stdin_is_passed_on_and_what_still_comes_is_delivered() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.send_line(r#"{"method":"last"}"#);
+    connect.end_input();
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    for line in [r#"{"method":"one"}"#, r#"{"method":"two"}"#] {
+        peer.send_line(line);
+        assert_eq!(connect.recv_line(), line);
+    }
+    peer.send_raw(br#"{"method":"without a line end"}"#);
+    peer.close();
+    assert_eq!(
+        connect.read_to_end(),
+        [r#"{"method":"without a line end"}"#]
+    );
+    assert_eq!(connect.wait_exit(0), [""; 0]);
+}
+
+#[test]
+fn a_last_line_without_a_line_end_is_a_line() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.send_raw(br#"{"method":"last"}"#);
+    connect.end_input();
+    assert_eq!(peer.recv_line(), r#"{"method":"last"}"#);
+    peer.close();
+    connect.wait_exit(0);
+}
+
+#[test]
+fn the_answer_of_a_slow_tool_is_waited_for() {
+    let proxy = Proxy::start(&[], &servers::demo());
+    let mut connect = Connect::start(&IN_HASTE, proxy.address());
+    connect.initialize();
+    connect.send_request(
+        1,
+        "tools/call",
+        &json!({"name": "sleep", "arguments": {"seconds": 0.5}}),
+    );
+    connect.end_input();
+    assert_eq!(connect.recv_json()["id"], 1);
+    assert_eq!(connect.read_to_end(), [""; 0]);
+    assert_eq!(connect.wait_exit(0), [""; 0]);
+    proxy.wait_until_childless();
+}
+
+#[test]
+fn what_was_sent_before_the_end_is_served_although_the_server_starts_late() {
+    let reserved = Reserved::new();
+    let mut connect = Connect::start(&IN_HASTE, reserved.address());
+    connect.send_line(&request(1, "m", &json!({})));
+    connect.end_input();
+    connect.wait_for_log("no connection to");
+    let server = reserved.listen(8);
+    let mut peer = server.greeted();
+    assert_eq!(peer.recv_json()["id"], 1);
+    peer.send_line(r#"{"id":1,"result":{}}"#);
+    assert_eq!(peer.read_to_end(), [""; 0]);
+    peer.close();
+    assert_eq!(connect.read_to_end(), [r#"{"id":1,"result":{}}"#]);
+    connect.wait_exit(0);
+}
+
+#[test]
+fn with_nothing_to_be_served_the_end_of_stdin_is_the_end_also_without_a_server() {
+    let reserved = Reserved::new();
+    let mut connect = Connect::start(&[], reserved.address());
+    connect.wait_for_log("no connection to");
+    let start = Instant::now();
+    connect.end_input();
+    connect.wait_exit(0);
+    assert!(start.elapsed() < PROMPTLY);
+}
+
+/// No one is left who would want to connect again.
+#[test]
+fn a_connection_lost_after_the_end_of_stdin_is_not_made_again() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let mut peer = server.greeted();
+    connect.end_input();
+    peer.read_to_end();
+    peer.reset();
+    connect.wait_exit(0);
+    assert!(server.try_accept().is_none());
+}
+
+#[test]
+fn a_closed_stdout_is_the_end_although_nothing_is_to_be_written() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.close_output();
+    connect.wait_exit(0);
+    peer.read_to_end();
+}
+
+#[test]
+fn a_closed_stdout_is_the_end_with_requests_in_flight_and_while_reconnecting() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.send_request(1, "m", &json!({}));
+    peer.recv_line();
+    connect.close_output();
+    connect.wait_exit(0);
+
+    let reserved = Reserved::new();
+    let mut connect = Connect::start(&[], reserved.address());
+    connect.wait_for_log("no connection to");
+    connect.close_output();
+    connect.wait_exit(0);
+}
+
+#[test]
+fn a_signal_ends_it_in_good_order() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let server = FakeServer::start();
+        let mut connect = Connect::start(&[], server.address());
+        let mut peer = server.greeted();
+        let start = Instant::now();
+        connect.signal(signal);
+        assert_eq!(connect.wait_exit(0), [""; 0]);
+        assert!(start.elapsed() < PROMPTLY);
+        assert_eq!(peer.read_to_end(), [""; 0]);
+    }
+}
+
+#[test]
+fn a_signal_with_requests_in_flight_tells_the_host() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    for id in 1..=2 {
+        connect.send_request(id, "m", &json!({}));
+        peer.recv_line();
+    }
+    let start = Instant::now();
+    connect.signal(Signal::SIGTERM);
+    for id in 1..=2 {
+        assert_eq!(connect.recv_error(503, "shutdown").0, id);
+    }
+    assert_eq!(connect.read_to_end(), [""; 0]);
+    connect.wait_exit(0);
+    assert!(start.elapsed() < PROMPTLY);
+}
+
+#[test]
+fn a_signal_while_reconnecting_ends_it() {
+    let reserved = Reserved::new();
+    let mut connect = Connect::start(&["--reconnect-delay", "60"], reserved.address());
+    connect.send_line(&initialize_line(0));
+    connect.wait_for_log("no connection to");
+    connect.signal(Signal::SIGTERM);
+    assert_eq!(connect.recv_error(503, "shutdown").0, 0);
+    connect.wait_exit(0);
+}
+
+/// Nobody reads, so the lines that are due can't be delivered: the second signal, or a second, is enough.
+#[test]
+fn a_signal_ends_it_although_the_host_does_not_read() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(200 * 1024));
+    peer.send_line(&line);
+    let start = Instant::now();
+    // It has begun to write once there is something to read.
+    crate::common::eventually("something on stdout", PROMPTLY, || connect.has_output());
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+    assert!(start.elapsed() < PROMPTLY);
+    assert!(matches!(
+        peer.try_recv(PROMPTLY),
+        Err(NoLine::End { .. } | NoLine::Reset)
+    ));
+}

@@ -1,0 +1,16 @@
+//! `connect`, the stdio side: what it says, what passes, what it does when the connection is lost, and how it ends.
+//!
+//! Most tests play the proxy at the other end themselves, as a proxy that is none can do what a real one never does.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod ending;
+mod random_cuts;
+mod reconnecting;
+mod relaying;
+mod signs_of_life;
+mod stdio_kinds;
+mod usage;

@@ -1,0 +1,160 @@
+//! A peer that is gone without a word, and one that only seems to be.
+
+use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
+use serde_json::json;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use crate::common::client::Client;
+use crate::common::connect::{HEARTBEAT_RESPONSE, IN_HASTE, Reserved, is_ready};
+use crate::common::{Connect, FakeServer};
+use crate::relaying::wait_for_standstill;
+
+/// The interval of the peer's heartbeats in these tests.
+const INTERVAL: Duration = Duration::from_millis(100);
+
+/// Shows the signs of life that a proxy does, at its own pace.
+fn beat(peer: &mut Client, times: u32) {
+    for _ in 0..times {
+        thread::sleep(INTERVAL);
+        peer.send_line(HEARTBEAT_RESPONSE);
+    }
+}
+
+#[test]
+fn a_peer_that_falls_silent_is_taken_for_dead() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let mut peer = server.greeted();
+    connect.send_request(1, "tools/call", &json!({}));
+    peer.recv_line();
+    beat(&mut peer, 6);
+    let silent_since = Instant::now();
+    let (id, data) = connect.recv_error(502, "connection_lost");
+    assert_eq!(id, 1);
+    let status = data["status"].as_str().unwrap();
+    assert!(status.starts_with("no sign of life for 0."), "{status}");
+    // Two and a half intervals, and the jitter of the first of them.
+    assert!(
+        silent_since.elapsed() >= INTERVAL * 2,
+        "{:?}",
+        silent_since.elapsed()
+    );
+    let mut next = server.greeted();
+    connect.send_request(2, "tools/call", &json!({}));
+    assert_eq!(next.recv_json()["id"], 2);
+    // It had let go of the silent one.
+    peer.read_to_end();
+}
+
+#[test]
+fn any_byte_is_a_sign_of_life() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let mut peer = server.greeted();
+    beat(&mut peer, 4);
+    for byte in br#"{"method":"m"}"# {
+        thread::sleep(INTERVAL);
+        peer.send_raw(&[*byte]);
+    }
+    peer.send_raw(b"\n");
+    assert_eq!(connect.recv_line(), r#"{"method":"m"}"#);
+    assert!(server.try_accept().is_none(), "it connected again");
+}
+
+/// There is no knowing how long is too long for a peer that has no heartbeats.
+#[test]
+fn a_peer_without_heartbeats_may_be_silent() {
+    let server = FakeServer::start();
+    let options = [&IN_HASTE[..], &["--heartbeat-interval", "0.05"]].concat();
+    let mut connect = Connect::start(&options, server.address());
+    let mut peer = server.greeted();
+    peer.send_line(HEARTBEAT_RESPONSE);
+    for _ in 0..20 {
+        assert_eq!(peer.recv_json()["type"], "heartbeat");
+    }
+    peer.send_line(r#"{"method":"m"}"#);
+    assert_eq!(connect.recv_line(), r#"{"method":"m"}"#);
+}
+
+#[test]
+fn a_host_that_holds_back_reading_is_no_false_alarm() {
+    const FLOOD_LINES: usize = 40 * 1024;
+    let server = FakeServer::start();
+    let options = [&IN_HASTE[..], &["--heartbeat-interval", "0.05"]].concat();
+    let mut connect = Connect::start(&options, server.address());
+    let mut peer = server.greeted();
+    beat(&mut peer, 5);
+    let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(1000));
+    let sent = AtomicUsize::new(0);
+    let mut writer = peer.writer();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..FLOOD_LINES {
+                writer.write_all(format!("{line}\n").as_bytes()).unwrap();
+                sent.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        wait_for_standstill(&sent, FLOOD_LINES);
+        // Twenty of its heartbeats are ten of ours.
+        for _ in 0..20 {
+            assert_eq!(peer.recv_json()["type"], "heartbeat");
+        }
+        for _ in 0..FLOOD_LINES {
+            assert_eq!(connect.recv_line(), line);
+        }
+    });
+    peer.send_line(r#"{"method":"last"}"#);
+    assert_eq!(connect.recv_line(), r#"{"method":"last"}"#);
+    assert_eq!(connect.count_logs("taken for dead"), 0);
+}
+
+/// Begins a connection, and returns it if it is not made at once.
+fn stuck_connection(address: std::net::SocketAddr) -> Result<OwnedFd, OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).unwrap();
+    match socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)) {
+        Ok(()) => Err(socket),
+        Err(Errno::EINPROGRESS) => {
+            let made = is_ready(
+                std::os::fd::AsFd::as_fd(&socket),
+                nix::poll::PollFlags::POLLOUT,
+                Duration::from_millis(200),
+            );
+            if made { Err(socket) } else { Ok(socket) }
+        }
+        Err(error) => panic!("cannot connect: {error}"),
+    }
+}
+
+#[test]
+fn an_attempt_that_nobody_answers_ends_at_its_time() {
+    let reserved = Reserved::new();
+    let address = reserved.address();
+    let server = reserved.listen(0);
+    let mut made = Vec::new();
+    let stuck = (0..8).find_map(|_| match stuck_connection(address) {
+        Ok(stuck) => Some(stuck),
+        Err(other) => {
+            made.push(other);
+            None
+        }
+    });
+    if stuck.is_none() {
+        eprintln!("skipped: the kernel lets everyone in");
+        return;
+    }
+    let start = Instant::now();
+    let options = ["--no-reconnect", "--connect-timeout", "0.3"];
+    let mut connect = Connect::start(&options, address);
+    let log = connect.wait_exit(1);
+    assert!(start.elapsed() >= Duration::from_millis(300));
+    let last = log.last().unwrap();
+    assert!(last.contains("0.3 s (--connect-timeout)"), "{log:?}");
+    drop(server);
+}

@@ -1,0 +1,190 @@
+//! Everything that stdin and stdout can be, and that it is left as it was found.
+
+use std::fs::File;
+use std::io::{PipeReader, PipeWriter, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::pty::openpty;
+use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
+use serde_json::json;
+
+use crate::common::connect::{Output, request};
+use crate::common::{Connect, DEADLINE, FakeServer, TempFolder};
+
+#[track_caller]
+fn assert_blocks(descriptor: &impl AsFd) {
+    let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL).unwrap());
+    assert!(!flags.contains(OFlag::O_NONBLOCK), "O_NONBLOCK was left on");
+}
+
+#[test]
+fn pipes() {
+    let server = FakeServer::start();
+    let (stdin, mut input): (PipeReader, PipeWriter) = std::io::pipe().unwrap();
+    let (output, stdout) = std::io::pipe().unwrap();
+    let ours = (stdin.try_clone().unwrap(), stdout.try_clone().unwrap());
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(stdin).stdout(stdout);
+    });
+    let mut peer = server.greeted();
+    input.write_all(b"{\"method\":\"in\"}\n").unwrap();
+    assert_eq!(peer.recv_line(), r#"{"method":"in"}"#);
+    peer.send_line(r#"{"method":"out"}"#);
+    let mut output = Output::new(output);
+    assert_eq!(output.next_line(DEADLINE).unwrap(), r#"{"method":"out"}"#);
+    assert_blocks(&ours.0);
+    assert_blocks(&ours.1);
+    drop(input);
+    peer.close();
+    connect.wait_exit(0);
+    assert_blocks(&ours.0);
+    assert_blocks(&ours.1);
+}
+
+#[test]
+fn sockets() {
+    let server = FakeServer::start();
+    let (mut ours, theirs) = UnixStream::pair().unwrap();
+    let also = theirs.try_clone().unwrap();
+    let watched = theirs.try_clone().unwrap();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command
+            .stdin(OwnedFd::from(theirs))
+            .stdout(OwnedFd::from(also));
+    });
+    let mut peer = server.greeted();
+    ours.write_all(b"{\"method\":\"in\"}\n").unwrap();
+    assert_eq!(peer.recv_line(), r#"{"method":"in"}"#);
+    peer.send_line(r#"{"method":"out"}"#);
+    let mut output = Output::new(ours.try_clone().unwrap());
+    assert_eq!(output.next_line(DEADLINE).unwrap(), r#"{"method":"out"}"#);
+    assert_blocks(&watched);
+    ours.shutdown(std::net::Shutdown::Write).unwrap();
+    peer.read_to_end();
+    peer.send_line(r#"{"method":"later"}"#);
+    assert_eq!(output.next_line(DEADLINE).unwrap(), r#"{"method":"later"}"#);
+    peer.close();
+    connect.wait_exit(0);
+    assert_blocks(&watched);
+}
+
+#[test]
+fn files() {
+    let server = FakeServer::start();
+    let folder = TempFolder::new();
+    let (from, to) = (folder.path().join("in"), folder.path().join("out"));
+    // More than is read at once.
+    let lines: Vec<String> = (1..=500)
+        .map(|id| request(id, "m", &json!("x".repeat(1000))))
+        .collect();
+    std::fs::write(&from, lines.join("\n") + "\n").unwrap();
+    let out = File::create(&to).unwrap();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(File::open(&from).unwrap()).stdout(out);
+    });
+    let mut peer = server.greeted();
+    let mut answers = String::new();
+    for (id, line) in (1..).zip(&lines) {
+        assert_eq!(&peer.recv_line(), line);
+        let answer = format!(r#"{{"id":{id},"result":{{}}}}"#);
+        peer.send_line(&answer);
+        answers += &(answer + "\n");
+    }
+    assert_eq!(peer.read_to_end(), [""; 0]);
+    peer.close();
+    connect.wait_exit(0);
+    assert_eq!(std::fs::read_to_string(&to).unwrap(), answers);
+}
+
+#[test]
+fn the_null_device() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command
+            .stdin(File::open("/dev/null").unwrap())
+            .stdout(File::create("/dev/null").unwrap());
+    });
+    let mut peer = server.accept();
+    peer.read_to_end();
+    peer.send_line(r#"{"method":"into the void"}"#);
+    peer.close();
+    assert_eq!(connect.wait_exit(0), [""; 0]);
+}
+
+#[test]
+fn a_full_disk_is_an_end_and_no_loop() {
+    let server = FakeServer::start();
+    let Ok(full) = File::create("/dev/full") else {
+        eprintln!("skipped: there is no /dev/full here");
+        return;
+    };
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdout(full);
+    });
+    let mut peer = server.greeted();
+    peer.send_line(r#"{"method":"m"}"#);
+    peer.read_to_end();
+    drop(peer);
+    connect.wait_exit(0);
+}
+
+#[test]
+fn a_terminal() {
+    let server = FakeServer::start();
+    let pty = openpty(None, None).unwrap();
+    let mut settings = tcgetattr(&pty.slave).unwrap();
+    // Lines as they are: neither repeated, nor with a carriage return.
+    settings.local_flags.remove(LocalFlags::ECHO);
+    settings.output_flags.remove(OutputFlags::OPOST);
+    tcsetattr(&pty.slave, SetArg::TCSANOW, &settings).unwrap();
+    let before = tcgetattr(&pty.slave).unwrap();
+    let (stdin, stdout) = (
+        pty.slave.try_clone().unwrap(),
+        pty.slave.try_clone().unwrap(),
+    );
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(stdin).stdout(stdout);
+    });
+    let mut peer = server.greeted();
+    let mut terminal = File::from(pty.master.try_clone().unwrap());
+    // Several lines are read one by one.
+    terminal
+        .write_all(b"{\"method\":\"one\"}\n{\"method\":\"two\"}\n")
+        .unwrap();
+    assert_eq!(peer.recv_line(), r#"{"method":"one"}"#);
+    assert_eq!(peer.recv_line(), r#"{"method":"two"}"#);
+    // More than a terminal takes at once.
+    let long = format!(r#"{{"method":"{}"}}"#, "x".repeat(100_000));
+    peer.send_line(&long);
+    let mut output = Output::new(File::from(pty.master));
+    assert_eq!(output.next_line(DEADLINE).unwrap(), long);
+    assert_blocks(&pty.slave);
+    // The end of the input, as typed with the control key and D.
+    terminal.write_all(&[4]).unwrap();
+    assert_eq!(peer.read_to_end(), [""; 0]);
+    peer.close();
+    connect.wait_exit(0);
+    assert_blocks(&pty.slave);
+    assert_eq!(tcgetattr(&pty.slave).unwrap(), before);
+}
+
+#[test]
+fn closed_descriptors_are_an_end() {
+    let server = FakeServer::start();
+    let connect = env!("CARGO_BIN_EXE_mcp-tcp-proxy");
+    let address = server.address().to_string();
+    for redirection in ["<&-", ">&-", "<&- >&-"] {
+        let mut connect = Connect::start_configured(&[], server.address(), |command| {
+            *command = std::process::Command::new("/bin/sh");
+            let script = format!("exec \"$0\" connect \"$1\" {redirection}");
+            command.args(["-c", &script, connect, &address]);
+        });
+        // It may have ended before it was connected.
+        crate::common::eventually("the end", DEADLINE, || {
+            drop(server.try_accept());
+            connect.has_ended()
+        });
+    }
+}
