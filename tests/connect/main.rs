@@ -14,3 +14,4 @@ mod relaying;
 mod signs_of_life;
 mod stdio_kinds;
 mod usage;
+mod without_server;

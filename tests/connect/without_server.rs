@@ -1,20 +1,16 @@
 //! The stdio side at its ends: what it tells the program that started it when there is no server to be had.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
-use common::client::assert_own_error;
-use common::{DEADLINE, eventually_some, skip_on_reference};
 use serde_json::{Value, json};
+
+use crate::common::client::assert_own_error;
+use crate::common::{DEADLINE, eventually_some};
 
 #[test]
 fn requests_are_answered_although_stdin_has_ended_and_there_is_no_server() {
-    skip_on_reference!("has no stdio side");
     // A port on which nobody listens.
     let address = TcpListener::bind("127.0.0.1:0")
         .unwrap()
