@@ -508,7 +508,7 @@ fn a_session_that_waits_for_memory_goes_on_when_another_gives_it_back() {
     let modest = proxy.connect();
     let sent = AtomicU64::new(0);
     let write = |mut writer: TcpStream, lines: usize| {
-        writer.set_write_timeout(Some(3 * PATIENCE)).unwrap();
+        writer.set_write_timeout(Some(PATIENCE)).unwrap();
         (0..lines).all(|_| {
             sent.fetch_add(1, Ordering::Relaxed);
             writer.write_all(line.as_bytes()).is_ok()

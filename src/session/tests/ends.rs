@@ -138,19 +138,24 @@ fn no_server_is_started_after_the_time_to_finish() {
 
 #[test]
 fn what_was_not_even_sent_in_the_time_to_finish_is_refused() {
-    let mut world = World::up();
-    world.client(&request(1));
-    world.server_got();
-    world.client(&request(2));
-    world.client_ends();
-    world.pass(31 * SECOND);
-    world.server_dies(Exit::Signal(15));
-    let got = world.client_got_json();
-    assert_error(&got[0], &json!(1), 502, "process_terminated");
-    assert_error(&got[1], &json!(2), 503, "shutdown");
-    assert_eq!(got.len(), 2);
-    assert!(world.session.is_finished());
-    assert!(world.reason().contains("30 s"), "{}", world.reason());
+    // With restarts left or not: that is not the reason.
+    for max_restarts in [0, 5] {
+        let mut world = World::with(|settings| settings.role = Role::Proxy { max_restarts });
+        world.start();
+        world.client(&request(1));
+        world.server_got();
+        world.client(&request(2));
+        world.client_ends();
+        world.pass(31 * SECOND);
+        world.server_dies(Exit::Signal(15));
+        let got = world.client_got_json();
+        assert_error(&got[0], &json!(1), 502, "process_terminated");
+        assert_error(&got[1], &json!(2), 503, "shutdown");
+        assert_eq!(got.len(), 2);
+        assert!(!world.took_actions().contains(&Action::StartUpstream));
+        assert!(world.session.is_finished());
+        assert!(world.reason().contains("30 s"), "{}", world.reason());
+    }
 }
 
 #[test]
