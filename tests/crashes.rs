@@ -229,7 +229,7 @@ fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
         let mut client = Client::connect_with_receive_buffer(proxy.address(), 4096);
         let server = client.pid_of_server();
         let id = client.send_code(&format!(
-            "({FLOOD}; sleep 0.2; note late; exec sleep 60) & exit 3"
+            "({FLOOD}; sleep 0.05; note late; exec sleep 60) & exit 3"
         ));
         eventually("the server to be reaped", DEADLINE, || {
             !processes::process_exists(server)
