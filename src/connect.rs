@@ -3,7 +3,7 @@
 //! The same session state machine as on the serving side, with a connection in the place of the server process.
 
 use std::fmt::Display;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -15,6 +15,7 @@ use nix::errno::Errno;
 
 use crate::cli::ConnectOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use crate::reactor;
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::listener;
 use crate::reactor::signals::Signals;
@@ -147,8 +148,9 @@ impl Connector {
         while !self.done {
             self.wait(&mut events)?;
             self.dispatch(&events);
-            self.fire_timers();
+            // What has come is looked at before the clock says that it came too late.
             self.relay();
+            self.fire_timers();
             self.apply_actions();
             self.set_session_timer();
         }
@@ -167,10 +169,7 @@ impl Connector {
         } else {
             self.timers.wait(self.now)
         };
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            polled => polled?,
-        }
+        reactor::wait(&mut self.poll, events, timeout)?;
         self.now = Instant::now();
         Ok(())
     }
@@ -223,10 +222,7 @@ impl Connector {
                     ));
                 }
                 Timer::Close if self.stopping => self.done = true,
-                Timer::Close => {
-                    self.close_timer = None;
-                    self.drop_connection();
-                }
+                Timer::Close => self.close_overdue(),
                 Timer::Process(_) | Timer::Accept | Timer::Monitor => {}
             }
         }
@@ -252,7 +248,10 @@ impl Connector {
             actions,
         };
         if stdio.output.as_ref().is_some_and(Endpoint::has_failed) {
-            session.client_gone("stdout was closed", &mut turn);
+            session.client_gone(&ErrorKind::BrokenPipe.into(), &mut turn);
+        }
+        if stdio.input.as_ref().is_some_and(Endpoint::is_read_closed) {
+            session.client_hung_up(&mut turn);
         }
         let mut nothing = None;
         let upstream = if connecting.is_some() {
@@ -319,6 +318,16 @@ impl Connector {
         self.close_timer = Some(self.timers.set(self.now + CLOSE_TIME, Timer::Close));
     }
 
+    /// The time is for the other side, not for a program that is slow to read our stdout.
+    fn close_overdue(&mut self) {
+        if self.session.wants_upstream(&self.memory) {
+            self.close_timer = None;
+            self.drop_connection();
+        } else {
+            self.close_timer = Some(self.timers.set(self.now + CLOSE_TIME, Timer::Close));
+        }
+    }
+
     fn release_connection(&mut self) {
         self.connection = None;
         if let Some(timer) = self.close_timer.take() {
@@ -331,10 +340,12 @@ impl Connector {
         self.with_session(|session, turn| session.upstream_output_ended(None, turn));
     }
 
-    /// Begins to connect. A name is looked up anew each time, as its addresses may have changed; meanwhile nothing
-    /// else could be done anyway but to wait.
+    /// Begins to connect. A name is looked up anew each time, as its addresses may have changed. The look-up of a name
+    /// blocks, signals included; that of an address does not.
     fn connect(&mut self) {
-        match (self.host.as_str(), self.port).to_socket_addrs() {
+        let found = (self.host.as_str(), self.port).to_socket_addrs();
+        self.now = Instant::now();
+        match found {
             Ok(addresses) => {
                 let timer = self
                     .timers
@@ -392,22 +403,32 @@ impl Connector {
         let Some(stream) = self.connection.as_ref().map(Endpoint::source) else {
             return;
         };
-        match stream
+        let attempt = stream
             .take_error()
-            .and_then(|error| error.map_or(Ok(()), Err))
-            .and_then(|()| stream.peer_addr())
-        {
-            Ok(_) => {
-                if let Some(Connecting { timer, .. }) = self.connecting.take() {
-                    self.timers.cancel(timer);
-                }
-                self.with_session(|session, turn| session.upstream_started(None, turn));
+            .and_then(|error| error.map_or(Ok(()), Err));
+        match attempt.and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?))) {
+            // With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5).
+            Ok((peer, own)) if peer == own => {
+                self.connection = None;
+                self.try_next_address(&"nobody listens there");
             }
+            Ok(_) => self.connected(),
             Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
             Err(error) => {
                 self.connection = None;
                 self.try_next_address(&error);
             }
+        }
+    }
+
+    fn connected(&mut self) {
+        if let Some(Connecting { timer, .. }) = self.connecting.take() {
+            self.timers.cancel(timer);
+        }
+        if self.session.wants_start() {
+            self.with_session(|session, turn| session.upstream_started(None, turn));
+        } else {
+            self.connection = None;
         }
     }
 

@@ -22,6 +22,7 @@ use self::connection::Connection;
 pub use self::start::StartError;
 use crate::memory::Memory;
 use crate::process::{Processes, Spawner};
+use crate::reactor;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::signals::Signals;
 use crate::reactor::timers::{Timer, Timers};
@@ -124,10 +125,7 @@ impl Proxy {
             }
             Stopping::No | Stopping::Gently => timeout,
         };
-        match self.poll.poll(events, timeout) {
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => events.clear(),
-            polled => polled?,
-        }
+        reactor::wait(&mut self.poll, events, timeout)?;
         self.now = Instant::now();
         Ok(())
     }
@@ -223,12 +221,18 @@ impl Proxy {
             connection.run(&mut self.scratch, &mut turn);
             let ready = connection.is_ready(&turn);
             if connection.session.waits_for_memory(turn.memory) {
-                self.waiting_for_memory.push(slot);
+                self.wait_for_memory(slot);
             }
             self.after_event(slot);
             if ready {
                 self.enqueue(slot);
             }
+        }
+    }
+
+    fn wait_for_memory(&mut self, slot: usize) {
+        if !self.waiting_for_memory.contains(&slot) {
+            self.waiting_for_memory.push(slot);
         }
     }
 

@@ -95,7 +95,7 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         match self.client.write(self.session.to_client()) {
             Ok(0) => {}
             Ok(count) => self.session.client_took(count, turn),
-            Err(error) => self.session.client_gone(&error.to_string(), turn),
+            Err(error) => self.session.client_gone(&error, turn),
         }
     }
 
@@ -106,7 +106,7 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         match self.upstream.write(self.session.to_upstream()) {
             Ok(0) => {}
             Ok(count) => self.session.upstream_took(count, turn),
-            Err(error) => self.session.upstream_input_broke(&error, turn),
+            Err(_) => self.session.upstream_input_broke(turn),
         }
     }
 
@@ -133,7 +133,7 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         match self.client.read(scratch) {
             Input::Bytes(count) => self.session.client_sent(&scratch[..count], turn),
             Input::End => self.session.client_ended(turn),
-            Input::Broken(error) => self.session.client_gone(&error.to_string(), turn),
+            Input::Broken(error) => self.session.client_gone(&error, turn),
             Input::Blocked => return false,
         }
         self.flush(turn);

@@ -425,7 +425,7 @@ impl Session {
         if !self.was_listening {
             // It could not show any sign of life while it was not listened to.
             self.heartbeat.life(turn.now);
-            self.prolong_last_call(turn.now);
+            self.repeat_last_call(turn.now);
         }
         if let Some(peer) = self.peer.as_mut().filter(|_| !self.was_reading) {
             peer.skip(turn.now);
@@ -479,6 +479,11 @@ impl Session {
     /// How many requests of the client wait for their answers.
     fn unanswered(&self) -> usize {
         self.in_flight.load().requests + self.queued.requests
+    }
+
+    /// Whether this is the stdio side.
+    fn is_connector(&self) -> bool {
+        matches!(self.policy, Policy::Reconnect(_))
     }
 
     fn check(&self) {

@@ -11,6 +11,7 @@ use serde_json::value::RawValue;
 
 use super::id::MAX_ID_BYTES;
 use super::python_constants::patch_python_constants;
+use super::reply::SOURCE;
 
 /// A line that can be forwarded.
 #[derive(Debug)]
@@ -48,6 +49,7 @@ pub struct Envelope<'a> {
     pub id: Option<&'a str>,
     params: Option<&'a str>,
     result: Option<&'a str>,
+    error: Option<&'a str>,
 }
 
 /// Lines that the two ends of a connection exchange about the connection itself.
@@ -184,6 +186,14 @@ impl<'a> Envelope<'a> {
         self.result
     }
 
+    /// Whether it is an error that a proxy answered in the server's place.
+    pub fn is_proxy_error(&self) -> bool {
+        let error = self
+            .error
+            .and_then(|error| serde_json::from_str::<serde_json::Value>(error).ok());
+        error.is_some_and(|error| error["data"]["source"] == SOURCE)
+    }
+
     fn set(&mut self, key: &str, value: &'a str) {
         let present = (value != "null").then_some(value);
         match key {
@@ -192,6 +202,7 @@ impl<'a> Envelope<'a> {
             "id" => self.id = present,
             "params" => self.params = present,
             "result" => self.result = Some(value),
+            "error" => self.error = present,
             _ => {}
         }
     }
@@ -248,7 +259,10 @@ impl<'de> Deserialize<'de> for Envelope<'de> {
                 while let Some(key) = map.next_key::<&RawValue>()? {
                     match string_value(key.get()) {
                         Some(key)
-                            if matches!(&*key, "type" | "method" | "id" | "params" | "result") =>
+                            if matches!(
+                                &*key,
+                                "type" | "method" | "id" | "params" | "result" | "error"
+                            ) =>
                         {
                             envelope.set(&key, map.next_value::<&RawValue>()?.get());
                         }
@@ -364,6 +378,24 @@ mod tests {
         single(r#"{"id":null,"method":"x"}"#, |e| {
             assert_eq!(e.request_id(), None);
         });
+    }
+
+    #[test]
+    fn errors_of_a_proxy_are_told_from_the_servers() {
+        let own = crate::protocol::reply::error(
+            None,
+            crate::protocol::reply::Reason::Shutdown,
+            "x",
+            None,
+        );
+        single(&own, |e| assert!(e.is_proxy_error()));
+        for other in [
+            r#"{"id":1,"error":{"code":1,"data":{"source":"x"}}}"#,
+            r#"{"error":null}"#,
+            r#"{"error":"mcp-tcp-proxy"}"#,
+        ] {
+            single(other, |e| assert!(!e.is_proxy_error()));
+        }
     }
 
     #[test]

@@ -5,6 +5,9 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
+/// What `error.data.source` says in errors that are the proxy's own.
+pub const SOURCE: &str = "mcp-tcp-proxy";
+
 /// Why the proxy answers in the server's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
@@ -92,7 +95,7 @@ pub fn error(
     push(
         &mut line,
         &format_args!(
-            r#","data":{{"source":"mcp-tcp-proxy","reason":"{}""#,
+            r#","data":{{"source":"{SOURCE}","reason":"{}""#,
             reason.name()
         ),
     );

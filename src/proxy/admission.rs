@@ -74,8 +74,7 @@ impl Proxy {
                 Err(error) => match listener::accept_error(&error) {
                     AcceptError::Blocked => {
                         listener.used_up();
-                        let waits = self.listeners.iter().any(Endpoint::is_readable);
-                        self.exhaustion_logged &= waits;
+                        self.note_whether_anyone_waits();
                     }
                     AcceptError::Connection => {
                         debug!("a connection was gone before it was accepted: {error}");
@@ -154,11 +153,19 @@ impl Proxy {
             let Some(slot) = self.starting.pop_front() else {
                 return;
             };
-            if !self.start_server(slot) {
+            if self.start_server(slot) {
+                self.note_whether_anyone_waits();
+            } else {
                 self.starting.push_front(slot);
             }
             self.apply_actions();
         }
+    }
+
+    /// Once nobody waits, there is enough of everything, and the next shortage is a new one.
+    fn note_whether_anyone_waits(&mut self) {
+        let connections_wait = self.listeners.iter().any(Endpoint::is_readable);
+        self.exhaustion_logged &= connections_wait || !self.starting.is_empty();
     }
 
     pub(super) fn can_start(&self) -> bool {

@@ -238,7 +238,7 @@ impl Connection {
                 None
             };
             if let Some(error) = error {
-                self.session.client_gone(&error.to_string(), turn);
+                self.session.client_gone(&error, turn);
             }
         }
         let Some(server) = &mut self.server else {
@@ -246,8 +246,7 @@ impl Connection {
         };
         if server.stdin.as_ref().is_some_and(Endpoint::has_failed) {
             server.stdin = None;
-            self.session
-                .upstream_input_broke(&io::ErrorKind::BrokenPipe.into(), turn);
+            self.session.upstream_input_broke(turn);
         }
     }
 }

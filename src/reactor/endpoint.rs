@@ -67,7 +67,7 @@ impl<S> Endpoint<S> {
         self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
         self.writable |= event.is_writable();
         self.read_closed |= event.is_read_closed() || event.is_error();
-        self.failed |= event.is_error();
+        self.failed |= event.is_error() || event.is_write_closed();
         // A read stops at urgent data, and nothing tells of what is behind it (tcp(7), "Out-of-band data").
         self.reads_in_pieces |= event.is_priority();
         true
@@ -99,7 +99,7 @@ impl<S> Endpoint<S> {
         self.read_closed
     }
 
-    /// Whether an error was reported: of a pipe's writing end, that nobody reads it.
+    /// Whether an error was reported, or that nobody reads what is written.
     pub fn has_failed(&self) -> bool {
         self.failed
     }

@@ -1,6 +1,7 @@
 //! The way to the end of a session: what was sent is still served, what was said is still delivered, and whoever
 //! waits is told.
 
+use std::io::{self, ErrorKind};
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -30,8 +31,8 @@ const LINGER_BYTES: usize = 1024 * 1024;
 /// sent in time may have been waiting for room in our socket.
 const LAST_CALL_QUIET: Duration = Duration::from_millis(100);
 
-/// A client that goes on sending is heard for this long.
-const LAST_CALL_TIME: Duration = Duration::from_secs(30);
+/// A client that goes on sending is heard for this long, in which the time does not count that it can't be.
+const LAST_CALL_TIME: Duration = Duration::from_secs(1);
 
 /// Where the session wants to get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,10 +100,18 @@ impl Session {
         (!by_client).then_some(&self.end_reason)
     }
 
-    /// The connection to the client is gone altogether.
-    pub fn client_gone(&mut self, why: &str, turn: &mut Turn<'_>) {
+    /// The client is gone altogether, or can't be read or written for another reason.
+    pub fn client_gone(&mut self, error: &io::Error, turn: &mut Turn<'_>) {
         self.begin_event(turn);
-        self.drop_client(EndReason::ClientGone(why.to_owned()), turn);
+        let left = matches!(
+            error.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+        );
+        let reason = match turn.settings.role {
+            Role::Connector { .. } if !left => EndReason::StdioFailed(error.to_string()),
+            Role::Connector { .. } | Role::Proxy { .. } => EndReason::ClientGone(error.to_string()),
+        };
+        self.drop_client(reason, turn);
         self.finish_event(turn);
     }
 
@@ -111,10 +120,17 @@ impl Session {
         self.hung_up.get_or_insert(turn.now);
     }
 
-    /// The client has shown that it may send more, or could not.
+    /// The client has shown that it may send more.
     pub(super) fn prolong_last_call(&mut self, now: Instant) {
         if let Some(last_call) = &mut self.last_call {
             last_call.quiet_at = now + LAST_CALL_QUIET;
+        }
+    }
+
+    /// The client could not be heard up to now.
+    pub(super) fn repeat_last_call(&mut self, now: Instant) {
+        if let Some(last_call) = &mut self.last_call {
+            *last_call = LastCall::new(now);
         }
     }
 
@@ -262,7 +278,7 @@ impl Session {
         if self.client == Client::Closed {
             return;
         }
-        if self.goal == Goal::Serve {
+        if self.goal == Goal::Serve || matches!(reason, EndReason::StdioFailed(_)) {
             self.end_reason = reason;
         }
         self.close_client(turn);
@@ -300,18 +316,18 @@ impl Session {
         .min()
     }
 
-    /// When the client is taken to have sent all that it will. One that can't be read is not silent.
+    /// When the client is taken to have sent all that it will. One that can't be read is neither silent nor heard.
     fn last_call_deadline(&self) -> Option<Instant> {
         let LastCall { quiet_at, until } = self.last_call?;
-        Some(if self.wants_client() {
-            quiet_at.min(until)
-        } else {
-            until
-        })
+        self.wants_client().then(|| quiet_at.min(until))
     }
 
     /// When a client is given up that takes nothing, or that is gone while its lines can't be taken.
     fn stall_deadline(&self) -> Option<Instant> {
+        if self.is_connector() {
+            // Our stdout breaks when nobody is going to read it.
+            return None;
+        }
         let since = match (self.client, self.goal) {
             (Client::Open, Goal::Serve) if !self.wants_client() => {
                 self.hung_up?.max(self.last_taken)

@@ -135,7 +135,9 @@ impl Session {
         }
         if let Some(id) = envelope.answered_id() {
             if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
-                self.policy.heard();
+                if !(self.is_connector() && envelope.is_proxy_error()) {
+                    self.policy.heard();
+                }
                 self.request_answered(request, envelope, turn);
             }
         } else if let Some(id) = envelope.request_id() {

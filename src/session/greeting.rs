@@ -6,7 +6,7 @@ use log::{debug, info};
 
 use super::in_flight::{Kind, Request};
 use super::replay::Outcome;
-use super::report::EndReason;
+use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Session, ToServer, Turn};
@@ -100,6 +100,10 @@ impl Session {
                     self.send_initialized(turn);
                 }
                 self.greet(turn);
+            }
+            // It says nothing about the server that the next attempt may find.
+            Outcome::Changed if self.is_connector() && answer.is_proxy_error() => {
+                self.connection_ended(Exit::Refused, turn);
             }
             Outcome::Changed => self.end_now(&EndReason::ServerChanged, turn),
         }

@@ -64,6 +64,8 @@ pub enum Exit {
     Unknown,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
+    /// The proxy at the other end has no server to offer.
+    Refused,
     /// The other side sent nothing for this long.
     Silent(Duration),
 }
@@ -75,6 +77,7 @@ impl fmt::Display for Exit {
             Self::Unknown => f.write_str("unknown status"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
+            Self::Refused => f.write_str("the proxy has no server"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
@@ -91,6 +94,8 @@ pub enum EndReason {
     ClientEnded,
     /// The connection broke.
     ClientGone(String),
+    /// Our own stdin or stdout failed.
+    StdioFailed(String),
     /// The client took nothing, or hung up with the server taking nothing, for too long.
     Stalled(Duration),
     /// The server ended, and is not to be restarted.
@@ -131,6 +136,7 @@ impl EndReason {
         match self {
             Self::ClientEnded
             | Self::ClientGone(_)
+            | Self::StdioFailed(_)
             | Self::Stalled(_)
             | Self::ServerEnded(_)
             | Self::RestartLimit { .. } => Reason::RestartLimit,
@@ -149,6 +155,7 @@ impl fmt::Display for EndReason {
         match self {
             Self::ClientEnded => f.write_str("the client closed the connection"),
             Self::ClientGone(why) => write!(f, "the connection to the client broke ({why})"),
+            Self::StdioFailed(why) => write!(f, "stdin or stdout failed: {why}"),
             Self::Stalled(time) => write!(f, "nothing could be delivered for {} s", time.as_secs()),
             Self::ServerEnded(status) => {
                 write!(f, "the server ended ({status}) and auto-restart is off")
@@ -182,7 +189,7 @@ impl fmt::Display for EndReason {
             ),
             Self::Overdue(time) => write!(
                 f,
-                "no server took it within {} s of the client's end",
+                "not served within {} s of the client's end",
                 time.as_secs()
             ),
             Self::Shutdown => f.write_str("the proxy is shutting down"),

@@ -184,9 +184,10 @@ impl Session {
     }
 
     /// Nobody reads the input any more.
-    pub fn upstream_input_broke(&mut self, error: &io::Error, turn: &mut Turn<'_>) {
-        if let Role::Connector { .. } = turn.settings.role {
-            return self.connection_ended(Exit::Connection(Some(error.kind())), turn);
+    pub fn upstream_input_broke(&mut self, turn: &mut Turn<'_>) {
+        if self.is_connector() {
+            // What had come before is still there to be read, and the end behind it.
+            return;
         }
         self.begin_event(turn);
         self.leave(turn, |leaving, now| {

@@ -166,7 +166,7 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
             0 => {}
             1 => world.server_exits(Exit::Code(3)),
             _ => world.event(|session, turn| {
-                session.upstream_input_broke(&std::io::ErrorKind::BrokenPipe.into(), turn);
+                session.upstream_input_broke(turn);
             }),
         }
         world.server(ask);
