@@ -240,7 +240,7 @@ fn port_in(line: &str) -> u16 {
 
 /// The stderr of a program under test, line by line.
 #[derive(Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     state: Mutex<LogState>,
     changed: Condvar,
 }
@@ -253,7 +253,7 @@ struct LogState {
 
 impl Log {
     /// Reads the pipe to its end, on a thread of its own.
-    pub(super) fn collect(log: &Arc<Self>, pipe: ChildStderr) {
+    pub(crate) fn collect(log: &Arc<Self>, pipe: ChildStderr) {
         let log = Arc::clone(log);
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -267,13 +267,13 @@ impl Log {
     }
 
     /// What was logged so far.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.state.lock().unwrap().lines.clone()
     }
 
     /// All that was logged, once it has ended.
     #[track_caller]
-    pub(super) fn to_end(&self, deadline: Duration) -> Vec<String> {
+    pub(crate) fn to_end(&self, deadline: Duration) -> Vec<String> {
         eventually("the end of the log", deadline, || {
             self.state.lock().unwrap().ended
         });
@@ -281,7 +281,7 @@ impl Log {
     }
 
     #[track_caller]
-    pub(super) fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
+    pub(crate) fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
         let start = Instant::now();
         let mut found = Vec::new();
         let mut seen = 0;
@@ -316,7 +316,7 @@ impl Log {
         }
     }
 
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let state = self.state.lock().unwrap();
         let left_out = state.lines.len().saturating_sub(LOG_TAIL_LINES);
         let mut tail = format!("({left_out} lines before)\n");
