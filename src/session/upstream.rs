@@ -286,6 +286,7 @@ impl Session {
             );
             self.connection_ended(Exit::Silent(silence), turn);
         } else if peer.beat(turn.now, turn.settings.heartbeat_interval)
+            && self.upstream.takes_input()
             && !self
                 .to_server
                 .marks()
