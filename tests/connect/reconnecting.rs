@@ -238,6 +238,8 @@ fn questions_who_is_there_are_asked_again() {
         assert_eq!(peer.recv_line(), first);
         let once = answer(&mut peer, &first);
         connect.end_input();
+        assert_eq!(peer.read_to_end(), [""; 0]);
+        peer.close();
         assert_eq!(connect.read_to_end(), [once]);
         connect.wait_exit(0);
     }
