@@ -7,13 +7,14 @@
 
 mod common;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use common::client::{modern_meta, result_of};
+use common::installed::{everything_server, installed, sdk_server};
 use common::{Client, Proxy, eventually, processes, skip_on_reference};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -73,12 +74,8 @@ impl RealServer {
 
 /// A server on the Python SDK, in this repository.
 fn sdk() -> RealServer {
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop/sdk_server.py");
     RealServer {
-        command: vec![
-            installed("venv/bin/python"),
-            script.to_str().unwrap().to_owned(),
-        ],
+        command: sdk_server(),
         tool: "add",
         arguments: json!({"a": 19, "b": 23}),
         answer: "42",
@@ -100,26 +97,11 @@ fn time() -> RealServer {
 
 fn everything() -> RealServer {
     RealServer {
-        command: vec![installed("npm/node_modules/.bin/mcp-server-everything")],
+        command: everything_server(),
         tool: "get-sum",
         arguments: json!({"a": 19, "b": 23}),
         answer: "42",
     }
-}
-
-/// The path of something that `.ci/interop-setup` installed.
-fn installed(path: &str) -> String {
-    let directory = match std::env::var_os("MCP_TCP_PROXY_INTEROP") {
-        Some(directory) => PathBuf::from(directory),
-        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("target/interop"),
-    };
-    let path = directory.join(path);
-    assert!(
-        path.exists(),
-        "{} is missing: run .ci/interop-setup first",
-        path.display()
-    );
-    path.to_str().unwrap().to_owned()
 }
 
 /// Keeps the tests of this file apart: each starts interpreters by the dozen, and a restarted server should find a
@@ -438,7 +420,7 @@ fn the_sdk_client_works_with_the_handshake() {
     let seen = run_sdk_client("legacy");
     assert_eq!(
         seen,
-        json!({"tools": ["echo", "add", "slow"], "sum": 42, "version": "2025-11-25"})
+        json!({"tools": ["echo", "add", "slow", "count"], "sum": 42, "version": "2025-11-25"})
     );
 }
 
@@ -448,6 +430,6 @@ fn the_sdk_client_works_without_a_handshake() {
     let seen = run_sdk_client("auto");
     assert_eq!(
         seen,
-        json!({"tools": ["echo", "add", "slow"], "sum": 42, "version": "2026-07-28"})
+        json!({"tools": ["echo", "add", "slow", "count"], "sum": 42, "version": "2026-07-28"})
     );
 }

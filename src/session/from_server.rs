@@ -105,6 +105,9 @@ impl Session {
         {
             return false;
         }
+        if self.is_connector() && !message.envelopes().iter().any(Envelope::is_proxy_error) {
+            self.policy.heard();
+        }
         for envelope in message.envelopes() {
             self.note_server_message(envelope, turn);
         }
@@ -135,13 +138,9 @@ impl Session {
         }
         if let Some(id) = envelope.answered_id() {
             if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
-                if !(self.is_connector() && envelope.is_proxy_error()) {
-                    self.policy.heard();
-                }
                 self.request_answered(request, envelope, turn);
             }
         } else if let Some(id) = envelope.request_id() {
-            self.policy.heard();
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
             let id = RequestId::new(id);

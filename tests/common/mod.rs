@@ -24,6 +24,7 @@
 
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod installed;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 pub(crate) mod scratch;

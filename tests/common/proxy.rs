@@ -249,7 +249,7 @@ fn port_in(line: &str) -> u16 {
 
 /// The stderr of a program under test, line by line.
 #[derive(Default)]
-pub(super) struct Log {
+pub(crate) struct Log {
     state: Mutex<LogState>,
     changed: Condvar,
 }
@@ -262,7 +262,7 @@ struct LogState {
 
 impl Log {
     /// Reads the pipe to its end, on a thread of its own.
-    pub(super) fn collect(log: &Arc<Self>, pipe: ChildStderr) {
+    pub(crate) fn collect(log: &Arc<Self>, pipe: ChildStderr) {
         let log = Arc::clone(log);
         thread::spawn(move || {
             for line in BufReader::new(pipe).split(b'\n').map_while(Result::ok) {
@@ -276,13 +276,13 @@ impl Log {
     }
 
     /// What was logged so far.
-    pub(super) fn lines(&self) -> Vec<String> {
+    pub(crate) fn lines(&self) -> Vec<String> {
         self.state.lock().unwrap().lines.clone()
     }
 
     /// All that was logged, once it has ended.
     #[track_caller]
-    pub(super) fn to_end(&self, deadline: Duration) -> Vec<String> {
+    pub(crate) fn to_end(&self, deadline: Duration) -> Vec<String> {
         eventually("the end of the log", deadline, || {
             self.state.lock().unwrap().ended
         });
@@ -290,7 +290,7 @@ impl Log {
     }
 
     #[track_caller]
-    pub(super) fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
+    pub(crate) fn wait_for(&self, text: &str, count: usize, deadline: Duration) -> Vec<String> {
         let start = Instant::now();
         let mut found = Vec::new();
         let mut seen = 0;
@@ -325,7 +325,7 @@ impl Log {
         }
     }
 
-    pub(super) fn tail(&self) -> String {
+    pub(crate) fn tail(&self) -> String {
         let state = self.state.lock().unwrap();
         let left_out = state.lines.len().saturating_sub(LOG_TAIL_LINES);
         let mut tail = format!("({left_out} lines before)\n");

@@ -102,6 +102,29 @@ fn a_connection_lost_after_the_end_of_stdin_is_not_made_again() {
     assert!(server.try_accept().is_none());
 }
 
+/// Heartbeats come due after the end of our side too, where they can't be sent any more.
+#[test]
+fn a_peer_that_takes_its_time_to_end_its_side_is_waited_for() {
+    let server = FakeServer::start();
+    let options = [&IN_HASTE[..], &["--heartbeat-interval", "0.02"]].concat();
+    let mut connect = Connect::start(&options, server.address());
+    let mut peer = server.greeted();
+    connect.end_input();
+    for line in peer.read_to_end() {
+        assert!(line.contains(r#""type":"heartbeat""#), "{line}");
+    }
+    // Many of its intervals, at the pace of a server that thinks.
+    for number in 0..10 {
+        let line = format!(r#"{{"method":"thought","params":[{number}]}}"#);
+        std::thread::sleep(Duration::from_millis(20));
+        peer.send_line(&line);
+        assert_eq!(connect.recv_line(), line);
+    }
+    peer.close();
+    connect.wait_exit(0);
+    assert!(server.try_accept().is_none(), "it connected again");
+}
+
 #[test]
 fn a_closed_stdout_is_the_end_although_nothing_is_to_be_written() {
     let server = FakeServer::start();

@@ -35,6 +35,13 @@ fn initialized(options: &[&str], server: &FakeServer) -> (Connect, Client) {
     (connect, peer)
 }
 
+/// Closes that connection, and waits until this is noticed: what is sent before may get on it, and be lost with it.
+#[track_caller]
+fn lose(connect: &Connect, peer: Client) {
+    peer.close();
+    connect.wait_for_log("lost the connection");
+}
+
 /// Takes the replayed handshake from a new peer and agrees to it.
 #[track_caller]
 fn agree_to_replay(peer: &mut Client) {
@@ -125,7 +132,7 @@ fn the_handshake_is_replayed_before_anything_else() {
     assert_eq!(connect.recv_json()["id"], "mine");
     connect.send_line(INITIALIZED);
     assert_eq!(peer.recv_line(), INITIALIZED);
-    peer.close();
+    lose(&connect, peer);
 
     let call = request(1, "tools/call", &json!({}));
     connect.send_line(&call);
@@ -168,7 +175,7 @@ fn a_server_that_answers_the_handshake_otherwise_is_the_end() {
     ] {
         let server = FakeServer::start();
         let (mut connect, peer) = initialized(&IN_HASTE, &server);
-        peer.close();
+        lose(&connect, peer);
         connect.send_request(1, "tools/call", &json!({}));
         let mut peer = server.greeted();
         let id = peer.recv_json()["id"].take();
@@ -188,7 +195,7 @@ fn a_server_that_does_not_answer_the_handshake_is_the_end() {
     let server = FakeServer::start();
     let options = [&IN_HASTE[..], &["--replay-timeout", "0.2"]].concat();
     let (mut connect, peer) = initialized(&options, &server);
-    peer.close();
+    lose(&connect, peer);
     connect.send_request(1, "tools/call", &json!({}));
     let _peer = server.greeted();
     assert_eq!(connect.recv_error(503, "replay_timeout").0, 1);
@@ -199,7 +206,7 @@ fn a_server_that_does_not_answer_the_handshake_is_the_end() {
 fn a_connection_that_is_lost_during_the_replay_is_made_again() {
     let server = FakeServer::start();
     let (mut connect, peer) = initialized(&IN_HASTE, &server);
-    peer.close();
+    lose(&connect, peer);
     let call = request(1, "tools/call", &json!({}));
     connect.send_line(&call);
     for _ in 0..3 {
@@ -231,6 +238,8 @@ fn questions_who_is_there_are_asked_again() {
         assert_eq!(peer.recv_line(), first);
         let once = answer(&mut peer, &first);
         connect.end_input();
+        assert_eq!(peer.read_to_end(), [""; 0]);
+        peer.close();
         assert_eq!(connect.read_to_end(), [once]);
         connect.wait_exit(0);
     }

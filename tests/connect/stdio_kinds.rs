@@ -127,7 +127,8 @@ fn a_full_disk_is_an_end_and_no_loop() {
     peer.send_line(r#"{"method":"m"}"#);
     peer.read_to_end();
     drop(peer);
-    connect.wait_exit(0);
+    connect.wait_exit(1);
+    connect.wait_for_log("No space left");
 }
 
 #[test]

@@ -1,8 +1,8 @@
-"""A small server on the official Python SDK, for the interop tests: three tools, stdio only."""
+"""A small server on the official Python SDK, for the interop tests: four tools, stdio only."""
 
 import asyncio
 
-from mcp.server.mcpserver import MCPServer
+from mcp.server.mcpserver import Context, MCPServer
 
 server = MCPServer("interop", instructions="Serves the interop tests of mcp-tcp-proxy.")
 
@@ -24,6 +24,14 @@ async def slow(seconds: float) -> str:
     """Answers after this many seconds, at most 60."""
     await asyncio.sleep(min(seconds, 60))
     return "done"
+
+
+@server.tool()
+async def count(steps: int, ctx: Context) -> str:
+    """Counts up to this number, and tells each time how far it got."""
+    for step in range(1, steps + 1):
+        await ctx.report_progress(step, steps)
+    return "counted"
 
 
 if __name__ == "__main__":
