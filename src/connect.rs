@@ -17,9 +17,9 @@ use crate::cli::ConnectOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use crate::reactor;
 use crate::reactor::endpoint::{Endpoint, Input};
-use crate::reactor::listener;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::{Direction, Stdio};
+use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, Port, Registrations};
 use crate::relay::{READ_BYTES, Relay, Side};
@@ -385,7 +385,7 @@ impl Connector {
 
     fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Endpoint<TcpStream>> {
         let stream = TcpStream::connect(address)?;
-        listener::configure(&stream)?;
+        tcp::configure(&stream)?;
         let token = self.registrations.next(Address {
             slot: 0,
             port: Port::Upstream,

@@ -9,6 +9,7 @@ pub mod endpoint;
 pub mod listener;
 pub mod signals;
 pub mod stdio;
+pub mod tcp;
 pub mod timers;
 pub mod token;
 

@@ -12,6 +12,7 @@ use super::connection::Connection;
 use super::{Proxy, Stopping};
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::listener::{self, AcceptError};
+use crate::reactor::tcp;
 use crate::reactor::timers::Timer;
 use crate::reactor::token::{Address, MAX_SLOTS, Port};
 use crate::session::report::Tag;
@@ -90,7 +91,7 @@ impl Proxy {
         if slot >= MAX_SLOTS {
             return;
         }
-        if let Err(error) = listener::configure(&stream) {
+        if let Err(error) = tcp::configure(&stream) {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }

@@ -3,21 +3,11 @@
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
 
-use mio::net::{TcpListener, TcpStream};
+use mio::net::TcpListener;
 use nix::errno::Errno;
-use nix::sys::socket::{setsockopt, sockopt};
 
 /// Attempts to find a port that is free on every address, if any port will do.
 const PORT_ATTEMPTS: usize = 16;
-
-/// A connection on which nothing was heard for so long is probed, in seconds.
-const KEEPALIVE_IDLE_S: u32 = 60;
-
-/// The time between two probes, in seconds.
-const KEEPALIVE_INTERVAL_S: u32 = 10;
-
-/// After so many probes without an answer the connection counts as lost.
-const KEEPALIVE_PROBES: u32 = 6;
 
 /// Binds every address of `host`. With port 0 the system picks one that is free on all of them.
 ///
@@ -109,17 +99,6 @@ pub fn is_exhaustion(error: &io::Error) -> bool {
         errno,
         Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN)
     )
-}
-
-/// Small messages are sent at once, and a peer that vanished is noticed. There is no time-out for unacknowledged data:
-/// it would end connections of live peers that just do not read.
-pub fn configure(stream: &TcpStream) -> io::Result<()> {
-    stream.set_nodelay(true)?;
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
-    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
-    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
-    Ok(())
 }
 
 #[cfg(test)]

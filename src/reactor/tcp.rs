@@ -1,0 +1,26 @@
+//! How connections are set up, whichever side made them.
+
+use std::io;
+
+use mio::net::TcpStream;
+use nix::sys::socket::{setsockopt, sockopt};
+
+/// A connection on which nothing was heard for so long is probed, in seconds.
+const KEEPALIVE_IDLE_S: u32 = 60;
+
+/// The time between two probes, in seconds.
+const KEEPALIVE_INTERVAL_S: u32 = 10;
+
+/// After so many probes without an answer the connection counts as lost.
+const KEEPALIVE_PROBES: u32 = 6;
+
+/// Small messages are sent at once, and a peer that vanished is noticed. There is no time-out for unacknowledged data:
+/// it would end connections of live peers that just do not read.
+pub fn configure(stream: &TcpStream) -> io::Result<()> {
+    stream.set_nodelay(true)?;
+    setsockopt(stream, sockopt::KeepAlive, &true)?;
+    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_IDLE_S)?;
+    setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
+    setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
+    Ok(())
+}
