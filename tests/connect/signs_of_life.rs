@@ -6,13 +6,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::signal::Signal;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage};
 use serde_json::json;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::common::client::Client;
 use crate::common::connect::{HEARTBEAT_RESPONSE, IN_HASTE, Reserved, is_ready};
-use crate::common::{Connect, FakeServer};
+use crate::common::{Connect, FakeServer, processes};
 use crate::relaying::wait_for_standstill;
 
 /// The interval of the peer's heartbeats in these tests.
@@ -112,6 +113,26 @@ fn a_host_that_holds_back_reading_is_no_false_alarm() {
     peer.send_line(r#"{"method":"last"}"#);
     assert_eq!(connect.recv_line(), r#"{"method":"last"}"#);
     assert_eq!(connect.count_logs("taken for dead"), 0);
+}
+
+/// What came while it was stopped is read before the clock says that nothing came.
+#[test]
+fn a_pause_of_our_own_is_no_silence_of_the_peer() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let mut peer = server.greeted();
+    beat(&mut peer, 4);
+    // Its interval is known.
+    peer.send_line(r#"{"method":"before"}"#);
+    assert_eq!(connect.recv_line(), r#"{"method":"before"}"#);
+    connect.signal(Signal::SIGSTOP);
+    processes::wait_until_stopped(connect.pid());
+    beat(&mut peer, 8);
+    connect.signal(Signal::SIGCONT);
+    peer.send_line(r#"{"method":"after"}"#);
+    assert_eq!(connect.recv_line(), r#"{"method":"after"}"#);
+    assert_eq!(connect.count_logs("taken for dead"), 0);
+    assert!(server.try_accept().is_none(), "it connected again");
 }
 
 /// Begins a connection, and returns it if it is not made at once.

@@ -70,6 +70,34 @@ fn sockets() {
     assert_blocks(&watched);
 }
 
+/// Nothing is ever written: that nobody would read it is told by an event.
+#[test]
+fn a_socket_as_stdout_that_is_closed_is_an_end() {
+    let server = FakeServer::start();
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdout(OwnedFd::from(theirs));
+    });
+    let mut peer = server.greeted();
+    drop(ours);
+    assert_eq!(peer.read_to_end(), [""; 0]);
+    peer.close();
+    assert_eq!(connect.wait_exit(0), [""; 0]);
+}
+
+/// Nobody can say anything by it: it is a mistake in how the program was started.
+#[test]
+fn a_folder_as_stdin_is_a_failure() {
+    let server = FakeServer::start();
+    let folder = TempFolder::new();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(File::open(folder.path()).unwrap());
+    });
+    let log = connect.wait_exit(1);
+    let last = log.last().unwrap();
+    assert!(last.contains("Is a directory"), "{log:?}");
+}
+
 #[test]
 fn files() {
     let server = FakeServer::start();

@@ -277,3 +277,41 @@ fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
     world.pass(200 * MILLISECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
 }
+
+/// Sends a notification every 40 ms, each of which the server takes. Returns how long that went on.
+fn chatters_until_the_server_is_stopped(world: &mut World) -> Duration {
+    let begin = world.now;
+    while world.took_actions() != [Action::StopUpstream] {
+        assert!(world.now < begin + 10 * SECOND);
+        world.client(r#"{"method":"progress"}"#);
+        world.server_got();
+        world.pass(40 * MILLISECOND);
+    }
+    world.now - begin
+}
+
+#[test]
+fn a_client_that_goes_on_sending_does_not_delay_the_stop() {
+    let mut world = World::up();
+    world.shut_down();
+    let time = chatters_until_the_server_is_stopped(&mut world);
+    assert!(time > 900 * MILLISECOND, "it is heard: {time:?}");
+    assert!(time < 1100 * MILLISECOND, "{time:?}");
+}
+
+#[test]
+fn the_time_in_which_a_client_is_heard_begins_when_it_can_be() {
+    let mut world = World::with(|settings| settings.max_message_bytes = 2 * OUTBOX_BYTES);
+    world.start();
+    let large = format!(r#"{{"method":"{}"}}"#, "x".repeat(OUTBOX_BYTES));
+    world.client(&large);
+    assert!(!world.session.wants_client());
+    world.shut_down();
+    // The server is busy, and the time to finish is longer than that.
+    world.pass(20 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    assert_eq!(world.server_got(), [large]);
+    let time = chatters_until_the_server_is_stopped(&mut world);
+    assert!(time > 900 * MILLISECOND, "it is heard: {time:?}");
+    assert!(time < 1100 * MILLISECOND, "{time:?}");
+}

@@ -1,0 +1,198 @@
+//! The stdio side: the proxy at the other end comes and goes, and the program that started this one is never hurried.
+
+use super::*;
+
+const NOTIFICATION: &str = r#"{"method":"m"}"#;
+
+/// A session of the stdio side that has asked for its first connection.
+fn connector(max_attempts: Option<u32>) -> World {
+    World::with(|settings| {
+        settings.role = Role::Connector {
+            max_delay: SECOND,
+            max_attempts,
+        };
+    })
+}
+
+/// The connection that was asked for is made; the proxy is greeted.
+#[track_caller]
+fn connect(world: &mut World) {
+    assert_eq!(world.took_actions(), [Action::StartUpstream]);
+    world.event(|session, turn| session.upstream_started(None, turn));
+}
+
+/// What was said on a new connection, without the first line, which is for the proxy.
+#[track_caller]
+fn said(world: &mut World) -> Vec<String> {
+    let mut got = world.server_got();
+    assert!(got.remove(0).contains("handshake"));
+    got
+}
+
+/// After its handshake, and the loss of the connection on which it took place.
+fn lost_after_handshake(max_attempts: Option<u32>) -> World {
+    let mut world = connector(max_attempts);
+    connect(&mut world);
+    world.client(INITIALIZE);
+    world.client(INITIALIZED);
+    assert_eq!(said(&mut world), [INITIALIZE, INITIALIZED]);
+    world.server(AGREED);
+    assert_eq!(world.client_got(), [AGREED]);
+    world.server_output_ends();
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.pass(SECOND);
+    world
+}
+
+/// The id, as JSON, under which the handshake is repeated, which is all that is said for now.
+#[track_caller]
+fn expect_replay(world: &mut World) -> Value {
+    let got = said(world);
+    assert_eq!(got.len(), 1, "{got:?}");
+    let replay: Value = serde_json::from_str(&got[0]).unwrap();
+    assert_eq!(replay["method"], "initialize");
+    replay["id"].clone()
+}
+
+/// How a proxy answers that has no server for a request.
+fn refusal(id: &Value) -> String {
+    let data = json!({"source": "mcp-tcp-proxy", "reason": "session_limit"});
+    json!({"jsonrpc": "2.0", "id": id, "error": {"code": 503, "message": "x", "data": data}})
+        .to_string()
+}
+
+/// The same from someone else.
+fn error(id: &Value) -> String {
+    refusal(id).replace(r#""source":"mcp-tcp-proxy""#, r#""source":"server""#)
+}
+
+// Errors of the proxy.
+
+#[test]
+fn a_replay_that_the_proxy_refuses_is_made_again_on_the_next_connection() {
+    let mut world = lost_after_handshake(None);
+    world.client(&request(2));
+    for _ in 0..3 {
+        connect(&mut world);
+        let id = expect_replay(&mut world);
+        world.server(&refusal(&id));
+        assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+        world.pass(SECOND);
+    }
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    assert_eq!(world.took_actions(), []);
+}
+
+/// One that is the server's own says that it is not the server it was.
+#[test]
+fn a_replay_that_the_server_refuses_is_the_end() {
+    let mut world = lost_after_handshake(None);
+    world.client(&request(2));
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&error(&id));
+    world.client_got_error(&json!(2), 503, "server_changed");
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+}
+
+#[test]
+fn refused_replays_are_attempts_in_a_row() {
+    let mut world = lost_after_handshake(Some(3));
+    world.client(&request(2));
+    for _ in 0..3 {
+        connect(&mut world);
+        let id = expect_replay(&mut world);
+        world.server(&refusal(&id));
+        assert_eq!(world.took_actions()[0], Action::ReleaseUpstream);
+        world.pass(SECOND);
+    }
+    world.client_got_error(&json!(2), 503, "reconnect_limit");
+    assert_eq!(world.took_actions(), [Action::ShutdownClient]);
+}
+
+/// On each of many connections the peer says this and hangs up. Returns how many were made.
+fn connections_on_which(peer_says: &str) -> usize {
+    let mut world = connector(Some(3));
+    for made in 0..20 {
+        if !world.session.wants_start() {
+            return made;
+        }
+        connect(&mut world);
+        world.client(&request(1));
+        assert_eq!(said(&mut world), [request(1)]);
+        world.server(peer_says);
+        world.server_output_ends();
+        world.pass(SECOND);
+        world.client_got();
+        world
+            .actions
+            .retain(|action| *action == Action::StartUpstream);
+    }
+    20
+}
+
+#[test]
+fn only_what_a_server_says_shows_that_there_is_one() {
+    let of_the_proxy = [
+        refusal(&json!(1)),
+        refusal(&Value::Null),
+        format!("[{}]", refusal(&json!(1))),
+        r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#.to_owned(),
+        "not JSON".to_owned(),
+    ];
+    for line in of_the_proxy {
+        assert_eq!(connections_on_which(&line), 4, "{line}");
+    }
+    let of_the_server = [
+        answer(1),
+        error(&json!(1)),
+        NOTIFICATION.to_owned(),
+        request(1),
+    ];
+    for line in of_the_server {
+        assert_eq!(connections_on_which(&line), 20, "{line}");
+    }
+}
+
+// The ends of the two sides.
+
+#[test]
+fn a_host_that_reads_late_at_the_end_loses_nothing() {
+    let mut world = connector(None);
+    connect(&mut world);
+    said(&mut world);
+    world.server_floods();
+    world.client_ends();
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    world.pass(1000 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    let flood = world.client_got();
+    assert!(flood.len() > OUTBOX_BYTES / 1000 && flood.iter().all(|line| line.contains("flood")));
+    world.server(NOTIFICATION);
+    world.server_output_ends();
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.pass(1000 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    assert_eq!(world.client_got(), [NOTIFICATION]);
+    assert_eq!(world.took_actions(), [Action::CloseClient]);
+    assert!(world.session.is_finished() && world.session.failure().is_none());
+}
+
+#[test]
+fn what_came_before_a_write_failed_is_delivered() {
+    let mut world = connector(None);
+    connect(&mut world);
+    world.client(&request(1));
+    world.client(&request(2));
+    assert_eq!(said(&mut world), [request(1), request(2)]);
+    world.event(Session::upstream_input_broke);
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.server(&answer(1));
+    assert_eq!(world.client_got(), [answer(1)]);
+    world.server_output_ends();
+    world.client_got_error(&json!(2), 502, "connection_lost");
+}
