@@ -6,10 +6,12 @@
 mod common;
 
 use std::thread;
+use std::time::{Duration, Instant};
 
 use common::client::{LEGACY_VERSION, assert_own_error, result_of};
 use common::processes::{self, Process};
 use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 /// How a server is sent the handshake, and with what.
@@ -457,6 +459,29 @@ fn a_replay_that_fails_ends_the_session() {
         }
         scope.spawn(|| expect_end_of_session(silence, "replay_timeout"));
     });
+}
+
+/// What came while it was stopped is read before the clock says that nothing came.
+#[test]
+fn a_pause_of_the_proxy_is_no_delay_of_the_server() {
+    let mut setup = Setup::initialized(&["--replay-timeout", "1"]);
+    let commands = format!("{WAIT_TO_GO}; initialized; echo >> \"$dir/answered\"");
+    setup.scratch.write("on-initialize", &commands);
+    setup.kill(1);
+    let queued = setup.client.send_request("pid", &json!({}));
+    let second = setup.scratch.wait_for_server(2);
+    setup.scratch.wait_for_lines(second, 1);
+    processes::stop_asleep(setup.proxy.pid());
+    let stopped = Instant::now();
+    setup.scratch.write("go", "");
+    let answered = setup.scratch.file("answered");
+    eventually("the answer of the server", DEADLINE, || answered.exists());
+    // Until the time for it is over.
+    thread::sleep(Duration::from_millis(1100).saturating_sub(stopped.elapsed()));
+    setup.proxy.signal(Signal::SIGCONT);
+    result_of(setup.client.answer_to(queued));
+    let sent = [&HANDSHAKE[..], &["pid"]].concat();
+    setup.expect_server(2, &sent);
 }
 
 #[test]

@@ -174,6 +174,16 @@ pub(crate) fn send_signal(pid: i32, signal: Signal) {
     }
 }
 
+/// Stops a process while it waits for something to happen, and waits until it does nothing any more.
+#[track_caller]
+pub(crate) fn stop_asleep(pid: i32) {
+    eventually("the process to sleep", DEADLINE, || {
+        Process::find(pid).is_some_and(|process| process.state == 'S')
+    });
+    send_signal(pid, Signal::SIGSTOP);
+    wait_until_stopped(pid);
+}
+
 /// Waits until a process that was sent SIGSTOP does nothing any more.
 #[track_caller]
 pub(crate) fn wait_until_stopped(pid: i32) {

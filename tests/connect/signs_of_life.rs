@@ -125,8 +125,7 @@ fn a_pause_of_our_own_is_no_silence_of_the_peer() {
     // Its interval is known.
     peer.send_line(r#"{"method":"before"}"#);
     assert_eq!(connect.recv_line(), r#"{"method":"before"}"#);
-    connect.signal(Signal::SIGSTOP);
-    processes::wait_until_stopped(connect.pid());
+    processes::stop_asleep(connect.pid());
     beat(&mut peer, 8);
     connect.signal(Signal::SIGCONT);
     peer.send_line(r#"{"method":"after"}"#);
