@@ -12,9 +12,12 @@ use crate::protocol::reply;
 /// A peer that sends nothing for two and a half of its own heartbeat intervals is taken for dead, in halves.
 const SILENT_HALF_INTERVALS: u32 = 5;
 
-/// Of the peer's last intervals the longest counts, so that heartbeats that were held up somewhere and came in a bunch
-/// do not make the peer look more regular than it is.
+/// Of the peer's last intervals the longest counts.
 const REMEMBERED_INTERVALS: usize = 4;
+
+/// Heartbeats that were held up somewhere come in a bunch. Intervals of less than half the longest are therefore left
+/// out, unless so many follow each other that it is the longest that was none.
+const MAX_BUNCH: usize = 20;
 
 /// What is known of a peer on one connection.
 #[derive(Debug)]
@@ -25,6 +28,7 @@ pub struct Peer {
     last_response: Option<Instant>,
     intervals: [Duration; REMEMBERED_INTERVALS],
     responses: usize,
+    left_out: usize,
 }
 
 impl Peer {
@@ -36,6 +40,7 @@ impl Peer {
             last_response: None,
             intervals: [Duration::ZERO; REMEMBERED_INTERVALS],
             responses: 0,
+            left_out: 0,
         }
     }
 
@@ -55,11 +60,29 @@ impl Peer {
 
     /// The peer sent a `heartbeat_response`.
     pub fn response(&mut self, now: Instant) {
-        if let Some(last) = self.last_response.replace(now) {
-            self.intervals[self.responses % REMEMBERED_INTERVALS] =
-                now.saturating_duration_since(last);
+        let Some(last) = self.last_response.replace(now) else {
+            return;
+        };
+        let interval = now.saturating_duration_since(last);
+        let is_bunched = self.longest().is_some_and(|longest| interval < longest / 2);
+        if !is_bunched {
+            self.intervals[self.responses % REMEMBERED_INTERVALS] = interval;
             self.responses += 1;
+            self.left_out = 0;
+        } else if self.left_out < MAX_BUNCH {
+            self.left_out += 1;
+        } else {
+            self.intervals = [Duration::ZERO; REMEMBERED_INTERVALS];
+            self.left_out = 0;
         }
+    }
+
+    fn longest(&self) -> Option<Duration> {
+        self.intervals
+            .iter()
+            .copied()
+            .max()
+            .filter(|interval| !interval.is_zero())
     }
 
     /// What the peer sends was not read for a while: nothing can be said about that time.
@@ -70,12 +93,8 @@ impl Peer {
 
     /// When the peer counts as dead, if nothing is heard of it. `None` while its interval is unknown.
     pub fn dead_at(&self) -> Option<Instant> {
-        let longest = self
-            .intervals
-            .iter()
-            .max()
-            .filter(|interval| !interval.is_zero())?;
-        Some(self.last_sign + *longest * SILENT_HALF_INTERVALS / 2)
+        let longest = self.longest()?;
+        Some(self.last_sign + longest * SILENT_HALF_INTERVALS / 2)
     }
 
     /// How long nothing was heard of the peer.
@@ -161,6 +180,36 @@ mod tests {
             peer.response(at(second));
         }
         assert_eq!(peer.dead_at(), Some(at(45)));
+    }
+
+    #[test]
+    fn a_long_bunch_in_pieces_is_no_shorter_interval_either() {
+        let begin = Instant::now();
+        let at = |millis: u64| begin + Duration::from_millis(millis);
+        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        let beats = [
+            10_000, 20_000, 70_000, 70_050, 70_051, 70_052, 70_053, 70_054, 70_055,
+        ];
+        for millis in beats {
+            peer.sign(at(millis));
+            peer.response(at(millis));
+        }
+        assert!(peer.dead_at() >= Some(at(70_055 + 25_000)), "{peer:?}");
+    }
+
+    #[test]
+    fn one_long_interval_is_not_remembered_for_ever() {
+        let begin = Instant::now();
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        for second in [0, 10, 10_000]
+            .into_iter()
+            .chain((1..40).map(|beat| 10_000 + 10 * beat))
+        {
+            peer.sign(at(second));
+            peer.response(at(second));
+        }
+        assert_eq!(peer.dead_at(), Some(at(10_390 + 25)));
     }
 
     #[test]
