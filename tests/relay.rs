@@ -7,8 +7,9 @@ mod common;
 
 use std::io::Write;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::connect::Connect;
 use common::processes::{self, Process};
 use common::{Client, DEADLINE, Proxy, eventually, is_reference, servers};
 use nix::sys::signal::Signal;
@@ -385,4 +386,25 @@ fn the_servers_end_with_the_proxy() {
             .filter_map(|pid| Process::find(*pid))
             .all(|process| process.is_zombie())
     });
+}
+
+// The stdio side.
+
+#[test]
+fn connect_works_with_it() {
+    let proxy = Proxy::start(&FAST_HEARTBEATS, &servers::echo());
+    let mut connect = Connect::start(&FAST_HEARTBEATS, proxy.address());
+    let pid = connect.request(1, "whoami", &json!({}))["result"]["pid"].take();
+    assert_eq!(pid, proxy.only_server());
+    // Heartbeats go both ways meanwhile, and show up nowhere.
+    let begin = Instant::now();
+    for id in 2.. {
+        let answer = connect.request(id, "whoami", &json!({}));
+        assert_eq!(answer["result"]["pid"], pid);
+        if begin.elapsed() > Duration::from_secs(1) {
+            break;
+        }
+    }
+    connect.end_input();
+    connect.wait_exit(0);
 }
