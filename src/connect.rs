@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use log::{debug, error};
 use mio::net::TcpStream;
@@ -20,7 +20,7 @@ use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::{Direction, Stdio};
 use crate::reactor::tcp;
-use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
 use crate::relay::{READ_BYTES, Relay, Side};
 use crate::session::report::Tag;
@@ -109,11 +109,7 @@ impl Connector {
             memory: &mut memory,
             actions: &mut actions,
         };
-        let address = if options.host.contains(':') {
-            format!("[{}]:{}", options.host, options.port)
-        } else {
-            format!("{}:{}", options.host, options.port)
-        };
+        let address = tcp::address_text(&options.host, options.port);
         let session = Session::open(Tag::Connection(address.into()), &mut turn);
         Ok(Self {
             poll,
@@ -208,10 +204,7 @@ impl Connector {
             match timer {
                 Timer::Session(_) => {
                     self.session_timer = None;
-                    let unix_time = SystemTime::now()
-                        .duration_since(UNIX_EPOCH)
-                        .unwrap_or_default();
-                    self.with_session(|session, turn| session.timeout(unix_time, turn));
+                    self.with_session(|session, turn| session.timeout(unix_time(), turn));
                 }
                 Timer::Connect => {
                     self.connecting = None;
@@ -281,12 +274,8 @@ impl Connector {
 
     fn set_session_timer(&mut self) {
         let deadline = self.session.next_deadline();
-        if self.session_timer.map(|(at, _)| at) != deadline {
-            if let Some((_, timer)) = self.session_timer.take() {
-                self.timers.cancel(timer);
-            }
-            self.session_timer = deadline.map(|at| (at, self.timers.set(at, Timer::Session(0))));
-        }
+        self.timers
+            .reset(&mut self.session_timer, deadline, Timer::Session(0));
     }
 
     fn apply_actions(&mut self) {

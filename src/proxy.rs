@@ -10,7 +10,7 @@ mod start;
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use mio::net::TcpListener;
@@ -25,7 +25,7 @@ use crate::process::{Processes, Spawner};
 use crate::reactor;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::signals::Signals;
-use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
 use crate::session::{Action, Session, Settings, Turn};
 
@@ -266,11 +266,7 @@ impl Proxy {
     fn fire_session_timer(&mut self, slot: usize) {
         if let Some(connection) = self.sessions.get_mut(slot) {
             connection.timer = None;
-            // The wall clock may be set at any time, so it is read when it is needed.
-            let unix_time = SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default();
-            self.with_session(slot, |session, turn| session.timeout(unix_time, turn));
+            self.with_session(slot, |session, turn| session.timeout(unix_time(), turn));
         }
     }
 
@@ -298,12 +294,8 @@ impl Proxy {
             return;
         };
         let deadline = connection.session.next_deadline();
-        if connection.timer.map(|(at, _)| at) != deadline {
-            if let Some((_, timer)) = connection.timer.take() {
-                self.timers.cancel(timer);
-            }
-            connection.timer = deadline.map(|at| (at, self.timers.set(at, Timer::Session(slot))));
-        }
+        self.timers
+            .reset(&mut connection.timer, deadline, Timer::Session(slot));
     }
 
     fn enqueue(&mut self, slot: usize) {

@@ -18,6 +18,7 @@ use crate::process::{DescriptorLimit, Processes, Spawner};
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::listener;
 use crate::reactor::signals::Signals;
+use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
 use crate::relay::READ_BYTES;
@@ -55,7 +56,7 @@ impl Proxy {
             .map_err(failed_to(format!("cannot run '{text}'")))?;
         let poll = Poll::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut registrations = Registrations::default();
-        let address = address_text(&options.host, options.port);
+        let address = tcp::address_text(&options.host, options.port);
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
         )))?;
@@ -134,15 +135,6 @@ fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
         );
     }
     limit
-}
-
-/// An IPv6 address stands in brackets, or its last part would read as a port.
-fn address_text(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
 }
 
 fn command_text(command: &[OsString]) -> String {

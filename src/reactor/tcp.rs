@@ -24,3 +24,12 @@ pub fn configure(stream: &TcpStream) -> io::Result<()> {
     setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
     Ok(())
 }
+
+/// An IPv6 address stands in brackets, or its last part would read as a port.
+pub fn address_text(host: &str, port: u16) -> String {
+    if host.contains(':') {
+        format!("[{host}]:{port}")
+    } else {
+        format!("{host}:{port}")
+    }
+}

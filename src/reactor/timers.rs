@@ -1,6 +1,6 @@
 //! The timer wheel with the clock's side of it: instants in, milliseconds inside.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::timer_wheel::{TimerId, TimerWheel};
 
@@ -19,6 +19,13 @@ pub enum Timer {
     Connect,
     /// Of a connection that is to be closed by its other side.
     Close,
+}
+
+/// The time since 1970. The wall clock may be set at any time, so it is read when it is needed.
+pub fn unix_time() -> Duration {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default()
 }
 
 /// All deadlines of the program.
@@ -45,6 +52,22 @@ impl Timers {
     /// Forgets a deadline.
     pub fn cancel(&mut self, id: TimerId) {
         self.wheel.cancel(id);
+    }
+
+    /// Sets the one deadline of an owner, who keeps it in `current`, to another time or to none.
+    pub fn reset(
+        &mut self,
+        current: &mut Option<(Instant, TimerId)>,
+        at: Option<Instant>,
+        timer: Timer,
+    ) {
+        if current.map(|(at, _)| at) == at {
+            return;
+        }
+        if let Some((_, id)) = current.take() {
+            self.cancel(id);
+        }
+        *current = at.map(|at| (at, self.set(at, timer)));
     }
 
     /// Takes a deadline that has come.
@@ -80,6 +103,22 @@ impl Timers {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_owner_has_one_deadline() {
+        let begin = Instant::now();
+        let mut timers = Timers::new(begin);
+        let mut current = None;
+        for millis in [Some(5), Some(5), Some(9), None, Some(7)] {
+            let at = millis.map(|millis| begin + Duration::from_millis(millis));
+            timers.reset(&mut current, at, Timer::Monitor);
+            assert_eq!(
+                (current.map(|(at, _)| at), timers.len()),
+                (at, usize::from(at.is_some()))
+            );
+        }
+        assert_eq!(timers.wait(begin), Some(Duration::from_millis(7)));
+    }
 
     #[test]
     fn never_early() {
