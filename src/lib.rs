@@ -20,5 +20,6 @@ pub mod proxy;
 pub mod reactor;
 pub mod relay;
 pub mod session;
+pub mod small_queue;
 pub mod stop_ladder;
 pub mod timer_wheel;

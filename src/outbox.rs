@@ -3,12 +3,8 @@
 //! Lines may carry a mark. A mark comes due when the first byte of its line is taken, because from then on the line
 //! can't be called back.
 
-use std::collections::VecDeque;
-
 use crate::memory::{FREE_BYTES, Memory};
-
-/// Marks of this many lines are kept room for between messages, so that a lone request allocates nothing.
-const KEPT_MARKS: usize = 4;
+use crate::small_queue::SmallQueue;
 
 /// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: what it holds beyond its
 /// lines is charged to all sessions, too.
@@ -27,7 +23,7 @@ pub struct Outbox<M> {
     position: u64,
     /// Whether the last byte taken was inside a line.
     mid_line: bool,
-    marks: VecDeque<Marked<M>>,
+    marks: SmallQueue<Marked<M>>,
     marked_bytes: usize,
 }
 
@@ -41,18 +37,23 @@ struct Marked<M> {
 
 impl<M> Default for Outbox<M> {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<M> Outbox<M> {
+    /// An empty queue, which holds no memory.
+    pub const fn new() -> Self {
         Self {
             bytes: Vec::new(),
             head: 0,
             position: 0,
             mid_line: false,
-            marks: VecDeque::new(),
+            marks: SmallQueue::new(),
             marked_bytes: 0,
         }
     }
-}
 
-impl<M> Outbox<M> {
     /// Queues a line that has no line end yet.
     pub fn push(&mut self, line: &[u8], mark: Option<M>, memory: &mut Memory) {
         self.mark(line.len() + 1, mark);
@@ -122,9 +123,6 @@ impl<M> Outbox<M> {
         }
         let marked = self.marks.pop_front()?;
         self.marked_bytes -= marked.len;
-        if self.marks.is_empty() && self.marks.capacity() > KEPT_MARKS {
-            self.marks = VecDeque::new();
-        }
         Some(marked.mark)
     }
 
@@ -135,16 +133,14 @@ impl<M> Outbox<M> {
 
     /// The mark of the first waiting line, if it has one and has not begun.
     pub fn first_mark(&self) -> Option<&M> {
-        self.marks
-            .front()
-            .filter(|marked| marked.start == self.position)
-            .map(|marked| &marked.mark)
+        let first = self.marks.front()?;
+        (first.start == self.position).then_some(&first.mark)
     }
 
     /// Drops the rest of a line that has begun, and the lines whose mark `keep` refuses.
     pub fn recall(&mut self, mut keep: impl FnMut(&M) -> bool) {
         let mut rest = std::mem::take(self);
-        let marks = std::mem::take(&mut rest.marks);
+        let mut marks = std::mem::take(&mut rest.marks);
         debug_assert!(
             marks.iter().all(|marked| marked.start >= rest.position),
             "due marks were collected"
@@ -158,7 +154,7 @@ impl<M> Outbox<M> {
         let bytes_of = |from: u64, to: u64| {
             &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
         };
-        for marked in marks {
+        for marked in marks.drain() {
             self.bytes.extend_from_slice(bytes_of(at, marked.start));
             at = marked.start + marked.len as u64;
             if keep(&marked.mark) {
@@ -171,11 +167,11 @@ impl<M> Outbox<M> {
     }
 
     /// Moves all lines of `other`, none of which has begun, behind those of this queue.
-    pub fn append(&mut self, other: Self, memory: &mut Memory) {
+    pub fn append(&mut self, mut other: Self, memory: &mut Memory) {
         debug_assert!(!other.mid_line);
         let len = other.len();
         let end = self.end();
-        for marked in other.marks {
+        for marked in other.marks.drain() {
             self.marked_bytes += marked.len;
             self.marks.push_back(Marked {
                 start: marked.start - other.position + end,
@@ -234,6 +230,8 @@ impl<M> Outbox<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::VecDeque;
+
     use proptest::prelude::*;
 
     use super::*;

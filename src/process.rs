@@ -36,7 +36,14 @@ struct Process {
     pid: Pid,
     session: usize,
     reaped: bool,
-    stopping: Option<(StopLadder, Option<TimerId>)>,
+    stopping: Option<Box<Stopping>>,
+}
+
+/// A process on its way out. Few are at any time.
+#[derive(Debug)]
+struct Stopping {
+    ladder: StopLadder,
+    timer: Option<TimerId>,
 }
 
 /// A server that was reaped.
@@ -85,7 +92,8 @@ impl Processes {
         };
         if entry.stopping.is_none() {
             let ladder = StopLadder::new(now);
-            entry.stopping = Some((ladder, set_timer(&ladder, process, timers)));
+            let timer = set_timer(&ladder, process, timers);
+            entry.stopping = Some(Box::new(Stopping { ladder, timer }));
         }
     }
 
@@ -94,7 +102,7 @@ impl Processes {
         let Some(entry) = self.all.get_mut(&process) else {
             return;
         };
-        let Some((ladder, timer)) = &mut entry.stopping else {
+        let Some(Stopping { ladder, timer }) = entry.stopping.as_deref_mut() else {
             return;
         };
         let rung = ladder.climb(now);
@@ -165,13 +173,14 @@ impl Processes {
             };
             let is_over = process
                 .stopping
-                .is_some_and(|(ladder, _)| ladder.deadline().is_none());
+                .as_ref()
+                .is_some_and(|stopping| stopping.ladder.deadline().is_none());
             // Members that changed their user can't be signalled, and dead ones whose parent does not reap them are
             // members still.
             let left = !is_over && matches!(killpg(process.pid, None), Ok(()) | Err(Errno::EPERM));
             if !left {
                 let stopping = all.remove(index).and_then(|process| process.stopping);
-                if let Some((_, Some(timer))) = stopping {
+                if let Some(timer) = stopping.and_then(|stopping| stopping.timer) {
                     timers.cancel(timer);
                 }
             }

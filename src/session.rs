@@ -17,6 +17,7 @@ mod renewal;
 pub mod replay;
 pub mod report;
 pub mod restart;
+mod server_log;
 pub mod stderr;
 #[cfg(test)]
 mod tests;
@@ -31,9 +32,8 @@ use self::peer::Peer;
 use self::renewal::Policy;
 use self::replay::Handshake;
 use self::report::{EndReason, Summary, Tag, Traffic};
-use self::stderr::StderrLines;
+use self::server_log::ServerLog;
 use self::upstream::Upstream;
-use crate::log_limit::LogLimit;
 use crate::memory::{FREE_BYTES, Memory};
 use crate::outbox::Outbox;
 use crate::protocol::id::RequestId;
@@ -172,30 +172,30 @@ pub struct Session {
     hung_up: Option<Instant>,
     upstream: Upstream,
     goal: Goal,
-    last_call: Option<LastCall>,
+    last_call: Option<Box<LastCall>>,
     /// Whether the program is being stopped.
     stopping: bool,
     end_reason: EndReason,
 
     from_client: Splitter,
     /// What was read from the client while it could not be handled any further.
-    unread: Unread,
+    unread: Option<Box<Unread>>,
     from_server: Splitter,
     to_client: Outbox<OwnLine>,
     /// For the present server.
     to_server: Outbox<ToServer>,
     /// For a server that is not there, or that has not been greeted.
-    held: Outbox<ToServer>,
+    held: Option<Box<Outbox<ToServer>>>,
     /// The requests in `to_server` and `held`.
     queued: Load,
 
     in_flight: InFlight,
     server_requests: ServerRequests,
     handshake: Handshake,
-    replays: u64,
+    replays: u32,
     policy: Policy,
     /// The proxy at the other end, while connected to one.
-    peer: Option<Peer>,
+    peer: Option<Box<Peer>>,
     /// A restart that the client has not been told of, and that cost it something.
     notice_owed: bool,
     heartbeat: Heartbeat,
@@ -211,12 +211,11 @@ pub struct Session {
     charged: usize,
     sent_to_server: Traffic,
     sent_to_client: Traffic,
-    stderr: StderrLines,
-    log_limit: LogLimit,
+    server_log: ServerLog,
 }
 
-/// Bytes that were read and not handled.
-#[derive(Debug, Default)]
+/// Bytes that were read and not handled. There are some.
+#[derive(Debug)]
 struct Unread {
     bytes: Vec<u8>,
     at: usize,
@@ -258,11 +257,11 @@ impl Session {
             stopping: false,
             end_reason: EndReason::ClientEnded,
             from_client: Splitter::default(),
-            unread: Unread::default(),
+            unread: None,
             from_server: Splitter::verbatim(),
             to_client: Outbox::default(),
             to_server: Outbox::default(),
-            held: Outbox::default(),
+            held: None,
             queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
@@ -280,8 +279,7 @@ impl Session {
             charged: 0,
             sent_to_server: Traffic::default(),
             sent_to_client: Traffic::default(),
-            stderr: StderrLines::default(),
-            log_limit: LogLimit::new(turn.now),
+            server_log: ServerLog::default(),
         }
     }
 
@@ -315,7 +313,7 @@ impl Session {
     /// Whether what the client sends is to be read now.
     pub fn wants_client(&self) -> bool {
         match self.client {
-            Client::Open => self.unread.is_empty() && self.listens(),
+            Client::Open => self.unread.is_none() && self.listens(),
             Client::Lingering { .. } => true,
             Client::Ended | Client::Closed => false,
         }
@@ -341,7 +339,7 @@ impl Session {
 
     /// Whether neither side takes anything.
     fn is_stuck(&self) -> bool {
-        self.to_server.len() + self.held.len() >= OUTBOX_BYTES
+        self.to_server.len() + self.held().len() >= OUTBOX_BYTES
     }
 
     /// What is to be written to the client.
@@ -437,7 +435,7 @@ impl Session {
         loop {
             self.handle_unread(turn);
             self.proceed(turn);
-            if self.unread.is_empty() || !self.listens() {
+            if self.unread.is_none() || !self.listens() {
                 break;
             }
         }
@@ -458,8 +456,10 @@ impl Session {
             self.from_server.capacity(),
             self.to_client.capacity(),
             self.to_server.capacity(),
-            self.held.capacity(),
-            self.unread.bytes.capacity(),
+            self.held().capacity(),
+            self.unread
+                .as_ref()
+                .map_or(0, |unread| unread.bytes.capacity()),
             self.in_flight.load().id_bytes + self.queued.id_bytes,
         ];
         let charge = held
@@ -476,6 +476,24 @@ impl Session {
         self.charged = 0;
     }
 
+    /// What waits for a server that is not there, or that has not been greeted.
+    fn held(&self) -> &Outbox<ToServer> {
+        static NOTHING: Outbox<ToServer> = Outbox::new();
+        self.held.as_deref().unwrap_or(&NOTHING)
+    }
+
+    fn held_mut(&mut self) -> &mut Outbox<ToServer> {
+        self.held.get_or_insert_default()
+    }
+
+    fn take_held(&mut self) -> Outbox<ToServer> {
+        self.held.take().map_or_else(Outbox::new, |held| *held)
+    }
+
+    fn hold(&mut self, waiting: Outbox<ToServer>) {
+        self.held = (!waiting.is_empty()).then(|| Box::new(waiting));
+    }
+
     /// How many requests of the client wait for their answers.
     fn unanswered(&self) -> usize {
         self.in_flight.load().requests + self.queued.requests
@@ -489,15 +507,5 @@ impl Session {
     fn check(&self) {
         debug_assert!(self.unanswered() <= in_flight::MAX_IN_FLIGHT);
         debug_assert!(!self.is_finished() || self.in_flight.is_empty());
-    }
-}
-
-impl Unread {
-    fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
-    fn keep(&mut self, bytes: &[u8]) {
-        self.bytes.extend_from_slice(bytes);
     }
 }

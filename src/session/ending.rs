@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 
-use super::in_flight::Load;
+use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::upstream::Upstream;
 use super::{Action, Client, Role, Session, ToServer, Turn};
@@ -63,11 +63,11 @@ impl Goal {
 }
 
 impl LastCall {
-    fn new(now: Instant) -> Self {
-        Self {
+    fn begin(now: Instant) -> Box<Self> {
+        Box::new(Self {
             quiet_at: now + LAST_CALL_QUIET,
             until: now + LAST_CALL_TIME,
-        }
+        })
     }
 }
 
@@ -83,7 +83,7 @@ impl Session {
             }
             Role::Proxy { .. } if self.goal == Goal::Serve => {
                 self.end_reason = EndReason::Shutdown;
-                self.last_call = (self.client == Client::Open).then(|| LastCall::new(turn.now));
+                self.last_call = (self.client == Client::Open).then(|| LastCall::begin(turn.now));
                 self.finish(turn);
             }
             Role::Connector { .. } | Role::Proxy { .. } => {}
@@ -130,7 +130,7 @@ impl Session {
     /// The client could not be heard up to now.
     pub(super) fn repeat_last_call(&mut self, now: Instant) {
         if let Some(last_call) = &mut self.last_call {
-            *last_call = LastCall::new(now);
+            *last_call = LastCall::begin(now);
         }
     }
 
@@ -156,14 +156,14 @@ impl Session {
 
     /// Whether nothing that the client sent is still to be served.
     pub(super) fn nothing_waits(&self) -> bool {
-        let all_read = self.last_call.is_none() && self.unread.is_empty();
-        all_read && self.in_flight.is_empty() && self.held.is_empty() && self.to_server.is_empty()
+        let all_read = self.last_call.is_none() && self.unread.is_none();
+        all_read && self.in_flight.is_empty() && self.held().is_empty() && self.to_server.is_empty()
     }
 
     /// No server will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
         let calls = self.client == Client::Open && self.hears();
-        self.last_call = calls.then(|| LastCall::new(turn.now));
+        self.last_call = calls.then(|| LastCall::begin(turn.now));
         let cuts_short = !self.nothing_waits() && !self.stopping;
         if self.goal == Goal::Serve || (self.goal != Goal::End && cuts_short) {
             self.end_reason = reason.clone();
@@ -181,10 +181,9 @@ impl Session {
     /// Answers what waits for a server that will not come. What is in flight is answered too.
     fn refuse_waiting(&mut self, reason: Reason, text: &str, turn: &mut Turn<'_>) {
         let mut ids: Vec<RequestId> = std::mem::take(&mut self.in_flight).into_ids().collect();
-        for outbox in [&mut self.to_server, &mut self.held] {
+        for outbox in [std::mem::take(&mut self.to_server), self.take_held()] {
             let requests = outbox.marks().flat_map(ToServer::requests);
             ids.extend(requests.map(|request| request.id.clone()));
-            outbox.clear();
         }
         self.queued = Load::default();
         for id in ids {
@@ -250,7 +249,7 @@ impl Session {
                     until: turn.now + LINGER_TIME,
                     discarded: 0,
                 };
-                self.unread = super::Unread::default();
+                self.unread = None;
                 self.from_client.clear();
             }
             Client::Ended => self.close_client(turn),
@@ -286,10 +285,10 @@ impl Session {
         self.last_call = None;
         self.to_client.clear();
         self.to_server.clear();
-        self.held.clear();
+        self.held = None;
         self.queued = Load::default();
-        self.in_flight.take_all();
-        self.unread = super::Unread::default();
+        self.in_flight = InFlight::default();
+        self.unread = None;
         self.from_client.clear();
     }
 
@@ -318,7 +317,7 @@ impl Session {
 
     /// When the client is taken to have sent all that it will. One that can't be read is neither silent nor heard.
     fn last_call_deadline(&self) -> Option<Instant> {
-        let LastCall { quiet_at, until } = self.last_call?;
+        let LastCall { quiet_at, until } = **self.last_call.as_ref()?;
         self.wants_client().then(|| quiet_at.min(until))
     }
 

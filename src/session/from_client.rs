@@ -3,10 +3,10 @@
 use log::debug;
 
 use super::ending::Goal;
-use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Request};
+use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_lines::too_long_message;
 use super::stderr::excerpt;
-use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, Role, Session, ToServer, Turn};
+use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, Role, Session, ToServer, Turn, Unread};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
@@ -29,10 +29,10 @@ impl Session {
         match self.client {
             Client::Open => {
                 let mut input = bytes;
-                if self.unread.is_empty() {
+                if self.unread.is_none() {
                     self.handle_input(&mut input, turn);
                 }
-                self.unread.keep(input);
+                self.keep_unread(input);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), turn),
             Client::Ended | Client::Closed => {}
@@ -55,22 +55,37 @@ impl Session {
 
     /// Goes on with what could not be handled when it was read.
     pub(super) fn handle_unread(&mut self, turn: &mut Turn<'_>) {
-        if self.unread.is_empty() || !self.listens() {
+        if !self.listens() {
             return;
         }
-        let mut unread = std::mem::take(&mut self.unread);
+        let Some(mut unread) = self.unread.take() else {
+            return;
+        };
         let mut input = &unread.bytes[unread.at..];
         self.handle_input(&mut input, turn);
         if !input.is_empty() {
             unread.at = unread.bytes.len() - input.len();
-            self.unread = unread;
+            self.unread = Some(unread);
         }
+    }
+
+    fn keep_unread(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        let unread = self.unread.get_or_insert_with(|| {
+            Box::new(Unread {
+                bytes: Vec::new(),
+                at: 0,
+            })
+        });
+        unread.bytes.extend_from_slice(bytes);
     }
 
     /// Whether there is room for what a client's line may lead to.
     pub(super) fn listens(&self) -> bool {
         self.hears()
-            && self.to_server.len() + self.held.len() < OUTBOX_BYTES
+            && self.to_server.len() + self.held().len() < OUTBOX_BYTES
             && self.to_client.marked_bytes() <= OWN_LINES_BYTES
     }
 
@@ -145,7 +160,7 @@ impl Session {
     fn control_line(&mut self, control: Control, turn: &Turn<'_>) {
         debug!("{} announced itself by a {control:?} line", self.tag);
         self.heartbeat
-            .announce(turn.now, turn.settings.heartbeat_interval);
+            .announce(self.opened, turn.now, turn.settings.heartbeat_interval);
     }
 
     /// Refuses a line with an id that is too long to be kept. Returns whether it did.
@@ -203,13 +218,17 @@ impl Session {
 
     fn meaning_of_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Fate {
         if let Some(id) = envelope.request_id() {
-            let kind = match envelope.method {
-                Some(Method::Initialize) => {
-                    self.handshake.begin();
-                    Kind::Initialize(self.keep_for_resending(line))
-                }
-                Some(Method::Discover) => Kind::Discover(self.keep_for_resending(line)),
-                _ => Kind::Plain,
+            let is_initialize = envelope.method == Some(Method::Initialize);
+            if is_initialize {
+                self.handshake.begin();
+            }
+            let kind = if is_initialize || envelope.method == Some(Method::Discover) {
+                Kind::Opening(Box::new(Opening {
+                    is_initialize,
+                    line: self.keep_for_resending(line),
+                }))
+            } else {
+                Kind::Plain
             };
             let request = Request {
                 id: RequestId::new(id),
@@ -273,14 +292,14 @@ impl Session {
 
     /// A copy of a line that may be sent to another server, unless such lines hold too much already.
     fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
-        let queued =
-            self.to_server
-                .marks()
-                .chain(self.held.marks())
-                .filter_map(|mark| match mark {
-                    ToServer::Request(request) => request.resendable(),
-                    _ => None,
-                });
+        let queued = self
+            .to_server
+            .marks()
+            .chain(self.held().marks())
+            .filter_map(|mark| match mark {
+                ToServer::Request(request) => request.resendable(),
+                _ => None,
+            });
         let kept = self.in_flight.resendable_bytes() + queued.map(<[u8]>::len).sum::<usize>();
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }

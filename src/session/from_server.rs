@@ -36,16 +36,7 @@ impl Session {
 
     /// The server wrote these bytes to its stderr.
     pub fn upstream_logged(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        let mut stderr = std::mem::take(&mut self.stderr);
-        stderr.push(bytes, |line| self.log_stderr(line, turn));
-        self.stderr = stderr;
-    }
-
-    /// Logs what the server wrote to its stderr and never ended by a line end, and what was left out of the log.
-    pub(super) fn flush_stderr(&mut self, turn: &Turn<'_>) {
-        let mut stderr = std::mem::take(&mut self.stderr);
-        stderr.end(|line| self.log_stderr(line, turn));
-        self.log_left_out();
+        self.server_log.stderr(bytes, &self.tag, turn.now);
     }
 
     /// What the server wrote and did not end by a line end before it ended is its last line.
@@ -88,7 +79,8 @@ impl Session {
         let message = match Message::read(line, &mut patched) {
             Ok(message) => message,
             Err(invalid) => {
-                self.log_limited(turn, |tag| {
+                let tag = &self.tag;
+                self.server_log.limited(tag, turn.now, || {
                     warn!("{tag} stdout: {invalid}: {}", excerpt(line));
                 });
                 return false;
@@ -155,10 +147,13 @@ impl Session {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
-        let (Kind::Initialize(line), Some(result)) = (request.kind, answer.result()) else {
+        let is_initialize = request.is_initialize();
+        let (Kind::Opening(opening), true, Some(result)) =
+            (request.kind, is_initialize, answer.result())
+        else {
             return;
         };
-        self.handshake.record(line, result);
+        self.handshake.record(opening.line, result);
         if self.handshake.is_too_large() {
             warn!(
                 "{}: the handshake is too large to be kept (over {MAX_RECORD_BYTES} bytes with what else is kept) and \
@@ -174,7 +169,8 @@ impl Session {
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
         let message = too_long_message(why, turn);
-        self.log_limited(turn, |tag| {
+        let tag = &self.tag;
+        self.server_log.limited(tag, turn.now, || {
             warn!("{tag} stdout: a line was dropped: {message}");
         });
         if skipped.has_method {
@@ -191,30 +187,9 @@ impl Session {
     fn is_replay_answer(&self, id: Option<&RequestId>) -> bool {
         match &self.upstream {
             Upstream::Up(up) => {
-                matches!(&up.greeting, Greeting::Replaying { id: own, .. } if Some(own) == id)
+                matches!(&up.greeting, Greeting::Replaying(replay) if Some(&replay.id) == id)
             }
             _ => false,
-        }
-    }
-
-    fn log_stderr(&mut self, line: &str, turn: &Turn<'_>) {
-        self.log_limited(turn, |tag| warn!("{tag} stderr: {line}"));
-    }
-
-    fn log_limited(&mut self, turn: &Turn<'_>, log: impl FnOnce(&super::Tag)) {
-        if self.log_limit.admit(turn.now) {
-            self.log_left_out();
-            log(&self.tag);
-        }
-    }
-
-    fn log_left_out(&mut self) {
-        let left_out = self.log_limit.take_left_out();
-        if left_out > 0 {
-            warn!(
-                "{}: {left_out} lines of the server's output were left out of the log",
-                self.tag
-            );
         }
     }
 }

@@ -4,7 +4,6 @@ use std::time::Instant;
 
 use log::{debug, info};
 
-use super::in_flight::{Kind, Request};
 use super::replay::Outcome;
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
@@ -22,13 +21,18 @@ const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initiali
 pub(super) enum Greeting {
     /// The client's next line decides whether the handshake is replayed.
     Due,
-    /// The handshake was sent by the proxy. The deadline runs from the write.
-    Replaying {
-        id: RequestId,
-        deadline: Option<Instant>,
-    },
+    /// The handshake was sent by the proxy.
+    Replaying(Box<Replay>),
     /// Lines pass.
     Done,
+}
+
+/// A handshake that waits for its answer.
+#[derive(Debug)]
+pub(super) struct Replay {
+    pub(super) id: RequestId,
+    /// It runs from the write.
+    pub(super) deadline: Option<Instant>,
 }
 
 impl Session {
@@ -41,35 +45,32 @@ impl Session {
             {
                 &mut self.to_server
             }
-            _ => &mut self.held,
+            _ => self.held_mut(),
         }
     }
 
     /// Lets waiting lines through to a server that knows the client, and greets one that does not.
     pub(super) fn greet(&mut self, turn: &mut Turn<'_>) {
+        let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
+            return;
+        };
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        if self.held.is_empty() {
-            return;
-        }
         if matches!(up.greeting, Greeting::Due) {
             let greets_itself = matches!(
-                self.held.first_mark(),
-                Some(ToServer::Request(Request {
-                    kind: Kind::Initialize(_),
-                    ..
-                }))
+                held.first_mark(),
+                Some(ToServer::Request(request)) if request.is_initialize()
             );
             match self.handshake.recorded() {
                 Some(record) if !greets_itself => {
                     self.replays += 1;
                     let id = format!("\"mcp-tcp-proxy-replay-{}\"", self.replays);
                     let line = record.request_as(&id);
-                    up.greeting = Greeting::Replaying {
+                    up.greeting = Greeting::Replaying(Box::new(Replay {
                         id: RequestId::new(&id),
                         deadline: None,
-                    };
+                    }));
                     debug!("{} proxy → server: {}", self.tag, excerpt(&line));
                     self.to_server
                         .push(&line, Some(ToServer::Replay), turn.memory);
@@ -78,8 +79,8 @@ impl Session {
             }
         }
         if matches!(up.greeting, Greeting::Done) {
-            self.to_server
-                .append(std::mem::take(&mut self.held), turn.memory);
+            let held = self.take_held();
+            self.to_server.append(held, turn.memory);
         }
     }
 

@@ -8,7 +8,6 @@ const SILENT_INTERVALS: u32 = 2;
 /// The heartbeat of one session. Clients that never announce themselves get none.
 #[derive(Debug)]
 pub struct Heartbeat {
-    began: Instant,
     /// When the next one is due; `None` for a client that has not announced itself.
     next: Option<Instant>,
     last_life: Instant,
@@ -16,20 +15,19 @@ pub struct Heartbeat {
 }
 
 impl Heartbeat {
-    /// The phase begins now.
+    /// The client was heard of just now.
     pub fn new(now: Instant) -> Self {
         Self {
-            began: now,
             next: None,
             last_life: now,
             silence_reported: false,
         }
     }
 
-    /// The client takes heartbeats. They come at whole intervals since the session began.
-    pub fn announce(&mut self, now: Instant, interval: Duration) {
+    /// The client takes heartbeats. They come at whole intervals since the session began, at `began`.
+    pub fn announce(&mut self, began: Instant, now: Instant, interval: Duration) {
         if self.next.is_none() {
-            self.next = Some(self.after(now, interval));
+            self.next = Some(next_after(now, began, interval));
         }
     }
 
@@ -45,10 +43,10 @@ impl Heartbeat {
     }
 
     /// Whether a heartbeat is due. If so, the next one is set.
-    pub fn beat(&mut self, now: Instant, interval: Duration) -> bool {
+    pub fn beat(&mut self, began: Instant, now: Instant, interval: Duration) -> bool {
         let due = self.next.is_some_and(|next| next <= now);
         if due {
-            self.next = Some(self.after(now, interval));
+            self.next = Some(next_after(now, began, interval));
         }
         due
     }
@@ -60,12 +58,12 @@ impl Heartbeat {
         self.silence_reported |= report;
         report.then_some(silence)
     }
+}
 
-    fn after(&self, now: Instant, interval: Duration) -> Instant {
-        let past = now.saturating_duration_since(self.began).as_nanos();
-        let interval = interval.as_nanos().max(1);
-        now + Duration::from_nanos((interval - past % interval) as u64)
-    }
+fn next_after(now: Instant, began: Instant, interval: Duration) -> Instant {
+    let past = now.saturating_duration_since(began).as_nanos();
+    let interval = interval.as_nanos().max(1);
+    now + Duration::from_nanos((interval - past % interval) as u64)
 }
 
 #[cfg(test)]
@@ -79,16 +77,16 @@ mod tests {
         let begin = Instant::now();
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(begin);
-        assert!(heartbeat.next().is_none() && !heartbeat.beat(at(100), INTERVAL));
-        heartbeat.announce(at(13), INTERVAL);
+        assert!(heartbeat.next().is_none() && !heartbeat.beat(begin, at(100), INTERVAL));
+        heartbeat.announce(begin, at(13), INTERVAL);
         assert_eq!(heartbeat.next(), Some(at(20)));
-        assert!(!heartbeat.beat(at(19), INTERVAL));
+        assert!(!heartbeat.beat(begin, at(19), INTERVAL));
         assert!(
-            heartbeat.beat(at(47), INTERVAL),
+            heartbeat.beat(begin, at(47), INTERVAL),
             "late, but not three times"
         );
         assert_eq!(heartbeat.next(), Some(at(50)));
-        heartbeat.announce(at(48), INTERVAL);
+        heartbeat.announce(begin, at(48), INTERVAL);
         assert_eq!(heartbeat.next(), Some(at(50)));
     }
 

@@ -4,6 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::id::RequestId;
+use crate::small_queue::SmallQueue;
 
 /// Requests of one session that may wait for their answers; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -11,11 +12,11 @@ pub const MAX_IN_FLIGHT: usize = 1024;
 /// Requests of one server that are remembered. Of more, the oldest are forgotten: their answers pass unexamined.
 const MAX_SERVER_REQUESTS: usize = 1024;
 
+/// A server that asks again and again finds room for this many of its requests.
+const KEPT_ENTRIES: usize = 4;
+
 /// What lines that are kept to be sent again may hold for one session, in bytes.
 pub const MAX_RESEND_BYTES: usize = 64 * 1024;
-
-/// This many entries are kept room for between messages, so that a lone request allocates nothing.
-const KEPT_ENTRIES: usize = 4;
 
 /// A request of the client.
 #[derive(Debug)]
@@ -26,23 +27,36 @@ pub struct Request {
     pub kind: Kind,
 }
 
-/// What a request is to the proxy. Lines are without their line end, and `None` if too long to be kept.
+/// What a request is to the proxy.
 #[derive(Debug)]
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
-    /// `initialize`; the line becomes the record of the handshake once it is answered.
-    Initialize(Option<Box<[u8]>>),
-    /// `server/discover`, which only asks who is there.
-    Discover(Option<Box<[u8]>>),
+    /// It only asks who is there. Few requests do, so it takes little room in the others.
+    Opening(Box<Opening>),
+}
+
+/// A request with which a session opens.
+#[derive(Debug)]
+pub struct Opening {
+    /// Whether it is `initialize`, of which the line becomes the record of the handshake once it is answered, and not
+    /// `server/discover`.
+    pub is_initialize: bool,
+    /// The line, without its line end; `None` if it was too long to be kept.
+    pub line: Option<Box<[u8]>>,
 }
 
 impl Request {
+    /// Whether it is `initialize`.
+    pub fn is_initialize(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
+    }
+
     /// The line, if it may be sent to another server when the one that has it is lost.
     pub fn resendable(&self) -> Option<&[u8]> {
         match &self.kind {
             Kind::Plain => None,
-            Kind::Initialize(line) | Kind::Discover(line) => line.as_deref(),
+            Kind::Opening(opening) => opening.line.as_deref(),
         }
     }
 }
@@ -50,7 +64,7 @@ impl Request {
 /// The client's requests that a server has been sent and has not answered, in order of arrival.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    requests: VecDeque<Request>,
+    requests: SmallQueue<Request>,
     load: Load,
 }
 
@@ -87,9 +101,7 @@ impl InFlight {
 
     /// Ends the first request of this id, because it was answered or taken back.
     pub fn end(&mut self, id: &RequestId) -> Option<Request> {
-        let at = self.requests.iter().position(|request| request.id == *id)?;
-        let request = self.requests.remove(at)?;
-        shrink(&mut self.requests);
+        let request = self.requests.remove_first(|request| request.id == *id)?;
         self.load.remove(&request);
         Some(request)
     }
@@ -100,14 +112,14 @@ impl InFlight {
     }
 
     /// Ends all, in order of arrival.
-    pub fn take_all(&mut self) -> VecDeque<Request> {
+    pub fn take_all(&mut self) -> impl Iterator<Item = Request> + use<> {
         self.load = Load::default();
-        std::mem::take(&mut self.requests)
+        self.requests.drain()
     }
 
     /// The ids of all, in order of arrival.
-    pub fn into_ids(self) -> impl Iterator<Item = RequestId> {
-        self.requests.into_iter().map(|request| request.id)
+    pub fn into_ids(mut self) -> impl Iterator<Item = RequestId> {
+        self.requests.drain().map(|request| request.id)
     }
 
     /// What the lines kept for sending again hold, in bytes.
@@ -130,9 +142,12 @@ impl InFlight {
     }
 }
 
-/// The server's requests that the client has not answered.
+/// The server's requests that the client has not answered. Most servers never ask anything.
 #[derive(Debug, Default)]
-pub struct ServerRequests {
+pub struct ServerRequests(Option<Box<Asked>>);
+
+#[derive(Debug, Default)]
+struct Asked {
     open: VecDeque<RequestId>,
     /// Those of servers that are gone.
     orphaned: VecDeque<RequestId>,
@@ -152,19 +167,24 @@ pub enum Addressee {
 impl ServerRequests {
     /// Notes a request of the present server.
     pub fn open(&mut self, id: RequestId) {
-        remember(&mut self.open, id);
+        remember(&mut self.0.get_or_insert_default().open, id);
     }
 
     /// The present server took its request back. Returns whether it had one of this id.
     pub fn cancel(&mut self, id: &RequestId) -> bool {
-        forget(&mut self.open, id)
+        self.0
+            .as_mut()
+            .is_some_and(|asked| forget(&mut asked.open, id))
     }
 
     /// The client answered a request. The oldest request of an id is the one that is answered first.
     pub fn answer(&mut self, id: &RequestId) -> Addressee {
-        if forget(&mut self.orphaned, id) {
+        let Some(asked) = &mut self.0 else {
+            return Addressee::Unknown;
+        };
+        if forget(&mut asked.orphaned, id) {
             Addressee::Gone
-        } else if forget(&mut self.open, id) {
+        } else if forget(&mut asked.open, id) {
             Addressee::Present
         } else {
             Addressee::Unknown
@@ -174,13 +194,18 @@ impl ServerRequests {
     /// How many are remembered.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {
-        self.open.len() + self.orphaned.len()
+        self.0
+            .as_ref()
+            .map_or(0, |asked| asked.open.len() + asked.orphaned.len())
     }
 
     /// The present server is gone.
     pub fn orphan(&mut self) {
-        for id in std::mem::take(&mut self.open) {
-            remember(&mut self.orphaned, id);
+        let Some(asked) = &mut self.0 else {
+            return;
+        };
+        for id in std::mem::take(&mut asked.open) {
+            remember(&mut asked.orphaned, id);
         }
     }
 }
@@ -197,14 +222,10 @@ fn forget(ids: &mut VecDeque<RequestId>, id: &RequestId) -> bool {
         return false;
     };
     ids.remove(at);
-    shrink(ids);
-    true
-}
-
-fn shrink<T>(queue: &mut VecDeque<T>) {
-    if queue.is_empty() && queue.capacity() > KEPT_ENTRIES {
-        *queue = VecDeque::new();
+    if ids.is_empty() && ids.capacity() > KEPT_ENTRIES {
+        *ids = VecDeque::new();
     }
+    true
 }
 
 #[cfg(test)]
@@ -228,7 +249,7 @@ mod tests {
         assert_eq!(in_flight.end(&id("1")).unwrap().id.to_string(), "1.0");
         assert!(in_flight.end(&id("1")).is_none());
         assert!(in_flight.contains(&id("2")));
-        assert_eq!(in_flight.take_all().len(), 1);
+        assert_eq!(in_flight.take_all().count(), 1);
         assert!(in_flight.is_empty());
     }
 

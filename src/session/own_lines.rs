@@ -84,7 +84,7 @@ impl Session {
         let mut queued = self
             .to_server
             .marks()
-            .chain(self.held.marks())
+            .chain(self.held().marks())
             .flat_map(ToServer::requests);
         self.in_flight.contains(id) || queued.any(|request| request.id == *id)
     }
@@ -96,7 +96,7 @@ impl Session {
 
     pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
         let interval = turn.settings.heartbeat_interval;
-        if !self.has_heartbeat() || !self.heartbeat.beat(turn.now, interval) {
+        if !self.has_heartbeat() || !self.heartbeat.beat(self.opened, turn.now, interval) {
             return;
         }
         if !self.heartbeat_waits {

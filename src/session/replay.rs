@@ -39,12 +39,10 @@ pub struct Record {
     agreement: Agreement,
 }
 
-/// What client and server agreed on, and what the client therefore relies on.
+/// What client and server agreed on, and what the client therefore relies on: the protocol version and the
+/// capabilities as one JSON text.
 #[derive(Debug, PartialEq, Eq)]
-struct Agreement {
-    protocol_version: Box<str>,
-    capabilities: Box<str>,
-}
+struct Agreement(Box<str>);
 
 /// How a server took the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -141,12 +139,11 @@ impl Agreement {
     fn of(result: &str) -> Option<Self> {
         let mut object =
             serde_json::Map::deserialize(&mut serde_json::Deserializer::from_str(result)).ok()?;
-        let mut take = |key: &str| object.remove(key).unwrap_or_default().to_string().into();
+        let mut take = |key: &str| object.remove(key).unwrap_or_default();
         // Written with sorted keys, so that equal values are equal texts, which cost less to keep.
-        Some(Self {
-            protocol_version: take("protocolVersion"),
-            capabilities: take("capabilities"),
-        })
+        let agreement =
+            serde_json::Value::from(vec![take("protocolVersion"), take("capabilities")]);
+        Some(Self(agreement.to_string().into()))
     }
 }
 

@@ -11,7 +11,7 @@ use log::{info, warn};
 
 use super::ending::Goal;
 use super::greeting::Greeting;
-use super::in_flight::{Kind, Request};
+use super::in_flight::Request;
 use super::peer::Peer;
 use super::report::{EndReason, Exit};
 use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
@@ -36,7 +36,7 @@ pub(super) enum Upstream {
     /// It serves.
     Up(Up),
     /// It is on its way out.
-    Leaving(Leaving),
+    Leaving(Box<Leaving>),
     /// The next one waits for its time.
     Cooling { until: Instant },
 }
@@ -91,7 +91,7 @@ impl Upstream {
         match self {
             Self::Up(up) => {
                 let replay = match up.greeting {
-                    Greeting::Replaying { deadline, .. } => deadline,
+                    Greeting::Replaying(ref replay) => replay.deadline,
                     Greeting::Due | Greeting::Done => None,
                 };
                 [up.notice_at, replay].into_iter().flatten().min()
@@ -131,7 +131,8 @@ impl Session {
             Role::Proxy { .. } => info!("{} goes on with a new server", self.tag),
             Role::Connector { .. } => {
                 info!("connected to {}", self.tag);
-                self.peer = Some(Peer::new(turn.now, turn.settings.heartbeat_interval));
+                let peer = Peer::new(turn.now, turn.settings.heartbeat_interval);
+                self.peer = Some(Box::new(peer));
                 self.control_line_to_peer(reply::HANDSHAKE, turn);
             }
         }
@@ -225,7 +226,7 @@ impl Session {
                     ..Leaving::default()
                 };
                 note(&mut leaving, turn.now);
-                self.upstream = Upstream::Leaving(leaving);
+                self.upstream = Upstream::Leaving(Box::new(leaving));
                 self.recall(turn.memory);
             }
             Upstream::Leaving(leaving) => note(leaving, turn.now),
@@ -245,9 +246,9 @@ impl Session {
             | ToServer::ReplayedInitialized
             | ToServer::Control => false,
         });
-        self.to_server
-            .append(std::mem::take(&mut self.held), memory);
-        std::mem::swap(&mut self.to_server, &mut self.held);
+        let mut waiting = std::mem::take(&mut self.to_server);
+        waiting.append(self.take_held(), memory);
+        self.hold(waiting);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
@@ -280,7 +281,7 @@ impl Session {
         let Upstream::Up(up) = &self.upstream else {
             return;
         };
-        if matches!(up.greeting, Greeting::Replaying { deadline: Some(deadline), .. } if deadline <= turn.now)
+        if matches!(&up.greeting, Greeting::Replaying(replay) if replay.deadline.is_some_and(|at| at <= turn.now))
         {
             self.end_now(
                 &EndReason::ReplayTimeout(turn.settings.replay_timeout),
@@ -341,17 +342,16 @@ impl Session {
                 .map_or_else(|| "stdout closed".to_owned(), |exit| exit.to_string());
             self.settle_in_flight(&status, turn);
         }
-        let Upstream::Leaving(Leaving {
-            settled: true,
-            exit: Some(exit),
-            ..
-        }) = self.upstream
-        else {
+        let exit = match &self.upstream {
+            Upstream::Leaving(leaving) if leaving.settled => leaving.exit,
+            _ => None,
+        };
+        let Some(exit) = exit else {
             return;
         };
         self.from_server.clear();
         self.server_requests.orphan();
-        self.flush_stderr(turn);
+        self.server_log.server_ended(&self.tag, turn.now);
         turn.actions.push(Action::ReleaseUpstream);
         let why = match turn.settings.role {
             Role::Proxy { .. } => EndReason::ServerEnded(exit.to_string()),
@@ -392,21 +392,21 @@ impl Session {
             self.own_line(&line, OwnLine::Other, turn);
         }
         let greets = !again.is_empty()
-            || matches!(self.held.first_mark(), Some(ToServer::Request(request)) if request.resendable().is_some());
+            || matches!(self.held().first_mark(), Some(ToServer::Request(request)) if request.resendable().is_some());
         let used = matches!(&self.upstream, Upstream::Leaving(leaving) if leaving.used);
         let tells = matches!(turn.settings.role, Role::Proxy { .. });
         self.notice_owed |= tells && (used || !lost.is_empty() || !greets);
         let mut front = Outbox::default();
         for request in again {
-            if let Kind::Initialize(_) = request.kind {
+            if request.is_initialize() {
                 self.handshake.repeat();
             }
             self.queued.add(&request);
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToServer::Request(request)), turn.memory);
         }
-        front.append(std::mem::take(&mut self.held), turn.memory);
-        self.held = front;
+        front.append(self.take_held(), turn.memory);
+        self.hold(front);
     }
 
     /// Whether another server may be asked in place of this one.
@@ -441,8 +441,8 @@ impl Session {
                 self.in_flight.end(&id);
             }
             ToServer::Replay => {
-                if let Greeting::Replaying { deadline, .. } = &mut up.greeting {
-                    *deadline = Some(turn.now + turn.settings.replay_timeout);
+                if let Greeting::Replaying(replay) = &mut up.greeting {
+                    replay.deadline = Some(turn.now + turn.settings.replay_timeout);
                 }
             }
             ToServer::Answer | ToServer::ReplayedInitialized | ToServer::Control => {}

@@ -1,0 +1,133 @@
+//! A queue that holds its first element in place: none costs no memory beyond itself, and one at a time no allocation.
+
+use std::collections::VecDeque;
+use std::iter;
+
+/// First in, first out, with a look at all and a removal from the middle.
+#[derive(Debug)]
+pub struct SmallQueue<T> {
+    first: Option<T>,
+    /// What is behind `first`. It is kept, even if empty, until there is no `first` either.
+    rest: Option<Box<VecDeque<T>>>,
+}
+
+impl<T> SmallQueue<T> {
+    /// An empty queue.
+    pub const fn new() -> Self {
+        Self {
+            first: None,
+            rest: None,
+        }
+    }
+
+    /// Whether there is nothing in it.
+    pub fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
+    /// Adds an element behind all others.
+    pub fn push_back(&mut self, element: T) {
+        if self.first.is_none() {
+            self.first = Some(element);
+        } else {
+            self.rest.get_or_insert_default().push_back(element);
+        }
+    }
+
+    /// The first element.
+    pub fn front(&self) -> Option<&T> {
+        self.first.as_ref()
+    }
+
+    /// Takes the first element.
+    pub fn pop_front(&mut self) -> Option<T> {
+        let second = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if second.is_none() {
+            self.rest = None;
+        }
+        std::mem::replace(&mut self.first, second)
+    }
+
+    /// Takes the first element for which `is_wanted` holds.
+    pub fn remove_first(&mut self, mut is_wanted: impl FnMut(&T) -> bool) -> Option<T> {
+        if is_wanted(self.first.as_ref()?) {
+            return self.pop_front();
+        }
+        let rest = self.rest.as_mut()?;
+        let at = rest.iter().position(is_wanted)?;
+        rest.remove(at)
+    }
+
+    /// All elements, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.first
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    /// Takes all elements, in order.
+    pub fn drain(&mut self) -> impl Iterator<Item = T> + use<T> {
+        let mut all = std::mem::take(self);
+        iter::from_fn(move || all.pop_front())
+    }
+}
+
+impl<T> Default for SmallQueue<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[derive(Debug, Clone)]
+    enum Step {
+        Push,
+        Pop,
+        Remove(usize),
+        Drain,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            8 => Just(Step::Push),
+            4 => Just(Step::Pop),
+            3 => (0usize..40).prop_map(Step::Remove),
+            1 => Just(Step::Drain),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_plain_queue(steps in prop::collection::vec(step(), 0..80)) {
+            let mut queue = SmallQueue::new();
+            let mut model = VecDeque::new();
+            for (number, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Push => {
+                        queue.push_back(number);
+                        model.push_back(number);
+                    }
+                    Step::Pop => prop_assert_eq!(queue.pop_front(), model.pop_front()),
+                    Step::Remove(wanted) => {
+                        let at = model.iter().position(|number| *number == wanted);
+                        let expected = at.and_then(|at| model.remove(at));
+                        prop_assert_eq!(queue.remove_first(|number| *number == wanted), expected);
+                    }
+                    Step::Drain => prop_assert_eq!(
+                        queue.drain().collect::<Vec<_>>(),
+                        model.drain(..).collect::<Vec<_>>()
+                    ),
+                }
+                prop_assert!(queue.iter().eq(model.iter()));
+                prop_assert_eq!(queue.front(), model.front());
+                prop_assert_eq!(queue.is_empty(), model.is_empty());
+                prop_assert!(!queue.is_empty() || queue.rest.is_none(), "an empty queue holds nothing");
+            }
+        }
+    }
+}
