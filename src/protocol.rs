@@ -4,7 +4,7 @@
 
 pub mod envelope;
 pub mod id;
+pub(crate) mod json;
 pub mod lines;
-mod python_constants;
 pub mod reply;
 pub mod skip;

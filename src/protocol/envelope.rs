@@ -1,16 +1,12 @@
 //! What the proxy must know of one line, read in one pass without building a document.
 //!
-//! Valid is what `serde_json` accepts when it ignores a value, after a UTF-8 check, plus the three constants that
-//! Python's `json` writes for numbers without a JSON form. Of duplicate keys the last counts.
+//! Valid is UTF-8 that `json` accepts. Of duplicate keys the last counts.
 
 use std::borrow::Cow;
 use std::fmt;
 
-use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::value::RawValue;
-
 use super::id::MAX_ID_BYTES;
-use super::python_constants::patch_python_constants;
+use super::json::{self, Malformed, Reader, Text};
 use super::reply::SOURCE;
 
 /// A line that can be forwarded.
@@ -103,17 +99,20 @@ impl fmt::Display for Invalid {
 
 impl<'a> Message<'a> {
     /// Reads a line without its line end.
-    ///
-    /// `patched` is where a copy goes if the line holds one of Python's constants.
-    pub fn read(line: &'a [u8], patched: &'a mut String) -> Result<Self, Invalid> {
+    pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
         let text = std::str::from_utf8(line).map_err(|_| Invalid::NotUtf8)?;
-        match Self::parse(text) {
-            Err(Invalid::NotJson) if patch_python_constants(text, patched) => {
-                let patched = patched.as_str();
-                Self::parse(patched).map(|message| message.translated(patched, text))
+        let mut reader = Reader::new(text);
+        let message = match reader.peek() {
+            Some(b'{') => Envelope::read(&mut reader).map(Self::Single),
+            Some(b'[') => Batch::read(&mut reader).map(Self::Batch),
+            _ => {
+                let scalar = reader.value().and_then(|_| reader.end());
+                return Err(scalar.map_or(Invalid::NotJson, |()| Invalid::Scalar));
             }
-            read => read,
-        }
+        };
+        let message = message.map_err(|Malformed| Invalid::NotJson)?;
+        reader.end().map_err(|Malformed| Invalid::NotJson)?;
+        Ok(message)
     }
 
     /// The envelopes in it, in order.
@@ -123,42 +122,15 @@ impl<'a> Message<'a> {
             Self::Batch(batch) => &batch.envelopes,
         }
     }
-
-    /// Only the first level is looked into; what is deeper `serde_json` skips without recursion.
-    fn parse(text: &'a str) -> Result<Self, Invalid> {
-        let read = match text.trim_start_matches(BLANKS).as_bytes().first() {
-            Some(b'{') => serde_json::from_str::<Envelope<'a>>(text).map(Self::Single),
-            Some(b'[') => serde_json::from_str::<Batch<'a>>(text).map(Self::Batch),
-            _ => {
-                let scalar = serde_json::from_str::<IgnoredAny>(text);
-                return Err(if scalar.is_ok() {
-                    Invalid::Scalar
-                } else {
-                    Invalid::NotJson
-                });
-            }
-        };
-        read.map_err(|_| Invalid::NotJson)
-    }
-
-    /// A patched copy keeps every byte in its place, so that what was written as an id can be found again.
-    fn translated(mut self, patched: &'a str, original: &'a str) -> Self {
-        let envelopes = match &mut self {
-            Self::Single(envelope) => std::slice::from_mut(envelope),
-            Self::Batch(batch) => batch.envelopes.as_mut_slice(),
-        };
-        for id in envelopes
-            .iter_mut()
-            .filter_map(|envelope| envelope.id.as_mut())
-        {
-            let start = id.as_ptr() as usize - patched.as_ptr() as usize;
-            *id = &original[start..start + id.len()];
-        }
-        self
-    }
 }
 
 impl<'a> Envelope<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let mut envelope = Self::default();
+        reader.object(|key, value| envelope.set(key, value))?;
+        Ok(envelope)
+    }
+
     /// The id of a message with a method and an id: whoever sent it waits for an answer.
     pub fn request_id(&self) -> Option<&'a str> {
         self.method.and(self.id)
@@ -175,9 +147,9 @@ impl<'a> Envelope<'a> {
         if self.method != Some(Method::Cancelled) {
             return None;
         }
-        let params = serde_json::from_str::<CancelledParams<'a>>(self.params?).ok()?;
-        params
-            .0
+        let params = json::members(self.params?)?;
+        let id = params.iter().rfind(|(key, _)| key == "requestId");
+        id.map(|(_, id)| *id)
             .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)
     }
 
@@ -194,9 +166,12 @@ impl<'a> Envelope<'a> {
         error.is_some_and(|error| error["data"]["source"] == SOURCE)
     }
 
-    fn set(&mut self, key: &str, value: &'a str) {
+    fn set(&mut self, key: Text<'a>, value: &'a str) {
+        let Some(key) = key.value() else {
+            return;
+        };
         let present = (value != "null").then_some(value);
-        match key {
+        match &*key {
             "type" => self.control = string_value(value).and_then(|kind| Control::named(&kind)),
             "method" => self.method = present.map(Method::of),
             "id" => self.id = present,
@@ -232,9 +207,6 @@ impl Method {
     }
 }
 
-/// What JSON calls whitespace (RFC 8259, section 2).
-pub(super) const BLANKS: [char; 4] = [' ', '\t', '\r', '\n'];
-
 /// The value of a JSON string; `None` for another kind of value and for a string that holds a lone surrogate.
 fn string_value(text: &str) -> Option<Cow<'_, str>> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
@@ -245,63 +217,21 @@ fn string_value(text: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-impl<'de> Deserialize<'de> for Envelope<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Envelope<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Envelope<'de>, A::Error> {
-                let mut envelope = Envelope::default();
-                // As raw text, because a key with a lone surrogate is valid but no `str`.
-                while let Some(key) = map.next_key::<&RawValue>()? {
-                    match string_value(key.get()) {
-                        Some(key)
-                            if matches!(
-                                &*key,
-                                "type" | "method" | "id" | "params" | "result" | "error"
-                            ) =>
-                        {
-                            envelope.set(&key, map.next_value::<&RawValue>()?.get());
-                        }
-                        _ => {
-                            map.next_value::<IgnoredAny>()?;
-                        }
-                    }
-                }
-                Ok(envelope)
-            }
-        }
-        deserializer.deserialize_map(Fields)
-    }
-}
-
-impl<'de> Deserialize<'de> for Batch<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items;
-        impl<'de> Visitor<'de> for Items {
-            type Value = Batch<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array")
-            }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Batch<'de>, A::Error> {
-                let mut batch = Batch::default();
-                while let Some(item) = seq.next_element::<&RawValue>()? {
-                    batch.len += 1;
-                    if item.get().starts_with('{') {
-                        batch.add(serde_json::from_str(item.get()).map_err(A::Error::custom)?);
-                    }
-                }
-                Ok(batch)
-            }
-        }
-        deserializer.deserialize_seq(Items)
-    }
-}
-
 impl<'a> Batch<'a> {
+    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        let mut batch = Self::default();
+        reader.array(|reader| {
+            batch.len += 1;
+            if reader.peek() == Some(b'{') {
+                batch.add(Envelope::read(reader)?);
+            } else {
+                reader.value()?;
+            }
+            Ok(())
+        })?;
+        Ok(batch)
+    }
+
     fn add(&mut self, envelope: Envelope<'a>) {
         let is_plain = matches!(envelope.method, None | Some(Method::Other));
         if envelope.id.is_none() && is_plain {
@@ -315,51 +245,22 @@ impl<'a> Batch<'a> {
     }
 }
 
-/// `requestId` of the parameters of a `notifications/cancelled`.
-struct CancelledParams<'a>(Option<&'a str>);
-
-impl<'de> Deserialize<'de> for CancelledParams<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = CancelledParams<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(
-                self,
-                mut map: A,
-            ) -> Result<CancelledParams<'de>, A::Error> {
-                let mut id = None;
-                while let Some(key) = map.next_key::<&RawValue>()? {
-                    let value = map.next_value::<&RawValue>()?.get();
-                    if string_value(key.get()).as_deref() == Some("requestId") {
-                        id = Some(value);
-                    }
-                }
-                Ok(CancelledParams(id))
-            }
-        }
-        deserializer.deserialize_map(Fields)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde::de::IgnoredAny;
 
     use super::*;
 
     fn single(line: &str, check: impl FnOnce(&Envelope<'_>)) {
-        let mut patched = String::new();
-        match Message::read(line.as_bytes(), &mut patched) {
+        match Message::read(line.as_bytes()) {
             Ok(Message::Single(envelope)) => check(&envelope),
             other => panic!("{line}: {other:?}"),
         }
     }
 
     fn verdict(line: impl AsRef<[u8]>) -> Result<(), Invalid> {
-        Message::read(line.as_ref(), &mut String::new()).map(|_| ())
+        Message::read(line.as_ref()).map(|_| ())
     }
 
     #[test]
@@ -452,21 +353,15 @@ mod tests {
 
     #[test]
     fn batches() {
-        let mut patched = String::new();
-        let message = Message::read(
-            br#"[{"id":1,"method":"a"}, 5, [{"id":9}], {"id":2}]"#,
-            &mut patched,
-        )
-        .unwrap();
+        let message =
+            Message::read(br#"[{"id":1,"method":"a"}, 5, [{"id":9}], {"id":2}]"#).unwrap();
         let ids: Vec<_> = message
             .envelopes()
             .iter()
             .map(|e| (e.request_id(), e.answered_id()))
             .collect();
         assert_eq!(ids, [(Some("1"), None), (None, Some("2"))]);
-        assert!(
-            matches!(Message::read(b"[]", &mut String::new()), Ok(Message::Batch(batch)) if batch.len == 0)
-        );
+        assert!(matches!(Message::read(b"[]"), Ok(Message::Batch(batch)) if batch.len == 0));
     }
 
     #[test]
@@ -477,8 +372,7 @@ mod tests {
             vec![r#"{"id":1,"method":"x"}"#; 3 * MAX_BATCH].join(",")
         );
         for (line, kept, is_cut) in [(notifications, 0, false), (requests, MAX_BATCH, true)] {
-            let mut patched = String::new();
-            match Message::read(line.as_bytes(), &mut patched) {
+            match Message::read(line.as_bytes()) {
                 Ok(Message::Batch(batch)) => {
                     assert_eq!(
                         (batch.len, batch.envelopes.len(), batch.is_cut),
@@ -619,14 +513,13 @@ mod tests {
         #[test]
         fn accepts_what_serde_json_accepts(text in prop_oneof![jsonish(), objects()]) {
             let expected = serde_json::from_str::<IgnoredAny>(&text).is_ok();
-            let scalar = !text.trim_start_matches(BLANKS).starts_with(['{', '[']);
+            let scalar = !text.trim_ascii_start().starts_with(['{', '[']);
             prop_assert_eq!(verdict(&text).is_ok(), expected && !scalar);
         }
 
         #[test]
         fn finds_what_a_document_holds(text in prop_oneof![jsonish(), objects()]) {
-            let mut patched = String::new();
-            let Ok(Message::Single(envelope)) = Message::read(text.as_bytes(), &mut patched) else { return Ok(()) };
+                let Ok(Message::Single(envelope)) = Message::read(text.as_bytes()) else { return Ok(()) };
             let Ok(document) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(()) };
             let id = envelope.id.map(|id| serde_json::from_str::<serde_json::Value>(id).unwrap());
             prop_assert_eq!(id.as_ref(), document.get("id").filter(|id| !id.is_null()));

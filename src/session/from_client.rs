@@ -125,8 +125,7 @@ impl Session {
             return Fate::Drop;
         }
         debug!("{} client → server: {}", self.tag, excerpt(line));
-        let mut patched = String::new();
-        let message = match Message::read(line, &mut patched) {
+        let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
                 self.reply_error(None, Reason::ParseError, &invalid.to_string(), turn);

@@ -75,8 +75,7 @@ impl Session {
             return false;
         }
         debug!("{} server → client: {}", self.tag, excerpt(line));
-        let mut patched = String::new();
-        let message = match Message::read(line, &mut patched) {
+        let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
                 let tag = &self.tag;

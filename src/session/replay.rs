@@ -3,9 +3,10 @@
 //! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send
 //! it again, so the proxy does, in the client's words but under an id of its own.
 
-use serde::Deserialize;
+use std::borrow::Cow;
 
 use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::json;
 
 /// The largest `initialize` that is recorded, and the largest answer to one that is compared, in bytes.
 pub const MAX_RECORD_BYTES: usize = 64 * 1024;
@@ -40,7 +41,7 @@ pub struct Record {
 }
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
-/// capabilities as one JSON text.
+/// capabilities, as one text.
 #[derive(Debug, PartialEq, Eq)]
 struct Agreement(Box<str>);
 
@@ -109,8 +110,7 @@ impl Handshake {
 impl Record {
     /// The recorded `initialize` under another id, given as JSON text.
     pub fn request_as(&self, id: &str) -> Vec<u8> {
-        let mut patched = String::new();
-        let message = Message::read(&self.request, &mut patched);
+        let message = Message::read(&self.request);
         let Ok(Message::Single(Envelope { id: Some(old), .. })) = message else {
             return self.request.to_vec();
         };
@@ -137,14 +137,25 @@ impl Record {
 impl Agreement {
     /// Reads the result of an `initialize`. `None` if it is no object.
     fn of(result: &str) -> Option<Self> {
-        let mut object =
-            serde_json::Map::deserialize(&mut serde_json::Deserializer::from_str(result)).ok()?;
-        let mut take = |key: &str| object.remove(key).unwrap_or_default();
-        // Written with sorted keys, so that equal values are equal texts, which cost less to keep.
-        let agreement =
-            serde_json::Value::from(vec![take("protocolVersion"), take("capabilities")]);
-        Some(Self(agreement.to_string().into()))
+        let (mut version, mut capabilities) = ("null", "null");
+        for (key, value) in json::members(result)? {
+            match &*key {
+                "protocolVersion" => version = value,
+                "capabilities" => capabilities = value,
+                _ => {}
+            }
+        }
+        Some(Self(
+            format!("{} {}", canonical(version), canonical(capabilities)).into(),
+        ))
     }
+}
+
+/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, as it is nested
+/// too deep or holds one of Python's constants, is only equal if it is written in the same way.
+fn canonical(value: &str) -> Cow<'_, str> {
+    serde_json::from_str::<serde_json::Value>(value)
+        .map_or(Cow::Borrowed(value), |value| value.to_string().into())
 }
 
 #[cfg(test)]
@@ -160,8 +171,7 @@ mod tests {
     }
 
     fn compare(answer: &str) -> Outcome {
-        let mut patched = String::new();
-        let message = Message::read(answer.as_bytes(), &mut patched).unwrap();
+        let message = Message::read(answer.as_bytes()).unwrap();
         let handshake = record(r#"{"id":1,"method":"initialize"}"#, RESULT);
         handshake
             .recorded()
