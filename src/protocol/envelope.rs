@@ -439,6 +439,10 @@ mod tests {
         single(r#"{"a":"é","id":-Infinity,"method":"m"}"#, |e| {
             assert_eq!(e.id, Some("-Infinity"));
         });
+        single(
+            r#"{"method":"notifications/cancelled","params":{"requestId":NaN}}"#,
+            |e| assert_eq!(e.cancelled_id(), Some("NaN")),
+        );
     }
 
     #[test]

@@ -145,10 +145,12 @@ impl Splitter {
         if needed <= capacity {
             return Ok(());
         }
-        let wanted = needed.max((capacity * 2).min(longest));
-        if wanted > FREE_BYTES && wanted > capacity.max(FREE_BYTES) + limits.room {
+        let allowed = capacity.max(FREE_BYTES) + limits.room;
+        if needed > allowed {
             return Err(TooLong::Memory);
         }
+        // Doubling saves copies, but no line is refused for it.
+        let wanted = needed.max((capacity * 2).min(longest).min(allowed));
         self.buffer.reserve_exact(wanted - self.buffer.len());
         Ok(())
     }
@@ -290,6 +292,24 @@ mod tests {
             [Out::Skipped(None, TooLong::Memory)]
         );
         assert_eq!(split(&[&long, b"\n"], ROOMY), [Out::Line(long)]);
+    }
+
+    #[test]
+    fn a_line_that_fits_is_not_refused_for_the_room_to_grow() {
+        let poor = LineLimits {
+            max_bytes: 1 << 20,
+            room: 10,
+        };
+        let longest = FREE_BYTES + poor.room - "\n".len();
+        let long = vec![b'x'; longest + 1];
+        for first in [1, 40_000, FREE_BYTES - 1] {
+            for (len, fits) in [(longest, true), (longest + 1, false)] {
+                let (a, b) = long[..len].split_at(first);
+                let lines = split(&[a, b, b"\n"], poor);
+                let refused = [Out::Skipped(None, TooLong::Memory)];
+                assert_eq!(lines != refused, fits, "{len} bytes, cut at {first}");
+            }
+        }
     }
 
     proptest! {

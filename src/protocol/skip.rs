@@ -29,6 +29,9 @@ pub struct SkipScanner {
     place: Place,
     /// What has been seen of the key or the value at hand, cut at its limit.
     captured: Vec<u8>,
+    /// Whether a blank has come since; there may be any number of them before what ends the key or the value.
+    after_blank: bool,
+    /// Whether more has come than was captured: it is too long, or it is no JSON.
     overflowed: bool,
     id: Option<RequestId>,
     has_method: bool,
@@ -117,7 +120,9 @@ impl SkipScanner {
             }
             b':' if self.depth == 1 => self.end_key(),
             b',' if self.depth == 1 => self.end_value(),
-            b' ' | b'\t' | b'\r' if self.captured.is_empty() => {}
+            b' ' | b'\t' | b'\r' if self.depth <= 1 => {
+                self.after_blank = !self.captured.is_empty();
+            }
             _ => self.capture(&bytes[..1]),
         }
         1
@@ -134,7 +139,7 @@ impl SkipScanner {
         }
         let taken = bytes.len().min(limit - self.captured.len().min(limit));
         self.captured.extend_from_slice(&bytes[..taken]);
-        self.overflowed |= taken < bytes.len();
+        self.overflowed |= taken < bytes.len() || self.after_blank;
     }
 
     fn end_key(&mut self) {
@@ -156,7 +161,7 @@ impl SkipScanner {
     }
 
     fn end_value(&mut self) {
-        let null = !self.overflowed && self.captured.trim_ascii_end() == b"null";
+        let null = !self.overflowed && self.captured == b"null";
         match self.place {
             Place::Value(Field::Id) => self.id = if null { None } else { self.captured_id() },
             Place::Value(Field::Method) => self.has_method = !null,
@@ -168,7 +173,7 @@ impl SkipScanner {
 
     /// The id, if it is whole and is JSON; it is going to be written into an answer.
     fn captured_id(&self) -> Option<RequestId> {
-        let text = std::str::from_utf8(&self.captured).ok()?.trim_end();
+        let text = std::str::from_utf8(&self.captured).ok()?;
         serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
         (!self.overflowed).then(|| RequestId::new(text))
     }
@@ -176,6 +181,7 @@ impl SkipScanner {
     fn turn_to(&mut self, place: Place) {
         self.place = place;
         self.captured.clear();
+        self.after_blank = false;
         self.overflowed = false;
     }
 }
@@ -218,6 +224,24 @@ mod tests {
             ("xxxx", None),
         ] {
             assert_eq!(id_of(line).as_deref(), id, "{line}");
+        }
+    }
+
+    #[test]
+    fn blanks_around_the_id_count_for_nothing() {
+        let many = " \t".repeat(MAX_ID_BYTES);
+        for id in ["7", r#""a""#, "[1, 2]"] {
+            let line = format!(r#"{{{many}"id"{many}:{many}{id}{many},{many}"method"{many}:1}}"#);
+            assert_eq!(id_of(&line).as_deref(), Some(id));
+            assert!(skip(&[line.as_bytes()]).has_method);
+        }
+        for line in [
+            r#"{"id" "x":1}"#,
+            r#"{"id":1 [2]}"#,
+            r#"{"id":"a" "b"}"#,
+            r#"{"id":null}"#,
+        ] {
+            assert_eq!(id_of(&line.replace(' ', &many)), None, "{line}");
         }
     }
 
