@@ -43,9 +43,9 @@ pub struct Envelope<'a> {
     pub method: Option<Method>,
     /// The id as written, if it is there and not null.
     pub id: Option<&'a str>,
-    params: Option<&'a str>,
-    result: Option<&'a str>,
-    error: Option<&'a str>,
+    params: Option<&'a [u8]>,
+    result: Option<&'a [u8]>,
+    error: Option<&'a [u8]>,
 }
 
 /// Lines that the two ends of a connection exchange about the connection itself.
@@ -100,8 +100,8 @@ impl fmt::Display for Invalid {
 impl<'a> Message<'a> {
     /// Reads a line without its line end.
     pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
-        let text = std::str::from_utf8(line).map_err(|_| Invalid::NotUtf8)?;
-        let mut reader = Reader::new(text);
+        std::str::from_utf8(line).map_err(|_| Invalid::NotUtf8)?;
+        let mut reader = Reader::new(line);
         let message = match reader.peek() {
             Some(b'{') => Envelope::read(&mut reader).map(Self::Single),
             Some(b'[') => Batch::read(&mut reader).map(Self::Batch),
@@ -147,7 +147,7 @@ impl<'a> Envelope<'a> {
         if self.method != Some(Method::Cancelled) {
             return None;
         }
-        let params = json::members(self.params?)?;
+        let params = json::members(text(self.params?)?)?;
         let id = params.iter().rfind(|(key, _)| key == "requestId");
         id.map(|(_, id)| *id)
             .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)
@@ -155,66 +155,77 @@ impl<'a> Envelope<'a> {
 
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
-        self.result
+        self.result.and_then(text)
     }
 
     /// Whether it is an error that a proxy answered in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         let error = self
             .error
-            .and_then(|error| serde_json::from_str::<serde_json::Value>(error).ok());
+            .and_then(|error| serde_json::from_slice::<serde_json::Value>(error).ok());
         error.is_some_and(|error| error["data"]["source"] == SOURCE)
     }
 
-    fn set(&mut self, key: Text<'a>, value: &'a str) {
-        let Some(key) = key.value() else {
-            return;
+    fn set(&mut self, key: Text<'a>, value: &'a [u8]) {
+        let unescaped;
+        let key = if let Some(plain) = key.plain() {
+            plain
+        } else {
+            unescaped = key.value().unwrap_or_default();
+            unescaped.as_bytes()
         };
-        let present = (value != "null").then_some(value);
-        match &*key {
-            "type" => self.control = string_value(value).and_then(|kind| Control::named(&kind)),
-            "method" => self.method = present.map(Method::of),
-            "id" => self.id = present,
-            "params" => self.params = present,
-            "result" => self.result = Some(value),
-            "error" => self.error = present,
+        let present = (value != b"null").then_some(value);
+        match key {
+            b"type" => self.control = Control::of(value),
+            b"method" => self.method = present.map(Method::of),
+            b"id" => self.id = present.and_then(text),
+            b"params" => self.params = present,
+            b"result" => self.result = Some(value),
+            b"error" => self.error = present,
             _ => {}
         }
     }
 }
 
 impl Control {
-    fn named(kind: &str) -> Option<Self> {
-        match kind {
-            "heartbeat" => Some(Self::Heartbeat),
-            "handshake" => Some(Self::Handshake),
-            "heartbeat_response" => Some(Self::HeartbeatResponse),
+    /// Reads the value of a `type`.
+    fn of(value: &[u8]) -> Option<Self> {
+        match &*without_escapes(value) {
+            b"\"heartbeat\"" => Some(Self::Heartbeat),
+            b"\"handshake\"" => Some(Self::Handshake),
+            b"\"heartbeat_response\"" => Some(Self::HeartbeatResponse),
             _ => None,
         }
     }
 }
 
 impl Method {
-    fn of(text: &str) -> Self {
-        match string_value(text).as_deref() {
-            Some("initialize") => Self::Initialize,
-            Some("notifications/initialized") => Self::Initialized,
-            Some("server/discover") => Self::Discover,
-            Some("notifications/cancelled") => Self::Cancelled,
-            Some("$/mcp/serverRestarted") => Self::ServerRestarted,
+    /// Reads the value of a `method`.
+    fn of(value: &[u8]) -> Self {
+        match &*without_escapes(value) {
+            b"\"initialize\"" => Self::Initialize,
+            b"\"notifications/initialized\"" => Self::Initialized,
+            b"\"server/discover\"" => Self::Discover,
+            b"\"notifications/cancelled\"" => Self::Cancelled,
+            b"\"$/mcp/serverRestarted\"" => Self::ServerRestarted,
             _ => Self::Other,
         }
     }
 }
 
-/// The value of a JSON string; `None` for another kind of value and for a string that holds a lone surrogate.
-fn string_value(text: &str) -> Option<Cow<'_, str>> {
-    let inner = text.strip_prefix('"')?.strip_suffix('"')?;
-    if inner.contains('\\') {
-        serde_json::from_str(text).ok().map(Cow::Owned)
-    } else {
-        Some(inner.into())
+/// A valid JSON value. If it is a string with escapes that it could do without, it is written without them.
+fn without_escapes(value: &[u8]) -> Cow<'_, [u8]> {
+    if !value.contains(&b'\\') {
+        return value.into();
     }
+    let string = serde_json::from_slice::<String>(value).ok();
+    let rewritten = string.and_then(|string| serde_json::to_vec(&string).ok());
+    rewritten.map_or(value.into(), Cow::Owned)
+}
+
+/// A part of a text that is UTF-8, cut out where no character is cut.
+fn text(part: &[u8]) -> Option<&str> {
+    str::from_utf8(part).ok()
 }
 
 impl<'a> Batch<'a> {

@@ -12,7 +12,7 @@ pub(super) struct Malformed;
 /// Reads a text from its start.
 #[derive(Debug)]
 pub(super) struct Reader<'a> {
-    text: &'a str,
+    text: &'a [u8],
     at: usize,
 }
 
@@ -20,8 +20,9 @@ pub(super) struct Reader<'a> {
 /// are left out.
 pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
     let mut members = Vec::new();
-    let mut reader = Reader::new(text);
+    let mut reader = Reader::new(text.as_bytes());
     let read = reader.object(|key, value| {
+        let value = str::from_utf8(value).unwrap_or_default();
         members.extend(key.value().map(|key| (key, value)));
     });
     read.and_then(|()| reader.end()).ok()?;
@@ -32,34 +33,44 @@ pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Text<'a> {
     /// What stands between the quotation marks.
-    inner: &'a str,
+    inner: &'a [u8],
     has_escapes: bool,
 }
 
 impl<'a> Text<'a> {
     /// What it stands for; `None` if it holds a lone surrogate, for which a `str` has no place.
     pub(super) fn value(self) -> Option<Cow<'a, str>> {
+        let text = str::from_utf8(self.inner).ok()?;
         if self.has_escapes {
-            let quoted = format!("\"{}\"", self.inner);
-            serde_json::from_str(&quoted).ok().map(Cow::Owned)
+            serde_json::from_str(&format!("\"{text}\""))
+                .ok()
+                .map(Cow::Owned)
         } else {
-            Some(Cow::Borrowed(self.inner))
+            Some(Cow::Borrowed(text))
         }
+    }
+
+    /// What stands between the quotation marks, if that is what it stands for.
+    pub(super) fn plain(self) -> Option<&'a [u8]> {
+        (!self.has_escapes).then_some(self.inner)
     }
 }
 
 impl<'a> Reader<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
+    /// The text is UTF-8; that is not checked here.
+    pub(super) fn new(text: &'a [u8]) -> Self {
         Self { text, at: 0 }
     }
 
     /// The first byte of what comes next, whitespace aside.
+    #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        let bytes = self.text.as_bytes();
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = bytes.get(self.at) {
-            self.at += 1;
+        loop {
+            match self.text.get(self.at) {
+                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
+                other => return other.copied(),
+            }
         }
-        bytes.get(self.at).copied()
     }
 
     /// Makes sure that nothing comes any more.
@@ -68,9 +79,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads an object, and hands out its members: the keys, and the values as written.
+    #[inline]
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(Text<'a>, &'a str),
+        mut member: impl FnMut(Text<'a>, &'a [u8]),
     ) -> Result<(), Malformed> {
         self.expect(b'{')?;
         if self.peek() == Some(b'}') {
@@ -105,36 +117,43 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a value of any kind. Returns it as written.
-    pub(super) fn value(&mut self) -> Result<&'a str, Malformed> {
-        self.peek();
+    #[inline]
+    pub(super) fn value(&mut self) -> Result<&'a [u8], Malformed> {
+        let first = self.peek();
         let start = self.at;
+        match first {
+            Some(b'{' | b'[') => self.skip_container()?,
+            first => self.skip_scalar(first)?,
+        }
+        Ok(&self.text[start..self.at])
+    }
+
+    /// Skips an object or an array with all that is in it.
+    fn skip_container(&mut self) -> Result<(), Malformed> {
         let mut nesting = Nesting::default();
         loop {
             match self.peek() {
-                Some(b'"') => self.skip_string().map(|_| ())?,
-                Some(b'-' | b'0'..=b'9') => self.skip_number()?,
                 Some(open @ (b'{' | b'[')) => {
                     self.at += 1;
                     let is_object = open == b'{';
-                    if self.peek() == Some(closing(is_object)) {
-                        self.at += 1;
-                    } else {
+                    if self.peek() != Some(closing(is_object)) {
                         nesting.open(is_object);
                         if is_object {
-                            self.key()?;
+                            self.skip_key()?;
                         }
                         continue;
                     }
+                    self.at += 1;
                 }
-                _ => self.skip_word()?,
+                first => self.skip_scalar(first)?,
             }
             loop {
                 let Some(in_object) = nesting.innermost() else {
-                    return Ok(&self.text[start..self.at]);
+                    return Ok(());
                 };
                 if !self.is_last(closing(in_object))? {
                     if in_object {
-                        self.key()?;
+                        self.skip_key()?;
                     }
                     break;
                 }
@@ -143,7 +162,18 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Skips what is no object and no array, and begins with this byte.
+    #[inline]
+    fn skip_scalar(&mut self, first: Option<u8>) -> Result<(), Malformed> {
+        match first {
+            Some(b'"') => self.skip_string().map(|_| ()),
+            Some(b'-' | b'0'..=b'9') => self.skip_number(),
+            _ => self.skip_word(),
+        }
+    }
+
     /// Reads a key and the colon behind it.
+    #[inline]
     fn key(&mut self) -> Result<Text<'a>, Malformed> {
         if self.peek() != Some(b'"') {
             return Err(Malformed);
@@ -155,7 +185,17 @@ impl<'a> Reader<'a> {
         Ok(Text { inner, has_escapes })
     }
 
+    #[inline]
+    fn skip_key(&mut self) -> Result<(), Malformed> {
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        self.skip_string()?;
+        self.expect(b':')
+    }
+
     /// Behind an item: whether `close` comes, and no comma.
+    #[inline]
     fn is_last(&mut self, close: u8) -> Result<bool, Malformed> {
         let next = self.peek();
         self.at += 1;
@@ -166,6 +206,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
         if self.peek() != Some(byte) {
             return Err(Malformed);
@@ -175,16 +216,23 @@ impl<'a> Reader<'a> {
     }
 
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
+    #[inline]
     fn skip_string(&mut self) -> Result<bool, Malformed> {
-        let bytes = self.text.as_bytes();
-        let mut at = self.at + 1;
-        let mut has_escapes = false;
+        let end = plain_end(self.text, self.at + 1);
+        if self.text.get(end) == Some(&b'"') {
+            self.at = end + 1;
+            return Ok(false);
+        }
+        self.skip_escapes(end)
+    }
+
+    /// Skips the rest of a string, from an escape on.
+    fn skip_escapes(&mut self, mut at: usize) -> Result<bool, Malformed> {
         loop {
-            at += plain_len(&bytes[at..]);
-            match bytes[at..] {
+            match self.text[at..] {
                 [b'"', ..] => {
                     self.at = at + 1;
-                    return Ok(has_escapes);
+                    return Ok(true);
                 }
                 [
                     b'\\',
@@ -196,30 +244,29 @@ impl<'a> Reader<'a> {
                 }
                 _ => return Err(Malformed),
             }
-            has_escapes = true;
+            at = plain_end(self.text, at);
         }
     }
 
     fn skip_number(&mut self) -> Result<(), Malformed> {
-        let bytes = self.text.as_bytes();
-        if bytes[self.at] == b'-' {
+        if self.text[self.at] == b'-' {
             self.at += 1;
-            if bytes.get(self.at) == Some(&b'I') {
+            if self.next_is(b'I') {
                 return self.skip_word();
             }
         }
-        if bytes.get(self.at) == Some(&b'0') {
+        if self.next_is(b'0') {
             self.at += 1;
         } else {
             self.skip_digits()?;
         }
-        if bytes.get(self.at) == Some(&b'.') {
+        if self.next_is(b'.') {
             self.at += 1;
             self.skip_digits()?;
         }
-        if let Some(b'e' | b'E') = bytes.get(self.at) {
+        if self.next_is(b'e') || self.next_is(b'E') {
             self.at += 1;
-            if let Some(b'+' | b'-') = bytes.get(self.at) {
+            if self.next_is(b'+') || self.next_is(b'-') {
                 self.at += 1;
             }
             self.skip_digits()?;
@@ -227,16 +274,27 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    #[inline]
+    fn next_is(&self, byte: u8) -> bool {
+        self.text.get(self.at) == Some(&byte)
+    }
+
     /// Skips digits, of which there must be one.
+    #[inline]
     fn skip_digits(&mut self) -> Result<(), Malformed> {
-        let digits = self.text.as_bytes()[self.at..].iter();
-        let count = digits.take_while(|byte| byte.is_ascii_digit()).count();
-        self.at += count;
-        if count == 0 { Err(Malformed) } else { Ok(()) }
+        let start = self.at;
+        while let Some(b'0'..=b'9') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        if self.at == start {
+            Err(Malformed)
+        } else {
+            Ok(())
+        }
     }
 
     fn skip_word(&mut self) -> Result<(), Malformed> {
-        let rest = &self.text.as_bytes()[self.at..];
+        let rest = &self.text[self.at.min(self.text.len())..];
         let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
         let word = words.iter().find(|word| rest.starts_with(word));
         self.at += word.ok_or(Malformed)?.len();
@@ -244,24 +302,36 @@ impl<'a> Reader<'a> {
     }
 }
 
+#[inline]
 fn closing(is_object: bool) -> u8 {
     if is_object { b'}' } else { b']' }
 }
 
-/// How many bytes there are before the first that means something in a string: a quotation mark, a backslash, or a
+/// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
 /// control character, which must not stand there.
-fn plain_len(bytes: &[u8]) -> usize {
-    let mut at = 0;
-    let (words, _) = bytes.as_chunks();
-    for word in words.iter().take(SHORT_WORDS) {
+#[inline]
+fn plain_end(text: &[u8], mut at: usize) -> usize {
+    let mut words = 0;
+    while let Some(word) = text.get(at..at + WORD).and_then(|word| word.first_chunk()) {
         let special = special_bytes(u64::from_le_bytes(*word));
         if special != 0 {
             return at + special.trailing_zeros() as usize / 8;
         }
         at += WORD;
+        words += 1;
+        if words == SHORT_WORDS {
+            at = plain_blocks(text, at);
+        }
     }
-    // Blocks of this size are compared a vector at a time.
-    let (blocks, _) = bytes[at..].as_chunks::<64>();
+    let rest = text.get(at..).unwrap_or_default().iter();
+    at + rest.take_while(|byte| !is_special(**byte)).count()
+}
+
+/// The place, from `at` on, of the first block with such a byte in it, or of what is left behind the last block. The
+/// bytes of a block are compared a vector at a time.
+#[inline(never)]
+fn plain_blocks(text: &[u8], mut at: usize) -> usize {
+    let (blocks, _) = text[at..].as_chunks::<BLOCK>();
     for block in blocks {
         if block
             .iter()
@@ -269,14 +339,16 @@ fn plain_len(bytes: &[u8]) -> usize {
         {
             break;
         }
-        at += block.len();
+        at += BLOCK;
     }
-    let rest = bytes[at..].iter();
-    at + rest.take_while(|byte| !is_special(**byte)).count()
+    at
 }
 
 /// Bytes in a word.
 const WORD: usize = size_of::<u64>();
+
+/// Bytes in a block.
+const BLOCK: usize = 64;
 
 /// Most strings end within so many words.
 const SHORT_WORDS: usize = 8;
@@ -285,13 +357,17 @@ fn is_special(byte: u8) -> bool {
     byte == b'"' || byte == b'\\' || byte < b' '
 }
 
-/// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact.
+/// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
+/// subtraction borrows from them.
+#[inline]
 fn special_bytes(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 0xff;
     const HIGHS: u64 = ONES << 7;
-    let below = |word: u64, limit: u8| word.wrapping_sub(ONES * u64::from(limit)) & !word & HIGHS;
-    let equal = |byte: u8| below(word ^ (ONES * u64::from(byte)), 1);
-    below(word, b' ') | equal(b'"') | equal(b'\\')
+    let all = |byte: u8| ONES * u64::from(byte);
+    let control = word.wrapping_sub(all(b' '));
+    let quote = (word ^ all(b'"')).wrapping_sub(ONES);
+    let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
+    (control | quote | backslash) & !word & HIGHS
 }
 
 /// Which of the containers that are open are objects, innermost last.
