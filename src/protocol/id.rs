@@ -4,6 +4,7 @@
 //! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
 
@@ -37,7 +38,8 @@ struct Written {
 /// The value of an id, in a form in which equal values have equal representations.
 #[derive(Clone, PartialEq, Eq)]
 enum Value {
-    Integer(i64),
+    /// Of 64 bits, signed or unsigned.
+    Integer(i128),
     /// The bits of a double that is no 64-bit integer.
     Double(u64),
     /// The characters of a string; bytes, as a lone surrogate has no place in a `str`.
@@ -49,7 +51,7 @@ enum Value {
 /// The same, wherever it is kept.
 #[derive(PartialEq, Eq)]
 enum ValueRef<'a> {
-    Integer(i64),
+    Integer(i128),
     Double(u64),
     String(&'a [u8]),
     Json(&'a str),
@@ -92,7 +94,7 @@ impl RequestId {
 
     fn value(&self) -> ValueRef<'_> {
         match &self.0 {
-            Repr::Integer(integer) => ValueRef::Integer(*integer),
+            Repr::Integer(integer) => ValueRef::Integer(i128::from(*integer)),
             Repr::Plain { len, bytes } => ValueRef::String(&bytes[..usize::from(*len)]),
             Repr::Other(written) => match (&written.value, plain_string(&written.text)) {
                 (Some(Value::Integer(integer)), _) => ValueRef::Integer(*integer),
@@ -155,16 +157,21 @@ impl Value {
         }
     }
 
+    /// What servers keep an integer of up to 64 bits as is exact; beyond that, it is a double.
     fn of_number(text: &str) -> Option<Self> {
-        /// 2^63: from here on a double is no `i64` any more.
-        const I64_END: f64 = 9_223_372_036_854_775_808.0;
-        if let Ok(integer) = text.parse::<i64>() {
+        const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
+        if let Some(integer) = text.parse().ok().filter(|value| INTEGERS.contains(value)) {
             return Some(Self::Integer(integer));
         }
-        let double = text.parse::<f64>().ok()?;
-        let is_integer = double.fract() == 0.0 && (-I64_END..I64_END).contains(&double);
+        let double = text
+            .parse::<f64>()
+            .ok()
+            .filter(|double| double.is_finite())?;
+        // A double beyond this type's range becomes its minimum or maximum.
+        let integer = double as i128;
+        let is_integer = double.fract() == 0.0 && INTEGERS.contains(&integer);
         Some(if is_integer {
-            Self::Integer(double as i64)
+            Self::Integer(integer)
         } else {
             Self::Double(double.to_bits())
         })
@@ -230,6 +237,9 @@ mod tests {
             (r#""a/b""#, r#""a\/b""#),
             (r#""\ud800""#, r#""\uD800""#),
             ("18446744073709551616", "18446744073709551616.0"),
+            ("18446744073709551616", "1.8446744073709552e19"),
+            ("9223372036854775808", "9223372036854775808.0"),
+            ("-9223372036854775808", "-9.223372036854775808e18"),
             (r#"{"a":1,"b":[2]}"#, r#"{ "b": [2], "a": 1 }"#),
             ("true", "true"),
         ] {
@@ -247,6 +257,10 @@ mod tests {
             (r#""""#, "0"),
             ("true", r#""true""#),
             ("9007199254740993", "9007199254740992"),
+            ("9223372036854775808", "9223372036854775809"),
+            ("18446744073709551614", "18446744073709551615"),
+            ("1e400", "1e401"),
+            ("1e400", "-1e400"),
             (
                 r#""a234567890123456789012345678901234567890""#,
                 r#""b234567890123456789012345678901234567890""#,
