@@ -50,6 +50,23 @@ pub struct Envelope<'a> {
     params: Option<&'a str>,
     result: Option<&'a str>,
     error: Option<&'a str>,
+    /// Where all but the id lies, if that is not the line itself.
+    copy: Option<Copied<'a>>,
+}
+
+/// A copy of a line in which every byte has kept its place.
+#[derive(Debug, Clone, Copy)]
+struct Copied<'a> {
+    copy: &'a str,
+    original: &'a str,
+}
+
+impl<'a> Copied<'a> {
+    /// The text of a part of the copy, as it was written.
+    fn written(self, part: &str) -> &'a str {
+        let start = part.as_ptr() as usize - self.copy.as_ptr() as usize;
+        &self.original[start..start + part.len()]
+    }
 }
 
 /// Lines that the two ends of a connection exchange about the connection itself.
@@ -147,12 +164,13 @@ impl<'a> Message<'a> {
             Self::Single(envelope) => std::slice::from_mut(envelope),
             Self::Batch(batch) => batch.envelopes.as_mut_slice(),
         };
-        for id in envelopes
-            .iter_mut()
-            .filter_map(|envelope| envelope.id.as_mut())
-        {
-            let start = id.as_ptr() as usize - patched.as_ptr() as usize;
-            *id = &original[start..start + id.len()];
+        let copied = Copied {
+            copy: patched,
+            original,
+        };
+        for envelope in envelopes {
+            envelope.id = envelope.id.map(|id| copied.written(id));
+            envelope.copy = Some(copied);
         }
         self
     }
@@ -176,9 +194,10 @@ impl<'a> Envelope<'a> {
             return None;
         }
         let params = serde_json::from_str::<CancelledParams<'a>>(self.params?).ok()?;
-        params
+        let id = params
             .0
-            .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)
+            .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)?;
+        Some(self.copy.map_or(id, |copied| copied.written(id)))
     }
 
     /// The text of `result`, if there is one.
@@ -545,6 +564,10 @@ mod tests {
         single(r#"{"a":"é","id":-Infinity,"method":"m"}"#, |e| {
             assert_eq!(e.id, Some("-Infinity"));
         });
+        single(
+            r#"{"method":"notifications/cancelled","params":{"requestId":NaN}}"#,
+            |e| assert_eq!(e.cancelled_id(), Some("NaN")),
+        );
     }
 
     #[test]
