@@ -1,0 +1,170 @@
+//! The outbox against a plain list of lines, each with its mark and how much of it was taken.
+
+use std::collections::VecDeque;
+
+use mcp_tcp_proxy::memory::Memory;
+use mcp_tcp_proxy::outbox::Outbox;
+
+use crate::program::Program;
+
+/// More would only be slow.
+const MAX_STEPS: usize = 2_000;
+const MAX_BYTES: usize = 1 << 20;
+
+/// The input is a program of steps.
+pub(crate) fn outbox(input: &[u8]) {
+    let mut program = Program(input);
+    let mut world = World {
+        outbox: Outbox::default(),
+        model: Model::default(),
+        memory: Memory::new(0),
+        lines: 0,
+    };
+    for _ in 0..MAX_STEPS {
+        if program.is_over() {
+            break;
+        }
+        world.step(&mut program);
+        world.check();
+    }
+    world.take(usize::MAX);
+    world.check();
+    assert_eq!(world.outbox.capacity(), 0, "an empty outbox holds nothing");
+}
+
+struct World {
+    outbox: Outbox<usize>,
+    model: Model,
+    memory: Memory,
+    lines: usize,
+}
+
+#[derive(Default)]
+struct Model {
+    lines: VecDeque<ModelLine>,
+}
+
+struct ModelLine {
+    text: Vec<u8>,
+    mark: Option<usize>,
+    taken: usize,
+}
+
+impl World {
+    fn step(&mut self, program: &mut Program<'_>) {
+        match program.byte() % 8 {
+            0 | 1 if self.outbox.len() < MAX_BYTES => {
+                let (text, mark) = self.line(program);
+                let line = &text[..text.len() - 1];
+                self.outbox.push(line, mark, &mut self.memory);
+                self.model.push(text, mark);
+            }
+            2 if self.outbox.len() < MAX_BYTES => {
+                let (text, mark) = self.line(program);
+                self.outbox
+                    .push_buffer(text.clone(), mark, &mut self.memory);
+                self.model.push(text, mark);
+            }
+            3 | 4 => self.take(program.number(18) as usize),
+            5 => {
+                let keeps_odd = program.flag();
+                let keep = |mark: usize| (mark % 2 == 1) == keeps_odd;
+                self.outbox.recall(|mark| keep(*mark));
+                self.model
+                    .lines
+                    .retain(|line| line.taken == 0 && line.mark.is_none_or(keep));
+            }
+            6 => self.append(program),
+            _ if program.byte().is_multiple_of(16) => {
+                self.outbox.clear();
+                self.model.lines.clear();
+            }
+            _ => {}
+        }
+    }
+
+    /// A line with its line end, unlike the one before, and its mark.
+    fn line(&mut self, program: &mut Program<'_>) -> (Vec<u8>, Option<usize>) {
+        self.lines += 1;
+        let mark = program.flag().then_some(self.lines);
+        let len = program.number(17) as usize;
+        let mut text = vec![b'a' + (self.lines % 26) as u8; len];
+        text.push(b'\n');
+        (text, mark)
+    }
+
+    fn take(&mut self, count: usize) {
+        let count = count.min(self.outbox.len());
+        self.outbox.took(count, &mut self.memory);
+        let due: Vec<usize> = std::iter::from_fn(|| self.outbox.due()).collect();
+        assert_eq!(due, self.model.take(count));
+    }
+
+    /// Appends some lines, after others before them in their queue were taken whole.
+    fn append(&mut self, program: &mut Program<'_>) {
+        let mut other = Outbox::default();
+        let (gone, stay) = (program.byte() % 3, program.byte() % 4);
+        for _ in 0..gone {
+            let (text, mark) = self.line(program);
+            other.push_buffer(text, mark, &mut self.memory);
+        }
+        let taken = other.len();
+        let mut lines = Vec::new();
+        for _ in 0..stay {
+            let (text, mark) = self.line(program);
+            other.push(&text[..text.len() - 1], mark, &mut self.memory);
+            lines.push((text, mark));
+        }
+        other.took(taken, &mut self.memory);
+        while other.due().is_some() {}
+        self.outbox.append(other, &mut self.memory);
+        for (text, mark) in lines {
+            self.model.push(text, mark);
+        }
+    }
+
+    fn check(&self) {
+        let mut waiting = self.outbox.waiting();
+        assert_eq!(self.outbox.len(), waiting.len());
+        assert_eq!(self.outbox.is_empty(), waiting.is_empty());
+        assert!(!waiting.is_empty() || self.outbox.capacity() == 0);
+        for line in &self.model.lines {
+            let rest = waiting.strip_prefix(&line.text[line.taken..]);
+            waiting = rest.expect("the lines that wait");
+        }
+        assert_eq!(waiting, b"");
+        let marked = || self.model.lines.iter().filter(|line| line.mark.is_some());
+        assert!(self.outbox.marks().eq(marked().flat_map(|line| &line.mark)));
+        let bytes: usize = marked().map(|line| line.text.len()).sum();
+        assert_eq!(self.outbox.marked_bytes(), bytes);
+        let first = self.model.lines.front();
+        let first_mark = first.and_then(|line| line.mark.as_ref());
+        assert_eq!(self.outbox.first_mark(), first_mark);
+    }
+}
+
+impl Model {
+    fn push(&mut self, text: Vec<u8>, mark: Option<usize>) {
+        self.lines.push_back(ModelLine {
+            text,
+            mark,
+            taken: 0,
+        });
+    }
+
+    /// Returns the marks that came due.
+    fn take(&mut self, mut count: usize) -> Vec<usize> {
+        let mut due = Vec::new();
+        while count > 0 {
+            let line = self.lines.front_mut().unwrap();
+            due.extend(line.mark.take());
+            let step = count.min(line.text.len() - line.taken);
+            line.taken += step;
+            count -= step;
+            if line.taken == line.text.len() {
+                self.lines.pop_front();
+            }
+        }
+        due
+    }
+}

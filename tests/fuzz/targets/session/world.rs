@@ -1,0 +1,352 @@
+//! What is outside of a session, and only lets happen what descriptors and processes can do.
+
+use std::io::{Error, ErrorKind};
+use std::time::{Duration, Instant};
+
+use mcp_tcp_proxy::memory::Memory;
+use mcp_tcp_proxy::session::report::{Exit, Tag};
+use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Turn};
+
+use super::lines::{ForClient, ForServers, Lines};
+use crate::program::Program;
+
+/// A session that still lives after so many deadlines and events, with both sides gone, lives for ever.
+const MAX_ROUNDS: usize = 1_000;
+
+/// What clocks say when they are not 1970.
+const UNIX_TIME: Duration = Duration::from_secs(1_700_000_000);
+
+pub(super) struct World {
+    session: Session,
+    settings: Settings,
+    memory: Memory,
+    now: Instant,
+    actions: Vec<Action>,
+    /// The connection to the client; `None` once it was closed.
+    client: Option<Client>,
+    server: Option<Server>,
+    wants_server: bool,
+    for_servers: ForServers,
+    for_client: ForClient,
+}
+
+#[derive(Default)]
+struct Client {
+    has_ended: bool,
+    /// Whether the session has sent its end.
+    was_told_the_end: bool,
+    sent: Lines,
+    took: Lines,
+}
+
+#[derive(Default)]
+struct Server {
+    has_exited: bool,
+    output_has_ended: bool,
+    input_is_closed: bool,
+    sent: Lines,
+    took: Lines,
+}
+
+impl World {
+    pub(super) fn new(program: &mut Program<'_>) -> Self {
+        let options = program.byte();
+        let is_connector = options & 1 == 1;
+        let role = if is_connector {
+            Role::Connector {
+                max_delay: Duration::from_secs(2),
+                max_attempts: (options & 2 == 0).then_some(3),
+            }
+        } else {
+            Role::Proxy {
+                max_restarts: u32::from(options >> 1 & 3),
+            }
+        };
+        let settings = Settings {
+            role,
+            heartbeat_interval: Duration::from_secs(30),
+            renews: options & 8 == 0,
+            max_message_bytes: 64 + 4 * usize::from(program.byte()),
+            replay_timeout: Duration::from_secs(10),
+        };
+        let tag = if is_connector {
+            Tag::Connection("localhost:1".into())
+        } else {
+            Tag::Session {
+                number: 1,
+                peer: ([127, 0, 0, 1], 1).into(),
+                pid: None,
+            }
+        };
+        let mut memory = Memory::new(if options & 16 == 0 { 1 << 20 } else { 0 });
+        let (mut actions, now) = (Vec::new(), Instant::now());
+        let mut turn = Turn {
+            now,
+            settings: &settings,
+            memory: &mut memory,
+            actions: &mut actions,
+        };
+        let session = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
+            Session::refuse(tag, 1, &mut turn)
+        } else {
+            Session::open(tag, &mut turn)
+        };
+        let mut world = Self {
+            session,
+            settings,
+            memory,
+            now,
+            actions,
+            client: Some(Client::default()),
+            server: None,
+            wants_server: false,
+            for_servers: ForServers::default(),
+            for_client: ForClient::default(),
+        };
+        world.apply();
+        world
+    }
+
+    pub(super) fn is_over(&self) -> bool {
+        self.session.is_finished()
+    }
+
+    // The client.
+
+    pub(super) fn client_sends(&mut self, bytes: &[u8]) {
+        let is_read = self.session.wants_client() && !bytes.is_empty();
+        let Some(client) = self
+            .client
+            .as_mut()
+            .filter(|client| is_read && !client.has_ended)
+        else {
+            return;
+        };
+        for line in client.sent.cut(bytes) {
+            self.for_servers.said(&line);
+        }
+        self.event(|session, turn| session.client_sent(bytes, turn));
+    }
+
+    pub(super) fn client_takes(&mut self, count: usize) {
+        let waiting = self.session.to_client();
+        let took = waiting[..count.min(waiting.len())].to_vec();
+        let Some(client) = self.client.as_mut().filter(|_| !took.is_empty()) else {
+            return;
+        };
+        assert!(!client.was_told_the_end, "more after the end");
+        for line in client.took.cut(&took) {
+            self.for_client.got(&line);
+        }
+        self.event(|session, turn| session.client_took(took.len(), turn));
+    }
+
+    pub(super) fn client_ends(&mut self) {
+        let is_read = self.session.wants_client();
+        let Some(client) = self
+            .client
+            .as_mut()
+            .filter(|client| is_read && !client.has_ended)
+        else {
+            return;
+        };
+        client.has_ended = true;
+        let rest = client.sent.rest();
+        self.for_servers.said(&rest);
+        self.event(Session::client_ended);
+    }
+
+    pub(super) fn client_hangs_up(&mut self) {
+        if self.client.is_some() {
+            self.event(Session::client_hung_up);
+        }
+    }
+
+    pub(super) fn client_goes(&mut self) {
+        if self.client.is_some() {
+            let error = Error::from(ErrorKind::ConnectionReset);
+            self.event(|session, turn| session.client_gone(&error, turn));
+        }
+    }
+
+    // The server.
+
+    pub(super) fn server_starts(&mut self, succeeds: bool) {
+        if !std::mem::take(&mut self.wants_server) || !self.session.wants_start() {
+            return;
+        }
+        if succeeds {
+            self.server = Some(Server::default());
+            self.event(|session, turn| session.upstream_started(Some(7), turn));
+        } else {
+            self.event(|session, turn| session.upstream_failed(&"no such file", turn));
+        }
+    }
+
+    pub(super) fn server_sends(&mut self, bytes: &[u8]) {
+        let is_read = self.session.wants_upstream(&self.memory) && !bytes.is_empty();
+        let Some(server) = self
+            .server
+            .as_mut()
+            .filter(|server| is_read && !server.output_has_ended)
+        else {
+            return;
+        };
+        for line in server.sent.cut(bytes) {
+            self.for_client.said(line);
+        }
+        self.event(|session, turn| session.upstream_sent(bytes, turn));
+    }
+
+    pub(super) fn server_takes(&mut self, count: usize) {
+        let waiting = self.session.to_upstream();
+        let took = waiting[..count.min(waiting.len())].to_vec();
+        let Some(server) = self
+            .server
+            .as_mut()
+            .filter(|server| !took.is_empty() && !server.input_is_closed)
+        else {
+            return;
+        };
+        for line in server.took.cut(&took) {
+            self.for_servers.got(&line);
+        }
+        self.event(|session, turn| session.upstream_took(took.len(), turn));
+    }
+
+    /// Only processes exit; of a connection there is nothing but its end.
+    pub(super) fn server_exits(&mut self) {
+        let is_process = matches!(self.settings.role, Role::Proxy { .. });
+        if let Some(server) = self
+            .server
+            .as_mut()
+            .filter(|server| is_process && !server.has_exited)
+        {
+            server.has_exited = true;
+            self.event(|session, turn| session.upstream_exited(Exit::Code(3), turn));
+        }
+    }
+
+    pub(super) fn server_output_ends(&mut self, broken: bool) {
+        let is_read = self.session.wants_upstream(&self.memory);
+        if let Some(server) = self
+            .server
+            .as_mut()
+            .filter(|server| is_read && !server.output_has_ended)
+        {
+            server.output_has_ended = true;
+            let rest = server.sent.rest();
+            self.for_client.said(rest);
+            let error = broken.then(|| Error::from(ErrorKind::ConnectionReset));
+            self.event(|session, turn| session.upstream_output_ended(error.as_ref(), turn));
+        }
+    }
+
+    pub(super) fn server_input_breaks(&mut self) {
+        if let Some(server) = self
+            .server
+            .as_mut()
+            .filter(|server| !server.input_is_closed)
+        {
+            server.input_is_closed = true;
+            self.event(Session::upstream_input_broke);
+        }
+    }
+
+    pub(super) fn server_logs(&mut self, bytes: &[u8]) {
+        if self.server.is_some() {
+            self.event(|session, turn| session.upstream_logged(bytes, turn));
+        }
+    }
+
+    // Time, and the end.
+
+    /// Sees to the next deadline, in time.
+    pub(super) fn next_deadline(&mut self) {
+        if let Some(at) = self.session.next_deadline() {
+            self.now = self.now.max(at);
+            self.event(|session, turn| session.timeout(UNIX_TIME, turn));
+        }
+    }
+
+    /// Jumps; deadlines that were passed are late. None of them stays.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.now += time;
+        for _ in 0..MAX_ROUNDS {
+            if !self.is_due() {
+                return;
+            }
+            self.event(|session, turn| session.timeout(UNIX_TIME, turn));
+        }
+        panic!("a deadline is not seen to");
+    }
+
+    fn is_due(&self) -> bool {
+        let deadline = self.session.next_deadline();
+        deadline.is_some_and(|at| at <= self.now)
+    }
+
+    pub(super) fn shut_down(&mut self) {
+        self.event(Session::shut_down);
+    }
+
+    /// Both sides go, and the session with them.
+    pub(super) fn end(&mut self) {
+        for _ in 0..MAX_ROUNDS {
+            if self.is_over() {
+                break;
+            }
+            self.client_takes(usize::MAX);
+            self.server_takes(usize::MAX);
+            self.client_ends();
+            self.server_starts(true);
+            self.server_exits();
+            self.server_output_ends(false);
+            self.next_deadline();
+        }
+        assert!(self.is_over(), "it does not end: {:?}", self.session);
+        assert_eq!(self.session.next_deadline(), None, "of an ended session");
+        self.session.release_memory(&mut self.memory);
+        assert_eq!(self.memory.used(), 0);
+    }
+
+    fn event(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
+        let mut turn = Turn {
+            now: self.now,
+            settings: &self.settings,
+            memory: &mut self.memory,
+            actions: &mut self.actions,
+        };
+        event(&mut self.session, &mut turn);
+        self.apply();
+    }
+
+    fn apply(&mut self) {
+        for action in std::mem::take(&mut self.actions) {
+            match action {
+                Action::StartUpstream => {
+                    assert!(self.server.is_none(), "two servers at a time");
+                    self.wants_server = true;
+                }
+                Action::StopUpstream => {
+                    if let Some(server) = &mut self.server {
+                        server.input_is_closed = true;
+                    }
+                }
+                Action::ReleaseUpstream => {
+                    let mut server = self.server.take().expect("a server");
+                    // Others may hold its output open, and what they have not ended is not waited for.
+                    self.for_client.said(server.sent.rest());
+                }
+                Action::ShutdownClient => {
+                    let client = self.client.as_mut().expect("a client");
+                    assert!(client.took.is_between_lines(), "cut off in a line");
+                    assert!(!std::mem::replace(&mut client.was_told_the_end, true));
+                }
+                Action::CloseClient => {
+                    assert!(self.client.take().is_some(), "closed twice");
+                }
+            }
+        }
+    }
+}
