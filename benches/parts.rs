@@ -1,15 +1,27 @@
-//! What a message costs in the parts that every message passes: splitter and envelope.
+//! What a message costs in the parts that every message passes: splitter, envelope, outbox and timer wheel.
 //!
 //! `cargo bench --bench parts`
 
 use std::hint::black_box;
 
-use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use mcp_tcp_proxy::memory::Memory;
+use mcp_tcp_proxy::outbox::Outbox;
 use mcp_tcp_proxy::protocol::envelope::Message;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
+use mcp_tcp_proxy::timer_wheel::{TimerId, TimerWheel};
 
 /// What the proxy reads at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+
+/// What a consumer that takes nothing holds up, before what feeds it is stopped.
+const STUCK_BYTES: usize = 64 * 1024;
+
+/// As many sessions as fit into a hard limit of 20,000 descriptors.
+const SESSIONS: u64 = 4_500;
+
+/// The time between two heartbeats of a session, in ticks.
+const HEARTBEAT_TICKS: u64 = 30_000;
 
 /// A `tools/call` of this many bytes.
 fn call(bytes: usize) -> String {
@@ -60,5 +72,119 @@ fn splitter(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, envelope, splitter);
+/// Takes the first `count` bytes, and the marks that come due by that.
+fn take(outbox: &mut Outbox<u64>, count: usize, memory: &mut Memory) -> usize {
+    outbox.took(count, memory);
+    std::iter::from_fn(|| outbox.due()).count()
+}
+
+fn outbox(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("outbox");
+    let mut memory = Memory::new(256 << 20);
+    let line = call(200);
+    let line = line.as_bytes();
+    for (name, mark) in [
+        ("200 B through", None),
+        ("200 B with a mark through", Some(1)),
+    ] {
+        let mut outbox = Outbox::default();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                outbox.push(black_box(line), mark, &mut memory);
+                take(&mut outbox, line.len() + 1, &mut memory)
+            });
+        });
+    }
+    group.bench_function("200 B behind a stuck consumer's 64 KiB", |bencher| {
+        let mut outbox = Outbox::default();
+        fill(&mut outbox, line, &mut memory);
+        bencher.iter(|| {
+            outbox.push(black_box(line), Some(1), &mut memory);
+            take(&mut outbox, line.len() + 1, &mut memory)
+        });
+    });
+    group.bench_function("64 KiB held up, then taken at once", |bencher| {
+        let mut outbox = Outbox::default();
+        bencher.iter(|| {
+            fill(&mut outbox, black_box(line), &mut memory);
+            let len = outbox.len();
+            take(&mut outbox, len, &mut memory)
+        });
+    });
+    group.bench_function("64 KiB recalled and appended", |bencher| {
+        let mut outbox = Outbox::default();
+        fill(&mut outbox, line, &mut memory);
+        bencher.iter(|| {
+            let mut others = std::mem::take(&mut outbox);
+            others.recall(|mark| black_box(*mark) == 1);
+            outbox.append(others, &mut memory);
+            outbox.len()
+        });
+    });
+    group.finish();
+}
+
+fn fill(outbox: &mut Outbox<u64>, line: &[u8], memory: &mut Memory) {
+    while outbox.len() < STUCK_BYTES {
+        outbox.push(line, Some(1), memory);
+    }
+}
+
+/// A wheel with a deadline of each session within the next 30 s.
+fn heartbeats() -> (TimerWheel<u64>, Vec<TimerId>) {
+    let mut wheel = TimerWheel::new(0);
+    let times = (0..SESSIONS).map(|session| 1 + session * HEARTBEAT_TICKS / SESSIONS);
+    let ids = times
+        .enumerate()
+        .map(|(session, at)| wheel.set(at, session as u64))
+        .collect();
+    (wheel, ids)
+}
+
+fn timer_wheel(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("timer wheel");
+    for others in [0, SESSIONS] {
+        let mut wheel = TimerWheel::new(0);
+        for nth in 0..others {
+            wheel.set(1 + nth * 7, nth);
+        }
+        group.bench_function(
+            BenchmarkId::new("set and cancel beside", others),
+            |bencher| {
+                bencher.iter(|| {
+                    let id = wheel.set(black_box(HEARTBEAT_TICKS), 1);
+                    wheel.cancel(id)
+                });
+            },
+        );
+    }
+    group.bench_function("reset of a deadline at an event", |bencher| {
+        let (mut wheel, mut ids) = heartbeats();
+        let mut event = 0;
+        bencher.iter(|| {
+            event += 1;
+            let session = event * 7919 % ids.len();
+            wheel.cancel(ids[session]);
+            ids[session] = wheel.set(HEARTBEAT_TICKS + event as u64 % 1000, 1);
+        });
+    });
+    group.throughput(Throughput::Elements(SESSIONS));
+    group.bench_function("30 s of heartbeats of 4500 sessions", |bencher| {
+        let (mut wheel, _) = heartbeats();
+        bencher.iter(|| {
+            let mut wakes = 0;
+            for _ in 0..SESSIONS {
+                let now = wheel.next_deadline().unwrap_or_default();
+                while let Some(session) = wheel.pop_expired(now) {
+                    wheel.set(now + HEARTBEAT_TICKS, session);
+                    wakes += 1;
+                }
+            }
+            wakes
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(parts, envelope, splitter, outbox, timer_wheel);
 criterion_main!(parts);

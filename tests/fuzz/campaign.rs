@@ -29,7 +29,9 @@ impl Target {
     pub(crate) fn fuzz(self) {
         let corpus = self.corpus();
         assert!(!corpus.is_empty(), "{} has no corpus", self.name);
-        corpus.iter().for_each(|input| self.try_input(input));
+        for input in &corpus {
+            self.try_input(input);
+        }
         let count = variable("COUNT").unwrap_or(DEFAULT_COUNT as u64) as usize / self.cost;
         let seed = variable("SEED").unwrap_or_else(any_seed);
         eprintln!(

@@ -13,6 +13,7 @@ mod campaign;
 mod json;
 mod mutator;
 mod program;
+mod properties;
 
 mod targets;
 

@@ -1,6 +1,6 @@
 //! New inputs from old ones: bits flipped, pieces cut out, doubled, spliced and replaced by tokens of JSON.
 
-/// SplitMix64: small, and good enough to choose by.
+/// `SplitMix64`: small, and good enough to choose by.
 pub(crate) struct Random(pub(crate) u64);
 
 impl Random {

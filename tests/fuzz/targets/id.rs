@@ -21,8 +21,9 @@ pub(crate) fn id(input: &[u8]) {
     }
     for (a, text_a) in ids.iter().zip(&texts) {
         for (b, text_b) in ids.iter().zip(&texts) {
-            assert_eq!(a == b, b == a, "symmetric: {text_a} and {text_b}");
-            check(text_a, text_b, a == b);
+            let (forth, back) = (a == b, b == a);
+            assert_eq!(forth, back, "symmetric: {text_a} and {text_b}");
+            check(text_a, text_b, forth);
         }
     }
     if let [a, b, c] = ids.as_slice() {
@@ -91,8 +92,8 @@ fn decimal(text: &str) -> (bool, String, i64) {
     if trimmed.is_empty() {
         return (false, String::new(), 0);
     }
-    let zeros = (digits.len() - trimmed.len()) as i64;
-    let power = zeros - fraction.len() as i64;
+    let len = |text: &str| i64::try_from(text.len()).unwrap();
+    let power = len(digits) - len(trimmed) - len(fraction);
     let is_negative = whole.starts_with('-');
     (
         is_negative,

@@ -75,7 +75,7 @@ impl World {
                     .retain(|line| line.taken == 0 && line.mark.is_none_or(keep));
             }
             6 => self.append(program),
-            _ if program.byte() % 16 == 0 => {
+            _ if program.byte().is_multiple_of(16) => {
                 self.outbox.clear();
                 self.model.lines.clear();
             }
@@ -124,17 +124,15 @@ impl World {
     }
 
     fn check(&self) {
-        let waiting: Vec<u8> = self
-            .model
-            .lines
-            .iter()
-            .flat_map(|line| &line.text[line.taken..])
-            .copied()
-            .collect();
-        assert!(self.outbox.waiting() == waiting, "{} bytes", waiting.len());
+        let mut waiting = self.outbox.waiting();
         assert_eq!(self.outbox.len(), waiting.len());
         assert_eq!(self.outbox.is_empty(), waiting.is_empty());
         assert!(!waiting.is_empty() || self.outbox.capacity() == 0);
+        for line in &self.model.lines {
+            let rest = waiting.strip_prefix(&line.text[line.taken..]);
+            waiting = rest.expect("the lines that wait");
+        }
+        assert_eq!(waiting, b"");
         let marked = || self.model.lines.iter().filter(|line| line.mark.is_some());
         assert!(self.outbox.marks().eq(marked().flat_map(|line| &line.mark)));
         let bytes: usize = marked().map(|line| line.text.len()).sum();

@@ -39,7 +39,7 @@ const SERVER: [&str; 10] = [
     r#"{"jsonrpc":"2.0","id":#,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#,
     r#"{"jsonrpc":"2.0","id":#,"result":{"protocolVersion":"2025-03-26","capabilities":{}}}"#,
     r#"{"jsonrpc":"2.0","id":"s#","result":{}}"#,
-    r##"{"jsonrpc":"2.0","id":"mcp-tcp-proxy-replay-#","result":{"protocolVersion":"2025-06-18","capabilities":{}}}"##,
+    r#"{"jsonrpc":"2.0","id":"mcp-tcp-proxy-replay-#","result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#,
     r#"{"jsonrpc":"2.0","id":#,"error":{"code":1,"message":"x"}}"#,
     r#"{"jsonrpc":"2.0","id":#,"method":"ping"}"#,
     r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":#}}"#,
@@ -75,7 +75,7 @@ fn step(world: &mut World, program: &mut Program<'_>) {
             world.server_sends(line.as_bytes());
         }
         9 => world.server_sends(program.bytes()),
-        10 => world.server_starts(program.byte() % 4 != 0),
+        10 => world.server_starts(!program.byte().is_multiple_of(4)),
         11 => world.server_exits(),
         12 => world.server_output_ends(program.flag()),
         13 => world.server_input_breaks(),

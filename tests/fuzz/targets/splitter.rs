@@ -9,6 +9,9 @@ use crate::program::Program;
 /// Up to this length, a stream is cut in two at every point.
 const MAX_CUT_BYTES: usize = 120;
 
+/// What is left behind so many cuts comes in one piece.
+const MAX_CUTS: usize = 1_000;
+
 /// A byte that stands for [`BLOCK`] in an input, so that a small one reaches the limits of memory.
 const BLOCK_SIGN: u8 = 0x01;
 
@@ -68,7 +71,7 @@ fn cuts(sizes: &[u8], len: usize) -> Vec<usize> {
     };
     let mut cuts = Vec::new();
     let mut at = 0;
-    for byte in sizes.iter().cycle().take(1 + len) {
+    for byte in sizes.iter().cycle().take(MAX_CUTS) {
         at += size(*byte);
         if at >= len {
             break;
@@ -123,8 +126,8 @@ impl Case<'_> {
         while start < self.stream.len() {
             let end = self.stream[start..].iter().position(|byte| *byte == b'\n');
             let end = end.map_or(self.stream.len(), |len| start + len);
-            let is_cut =
-                end == self.stream.len() || cuts.iter().any(|cut| (start + 1..=end).contains(cut));
+            let first_cut = cuts.get(cuts.partition_point(|cut| *cut <= start));
+            let is_cut = end == self.stream.len() || first_cut.is_some_and(|cut| *cut <= end);
             lines.push(self.line(&self.stream[start..end], is_cut));
             start = end + 1;
         }

@@ -334,7 +334,9 @@ impl World {
                     }
                 }
                 Action::ReleaseUpstream => {
-                    assert!(self.server.take().is_some(), "there is no server");
+                    let mut server = self.server.take().expect("a server");
+                    // Others may hold its output open, and what they have not ended is not waited for.
+                    self.for_client.said(server.sent.rest());
                 }
                 Action::ShutdownClient => {
                     let client = self.client.as_mut().expect("a client");
