@@ -100,19 +100,25 @@ impl fmt::Display for Invalid {
 impl<'a> Message<'a> {
     /// Reads a line without its line end.
     pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
-        std::str::from_utf8(line).map_err(|_| Invalid::NotUtf8)?;
         let mut reader = Reader::new(line);
+        let read = Self::read_from(&mut reader);
+        let is_utf8 = read.is_ok() && reader.is_ascii() || str::from_utf8(line).is_ok();
+        if is_utf8 { read } else { Err(Invalid::NotUtf8) }
+    }
+
+    fn read_from(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
         let message = match reader.peek() {
-            Some(b'{') => Envelope::read(&mut reader).map(Self::Single),
-            Some(b'[') => Batch::read(&mut reader).map(Self::Batch),
+            Some(b'{') => Envelope::read(reader).map(Self::Single),
+            Some(b'[') => Batch::read(reader).map(Self::Batch),
             _ => {
                 let scalar = reader.value().and_then(|_| reader.end());
                 return Err(scalar.map_or(Invalid::NotJson, |()| Invalid::Scalar));
             }
         };
-        let message = message.map_err(|Malformed| Invalid::NotJson)?;
-        reader.end().map_err(|Malformed| Invalid::NotJson)?;
-        Ok(message)
+        reader
+            .end()
+            .and(message)
+            .map_err(|Malformed| Invalid::NotJson)
     }
 
     /// The envelopes in it, in order.

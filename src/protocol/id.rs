@@ -180,13 +180,22 @@ impl Value {
 
 /// An integer, if `text` is the way in which `Display` would write it.
 fn canonical_integer(text: &str) -> Option<i64> {
-    let digits = text.strip_prefix('-').unwrap_or(text);
-    let canonical = match digits.as_bytes() {
-        [b'0'] => digits.len() == text.len(),
-        [b'1'..=b'9', ..] => true,
-        _ => false,
-    };
-    if canonical { text.parse().ok() } else { None }
+    /// So many digits always fit.
+    const SAFE_DIGITS: usize = 18;
+    let digits = text.as_bytes();
+    match digits {
+        [b'0'] => return Some(0),
+        [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => {}
+        _ => return None,
+    }
+    if digits.len() > SAFE_DIGITS || digits[0] == b'-' {
+        return text.parse().ok();
+    }
+    digits.iter().try_fold(0, |value, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| value * 10 + i64::from(digit - b'0'))
+    })
 }
 
 fn plain_string(text: &str) -> Option<&str> {

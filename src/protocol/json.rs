@@ -14,6 +14,8 @@ pub(super) struct Malformed;
 pub(super) struct Reader<'a> {
     text: &'a [u8],
     at: usize,
+    /// The bits of all bytes of strings up to here, in any order, and perhaps of what stands behind them.
+    seen: u64,
 }
 
 /// The members of an object, the last of equal keys last; `None` if the text is no object. Keys that no `str` can hold
@@ -59,18 +61,33 @@ impl<'a> Text<'a> {
 impl<'a> Reader<'a> {
     /// The text is UTF-8; that is not checked here.
     pub(super) fn new(text: &'a [u8]) -> Self {
-        Self { text, at: 0 }
+        Self {
+            text,
+            at: 0,
+            seen: 0,
+        }
     }
 
     /// The first byte of what comes next, whitespace aside.
     #[inline]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        loop {
-            match self.text.get(self.at) {
-                Some(b' ' | b'\t' | b'\r' | b'\n') => self.at += 1,
-                other => return other.copied(),
-            }
+        match self.text.get(self.at) {
+            Some(b' ' | b'\t' | b'\r' | b'\n') => self.peek_behind_blanks(),
+            other => other.copied(),
         }
+    }
+
+    #[cold]
+    fn peek_behind_blanks(&mut self) -> Option<u8> {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.get(self.at) {
+            self.at += 1;
+        }
+        self.text.get(self.at).copied()
+    }
+
+    /// Whether all strings up to here are ASCII. What is no string is, in a text that was read without an error.
+    pub(super) fn is_ascii(&self) -> bool {
+        self.seen & HIGHS == 0
     }
 
     /// Makes sure that nothing comes any more.
@@ -218,7 +235,7 @@ impl<'a> Reader<'a> {
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
     #[inline]
     fn skip_string(&mut self) -> Result<bool, Malformed> {
-        let end = plain_end(self.text, self.at + 1);
+        let end = self.plain_end(self.at + 1);
         if self.text.get(end) == Some(&b'"') {
             self.at = end + 1;
             return Ok(false);
@@ -244,8 +261,63 @@ impl<'a> Reader<'a> {
                 }
                 _ => return Err(Malformed),
             }
-            at = plain_end(self.text, at);
+            at = self.plain_end(at);
         }
+    }
+
+    /// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
+    /// control character, which must not stand there.
+    #[inline]
+    fn plain_end(&mut self, mut at: usize) -> usize {
+        let mut words = 0;
+        while let Some(word) = self
+            .text
+            .get(at..at + WORD)
+            .and_then(|word| word.first_chunk())
+        {
+            let word = u64::from_le_bytes(*word);
+            let special = special_bytes(word);
+            self.seen |= word;
+            if special != 0 {
+                return at + special.trailing_zeros() as usize / 8;
+            }
+            at += WORD;
+            words += 1;
+            if words == SHORT_WORDS {
+                at = self.plain_blocks(at);
+            }
+        }
+        self.plain_tail(at)
+    }
+
+    /// The place, from `at` on, of the first block with such a byte in it, or of what is left behind the last block. The
+    /// bytes of a block are compared a vector at a time.
+    #[inline(never)]
+    fn plain_blocks(&mut self, mut at: usize) -> usize {
+        let (words, _) = self.text[at..].as_chunks::<WORD>();
+        let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
+        for block in blocks {
+            let mut special = 0;
+            for word in block {
+                let word = u64::from_le_bytes(*word);
+                special |= special_bytes(word);
+                self.seen |= word;
+            }
+            if special != 0 {
+                break;
+            }
+            at += WORD * BLOCK_WORDS;
+        }
+        at
+    }
+
+    /// The same for what is shorter than a word.
+    fn plain_tail(&mut self, mut at: usize) -> usize {
+        while let Some(byte) = self.text.get(at).filter(|byte| !is_special(**byte)) {
+            self.seen |= u64::from(*byte);
+            at += 1;
+        }
+        at
     }
 
     fn skip_number(&mut self) -> Result<(), Malformed> {
@@ -307,62 +379,29 @@ fn closing(is_object: bool) -> u8 {
     if is_object { b'}' } else { b']' }
 }
 
-/// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
-/// control character, which must not stand there.
-#[inline]
-fn plain_end(text: &[u8], mut at: usize) -> usize {
-    let mut words = 0;
-    while let Some(word) = text.get(at..at + WORD).and_then(|word| word.first_chunk()) {
-        let special = special_bytes(u64::from_le_bytes(*word));
-        if special != 0 {
-            return at + special.trailing_zeros() as usize / 8;
-        }
-        at += WORD;
-        words += 1;
-        if words == SHORT_WORDS {
-            at = plain_blocks(text, at);
-        }
-    }
-    let rest = text.get(at..).unwrap_or_default().iter();
-    at + rest.take_while(|byte| !is_special(**byte)).count()
-}
+/// The lowest bit of each byte of a word.
+const ONES: u64 = u64::MAX / 0xff;
 
-/// The place, from `at` on, of the first block with such a byte in it, or of what is left behind the last block. The
-/// bytes of a block are compared a vector at a time.
-#[inline(never)]
-fn plain_blocks(text: &[u8], mut at: usize) -> usize {
-    let (blocks, _) = text[at..].as_chunks::<BLOCK>();
-    for block in blocks {
-        if block
-            .iter()
-            .fold(false, |any, byte| any | is_special(*byte))
-        {
-            break;
-        }
-        at += BLOCK;
-    }
-    at
-}
+/// The highest bit of each.
+const HIGHS: u64 = ONES << 7;
 
 /// Bytes in a word.
 const WORD: usize = size_of::<u64>();
 
-/// Bytes in a block.
-const BLOCK: usize = 64;
+/// Words in a block.
+const BLOCK_WORDS: usize = 8;
 
 /// Most strings end within so many words.
-const SHORT_WORDS: usize = 8;
+const SHORT_WORDS: usize = 4;
 
 fn is_special(byte: u8) -> bool {
-    byte == b'"' || byte == b'\\' || byte < b' '
+    (byte == b'"') | (byte == b'\\') | (byte < b' ')
 }
 
 /// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
 /// subtraction borrows from them.
 #[inline]
 fn special_bytes(word: u64) -> u64 {
-    const ONES: u64 = u64::MAX / 0xff;
-    const HIGHS: u64 = ONES << 7;
     let all = |byte: u8| ONES * u64::from(byte);
     let control = word.wrapping_sub(all(b' '));
     let quote = (word ^ all(b'"')).wrapping_sub(ONES);
