@@ -214,6 +214,14 @@ pub struct Session {
     server_log: ServerLog,
 }
 
+/// The earlier of two times.
+fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+    match (a, b) {
+        (Some(a), Some(b)) => Some(a.min(b)),
+        (a, b) => a.or(b),
+    }
+}
+
 /// Bytes that were read and not handled. There are some.
 #[derive(Debug)]
 struct Unread {
@@ -381,24 +389,14 @@ impl Session {
 
     /// When [`Self::timeout`] is to be called, if nothing else happens before.
     pub fn next_deadline(&self) -> Option<Instant> {
-        let heartbeat = if self.has_heartbeat() {
-            self.heartbeat.next()
-        } else {
-            None
-        };
+        let heartbeat = self.heartbeat.next().filter(|_| self.has_heartbeat());
         let peer = self
             .peer
             .as_ref()
             .map(|peer| peer.deadline(self.was_reading));
-        [
-            heartbeat,
-            peer,
-            self.upstream.deadline(),
-            self.ending_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let own = earliest(heartbeat, peer);
+        let upstream = earliest(own, self.upstream.deadline());
+        earliest(upstream, self.ending_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -451,7 +449,7 @@ impl Session {
     }
 
     fn settle_memory(&mut self, memory: &mut Memory) {
-        let held = [
+        let buffers = [
             self.from_client.capacity(),
             self.from_server.capacity(),
             self.to_client.capacity(),
@@ -462,12 +460,19 @@ impl Session {
                 .map_or(0, |unread| unread.bytes.capacity()),
             self.in_flight.load().id_bytes + self.queued.id_bytes,
         ];
-        let charge = held
-            .iter()
-            .map(|bytes| bytes.saturating_sub(FREE_BYTES))
-            .sum();
-        memory.settle(self.charged, charge);
-        self.charged = charge;
+        // The usual case: none of them can be over what is free.
+        let charge = if buffers.iter().sum::<usize>() <= FREE_BYTES {
+            0
+        } else {
+            buffers
+                .iter()
+                .map(|bytes| bytes.saturating_sub(FREE_BYTES))
+                .sum()
+        };
+        if charge != self.charged {
+            memory.settle(self.charged, charge);
+            self.charged = charge;
+        }
     }
 
     /// Gives back what the session holds of the shared memory. Call it before the session is dropped.

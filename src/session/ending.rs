@@ -9,7 +9,7 @@ use log::debug;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::upstream::Upstream;
-use super::{Action, Client, Role, Session, ToServer, Turn};
+use super::{Action, Client, Role, Session, ToServer, Turn, earliest};
 use crate::protocol::id::RequestId;
 use crate::protocol::reply::Reason;
 
@@ -304,15 +304,8 @@ impl Session {
             Client::Lingering { until, .. } => Some(until),
             Client::Open | Client::Ended | Client::Closed => None,
         };
-        [
-            finish,
-            linger,
-            self.last_call_deadline(),
-            self.stall_deadline(),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        let calls = earliest(self.last_call_deadline(), self.stall_deadline());
+        earliest(earliest(finish, linger), calls)
     }
 
     /// When the client is taken to have sent all that it will. One that can't be read is neither silent nor heard.

@@ -14,7 +14,7 @@ use super::greeting::Greeting;
 use super::in_flight::Request;
 use super::peer::Peer;
 use super::report::{EndReason, Exit};
-use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
+use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn, earliest};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
 use crate::protocol::reply::{self, Reason};
@@ -94,7 +94,7 @@ impl Upstream {
                     Greeting::Replaying(ref replay) => replay.deadline,
                     Greeting::Due | Greeting::Done => None,
                 };
-                [up.notice_at, replay].into_iter().flatten().min()
+                earliest(up.notice_at, replay)
             }
             Self::Leaving(leaving) if leaving.paused.is_some() => None,
             Self::Leaving(leaving) => leaving.until,
@@ -328,6 +328,9 @@ impl Session {
 
     /// Goes on with the loss of an upstream as far as its signs allow.
     pub(super) fn proceed_leaving(&mut self, turn: &mut Turn<'_>) {
+        if !matches!(self.upstream, Upstream::Leaving(_)) {
+            return;
+        }
         self.pause_for_slow_client(turn);
         let delivers = self.delivers();
         let Upstream::Leaving(leaving) = &mut self.upstream else {
