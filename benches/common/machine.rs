@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::SystemTime;
 
-/// One line for each fact: the name and the value.
+/// The facts with their names.
 pub(crate) fn facts(cores: usize) -> Vec<(String, String)> {
     let fact = |name: &str, value: String| (name.to_owned(), value);
     vec![
@@ -19,6 +19,14 @@ pub(crate) fn facts(cores: usize) -> Vec<(String, String)> {
         ),
         fact("mcp-tcp-proxy", env!("CARGO_PKG_VERSION").to_owned()),
     ]
+}
+
+/// Facts, one a line.
+pub(crate) fn list(facts: &[(String, String)]) -> String {
+    let names = facts.iter().map(|(name, _)| name.chars().count());
+    let width = names.max().unwrap_or(0);
+    let line = |(name, value): &(String, String)| format!("{name:<width$}  {value}\n");
+    facts.iter().map(line).collect()
 }
 
 fn processor() -> String {

@@ -46,12 +46,15 @@ impl Contender {
         }
     }
 
+    /// Whether it is part of this crate.
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Pipes | Self::Proxy | Self::Connect)
+    }
+
     /// What was found of it; `None` if it is not there, and can't be measured.
     pub(crate) fn version(self) -> Option<String> {
         match self {
-            Self::Pipes | Self::Proxy | Self::Connect => {
-                Some("built with this benchmark".to_owned())
-            }
+            Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
             Self::Socat => machine::version("socat", &["-V"], "version"),
             Self::Ncat => machine::version("ncat", &["--version"], "Version"),
             // It does not tell its version.
@@ -66,8 +69,8 @@ impl Contender {
         }
     }
 
-    /// How to make it measured, if it is not there.
-    pub(crate) fn how_to_get(self) -> &'static str {
+    /// Why it is not there.
+    pub(crate) fn why_missing(self) -> &'static str {
         match self {
             Self::Script => "MCP_TCP_PROXY_REFERENCE is not set",
             _ => "not installed",

@@ -1,5 +1,7 @@
 //! The results as text: what was to be reached, ratios, and then the figures.
 
+use std::fmt::Display;
+
 use super::contender::Contender;
 use super::figures::{self, Figure};
 use super::goals::{self, ratio};
@@ -17,7 +19,7 @@ pub(crate) fn text(
     cores: usize,
 ) -> String {
     let mut parts = Vec::new();
-    let mut add = |title: &str, table: &Table| parts.push(format!("{title}\n\n{table}"));
+    let mut add = |title: &str, table: &dyn Display| parts.push(format!("{title}\n\n{table}"));
     add("What is to be reached", &reach::table(&goals::all(results)));
     for on in Cores::BOTH {
         let title = format!("mcp-tcp-proxy : others, {}", on.name());
@@ -27,7 +29,7 @@ pub(crate) fn text(
         let title = format!("Figures, {}", on.name());
         add(&title, &absolute(results, contenders, on));
     }
-    add("How and where", &about(contenders, plan, cores));
+    add("How and where", &about(plan, cores));
     parts.join("\n")
 }
 
@@ -66,25 +68,20 @@ fn figure_table(
     table
 }
 
-fn about(contenders: &[Contender], plan: Plan, cores: usize) -> Table {
-    let mut table = Table::default();
+fn about(plan: Plan, cores: usize) -> String {
     let rounds = format!(
         "{} of {} ms for each figure; medians",
         plan.rounds,
         plan.slice.as_millis()
     );
-    table.row(["rounds", &rounds]);
-    for (name, value) in machine::facts(cores) {
-        table.row([name, value]);
-    }
+    let mut facts = vec![("rounds".to_owned(), rounds)];
+    facts.extend(machine::facts(cores));
     for contender in Contender::ALL {
-        let version = contender.version();
-        let version = version.unwrap_or_else(|| contender.how_to_get().to_owned());
-        if !matches!(contender, Contender::Proxy | Contender::Connect)
-            || !contenders.contains(&contender)
-        {
-            table.row([contender.name().to_owned(), version]);
+        if !contender.is_own() {
+            let version = contender.version();
+            let version = version.unwrap_or_else(|| contender.why_missing().to_owned());
+            facts.push((contender.name().to_owned(), version));
         }
     }
-    table
+    machine::list(&facts)
 }
