@@ -16,6 +16,9 @@ const BAR_STEP: usize = 26;
 const NAME_WIDTH: usize = 112;
 /// For the numbers at the right of the longest bar.
 const VALUE_WIDTH: usize = 84;
+/// Bars that are longer, compared to our own, are cut.
+const MOST_TIMES_OWN: f64 = 10.0;
+const GAP_FROM_END: usize = 10;
 const LEGEND_HEIGHT: usize = 30;
 
 const STYLE: &str = "
@@ -96,10 +99,20 @@ impl Chart {
 }
 
 impl Panel {
+    /// The value of the longest bar: one that would make all others invisible is cut.
+    fn longest(&self) -> f64 {
+        let all = || self.bars.iter();
+        let own = all().find(|bar| bar.own);
+        let own = own.and_then(|bar| bar.value.as_ref().ok());
+        let most = own.map_or(f64::MAX, |own| own * MOST_TIMES_OWN);
+        let values = all().filter_map(|bar| bar.value.as_ref().ok().copied());
+        let drawn = values.filter(|value| *value <= most);
+        drawn.fold(f64::MIN_POSITIVE, f64::max)
+    }
+
     fn draw(&self, body: &mut String, (x, y): (usize, usize), width: usize) {
         text(body, (x, y + 12), "heading", "start", &self.title);
-        let values = self.bars.iter().filter_map(|bar| bar.value.as_ref().ok());
-        let longest = values.copied().fold(f64::MIN_POSITIVE, f64::max);
+        let longest = self.longest();
         let from = x + NAME_WIDTH;
         let room = width - NAME_WIDTH - VALUE_WIDTH;
         for (at, bar) in self.bars.iter().enumerate() {
@@ -109,13 +122,16 @@ impl Panel {
             text(body, (from - 8, base), class, "end", &bar.name);
             match &bar.value {
                 Ok(value) => {
-                    let length = (value / longest * room as f64).max(1.0);
+                    let length = (value / longest * room as f64).clamp(1.0, room as f64);
                     let fill = if bar.own { "own" } else { "bar" };
                     // Writing to a string can't fail.
                     let _ = writeln!(
                         body,
                         "<rect class=\"{fill}\" x=\"{from}\" y=\"{top}\" width=\"{length:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\"/>"
                     );
+                    if *value > longest {
+                        draw_gap(body, (from + room - 2 * GAP_FROM_END, top));
+                    }
                     let end = from + rounded(length) + 6;
                     text(body, (end, base), class, "start", &number(*value));
                 }
@@ -131,6 +147,16 @@ impl Panel {
             "<line class=\"axis\" x1=\"{from}\" y1=\"{top}\" x2=\"{from}\" y2=\"{bottom}\"/>"
         );
     }
+}
+
+/// Shows that a bar is longer than what is drawn of it.
+fn draw_gap(body: &mut String, (x, top): (usize, usize)) {
+    let (right, bottom) = (x + GAP_FROM_END, top + BAR_HEIGHT);
+    let _ = writeln!(
+        body,
+        "<path class=\"page\" d=\"M{x} {bottom} L{right} {top} h5 L{} {bottom} z\"/>",
+        x + 5
+    );
 }
 
 fn text(body: &mut String, (x, y): (usize, usize), class: &str, anchor: &str, words: &str) {

@@ -33,7 +33,7 @@ pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static 
             "relay-round-trip.svg",
             chart(
                 "Round trip of one request and its answer, µs",
-                "Less is better. Medians over rounds.",
+                "Less is better. Medians over rounds. Bars with a gap are cut.",
                 &[
                     ("200 B, p50", small, 0),
                     ("200 B, p99", small, 1),

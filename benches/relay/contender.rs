@@ -38,7 +38,7 @@ impl Contender {
         match self {
             Self::Pipes => "bare pipes",
             Self::Proxy => "mcp-tcp-proxy",
-            Self::Connect => "… and connect",
+            Self::Connect => "proxy + connect",
             Self::TcpServer => "tcpserver",
             Self::Socat => "socat",
             Self::Ncat => "ncat",
