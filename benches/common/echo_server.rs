@@ -1,0 +1,122 @@
+//! The server behind every contender: an MCP server that answers each request with its own `params` as the result, for
+//! as little as that can cost. It is the benchmark's own program, started with a word that nobody would type.
+//!
+//! Answers have the length of their requests, so they are made in place: all complete lines that one read brought are
+//! answered by one write.
+
+use std::io;
+
+use memchr::{memchr, memmem, memrchr};
+use nix::errno::Errno;
+use nix::unistd;
+
+use super::messages::{BEFORE_METHOD_BYTES, CALL};
+
+/// The argument that makes a benchmark this server.
+pub(crate) const WORD: &str = "benchmark-echo-server";
+
+/// What [`CALL`] becomes.
+const ANSWERED_CALL: &[u8] = br#""served":"tools/call","result""#;
+
+/// Where a request's members are looked for; ours stand before its `params` and are short.
+const HEAD_BYTES: usize = 256;
+
+/// What is read at once; grows with the longest line. Untouched pages of it cost nothing.
+const BUFFER_BYTES: usize = 256 * 1024;
+
+/// The command that starts this server.
+pub(crate) fn command() -> Vec<String> {
+    let program = std::env::current_exe().expect("this program has a path");
+    let program = program.to_str().expect("this program's path is UTF-8");
+    vec![program.to_owned(), WORD.to_owned()]
+}
+
+/// Becomes this server if the first argument says so, until stdin ends; returns whether it did.
+pub(crate) fn run_if_asked() -> bool {
+    let asked = std::env::args_os().nth(1).is_some_and(|word| word == WORD);
+    if asked && let Err(error) = run() {
+        // The reader may go at any time: that is how a contender is ended that hangs.
+        eprintln!("echo server: {error}");
+    }
+    asked
+}
+
+fn run() -> io::Result<()> {
+    let (stdin, stdout) = (io::stdin(), io::stdout());
+    let mut buffer = vec![0; BUFFER_BYTES];
+    let mut filled = 0;
+    loop {
+        if filled == buffer.len() {
+            buffer.resize(2 * filled, 0);
+        }
+        let count = match unistd::read(&stdin, &mut buffer[filled..]) {
+            Ok(0) => return Ok(()),
+            Ok(count) => count,
+            Err(Errno::EINTR) => continue,
+            Err(error) => return Err(error.into()),
+        };
+        let newest = filled..filled + count;
+        filled = newest.end;
+        if let Some(last) = memrchr(b'\n', &buffer[newest.clone()]) {
+            let end = newest.start + last + 1;
+            answer_all(&mut buffer[..end], |bytes| write_all(&stdout, bytes))?;
+            buffer.copy_within(end..filled, 0);
+            filled -= end;
+        }
+    }
+}
+
+/// Turns lines into answers, and hands these to `write`: all at once, but for what needs no answer.
+fn answer_all(lines: &mut [u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
+    let (mut unwritten, mut start) = (0, 0);
+    while let Some(length) = memchr(b'\n', &lines[start..]) {
+        let end = start + length + 1;
+        if !answer(&mut lines[start..end]) {
+            write(&lines[unwritten..start])?;
+            unwritten = end;
+        }
+        start = end;
+    }
+    write(&lines[unwritten..])
+}
+
+/// Makes an answer of a request; says so if it is none. Names of members are replaced by others of their length, as
+/// blanks would not survive a script that parses what it passes and writes it anew.
+fn answer(line: &mut [u8]) -> bool {
+    let call = BEFORE_METHOD_BYTES..BEFORE_METHOD_BYTES + CALL.len();
+    if line.get(call.clone()) == Some(CALL) {
+        line[call].copy_from_slice(ANSWERED_CALL);
+        return true;
+    }
+    let head = &line[..line.len().min(HEAD_BYTES)];
+    let find = |name: &str| memmem::find(head, name.as_bytes());
+    let (Some(_), Some(method), Some(params)) =
+        (find("\"id\""), find("\"method\""), find("\"params\""))
+    else {
+        return false;
+    };
+    // What the client says of itself goes back as what the server says of itself.
+    let client_info = find("\"clientInfo\"").filter(|_| find("\"initialize\"").is_some());
+    let renamed = [
+        (Some(method), "\"served\""),
+        (Some(params), "\"result\""),
+        (client_info, "\"server"),
+    ];
+    for (at, name) in renamed {
+        if let Some(at) = at {
+            line[at..at + name.len()].copy_from_slice(name.as_bytes());
+        }
+    }
+    true
+}
+
+fn write_all(stdout: &io::Stdout, mut bytes: &[u8]) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match unistd::write(stdout, bytes) {
+            Ok(count) => bytes = &bytes[count..],
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,35 @@
+//! What the benchmarks share: the server behind every contender, programs that listen, and how figures are shown.
+
+#![allow(
+    dead_code,
+    reason = "every benchmark has its own copy of this module, and none needs all of it"
+)]
+#![allow(
+    clippy::expect_used,
+    reason = "what can't be measured ends the benchmark"
+)]
+
+pub(crate) mod affinity;
+pub(crate) mod chart;
+pub(crate) mod echo_server;
+pub(crate) mod family;
+pub(crate) mod machine;
+pub(crate) mod messages;
+pub(crate) mod reach;
+pub(crate) mod results;
+pub(crate) mod service;
+pub(crate) mod stats;
+pub(crate) mod table;
+pub(crate) mod time_limit;
+
+#[path = "../../tests/common/mod.rs"]
+pub(crate) mod end_to_end;
+
+/// The path of the Python script, if it is to be measured too.
+pub(crate) fn reference() -> Option<String> {
+    let path = std::env::var("MCP_TCP_PROXY_REFERENCE").ok();
+    path.filter(|path| !path.is_empty())
+}
+
+/// The program of this crate.
+pub(crate) const PROXY: &str = env!("CARGO_BIN_EXE_mcp-tcp-proxy");

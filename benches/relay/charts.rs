@@ -1,0 +1,97 @@
+//! The results as charts: one for each kind of measure, with everything on one core beside unpinned.
+
+use super::contender::Contender;
+use super::figures::of_measure;
+use super::measure::Measure;
+use super::rounds::Results;
+use crate::common::affinity::Cores;
+use crate::common::chart::{Bar, Chart, Panel};
+
+/// A chart's panels: a title, a measure, and which of its figures.
+type Rows<'a> = &'a [(&'a str, Measure, usize)];
+
+/// File names and SVG documents.
+pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static str, String)> {
+    let chart = |title: &str, note: &str, rows: Rows| {
+        let panels = rows.iter().flat_map(|&(what, measure, part)| {
+            Cores::BOTH.map(|cores| Panel {
+                title: format!("{what}, {}", cores.name()),
+                bars: bars(results, contenders, cores, of_measure(measure, part)),
+            })
+        });
+        let chart = Chart {
+            title: title.to_owned(),
+            note: note.to_owned(),
+            panels: panels.collect(),
+        };
+        chart.svg()
+    };
+    let small = Measure::RoundTrip { bytes: 200 };
+    let larger = Measure::RoundTrip { bytes: 10_000 };
+    vec![
+        (
+            "relay-round-trip.svg",
+            chart(
+                "Round trip of one request and its answer, µs",
+                "Less is better. Medians over rounds. Bars with a gap are cut.",
+                &[
+                    ("200 B, p50", small, 0),
+                    ("200 B, p99", small, 1),
+                    ("10 KB, p50", larger, 0),
+                ],
+            ),
+        ),
+        (
+            "relay-throughput.svg",
+            chart(
+                "Many messages, and large ones",
+                "More is better. Each message is answered by one of its length.",
+                &[
+                    (
+                        "200 B, 64 in flight, messages/s",
+                        Measure::Messages {
+                            bytes: 200,
+                            in_flight: 64,
+                        },
+                        0,
+                    ),
+                    (
+                        "1 MB, 4 in flight, MB/s",
+                        Measure::Bulk {
+                            bytes: 1_000_000,
+                            in_flight: 4,
+                        },
+                        0,
+                    ),
+                ],
+            ),
+        ),
+        (
+            "relay-sessions.svg",
+            chart(
+                "Sessions per second: connect, one answer, close",
+                "More is better. Each session starts a server process.",
+                &[
+                    ("1 client", Measure::Sessions { clients: 1 }, 0),
+                    ("4 clients", Measure::Sessions { clients: 4 }, 0),
+                ],
+            ),
+        ),
+    ]
+}
+
+fn bars(
+    results: &Results,
+    contenders: &[Contender],
+    cores: Cores,
+    figure: (usize, usize),
+) -> Vec<Bar> {
+    let bar = |&contender: &Contender| Bar {
+        name: contender.name().to_owned(),
+        value: results
+            .median(cores, contender, figure)
+            .map_err(|trouble| trouble.word().to_owned()),
+        own: contender == Contender::Proxy,
+    };
+    contenders.iter().map(bar).collect()
+}

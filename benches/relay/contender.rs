@@ -1,0 +1,173 @@
+//! What is measured: the ways to an MCP server, started with what makes each of them fast.
+
+use std::io;
+use std::path::Path;
+use std::process::Command;
+
+use super::link::Link;
+use crate::common::service::Service;
+use crate::common::{PROXY, echo_server, machine, reference};
+
+/// More sessions at a time than the benchmark ever has.
+const MOST_SESSIONS: &str = "1000";
+
+/// A way to the server.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Contender {
+    Pipes,
+    Proxy,
+    Connect,
+    TcpServer,
+    Socat,
+    Ncat,
+    Script,
+}
+
+impl Contender {
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Pipes,
+        Self::Proxy,
+        Self::Connect,
+        Self::TcpServer,
+        Self::Socat,
+        Self::Ncat,
+        Self::Script,
+    ];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Pipes => "bare pipes",
+            Self::Proxy => "mcp-tcp-proxy",
+            Self::Connect => "proxy + connect",
+            Self::TcpServer => "tcpserver",
+            Self::Socat => "socat",
+            Self::Ncat => "ncat",
+            Self::Script => "Python script",
+        }
+    }
+
+    /// Whether it is part of this crate.
+    pub(crate) fn is_own(self) -> bool {
+        matches!(self, Self::Pipes | Self::Proxy | Self::Connect)
+    }
+
+    /// What was found of it; `None` if it is not there, and can't be measured.
+    pub(crate) fn version(self) -> Option<String> {
+        match self {
+            Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::Socat => machine::version("socat", &["-V"], "version"),
+            Self::Ncat => machine::version("ncat", &["--version"], "Version"),
+            // It does not tell its version.
+            Self::TcpServer => machine::is_installed("tcpserver").then(|| {
+                machine::version("dpkg-query", &["--show", "ucspi-tcp"], "ucspi-tcp")
+                    .map_or_else(|| "installed".to_owned(), |line| line.replace('\t', " "))
+            }),
+            Self::Script => {
+                reference()?;
+                machine::version("python3", &["--version"], "Python")
+            }
+        }
+    }
+
+    /// Why it is not there.
+    pub(crate) fn why_missing(self) -> &'static str {
+        match self {
+            Self::Script => "MCP_TCP_PROXY_REFERENCE is not set",
+            _ => "not installed",
+        }
+    }
+
+    pub(crate) fn start(self) -> Result<Running, String> {
+        let service = self
+            .command()
+            .map(|mut command| Service::start(&mut command));
+        Ok(Running {
+            contender: self,
+            service: service.transpose()?,
+        })
+    }
+
+    /// What has to run for it, listening on a port that it chooses.
+    fn command(self) -> Option<Command> {
+        let server = echo_server::command();
+        Some(match self {
+            Self::Pipes => return None,
+            Self::Proxy | Self::Connect => {
+                let options = ["--host", "127.0.0.1", "--port", "0", "--"];
+                command(PROXY, options, server)
+            }
+            Self::TcpServer => {
+                let options = ["-HR", "-l0", "-c", MOST_SESSIONS, "127.0.0.1", "0"];
+                command("tcpserver", options, server)
+            }
+            Self::Socat => {
+                let (folder, server) = in_one_word(&server);
+                let listen = "TCP-LISTEN:0,bind=127.0.0.1,fork,reuseaddr,nodelay,backlog=128";
+                let mut command = command("socat", [listen], [format!("EXEC:{server},pipes")]);
+                command.current_dir(folder);
+                command
+            }
+            Self::Ncat => {
+                let (folder, server) = in_one_word(&server);
+                let listen = ["--listen", "127.0.0.1", "0", "--keep-open"];
+                let mut command = command("ncat", listen, ["--exec".to_owned(), server]);
+                command.args(["--max-conns", MOST_SESSIONS]);
+                command.current_dir(folder);
+                command
+            }
+            Self::Script => {
+                let script = reference()?;
+                let options = [&script, "--host", "127.0.0.1", "--port", "0", "--"];
+                command("python3", options, server)
+            }
+        })
+    }
+}
+
+/// A contender that is ready for clients.
+pub(crate) struct Running {
+    contender: Contender,
+    service: Option<Service>,
+}
+
+impl Running {
+    /// A new session.
+    pub(crate) fn open(&self) -> io::Result<Link> {
+        match (&self.service, self.contender) {
+            (None, _) => Link::over_pipes(&echo_server::command()),
+            (Some(service), Contender::Connect) => {
+                let address = service.address().to_string();
+                Link::over_pipes(&[PROXY, "connect", &address].map(str::to_owned))
+            }
+            (Some(service), _) => Link::over_tcp(service.address()),
+        }
+    }
+
+    /// The process that serves all its sessions, if there is one.
+    pub(crate) fn pid(&self) -> Option<i32> {
+        self.service.as_ref().map(Service::pid)
+    }
+}
+
+fn command<'a>(
+    program: &str,
+    options: impl IntoIterator<Item = &'a str>,
+    server: impl IntoIterator<Item = String>,
+) -> Command {
+    let mut command = Command::new(program);
+    command.args(options).args(server);
+    command
+}
+
+/// The server's command for programs that take it as one word, in which some characters are special: its path is none
+/// of them if it is relative. Returns the folder to start in as well.
+fn in_one_word(server: &[String]) -> (&Path, String) {
+    let (path, arguments) = server.split_at(1);
+    let path = Path::new(&path[0]);
+    let (folder, name) = (path.parent(), path.file_name());
+    let name = name.unwrap_or_default().display();
+    (
+        folder.unwrap_or(path),
+        format!("./{name} {}", arguments.join(" ")),
+    )
+}

@@ -1,0 +1,100 @@
+//! What is to be reached: bounds for this proxy's figures, as ratios to others of the same run.
+
+use super::contender::Contender::{self, Script, Socat, TcpServer};
+use super::figures::of_measure;
+use super::measure::Measure;
+use super::rounds::{Results, Trouble};
+use crate::common::affinity::Cores::{self, All, One};
+use crate::common::reach::Bound::{self, AtLeast, AtMost};
+use crate::common::reach::Goal;
+
+/// Whose figure has to be reached, on which cores, what it must be, and what it should be.
+type Row = (Cores, Contender, Bound, Option<Bound>);
+
+/// The goals, with what was measured.
+pub(crate) fn all(results: &Results) -> Vec<Goal> {
+    let round_trip = Measure::RoundTrip { bytes: 200 };
+    let messages = Measure::Messages {
+        bytes: 200,
+        in_flight: 64,
+    };
+    let bulk = Measure::Bulk {
+        bytes: 1_000_000,
+        in_flight: 4,
+    };
+    let goals = |what: &str, measure, part, rows: &[Row]| -> Vec<Goal> {
+        let goal = |&(cores, than, must, aim): &Row| Goal {
+            figure: format!("{}: {what}", cores.name()),
+            unit: format!(" × {}", than.name()),
+            must,
+            aim,
+            measured: ratio(results, cores, of_measure(measure, part), than)
+                .map_err(|trouble| format!("{}: {}", than.name(), trouble.word())),
+        };
+        rows.iter().map(goal).collect()
+    };
+    [
+        goals(
+            "round trip 200 B, p50",
+            round_trip,
+            0,
+            &[
+                (One, Socat, AtMost(0.80), Some(AtMost(0.75))),
+                (All, Socat, AtMost(1.0), None),
+                (One, Script, AtMost(0.5), None),
+                (All, Script, AtMost(0.5), None),
+            ],
+        ),
+        goals(
+            "round trip 200 B, p99",
+            round_trip,
+            1,
+            &[(One, Socat, AtMost(0.90), None)],
+        ),
+        goals(
+            "200 B, 64 in flight, messages/s",
+            messages,
+            0,
+            &[
+                (One, Socat, AtLeast(1.0), Some(AtLeast(1.2))),
+                (All, Socat, AtLeast(1.0), None),
+                (One, Script, AtLeast(10.0), None),
+                (All, Script, AtLeast(10.0), None),
+            ],
+        ),
+        goals(
+            "1 MB, 4 in flight, MB/s",
+            bulk,
+            0,
+            &[
+                (All, TcpServer, AtLeast(0.90), Some(AtLeast(0.98))),
+                (One, Script, AtLeast(8.0), None),
+                (All, Script, AtLeast(8.0), None),
+            ],
+        ),
+        goals(
+            "sessions/s, 1 client",
+            Measure::Sessions { clients: 1 },
+            0,
+            &[(One, TcpServer, AtLeast(0.95), Some(AtLeast(1.05)))],
+        ),
+        goals(
+            "sessions/s, 4 clients",
+            Measure::Sessions { clients: 4 },
+            0,
+            &[(All, TcpServer, AtLeast(0.90), None)],
+        ),
+    ]
+    .concat()
+}
+
+/// This proxy's figure, divided by the other one's.
+pub(crate) fn ratio(
+    results: &Results,
+    cores: Cores,
+    at: (usize, usize),
+    than: Contender,
+) -> Result<f64, Trouble> {
+    let other = results.median(cores, than, at)?;
+    Ok(results.median(cores, Contender::Proxy, at)? / other)
+}

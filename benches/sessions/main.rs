@@ -1,0 +1,146 @@
+//! What many sessions cost: memory, idle time, round trips, heartbeats, and whether anything is left of them.
+//!
+//! `cargo bench --bench sessions [-- N] [--quick]`; see `benches/README.md`.
+
+#![allow(
+    clippy::expect_used,
+    reason = "what can't be measured ends the benchmark"
+)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod clients;
+mod report;
+mod trial;
+mod usage;
+
+use std::fs;
+use std::process::{Command, exit};
+use std::time::Duration;
+
+use common::affinity::Affinity;
+use common::end_to_end::processes;
+use common::{PROXY, echo_server, family, machine, reference, results};
+use trial::{Figures, Windows};
+
+const DEFAULT_SESSIONS: usize = 1000;
+
+/// As many as the script is measured with: it takes long to open them.
+const MOST_SESSIONS_OF_SCRIPT: usize = 1000;
+
+/// Processes that the system may have besides.
+const SPARE_PROCESSES: usize = 1000;
+
+const FULL: Windows = Windows {
+    idle: Duration::from_secs(10),
+    heartbeats: Duration::from_secs(30),
+};
+const QUICK: Windows = Windows {
+    idle: Duration::from_secs(2),
+    heartbeats: Duration::from_secs(5),
+};
+
+fn main() {
+    if echo_server::run_if_asked() {
+        return;
+    }
+    let quick = std::env::args().any(|word| word == "--quick");
+    let windows = if quick { QUICK } else { FULL };
+    let sessions = sessions_asked_for();
+    check_limits(sessions);
+    let affinity = Affinity::of_this_process().expect("the system tells its cores");
+    family::adopt_orphans().expect("orphans can be adopted");
+
+    let mut trials = vec![(
+        "mcp-tcp-proxy",
+        run(proxy(windows), sessions, true, windows, &affinity),
+    )];
+    if machine::is_installed("tcpserver") {
+        let figures = run(tcpserver(sessions), sessions, false, windows, &affinity);
+        trials.push(("tcpserver", figures));
+    }
+    if let Some(script) = reference() {
+        let sessions = sessions.min(MOST_SESSIONS_OF_SCRIPT);
+        let command = script_command(&script, windows);
+        let figures = run(command, sessions, true, windows, &affinity);
+        trials.push(("Python script", figures));
+    }
+    let text = report::text(&trials, windows, affinity.count());
+    println!("{text}");
+    if !quick {
+        results::write("sessions.txt", &text).expect("results can be written");
+        let chart = report::chart(&trials);
+        results::write("sessions.svg", &chart).expect("results can be written");
+    }
+}
+
+/// The first number among the arguments.
+fn sessions_asked_for() -> usize {
+    let mut words = std::env::args().skip(1);
+    let number = words.find_map(|word| word.parse().ok());
+    number.unwrap_or(DEFAULT_SESSIONS).max(1)
+}
+
+/// Ends the benchmark if the system does not allow that many sessions.
+fn check_limits(sessions: usize) {
+    let by_descriptors = processes::sessions_that_fit(sessions);
+    let most = |path: &str| {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        text.trim().parse().unwrap_or(usize::MAX)
+    };
+    let processes = most("/proc/sys/kernel/pid_max").min(most("/proc/sys/kernel/threads-max"));
+    let possible = by_descriptors.min(processes.saturating_sub(SPARE_PROCESSES));
+    if possible < sessions {
+        eprintln!(
+            "{sessions} sessions are not possible here: they take four descriptors each in the proxy (`ulimit -Hn`), and \
+             a process (/proc/sys/kernel/pid_max). {possible} are: cargo bench --bench sessions -- {possible}"
+        );
+        exit(2);
+    }
+}
+
+fn run(
+    command: Command,
+    sessions: usize,
+    has_heartbeats: bool,
+    windows: Windows,
+    affinity: &Affinity,
+) -> Result<Figures, String> {
+    eprintln!("{sessions} sessions: {}", command.get_program().display());
+    let figures = trial::run(command, sessions, has_heartbeats, windows, affinity);
+    if let Err(error) = &figures {
+        eprintln!("failed: {error}");
+    }
+    family::settle(&[], Duration::from_secs(10));
+    figures
+}
+
+fn proxy(windows: Windows) -> Command {
+    let mut command = Command::new(PROXY);
+    command.args(["--host", "127.0.0.1", "--port", "0"]);
+    command.args(heartbeat_option(windows));
+    command.arg("--").args(echo_server::command());
+    command
+}
+
+fn tcpserver(sessions: usize) -> Command {
+    let most = sessions.to_string();
+    let mut command = Command::new("tcpserver");
+    command.args(["-HR", "-l0", "-b", "128", "-c", &most, "127.0.0.1", "0"]);
+    command.args(echo_server::command());
+    command
+}
+
+fn script_command(script: &str, windows: Windows) -> Command {
+    let mut command = Command::new("python3");
+    command.args([script, "--host", "127.0.0.1", "--port", "0"]);
+    command.args(heartbeat_option(windows));
+    command.arg("--").args(echo_server::command());
+    command
+}
+
+fn heartbeat_option(windows: Windows) -> [String; 2] {
+    let seconds = windows.heartbeats.as_secs_f64();
+    ["--heartbeat-interval".to_owned(), seconds.to_string()]
+}
