@@ -22,11 +22,14 @@
     reason = "a panic is how a test fails"
 )]
 
+mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;
+mod footprint;
 pub(crate) mod installed;
 pub(crate) mod processes;
 pub(crate) mod proxy;
+mod random;
 pub(crate) mod scratch;
 pub(crate) mod servers;
 mod temp_folder;
@@ -34,9 +37,12 @@ mod temp_folder;
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use bystander::Bystander;
 pub(crate) use client::{Client, NoLine};
 pub(crate) use connect::{Connect, FakeServer};
+pub(crate) use footprint::Footprint;
 pub(crate) use proxy::Proxy;
+pub(crate) use random::Random;
 pub(crate) use scratch::Scratch;
 pub(crate) use temp_folder::TempFolder;
 

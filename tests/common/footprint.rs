@@ -1,0 +1,53 @@
+//! What a process holds when nothing happens, and whether that is all it holds later.
+
+use std::time::Duration;
+
+use super::eventually;
+use super::processes::{descendants, fd_count, rss_kib};
+
+/// Longer than the whole stop ladder, on a busy machine.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What may be in memory later that was not there before: spare buffers (4 of 128 KiB), tables that have grown with the
+/// number of sessions, and what the allocator keeps between the pieces in use.
+const SLACK_KIB: u64 = 4 * 1024;
+
+/// What one process holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Footprint {
+    pid: i32,
+    pub(crate) descriptors: usize,
+    /// The processes below it, zombies too.
+    pub(crate) processes: usize,
+    pub(crate) rss_kib: u64,
+}
+
+impl Footprint {
+    /// What the process holds now.
+    pub(crate) fn of(pid: i32) -> Self {
+        Self {
+            pid,
+            descriptors: fd_count(pid),
+            processes: descendants(pid).len(),
+            rss_kib: rss_kib(pid),
+        }
+    }
+
+    /// Waits until the process has as many descriptors and processes as here again; it may not have grown since.
+    /// Returns what it holds then.
+    #[track_caller]
+    pub(crate) fn wait_until_restored(&self) -> Self {
+        let mut last = Self::of(self.pid);
+        eventually(
+            &format!("{self:?} to be restored; it was {last:?} at first"),
+            PATIENCE,
+            || {
+                last = Self::of(self.pid);
+                (last.descriptors, last.processes) == (self.descriptors, self.processes)
+            },
+        );
+        let allowed = self.rss_kib + SLACK_KIB;
+        assert!(last.rss_kib <= allowed, "{last:?} was {self:?}");
+        last
+    }
+}
