@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::eventually;
+use super::eventually_some;
 use super::processes::{descendants, fd_count, rss_kib};
 
 /// Longer than the whole stop ladder, on a busy machine.
@@ -33,21 +33,24 @@ impl Footprint {
         }
     }
 
-    /// Waits until the process has as many descriptors and processes as here again; it may not have grown since.
+    /// Waits until the process has as many descriptors and processes as here again; its memory may not have grown.
     /// Returns what it holds then.
     #[track_caller]
     pub(crate) fn wait_until_restored(&self) -> Self {
-        let mut last = Self::of(self.pid);
-        eventually(
-            &format!("{self:?} to be restored; it was {last:?} at first"),
-            PATIENCE,
-            || {
-                last = Self::of(self.pid);
-                (last.descriptors, last.processes) == (self.descriptors, self.processes)
-            },
-        );
+        let now = self.wait_until_alone();
         let allowed = self.rss_kib + SLACK_KIB;
-        assert!(last.rss_kib <= allowed, "{last:?} was {self:?}");
-        last
+        assert!(now.rss_kib <= allowed, "{now:?} was {self:?}");
+        now
+    }
+
+    /// Waits until the process has as many descriptors and processes as here again. Returns what it holds then.
+    #[track_caller]
+    pub(crate) fn wait_until_alone(&self) -> Self {
+        let what = format!("what is held to be no more than {self:?}");
+        eventually_some(&what, PATIENCE, || {
+            let now = Self::of(self.pid);
+            let same = (now.descriptors, now.processes) == (self.descriptors, self.processes);
+            same.then_some(now)
+        })
     }
 }

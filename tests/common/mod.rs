@@ -25,6 +25,7 @@
 mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod crowd;
 mod footprint;
 pub(crate) mod installed;
 pub(crate) mod processes;
@@ -33,7 +34,9 @@ mod random;
 pub(crate) mod scratch;
 pub(crate) mod servers;
 mod temp_folder;
+pub(crate) mod visitor;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -104,4 +107,13 @@ pub(crate) fn eventually_some<T>(
 #[track_caller]
 pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     eventually_some(what, deadline, || condition().then_some(()));
+}
+
+/// Sets a flag at the end of a test, however that comes, so that other threads end too.
+pub(crate) struct Finally<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -8,11 +8,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod clients;
+mod killed_proxy;
+mod random_kills;
 mod servers;
+mod shortage;
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::common::{Bystander, Client, DEADLINE, Footprint, Proxy, Scratch};
 
@@ -34,8 +41,17 @@ impl Scene {
     fn open_configured(options: &[&str], configure: impl FnOnce(&mut Command)) -> Self {
         let scratch = Scratch::new();
         let server = common::servers::scripted(&scratch);
-        let proxy = Proxy::start_configured(options, &server, configure);
-        proxy.connect().pid_of_server();
+        // The proxy may be run as another user.
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
+        Self::watch(
+            Proxy::start_configured(options, &server, configure),
+            scratch,
+        )
+    }
+
+    /// Watches a proxy from now on.
+    fn watch(proxy: Proxy, scratch: Scratch) -> Self {
+        proxy.connect().request("pid", &json!({}));
         proxy.wait_until_childless();
         let before = Footprint::of(proxy.pid());
         let bystander = Bystander::start(proxy.address());

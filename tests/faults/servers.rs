@@ -7,7 +7,7 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::Scene;
-use crate::common::processes::{self, Process, cpu_time, send_signal, wait_until_stopped};
+use crate::common::processes::{self, Process, Stray, cpu_time, send_signal, wait_until_stopped};
 use crate::common::{Client, DEADLINE, eventually, skip_on_reference};
 
 /// Exchanges of the bystander beside harm that goes on.
@@ -15,15 +15,6 @@ const BESIDE_HARM: u64 = 100;
 
 /// A connection and three pipes.
 const DESCRIPTORS_PER_SESSION: usize = 4;
-
-/// A process that is to be ended by the test, if nobody else has.
-struct Stray(i32);
-
-impl Drop for Stray {
-    fn drop(&mut self) {
-        send_signal(self.0, Signal::SIGKILL);
-    }
-}
 
 #[test]
 fn that_write_without_end() {
@@ -149,9 +140,8 @@ fn that_leave_daemons_behind_with_their_pipes() {
         !processes::process_exists(left)
     });
     for daemon in [&daemon_of_crashed, &daemon_of_left] {
-        let parent = Process::find(daemon.0).unwrap().parent;
         eventually("the daemon to be adopted", DEADLINE, || {
-            parent == scene.proxy.pid() || Process::find(parent).is_none()
+            Process::find(daemon.0).unwrap().parent == scene.proxy.pid()
         });
     }
     drop((daemon_of_crashed, daemon_of_left));
