@@ -33,6 +33,12 @@ const WARM_UP_ROUNDS: usize = 3;
 /// Of so many rounds, at the beginning and at the end, the median is compared.
 const COMPARED_ROUNDS: usize = 3;
 
+/// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
+const FRUGAL: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
 /// By how much these medians may differ: what the allocator keeps between the pieces in use depends on chance. A leak
 /// of a kilobyte a session would come to more, even in the shortest run that is of any use.
 const SLACK_KIB: u64 = 1024;
@@ -58,7 +64,9 @@ fn a_mixed_load_leaves_nothing_behind() {
     let mut random = Random::seeded();
     // Sessions are not to end because a server was killed too often.
     let options = ["--max-restarts", "1000", "--heartbeat-interval", "0.2"];
-    let mut proxy = Proxy::start(&options, &servers::demo());
+    let mut proxy = Proxy::start_configured(&options, &servers::demo(), |command| {
+        command.envs(FRUGAL);
+    });
     let bystander = Bystander::start(proxy.address());
     let spared = proxy.only_server();
     let before = Footprint::of(proxy.pid());

@@ -12,13 +12,13 @@ impl Random {
     /// The sequence of the seed in `MCP_TCP_PROXY_SEED`, or another one each time. The seed is printed, so that a test
     /// that fails tells how to repeat what it did.
     pub(crate) fn seeded() -> Self {
-        let seed = match std::env::var(SEED_VARIABLE) {
-            Ok(seed) => seed.parse().unwrap(),
-            Err(_) => {
+        let seed = std::env::var(SEED_VARIABLE).map_or_else(
+            |_| {
                 let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
                 u64::from(now.subsec_nanos())
-            }
-        };
+            },
+            |seed| seed.parse().unwrap(),
+        );
         eprintln!("{SEED_VARIABLE}={seed}");
         Self(seed)
     }

@@ -7,7 +7,9 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::Scene;
-use crate::common::processes::{self, Process, Stray, cpu_time, send_signal, wait_until_stopped};
+use crate::common::processes::{
+    self, Process, Stray, cpu_time, rss_kib, send_signal, wait_until_stopped,
+};
 use crate::common::{Client, DEADLINE, eventually, skip_on_reference};
 
 /// Exchanges of the bystander beside harm that goes on.
@@ -25,6 +27,8 @@ fn that_write_without_end() {
         r"exec tr '\0' x < /dev/zero",
         "exec yes 'this is a complaint' >&2",
     ];
+    /// For each session an outbox of 64 KiB and a line of a megabyte that is not over yet, and as much again.
+    const FLOODED_KIB: u64 = 2 * 2 * FLOODS.len() as u64 * (64 + 1024);
     skip_on_reference!("has no limit of what it keeps");
     let scene = Scene::open(&["--max-message-bytes", "1000000"]);
     let floods = || -> Vec<Client> {
@@ -41,6 +45,11 @@ fn that_write_without_end() {
         assert_eq!(closing[0].recv_json()["method"], "flood");
     }
     scene.bystander.wait_for(BESIDE_HARM);
+    let grown = rss_kib(scene.proxy.pid()).saturating_sub(scene.before.rss_kib);
+    assert!(
+        grown <= FLOODED_KIB,
+        "the proxy's memory grew by {grown} KiB"
+    );
     closing.into_iter().for_each(Client::close);
     resetting.into_iter().for_each(Client::reset);
     scene.end();
@@ -89,7 +98,8 @@ fn that_close_one_pipe() {
     // What a closed pipe has to say, it says once.
     let (start, before) = (Instant::now(), cpu_time(scene.proxy.pid()));
     scene.bystander.wait_for(BESIDE_HARM);
-    let (time, used) = (start.elapsed(), cpu_time(scene.proxy.pid()) - before);
+    let used = cpu_time(scene.proxy.pid()).saturating_sub(before);
+    let time = start.elapsed();
     assert!(used < time / 2, "the proxy used {used:?} of {time:?}");
     for (mut client, server) in lost {
         assert_ne!(client.pid_of_server(), server);
