@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::eventually_some;
 use super::processes::{descendants, fd_count, rss_kib};
 
-/// Longer than the whole stop ladder, on a busy machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// Longer than the whole stop ladder takes on a busy machine; shorter than 30 s, after which the proxy gives up whatever
+/// has not come to its end by itself.
+const PATIENCE: Duration = Duration::from_secs(25);
 
 /// What may be in memory later that was not there before: spare buffers (4 of 128 KiB), tables that have grown with the
 /// number of sessions, and what the allocator keeps between the pieces in use.
