@@ -13,6 +13,7 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::crowd::crowd;
+use common::footprint::FRUGAL;
 use common::visitor::Tally;
 use common::{Bystander, DEADLINE, Footprint, Proxy, Random, servers};
 use nix::sys::signal::Signal;
@@ -32,12 +33,6 @@ const WARM_UP_ROUNDS: usize = 3;
 
 /// Of so many rounds, at the beginning and at the end, the median is compared.
 const COMPARED_ROUNDS: usize = 3;
-
-/// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
-const FRUGAL: [(&str, &str); 2] = [
-    ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_TRIM_THRESHOLD_", "131072"),
-];
 
 /// By how much these medians may differ: what the allocator keeps between the pieces in use depends on chance. A leak
 /// of a kilobyte a session would come to more, even in the shortest run that is of any use.
@@ -63,7 +58,7 @@ fn a_mixed_load_leaves_nothing_behind() {
     let time = time();
     let mut random = Random::seeded();
     // Sessions are not to end because a server was killed too often.
-    let options = ["--max-restarts", "1000", "--heartbeat-interval", "0.2"];
+    let options = ["--max-restarts", "1000", "--heartbeat-interval", "2"];
     let mut proxy = Proxy::start_configured(&options, &servers::demo(), |command| {
         command.envs(FRUGAL);
     });

@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::Running;
+use crate::common::footprint::FRUGAL;
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, Footprint, eventually_some, processes};
 
@@ -45,6 +46,7 @@ fn start(wrapper: &[&str], stderr: Stdio) -> Running {
             "-c",
         ])
         .arg(NOISY_SERVER)
+        .envs(FRUGAL)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr);

@@ -9,9 +9,15 @@ use super::processes::{descendants, fd_count, rss_kib};
 /// has not come to its end by itself.
 const PATIENCE: Duration = Duration::from_secs(25);
 
+/// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
+pub(crate) const FRUGAL: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
 /// What may be in memory later that was not there before: spare buffers (4 of 128 KiB), tables that have grown with the
-/// number of sessions, and what the allocator keeps between the pieces in use.
-const SLACK_KIB: u64 = 4 * 1024;
+/// number of sessions, and what the allocator keeps between the pieces in use, if it is [`FRUGAL`].
+const SLACK_KIB: u64 = 1536;
 
 /// What one process holds.
 #[derive(Clone, Debug)]

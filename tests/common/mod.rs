@@ -26,7 +26,7 @@ mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;
 pub(crate) mod crowd;
-mod footprint;
+pub(crate) mod footprint;
 pub(crate) mod installed;
 pub(crate) mod processes;
 pub(crate) mod proxy;

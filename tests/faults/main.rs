@@ -8,10 +8,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
-mod clients;
+mod bad_clients;
+mod bad_servers;
 mod killed_proxy;
 mod random_kills;
-mod servers;
 mod shortage;
 
 use std::fs::{self, Permissions};
@@ -21,7 +21,8 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::{Bystander, Client, DEADLINE, Footprint, Proxy, Scratch};
+use crate::common::footprint::FRUGAL;
+use crate::common::{Bystander, Client, DEADLINE, Footprint, Proxy, Scratch, servers};
 
 /// A proxy with servers that do what they are told, and a session that must not notice what is done to others.
 struct Scene {
@@ -39,18 +40,26 @@ impl Scene {
 
     /// Like [`open`](Self::open); `configure` has the last word on how the proxy is run.
     fn open_configured(options: &[&str], configure: impl FnOnce(&mut Command)) -> Self {
-        let scratch = Scratch::new();
-        let server = common::servers::scripted(&scratch);
-        // The proxy may be run as another user.
-        fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
-        Self::watch(
-            Proxy::start_configured(options, &server, configure),
-            scratch,
-        )
+        Self::set(options, servers::scripted, configure)
     }
 
-    /// Watches a proxy from now on.
-    fn watch(proxy: Proxy, scratch: Scratch) -> Self {
+    /// Like [`open`](Self::open), with other servers.
+    fn open_with(options: &[&str], server: impl FnOnce(&Scratch) -> Vec<String>) -> Self {
+        Self::set(options, server, |_| {})
+    }
+
+    fn set(
+        options: &[&str],
+        server: impl FnOnce(&Scratch) -> Vec<String>,
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
+        let scratch = Scratch::new();
+        // The proxy may be run as another user.
+        fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
+        let proxy = Proxy::start_configured(options, &server(&scratch), |command| {
+            configure(command);
+            command.envs(FRUGAL);
+        });
         proxy.connect().request("pid", &json!({}));
         proxy.wait_until_childless();
         let before = Footprint::of(proxy.pid());

@@ -6,7 +6,7 @@ use serde_json::json;
 
 use crate::Scene;
 use crate::common::proxy::{as_another_user, can_run_as_another_user};
-use crate::common::{Client, Footprint, Proxy, Scratch, servers, skip_on_reference};
+use crate::common::{Client, Footprint, servers, skip_on_reference};
 
 #[test]
 fn of_processes() {
@@ -40,9 +40,7 @@ fn of_processes() {
 fn of_the_program() {
     const CLIENTS: usize = 50;
     skip_on_reference!("does not restart a server");
-    let scratch = Scratch::new();
-    let proxy = Proxy::start(&["--max-restarts", "0"], &servers::removable(&scratch));
-    let scene = Scene::watch(proxy, scratch);
+    let scene = Scene::open_with(&["--max-restarts", "0"], servers::removable);
     let [server, away] = ["server", "away"].map(|name| scene.scratch.file(name));
     fs::rename(&server, &away).unwrap();
     for number in 0..CLIENTS {

@@ -97,11 +97,11 @@ fn that_close_one_pipe() {
     assert_eq!(kept.pid_of_server(), server);
     // What a closed pipe has to say, it says once.
     let (start, before) = (Instant::now(), cpu_time(scene.proxy.pid()));
-    scene.bystander.wait_for(BESIDE_HARM);
+    scene.bystander.wait_for(2 * BESIDE_HARM);
     let used = cpu_time(scene.proxy.pid()).saturating_sub(before);
     let time = start.elapsed();
     eprintln!("closed pipes: {used:?} of processor time in {time:?}");
-    assert!(used < time / 2, "the proxy used {used:?} of {time:?}");
+    assert!(used < time / 8, "the proxy used {used:?} of {time:?}");
     for (mut client, server) in lost {
         assert_ne!(client.pid_of_server(), server);
         assert!(!processes::process_exists(server));
