@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -13,6 +14,9 @@ use super::random::Random;
 
 /// The least receive buffer: of answers that are not read, few are under way.
 const SMALL_BUFFER: usize = 4096;
+
+/// An answer may have to wait for a server that is started again, and killed again.
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How often which things happened.
 #[derive(Default)]
@@ -236,9 +240,11 @@ impl Visit<'_> {
 
     /// The next line that is neither a heartbeat nor a notification.
     fn next_answer(&mut self) -> Value {
+        let start = Instant::now();
         loop {
+            let left = PATIENCE.saturating_sub(start.elapsed());
             let message = match &mut self.way {
-                Way::Tcp(client) => client.recv_json(),
+                Way::Tcp(client) => client.recv_json_within(left),
                 Way::Connect(connect) => connect.recv_json(),
             };
             if message.get("id").is_some() {

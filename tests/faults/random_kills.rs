@@ -7,7 +7,7 @@ use crate::common::{Random, servers, skip_on_reference};
 const VISITORS: u64 = 6;
 
 /// The sessions of each visitor, one after the other.
-const VISITS: u64 = 8;
+const VISITS: u64 = 6;
 
 #[test]
 fn of_servers_and_clients() {
