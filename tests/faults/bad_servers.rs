@@ -44,7 +44,8 @@ fn that_write_without_end() {
     for _ in 0..1000 {
         assert_eq!(closing[0].recv_json()["method"], "flood");
     }
-    scene.bystander.wait_for(BESIDE_HARM);
+    // Eight servers that never rest leave little of the machine for anyone.
+    scene.bystander.wait_for(BESIDE_HARM / 4);
     let grown = rss_kib(scene.proxy.pid()).saturating_sub(scene.before.rss_kib);
     assert!(
         grown <= FLOODED_KIB,

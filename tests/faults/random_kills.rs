@@ -4,10 +4,10 @@ use crate::Scene;
 use crate::common::crowd::crowd;
 use crate::common::{Random, servers, skip_on_reference};
 
-const VISITORS: u64 = 6;
+const VISITORS: u64 = 8;
 
 /// The sessions of each visitor, one after the other.
-const VISITS: u64 = 6;
+const VISITS: u64 = 4;
 
 #[test]
 fn of_servers_and_clients() {
