@@ -4,7 +4,7 @@
 //! cargo test --release --test soak -- --ignored --nocapture
 //! ```
 //!
-//! takes three minutes, or as many seconds as `MCP_TCP_PROXY_SOAK_S` says.
+//! takes three minutes, or as many seconds as `MCP_TCP_PROXY_SOAK_S` says, but nine rounds at least.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::json;
 
 use crate::Scene;
-use crate::common::processes::{self, fd_count};
+use crate::common::processes;
 use crate::common::proxy::in_shell;
 use crate::common::{Client, DEADLINE, eventually, skip_on_reference};
 
@@ -62,7 +62,6 @@ fn that_say_nothing_and_take_all_descriptors() {
     let connect = || TcpStream::connect(scene.proxy.address()).unwrap();
     let silent: Vec<TcpStream> = (0..CLIENTS).map(|_| connect()).collect();
     scene.proxy.wait_for_log("new connections have to wait");
-    assert!(fd_count(scene.proxy.pid()) <= 64);
     scene.bystander.wait_for(200);
     // A session from before may need descriptors again, and has to wait for them behind all who came earlier.
     processes::kill_and_wait(server);

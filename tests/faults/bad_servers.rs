@@ -6,17 +6,14 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::Scene;
 use crate::common::processes::{
     self, Process, Stray, cpu_time, rss_kib, send_signal, wait_until_stopped,
 };
 use crate::common::{Client, DEADLINE, eventually, skip_on_reference};
+use crate::{DESCRIPTORS_PER_SESSION, Scene};
 
 /// Exchanges of the bystander beside harm that goes on.
 const BESIDE_HARM: u64 = 100;
-
-/// A connection and three pipes.
-const DESCRIPTORS_PER_SESSION: usize = 4;
 
 #[test]
 fn that_write_without_end() {

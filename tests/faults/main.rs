@@ -24,6 +24,9 @@ use serde_json::json;
 use crate::common::footprint::FRUGAL;
 use crate::common::{Bystander, Client, DEADLINE, Footprint, Proxy, Scratch, servers};
 
+/// A connection and three pipes.
+const DESCRIPTORS_PER_SESSION: usize = 4;
+
 /// A proxy with servers that do what they are told, and a session that must not notice what is done to others.
 struct Scene {
     proxy: Proxy,

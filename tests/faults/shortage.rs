@@ -4,9 +4,10 @@ use std::fs;
 
 use serde_json::json;
 
-use crate::Scene;
+use crate::common::processes::fd_count;
 use crate::common::proxy::{as_another_user, can_run_as_another_user};
-use crate::common::{Client, Footprint, servers, skip_on_reference};
+use crate::common::{Client, DEADLINE, eventually, servers, skip_on_reference};
+use crate::{DESCRIPTORS_PER_SESSION, Scene};
 
 #[test]
 fn of_processes() {
@@ -17,17 +18,19 @@ fn of_processes() {
         return;
     }
     let scene = Scene::open_configured(&[], |proxy| as_another_user(proxy, PROCESSES));
+    // The proxy is one of the processes, the bystander's server another. Of those who wait, the first has been let in.
+    let full = scene.before.descriptors + (PROCESSES - 1) * DESCRIPTORS_PER_SESSION + 1;
+    let descriptors = || fd_count(scene.proxy.pid());
     for _ in 0..ROUNDS {
-        // The proxy and the bystander's server are two of the processes.
         let mut clients: Vec<Client> = (2..PROCESSES).map(|_| scene.session().0).collect();
-        let held = Footprint::of(scene.proxy.pid());
         let waiting: Vec<Client> = (0..PROCESSES).map(|_| scene.proxy.connect()).collect();
         scene.proxy.wait_for_log("new connections have to wait");
+        eventually("the first one to be let in", DEADLINE, || {
+            descriptors() == full
+        });
         // In this time more attempts are made.
         scene.bystander.wait_for(150);
-        // Only the first one of those who wait has been let in.
-        let now = Footprint::of(scene.proxy.pid());
-        assert_eq!(now.descriptors, held.descriptors + 1);
+        assert_eq!(descriptors(), full);
         waiting.into_iter().for_each(Client::reset);
         for client in &mut clients {
             client.pid_of_server();
