@@ -94,7 +94,7 @@ pub(crate) fn visit(address: SocketAddr, random: &mut Random, tally: &mut Tally)
 impl Visit<'_> {
     fn initialize(&mut self) {
         match &mut self.way {
-            Way::Tcp(client) => drop(client.initialize()),
+            Way::Tcp(client) => drop(client.initialize_with(&json!({}), PATIENCE)),
             Way::Connect(connect) => drop(connect.initialize()),
         }
     }
