@@ -98,8 +98,16 @@ impl Proxy {
             self.accept_waiting();
             self.wake_for_memory();
         }
+        debug_assert!(self.only_own_timers_are_left());
         info!("stopped");
         Ok(())
+    }
+
+    /// Once all sessions and processes have come to their ends, no deadline of one is left.
+    fn only_own_timers_are_left(&self) -> bool {
+        let retry = matches!(self.accepting, Accepting::Paused { .. });
+        let monitor = 1;
+        self.stopping != Stopping::Gently || self.timers.len() == monitor + usize::from(retry)
     }
 
     fn is_done(&self) -> bool {

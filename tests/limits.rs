@@ -6,15 +6,13 @@
 mod common;
 
 use std::net::TcpStream;
-use std::os::unix::process::CommandExt;
-use std::process::{self, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use common::processes::{
     cpu_time, fd_count, rss_kib, send_signal, sessions_that_fit, voluntary_switches,
     wait_until_quiet,
 };
-use common::proxy::in_shell;
+use common::proxy::{as_another_user, can_run_as_another_user};
 use common::{Client, DEADLINE, NoLine, Proxy, eventually, servers, skip_on_reference};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -240,17 +238,6 @@ fn refused_clients_share_what_descriptors_are_left() {
     assert_logged_once(&proxy, REFUSED);
 }
 
-/// Has a command run as a user of its own, whose number nobody else has, and who may have that many processes.
-fn as_another_user(command: &mut Command, processes: usize) {
-    // Not every shell has an option for processes by that name.
-    in_shell(
-        &format!("{{ ulimit -u {processes} || ulimit -p {processes}; }} 2>/dev/null"),
-        command,
-    );
-    let number = 20_000 + process::id() % 40_000;
-    command.uid(number).gid(number).current_dir("/");
-}
-
 #[test]
 fn without_processes_clients_wait() {
     const PROCESSES: usize = 6;
@@ -258,12 +245,7 @@ fn without_processes_clients_wait() {
     const SERVERS: usize = PROCESSES - 1;
     const CLIENTS: usize = 12;
     skip_on_reference!("closes connections that it can't serve");
-    let mut probe = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
-    probe.arg("--version");
-    as_another_user(&mut probe, PROCESSES);
-    let may_run = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
-    if !may_run.is_ok_and(|status| status.success()) {
-        eprintln!("skipped: only root can run the proxy as a user with a limit of its own");
+    if !can_run_as_another_user() {
         return;
     }
     let proxy = Proxy::start_configured(&[], &servers::demo(), |command| {

@@ -15,7 +15,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::processes::{self, fd_count, peak_rss_kib, rss_kib, wait_until_quiet};
-use common::{Client, Proxy, eventually, servers, skip_on_reference};
+use common::{Client, Finally, Proxy, eventually, servers, skip_on_reference};
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
@@ -365,15 +365,6 @@ fn unfinished_lines_share_a_bounded_memory() {
         assert_eq!(client.answer_to(7)["result"], json!({}));
     }
     ping(&mut other);
-}
-
-/// Sets a flag at the end of a test, however that comes, so that other threads end too.
-struct Finally<'a>(&'a AtomicBool);
-
-impl Drop for Finally<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 #[test]

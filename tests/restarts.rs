@@ -7,7 +7,6 @@ mod common;
 
 use std::fs;
 use std::net::TcpStream;
-use std::os::unix::fs::PermissionsExt;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -237,19 +236,10 @@ fn requests_on_their_way_are_refused_too() {
     die_without_auto_restart(SOME_NOT_RECEIVED);
 }
 
-/// Puts a server into a file that can be taken away.
-fn removable(scratch: &Scratch) -> Vec<String> {
-    let script = servers::scripted(scratch).pop().unwrap();
-    let file = scratch.file("server");
-    fs::write(&file, format!("#!/bin/sh\n{script}")).unwrap();
-    fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
-    vec![file.to_str().unwrap().to_owned()]
-}
-
 #[test]
 fn a_server_that_cannot_be_started_is_given_up_like_one_that_dies() {
     let scratch = Scratch::new();
-    let proxy = Proxy::start(&["--max-restarts", "1"], &removable(&scratch));
+    let proxy = Proxy::start(&["--max-restarts", "1"], &servers::removable(&scratch));
     let mut client = proxy.connect();
     let server = client.pid_of_server();
     scratch.remove("server");
@@ -263,7 +253,7 @@ fn a_server_that_cannot_be_started_is_given_up_like_one_that_dies() {
 #[test]
 fn a_server_that_can_be_started_again_later_goes_on() {
     let scratch = Scratch::new();
-    let proxy = Proxy::start(&[], &removable(&scratch));
+    let proxy = Proxy::start(&[], &servers::removable(&scratch));
     let mut client = proxy.connect();
     let server = client.pid_of_server();
     fs::rename(scratch.file("server"), scratch.file("away")).unwrap();

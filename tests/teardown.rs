@@ -10,7 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::processes::{self, Process};
+use common::processes::{self, Process, wait_until_dead};
 use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
 use nix::sys::signal::Signal;
 use serde_json::json;
@@ -41,14 +41,6 @@ fn occupy(client: &mut Client, scratch: &Scratch, code: &str) -> i32 {
 fn wait_until_gone(pid: i32) {
     eventually(&format!("process {pid} to be gone"), DEADLINE, || {
         !processes::process_exists(pid)
-    });
-}
-
-/// Waits until there is no such process, or only a zombie that whoever adopted it from the proxy is slow to reap.
-#[track_caller]
-fn wait_until_dead(pid: i32) {
-    eventually(&format!("process {pid} to be dead"), DEADLINE, || {
-        Process::find(pid).is_none_or(|process| process.is_zombie())
     });
 }
 

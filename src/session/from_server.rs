@@ -184,11 +184,14 @@ impl Session {
     }
 
     fn is_replay_answer(&self, id: Option<&RequestId>) -> bool {
-        match &self.upstream {
-            Upstream::Up(up) => {
-                matches!(&up.greeting, Greeting::Replaying(replay) if Some(&replay.id) == id)
-            }
-            _ => false,
-        }
+        let replay = match &self.upstream {
+            Upstream::Up(up) => match &up.greeting {
+                Greeting::Replaying(replay) => Some(&replay.id),
+                Greeting::Due | Greeting::Done => None,
+            },
+            Upstream::Leaving(leaving) => leaving.replay.as_ref(),
+            Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => None,
+        };
+        replay.is_some() && replay == id
     }
 }

@@ -34,6 +34,8 @@ struct World {
     /// What the session wanted done and the test has not looked at.
     actions: Vec<Action>,
     now: Instant,
+    /// What the wall clock shows, which nothing else depends on.
+    unix_time: Duration,
 }
 
 impl World {
@@ -77,6 +79,7 @@ impl World {
             memory,
             actions,
             now,
+            unix_time: SECOND,
         }
     }
 
@@ -203,7 +206,8 @@ impl World {
                 return;
             };
             self.now = self.now.max(at);
-            self.event(|session, turn| session.timeout(SECOND, turn));
+            let unix_time = self.unix_time;
+            self.event(|session, turn| session.timeout(unix_time, turn));
         }
         panic!("a deadline is not seen to");
     }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::Running;
+use crate::common::footprint::FRUGAL;
 use crate::common::proxy::command_under_test;
-use crate::common::{Client, eventually_some, processes};
+use crate::common::{Client, Footprint, eventually_some, processes};
 
 /// Makes a session that logs plenty.
 const NOISY_SERVER: &str = r#"awk 'BEGIN { for (i = 0; i < 3000; i++) print "noise", i }' >&2
@@ -45,6 +46,7 @@ fn start(wrapper: &[&str], stderr: Stdio) -> Running {
             "-c",
         ])
         .arg(NOISY_SERVER)
+        .envs(FRUGAL)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(stderr);
@@ -55,21 +57,25 @@ fn pid_of(child: &Child) -> i32 {
     child.id().try_into().unwrap()
 }
 
-/// Serves some sessions, each of which is logged and has a server that makes noise, then ends in good order.
+/// Serves some sessions, each of which is logged and has a server that makes noise, keeps nothing of them, and ends in
+/// good order.
 #[track_caller]
 fn assert_serves_and_ends(mut proxy: Running) {
     let pid = pid_of(&proxy.0);
     let port = eventually_some("the proxy to listen", DEADLINE, || {
         processes::listening_ports(pid).first().copied()
     });
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let before = Footprint::of(pid);
     for _ in 0..5 {
-        let mut client = Client::connect(SocketAddr::from(([127, 0, 0, 1], port)));
+        let mut client = Client::connect(address);
         for number in 0..200 {
             client.send_line(&format!("[{number}]"));
             assert_eq!(client.recv_line(), format!("[{number}]"));
         }
         client.close();
     }
+    before.wait_until_restored();
     processes::send_signal(pid, Signal::SIGTERM);
     let status = eventually_some("the proxy's exit", DEADLINE, || proxy.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{status}");

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage,
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage, sockopt,
 };
 use serde_json::{Value, json};
 
@@ -379,7 +379,7 @@ pub(crate) fn answer_initialize(peer: &mut Client) -> Value {
 pub(crate) const HEARTBEAT_RESPONSE: &str =
     r#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#;
 
-/// An address that is kept from others, and on which nobody listens yet.
+/// An address that is kept from others, and on which nobody listens yet; a proxy can all the same.
 pub(crate) struct Reserved(OwnedFd);
 
 impl Reserved {
@@ -391,6 +391,7 @@ impl Reserved {
             None,
         )
         .unwrap();
+        socket::setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any_port)).unwrap();
         Self(socket)

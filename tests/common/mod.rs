@@ -22,21 +22,30 @@
     reason = "a panic is how a test fails"
 )]
 
+mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod crowd;
+pub(crate) mod footprint;
 pub(crate) mod installed;
 pub(crate) mod processes;
 pub(crate) mod proxy;
+mod random;
 pub(crate) mod scratch;
 pub(crate) mod servers;
 mod temp_folder;
+pub(crate) mod visitor;
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+pub(crate) use bystander::Bystander;
 pub(crate) use client::{Client, NoLine};
 pub(crate) use connect::{Connect, FakeServer};
+pub(crate) use footprint::Footprint;
 pub(crate) use proxy::Proxy;
+pub(crate) use random::Random;
 pub(crate) use scratch::Scratch;
 pub(crate) use temp_folder::TempFolder;
 
@@ -98,4 +107,13 @@ pub(crate) fn eventually_some<T>(
 #[track_caller]
 pub(crate) fn eventually(what: &str, deadline: Duration, mut condition: impl FnMut() -> bool) {
     eventually_some(what, deadline, || condition().then_some(()));
+}
+
+/// Sets a flag at the end of a test, however that comes, so that other threads end too.
+pub(crate) struct Finally<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Finally<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }

@@ -192,6 +192,23 @@ pub(crate) fn wait_until_stopped(pid: i32) {
     });
 }
 
+/// Waits until there is no such process, or only a zombie that whoever adopted it from the proxy is slow to reap.
+#[track_caller]
+pub(crate) fn wait_until_dead(pid: i32) {
+    eventually(&format!("process {pid} to be dead"), DEADLINE, || {
+        Process::find(pid).is_none_or(|process| process.is_zombie())
+    });
+}
+
+/// A process that nobody but the test may end; it is killed when this is dropped.
+pub(crate) struct Stray(pub(crate) i32);
+
+impl Drop for Stray {
+    fn drop(&mut self) {
+        send_signal(self.0, Signal::SIGKILL);
+    }
+}
+
 /// Kills a process with SIGKILL and waits until its parent has reaped it.
 #[track_caller]
 pub(crate) fn kill_and_wait(pid: i32) {

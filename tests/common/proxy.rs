@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
-use std::process::{Child, ChildStderr, Command, ExitStatus, Stdio};
+use std::os::unix::process::CommandExt;
+use std::process::{self, Child, ChildStderr, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -236,6 +237,30 @@ pub(crate) fn in_shell(preamble: &str, command: &mut Command) {
         .stdout(Stdio::null())
         .stderr(Stdio::piped());
     *command = shell;
+}
+
+/// Has a command run as a user of its own, whose number nobody else has, and who may have that many processes.
+pub(crate) fn as_another_user(command: &mut Command, processes: usize) {
+    // Not every shell has an option for processes by that name.
+    in_shell(
+        &format!("{{ ulimit -u {processes} || ulimit -p {processes}; }} 2>/dev/null"),
+        command,
+    );
+    let number = 20_000 + process::id() % 40_000;
+    command.uid(number).gid(number).current_dir("/");
+}
+
+/// Whether the proxy can be run by [`as_another_user`]; says so if not.
+pub(crate) fn can_run_as_another_user() -> bool {
+    let mut probe = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
+    probe.arg("--version");
+    as_another_user(&mut probe, 2);
+    let may_run = probe.stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let can = may_run.is_ok_and(|status| status.success());
+    if !can {
+        eprintln!("skipped: only root can run the proxy as a user with a limit of its own");
+    }
+    can
 }
 
 /// The port in a line that ends in `ADDRESS:PORT`, possibly with more words behind.

@@ -2,6 +2,9 @@
 //!
 //! They look into JSON no further than a shell can: the `id` of a request has to stand before its `params`.
 
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+
 use super::scratch::Scratch;
 
 /// A shell function that makes `id` the id in `$1`, as it is written there.
@@ -101,6 +104,15 @@ while IFS= read -r line; do
     esac
 done"#
     ))
+}
+
+/// Puts a server into a file that can be taken away.
+pub(crate) fn removable(scratch: &Scratch) -> Vec<String> {
+    let script = scripted(scratch).pop().unwrap();
+    let file = scratch.file("server");
+    fs::write(&file, format!("#!/bin/sh\n{script}")).unwrap();
+    fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
+    vec![file.to_str().unwrap().to_owned()]
 }
 
 /// A server that sends every line back as it came.

@@ -6,7 +6,7 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use nix::libc::linger;
 use nix::sys::socket::{setsockopt, sockopt};
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 
 use crate::common::client::assert_own_error;
 use crate::common::connect::{HANDSHAKE, INITIALIZED};
-use crate::common::{Connect, Proxy, servers};
+use crate::common::{Connect, Proxy, Random, servers};
 
 /// How often the connection is cut, if that does not take too long.
 const CUTS: usize = 300;
@@ -30,19 +30,6 @@ const WINDOW: u64 = 6;
 
 /// A connection is cut after at most so many bytes in one direction.
 const MAX_BYTES: u64 = 1500;
-
-/// Steele, Lea and Flood's `SplitMix64`.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        (mixed ^ (mixed >> 31)) % limit
-    }
-}
 
 /// Stands between connect and the proxy, and cuts.
 struct Relay {
@@ -134,16 +121,7 @@ impl Relay {
 #[test]
 fn every_request_gets_one_answer_or_one_error_in_order() {
     crate::common::skip_on_reference!("is too slow to let go of its servers");
-    let seed = match std::env::var("MCP_TCP_PROXY_SEED") {
-        Ok(seed) => seed.parse().unwrap(),
-        Err(_) => u64::from(
-            SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap()
-                .subsec_nanos(),
-        ),
-    };
-    eprintln!("MCP_TCP_PROXY_SEED={seed}");
+    let mut random = Random::seeded();
     let proxy = Proxy::start(&[], &servers::demo());
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -154,7 +132,7 @@ fn every_request_gets_one_answer_or_one_error_in_order() {
         sent: Mutex::default(),
     });
     let relaying = Arc::clone(&relay);
-    thread::spawn(move || relaying.run(&listener, &mut Random(seed)));
+    thread::spawn(move || relaying.run(&listener, &mut random));
 
     let options = ["--reconnect-delay", "0.01", "--max-reconnect-attempts", "0"];
     let mut connect = Connect::start(&options, address);

@@ -75,6 +75,24 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
     assert_error(&got[1], &json!(2), 503, "replay_timeout");
 }
 
+/// The answer is among the last words.
+#[test]
+fn the_answer_to_a_replay_is_the_proxy_s_although_the_server_is_lost() {
+    let signs: [fn(&mut World); 2] = [
+        |world| world.server_exits(Exit::Signal(9)),
+        |world| world.event(Session::upstream_input_broke),
+    ];
+    for sign in signs {
+        let mut world = World::greeted();
+        replace_server(&mut world);
+        world.client(&request(2));
+        let id = expect_replay(&mut world);
+        sign(&mut world);
+        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+        assert_eq!(world.client_got(), [""; 0]);
+    }
+}
+
 // The notice.
 
 #[test]

@@ -101,3 +101,72 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
     );
     assert!(world.session.is_finished() && world.session.failure().is_none());
 }
+
+/// A minute in the life of a session of the proxy, of which the server dies now and then. Returns what the session did
+/// and when, and apart from that the time stamps that it gave. `clock` is the wall clock, by the tenth of a second.
+fn life_by(clock: impl Fn(u32) -> Duration) -> (Vec<String>, Vec<Value>) {
+    let mut world = World::with(|settings| settings.heartbeat_interval = SECOND);
+    let start = world.now;
+    let (mut deeds, mut stamps) = (Vec::new(), Vec::new());
+    for tenth in 0..600 {
+        world.unix_time = clock(tenth);
+        match tenth {
+            1 => world.client(HEARTBEAT),
+            2 => world.client(INITIALIZE),
+            3 => world.client(INITIALIZED),
+            50 | 90 | 150 => world.server_dies(Exit::Code(3)),
+            51 | 91 => world.client(&request(u64::from(tenth))),
+            500 => world.client_ends(),
+            _ => {}
+        }
+        for action in world.took_actions() {
+            deeds.push(format!("{tenth}: {action:?}"));
+            if action == Action::StartUpstream {
+                world.event(|session, turn| session.upstream_started(Some(7), turn));
+            }
+        }
+        for line in world.server_got() {
+            let message: Value = serde_json::from_str(&line).unwrap();
+            if message["method"] == "initialize" {
+                world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{}", message["id"])));
+            }
+            deeds.push(format!("{tenth}: to the server: {line}"));
+        }
+        for mut message in world.client_got_json() {
+            for stamp in ["/timestamp", "/params/timestamp"] {
+                stamps.extend(message.pointer_mut(stamp).map(Value::take));
+            }
+            deeds.push(format!("{tenth}: to the client: {message}"));
+        }
+        world.pass(100 * MILLISECOND);
+        let deadline = world.session.next_deadline();
+        deeds.push(format!("{tenth}: {:?}", deadline.map(|at| at - start)));
+    }
+    (deeds, stamps)
+}
+
+#[test]
+fn a_jump_of_the_wall_clock_changes_time_stamps_only() {
+    let year = 365 * 24 * 60 * 60 * SECOND;
+    let (deeds, stamps) = life_by(|_| SECOND);
+    assert!(stamps.len() > 30 && stamps.iter().all(|stamp| stamp == 1.0));
+    let restarted = |deed: &&String| deed.contains("serverRestarted");
+    assert_eq!(deeds.iter().filter(restarted).count(), 3, "{deeds:#?}");
+    let clocks: [&dyn Fn(u32) -> Duration; 4] = [
+        &|tenth| 50 * year + tenth * 100 * MILLISECOND,
+        &|tenth| if tenth < 70 { 50 * year } else { 90 * year },
+        &|tenth| {
+            if tenth < 70 {
+                50 * year
+            } else {
+                Duration::ZERO
+            }
+        },
+        &|tenth| (tenth % 7) * year,
+    ];
+    for clock in clocks {
+        let (same_deeds, other_stamps) = life_by(clock);
+        assert_eq!(same_deeds, deeds);
+        assert!(other_stamps.len() == stamps.len() && other_stamps != stamps);
+    }
+}

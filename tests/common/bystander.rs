@@ -1,0 +1,105 @@
+//! A session that has nothing to do with what is done to the others, and must not notice.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+use super::client::Client;
+use super::{DEADLINE, eventually};
+
+/// Between two requests, so that the machine is left to the others.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// A client that asks and is answered, again and again, on a thread of its own. Each request has to be answered, by the
+/// server and by the same one, and nothing else may come.
+pub(crate) struct Bystander {
+    shared: Arc<Shared>,
+    thread: Option<JoinHandle<Duration>>,
+}
+
+#[derive(Default)]
+struct Shared {
+    exchanges: AtomicU64,
+    is_over: AtomicBool,
+}
+
+impl Bystander {
+    /// Opens the session, and returns once it has been answered.
+    #[track_caller]
+    pub(crate) fn start(address: SocketAddr) -> Self {
+        let shared = Arc::new(Shared::default());
+        let thread = thread::spawn({
+            let shared = Arc::clone(&shared);
+            move || talk(&mut Client::connect(address), &shared)
+        });
+        let bystander = Self {
+            shared,
+            thread: Some(thread),
+        };
+        bystander.wait_for(1);
+        bystander
+    }
+
+    /// Waits until it has been answered that many more times.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, exchanges: u64) {
+        let count = || self.shared.exchanges.load(Ordering::Relaxed);
+        let goal = count() + exchanges;
+        eventually("the bystander's answers", DEADLINE, || {
+            let runs = self
+                .thread
+                .as_ref()
+                .is_some_and(|thread| !thread.is_finished());
+            assert!(runs, "the bystander was harmed");
+            count() >= goal
+        });
+    }
+
+    /// Ends the session; it must not have noticed anything. Returns how often it was answered, and the longest that it
+    /// had to wait.
+    #[track_caller]
+    pub(crate) fn end(mut self) -> (u64, Duration) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+        let Ok(longest) = self.thread.take().unwrap().join() else {
+            panic!("the bystander was harmed");
+        };
+        (self.shared.exchanges.load(Ordering::Relaxed), longest)
+    }
+}
+
+impl Drop for Bystander {
+    fn drop(&mut self) {
+        self.shared.is_over.store(true, Ordering::Relaxed);
+    }
+}
+
+fn talk(client: &mut Client, shared: &Shared) -> Duration {
+    let mut longest = Duration::ZERO;
+    let server = ask(client);
+    while !shared.is_over.load(Ordering::Relaxed) {
+        shared.exchanges.fetch_add(1, Ordering::Relaxed);
+        thread::sleep(PAUSE);
+        let start = Instant::now();
+        assert_eq!(ask(client), server, "another server");
+        longest = longest.max(start.elapsed());
+    }
+    client.shutdown_write();
+    assert_eq!(client.read_to_end(), [""; 0]);
+    longest
+}
+
+/// Returns the process id that the server names, if it names one.
+fn ask(client: &mut Client) -> Value {
+    let id = client.send_request("pid", &json!({}));
+    let mut answer = client.recv_json();
+    assert_eq!(answer["id"], id, "{answer}");
+    assert_ne!(
+        answer["error"]["data"]["source"], "mcp-tcp-proxy",
+        "{answer}"
+    );
+    answer["result"]["pid"].take()
+}

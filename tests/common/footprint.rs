@@ -1,0 +1,63 @@
+//! What a process holds when nothing happens, and whether that is all it holds later.
+
+use std::time::Duration;
+
+use super::eventually_some;
+use super::processes::{descendants, fd_count, rss_kib};
+
+/// Longer than the whole stop ladder takes on a busy machine; shorter than 30 s, after which the proxy gives up whatever
+/// has not come to its end by itself.
+const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
+pub(crate) const FRUGAL: [(&str, &str); 2] = [
+    ("MALLOC_MMAP_THRESHOLD_", "131072"),
+    ("MALLOC_TRIM_THRESHOLD_", "131072"),
+];
+
+/// What may be in memory later that was not there before: spare buffers (4 of 128 KiB), tables that have grown with the
+/// number of sessions, and what the allocator keeps between the pieces in use, if it is [`FRUGAL`].
+const SLACK_KIB: u64 = 1536;
+
+/// What one process holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Footprint {
+    pid: i32,
+    pub(crate) descriptors: usize,
+    /// The processes below it, zombies too.
+    pub(crate) processes: usize,
+    pub(crate) rss_kib: u64,
+}
+
+impl Footprint {
+    /// What the process holds now.
+    pub(crate) fn of(pid: i32) -> Self {
+        Self {
+            pid,
+            descriptors: fd_count(pid),
+            processes: descendants(pid).len(),
+            rss_kib: rss_kib(pid),
+        }
+    }
+
+    /// Waits until the process has as many descriptors and processes as here again; its memory may not have grown.
+    /// Returns what it holds then.
+    #[track_caller]
+    pub(crate) fn wait_until_restored(&self) -> Self {
+        let now = self.wait_until_alone();
+        let allowed = self.rss_kib + SLACK_KIB;
+        assert!(now.rss_kib <= allowed, "{now:?} was {self:?}");
+        now
+    }
+
+    /// Waits until the process has as many descriptors and processes as here again. Returns what it holds then.
+    #[track_caller]
+    pub(crate) fn wait_until_alone(&self) -> Self {
+        let what = format!("what is held to be no more than {self:?}");
+        eventually_some(&what, PATIENCE, || {
+            let now = Self::of(self.pid);
+            let same = (now.descriptors, now.processes) == (self.descriptors, self.processes);
+            same.then_some(now)
+        })
+    }
+}
