@@ -10,13 +10,13 @@ use std::time::{Duration, Instant};
 
 use log::{debug, error};
 use mio::net::TcpStream;
-use mio::{Events, Interest, Poll, Registry, Token};
+use mio::{Events, Interest, Registry, Token};
 use nix::errno::Errno;
 
 use crate::cli::ConnectOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
-use crate::reactor;
 use crate::reactor::endpoint::{Endpoint, Input};
+use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::{Direction, Stdio};
 use crate::reactor::tcp;
@@ -39,7 +39,7 @@ const STOP_TIME: Duration = Duration::from_secs(1);
 
 /// The stdio side of the program.
 pub struct Connector {
-    poll: Poll,
+    poller: Poller,
     registrations: Registrations,
     signals: Signals,
     host: String,
@@ -80,16 +80,16 @@ struct StdioPair {
 impl Connector {
     /// Takes stdin and stdout. Nothing is connected yet.
     pub fn new(options: ConnectOptions) -> io::Result<Self> {
-        let poll = Poll::new()?;
         let mut registrations = Registrations::default();
+        let poller = Poller::new(&mut registrations)?;
         let signals = Signals::register(
-            poll.registry(),
+            poller.registry(),
             registrations.next(Address {
                 slot: 0,
                 port: Port::Signals,
             }),
         )?;
-        let stdio = StdioPair::register(poll.registry(), &mut registrations)?;
+        let stdio = StdioPair::register(poller.registry(), &mut registrations)?;
         let now = Instant::now();
         let settings = Settings {
             role: Role::Connector {
@@ -112,7 +112,7 @@ impl Connector {
         let address = tcp::address_text(&options.host, options.port);
         let session = Session::open(Tag::Connection(address.into()), &mut turn);
         Ok(Self {
-            poll,
+            poller,
             registrations,
             signals,
             host: options.host,
@@ -160,12 +160,12 @@ impl Connector {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let timeout = if self.ready {
-            Some(Duration::ZERO)
+        let deadline = if self.ready {
+            Some(self.now)
         } else {
-            self.timers.wait(self.now)
+            self.timers.next()
         };
-        reactor::wait(&mut self.poll, events, timeout)?;
+        self.poller.wait(events, deadline, self.now)?;
         self.now = Instant::now();
         Ok(())
     }
@@ -176,6 +176,7 @@ impl Connector {
                 Some(Port::Signals) => self.handle_signals(),
                 Some(Port::Stdin) => self.ready |= latch(&mut self.stdio.input, event),
                 Some(Port::Stdout) => self.ready |= latch(&mut self.stdio.output, event),
+                Some(Port::Alarm) => self.poller.alarm_rang(),
                 Some(Port::Upstream) => self.ready |= latch(&mut self.connection, event),
                 _ => {}
             }
@@ -381,7 +382,7 @@ impl Connector {
         });
         Endpoint::register(
             stream,
-            self.poll.registry(),
+            self.poller.registry(),
             token,
             Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY,
         )

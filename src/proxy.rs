@@ -13,8 +13,8 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use mio::Events;
 use mio::net::TcpListener;
-use mio::{Events, Poll};
 use slab::Slab;
 
 use self::admission::Accepting;
@@ -22,8 +22,8 @@ use self::connection::Connection;
 pub use self::start::StartError;
 use crate::memory::Memory;
 use crate::process::{Processes, Spawner};
-use crate::reactor;
 use crate::reactor::endpoint::Endpoint;
+use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
@@ -40,7 +40,7 @@ const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 
 /// The serving side of the program.
 pub struct Proxy {
-    poll: Poll,
+    poller: Poller,
     registrations: Registrations,
     signals: Signals,
     listeners: Vec<Endpoint<TcpListener>>,
@@ -121,19 +121,16 @@ impl Proxy {
     /// Sleeps until something happens, unless something is left to do. This is the one place where time passes.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let busy = !self.run_queue.is_empty() || self.can_accept() || self.can_start();
-        let timeout = if busy {
-            Some(Duration::ZERO)
+        let deadline = if busy {
+            Some(self.now)
         } else {
-            self.timers.wait(self.now)
+            self.timers.next()
         };
-        let timeout = match self.stopping {
-            Stopping::Forced { until } => {
-                let left = until.saturating_duration_since(self.now);
-                Some(timeout.map_or(left, |timeout| timeout.min(left)))
-            }
-            Stopping::No | Stopping::Gently => timeout,
+        let deadline = match self.stopping {
+            Stopping::Forced { until } => Some(deadline.map_or(until, |at| at.min(until))),
+            Stopping::No | Stopping::Gently => deadline,
         };
-        reactor::wait(&mut self.poll, events, timeout)?;
+        self.poller.wait(events, deadline, self.now)?;
         self.now = Instant::now();
         Ok(())
     }
@@ -150,6 +147,7 @@ impl Proxy {
             };
             match port {
                 Port::Signals | Port::Upstream => {}
+                Port::Alarm => self.poller.alarm_rang(),
                 Port::Listener => {
                     if let Some(listener) = self.listeners.get_mut(slot) {
                         listener.latch(event);

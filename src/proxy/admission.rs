@@ -100,7 +100,7 @@ impl Proxy {
             port: Port::Client,
         });
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match Endpoint::register(stream, self.poll.registry(), token, interest) {
+        let client = match Endpoint::register(stream, self.poller.registry(), token, interest) {
             Ok(client) => client,
             Err(error) => return self.pause_accepting(&error),
         };
@@ -189,7 +189,7 @@ impl Proxy {
                 spawned,
                 process,
                 slot,
-                self.poll.registry(),
+                self.poller.registry(),
                 &mut self.registrations,
             );
             attached

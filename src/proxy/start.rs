@@ -6,8 +6,8 @@ use std::fmt::{self, Display};
 use std::time::Instant;
 
 use log::{info, warn};
+use mio::Interest;
 use mio::net::TcpListener;
-use mio::{Interest, Poll};
 use slab::Slab;
 
 use super::admission::{Accepting, MAX_REFUSED};
@@ -17,6 +17,7 @@ use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use crate::process::{DescriptorLimit, Processes, Spawner};
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::listener;
+use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
@@ -54,8 +55,9 @@ impl Proxy {
         let text = command_text(command);
         let spawner = Spawner::new(command, descriptors)
             .map_err(failed_to(format!("cannot run '{text}'")))?;
-        let poll = Poll::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut registrations = Registrations::default();
+        let poller = Poller::new(&mut registrations)
+            .map_err(failed_to("cannot create an epoll instance"))?;
         let address = tcp::address_text(&options.host, options.port);
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
@@ -68,14 +70,14 @@ impl Proxy {
                 slot,
                 port: Port::Listener,
             });
-            let endpoint = Endpoint::register(socket, poll.registry(), token, Interest::READABLE);
+            let endpoint = Endpoint::register(socket, poller.registry(), token, Interest::READABLE);
             listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
         }
         let token = registrations.next(Address {
             slot: 0,
             port: Port::Signals,
         });
-        let signals = Signals::register(poll.registry(), token)
+        let signals = Signals::register(poller.registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
@@ -84,7 +86,7 @@ impl Proxy {
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
         Ok(Self {
-            poll,
+            poller,
             registrations,
             signals,
             listeners,

@@ -76,10 +76,10 @@ impl Timers {
         self.wheel.pop_expired(elapsed.as_millis() as u64)
     }
 
-    /// How long nothing is due; `None` if nothing ever is.
-    pub fn wait(&self, now: Instant) -> Option<Duration> {
-        let at = self.epoch + Duration::from_millis(self.wheel.next_deadline()?);
-        Some(at.saturating_duration_since(now))
+    /// When something may be due next; `None` if nothing ever is.
+    pub fn next(&self) -> Option<Instant> {
+        let tick = self.wheel.next_deadline()?;
+        Some(self.epoch + Duration::from_millis(tick))
     }
 
     /// How many deadlines there are.
@@ -117,7 +117,7 @@ mod tests {
                 (at, usize::from(at.is_some()))
             );
         }
-        assert_eq!(timers.wait(begin), Some(Duration::from_millis(7)));
+        assert_eq!(timers.next(), Some(begin + Duration::from_millis(7)));
     }
 
     #[test]
@@ -126,12 +126,12 @@ mod tests {
         let mut timers = Timers::new(begin);
         let at = begin + Duration::from_micros(2100);
         timers.set(at, Timer::Monitor);
-        assert_eq!(timers.wait(begin), Some(Duration::from_millis(3)));
+        assert_eq!(timers.next(), Some(begin + Duration::from_millis(3)));
         assert_eq!(timers.pop(begin + Duration::from_micros(2999)), None);
         assert_eq!(
             timers.pop(begin + Duration::from_millis(3)),
             Some(Timer::Monitor)
         );
-        assert_eq!((timers.wait(at), timers.is_empty()), (None, true));
+        assert_eq!((timers.next(), timers.is_empty()), (None, true));
     }
 }

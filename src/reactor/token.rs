@@ -9,7 +9,7 @@ use mio::Token;
 /// Slots that a token can name.
 pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
 
-const PORT_BITS: u32 = 3;
+const PORT_BITS: u32 = 4;
 const SLOT_BITS: u32 = 24;
 
 /// What kind of descriptor an event is about.
@@ -29,6 +29,8 @@ pub enum Port {
     Stderr,
     /// The connection to a proxy.
     Upstream,
+    /// The alarm of the loop.
+    Alarm,
 }
 
 /// What a token says.
@@ -47,7 +49,7 @@ pub struct Registrations {
 }
 
 impl Registrations {
-    /// A token that no descriptor has. The numbers begin anew after 2^37 of them.
+    /// A token that no descriptor has. The numbers begin anew after 2^36 of them.
     pub fn next(&mut self, address: Address) -> Token {
         debug_assert!(address.slot < MAX_SLOTS);
         self.last = self.last.wrapping_add(1);
@@ -70,6 +72,7 @@ impl Address {
             4 => Port::Stdout,
             5 => Port::Stderr,
             6 => Port::Upstream,
+            7 => Port::Alarm,
             _ => return None,
         };
         Some(Self {
@@ -94,6 +97,7 @@ mod tests {
             Port::Stdout,
             Port::Stderr,
             Port::Upstream,
+            Port::Alarm,
         ];
         for port in ports {
             for slot in [0, 1, MAX_SLOTS - 1] {

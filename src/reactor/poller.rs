@@ -1,0 +1,95 @@
+//! Waits for events and for the next deadline.
+//!
+//! The deadline is a descriptor among the others, and no time-out of the wait. A time-out has the kernel set a timer and
+//! cancel it again at each wait, which costs more than all else in it where setting the hardware's timer is dear, as on
+//! virtual machines. A timerfd is set once and stays set over any number of waits.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Registry};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::token::{Address, Port, Registrations};
+
+/// An epoll instance with an alarm.
+#[derive(Debug)]
+pub struct Poller {
+    poll: Poll,
+    alarm: TimerFd,
+    /// What the alarm is set for, unless it has rung since.
+    alarm_at: Option<Instant>,
+}
+
+impl Poller {
+    /// Nothing is registered but the alarm.
+    pub fn new(registrations: &mut Registrations) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
+        let alarm = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
+        let token = registrations.next(Address {
+            slot: 0,
+            port: Port::Alarm,
+        });
+        let descriptor = alarm.as_fd().as_raw_fd();
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+        Ok(Self {
+            poll,
+            alarm,
+            alarm_at: None,
+        })
+    }
+
+    /// Where descriptors are registered.
+    pub fn registry(&self) -> &Registry {
+        self.poll.registry()
+    }
+
+    /// Waits for events until `deadline`, and with a `deadline` that has passed not at all. `now` is the time, as far as
+    /// the caller knows. Without a deadline there has to be something to wait for.
+    ///
+    /// A signal that is not taken as an event, as SIGCONT is, cuts the wait short; what has happened meanwhile is looked
+    /// at all the same, before the clock says that it came too late.
+    pub fn wait(
+        &mut self,
+        events: &mut Events,
+        deadline: Option<Instant>,
+        now: Instant,
+    ) -> io::Result<()> {
+        let mut timeout = None;
+        match deadline {
+            Some(deadline) if deadline <= now => timeout = Some(Duration::ZERO),
+            Some(deadline) => self.set_alarm(deadline, now)?,
+            None => {}
+        }
+        while let Err(error) = self.poll.poll(events, timeout) {
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+            timeout = Some(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    /// An event of [`Port::Alarm`] has come. It is not read: setting the alarm anew makes it ready to ring again.
+    pub fn alarm_rang(&mut self) {
+        self.alarm_at = None;
+    }
+
+    /// An alarm that is set for an earlier time may stay: it costs one turn too many.
+    fn set_alarm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
+        if self.alarm_at.is_some_and(|set| set <= at) {
+            return Ok(());
+        }
+        let left = TimeSpec::from_duration(at.saturating_duration_since(now));
+        self.alarm
+            .set(Expiration::OneShot(left), TimerSetTimeFlags::empty())?;
+        self.alarm_at = Some(at);
+        Ok(())
+    }
+}
