@@ -80,6 +80,8 @@ pub struct ServerLine {
     delivered: bool,
     /// It is a request that the server took back: whose the answer is can't be told any more.
     pub taken_back: bool,
+    /// It is a request that the client has answered.
+    pub answered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +228,7 @@ impl Journal {
             what,
             delivered: false,
             taken_back: false,
+            answered: false,
         });
     }
 
@@ -241,6 +244,22 @@ impl Journal {
             last_lost: 0,
         });
         self.servers.len() - 1
+    }
+
+    /// A server takes back a request of its own.
+    pub fn take_back(&mut self, index: usize) -> Option<String> {
+        let line = &mut self.said[index];
+        line.taken_back = true;
+        let ServerSays::Request(id) = &line.what else {
+            return None;
+        };
+        // With nothing of its own left to take back, it is taken to mean the client's request of this id.
+        if line.answered
+            && let Some(&request) = self.by_id.get(id)
+        {
+            self.requests[request].cancelled = true;
+        }
+        Some(id.clone())
     }
 
     /// A server wrote the answer to an `initialize`.

@@ -7,7 +7,7 @@ use mcp_tcp_proxy::session::report::Exit;
 use mcp_tcp_proxy::stop_ladder::{Rung, StopLadder};
 use mcp_tcp_proxy::timer_wheel::TimerId;
 
-use crate::journal::{ClientSays, Journal, Received, ServerSays};
+use crate::journal::{ClientSays, Journal, Received, ServerLine, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::text;
@@ -368,16 +368,14 @@ impl Server {
     }
 
     fn take_back_own(&mut self, serial: usize, journal: &mut Journal) {
-        let own = |line: &&mut crate::journal::ServerLine| {
+        let is_own = |line: &ServerLine| {
             line.server == self.index
                 && !line.taken_back
                 && matches!(line.what, ServerSays::Request(_))
         };
-        let Some(line) = journal.said.iter_mut().rev().take(50).find(own) else {
-            return;
-        };
-        line.taken_back = true;
-        let ServerSays::Request(id) = line.what.clone() else {
+        let recent = journal.said.len().saturating_sub(50);
+        let found = journal.said[recent..].iter().rposition(is_own);
+        let Some(id) = found.and_then(|at| journal.take_back(recent + at)) else {
             return;
         };
         self.say_cancelled(serial, &id, journal);

@@ -251,9 +251,11 @@ impl World {
             .filter(|place| place.number == server.owner);
         let was_running = server.is_running();
         let mut nobody = Journal::default();
-        let is_owned = place.is_some();
+        let is_up = place
+            .as_ref()
+            .is_some_and(|place| place.server == Some(key));
         let journal = place.map_or(&mut nobody, |place| &mut place.journal);
-        if is_owned || !was_running {
+        if is_up || !was_running {
             server.act(self.now, journal, &mut self.stats);
         }
         if was_running && !server.is_running() {
@@ -326,10 +328,9 @@ impl World {
 
     fn let_time_pass(&mut self) {
         self.come_to_rest();
-        let is_waiting = self
-            .places
-            .iter()
-            .any(|(_, place)| place.journal.unanswered() > 0);
+        let is_waiting = self.places.iter().any(|(_, place)| {
+            place.journal.unanswered() > 0 || place.connecting.is_some()
+        });
         let wait = self.timers.wait(self.now);
         let time = match wait {
             _ if self.calm && is_waiting => Duration::from_millis(1),
