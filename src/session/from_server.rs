@@ -189,12 +189,15 @@ impl Session {
     }
 
     fn is_replay_answer(&self, id: Option<&RequestId>) -> bool {
-        match &self.upstream {
-            Upstream::Up(up) => {
-                matches!(&up.greeting, Greeting::Replaying { id: own, .. } if Some(own) == id)
-            }
-            _ => false,
-        }
+        let own = match &self.upstream {
+            Upstream::Up(up) => match &up.greeting {
+                Greeting::Replaying { id, .. } => Some(id),
+                Greeting::Due | Greeting::Done => None,
+            },
+            Upstream::Leaving(leaving) => leaving.replay.as_ref(),
+            Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => None,
+        };
+        own.is_some() && own == id
     }
 
     fn log_stderr(&mut self, line: &str, turn: &Turn<'_>) {

@@ -17,6 +17,7 @@ use super::report::{EndReason, Exit};
 use super::{Action, NOTICE_DELAY, OwnLine, Role, Session, ToServer, Turn};
 use crate::memory::Memory;
 use crate::outbox::Outbox;
+use crate::protocol::id::RequestId;
 use crate::protocol::reply::{self, Reason};
 
 /// After the end of its output, a process has this long to exit, so that its status can be told, before it is stopped.
@@ -68,6 +69,8 @@ pub(super) struct Leaving {
     settled: bool,
     /// What [`Up::used`] was.
     used: bool,
+    /// The id of a replayed handshake that it has not answered. The answer may still be among its last words.
+    pub(super) replay: Option<RequestId>,
 }
 
 impl Upstream {
@@ -220,8 +223,13 @@ impl Session {
     pub(super) fn leave(&mut self, turn: &mut Turn<'_>, note: impl FnOnce(&mut Leaving, Instant)) {
         match &mut self.upstream {
             Upstream::Up(up) => {
+                let replay = match std::mem::replace(&mut up.greeting, Greeting::Done) {
+                    Greeting::Replaying { id, .. } => Some(id),
+                    Greeting::Due | Greeting::Done => None,
+                };
                 let mut leaving = Leaving {
                     used: up.used,
+                    replay,
                     ..Leaving::default()
                 };
                 note(&mut leaving, turn.now);

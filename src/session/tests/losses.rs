@@ -44,6 +44,23 @@ fn what_was_said_before_the_answer_belongs_to_the_handshake() {
 }
 
 #[test]
+fn the_answer_to_a_replay_is_not_for_the_client_even_among_last_words() {
+    for exits in [true, false] {
+        let mut world = World::greeted();
+        replace_server(&mut world);
+        world.client(&request(2));
+        let id = expect_replay(&mut world);
+        if exits {
+            world.server_exits(Exit::Code(0));
+        } else {
+            world.event(Session::upstream_input_broke);
+        }
+        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+        assert_eq!(world.client_got(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_handshake_that_is_repeated_is_repeated_whole() {
     let mut world = World::up();
     world.client(INITIALIZE);
