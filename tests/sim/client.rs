@@ -399,7 +399,7 @@ impl Client {
         } else {
             self.rng.below(50)
         };
-        let padding = "y".repeat(self.max_line + more);
+        let padding = "y".repeat(self.max_line + 1 + more);
         match self.rng.below(4) {
             0 => {
                 let text =

@@ -349,10 +349,11 @@ impl World {
             let Some(slot) = self.starting.pop_front() else {
                 return;
             };
+            // The session that has asked may be gone, and its slot another's that has asked, too.
             let is_wanted = self
                 .places
                 .get(slot)
-                .is_some_and(|place| place.session.wants_start());
+                .is_some_and(|place| place.session.wants_start() && place.connecting.is_none());
             if is_wanted && !self.start_server(slot) {
                 self.starting.push_front(slot);
             }
