@@ -6,7 +6,7 @@ use crate::journal::{ClientSays, Comes, Journal, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::text;
-use crate::transport::{Duplex, End};
+use crate::transport::{Duplex, End, arrived};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Era {
@@ -98,15 +98,18 @@ impl Client {
     }
 
     fn misbehave(&mut self, socket: &mut Duplex, stats: &mut Stats) {
-        if self.rng.permille(2) {
-            stats.fault(Fault::ClientResets);
-            self.gone = true;
-            socket.reset();
-        } else if self.rng.permille(2) {
-            stats.fault(Fault::ClientStalls);
-            self.stalls = !self.stalls;
-        } else if self.rng.permille(4) {
-            self.leave(socket, stats);
+        match self.rng.below(1000) {
+            0 | 1 => {
+                stats.fault(Fault::ClientResets);
+                self.gone = true;
+                socket.reset();
+            }
+            2 | 3 => {
+                stats.fault(Fault::ClientStalls);
+                self.stalls = !self.stalls;
+            }
+            4..=7 => self.leave(socket, stats),
+            _ => {}
         }
     }
 
@@ -165,10 +168,7 @@ impl Client {
             usize::MAX
         };
         socket.output.consume(most);
-        while let Some((_, comes)) = self
-            .coming
-            .pop_front_if(|(end, _)| *end <= socket.output.consumed)
-        {
+        while let Some((_, comes)) = arrived(&mut self.coming, socket.output.consumed) {
             self.react(&comes, journal);
         }
     }
@@ -336,7 +336,7 @@ impl Client {
             .collect();
         let mut text = format!(r#"[{{"n":{serial},"method":"notifications/progress"}}"#);
         for id in &ids {
-            text.push_str(&format!(r#",{{"id":{id},"method":"m"}}"#));
+            text.extend([r#",{"id":"#, id, r#","method":"m"}"#]);
         }
         text.push(']');
         self.say(text, ClientSays::Other, ids, journal);

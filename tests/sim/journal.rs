@@ -135,6 +135,8 @@ pub struct ServerRecord {
     due: bool,
     replayed: bool,
     pub replay_answered: bool,
+    /// It has got what the client says to servers that know it.
+    serves: bool,
     /// The answer to a replay was not that of the server before.
     pub replay_differs: bool,
     pub written: u64,
@@ -236,6 +238,7 @@ impl Journal {
         self.servers.push(ServerRecord {
             due: self.initialize_delivered,
             replayed: false,
+            serves: false,
             replay_answered: false,
             replay_differs: false,
             written: 0,
@@ -270,7 +273,7 @@ impl Journal {
     // What the session passes on.
 
     /// The session began to send this line to a server.
-    pub fn to_server(&mut self, server: usize, text: &[u8]) -> Received {
+    pub fn sent_to_server(&mut self, server: usize, text: &[u8]) -> Received {
         if let Some(line) =
             text::serial(text, text::CLIENT_SERIAL).filter(|line| *line < self.lines.len())
         {
@@ -357,6 +360,7 @@ impl Journal {
                     self.skip_others(index);
                 }
                 self.servers[server].due = false;
+                self.servers[server].serves = true;
             }
         }
         self.lines[index].sent_to = Some(server);
@@ -443,7 +447,7 @@ impl Journal {
     }
 
     /// The session began to send this line to the client.
-    pub fn to_client(&mut self, text: &[u8]) -> Comes {
+    pub fn sent_to_client(&mut self, text: &[u8]) -> Comes {
         if let Some(line) =
             text::serial(text, text::SERVER_SERIAL).filter(|line| *line < self.said.len())
         {
@@ -641,10 +645,11 @@ impl Journal {
             self.parse_errors
         );
         // A session that can't go on with a server does not wait for what else it has to say.
+        // A session that can't go on with a server does not wait for what else it has to say.
         let cut_short = self
             .servers
             .iter()
-            .any(|server| server.replay_differs || (server.replayed && !server.replay_answered));
+            .any(|server| server.replayed && !server.serves);
         if !cut_short && !self.is_connector {
             for index in self.next_said..self.said.len() {
                 assert!(

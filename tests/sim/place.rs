@@ -133,7 +133,7 @@ impl Place {
     fn note_lines(&mut self, server: Option<&mut Server>) {
         if let Some(server) = server {
             for line in std::mem::take(&mut server.pipes.output.begun) {
-                let received = self.journal.to_server(server.index, &line.text);
+                let received = self.journal.sent_to_server(server.index, &line.text);
                 crate::trace::note(|| {
                     format!(
                         "{}: server {} gets {}",
@@ -153,7 +153,7 @@ impl Place {
                     crate::text::show(&line.text)
                 )
             });
-            let comes = self.journal.to_client(&line.text);
+            let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
         }
         if self.fate == Fate::Open {

@@ -36,10 +36,6 @@ impl Rng {
         self.below(100) < chance
     }
 
-    pub fn permille(&mut self, chance: usize) -> bool {
-        self.below(1000) < chance
-    }
-
     pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }

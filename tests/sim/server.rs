@@ -11,7 +11,7 @@ use crate::journal::{ClientSays, Journal, Received, ServerLine, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::text;
-use crate::transport::{Duplex, End, Inflow};
+use crate::transport::{Duplex, End, Inflow, arrived};
 
 /// What a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -177,10 +177,7 @@ impl Server {
             usize::MAX
         };
         self.pipes.output.consume(most);
-        while let Some((_, received)) = self
-            .coming
-            .pop_front_if(|(end, _)| *end <= self.pipes.output.consumed)
-        {
+        while let Some((_, received)) = arrived(&mut self.coming, self.pipes.output.consumed) {
             match received {
                 Received::Line(line) => {
                     let requests = journal.lines[line].requests.clone();
@@ -521,7 +518,7 @@ impl Server {
         stats.fault(Fault::ServerStaysAfterEnd);
         match rung {
             Rung::Terminate if self.manners.ignores_sigterm => {
-                stats.fault(Fault::ServerIgnoresSigterm)
+                stats.fault(Fault::ServerIgnoresSigterm);
             }
             Rung::Terminate => self.ends(Exit::Signal(15), now, journal, stats),
             Rung::Kill | Rung::Abandon => self.ends(Exit::Signal(9), now, journal, stats),

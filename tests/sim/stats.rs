@@ -34,6 +34,7 @@ const FAULTS: usize = Fault::Shutdown as usize + 1;
 
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
+    /// Turns of the loop, each after something has happened in the world.
     pub steps: u64,
     pub sessions: u64,
     pub servers: u64,

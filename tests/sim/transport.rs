@@ -4,6 +4,7 @@
 //! less than it could. Of what the session writes nothing is kept but which lines have begun: the rest of a line that
 //! was taken in part lies in the same buffer, so it is known whole with its first byte.
 
+use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
 
 use mcp_tcp_proxy::reactor::endpoint::Input;
@@ -137,6 +138,12 @@ pub struct Begun {
     pub text: Vec<u8>,
     /// Where its line end is, counted in bytes from the first one that was ever written.
     pub end: u64,
+}
+
+/// Takes the first of what comes, if its last byte was read.
+pub fn arrived<T>(coming: &mut VecDeque<(u64, T)>, read: u64) -> Option<(u64, T)> {
+    coming.front().filter(|(end, _)| *end <= read)?;
+    coming.pop_front()
 }
 
 /// Bytes from the session.

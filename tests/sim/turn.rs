@@ -37,6 +37,7 @@ macro_rules! server_of {
 
 impl World {
     pub fn turn(&mut self) {
+        self.stats.steps += 1;
         for (_, place) in &mut self.places {
             place.heard_before_turn = place.heard;
         }
@@ -293,7 +294,7 @@ impl World {
         let place = &self.places[slot];
         if place.session.wants_upstream(&self.memory) {
             self.with_session(slot, |session, turn| {
-                session.upstream_output_ended(None, turn)
+                session.upstream_output_ended(None, turn);
             });
         } else {
             self.servers[key].timer =
@@ -378,7 +379,7 @@ impl World {
             self.stats.fault(Fault::StartRefused);
             place.journal.spawn_failures += 1;
             self.with_session(slot, |session, turn| {
-                session.upstream_failed(&"no such file", turn)
+                session.upstream_failed(&"no such file", turn);
             });
             return true;
         }
@@ -445,7 +446,7 @@ impl World {
         self.drop_attempt(slot, key);
         self.places[slot].journal.spawn_failures += 1;
         self.with_session(slot, |session, turn| {
-            session.upstream_failed(&"refused", turn)
+            session.upstream_failed(&"refused", turn);
         });
     }
 

@@ -75,12 +75,12 @@ impl World {
         };
         let proxy = Settings {
             role: Role::Proxy {
-                max_restarts: rng.pick(&[0, 1, 5, 5, 20]) as u32,
+                max_restarts: rng.pick(&[0, 1, 5, 5, 20]),
             },
-            heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000]) as u64),
+            heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
             renews: rng.percent(85),
             max_message_bytes,
-            replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000]) as u64),
+            replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
         };
         let connector = Settings {
             role: Role::Connector {
@@ -133,7 +133,6 @@ impl World {
     }
 
     fn step(&mut self) {
-        self.stats.steps += 1;
         let may_open = self.places.len() < self.max_sessions && !self.stopping;
         if may_open && (self.places.is_empty() || self.rng.percent(3)) {
             self.open();
@@ -339,7 +338,7 @@ impl World {
             Some(wait) if self.rng.percent(15) => {
                 self.stats.fault(Fault::LateClock);
                 wait + Duration::from_micros(
-                    self.rng.pick(&[1, 700, 50_000, 3_000_000, 40_000_000]) as u64,
+                    self.rng.pick(&[1, 700, 50_000, 3_000_000, 40_000_000]),
                 )
             }
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
