@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::relay::READ_BYTES;
+use mcp_tcp_proxy::relay::{READ_BYTES, Side};
 use mcp_tcp_proxy::session::Turn;
 
 use crate::server::Kind;
@@ -104,7 +104,11 @@ impl World {
                 "session {} could go on, and is not run",
                 place.number
             );
-            let waits = place.session.waits_for_memory(&self.memory);
+            // If there is nothing to be read, an event will tell when there is.
+            let has_input = place
+                .server
+                .is_some_and(|key| self.servers[key].pipes.is_readable());
+            let waits = has_input && place.session.waits_for_memory(&self.memory);
             assert!(
                 !waits || self.waiting_for_memory.contains(&slot),
                 "nobody tells session {} of memory",

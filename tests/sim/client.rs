@@ -39,6 +39,8 @@ pub struct Client {
     /// Lines that have begun to come, with where they end.
     coming: VecDeque<(u64, Comes)>,
     leaving: bool,
+    /// Its last line has no line end, so nothing can follow.
+    has_last_word: bool,
     pub gone: bool,
     rng: Rng,
 }
@@ -62,6 +64,7 @@ impl Client {
             said: 0,
             coming: VecDeque::new(),
             leaving: false,
+            has_last_word: false,
             gone: false,
             rng,
         }
@@ -133,6 +136,13 @@ impl Client {
         self.read(socket, journal);
         if !self.leaving {
             self.send(socket);
+            if !self.calm && !self.has_last_word && self.out.is_empty() && self.rng.percent(30) {
+                self.has_last_word = true;
+                // The last line may have no line end.
+                self.request("tools/call", ClientSays::Other, journal);
+                self.out.pop();
+                self.send(socket);
+            }
             let waits = self.head < self.out.len() || (self.calm && journal.unanswered() > 0);
             if !waits || !patient {
                 self.leave(socket, stats);
@@ -174,7 +184,7 @@ impl Client {
     }
 
     fn react(&mut self, comes: &Comes, journal: &mut Journal) {
-        if self.leaving {
+        if self.leaving || self.has_last_word {
             return;
         }
         match comes {
@@ -428,7 +438,7 @@ impl Client {
         };
         let serial = journal.lines.len();
         let text = format!(r#"{{"n":{serial},"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
-        journal.said[line].answered = true;
+        journal.answers(line);
         self.say(text, ClientSays::Answer(line), Vec::new(), journal);
     }
 

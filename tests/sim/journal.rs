@@ -256,13 +256,28 @@ impl Journal {
         let ServerSays::Request(id) = &line.what else {
             return None;
         };
-        // With nothing of its own left to take back, it is taken to mean the client's request of this id.
+        let id = id.clone();
+        self.note_crossing(index);
+        Some(id)
+    }
+
+    /// The client answers a request of a server.
+    pub fn answers(&mut self, index: usize) {
+        self.said[index].answered = true;
+        self.note_crossing(index);
+    }
+
+    /// A server that takes back what was answered meanwhile has nothing of its own to take back, so it is taken to mean
+    /// the client's request of this id.
+    fn note_crossing(&mut self, index: usize) {
+        let line = &self.said[index];
         if line.answered
+            && line.taken_back
+            && let ServerSays::Request(id) = &line.what
             && let Some(&request) = self.by_id.get(id)
         {
             self.requests[request].cancelled = true;
         }
-        Some(id.clone())
     }
 
     /// A server wrote the answer to an `initialize`.
@@ -326,7 +341,9 @@ impl Journal {
                         "an answer to server {asked} reaches server {server}: {}",
                         text::show(text)
                     );
-                    self.skip_answers(index, server);
+                    if request.is_answerable_by(server) {
+                        self.skip_answers(index, server);
+                    }
                 }
             }
             ClientSays::StrayAnswer => {

@@ -400,6 +400,20 @@ impl Server {
         self.say(text.into(), ServerSays::Other, journal);
     }
 
+    /// Says something without a line end.
+    fn last_words(&mut self, journal: &mut Journal) {
+        match self.jobs.pop() {
+            Some(Job::Answer(request)) => self.answer(request, journal),
+            Some(Job::AnswerReplay(_)) | None => {
+                let serial = journal.said.len();
+                let text = format!(r#"{{"m":{serial},"method":"notifications/message"}}"#);
+                self.say(text.into(), ServerSays::Other, journal);
+            }
+        }
+        self.out.pop();
+        self.flush(journal);
+    }
+
     fn flush(&mut self, journal: &mut Journal) {
         let waiting = self.out.len() - self.head;
         if waiting == 0 {
@@ -445,6 +459,9 @@ impl Server {
                     (Exit::Code(self.rng.pick(&[0, 1, 3])), Fault::ServerExits)
                 };
                 stats.fault_if(self.kind == Kind::Process, fault);
+                if !self.stalls && self.out.is_empty() && self.rng.percent(40) {
+                    self.last_words(journal);
+                }
                 stats.fault_if(self.head > 0, Fault::ServerCrashesMidLine);
                 self.ends(exit, now, journal, stats);
             }
