@@ -391,7 +391,7 @@ impl Client {
         let text: &[u8] = self.rng.pick(&[
             b"hello".as_slice(),
             b"{\"n\":0,\"id\":1",
-            b"{\"method\":\"m\",\"id\":1}}",
+            b"{\"method\":\"m\",\"id\":1]",
             b"{\"method\":\"\xff\xfe\",\"id\":1}",
             b"42",
             b"\"text\"",

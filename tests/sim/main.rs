@@ -22,6 +22,7 @@ mod text;
 mod trace;
 mod transport;
 mod turn;
+mod upstreams;
 mod world;
 
 use std::env;
