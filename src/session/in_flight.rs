@@ -11,6 +11,9 @@ pub const MAX_IN_FLIGHT: usize = 1024;
 /// Requests of one server that are remembered. Of more, the oldest are forgotten: their answers pass unexamined.
 const MAX_SERVER_REQUESTS: usize = 1024;
 
+/// Requests of one server that are remembered after they were answered: it may take one back before it sees the answer.
+const MAX_ANSWERED: usize = 16;
+
 /// What lines that are kept to be sent again may hold for one session, in bytes.
 pub const MAX_RESEND_BYTES: usize = 64 * 1024;
 
@@ -134,6 +137,8 @@ impl InFlight {
 #[derive(Debug, Default)]
 pub struct ServerRequests {
     open: VecDeque<RequestId>,
+    /// Those of the present server that were answered last.
+    answered: VecDeque<RequestId>,
     /// Those of servers that are gone.
     orphaned: VecDeque<RequestId>,
 }
@@ -152,12 +157,13 @@ pub enum Addressee {
 impl ServerRequests {
     /// Notes a request of the present server.
     pub fn open(&mut self, id: RequestId) {
-        remember(&mut self.open, id);
+        remember(&mut self.open, id, MAX_SERVER_REQUESTS);
     }
 
-    /// The present server took its request back. Returns whether it had one of this id.
+    /// The present server took its request back. Returns whether it had one of this id, be it that the answer is on its
+    /// way already.
     pub fn cancel(&mut self, id: &RequestId) -> bool {
-        forget(&mut self.open, id)
+        forget(&mut self.open, id) || forget(&mut self.answered, id)
     }
 
     /// The client answered a request. The oldest request of an id is the one that is answered first.
@@ -165,6 +171,7 @@ impl ServerRequests {
         if forget(&mut self.orphaned, id) {
             Addressee::Gone
         } else if forget(&mut self.open, id) {
+            remember(&mut self.answered, id.clone(), MAX_ANSWERED);
             Addressee::Present
         } else {
             Addressee::Unknown
@@ -179,14 +186,15 @@ impl ServerRequests {
 
     /// The present server is gone.
     pub fn orphan(&mut self) {
+        self.answered = VecDeque::new();
         for id in std::mem::take(&mut self.open) {
-            remember(&mut self.orphaned, id);
+            remember(&mut self.orphaned, id, MAX_SERVER_REQUESTS);
         }
     }
 }
 
-fn remember(ids: &mut VecDeque<RequestId>, id: RequestId) {
-    if ids.len() >= MAX_SERVER_REQUESTS {
+fn remember(ids: &mut VecDeque<RequestId>, id: RequestId, most: usize) {
+    if ids.len() >= most {
         ids.pop_front();
     }
     ids.push_back(id);
