@@ -438,7 +438,6 @@ impl Client {
         };
         let serial = journal.lines.len();
         let text = format!(r#"{{"n":{serial},"jsonrpc":"2.0","id":{id},"result":{{}}}}"#);
-        journal.said[line].answered = true;
         self.say(text, ClientSays::Answer(line), Vec::new(), journal);
     }
 

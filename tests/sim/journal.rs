@@ -80,8 +80,6 @@ pub struct ServerLine {
     delivered: bool,
     /// It is a request that the server took back: whose the answer is can't be told any more.
     pub taken_back: bool,
-    /// It is a request that the client has answered.
-    pub answered: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,7 +226,6 @@ impl Journal {
             what,
             delivered: false,
             taken_back: false,
-            answered: false,
         });
     }
 
@@ -257,12 +254,12 @@ impl Journal {
         Some(id.clone())
     }
 
-    /// Whether this request may have been taken for one that a server took back: numbers are used by both sides, and a
-    /// server that takes back what was answered meanwhile has nothing of its own to take back.
+    /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer
+    /// to a server that is gone may have been taken for one to this server.
     fn may_be_mistaken(&self, id: &str) -> bool {
         self.said.iter().any(|line| {
             let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
-            is_same && line.taken_back && (line.answered || line.server > 0)
+            is_same && line.taken_back && line.server > 0
         })
     }
 
