@@ -79,3 +79,11 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
     );
     println!("{stats}");
 }
+
+#[test]
+fn a_seed_determines_a_run() {
+    for seed in 0..5 {
+        let run = || World::new(seed).run(DEFAULT_STEPS as usize).to_string();
+        assert_eq!(run(), run());
+    }
+}
