@@ -32,7 +32,7 @@ use std::time::Instant;
 use self::stats::Stats;
 use self::world::World;
 
-const DEFAULT_SEEDS: u64 = 300;
+const DEFAULT_SEEDS: u64 = 400;
 const DEFAULT_STEPS: u64 = 500;
 
 fn setting(name: &str, default: u64) -> u64 {
