@@ -327,10 +327,11 @@ impl World {
 
     fn let_time_pass(&mut self) {
         self.come_to_rest();
-        let is_waiting = self
-            .places
-            .iter()
-            .any(|(_, place)| place.journal.unanswered() > 0 || place.connecting.is_some());
+        let is_waiting = self.places.iter().any(|(_, place)| {
+            place.journal.unanswered() > 0
+                || place.connecting.is_some()
+                || !place.session.to_upstream().is_empty()
+        });
         let wait = self.timers.wait(self.now);
         let time = match wait {
             _ if self.calm && is_waiting => Duration::from_millis(1),
