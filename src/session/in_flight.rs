@@ -15,6 +15,9 @@ const MAX_SERVER_REQUESTS: usize = 1024;
 /// A server that asks again and again finds room for this many of its requests.
 const KEPT_ENTRIES: usize = 4;
 
+/// Requests of one server that are remembered after they were answered: it may take one back before it sees the answer.
+const MAX_ANSWERED: usize = 16;
+
 /// What lines that are kept to be sent again may hold for one session, in bytes.
 pub const MAX_RESEND_BYTES: usize = 64 * 1024;
 
@@ -149,6 +152,8 @@ pub struct ServerRequests(Option<Box<Asked>>);
 #[derive(Debug, Default)]
 struct Asked {
     open: VecDeque<RequestId>,
+    /// Those of the present server that were answered last.
+    answered: VecDeque<RequestId>,
     /// Those of servers that are gone.
     orphaned: VecDeque<RequestId>,
 }
@@ -167,14 +172,16 @@ pub enum Addressee {
 impl ServerRequests {
     /// Notes a request of the present server.
     pub fn open(&mut self, id: RequestId) {
-        remember(&mut self.0.get_or_insert_default().open, id);
+        let asked = self.0.get_or_insert_default();
+        remember(&mut asked.open, id, MAX_SERVER_REQUESTS);
     }
 
-    /// The present server took its request back. Returns whether it had one of this id.
+    /// The present server took its request back. Returns whether it had one of this id, be it that the answer is on its
+    /// way already.
     pub fn cancel(&mut self, id: &RequestId) -> bool {
         self.0
             .as_mut()
-            .is_some_and(|asked| forget(&mut asked.open, id))
+            .is_some_and(|asked| forget(&mut asked.open, id) || forget(&mut asked.answered, id))
     }
 
     /// The client answered a request. The oldest request of an id is the one that is answered first.
@@ -185,6 +192,7 @@ impl ServerRequests {
         if forget(&mut asked.orphaned, id) {
             Addressee::Gone
         } else if forget(&mut asked.open, id) {
+            remember(&mut asked.answered, id.clone(), MAX_ANSWERED);
             Addressee::Present
         } else {
             Addressee::Unknown
@@ -204,14 +212,15 @@ impl ServerRequests {
         let Some(asked) = &mut self.0 else {
             return;
         };
+        asked.answered = VecDeque::new();
         for id in std::mem::take(&mut asked.open) {
-            remember(&mut asked.orphaned, id);
+            remember(&mut asked.orphaned, id, MAX_SERVER_REQUESTS);
         }
     }
 }
 
-fn remember(ids: &mut VecDeque<RequestId>, id: RequestId) {
-    if ids.len() >= MAX_SERVER_REQUESTS {
+fn remember(ids: &mut VecDeque<RequestId>, id: RequestId, most: usize) {
+    if ids.len() >= most {
         ids.pop_front();
     }
     ids.push_back(id);

@@ -44,6 +44,22 @@ fn what_was_said_before_the_answer_belongs_to_the_handshake() {
 }
 
 #[test]
+fn a_server_that_takes_back_what_was_answered_does_not_mean_the_clients_request() {
+    let mut world = World::up();
+    world.server(&request(1));
+    assert_eq!(world.client_got(), [request(1)]);
+    world.client(&request(1));
+    world.client(&answer(1));
+    assert_eq!(world.server_got(), [request(1), answer(1)]);
+    // The two have crossed.
+    let taken_back = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    world.server(taken_back);
+    assert_eq!(world.client_got(), [taken_back]);
+    world.server_dies(Exit::Signal(9));
+    world.client_got_error(&json!(1), 502, "process_terminated");
+}
+
+#[test]
 fn a_handshake_that_is_repeated_is_repeated_whole() {
     let mut world = World::up();
     world.client(INITIALIZE);

@@ -1,0 +1,275 @@
+//! What was said in one session, and what may become of it: the model that the session is checked against.
+//!
+//! It knows lines and requests, and nothing of how the session keeps them. A check that fails panics.
+
+mod end;
+mod to_client;
+mod to_server;
+
+use std::collections::HashMap;
+use std::ops::Range;
+
+/// A line of the client.
+#[derive(Debug)]
+pub struct ClientLine {
+    /// As a server is to get it.
+    pub text: Vec<u8>,
+    /// Where it ends in what the client says: without, and with its line end.
+    pub text_end: u64,
+    pub end: u64,
+    pub what: ClientSays,
+    /// The requests in it.
+    pub requests: Range<usize>,
+    /// The last server that it was sent to.
+    sent_to: Option<usize>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ClientSays {
+    Blank,
+    /// For the proxy itself.
+    Control,
+    /// Refused: it is not JSON, or no message.
+    Invalid,
+    /// Refused: it, or its id, is too long.
+    TooLong,
+    Initialize,
+    Discover,
+    Initialized,
+    Other,
+    /// To what a server asked in this line of its own.
+    Answer(usize),
+    /// To a request that nobody made.
+    StrayAnswer,
+}
+
+impl ClientSays {
+    fn is_forwarded(self) -> bool {
+        !matches!(
+            self,
+            Self::Blank | Self::Control | Self::Invalid | Self::TooLong
+        )
+    }
+
+    fn may_be_resent(self) -> bool {
+        matches!(self, Self::Initialize | Self::Discover)
+    }
+}
+
+/// A request of the client.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub id: String,
+    pub line: usize,
+    /// By either side.
+    pub cancelled: bool,
+    /// Where in the order of requests it began to be sent.
+    begun: Option<u64>,
+    answers: u32,
+    answered_by_proxy: bool,
+}
+
+/// A line of a server.
+#[derive(Debug)]
+pub struct ServerLine {
+    pub text: Vec<u8>,
+    pub server: usize,
+    /// Where it ends in what the server wrote, without its line end.
+    pub end: u64,
+    pub what: ServerSays,
+    delivered: bool,
+    /// It is a request that the server took back: whose the answer is can't be told any more.
+    pub taken_back: bool,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ServerSays {
+    /// No message: it goes to the log.
+    Noise,
+    /// For the other end of the connection, or the answer to a replay: the client does not get it.
+    Swallowed,
+    /// Over the limit; the request that it answers is answered by the proxy.
+    TooLong(Option<usize>),
+    /// The answer to a request.
+    Answer(usize),
+    Request(String),
+    Other,
+}
+
+/// What a server was sent, as its program has to know it.
+#[derive(Debug, Clone)]
+pub enum Received {
+    Line(usize),
+    Replay(String),
+    /// From one end of a connection to the other.
+    Heartbeat,
+    Nothing,
+}
+
+/// What the client was sent, as its program has to know it.
+#[derive(Debug, Clone)]
+pub enum Comes {
+    /// The answer to an `initialize`.
+    Initialized,
+    Request(usize),
+    Restarted,
+    Nothing,
+}
+
+impl ServerLine {
+    /// Whether an answer to it has to reach this server. Numbers are used by each server anew, so an answer to one may
+    /// be taken for that to a server before.
+    fn is_answerable_by(&self, server: usize) -> bool {
+        let is_doubtful =
+            matches!(&self.what, ServerSays::Request(id) if server > 0 && !id.starts_with('"'));
+        self.server == server && !is_doubtful && !self.taken_back
+    }
+}
+
+/// One upstream, as the session is to see it.
+#[derive(Debug)]
+pub struct ServerRecord {
+    /// Whether it has to be greeted, as the client has read an answer to `initialize` before it was started.
+    due: bool,
+    replayed: bool,
+    pub replay_answered: bool,
+    /// It has got what the client says to servers that know it.
+    serves: bool,
+    /// The answer to a replay was not that of the server before.
+    pub replay_differs: bool,
+    pub written: u64,
+    /// How much the session had read when it let go of it.
+    pub read_at_release: Option<u64>,
+    /// The session may let go of it before it has read everything.
+    pub may_be_cut_off: bool,
+    last_lost: u64,
+}
+
+/// What of the client's bytes the session has to answer for.
+#[derive(Debug, Clone, Copy)]
+pub struct Heard {
+    pub bytes: u64,
+    /// Whether it knows that there are no more.
+    pub end: bool,
+}
+
+#[derive(Debug, Default)]
+pub struct Journal {
+    pub is_connector: bool,
+    pub lines: Vec<ClientLine>,
+    pub requests: Vec<Request>,
+    by_id: HashMap<String, usize>,
+    pub said: Vec<ServerLine>,
+    pub servers: Vec<ServerRecord>,
+    /// What else may be lost because of its size.
+    pub memory_is_short: bool,
+    /// The next line of each kind that was not sent.
+    next_other: usize,
+    next_answer: usize,
+    next_said: usize,
+    begun: u64,
+    answered: usize,
+    announced: bool,
+    initialize_answered: bool,
+    initialize_delivered: bool,
+    /// Errors without an id: of lines that can't be read, and of those too long.
+    pub parse_errors: usize,
+    pub null_too_large: usize,
+    pub proxy_errors: u64,
+    pub resent: u64,
+    pub replays: u64,
+    pub notices: usize,
+    pub losses: u32,
+    pub spawn_failures: u32,
+}
+
+/// Lines that are longer may be refused for want of memory.
+const SAFE_BYTES: usize = 30_000;
+
+impl Journal {
+    pub fn new(is_connector: bool, memory_is_short: bool) -> Self {
+        Self {
+            is_connector,
+            memory_is_short,
+            ..Self::default()
+        }
+    }
+
+    pub fn client_says(&mut self, text: Vec<u8>, what: ClientSays, ids: Vec<String>) -> usize {
+        let first = self.requests.len();
+        let line = self.lines.len();
+        for id in ids {
+            self.by_id.insert(id.clone(), self.requests.len());
+            self.requests.push(Request {
+                id,
+                line,
+                ..Request::default()
+            });
+        }
+        self.announced |= what == ClientSays::Control;
+        self.lines.push(ClientLine {
+            text,
+            text_end: u64::MAX,
+            end: u64::MAX,
+            what,
+            requests: first..self.requests.len(),
+            sent_to: None,
+        });
+        line
+    }
+
+    pub fn server_says(&mut self, server: usize, text: Vec<u8>, end: u64, what: ServerSays) {
+        self.said.push(ServerLine {
+            text,
+            server,
+            end,
+            what,
+            delivered: false,
+            taken_back: false,
+        });
+    }
+
+    pub fn server_started(&mut self) -> usize {
+        self.servers.push(ServerRecord {
+            due: self.initialize_delivered,
+            replayed: false,
+            serves: false,
+            replay_answered: false,
+            replay_differs: false,
+            written: 0,
+            read_at_release: None,
+            may_be_cut_off: false,
+            last_lost: 0,
+        });
+        self.servers.len() - 1
+    }
+
+    /// A server takes back a request of its own.
+    pub fn take_back(&mut self, index: usize) -> Option<String> {
+        let line = &mut self.said[index];
+        line.taken_back = true;
+        let ServerSays::Request(id) = &line.what else {
+            return None;
+        };
+        Some(id.clone())
+    }
+
+    /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer
+    /// to a server that is gone may have been taken for one to this server.
+    fn may_be_mistaken(&self, id: &str) -> bool {
+        self.said.iter().any(|line| {
+            let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
+            is_same && line.taken_back && line.server > 0
+        })
+    }
+
+    /// A server wrote the answer to an `initialize`.
+    pub fn initialize_answered(&mut self) {
+        self.initialize_answered = true;
+    }
+
+    /// Requests without an answer.
+    pub fn unanswered(&self) -> usize {
+        self.requests.len() - self.answered
+    }
+}

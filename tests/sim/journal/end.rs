@@ -1,0 +1,108 @@
+//! What has to be true of a session that is over: everyone was answered, nothing was lost, and it ended for a reason.
+
+use mcp_tcp_proxy::session::report::EndReason;
+
+use super::{ClientLine, ClientSays, Heard, Journal, SAFE_BYTES, ServerSays};
+use crate::text;
+
+impl Journal {
+    /// The session is over, and its client was there up to then.
+    pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
+        let is_heard = |line: &&ClientLine| {
+            line.end <= heard.bytes || (heard.end && line.text_end <= heard.bytes)
+        };
+        let heard_lines = || self.lines.iter().filter(is_heard);
+        for line in heard_lines() {
+            // A batch for which there is no memory has no id to be refused by.
+            let refused_whole = self.memory_is_short
+                && line.text.starts_with(b"[")
+                && line.text.len() > SAFE_BYTES
+                && self.null_too_large > 0;
+            for request in &self.requests[line.requests.clone()] {
+                assert!(
+                    request.answers == 1
+                        || request.cancelled
+                        || self.may_be_mistaken(&request.id)
+                        || refused_whole,
+                    "request {} is never answered; the session ended with {reason:?}",
+                    request.id
+                );
+            }
+        }
+        let refused = heard_lines()
+            .filter(|line| line.what == ClientSays::Invalid)
+            .count();
+        let all = self
+            .lines
+            .iter()
+            .filter(|line| line.what == ClientSays::Invalid)
+            .count();
+        // The last line may have been cut off.
+        assert!(
+            (refused..=all + 1).contains(&self.parse_errors) || self.memory_is_short,
+            "{} parse errors for {refused} lines",
+            self.parse_errors
+        );
+        // A session that can't go on with a server does not wait for what else it has to say.
+        // A session that can't go on with a server does not wait for what else it has to say.
+        let cut_short = self
+            .servers
+            .iter()
+            .any(|server| server.replayed && !server.serves);
+        if !cut_short && !self.is_connector {
+            for index in self.next_said..self.said.len() {
+                assert!(
+                    !self.is_owed(index),
+                    "a line of the server is lost at the end: {}",
+                    text::show(&self.said[index].text)
+                );
+            }
+        }
+        if calm {
+            self.check_calm();
+        }
+    }
+
+    /// Nothing went wrong: all that is to be forwarded was, and only servers have answered.
+    fn check_calm(&self) {
+        for line in &self.lines {
+            assert!(
+                !line.what.is_forwarded() || line.sent_to.is_some(),
+                "a line is lost though nothing went wrong: {}",
+                text::show(&line.text)
+            );
+            for request in &self.requests[line.requests.clone()] {
+                let refused = line.what == ClientSays::TooLong;
+                assert!(
+                    refused
+                        || !request.answered_by_proxy
+                        || self
+                            .said
+                            .iter()
+                            .any(|line| matches!(line.what, ServerSays::TooLong(Some(_)))),
+                    "the proxy answers request {} though nothing went wrong",
+                    request.id
+                );
+            }
+        }
+    }
+
+    /// A reason to end has to have a cause.
+    pub fn check_reason(&self, reason: &EndReason, renews: bool, max_restarts: u32) {
+        let losses = self.losses + self.spawn_failures;
+        let is_caused = match reason {
+            EndReason::ServerEnded(_) => !renews && self.losses > 0,
+            EndReason::RestartLimit { .. } => losses > max_restarts,
+            EndReason::SpawnFailed(_) => {
+                self.spawn_failures > 0 && (!renews || losses > max_restarts)
+            }
+            EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
+            EndReason::ReplayTimeout(_) => self.servers.iter().any(|server| server.replayed),
+            _ => true,
+        };
+        assert!(
+            is_caused,
+            "the session ended with {reason:?}, for which there was no cause"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! Which lines may reach the client: the servers', in order and unaltered, and answers in a server's place.
+
+use super::{ClientSays, Comes, Journal, SAFE_BYTES, ServerSays};
+use crate::text;
+
+impl Journal {
+    /// The session began to send this line to the client.
+    pub fn sent_to_client(&mut self, text: &[u8]) -> Comes {
+        if let Some(line) =
+            text::serial(text, text::SERVER_SERIAL).filter(|line| *line < self.said.len())
+        {
+            return self.server_line_begins(line, text);
+        }
+        if text.starts_with(br#"{"type":"heartbeat_response","timestamp":"#) {
+            assert!(
+                self.announced && !self.is_connector,
+                "a heartbeat for a client that did not ask"
+            );
+        } else if text.starts_with(br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","#) {
+            self.notices += 1;
+            assert!(
+                !self.is_connector && self.notices < self.servers.len(),
+                "a restart is told of that was none"
+            );
+            return Comes::Restarted;
+        } else {
+            self.proxy_answers(text);
+        }
+        Comes::Nothing
+    }
+
+    fn server_line_begins(&mut self, index: usize, text: &[u8]) -> Comes {
+        let line = &self.said[index];
+        // A carriage return at its end may have been lost with the rest of what the server wrote.
+        let server = &self.servers[line.server];
+        let was_cut_off = line.text.strip_suffix(b"\r") == Some(text)
+            && (server.written < line.end || server.may_be_cut_off);
+        assert!(
+            line.text == text || was_cut_off,
+            "a line is altered: {} was {}",
+            text::show(text),
+            text::show(&line.text)
+        );
+        assert!(
+            !line.delivered,
+            "a line reaches the client twice: {}",
+            text::show(text)
+        );
+        assert!(
+            index >= self.next_said,
+            "the server's lines overtake each other: {}",
+            text::show(text)
+        );
+        for skipped in self.next_said..index {
+            assert!(
+                !self.is_owed(skipped),
+                "a line of the server is lost: {}",
+                text::show(&self.said[skipped].text)
+            );
+        }
+        self.next_said = index + 1;
+        let line = &mut self.said[index];
+        line.delivered = true;
+        match line.what {
+            ServerSays::Answer(request) => {
+                let is_initialize =
+                    self.lines[self.requests[request].line].what == ClientSays::Initialize;
+                self.answered(request, false);
+                if is_initialize {
+                    // A request that was taken back is not waited for, so its answer is nobody's.
+                    self.initialize_delivered |= !self.requests[request].cancelled
+                        && !self.may_be_mistaken(&self.requests[request].id);
+                    return Comes::Initialized;
+                }
+            }
+            ServerSays::Request(_) => return Comes::Request(index),
+            ServerSays::Other => {}
+            ServerSays::Noise | ServerSays::Swallowed | ServerSays::TooLong(_) => {
+                panic!("the client gets what is not for it: {}", text::show(text))
+            }
+        }
+        Comes::Nothing
+    }
+
+    /// Whether the client is to get this line of a server, as the session has read it or still can.
+    pub(super) fn is_owed(&self, index: usize) -> bool {
+        let line = &self.said[index];
+        let server = &self.servers[line.server];
+        let may_be_lost = self.memory_is_short && line.text.len() > SAFE_BYTES;
+        let was_cut_off =
+            server.may_be_cut_off && server.read_at_release.is_some_and(|read| read < line.end);
+        let is_for_client = matches!(
+            line.what,
+            ServerSays::Answer(..) | ServerSays::Request(_) | ServerSays::Other
+        );
+        is_for_client
+            && line.end <= server.written
+            && !line.delivered
+            && !may_be_lost
+            && !was_cut_off
+    }
+
+    fn proxy_answers(&mut self, text: &[u8]) {
+        let error = text::OwnError::read(text)
+            .unwrap_or_else(|| panic!("the client gets what nobody said: {}", text::show(text)));
+        self.proxy_errors += 1;
+        if error.id == "null" {
+            match error.code {
+                -32700 => self.parse_errors += 1,
+                -32600 => self.null_too_large += 1,
+                _ => {}
+            }
+            return;
+        }
+        let Some(&request) = self.by_id.get(&error.id) else {
+            panic!(
+                "an error for an id that no request has: {}",
+                text::show(text)
+            );
+        };
+        self.answered(request, true);
+        let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
+        let begun = self.requests[request].begun;
+        match error.code {
+            502 => {
+                let begun = begun.unwrap_or_else(|| {
+                    panic!("502 for a request that no server got: {}", text::show(text))
+                });
+                let server = self.lines[self.requests[request].line]
+                    .sent_to
+                    .unwrap_or_default();
+                let record = &mut self.servers[server];
+                assert!(
+                    record.last_lost <= begun,
+                    "lost requests are answered out of order: {}",
+                    text::show(text)
+                );
+                record.last_lost = begun;
+            }
+            429 => assert!(
+                begun.is_none(),
+                "429 for a request that a server got: {}",
+                text::show(text)
+            ),
+            -32600 => {
+                let answer_too_long = self
+                    .said
+                    .iter()
+                    .rev()
+                    .any(|line| line.what == ServerSays::TooLong(Some(request)));
+                let short = self.memory_is_short;
+                assert!(
+                    is_too_long || answer_too_long || short,
+                    "nothing was too large: {}",
+                    text::show(text)
+                );
+            }
+            503 => {}
+            code => panic!("an unknown error code {code}: {}", text::show(text)),
+        }
+    }
+
+    fn answered(&mut self, request: usize, by_proxy: bool) {
+        let request = &mut self.requests[request];
+        request.answers += 1;
+        assert!(
+            request.answers == 1,
+            "request {} is answered twice, the second time by {}",
+            request.id,
+            if by_proxy { "the proxy" } else { "a server" }
+        );
+        request.answered_by_proxy = by_proxy;
+        self.answered += 1;
+    }
+}

@@ -1,0 +1,190 @@
+//! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
+
+use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
+use crate::text;
+
+impl Journal {
+    /// The session began to send this line to a server.
+    pub fn sent_to_server(&mut self, server: usize, text: &[u8]) -> Received {
+        if let Some(line) =
+            text::serial(text, text::CLIENT_SERIAL).filter(|line| *line < self.lines.len())
+        {
+            return self.client_line_begins(server, line, text);
+        }
+        if text == text::INITIALIZED {
+            let said = self
+                .lines
+                .iter()
+                .any(|line| line.what == ClientSays::Initialized);
+            assert!(
+                said && self.initialize_answered,
+                "the proxy says 'initialized' for a client that did not"
+            );
+        } else {
+            assert!(
+                self.is_connector
+                    && (text.starts_with(br#"{"type":"handshake","#)
+                        || text.starts_with(br#"{"type":"heartbeat","#)),
+                "a server gets what no client said: {}",
+                text::show(text)
+            );
+            return Received::Heartbeat;
+        }
+        Received::Nothing
+    }
+
+    fn client_line_begins(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        let line = &self.lines[index];
+        if line.text != text {
+            return self.replay(server, index, text);
+        }
+        assert!(
+            line.what.is_forwarded(),
+            "a server gets a line that is not to be forwarded: {}",
+            text::show(text)
+        );
+        match line.what {
+            ClientSays::Answer(request) => {
+                assert!(
+                    line.sent_to.is_none(),
+                    "an answer is sent twice: {}",
+                    text::show(text)
+                );
+                let request = &self.said[request];
+                if !request.taken_back {
+                    let asked = request.server;
+                    assert!(
+                        asked == server || self.was_taken_back(request),
+                        "an answer to server {asked} reaches server {server}: {}",
+                        text::show(text)
+                    );
+                    if request.is_answerable_by(server) {
+                        self.skip_answers(index, server);
+                    }
+                }
+            }
+            ClientSays::StrayAnswer => {
+                assert!(
+                    line.sent_to.is_none(),
+                    "an answer is sent twice: {}",
+                    text::show(text)
+                );
+            }
+            what => {
+                let record = &self.servers[server];
+                assert!(
+                    !record.due || record.replayed || what == ClientSays::Initialize,
+                    "a server that knows no client gets {}",
+                    text::show(text)
+                );
+                assert!(
+                    !record.replayed || record.replay_answered,
+                    "a server gets a line before it has answered the replayed handshake: {}",
+                    text::show(text)
+                );
+                if let Some(before) = line.sent_to {
+                    let lost = self.servers[before].read_at_release.is_some();
+                    assert!(
+                        what.may_be_resent() && lost && before != server,
+                        "a line is sent twice, to server {before} and server {server}: {}",
+                        text::show(text)
+                    );
+                    self.resent += 1;
+                } else {
+                    self.skip_others(index);
+                }
+                self.servers[server].due = false;
+                self.servers[server].serves = true;
+            }
+        }
+        self.lines[index].sent_to = Some(server);
+        for request in &mut self.requests[self.lines[index].requests.clone()] {
+            assert!(
+                request.answers == 0,
+                "a request is sent after it was answered: {}",
+                text::show(text)
+            );
+            request.begun = Some(self.begun);
+            self.begun += 1;
+        }
+        Received::Line(index)
+    }
+
+    /// Lines are left out only if they are not to be forwarded, or were refused, which is looked at in the end.
+    fn skip_others(&mut self, index: usize) {
+        assert!(
+            index >= self.next_other,
+            "lines overtake each other: {}",
+            text::show(&self.lines[index].text)
+        );
+        for line in &self.lines[self.next_other..index] {
+            let is_answer = matches!(line.what, ClientSays::Answer(_) | ClientSays::StrayAnswer);
+            let may_be_refused =
+                !line.requests.is_empty() || (self.memory_is_short && line.text.len() > SAFE_BYTES);
+            assert!(
+                !line.what.is_forwarded() || is_answer || line.sent_to.is_some() || may_be_refused,
+                "a line of the client is lost: {}",
+                text::show(&line.text)
+            );
+        }
+        self.next_other = index + 1;
+    }
+
+    /// Whether another request of this id was taken back. If that was answered all the same, nothing tells the answers
+    /// apart.
+    fn was_taken_back(&self, request: &ServerLine) -> bool {
+        self.said
+            .iter()
+            .any(|line| line.taken_back && line.what == request.what)
+    }
+
+    fn skip_answers(&mut self, index: usize, server: usize) {
+        assert!(
+            index >= self.next_answer,
+            "answers overtake each other: {}",
+            text::show(&self.lines[index].text)
+        );
+        for line in &self.lines[self.next_answer..index] {
+            let is_lost = matches!(line.what, ClientSays::Answer(request) if self.said[request].is_answerable_by(server))
+                && line.sent_to.is_none()
+                && !(self.memory_is_short && line.text.len() > SAFE_BYTES);
+            assert!(
+                !is_lost,
+                "an answer of the client is lost: {}",
+                text::show(&line.text)
+            );
+        }
+        self.next_answer = index + 1;
+    }
+
+    fn replay(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        let line = &self.lines[index];
+        assert!(
+            line.what == ClientSays::Initialize,
+            "a line is altered: {} was {}",
+            text::show(text),
+            text::show(&line.text)
+        );
+        let id = text::replay_id(text)
+            .unwrap_or_else(|| panic!("a line is altered: {}", text::show(text)));
+        let old = &self.requests[line.requests.start].id;
+        assert!(
+            text::with_id(&line.text, old, &id) == text,
+            "the replay is not what the client said: {}",
+            text::show(text)
+        );
+        assert!(
+            self.initialize_answered,
+            "a handshake is replayed that did not take place"
+        );
+        let record = &mut self.servers[server];
+        assert!(
+            !record.replayed,
+            "a handshake is replayed twice to one server"
+        );
+        record.replayed = true;
+        record.due = false;
+        self.replays += 1;
+        Received::Replay(id)
+    }
+}

@@ -1,0 +1,89 @@
+//! A deterministic simulation: many sessions over the real session core, the real pump, outboxes, memory and timer
+//! wheel, in a world of random clients, servers and transports with a clock of its own.
+//!
+//! A seed determines a run. `MCP_TCP_PROXY_SIM_SEED`, `_SEEDS` and `_STEPS` set the first seed, how many there are, and
+//! the steps of each run; a failure prints the line that runs it again, and what happened last.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    unreachable_pub,
+    reason = "a panic is how a test fails"
+)]
+
+mod checks;
+mod client;
+mod journal;
+mod place;
+mod rng;
+mod server;
+mod stats;
+mod text;
+mod trace;
+mod transport;
+mod turn;
+mod upstreams;
+mod world;
+
+use std::env;
+use std::panic::{self, AssertUnwindSafe};
+use std::time::Instant;
+
+use self::stats::Stats;
+use self::world::World;
+
+const DEFAULT_SEEDS: u64 = 400;
+const DEFAULT_STEPS: u64 = 500;
+
+fn setting(name: &str, default: u64) -> u64 {
+    let name = format!("MCP_TCP_PROXY_SIM_{name}");
+    match env::var(&name) {
+        Ok(text) => text
+            .parse()
+            .unwrap_or_else(|_| panic!("{name}: '{text}' is not a number")),
+        Err(_) => default,
+    }
+}
+
+fn run(seed: u64, steps: u64) -> Result<Stats, ()> {
+    panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run(steps as usize))).map_err(|_| ())
+}
+
+#[test]
+fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
+    let first = setting("SEED", 0);
+    let seeds = setting("SEEDS", DEFAULT_SEEDS);
+    let steps = setting("STEPS", DEFAULT_STEPS);
+    let began = Instant::now();
+    let mut stats = Stats::default();
+    for seed in first..first + seeds {
+        let Ok(more) = run(seed, steps) else {
+            trace::start();
+            let _ = run(seed, steps);
+            for event in trace::take() {
+                println!("{event}");
+            }
+            panic!(
+                "seed {seed} fails, after {} others; again with\n  \
+                 MCP_TCP_PROXY_SIM_SEED={seed} MCP_TCP_PROXY_SIM_SEEDS=1 MCP_TCP_PROXY_SIM_STEPS={steps} \
+                 cargo test --test sim -- --nocapture",
+                seed - first
+            );
+        };
+        stats += more;
+    }
+    let seconds = began.elapsed().as_secs_f64();
+    println!(
+        "{seeds} seeds in {seconds:.1} s, {:.0} steps a second",
+        stats.steps as f64 / seconds
+    );
+    println!("{stats}");
+}
+
+#[test]
+fn a_seed_determines_a_run() {
+    for seed in 0..5 {
+        let run = || World::new(seed).run(DEFAULT_STEPS as usize).to_string();
+        assert_eq!(run(), run());
+    }
+}

@@ -1,0 +1,166 @@
+//! One session of the simulated loop, between its transports: what `Connection` is in the proxy.
+
+use std::io::{Error, ErrorKind};
+use std::time::Instant;
+
+use mcp_tcp_proxy::reactor::endpoint::Input;
+use mcp_tcp_proxy::relay::{READS_PER_TURN, Relay};
+use mcp_tcp_proxy::session::report::Exit;
+use mcp_tcp_proxy::session::{Session, Turn};
+use mcp_tcp_proxy::timer_wheel::TimerId;
+
+use crate::client::Client;
+use crate::journal::{Heard, Journal};
+use crate::server::{Kind, Server};
+use crate::transport::{Duplex, End, Pipes};
+
+/// How a client's connection came to its end, as the world has seen it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fate {
+    Open,
+    /// The session has ended its side.
+    ShutDown,
+    Closed,
+}
+
+#[derive(Debug)]
+pub struct Place {
+    pub number: u64,
+    pub kind: Kind,
+    pub session: Session,
+    pub socket: Duplex,
+    pub client: Client,
+    pub journal: Journal,
+    /// The server in use, by its key.
+    pub server: Option<usize>,
+    /// An attempt to connect, by the key of what may become the server.
+    pub connecting: Option<usize>,
+    /// The server was reaped, and the session has not been told.
+    pub exit: Option<Exit>,
+    pub timer: Option<(Instant, TimerId)>,
+    pub queued: bool,
+    pub fate: Fate,
+    /// The connection broke, or was seen to be broken.
+    pub broke: bool,
+    /// What the session has to answer for.
+    pub heard: Heard,
+    pub heard_before_turn: Heard,
+    /// When either side last took something.
+    pub last_taken: Instant,
+}
+
+impl Place {
+    /// Does what can be done now, as `Connection::run` does it.
+    pub fn run(
+        &mut self,
+        mut server: Option<&mut Server>,
+        scratch: &mut [u8],
+        turn: &mut Turn<'_>,
+    ) {
+        let taken = self.taken(server.as_deref());
+        if let Some(server) = server.as_deref_mut() {
+            self.read_stderr(server, scratch, turn);
+        }
+        if let Some(exit) = self.exit.take() {
+            self.session.upstream_exited(exit, turn);
+        }
+        self.notice_failures(server.as_deref_mut(), turn);
+        let mut pipes = Pipes(server.as_deref_mut().map(|server| &mut server.pipes));
+        Relay {
+            session: &mut self.session,
+            client: &mut self.socket,
+            upstream: &mut pipes,
+        }
+        .run(scratch, turn);
+        if self.taken(server.as_deref()) != taken {
+            self.last_taken = turn.now;
+        }
+        self.note_lines(server);
+    }
+
+    pub fn is_ready(&mut self, server: Option<&mut Server>, turn: &Turn<'_>) -> bool {
+        let stderr = server
+            .as_ref()
+            .is_some_and(|server| server.kind == Kind::Process && server.stderr.is_readable());
+        let mut pipes = Pipes(server.map(|server| &mut server.pipes));
+        stderr
+            || Relay {
+                session: &mut self.session,
+                client: &mut self.socket,
+                upstream: &mut pipes,
+            }
+            .is_ready(turn)
+    }
+
+    fn taken(&self, server: Option<&Server>) -> (u64, u64) {
+        (
+            self.socket.output.taken,
+            server.map_or(0, |server| server.pipes.output.taken),
+        )
+    }
+
+    fn read_stderr(&mut self, server: &mut Server, scratch: &mut [u8], turn: &mut Turn<'_>) {
+        for _ in 0..READS_PER_TURN {
+            if !server.stderr.is_readable() {
+                return;
+            }
+            match server.stderr.read(scratch) {
+                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], turn),
+                Input::End | Input::Broken(_) | Input::Blocked => return,
+            }
+        }
+    }
+
+    fn notice_failures(&mut self, server: Option<&mut Server>, turn: &mut Turn<'_>) {
+        if self.socket.reads && self.socket.input.end_told {
+            self.session.client_hung_up(turn);
+            if self.socket.input.end == Some(End::Reset) {
+                self.broke = true;
+                self.session
+                    .client_gone(&Error::from(ErrorKind::ConnectionReset), turn);
+            }
+        }
+        if let Some(server) = server.filter(|server| server.kind == Kind::Process)
+            && server.pipes.writes
+            && server.pipes.output.broken_told
+        {
+            server.pipes.writes = false;
+            self.session.upstream_input_broke(turn);
+        }
+    }
+
+    /// Looks at the lines that have begun in this turn, and lets the programs expect them.
+    fn note_lines(&mut self, server: Option<&mut Server>) {
+        if let Some(server) = server {
+            for line in std::mem::take(&mut server.pipes.output.begun) {
+                let received = self.journal.sent_to_server(server.index, &line.text);
+                crate::trace::note(|| {
+                    format!(
+                        "{}: server {} gets {}",
+                        self.number,
+                        server.index,
+                        crate::text::show(&line.text)
+                    )
+                });
+                server.expect(line.end, received);
+            }
+        }
+        for line in std::mem::take(&mut self.socket.output.begun) {
+            crate::trace::note(|| {
+                format!(
+                    "{}: the client gets {}",
+                    self.number,
+                    crate::text::show(&line.text)
+                )
+            });
+            let comes = self.journal.sent_to_client(&line.text);
+            self.client.expect(line.end, comes);
+        }
+        if self.fate == Fate::Open {
+            self.heard = Heard {
+                bytes: self.socket.input.read,
+                end: self.socket.input.end_read,
+            };
+        }
+    }
+}

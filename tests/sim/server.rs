@@ -1,0 +1,350 @@
+//! A server as a random program: a process with its pipes, or a proxy at the other end of a connection.
+
+mod speech;
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use mcp_tcp_proxy::session::report::Exit;
+use mcp_tcp_proxy::stop_ladder::{Rung, StopLadder};
+use mcp_tcp_proxy::timer_wheel::TimerId;
+
+use crate::journal::{Journal, Received, ServerSays};
+use crate::rng::Rng;
+use crate::stats::{Fault, Stats};
+use crate::transport::{Duplex, End, Inflow, arrived};
+
+/// What a server is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Process,
+    Connection,
+}
+
+/// What it still has to do for its client.
+#[derive(Debug)]
+enum Job {
+    Answer(usize),
+    AnswerReplay(String),
+}
+
+/// How it takes a replayed handshake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Replay {
+    Agrees,
+    Differs,
+    Refuses,
+    TooLong,
+    Never,
+}
+
+/// How the program treats the one that started it.
+#[derive(Debug)]
+struct Manners {
+    calm: bool,
+    ignores_end: bool,
+    ignores_sigterm: bool,
+    /// It leaves a child behind that holds its output open.
+    leaves_child: bool,
+    replay: Replay,
+    chatty: bool,
+}
+
+#[derive(Debug)]
+pub struct Server {
+    pub kind: Kind,
+    /// The session's slot, and its number, as the slot may be another session's by now.
+    pub slot: usize,
+    pub owner: u64,
+    /// Which one of the session's servers it is.
+    pub index: usize,
+    pub pipes: Duplex,
+    pub stderr: Inflow,
+    pub exit: Option<Exit>,
+    /// The session has let go of it.
+    pub released: bool,
+    pub ladder: Option<StopLadder>,
+    pub timer: Option<TimerId>,
+    pub held_open_until: Option<Instant>,
+    pub stalls: bool,
+    manners: Manners,
+    max_line: usize,
+    jobs: Vec<Job>,
+    /// Lines that have begun to come, with where they end.
+    coming: VecDeque<(u64, Received)>,
+    out: Vec<u8>,
+    head: usize,
+    said: u64,
+    asked: usize,
+    rng: Rng,
+}
+
+impl Server {
+    pub fn new(
+        kind: Kind,
+        slot: usize,
+        owner: u64,
+        calm: bool,
+        max_line: usize,
+        stats: &mut Stats,
+        rng: &mut Rng,
+    ) -> Self {
+        let mut rng = rng.fork();
+        let capacity = rng.pick(&[700, 4096, 8192, 65_536]);
+        let manners = Manners {
+            calm,
+            ignores_end: !calm && rng.percent(15),
+            ignores_sigterm: !calm && rng.percent(15),
+            leaves_child: !calm && rng.percent(10),
+            replay: match rng.below(20) {
+                _ if calm => Replay::Agrees,
+                0 => Replay::Differs,
+                1 => Replay::Refuses,
+                2 => Replay::TooLong,
+                3 => Replay::Never,
+                _ => Replay::Agrees,
+            },
+            chatty: rng.percent(20),
+        };
+        let stalls = !calm && rng.percent(3);
+        stats.fault_if(stalls, Fault::ServerStalls);
+        Self {
+            kind,
+            slot,
+            owner,
+            index: 0,
+            pipes: Duplex::new(capacity, &mut rng),
+            stderr: Inflow::new(4096, rng.fork()),
+            exit: None,
+            released: false,
+            ladder: None,
+            timer: None,
+            held_open_until: None,
+            stalls,
+            manners,
+            max_line,
+            jobs: Vec::new(),
+            coming: VecDeque::new(),
+            out: Vec::new(),
+            head: 0,
+            said: 0,
+            asked: 0,
+            rng,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.exit.is_none()
+    }
+
+    /// Notes a line that the session has begun to send.
+    pub fn expect(&mut self, end: u64, received: Received) {
+        if !matches!(received, Received::Nothing) {
+            self.coming.push_back((end, received));
+        }
+    }
+
+    /// An event tells of whatever has happened.
+    pub fn notify(&mut self) -> bool {
+        let stderr = self.kind == Kind::Process && !self.released && self.stderr.notify();
+        self.pipes.notify() || stderr
+    }
+
+    /// One step of the program.
+    pub fn act(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+        if !self.is_running() {
+            return self.let_go(now);
+        }
+        if !self.stalls {
+            self.read(journal);
+            self.work(journal, stats);
+            if self.out.len() < 100_000 {
+                self.chat(journal, stats);
+            }
+            self.flush(journal);
+        }
+        let at_end = !self.pipes.writes && self.pipes.output.consumed == self.pipes.output.taken;
+        if at_end && !self.stalls {
+            self.input_ended(now, journal, stats);
+        } else if !self.manners.calm {
+            self.misbehave(now, journal, stats);
+        }
+    }
+
+    fn read(&mut self, journal: &mut Journal) {
+        let most = if self.rng.percent(30) {
+            self.rng.below(300)
+        } else {
+            usize::MAX
+        };
+        self.pipes.output.consume(most);
+        while let Some((_, received)) = arrived(&mut self.coming, self.pipes.output.consumed) {
+            match received {
+                Received::Line(line) => {
+                    let requests = journal.lines[line].requests.clone();
+                    self.jobs.extend(requests.map(Job::Answer));
+                }
+                Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
+                    self.say(
+                        br#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#
+                            .to_vec(),
+                        ServerSays::Swallowed,
+                        journal,
+                    );
+                }
+                Received::Heartbeat | Received::Nothing => {}
+            }
+        }
+    }
+
+    fn work(&mut self, journal: &mut Journal, stats: &mut Stats) {
+        let most = if self.rng.percent(50) {
+            self.rng.below(4)
+        } else {
+            30
+        };
+        for _ in 0..most {
+            if self.jobs.is_empty() {
+                return;
+            }
+            let at = if self.rng.percent(70) {
+                0
+            } else {
+                self.rng.below(self.jobs.len())
+            };
+            match self.jobs.remove(at) {
+                Job::Answer(request) => self.answer(request, journal),
+                Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
+            }
+        }
+    }
+
+    fn flush(&mut self, journal: &mut Journal) {
+        let waiting = self.out.len() - self.head;
+        if waiting == 0 {
+            return;
+        }
+        let most = if self.rng.percent(40) {
+            self.rng.between(1, waiting)
+        } else {
+            waiting
+        };
+        self.head += self
+            .pipes
+            .input
+            .write(&self.out[self.head..self.head + most]);
+        journal.servers[self.index].written = self.pipes.input.written;
+        if self.head == self.out.len() {
+            self.out.clear();
+            self.head = 0;
+        }
+    }
+
+    /// Its input has ended: it goes, sooner or later, unless it doesn't care.
+    fn input_ended(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+        if self.manners.ignores_end {
+            return;
+        }
+        let is_done = self.jobs.is_empty() && self.head == self.out.len();
+        if is_done || (!self.manners.calm && self.rng.percent(20)) {
+            stats.fault_if(!is_done, Fault::ServerCrashesMidLine);
+            self.ends(Exit::Code(0), now, journal, stats);
+        }
+    }
+
+    fn misbehave(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+        match self.rng.below(1000) {
+            0..=5 => {
+                let (exit, fault) = if self.rng.percent(50) {
+                    (
+                        Exit::Signal(self.rng.pick(&[6, 9, 11])),
+                        Fault::ServerCrashes,
+                    )
+                } else {
+                    (Exit::Code(self.rng.pick(&[0, 1, 3])), Fault::ServerExits)
+                };
+                stats.fault_if(self.kind == Kind::Process, fault);
+                if !self.stalls && self.out.is_empty() && self.rng.percent(40) {
+                    self.last_words(journal);
+                }
+                stats.fault_if(self.head > 0, Fault::ServerCrashesMidLine);
+                self.ends(exit, now, journal, stats);
+            }
+            6 if self.kind == Kind::Process => {
+                stats.fault(Fault::ServerClosesStdin);
+                self.pipes.output.break_off(std::io::ErrorKind::BrokenPipe);
+            }
+            7 if self.kind == Kind::Process => {
+                stats.fault(Fault::ServerClosesStdout);
+                self.out.clear();
+                self.head = 0;
+                self.pipes.input.end(End::Closed);
+            }
+            8 | 9 => {
+                stats.fault(if self.kind == Kind::Process {
+                    Fault::ServerStalls
+                } else {
+                    Fault::PeerSilent
+                });
+                self.stalls = true;
+            }
+            10..=29 => self.stalls = false,
+            _ => {}
+        }
+    }
+
+    /// The process exits, or the connection is gone.
+    pub fn ends(&mut self, exit: Exit, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+        if !self.is_running() {
+            return;
+        }
+        self.exit = Some(exit);
+        if self.kind == Kind::Connection {
+            let resets = self.rng.percent(50);
+            stats.fault(if resets {
+                Fault::ConnectionReset
+            } else {
+                Fault::ConnectionClosed
+            });
+            if resets {
+                return self.pipes.reset();
+            }
+            self.pipes
+                .output
+                .break_off(std::io::ErrorKind::ConnectionReset);
+            return self.pipes.input.end(End::Closed);
+        }
+        self.pipes.output.break_off(std::io::ErrorKind::BrokenPipe);
+        if self.manners.leaves_child {
+            stats.fault(Fault::OutputHeldOpen);
+            journal.servers[self.index].may_be_cut_off = true;
+            let millis = self.rng.pick(&[1, 100, 499, 501, 2000]);
+            self.held_open_until = Some(now + Duration::from_millis(millis));
+        } else {
+            self.pipes.input.end(End::Closed);
+            self.stderr.end(End::Closed);
+        }
+    }
+
+    /// Nobody holds the output of the process open any more.
+    fn let_go(&mut self, now: Instant) {
+        if self.held_open_until.is_some_and(|until| until <= now) {
+            self.held_open_until = None;
+            self.pipes.input.end(End::Closed);
+            self.stderr.end(End::Closed);
+        }
+    }
+
+    /// What the next rung of the ladder does to the process.
+    pub fn climb(&mut self, rung: Rung, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+        stats.fault(Fault::ServerStaysAfterEnd);
+        match rung {
+            Rung::Terminate if self.manners.ignores_sigterm => {
+                stats.fault(Fault::ServerIgnoresSigterm);
+            }
+            Rung::Terminate => self.ends(Exit::Signal(15), now, journal, stats),
+            Rung::Kill | Rung::Abandon => self.ends(Exit::Signal(9), now, journal, stats),
+        }
+    }
+}

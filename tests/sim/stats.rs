@@ -1,0 +1,133 @@
+//! What was simulated, in figures.
+
+use std::fmt;
+use std::ops::AddAssign;
+
+/// What can go wrong in the world.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    ClientResets,
+    ClientStalls,
+    ClientLeavesMidLine,
+    ServerCrashes,
+    ServerCrashesMidLine,
+    ServerExits,
+    ServerClosesStdin,
+    ServerClosesStdout,
+    ServerStaysAfterEnd,
+    ServerIgnoresSigterm,
+    ServerStalls,
+    OutputHeldOpen,
+    ReplayRefused,
+    ConnectionReset,
+    ConnectionClosed,
+    PeerSilent,
+    StartRefused,
+    StartExhausted,
+    ConnectTimesOut,
+    ShortWrite,
+    LateClock,
+    Shutdown,
+}
+
+const FAULTS: usize = Fault::Shutdown as usize + 1;
+
+#[derive(Debug, Clone, Default)]
+pub struct Stats {
+    /// Turns of the loop, each after something has happened in the world.
+    pub steps: u64,
+    pub sessions: u64,
+    pub servers: u64,
+    pub client_lines: u64,
+    pub server_lines: u64,
+    pub requests: u64,
+    pub bad_lines: u64,
+    pub proxy_errors: u64,
+    pub resent: u64,
+    pub replays: u64,
+    pub virtual_seconds: u64,
+    faults: [u64; FAULTS],
+}
+
+impl Stats {
+    pub fn fault(&mut self, fault: Fault) {
+        self.faults[fault as usize] += 1;
+    }
+
+    pub fn fault_if(&mut self, happens: bool, fault: Fault) {
+        self.faults[fault as usize] += u64::from(happens);
+    }
+
+    pub fn faults(&mut self, fault: Fault, count: u64) {
+        self.faults[fault as usize] += count;
+    }
+}
+
+impl AddAssign for Stats {
+    fn add_assign(&mut self, other: Self) {
+        self.steps += other.steps;
+        self.sessions += other.sessions;
+        self.servers += other.servers;
+        self.client_lines += other.client_lines;
+        self.server_lines += other.server_lines;
+        self.requests += other.requests;
+        self.bad_lines += other.bad_lines;
+        self.proxy_errors += other.proxy_errors;
+        self.resent += other.resent;
+        self.replays += other.replays;
+        self.virtual_seconds += other.virtual_seconds;
+        for (sum, more) in self.faults.iter_mut().zip(other.faults) {
+            *sum += more;
+        }
+    }
+}
+
+impl fmt::Display for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} steps, {} sessions, {} servers, {} s of virtual time",
+            self.steps, self.sessions, self.servers, self.virtual_seconds
+        )?;
+        writeln!(
+            f,
+            "{} lines of clients ({} bad, {} requests), {} lines of servers",
+            self.client_lines, self.bad_lines, self.requests, self.server_lines
+        )?;
+        writeln!(
+            f,
+            "{} errors of the proxy's own, {} lines sent again, {} handshakes replayed",
+            self.proxy_errors, self.resent, self.replays
+        )?;
+        write!(f, "faults: {}", self.faults.iter().sum::<u64>())?;
+        for (name, count) in NAMES.iter().zip(self.faults) {
+            write!(f, "; {name} {count}")?;
+        }
+        Ok(())
+    }
+}
+
+const NAMES: [&str; FAULTS] = [
+    "client resets",
+    "client stalls",
+    "client leaves mid-line",
+    "server crashes",
+    "server crashes mid-line",
+    "server exits",
+    "server closes stdin",
+    "server closes stdout",
+    "server stays after its input's end",
+    "server ignores SIGTERM",
+    "server stalls",
+    "output held open",
+    "replay refused",
+    "connection reset",
+    "connection closed",
+    "peer silent",
+    "start refused",
+    "start exhausted",
+    "connect times out",
+    "short writes",
+    "clock late",
+    "shutdown",
+];

@@ -1,0 +1,104 @@
+//! The lines of the simulated clients and servers, as text. Each bears a serial number, by which it is known again.
+
+use std::borrow::Cow;
+
+use crate::rng::Rng;
+
+/// What stands before the serial number of a client's line, and of a server's.
+pub const CLIENT_SERIAL: &[u8] = br#""n":"#;
+pub const SERVER_SERIAL: &[u8] = br#""m":"#;
+
+/// What a proxy says for a client whose handshake it replays.
+pub const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
+
+const REPLAY_ID: &[u8] = b"\"mcp-tcp-proxy-replay-";
+
+/// The serial number in a line.
+pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
+    let start = memchr::memmem::find(text, key)? + key.len();
+    let digits = text[start..]
+        .iter()
+        .take_while(|byte| byte.is_ascii_digit())
+        .count();
+    std::str::from_utf8(&text[start..start + digits])
+        .ok()?
+        .parse()
+        .ok()
+}
+
+/// The id of a replayed handshake.
+pub fn replay_id(text: &[u8]) -> Option<String> {
+    let start = memchr::memmem::find(text, REPLAY_ID)?;
+    let len = memchr::memchr(b'"', &text[start + 1..])? + 2;
+    String::from_utf8(text[start..start + len].to_vec()).ok()
+}
+
+/// A line with another id, which is the first thing in it that reads like `old` behind `"id":`.
+pub fn with_id(text: &[u8], old: &str, new: &str) -> Vec<u8> {
+    let old = format!("\"id\":{old}");
+    let Some(at) = memchr::memmem::find(text, old.as_bytes()) else {
+        return Vec::new();
+    };
+    [
+        &text[..at],
+        b"\"id\":",
+        new.as_bytes(),
+        &text[at + old.len()..],
+    ]
+    .concat()
+}
+
+/// The start of a line, for a message.
+pub fn show(text: &[u8]) -> Cow<'_, str> {
+    String::from_utf8_lossy(&text[..text.len().min(200)])
+}
+
+/// An error of the proxy's own.
+#[derive(Debug)]
+pub struct OwnError {
+    pub id: String,
+    pub code: i32,
+}
+
+impl OwnError {
+    pub fn read(text: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(text).ok()?;
+        let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
+        let (id, rest) = rest.split_once(r#","error":{"code":"#)?;
+        let (code, rest) = rest.split_once(',')?;
+        rest.contains(r#""data":{"source":"mcp-tcp-proxy","reason":""#)
+            .then_some(Self {
+                id: id.to_owned(),
+                code: code.parse().ok()?,
+            })
+    }
+}
+
+/// The `count`th id of a client, in one of many spellings. No two have the same value.
+pub fn id(count: usize, rng: &mut Rng) -> String {
+    match rng.below(10) {
+        0 | 1 => format!("\"call-{count}\""),
+        2 => format!("{count}.50"),
+        3 => format!("\"\\u00e9-{count}\""),
+        4 => format!("\"0b6f2a3c-7a51-4c8e-9d0f-1e2d3c4b5a69-{count:08}\""),
+        5 => format!("-{}", count + 1),
+        _ => count.to_string(),
+    }
+}
+
+/// An id as another JSON library writes it.
+pub fn respelt(id: &str, rng: &mut Rng) -> String {
+    if rng.percent(50) {
+        return id.to_owned();
+    }
+    match id.strip_suffix(".50") {
+        Some(whole) => format!("{whole}.5"),
+        None => id.replace("\\u00e9", "é"),
+    }
+}
+
+/// What fills a line up to about `len` bytes.
+pub fn padding(len: usize, rng: &mut Rng) -> String {
+    let piece = rng.pick(&["x", "x", "x", "\\n", "ü", "{}", "\\\"id\\\":1"]);
+    piece.repeat(len / piece.len())
+}
