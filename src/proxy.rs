@@ -293,7 +293,7 @@ impl Proxy {
         let Some(connection) = self.sessions.get_mut(slot) else {
             return;
         };
-        let deadline = connection.session.next_deadline();
+        let deadline = connection.session.next_deadline(&self.settings);
         self.timers
             .reset(&mut connection.timer, deadline, Timer::Session(slot));
     }

@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use pico_args::Arguments;
 
-use super::values::{host, message_bytes, port, restarts, seconds, sessions};
+use super::values::{
+    host, message_bytes, port, restarts, seconds, seconds_or_off, sessions, spawn,
+};
 use super::{Table, UsageError, last, quoted};
+use crate::session::Spawn;
 
 /// The options of [`Command::Serve`], each within its range.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,12 @@ pub struct ServeOptions {
     pub max_sessions: Option<usize>,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
+    /// When a session's server is started.
+    pub spawn: Spawn,
+    /// How long a client may take to send its first message: 10 ms to one day, or `None` for ever.
+    pub first_message_timeout: Option<Duration>,
+    /// How long a session may be idle: 10 ms to one day, or `None` for ever.
+    pub idle_timeout: Option<Duration>,
     /// What is served.
     pub server: ServerCommand,
 }
@@ -62,6 +71,9 @@ pub(super) const TABLE: Table = Table {
         "--replay-timeout",
         "--max-message-bytes",
         "--max-sessions",
+        "--spawn",
+        "--first-message-timeout",
+        "--idle-timeout",
     ],
 };
 
@@ -96,6 +108,14 @@ Options:
                            [default: 10485760; example: --max-message-bytes 1048576]
   --max-sessions N         sessions at a time, 1 to 1000000
                            [default: from the limit on open files; example: --max-sessions 100]
+  --spawn eager|lazy       start a session's server at once, or when its first message comes
+                           [default: eager; example: --spawn lazy]
+  --first-message-timeout S
+                           seconds in which a client must send its first message, 0.01 to 86400, or
+                           0 for no end [default: 0; example: --first-message-timeout 30]
+  --idle-timeout S         seconds without a message either way and none to be answered after which
+                           a session is closed, 0.01 to 86400, or 0 for no end
+                           [default: 0; example: --idle-timeout 3600]
   --demo                   serve the built-in demo MCP server; takes the place of COMMAND
   --debug                  log debug messages, too
   -h, --help               print this help
@@ -128,6 +148,10 @@ pub(super) fn parse(
         max_sessions: last(&mut args, "--max-sessions", sessions)?,
         replay_timeout: last(&mut args, "--replay-timeout", seconds)?
             .unwrap_or(Duration::from_secs(10)),
+        spawn: last(&mut args, "--spawn", spawn)?.unwrap_or(Spawn::Eager),
+        first_message_timeout: last(&mut args, "--first-message-timeout", seconds_or_off)?
+            .flatten(),
+        idle_timeout: last(&mut args, "--idle-timeout", seconds_or_off)?.flatten(),
         server: server(args.contains("--demo"), command)?,
     })
 }

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::session::Spawn;
+
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
         .strip_prefix('[')
@@ -34,6 +36,24 @@ pub(super) fn seconds(value: &str) -> Result<Duration, String> {
     match value.parse::<f64>() {
         Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("a number of seconds (0.01 to 86400)".to_owned()),
+    }
+}
+
+/// 0 is off.
+pub(super) fn seconds_or_off(value: &str) -> Result<Option<Duration>, String> {
+    if value.parse() == Ok(0.0) {
+        return Ok(None);
+    }
+    seconds(value)
+        .map(Some)
+        .map_err(|_| "a number of seconds (0.01 to 86400, or 0 for off)".to_owned())
+}
+
+pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
+    match value {
+        "eager" => Ok(Spawn::Eager),
+        "lazy" => Ok(Spawn::Lazy),
+        _ => Err("a time to start servers (eager or lazy)".to_owned()),
     }
 }
 

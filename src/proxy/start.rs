@@ -22,6 +22,7 @@ use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
 use crate::relay::READ_BYTES;
+use crate::session::idle::IdleLimits;
 use crate::session::{Role, Settings};
 
 /// Descriptors of one session: the connection and three pipes.
@@ -97,6 +98,11 @@ impl Proxy {
                 renews: options.auto_restart,
                 max_message_bytes: options.max_message_bytes,
                 replay_timeout: options.replay_timeout,
+                spawn: options.spawn,
+                idle_limits: IdleLimits {
+                    first_message: options.first_message_timeout,
+                    idle: options.idle_timeout,
+                },
             },
             max_sessions: session_limit(options.max_sessions, descriptors),
             spawner,

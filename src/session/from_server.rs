@@ -112,6 +112,7 @@ impl Session {
             self.note_server_message(envelope, turn);
         }
         self.sent_to_client.count(line.len());
+        self.line_passed(turn);
         true
     }
 

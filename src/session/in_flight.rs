@@ -171,6 +171,11 @@ impl ServerRequests {
         }
     }
 
+    /// Whether the present server waits for no answer.
+    pub fn none_open(&self) -> bool {
+        self.open.is_empty()
+    }
+
     /// How many are remembered.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {

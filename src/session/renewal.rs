@@ -9,7 +9,7 @@ use super::reconnect::ReconnectPolicy;
 use super::report::EndReason;
 use super::restart::{RestartPolicy, Verdict};
 use super::upstream::Upstream;
-use super::{Action, Role, Session, Turn};
+use super::{Role, Session, Turn};
 
 /// When a lost upstream is renewed.
 #[derive(Debug)]
@@ -106,8 +106,7 @@ impl Session {
 
     pub(super) fn start_if_due(&mut self, turn: &mut Turn<'_>) {
         if matches!(self.upstream, Upstream::Cooling { until } if until <= turn.now) {
-            self.upstream = Upstream::Starting;
-            turn.actions.push(Action::StartUpstream);
+            self.start_upstream(turn);
         }
     }
 }
