@@ -30,8 +30,9 @@ impl Policy {
     }
 
     pub(super) fn started(&mut self, now: Instant) {
-        if let Self::Restart(policy) = self {
-            policy.started(now);
+        match self {
+            Self::Restart(policy) => policy.started(now),
+            Self::Reconnect(policy) => policy.started(now),
         }
     }
 
@@ -39,6 +40,13 @@ impl Policy {
     pub(super) fn heard(&mut self) {
         if let Self::Reconnect(policy) = self {
             policy.heard();
+        }
+    }
+
+    /// The other side ended a connection on which nothing was waited for.
+    pub(super) fn ended_idle(&mut self, now: Instant) {
+        if let Self::Reconnect(policy) = self {
+            policy.ended_idle(now);
         }
     }
 
