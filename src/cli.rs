@@ -309,6 +309,7 @@ mod tests {
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
+            max_starting: 32,
             server: ServerCommand::Demo,
         };
         assert_eq!(serve("--demo"), expected);
@@ -329,15 +330,16 @@ mod tests {
             spawn: Spawn::Lazy,
             first_message_timeout: Some(Duration::from_millis(500)),
             idle_timeout: Some(Duration::from_hours(24)),
+            max_starting: 1,
             server: ServerCommand::Program(vec!["cat".into()]),
         };
         let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
                     --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
-                    --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 cat";
+                    --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 cat";
         assert_eq!(serve(line), expected);
         let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
                     --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
-                    --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 cat";
+                    --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 cat";
         assert_eq!(serve(line), expected);
     }
 
@@ -444,6 +446,18 @@ mod tests {
                 assert_eq!(error(&format!("{name}={bad} x")), named);
             }
         }
+    }
+
+    #[test]
+    fn numbers_of_servers() {
+        let range = "is not a whole number of servers (1 to 100000)";
+        for bad in ["0", "100001", "1.5"] {
+            assert_eq!(
+                error(&format!("--max-starting {bad} x")),
+                format!("--max-starting: '{bad}' {range}")
+            );
+        }
+        assert_eq!(serve("--demo --max-starting 100000").max_starting, 100_000);
     }
 
     #[test]

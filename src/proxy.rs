@@ -7,6 +7,7 @@
 mod admission;
 mod connection;
 mod start;
+mod starting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -20,6 +21,7 @@ use slab::Slab;
 use self::admission::Accepting;
 use self::connection::Connection;
 pub use self::start::StartError;
+use self::starting::Starting;
 use crate::memory::Memory;
 use crate::process::{Processes, Spawner};
 use crate::reactor;
@@ -47,6 +49,8 @@ pub struct Proxy {
     turn_of_listener: usize,
     settings: Settings,
     max_sessions: usize,
+    /// As many sessions there are descriptors for.
+    sessions_possible: usize,
     spawner: Spawner,
 
     sessions: Slab<Connection>,
@@ -65,8 +69,7 @@ pub struct Proxy {
     scratch: Box<[u8]>,
     now: Instant,
     accepting: Accepting,
-    /// Sessions that wait for their servers to be started, in order.
-    starting: VecDeque<usize>,
+    starting: Starting,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
@@ -94,8 +97,8 @@ impl Proxy {
             self.run_ready();
             self.fire_timers();
             self.apply_actions();
-            self.start_servers();
             self.accept_waiting();
+            self.start_servers();
             self.wake_for_memory();
         }
         info!("stopped");
@@ -148,11 +151,11 @@ impl Proxy {
                     }
                 }
                 Port::Client | Port::Stdin | Port::Stdout | Port::Stderr => {
-                    if self
-                        .sessions
-                        .get_mut(slot)
-                        .is_some_and(|connection| connection.latch(port, event))
-                    {
+                    let Some(connection) = self.sessions.get_mut(slot) else {
+                        continue;
+                    };
+                    if connection.latch(port, event) {
+                        self.note_output(slot, port);
                         self.enqueue(slot);
                     }
                 }
@@ -172,6 +175,7 @@ impl Proxy {
 
     fn reap(&mut self) {
         for ended in self.processes.reap(self.now, &mut self.timers) {
+            self.starting.has_started_up(ended.process);
             if let Some(connection) = self.sessions.get_mut(ended.session) {
                 connection.server_exited(ended.process, ended.exit);
                 self.enqueue(ended.session);
@@ -253,9 +257,11 @@ impl Proxy {
                     self.processes.climb(process, self.now, &mut self.timers);
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
+                Timer::Starting => self.starting.timer_fired(),
                 Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();
+                    self.starting.let_go(self.now);
                     log::logger().flush();
                     self.timers.set(self.now + MONITOR_INTERVAL, Timer::Monitor);
                 }
@@ -296,6 +302,9 @@ impl Proxy {
         let deadline = connection.session.next_deadline(&self.settings);
         self.timers
             .reset(&mut connection.timer, deadline, Timer::Session(slot));
+        if self.starting.has_silent() && connection.session.waits_for_upstream() {
+            self.starting.speaks(slot);
+        }
     }
 
     fn enqueue(&mut self, slot: usize) {
@@ -327,7 +336,10 @@ impl Proxy {
             return;
         };
         match action {
-            Action::StartUpstream => self.starting.push_back(slot),
+            Action::StartUpstream => {
+                let speaks = connection.session.waits_for_upstream();
+                self.starting.ask(slot, speaks);
+            }
             Action::StopUpstream => {
                 if let Some(process) = connection.end_server_input() {
                     self.processes.stop(process, self.now, &mut self.timers);
@@ -344,6 +356,7 @@ impl Proxy {
 
     fn free(&mut self, slot: usize) {
         let mut connection = self.sessions.remove(slot);
+        self.starting.leave(slot);
         if let Some((_, timer)) = connection.timer {
             self.timers.cancel(timer);
         }

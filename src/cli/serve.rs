@@ -6,7 +6,7 @@ use std::time::Duration;
 use pico_args::Arguments;
 
 use super::values::{
-    host, message_bytes, port, restarts, seconds, seconds_or_off, sessions, spawn,
+    host, message_bytes, port, restarts, seconds, seconds_or_off, sessions, spawn, starting,
 };
 use super::{Table, UsageError, last, quoted};
 use crate::session::Spawn;
@@ -38,6 +38,8 @@ pub struct ServeOptions {
     pub first_message_timeout: Option<Duration>,
     /// How long a session may be idle: 10 ms to one day, or `None` for ever.
     pub idle_timeout: Option<Duration>,
+    /// Servers that may be starting up at a time: 1 to 100,000.
+    pub max_starting: usize,
     /// What is served.
     pub server: ServerCommand,
 }
@@ -74,6 +76,7 @@ pub(super) const TABLE: Table = Table {
         "--spawn",
         "--first-message-timeout",
         "--idle-timeout",
+        "--max-starting",
     ],
 };
 
@@ -116,6 +119,9 @@ Options:
   --idle-timeout S         seconds without a message either way and none to be answered after which
                            a session is closed, 0.01 to 86400, or 0 for no end
                            [default: 0; example: --idle-timeout 3600]
+  --max-starting N         servers that may be starting up at a time, 1 to 100000; one counts until
+                           it writes something, or for a second
+                           [default: 32; example: --max-starting 4]
   --demo                   serve the built-in demo MCP server; takes the place of COMMAND
   --debug                  log debug messages, too
   -h, --help               print this help
@@ -151,6 +157,7 @@ pub(super) fn parse(
         spawn: last(&mut args, "--spawn", spawn)?.unwrap_or(Spawn::Eager),
         first_message_timeout: last(&mut args, "--first-message-timeout", seconds_or_off)?
             .flatten(),
+        max_starting: last(&mut args, "--max-starting", starting)?.unwrap_or(32),
         idle_timeout: last(&mut args, "--idle-timeout", seconds_or_off)?.flatten(),
         server: server(args.contains("--demo"), command)?,
     })

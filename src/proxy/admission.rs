@@ -22,8 +22,8 @@ use crate::timer_wheel::TimerId;
 /// Clients that are being turned away at the same time; more wait in the backlog.
 pub(super) const MAX_REFUSED: usize = 64;
 
-/// Servers started in one turn, and connections accepted, which leads to starts.
-const STARTS_PER_TURN: usize = 8;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 8;
 
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -41,7 +41,7 @@ pub(super) enum Accepting {
 impl Proxy {
     pub(super) fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
-            && self.starting.is_empty()
+            && (self.starting.is_empty() || self.sessions.len() < self.sessions_possible)
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Endpoint::is_readable)
     }
@@ -58,7 +58,7 @@ impl Proxy {
     }
 
     pub(super) fn accept_waiting(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
+        for _ in 0..ACCEPTS_PER_TURN {
             if !self.can_accept() {
                 return;
             }
@@ -68,9 +68,8 @@ impl Proxy {
             match listener.source().accept() {
                 Ok((stream, peer)) => {
                     self.accepted(stream, peer);
-                    // Its server is started before the next connection takes what that may need.
+                    // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
-                    self.start_servers();
                 }
                 Err(error) => match listener::accept_error(&error) {
                     AcceptError::Blocked => {
@@ -144,22 +143,31 @@ impl Proxy {
         }
     }
 
-    /// Starts servers that are waited for, few in a turn, so that a rush does not delay open sessions. When something
-    /// has run out, the first one waits for the next attempt, and all others behind it.
+    /// Starts a server that is waited for. It is the dearest thing that a turn can do, so there is one in a turn, and a
+    /// rush delays open sessions by no more than that. When something has run out, the first one waits for the next
+    /// attempt, and all others behind it.
     pub(super) fn start_servers(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
-            if !self.can_start() {
-                return;
-            }
-            let Some(slot) = self.starting.pop_front() else {
-                return;
-            };
-            if self.start_server(slot) {
+        if self.can_start()
+            && let Some(ticket) = self.starting.take_next()
+        {
+            if self.start_server(ticket.slot) {
                 self.note_whether_anyone_waits();
             } else {
-                self.starting.push_front(slot);
+                self.starting.put_back(ticket);
             }
             self.apply_actions();
+        }
+        let wanted = !self.starting.is_empty();
+        self.starting.watch(wanted, &mut self.timers);
+    }
+
+    /// The first thing that a server writes shows that it has started up.
+    pub(super) fn note_output(&mut self, slot: usize, port: Port) {
+        if self.starting.none_starts_up() || !matches!(port, Port::Stdout | Port::Stderr) {
+            return;
+        }
+        if let Some(process) = self.sessions.get(slot).and_then(Connection::process) {
+            self.starting.has_started_up(process);
         }
     }
 
@@ -169,9 +177,12 @@ impl Proxy {
         self.exhaustion_logged &= connections_wait || !self.starting.is_empty();
     }
 
-    pub(super) fn can_start(&self) -> bool {
+    pub(super) fn can_start(&mut self) -> bool {
         let forced = matches!(self.stopping, Stopping::Forced { .. });
-        self.accepting == Accepting::Yes && !self.starting.is_empty() && !forced
+        self.accepting == Accepting::Yes
+            && !self.starting.is_empty()
+            && !forced
+            && self.starting.has_room(self.now)
     }
 
     /// Returns whether it is settled, for better or worse.
@@ -185,6 +196,7 @@ impl Proxy {
         let started = self.spawner.spawn().and_then(|spawned| {
             let pid = spawned.pid;
             let process = self.processes.add(pid, slot);
+            self.starting.started(process, self.now);
             let attached = connection.attach(
                 spawned,
                 process,

@@ -139,6 +139,11 @@ impl Connection {
         }
     }
 
+    /// The number of the server's process.
+    pub(super) fn process(&self) -> Option<usize> {
+        self.server.as_ref().map(|server| server.process)
+    }
+
     /// Ends the server's input. Returns the number of its process.
     pub(super) fn end_server_input(&mut self) -> Option<usize> {
         let server = self.server.as_mut()?;

@@ -11,6 +11,7 @@ use mio::{Interest, Poll};
 use slab::Slab;
 
 use super::admission::{Accepting, MAX_REFUSED};
+use super::starting::Starting;
 use super::{MONITOR_INTERVAL, Proxy, Stopping};
 use crate::cli::ServeOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
@@ -81,6 +82,7 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
+        let possible = sessions_possible(descriptors);
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
@@ -104,7 +106,8 @@ impl Proxy {
                     idle: options.idle_timeout,
                 },
             },
-            max_sessions: session_limit(options.max_sessions, descriptors),
+            max_sessions: session_limit(options.max_sessions, possible, descriptors),
+            sessions_possible: possible,
             spawner,
             sessions: Slab::new(),
             refused: 0,
@@ -119,19 +122,23 @@ impl Proxy {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
             accepting: Accepting::Yes,
-            starting: VecDeque::new(),
+            starting: Starting::new(options.max_starting),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
     }
 }
 
-/// As many sessions as there are descriptors for, unless the user wants another number.
-fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
+/// As many sessions as there are descriptors for.
+fn sessions_possible(descriptors: DescriptorLimit) -> usize {
     let possible = descriptors.get().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_SESSION;
-    let possible = usize::try_from(possible)
+    usize::try_from(possible)
         .unwrap_or(usize::MAX)
-        .clamp(1, MAX_SLOTS - MAX_REFUSED);
+        .clamp(1, MAX_SLOTS - MAX_REFUSED)
+}
+
+/// As many sessions as are possible, unless the user wants another number.
+fn session_limit(wanted: Option<usize>, possible: usize, descriptors: DescriptorLimit) -> usize {
     let limit = wanted.unwrap_or(possible).min(MAX_SLOTS - MAX_REFUSED);
     if limit > possible {
         warn!(

@@ -13,6 +13,8 @@ pub enum Timer {
     Process(usize),
     /// Connections may be accepted again.
     Accept,
+    /// More servers may be started.
+    Starting,
     /// What must be looked after now and then.
     Monitor,
     /// Of an attempt to connect.

@@ -7,6 +7,7 @@ mod common;
 
 mod idle;
 mod lazy;
+mod starting;
 
 use common::{Client, DEADLINE, NoLine};
 

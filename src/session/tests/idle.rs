@@ -6,6 +6,11 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 const IDLE: Duration = Duration::from_mins(1);
 const FIRST: Duration = Duration::from_secs(10);
 
+/// A moment less.
+fn almost(time: Duration) -> Duration {
+    time.saturating_sub(MILLISECOND)
+}
+
 fn with_limits(first_message: Option<Duration>, idle: Option<Duration>) -> World {
     World::with(|settings| {
         settings.idle_limits = IdleLimits {
@@ -25,7 +30,7 @@ fn limited() -> World {
 /// The session has not begun to end, and does when this much time has passed.
 #[track_caller]
 fn ends_after(world: &mut World, time: Duration, reason: &str) {
-    world.pass(time - MILLISECOND);
+    world.pass(almost(time));
     assert_eq!(world.took_actions(), [], "too early");
     // What the client has sent by then is heard, which takes a while.
     world.pass(MILLISECOND + SECOND);
@@ -57,7 +62,7 @@ fn a_client_that_says_nothing_is_not_kept() {
 fn a_client_that_says_something_in_time_is_kept() {
     let mut world = with_limits(Some(FIRST), None);
     world.start();
-    world.pass(FIRST - MILLISECOND);
+    world.pass(almost(FIRST));
     world.client(INITIALIZED);
     world.pass(1000 * SECOND);
     assert_eq!(world.took_actions(), []);
@@ -114,7 +119,7 @@ fn a_line_either_way_begins_the_time_anew() {
     for speak in speaks {
         let mut world = limited();
         for _ in 0..3 {
-            world.pass(IDLE - MILLISECOND);
+            world.pass(almost(IDLE));
             speak(&mut world);
         }
         ends_after(&mut world, IDLE, "idle_timeout: ");
@@ -139,7 +144,7 @@ fn heartbeats_do_not_keep_a_session() {
 fn a_heartbeat_that_waits_puts_the_end_off_but_for_a_moment() {
     let mut world = limited();
     world.client(HEARTBEAT);
-    world.pass(IDLE - MILLISECOND);
+    world.pass(almost(IDLE));
     world.client_got();
     world.pass(MILLISECOND);
     assert_eq!(world.client_got().len(), 1);
@@ -221,7 +226,7 @@ fn a_crash_that_costs_an_answer_begins_the_time_anew() {
     // The notice is a line too.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);
-    world.pass(IDLE - SECOND);
+    world.pass(IDLE.saturating_sub(SECOND));
     ends_after(&mut world, SECOND / 2, "idle_timeout: ");
 }
 
