@@ -310,6 +310,7 @@ mod tests {
             first_message_timeout: None,
             idle_timeout: None,
             max_starting: 32,
+            prespawn: 0,
             server: ServerCommand::Demo,
         };
         assert_eq!(serve("--demo"), expected);
@@ -331,15 +332,16 @@ mod tests {
             first_message_timeout: Some(Duration::from_millis(500)),
             idle_timeout: Some(Duration::from_hours(24)),
             max_starting: 1,
+            prespawn: 1000,
             server: ServerCommand::Program(vec!["cat".into()]),
         };
         let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
                     --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
-                    --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 cat";
+                    --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
         assert_eq!(serve(line), expected);
         let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
                     --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
-                    --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 cat";
+                    --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
         assert_eq!(serve(line), expected);
     }
 
@@ -457,6 +459,10 @@ mod tests {
                 format!("--max-starting: '{bad}' {range}")
             );
         }
+        assert_eq!(
+            error("--prespawn 1001 x"),
+            "--prespawn: '1001' is not a whole number of servers (0 to 1000)"
+        );
         assert_eq!(serve("--demo --max-starting 100000").max_starting, 100_000);
     }
 

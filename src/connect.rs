@@ -220,7 +220,11 @@ impl Connector {
                 }
                 Timer::Close if self.stopping => self.done = true,
                 Timer::Close => self.close_overdue(),
-                Timer::Process(_) | Timer::Accept | Timer::Starting | Timer::Monitor => {}
+                Timer::Process(_)
+                | Timer::Accept
+                | Timer::Starting
+                | Timer::Pool
+                | Timer::Monitor => {}
             }
         }
     }

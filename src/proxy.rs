@@ -6,6 +6,9 @@
 
 mod admission;
 mod connection;
+mod pipes;
+mod pool;
+mod prespawning;
 mod start;
 mod starting;
 
@@ -20,10 +23,11 @@ use slab::Slab;
 
 use self::admission::Accepting;
 use self::connection::Connection;
+use self::pool::Pool;
 pub use self::start::StartError;
 use self::starting::Starting;
 use crate::memory::Memory;
-use crate::process::{Processes, Spawner};
+use crate::process::{Owner, Processes, Spawner};
 use crate::reactor;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::signals::Signals;
@@ -70,6 +74,7 @@ pub struct Proxy {
     now: Instant,
     accepting: Accepting,
     starting: Starting,
+    pool: Pool,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
@@ -99,7 +104,11 @@ impl Proxy {
             self.apply_actions();
             self.accept_waiting();
             self.start_servers();
+            self.pool.read_stderr(&mut self.scratch, self.now);
             self.wake_for_memory();
+        }
+        if let Some(summary) = self.pool.summary() {
+            info!("{summary}");
         }
         info!("stopped");
         Ok(())
@@ -115,7 +124,11 @@ impl Proxy {
 
     /// Sleeps until something happens, unless something is left to do. This is the one place where time passes.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = !self.run_queue.is_empty() || self.can_accept() || self.can_start();
+        let busy = !self.run_queue.is_empty()
+            || self.can_accept()
+            || self.can_start()
+            || self.can_prespawn()
+            || self.pool.is_busy();
         let timeout = if busy {
             Some(Duration::ZERO)
         } else {
@@ -145,6 +158,7 @@ impl Proxy {
             };
             match port {
                 Port::Signals | Port::Upstream => {}
+                Port::Pool => self.pool_event(slot, event),
                 Port::Listener => {
                     if let Some(listener) = self.listeners.get_mut(slot) {
                         listener.latch(event);
@@ -176,9 +190,14 @@ impl Proxy {
     fn reap(&mut self) {
         for ended in self.processes.reap(self.now, &mut self.timers) {
             self.starting.has_started_up(ended.process);
-            if let Some(connection) = self.sessions.get_mut(ended.session) {
-                connection.server_exited(ended.process, ended.exit);
-                self.enqueue(ended.session);
+            match ended.owner {
+                Owner::Session(slot) => {
+                    if let Some(connection) = self.sessions.get_mut(slot) {
+                        connection.server_exited(ended.process, ended.exit);
+                        self.enqueue(slot);
+                    }
+                }
+                Owner::Pool(slot) => self.pool_server_ended(slot, ended.exit),
             }
         }
     }
@@ -190,6 +209,7 @@ impl Proxy {
                 info!("shutting down; {} sessions are open", self.sessions.len());
                 self.stopping = Stopping::Gently;
                 self.listeners.clear();
+                self.close_pool();
                 let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
                 for slot in slots {
                     self.with_session(slot, Session::shut_down);
@@ -258,6 +278,7 @@ impl Proxy {
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
                 Timer::Starting => self.starting.timer_fired(),
+                Timer::Pool => self.pool.timer_fired(),
                 Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();

@@ -6,7 +6,8 @@ use std::time::Duration;
 use pico_args::Arguments;
 
 use super::values::{
-    host, message_bytes, port, restarts, seconds, seconds_or_off, sessions, spawn, starting,
+    host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off, sessions, spawn,
+    starting,
 };
 use super::{Table, UsageError, last, quoted};
 use crate::session::Spawn;
@@ -40,6 +41,8 @@ pub struct ServeOptions {
     pub idle_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
+    /// Servers that wait for sessions: 0 to 1,000.
+    pub prespawn: usize,
     /// What is served.
     pub server: ServerCommand,
 }
@@ -77,6 +80,7 @@ pub(super) const TABLE: Table = Table {
         "--first-message-timeout",
         "--idle-timeout",
         "--max-starting",
+        "--prespawn",
     ],
 };
 
@@ -122,6 +126,8 @@ Options:
   --max-starting N         servers that may be starting up at a time, 1 to 100000; one counts until
                            it writes something, or for a second
                            [default: 32; example: --max-starting 4]
+  --prespawn N             servers that are started ahead of time and wait for sessions, 0 to 1000
+                           [default: 0; example: --prespawn 2]
   --demo                   serve the built-in demo MCP server; takes the place of COMMAND
   --debug                  log debug messages, too
   -h, --help               print this help
@@ -158,6 +164,7 @@ pub(super) fn parse(
         first_message_timeout: last(&mut args, "--first-message-timeout", seconds_or_off)?
             .flatten(),
         max_starting: last(&mut args, "--max-starting", starting)?.unwrap_or(32),
+        prespawn: last(&mut args, "--prespawn", prespawn)?.unwrap_or(0),
         idle_timeout: last(&mut args, "--idle-timeout", seconds_or_off)?.flatten(),
         server: server(args.contains("--demo"), command)?,
     })

@@ -73,6 +73,10 @@ pub(super) fn starting(value: &str) -> Result<usize, String> {
     whole(value, "servers", 1..=100_000)
 }
 
+pub(super) fn prespawn(value: &str) -> Result<usize, String> {
+    whole(value, "servers", 0..=1000)
+}
+
 /// Attempts in a row; 0 is no end.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))

@@ -9,7 +9,9 @@ use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
 use super::connection::Connection;
+use super::pipes::Pipes;
 use super::{Proxy, Stopping};
+use crate::process::Owner;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::tcp;
@@ -25,6 +27,9 @@ pub(super) const MAX_REFUSED: usize = 64;
 /// Connections accepted in one turn.
 const ACCEPTS_PER_TURN: usize = 8;
 
+/// Waiting servers that are handed out in one turn.
+const TAKES_PER_TURN: usize = 8;
+
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
@@ -36,6 +41,17 @@ pub(super) enum Accepting {
     Paused {
         retry: TimerId,
     },
+}
+
+/// What came of the start of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing had to be started.
+    Settled,
+    /// One was started, or should have been and could not.
+    Spawned,
+    /// Something ran out.
+    Exhausted,
 }
 
 impl Proxy {
@@ -143,21 +159,31 @@ impl Proxy {
         }
     }
 
-    /// Starts a server that is waited for. It is the dearest thing that a turn can do, so there is one in a turn, and a
-    /// rush delays open sessions by no more than that. When something has run out, the first one waits for the next
-    /// attempt, and all others behind it.
+    /// Sees to servers that are waited for. To start one is the dearest thing that a turn can do, so there is one in a
+    /// turn, and a rush delays open sessions by no more than that; those that wait in the pool are cheap. When something
+    /// has run out, the first one waits for the next attempt, and all others behind it.
     pub(super) fn start_servers(&mut self) {
-        if self.can_start()
-            && let Some(ticket) = self.starting.take_next()
-        {
-            if self.start_server(ticket.slot) {
-                self.note_whether_anyone_waits();
-            } else {
-                self.starting.put_back(ticket);
+        let mut spawned = false;
+        for _ in 0..TAKES_PER_TURN {
+            if spawned || !self.can_start() {
+                break;
+            }
+            let Some(ticket) = self.starting.take_next() else {
+                break;
+            };
+            match self.start_server(ticket.slot) {
+                Start::Exhausted => self.starting.put_back(ticket),
+                start => {
+                    spawned = start == Start::Spawned;
+                    self.note_whether_anyone_waits();
+                }
             }
             self.apply_actions();
         }
-        let wanted = !self.starting.is_empty();
+        if !spawned && self.can_prespawn() {
+            self.prespawn();
+        }
+        let wanted = !self.starting.is_empty() || self.pool.wants_server();
         self.starting.watch(wanted, &mut self.timers);
     }
 
@@ -182,45 +208,56 @@ impl Proxy {
         self.accepting == Accepting::Yes
             && !self.starting.is_empty()
             && !forced
-            && self.starting.has_room(self.now)
+            && (self.pool.has_waiting() || self.starting.has_room(self.now))
     }
 
-    /// Returns whether it is settled, for better or worse.
-    fn start_server(&mut self, slot: usize) -> bool {
-        let Some(connection) = self.sessions.get_mut(slot) else {
-            return true;
-        };
-        if !connection.session.wants_start() {
-            return true;
+    fn start_server(&mut self, slot: usize) -> Start {
+        let wants = |connection: &Connection| connection.session.wants_start();
+        if !self.sessions.get(slot).is_some_and(wants) {
+            return Start::Settled;
+        }
+        if self.take_from_pool(slot) {
+            return Start::Settled;
         }
         let started = self.spawner.spawn().and_then(|spawned| {
             let pid = spawned.pid;
-            let process = self.processes.add(pid, slot);
+            let process = self.processes.add(pid, Owner::Session(slot));
             self.starting.started(process, self.now);
-            let attached = connection.attach(
-                spawned,
-                process,
-                slot,
-                self.poll.registry(),
-                &mut self.registrations,
-            );
-            attached
-                .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
-                .map(|()| pid)
+            let (registry, registrations) = (self.poll.registry(), &mut self.registrations);
+            Pipes::register(spawned, registry, |port| {
+                registrations.next(Address { slot, port })
+            })
+            .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
+            .map(|pipes| (pipes, process, pid))
         });
         match started {
-            Ok(pid) => {
-                let pid = u32::try_from(pid.as_raw()).ok();
-                self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+            Ok((pipes, process, pid)) => {
+                self.pool.missed();
+                self.connect_server(slot, pipes, process, u32::try_from(pid.as_raw()).ok());
             }
             Err(error) if listener::is_exhaustion(&error) => {
                 self.pause_accepting(&error);
-                return false;
+                return Start::Exhausted;
             }
             Err(error) => {
+                self.pool.missed();
                 self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
             }
         }
-        true
+        Start::Spawned
+    }
+
+    /// A session gets its server.
+    pub(super) fn connect_server(
+        &mut self,
+        slot: usize,
+        pipes: Pipes,
+        process: usize,
+        pid: Option<u32>,
+    ) {
+        if let Some(connection) = self.sessions.get_mut(slot) {
+            connection.attach(pipes, process);
+            self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+        }
     }
 }

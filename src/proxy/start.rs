@@ -11,6 +11,7 @@ use mio::{Interest, Poll};
 use slab::Slab;
 
 use super::admission::{Accepting, MAX_REFUSED};
+use super::pool::Pool;
 use super::starting::Starting;
 use super::{MONITOR_INTERVAL, Proxy, Stopping};
 use crate::cli::ServeOptions;
@@ -28,6 +29,9 @@ use crate::session::{Role, Settings};
 
 /// Descriptors of one session: the connection and three pipes.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
+
+/// Descriptors of a server that waits: three pipes.
+const DESCRIPTORS_PER_WAITING: u64 = 3;
 
 /// Descriptors for all else: what is open from the start, the far ends of the pipes of a server that is being
 /// started, and the connections of clients that are being turned away.
@@ -82,7 +86,7 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let possible = sessions_possible(descriptors);
+        let possible = sessions_possible(options.prespawn, descriptors);
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
@@ -123,15 +127,17 @@ impl Proxy {
             now,
             accepting: Accepting::Yes,
             starting: Starting::new(options.max_starting),
+            pool: Pool::new(options.prespawn, options.max_restarts, now),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
     }
 }
 
-/// As many sessions as there are descriptors for.
-fn sessions_possible(descriptors: DescriptorLimit) -> usize {
-    let possible = descriptors.get().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_SESSION;
+/// As many sessions as there are descriptors for, besides a pool of so many servers.
+fn sessions_possible(pool: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * pool as u64;
+    let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_SESSION;
     usize::try_from(possible)
         .unwrap_or(usize::MAX)
         .clamp(1, MAX_SLOTS - MAX_REFUSED)
@@ -173,6 +179,9 @@ fn log_start(options: &ServeOptions, command: &str, address: &str) {
             "disabled"
         }
     );
+    if options.prespawn > 0 {
+        info!("Pool: {} servers wait for sessions", options.prespawn);
+    }
 }
 
 fn log_address(socket: &TcpListener) {

@@ -15,6 +15,8 @@ pub enum Timer {
     Accept,
     /// More servers may be started.
     Starting,
+    /// The pool of waiting servers may be filled up.
+    Pool,
     /// What must be looked after now and then.
     Monitor,
     /// Of an attempt to connect.

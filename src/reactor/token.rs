@@ -29,6 +29,8 @@ pub enum Port {
     Stderr,
     /// The connection to a proxy.
     Upstream,
+    /// A pipe of a server that waits for a session; the slot is its number.
+    Pool,
 }
 
 /// What a token says.
@@ -70,6 +72,7 @@ impl Address {
             4 => Port::Stdout,
             5 => Port::Stderr,
             6 => Port::Upstream,
+            7 => Port::Pool,
             _ => return None,
         };
         Some(Self {
@@ -94,6 +97,7 @@ mod tests {
             Port::Stdout,
             Port::Stderr,
             Port::Upstream,
+            Port::Pool,
         ];
         for port in ports {
             for slot in [0, 1, MAX_SLOTS - 1] {

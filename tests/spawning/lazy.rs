@@ -18,9 +18,11 @@ fn the_first_message_starts_the_server() {
     client.initialize();
     let server = client.pid_of_server();
     assert_eq!(scratch.servers(), [server]);
-    assert!(proxy.log().iter().any(|line| {
-        line.contains("session 1 (") && line.ends_with(&format!(", pid {server}) opened"))
-    }));
+    let line = proxy.wait_for_log(") opened");
+    assert!(
+        line.contains("session 1 (") && line.contains(&format!(", pid {server})")),
+        "{line}"
+    );
 }
 
 #[test]

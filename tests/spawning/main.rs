@@ -7,7 +7,10 @@ mod common;
 
 mod idle;
 mod lazy;
+mod pool;
 mod starting;
+
+use std::time::UNIX_EPOCH;
 
 use common::{Client, DEADLINE, NoLine};
 
@@ -17,4 +20,10 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 fn expect_end(client: &mut Client) {
     let end = NoLine::End { unfinished: vec![] };
     assert_eq!(client.try_recv(DEADLINE), Err(end));
+}
+
+/// The time at which a line was logged, since 1970.
+fn logged_at(line: &str) -> f64 {
+    let time = humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
+    time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
 }

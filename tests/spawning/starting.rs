@@ -1,11 +1,12 @@
 //! Which sessions get their servers first, and how many servers start up at a time (`--max-starting`).
 
 use std::thread;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
 use crate::common::{Client, Proxy, processes, servers, skip_on_reference};
+use crate::logged_at;
 
 /// How long a server that writes nothing counts as starting up.
 const START_UP_TIME: Duration = Duration::from_secs(1);
@@ -18,12 +19,8 @@ fn silent() -> Vec<String> {
 /// When the servers of that many sessions were started, in seconds.
 #[track_caller]
 fn starts(proxy: &Proxy, count: usize) -> Vec<f64> {
-    let logged_at = |line: &String| {
-        let time = humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
-        time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
-    };
     let lines = proxy.wait_for_logs(") opened", count);
-    lines.iter().map(logged_at).collect()
+    lines.iter().map(|line| logged_at(line)).collect()
 }
 
 /// Connects that many clients, which say nothing.
