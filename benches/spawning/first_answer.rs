@@ -1,5 +1,7 @@
-//! From the connection of a client to the answer to its `initialize`.
+//! From the connection of a client to the answer to its `initialize`, beside the round trip of a session that is open
+//! and has been idle for as long: nothing is in a cache then, and the processors sleep.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::common::processes::wait_until_quiet;
@@ -7,7 +9,8 @@ use crate::common::{DEADLINE, Proxy, eventually};
 use crate::{Times, ms, ratio, round_trip, subjects};
 
 const POOL: usize = 3;
-const REQUESTS: usize = 1000;
+/// The time without anything to do before each of the two.
+const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) fn measure() {
     for (name, command, rounds) in subjects() {
@@ -25,20 +28,22 @@ fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Du
     let proxy = Proxy::start(&["--prespawn", &pool.to_string()], command);
     let mut open = proxy.connect();
     open.initialize();
-    (0..REQUESTS / 10).for_each(|_| drop(round_trip(&mut open)));
-    let round_trips = Times::new((0..REQUESTS).map(|_| round_trip(&mut open)).collect());
-    let first_answers = (0..rounds).map(|_| {
+    let (mut round_trips, mut first_answers) = (Vec::new(), Vec::new());
+    for _ in 0..rounds {
         // Servers that wait have started up; that is what they are for.
         eventually("the pool to be full", DEADLINE, || {
             proxy.servers().len() == pool + 1
         });
         wait_until_quiet(&proxy.servers());
+        thread::sleep(PAUSE);
+        round_trips.push(round_trip(&mut open));
+        thread::sleep(PAUSE);
         let begin = Instant::now();
         let mut client = proxy.connect();
         client.initialize();
-        begin.elapsed()
-    });
-    let first_answers = Times::new(first_answers.collect());
+        first_answers.push(begin.elapsed());
+    }
+    let (round_trips, first_answers) = (Times::new(round_trips), Times::new(first_answers));
     let (median, floor) = (first_answers.median(), round_trips.median());
     println!(
         "{name}, --prespawn {pool}: first answer p50 {}, worst {} ({rounds} rounds); {:.1} × the round trip of an open \

@@ -224,12 +224,13 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     skip_on_reference!("has no pool");
     let scratch = Scratch::new();
     let program = scratch.file("server");
-    fs::write(&program, "#!/bin/sh\nexec cat\n").unwrap();
+    let script = format!("#!/bin/sh\necho > '{}/up'\nexec cat\n", scratch.path());
+    fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let command = [program.to_str().unwrap().to_owned()];
     let options = ["--prespawn", "1", "--max-restarts", "0"];
     let mut proxy = Proxy::start(&options, &command);
-    proxy.only_server();
+    scratch.read("up");
     fs::remove_file(&program).unwrap();
     let mut first = proxy.connect();
     first.send_line(r#"{"id":1}"#);
