@@ -16,7 +16,12 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 pub(crate) fn measure() {
     let clients = sessions_that_fit(CLIENTS);
-    for options in [&[][..], &["--max-starting", "100000"], &["--spawn", "lazy"]] {
+    for options in [
+        &[][..],
+        &["--max-starting", "4"],
+        &["--max-starting", "100000"],
+        &["--spawn", "lazy"],
+    ] {
         measure_one(options, clients);
     }
 }
