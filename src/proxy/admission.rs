@@ -1,4 +1,4 @@
-//! Who gets in: connections are accepted, and servers are started, few in a turn and in order.
+//! Who gets in: connections are accepted, and sessions get their servers, in order and few in a turn.
 
 use std::io;
 use std::net::SocketAddr;

@@ -79,7 +79,7 @@ fn a_session_without_traffic_is_closed_and_its_server_stopped() {
         }
         beats += 1;
     }
-    assert!(beats >= 5, "{beats} heartbeats");
+    assert!(beats >= 2, "{beats} heartbeats");
     assert_closed(&proxy, &mut client, since, "idle_timeout");
     proxy.wait_until_childless();
 }
@@ -132,17 +132,20 @@ fn without_the_options_nobody_is_shown_out() {
 fn behind_connect_an_idle_session_costs_no_server() {
     skip_on_reference!("keeps idle sessions");
     let scratch = Scratch::new();
-    let options = ["--spawn", "lazy", "--idle-timeout", "0.3"];
+    let options = ["--spawn", "lazy", "--idle-timeout", "0.5"];
     let proxy = Proxy::start(&options, &servers::scripted(&scratch));
     // That the proxy ends what is idle is no failed attempt, however often it does.
     let few_attempts = [&IN_HASTE[..], &["--max-reconnect-attempts", "1"]].concat();
     let mut connect = Connect::start(&few_attempts, proxy.address());
     connect.initialize();
     let first = connect.request(1, "pid", &json!({}))["result"]["pid"].clone();
-    proxy.wait_for_logs("closed: idle_timeout: ", 4);
+    let ends = "closed: idle_timeout: ";
+    proxy.wait_for_logs(ends, 3);
     proxy.wait_until_childless();
     assert_eq!(scratch.servers().len(), 1);
-    // The host notices nothing of it: the handshake is replayed.
+    // The host notices nothing of it: the handshake is replayed. It speaks when the next end is not near.
+    let so_far = proxy.wait_for_logs(ends, 3).len();
+    proxy.wait_for_logs(ends, so_far + 1);
     let second = connect.request(2, "pid", &json!({}))["result"]["pid"].clone();
     assert_ne!(first, second);
     let servers = scratch.servers();
