@@ -40,9 +40,9 @@ pub(crate) fn measure() {
 fn spawn_time(spawner: &Spawner) -> Duration {
     median(|| {
         let begin = Instant::now();
-        let spawned = spawner.spawn().expect("the program starts");
+        let child = spawner.spawn().expect("the program starts");
         let time = begin.elapsed();
-        waitpid(spawned.pid, None).expect("it is a child");
+        waitpid(child.pid, None).expect("it is a child");
         time
     })
 }

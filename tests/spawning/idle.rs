@@ -78,6 +78,7 @@ fn a_session_without_traffic_is_closed_and_its_server_stopped() {
             Err(end) => break assert_eq!(end, NoLine::End { unfinished: vec![] }),
         }
         beats += 1;
+        assert!(since.elapsed() < DEADLINE, "heartbeats keep the session");
     }
     assert!(beats >= 2, "{beats} heartbeats");
     assert_closed(&proxy, &mut client, since, "idle_timeout");
