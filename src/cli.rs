@@ -261,6 +261,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::session::Spawn;
 
     fn words(line: &str) -> Vec<OsString> {
         line.split_whitespace().map(OsString::from).collect()
@@ -305,6 +306,11 @@ mod tests {
             max_restarts: 5,
             max_sessions: None,
             replay_timeout: Duration::from_secs(10),
+            spawn: Spawn::Eager,
+            first_message_timeout: None,
+            idle_timeout: None,
+            max_starting: 32,
+            prespawn: 0,
             server: ServerCommand::Demo,
         };
         assert_eq!(serve("--demo"), expected);
@@ -322,13 +328,20 @@ mod tests {
             max_restarts: 0,
             max_sessions: Some(7),
             replay_timeout: Duration::from_millis(10),
+            spawn: Spawn::Lazy,
+            first_message_timeout: Some(Duration::from_millis(500)),
+            idle_timeout: Some(Duration::from_hours(24)),
+            max_starting: 1,
+            prespawn: 1000,
             server: ServerCommand::Program(vec!["cat".into()]),
         };
         let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                    --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 cat";
+                    --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                    --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
         assert_eq!(serve(line), expected);
         let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                    --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 cat";
+                    --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                    --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
         assert_eq!(serve(line), expected);
     }
 
@@ -419,6 +432,50 @@ mod tests {
             error("--max-sessions 99999999999999999999999 x"),
             format!("--max-sessions: '99999999999999999999999' {range}")
         );
+    }
+
+    #[test]
+    fn a_timeout_that_can_be_off_is_off_at_0() {
+        for name in ["--first-message-timeout", "--idle-timeout"] {
+            for off in ["0", "0.0", "0e5"] {
+                let options = serve(&format!("--demo {name} 1 {name} {off}"));
+                assert_eq!(options.first_message_timeout.or(options.idle_timeout), None);
+            }
+            for bad in ["0.009", "86401", "off", "nan", "-0.5", ""] {
+                let named = format!(
+                    "{name}: '{bad}' is not a number of seconds (0.01 to 86400, or 0 for off)"
+                );
+                assert_eq!(error(&format!("{name}={bad} x")), named);
+            }
+        }
+    }
+
+    #[test]
+    fn numbers_of_servers() {
+        let range = "is not a whole number of servers (1 to 100000)";
+        for bad in ["0", "100001", "1.5"] {
+            assert_eq!(
+                error(&format!("--max-starting {bad} x")),
+                format!("--max-starting: '{bad}' {range}")
+            );
+        }
+        assert_eq!(
+            error("--prespawn 1001 x"),
+            "--prespawn: '1001' is not a whole number of servers (0 to 1000)"
+        );
+        assert_eq!(serve("--demo --max-starting 100000").max_starting, 100_000);
+    }
+
+    #[test]
+    fn servers_are_started_eagerly_or_lazily() {
+        assert_eq!(
+            serve("--demo --spawn lazy --spawn eager").spawn,
+            Spawn::Eager
+        );
+        for bad in ["", "Lazy", "later"] {
+            let named = format!("--spawn: '{bad}' is not a time to start servers (eager or lazy)");
+            assert_eq!(error(&format!("--spawn={bad} x")), named);
+        }
     }
 
     #[test]

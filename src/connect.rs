@@ -23,8 +23,9 @@ use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
 use crate::relay::{READ_BYTES, Relay, Side};
+use crate::session::idle::IdleLimits;
 use crate::session::report::Tag;
-use crate::session::{Action, Role, Session, Settings, Turn};
+use crate::session::{Action, Role, Session, Settings, Spawn, Turn};
 use crate::timer_wheel::TimerId;
 
 /// Events taken from the system at once; there are few descriptors.
@@ -100,6 +101,9 @@ impl Connector {
             renews: options.reconnect,
             max_message_bytes: options.max_message_bytes,
             replay_timeout: options.replay_timeout,
+            // The host may speak at any time, and then expects the connection to be there.
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
         };
         let mut memory = Memory::new(DEFAULT_BUDGET_BYTES);
         let mut actions = Vec::new();
@@ -217,7 +221,11 @@ impl Connector {
                 }
                 Timer::Close if self.stopping => self.done = true,
                 Timer::Close => self.close_overdue(),
-                Timer::Process(_) | Timer::Accept | Timer::Monitor => {}
+                Timer::Process(_)
+                | Timer::Accept
+                | Timer::Starting
+                | Timer::Pool
+                | Timer::Monitor => {}
             }
         }
     }
@@ -274,7 +282,7 @@ impl Connector {
     }
 
     fn set_session_timer(&mut self) {
-        let deadline = self.session.next_deadline();
+        let deadline = self.session.next_deadline(&self.settings);
         self.timers
             .reset(&mut self.session_timer, deadline, Timer::Session(0));
     }

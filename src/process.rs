@@ -34,7 +34,7 @@ pub struct Processes {
 #[derive(Debug)]
 struct Process {
     pid: Pid,
-    session: usize,
+    owner: Owner,
     reaped: bool,
     stopping: Option<Box<Stopping>>,
 }
@@ -46,33 +46,49 @@ struct Stopping {
     timer: Option<TimerId>,
 }
 
+/// Who has a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Owner {
+    /// The session in this slot.
+    Session(usize),
+    /// The pool of waiting servers; this is the slot there.
+    Pool(usize),
+}
+
 /// A server that was reaped.
 #[derive(Debug, Clone, Copy)]
 pub struct Ended {
     /// What [`Processes::add`] returned for it.
     pub process: usize,
-    /// The slot of its session.
-    pub session: usize,
+    /// Who had it.
+    pub owner: Owner,
     /// How it ended.
     pub exit: Exit,
 }
 
 impl Processes {
-    /// Takes note of a process and of the slot of its session.
-    pub fn add(&mut self, pid: Pid, session: usize) -> usize {
+    /// Takes note of a process and of its owner.
+    pub fn add(&mut self, pid: Pid, owner: Owner) -> usize {
         self.last += 1;
         let process = self.last;
         self.all.insert(
             process,
             Process {
                 pid,
-                session,
+                owner,
                 reaped: false,
                 stopping: None,
             },
         );
         self.by_pid.insert(pid.as_raw(), process);
         process
+    }
+
+    /// A process changes hands.
+    pub fn give(&mut self, process: usize, owner: Owner) {
+        if let Some(entry) = self.all.get_mut(&process) {
+            entry.owner = owner;
+        }
     }
 
     /// Whether none is left.
@@ -195,7 +211,7 @@ impl Processes {
         self.remnants.push(process);
         Some(Ended {
             process,
-            session: entry.session,
+            owner: entry.owner,
             exit,
         })
     }

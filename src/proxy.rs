@@ -6,7 +6,11 @@
 
 mod admission;
 mod connection;
+mod pipes;
+mod pool;
+mod prespawning;
 mod start;
+mod starting;
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,9 +23,11 @@ use slab::Slab;
 
 use self::admission::Accepting;
 use self::connection::Connection;
+use self::pool::Pool;
 pub use self::start::StartError;
+use self::starting::Starting;
 use crate::memory::Memory;
-use crate::process::{Processes, Spawner};
+use crate::process::{Owner, Processes, Spawner};
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
@@ -47,6 +53,8 @@ pub struct Proxy {
     turn_of_listener: usize,
     settings: Settings,
     max_sessions: usize,
+    /// As many sessions there are descriptors for.
+    sessions_possible: usize,
     spawner: Spawner,
 
     sessions: Slab<Connection>,
@@ -65,8 +73,8 @@ pub struct Proxy {
     scratch: Box<[u8]>,
     now: Instant,
     accepting: Accepting,
-    /// Sessions that wait for their servers to be started, in order.
-    starting: VecDeque<usize>,
+    starting: Starting,
+    pool: Pool,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
@@ -94,11 +102,15 @@ impl Proxy {
             self.run_ready();
             self.fire_timers();
             self.apply_actions();
-            self.start_servers();
             self.accept_waiting();
+            self.start_servers();
+            self.pool.read_stderr(&mut self.scratch, self.now);
             self.wake_for_memory();
         }
         debug_assert!(self.only_own_timers_are_left());
+        if let Some(summary) = self.pool.summary() {
+            info!("{summary}");
+        }
         info!("stopped");
         Ok(())
     }
@@ -120,7 +132,11 @@ impl Proxy {
 
     /// Sleeps until something happens, unless something is left to do. This is the one place where time passes.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = !self.run_queue.is_empty() || self.can_accept() || self.can_start();
+        let busy = !self.run_queue.is_empty()
+            || self.can_accept()
+            || self.can_start()
+            || self.can_prespawn()
+            || self.pool.is_busy();
         let deadline = if busy {
             Some(self.now)
         } else {
@@ -148,17 +164,18 @@ impl Proxy {
             match port {
                 Port::Signals | Port::Upstream => {}
                 Port::Alarm => self.poller.alarm_rang(),
+                Port::Pool => self.pool_event(slot, event),
                 Port::Listener => {
                     if let Some(listener) = self.listeners.get_mut(slot) {
                         listener.latch(event);
                     }
                 }
                 Port::Client | Port::Stdin | Port::Stdout | Port::Stderr => {
-                    if self
-                        .sessions
-                        .get_mut(slot)
-                        .is_some_and(|connection| connection.latch(port, event))
-                    {
+                    let Some(connection) = self.sessions.get_mut(slot) else {
+                        continue;
+                    };
+                    if connection.latch(port, event) {
+                        self.note_output(slot, port);
                         self.enqueue(slot);
                     }
                 }
@@ -178,9 +195,15 @@ impl Proxy {
 
     fn reap(&mut self) {
         for ended in self.processes.reap(self.now, &mut self.timers) {
-            if let Some(connection) = self.sessions.get_mut(ended.session) {
-                connection.server_exited(ended.process, ended.exit);
-                self.enqueue(ended.session);
+            self.starting.has_started_up(ended.process);
+            match ended.owner {
+                Owner::Session(slot) => {
+                    if let Some(connection) = self.sessions.get_mut(slot) {
+                        connection.server_exited(ended.process, ended.exit);
+                        self.enqueue(slot);
+                    }
+                }
+                Owner::Pool(slot) => self.pool_server_ended(slot, ended.exit),
             }
         }
     }
@@ -192,6 +215,7 @@ impl Proxy {
                 info!("shutting down; {} sessions are open", self.sessions.len());
                 self.stopping = Stopping::Gently;
                 self.listeners.clear();
+                self.close_pool();
                 let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
                 for slot in slots {
                     self.with_session(slot, Session::shut_down);
@@ -259,9 +283,12 @@ impl Proxy {
                     self.processes.climb(process, self.now, &mut self.timers);
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
+                Timer::Starting => self.starting.timer_fired(),
+                Timer::Pool => self.pool.timer_fired(),
                 Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();
+                    self.starting.let_go(self.now);
                     log::logger().flush();
                     self.timers.set(self.now + MONITOR_INTERVAL, Timer::Monitor);
                 }
@@ -299,9 +326,12 @@ impl Proxy {
         let Some(connection) = self.sessions.get_mut(slot) else {
             return;
         };
-        let deadline = connection.session.next_deadline();
+        let deadline = connection.session.next_deadline(&self.settings);
         self.timers
             .reset(&mut connection.timer, deadline, Timer::Session(slot));
+        if self.starting.has_silent() && connection.session.waits_for_upstream() {
+            self.starting.speaks(slot);
+        }
     }
 
     fn enqueue(&mut self, slot: usize) {
@@ -333,7 +363,10 @@ impl Proxy {
             return;
         };
         match action {
-            Action::StartUpstream => self.starting.push_back(slot),
+            Action::StartUpstream => {
+                let speaks = connection.session.waits_for_upstream();
+                self.starting.ask(slot, speaks);
+            }
             Action::StopUpstream => {
                 if let Some(process) = connection.end_server_input() {
                     self.processes.stop(process, self.now, &mut self.timers);
@@ -350,6 +383,7 @@ impl Proxy {
 
     fn free(&mut self, slot: usize) {
         let mut connection = self.sessions.remove(slot);
+        self.starting.leave(slot);
         if let Some((_, timer)) = connection.timer {
             self.timers.cancel(timer);
         }

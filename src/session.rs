@@ -9,6 +9,7 @@ mod from_client;
 mod from_server;
 mod greeting;
 pub mod heartbeat;
+pub mod idle;
 pub mod in_flight;
 mod own_lines;
 pub mod peer;
@@ -27,6 +28,7 @@ use std::time::{Duration, Instant};
 
 use self::ending::{Goal, LastCall};
 use self::heartbeat::Heartbeat;
+use self::idle::{IdleLimits, LastLine};
 use self::in_flight::{InFlight, Load, Request, ServerRequests};
 use self::peer::Peer;
 use self::renewal::Policy;
@@ -61,6 +63,19 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// How long a restarted server may take to answer the replayed handshake.
     pub replay_timeout: Duration,
+    /// When the first upstream is started.
+    pub spawn: Spawn,
+    /// When a session that is not used is ended.
+    pub idle_limits: IdleLimits,
+}
+
+/// When a session's first upstream is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Spawn {
+    /// At once.
+    Eager,
+    /// When the client has sent something for it.
+    Lazy,
 }
 
 /// What a session is a part of.
@@ -205,6 +220,7 @@ pub struct Session {
 
     /// When either side last took something.
     last_taken: Instant,
+    last_line: LastLine,
     /// Since when the client has taken nothing of what waits for it; `None` if nothing does.
     untaken_since: Option<Instant>,
     /// What of the shared memory this session holds, in bytes.
@@ -230,11 +246,13 @@ struct Unread {
 }
 
 impl Session {
-    /// Begins a session: asks for its server.
+    /// Begins a session: asks for its server, unless that is to wait for the client.
     pub fn open(tag: Tag, turn: &mut Turn<'_>) -> Self {
         let mut session = Self::new(tag, turn);
-        session.upstream = Upstream::Starting;
-        turn.actions.push(Action::StartUpstream);
+        session.upstream = Upstream::OnDemand;
+        if turn.settings.spawn == Spawn::Eager {
+            session.start_upstream(turn);
+        }
         session
     }
 
@@ -283,6 +301,7 @@ impl Session {
             was_listening: true,
             was_reading: true,
             last_taken: turn.now,
+            last_line: LastLine::default(),
             untaken_since: None,
             charged: 0,
             sent_to_server: Traffic::default(),
@@ -368,6 +387,7 @@ impl Session {
     pub fn client_took(&mut self, count: usize, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.last_taken = turn.now;
+        self.client_takes_lines(turn);
         self.untaken_since = None;
         self.to_client.took(count, turn.memory);
         while let Some(line) = self.to_client.due() {
@@ -380,6 +400,7 @@ impl Session {
     pub fn upstream_took(&mut self, count: usize, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.last_taken = turn.now;
+        self.line_passed(turn);
         self.to_server.took(count, turn.memory);
         while let Some(line) = self.to_server.due() {
             self.line_began(line, turn);
@@ -388,7 +409,7 @@ impl Session {
     }
 
     /// When [`Self::timeout`] is to be called, if nothing else happens before.
-    pub fn next_deadline(&self) -> Option<Instant> {
+    pub fn next_deadline(&self, settings: &Settings) -> Option<Instant> {
         let heartbeat = self.heartbeat.next().filter(|_| self.has_heartbeat());
         let peer = self
             .peer
@@ -396,7 +417,8 @@ impl Session {
             .map(|peer| peer.deadline(self.was_reading));
         let own = earliest(heartbeat, peer);
         let upstream = earliest(own, self.upstream.deadline());
-        earliest(upstream, self.ending_deadline())
+        let ending = earliest(upstream, self.ending_deadline());
+        earliest(ending, self.idle_deadline(settings))
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -406,6 +428,7 @@ impl Session {
         self.peer_timeout(unix_time, turn);
         self.upstream_timeout(unix_time, turn);
         self.ending_timeout(turn);
+        self.idle_timeout(turn);
         self.finish_event(turn);
     }
 

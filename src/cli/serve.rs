@@ -5,8 +5,12 @@ use std::time::Duration;
 
 use pico_args::Arguments;
 
-use super::values::{host, message_bytes, port, restarts, seconds, sessions};
+use super::values::{
+    host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off, sessions, spawn,
+    starting,
+};
 use super::{Table, UsageError, last, quoted};
+use crate::session::Spawn;
 
 /// The options of [`Command::Serve`], each within its range.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +33,16 @@ pub struct ServeOptions {
     pub max_sessions: Option<usize>,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
+    /// When a session's server is started.
+    pub spawn: Spawn,
+    /// How long a client may take to send its first message: 10 ms to one day, or `None` for ever.
+    pub first_message_timeout: Option<Duration>,
+    /// How long a session may be idle: 10 ms to one day, or `None` for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Servers that may be starting up at a time: 1 to 100,000.
+    pub max_starting: usize,
+    /// Servers that wait for sessions: 0 to 1,000.
+    pub prespawn: usize,
     /// What is served.
     pub server: ServerCommand,
 }
@@ -62,6 +76,11 @@ pub(super) const TABLE: Table = Table {
         "--replay-timeout",
         "--max-message-bytes",
         "--max-sessions",
+        "--spawn",
+        "--first-message-timeout",
+        "--idle-timeout",
+        "--max-starting",
+        "--prespawn",
     ],
 };
 
@@ -96,6 +115,19 @@ Options:
                            [default: 10485760; example: --max-message-bytes 1048576]
   --max-sessions N         sessions at a time, 1 to 1000000
                            [default: from the limit on open files; example: --max-sessions 100]
+  --spawn eager|lazy       start a session's server at once, or when its first message comes
+                           [default: eager; example: --spawn lazy]
+  --first-message-timeout S
+                           seconds in which a client must send its first message, 0.01 to 86400, or
+                           0 for no end [default: 0; example: --first-message-timeout 30]
+  --idle-timeout S         seconds without a message either way and none to be answered after which
+                           a session is closed, 0.01 to 86400, or 0 for no end
+                           [default: 0; example: --idle-timeout 3600]
+  --max-starting N         servers that may be starting up at a time, 1 to 100000; one counts until
+                           it writes something, or for a second
+                           [default: 32; example: --max-starting 4]
+  --prespawn N             servers that are started ahead of time and wait for sessions, 0 to 1000
+                           [default: 0; example: --prespawn 2]
   --demo                   serve the built-in demo MCP server; takes the place of COMMAND
   --debug                  log debug messages, too
   -h, --help               print this help
@@ -128,6 +160,12 @@ pub(super) fn parse(
         max_sessions: last(&mut args, "--max-sessions", sessions)?,
         replay_timeout: last(&mut args, "--replay-timeout", seconds)?
             .unwrap_or(Duration::from_secs(10)),
+        spawn: last(&mut args, "--spawn", spawn)?.unwrap_or(Spawn::Eager),
+        first_message_timeout: last(&mut args, "--first-message-timeout", seconds_or_off)?
+            .flatten(),
+        max_starting: last(&mut args, "--max-starting", starting)?.unwrap_or(32),
+        prespawn: last(&mut args, "--prespawn", prespawn)?.unwrap_or(0),
+        idle_timeout: last(&mut args, "--idle-timeout", seconds_or_off)?.flatten(),
         server: server(args.contains("--demo"), command)?,
     })
 }

@@ -5,6 +5,8 @@ use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use crate::session::Spawn;
+
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
         .strip_prefix('[')
@@ -37,6 +39,24 @@ pub(super) fn seconds(value: &str) -> Result<Duration, String> {
     }
 }
 
+/// 0 is off.
+pub(super) fn seconds_or_off(value: &str) -> Result<Option<Duration>, String> {
+    if value.parse() == Ok(0.0) {
+        return Ok(None);
+    }
+    seconds(value)
+        .map(Some)
+        .map_err(|_| "a number of seconds (0.01 to 86400, or 0 for off)".to_owned())
+}
+
+pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
+    match value {
+        "eager" => Ok(Spawn::Eager),
+        "lazy" => Ok(Spawn::Lazy),
+        _ => Err("a time to start servers (eager or lazy)".to_owned()),
+    }
+}
+
 pub(super) fn message_bytes(value: &str) -> Result<usize, String> {
     whole(value, "bytes", 1..=256 * 1024 * 1024)
 }
@@ -47,6 +67,14 @@ pub(super) fn restarts(value: &str) -> Result<u32, String> {
 
 pub(super) fn sessions(value: &str) -> Result<usize, String> {
     whole(value, "sessions", 1..=1_000_000)
+}
+
+pub(super) fn starting(value: &str) -> Result<usize, String> {
+    whole(value, "servers", 1..=100_000)
+}
+
+pub(super) fn prespawn(value: &str) -> Result<usize, String> {
+    whole(value, "servers", 0..=1000)
 }
 
 /// Attempts in a row; 0 is no end.

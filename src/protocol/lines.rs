@@ -93,6 +93,11 @@ impl Splitter {
         };
     }
 
+    /// Whether more than so many bytes of an unfinished line have come.
+    pub fn is_within_line(&self, bytes: usize) -> bool {
+        self.skipping.is_some() || self.buffer.len() > bytes
+    }
+
     /// The memory that an unfinished line holds, in bytes.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()

@@ -1,4 +1,4 @@
-//! Who gets in: connections are accepted, and servers are started, few in a turn and in order.
+//! Who gets in: connections are accepted, and sessions get their servers, in order and few in a turn.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,9 @@ use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
 use super::connection::Connection;
+use super::pipes::Pipes;
 use super::{Proxy, Stopping};
+use crate::process::Owner;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::tcp;
@@ -22,8 +24,11 @@ use crate::timer_wheel::TimerId;
 /// Clients that are being turned away at the same time; more wait in the backlog.
 pub(super) const MAX_REFUSED: usize = 64;
 
-/// Servers started in one turn, and connections accepted, which leads to starts.
-const STARTS_PER_TURN: usize = 8;
+/// Connections accepted in one turn.
+const ACCEPTS_PER_TURN: usize = 8;
+
+/// Waiting servers that are handed out in one turn.
+const TAKES_PER_TURN: usize = 8;
 
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
@@ -38,10 +43,21 @@ pub(super) enum Accepting {
     },
 }
 
+/// What came of the start of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing had to be started.
+    Settled,
+    /// One was started, or should have been and could not.
+    Spawned,
+    /// Something ran out.
+    Exhausted,
+}
+
 impl Proxy {
     pub(super) fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
-            && self.starting.is_empty()
+            && (self.starting.is_empty() || self.sessions.len() < self.sessions_possible)
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Endpoint::is_readable)
     }
@@ -58,7 +74,7 @@ impl Proxy {
     }
 
     pub(super) fn accept_waiting(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
+        for _ in 0..ACCEPTS_PER_TURN {
             if !self.can_accept() {
                 return;
             }
@@ -68,9 +84,8 @@ impl Proxy {
             match listener.source().accept() {
                 Ok((stream, peer)) => {
                     self.accepted(stream, peer);
-                    // Its server is started before the next connection takes what that may need.
+                    // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
-                    self.start_servers();
                 }
                 Err(error) => match listener::accept_error(&error) {
                     AcceptError::Blocked => {
@@ -144,22 +159,41 @@ impl Proxy {
         }
     }
 
-    /// Starts servers that are waited for, few in a turn, so that a rush does not delay open sessions. When something
+    /// Sees to servers that are waited for. To start one is the dearest thing that a turn can do, so there is one in a
+    /// turn, and a rush delays open sessions by no more than that; those that wait in the pool are cheap. When something
     /// has run out, the first one waits for the next attempt, and all others behind it.
     pub(super) fn start_servers(&mut self) {
-        for _ in 0..STARTS_PER_TURN {
-            if !self.can_start() {
-                return;
+        let mut spawned = false;
+        for _ in 0..TAKES_PER_TURN {
+            if spawned || !self.can_start() {
+                break;
             }
-            let Some(slot) = self.starting.pop_front() else {
-                return;
+            let Some(ticket) = self.starting.take_next() else {
+                break;
             };
-            if self.start_server(slot) {
-                self.note_whether_anyone_waits();
-            } else {
-                self.starting.push_front(slot);
+            match self.start_server(ticket.slot) {
+                Start::Exhausted => self.starting.put_back(ticket),
+                start => {
+                    spawned = start == Start::Spawned;
+                    self.note_whether_anyone_waits();
+                }
             }
             self.apply_actions();
+        }
+        if !spawned && self.can_prespawn() {
+            self.prespawn();
+        }
+        let wanted = !self.starting.is_empty() || self.pool.wants_server();
+        self.starting.watch(wanted, &mut self.timers);
+    }
+
+    /// The first thing that a server writes shows that it has started up.
+    pub(super) fn note_output(&mut self, slot: usize, port: Port) {
+        if self.starting.none_starts_up() || !matches!(port, Port::Stdout | Port::Stderr) {
+            return;
+        }
+        if let Some(process) = self.sessions.get(slot).and_then(Connection::process) {
+            self.starting.has_started_up(process);
         }
     }
 
@@ -169,46 +203,61 @@ impl Proxy {
         self.exhaustion_logged &= connections_wait || !self.starting.is_empty();
     }
 
-    pub(super) fn can_start(&self) -> bool {
+    pub(super) fn can_start(&mut self) -> bool {
         let forced = matches!(self.stopping, Stopping::Forced { .. });
-        self.accepting == Accepting::Yes && !self.starting.is_empty() && !forced
+        self.accepting == Accepting::Yes
+            && !self.starting.is_empty()
+            && !forced
+            && (self.pool.has_waiting() || self.starting.has_room(self.now))
     }
 
-    /// Returns whether it is settled, for better or worse.
-    fn start_server(&mut self, slot: usize) -> bool {
-        let Some(connection) = self.sessions.get_mut(slot) else {
-            return true;
-        };
-        if !connection.session.wants_start() {
-            return true;
+    fn start_server(&mut self, slot: usize) -> Start {
+        let wants = |connection: &Connection| connection.session.wants_start();
+        if !self.sessions.get(slot).is_some_and(wants) {
+            return Start::Settled;
+        }
+        if self.take_from_pool(slot) {
+            return Start::Settled;
         }
         let started = self.spawner.spawn().and_then(|spawned| {
             let pid = spawned.pid;
-            let process = self.processes.add(pid, slot);
-            let attached = connection.attach(
-                spawned,
-                process,
-                slot,
-                self.poller.registry(),
-                &mut self.registrations,
-            );
-            attached
-                .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
-                .map(|()| pid)
+            let process = self.processes.add(pid, Owner::Session(slot));
+            self.starting.started(process, self.now);
+            let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+            Pipes::register(spawned, registry, |port| {
+                registrations.next(Address { slot, port })
+            })
+            .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
+            .map(|pipes| (pipes, process, pid))
         });
         match started {
-            Ok(pid) => {
-                let pid = u32::try_from(pid.as_raw()).ok();
-                self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+            Ok((pipes, process, pid)) => {
+                self.pool.missed();
+                self.connect_server(slot, pipes, process, u32::try_from(pid.as_raw()).ok());
             }
             Err(error) if listener::is_exhaustion(&error) => {
                 self.pause_accepting(&error);
-                return false;
+                return Start::Exhausted;
             }
             Err(error) => {
+                self.pool.missed();
                 self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
             }
         }
-        true
+        Start::Spawned
+    }
+
+    /// A session gets its server.
+    pub(super) fn connect_server(
+        &mut self,
+        slot: usize,
+        pipes: Pipes,
+        process: usize,
+        pid: Option<u32>,
+    ) {
+        if let Some(connection) = self.sessions.get_mut(slot) {
+            connection.attach(pipes, process);
+            self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+        }
     }
 }

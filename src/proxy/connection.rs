@@ -7,11 +7,10 @@ use std::time::Instant;
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::pipe;
-use mio::{Interest, Registry};
 
-use crate::process::Spawned;
+use super::pipes::Pipes;
 use crate::reactor::endpoint::{Endpoint, Input};
-use crate::reactor::token::{Address, Port, Registrations};
+use crate::reactor::token::Port;
 use crate::relay::{READS_PER_TURN, Relay, Side};
 use crate::session::report::Exit;
 use crate::session::{Session, Turn};
@@ -54,41 +53,14 @@ impl Connection {
     }
 
     /// Connects the session with its server. `process` is the number under which the process is known.
-    pub(super) fn attach(
-        &mut self,
-        spawned: Spawned,
-        process: usize,
-        slot: usize,
-        registry: &Registry,
-        registrations: &mut Registrations,
-    ) -> io::Result<()> {
-        let mut token = |port| registrations.next(Address { slot, port });
-        let stdin = Endpoint::register(
-            spawned.stdin,
-            registry,
-            token(Port::Stdin),
-            Interest::WRITABLE,
-        )?;
-        let stdout = Endpoint::register(
-            spawned.stdout,
-            registry,
-            token(Port::Stdout),
-            Interest::READABLE,
-        )?;
-        let stderr = Endpoint::register(
-            spawned.stderr,
-            registry,
-            token(Port::Stderr),
-            Interest::READABLE,
-        )?;
+    pub(super) fn attach(&mut self, pipes: Pipes, process: usize) {
         self.server = Some(Server {
             process,
-            stdin: Some(stdin),
-            stdout: Some(stdout),
-            stderr: Some(stderr),
+            stdin: pipes.stdin,
+            stdout: Some(pipes.stdout),
+            stderr: Some(pipes.stderr),
             exit: None,
         });
-        Ok(())
     }
 
     /// Latches what an event says. Returns whether it was about a descriptor that is here.
@@ -137,6 +109,11 @@ impl Connection {
                 output.assume_readable();
             }
         }
+    }
+
+    /// The number of the server's process.
+    pub(super) fn process(&self) -> Option<usize> {
+        self.server.as_ref().map(|server| server.process)
     }
 
     /// Ends the server's input. Returns the number of its process.

@@ -11,6 +11,8 @@ use mio::net::TcpListener;
 use slab::Slab;
 
 use super::admission::{Accepting, MAX_REFUSED};
+use super::pool::Pool;
+use super::starting::Starting;
 use super::{MONITOR_INTERVAL, Proxy, Stopping};
 use crate::cli::ServeOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
@@ -23,10 +25,14 @@ use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
 use crate::relay::READ_BYTES;
+use crate::session::idle::IdleLimits;
 use crate::session::{Role, Settings};
 
 /// Descriptors of one session: the connection and three pipes.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
+
+/// Descriptors of a server that waits: three pipes.
+const DESCRIPTORS_PER_WAITING: u64 = 3;
 
 /// Descriptors for all else: what is open from the start, the far ends of the pipes of a server that is being
 /// started, and the connections of clients that are being turned away.
@@ -82,6 +88,7 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
+        let possible = sessions_possible(options.prespawn, descriptors);
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
@@ -99,8 +106,14 @@ impl Proxy {
                 renews: options.auto_restart,
                 max_message_bytes: options.max_message_bytes,
                 replay_timeout: options.replay_timeout,
+                spawn: options.spawn,
+                idle_limits: IdleLimits {
+                    first_message: options.first_message_timeout,
+                    idle: options.idle_timeout,
+                },
             },
-            max_sessions: session_limit(options.max_sessions, descriptors),
+            max_sessions: session_limit(options.max_sessions, possible, descriptors),
+            sessions_possible: possible,
             spawner,
             sessions: Slab::new(),
             refused: 0,
@@ -115,19 +128,25 @@ impl Proxy {
             scratch: vec![0; READ_BYTES].into_boxed_slice(),
             now,
             accepting: Accepting::Yes,
-            starting: VecDeque::new(),
+            starting: Starting::new(options.max_starting),
+            pool: Pool::new(options.prespawn, options.max_restarts, now),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
     }
 }
 
-/// As many sessions as there are descriptors for, unless the user wants another number.
-fn session_limit(wanted: Option<usize>, descriptors: DescriptorLimit) -> usize {
-    let possible = descriptors.get().saturating_sub(SPARE_DESCRIPTORS) / DESCRIPTORS_PER_SESSION;
-    let possible = usize::try_from(possible)
+/// As many sessions as there are descriptors for, besides a pool of so many servers.
+fn sessions_possible(pool: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * pool as u64;
+    let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_SESSION;
+    usize::try_from(possible)
         .unwrap_or(usize::MAX)
-        .clamp(1, MAX_SLOTS - MAX_REFUSED);
+        .clamp(1, MAX_SLOTS - MAX_REFUSED)
+}
+
+/// As many sessions as are possible, unless the user wants another number.
+fn session_limit(wanted: Option<usize>, possible: usize, descriptors: DescriptorLimit) -> usize {
     let limit = wanted.unwrap_or(possible).min(MAX_SLOTS - MAX_REFUSED);
     if limit > possible {
         warn!(
@@ -162,6 +181,9 @@ fn log_start(options: &ServeOptions, command: &str, address: &str) {
             "disabled"
         }
     );
+    if options.prespawn > 0 {
+        info!("Pool: {} servers wait for sessions", options.prespawn);
+    }
 }
 
 fn log_address(socket: &TcpListener) {

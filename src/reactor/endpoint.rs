@@ -58,6 +58,20 @@ impl<S: Source> Endpoint<S> {
     }
 }
 
+impl<S: Source> Endpoint<S> {
+    /// Registers the descriptor anew, so that events bear this token. What is ready already is told once more.
+    pub fn register_anew(
+        &mut self,
+        registry: &Registry,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<()> {
+        registry.reregister(&mut self.source, token, interest)?;
+        self.token = token;
+        Ok(())
+    }
+}
+
 impl<S> Endpoint<S> {
     /// Latches what an event says, if it is about this descriptor and not about one that was here before.
     pub fn latch(&mut self, event: &Event) -> bool {

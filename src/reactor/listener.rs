@@ -5,6 +5,7 @@ use std::net::{SocketAddr, ToSocketAddrs};
 
 use mio::net::TcpListener;
 use nix::errno::Errno;
+use nix::sys::socket::{self, Backlog};
 
 /// Attempts to find a port that is free on every address, if any port will do.
 const PORT_ATTEMPTS: usize = 16;
@@ -38,7 +39,11 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
             address.set_port(first.local_addr()?.port());
         }
         match TcpListener::bind(address) {
-            Ok(listener) => listeners.push(listener),
+            Ok(listener) => {
+                // It listens already, with room for few. A client that finds none tries again after a second.
+                socket::listen(&listener, Backlog::MAXCONN)?;
+                listeners.push(listener);
+            }
             Err(error) if addresses.len() > 1 && lacks_protocol(&error) => {
                 passed_over = Some(error);
             }

@@ -13,6 +13,10 @@ pub enum Timer {
     Process(usize),
     /// Connections may be accepted again.
     Accept,
+    /// More servers may be started.
+    Starting,
+    /// The pool of waiting servers may be filled up.
+    Pool,
     /// What must be looked after now and then.
     Monitor,
     /// Of an attempt to connect.

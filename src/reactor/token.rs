@@ -31,6 +31,8 @@ pub enum Port {
     Upstream,
     /// The alarm of the loop.
     Alarm,
+    /// A pipe of a server that waits for a session; the slot is its number.
+    Pool,
 }
 
 /// What a token says.
@@ -73,6 +75,7 @@ impl Address {
             5 => Port::Stderr,
             6 => Port::Upstream,
             7 => Port::Alarm,
+            8 => Port::Pool,
             _ => return None,
         };
         Some(Self {
@@ -98,6 +101,7 @@ mod tests {
             Port::Stderr,
             Port::Upstream,
             Port::Alarm,
+            Port::Pool,
         ];
         for port in ports {
             for slot in [0, 1, MAX_SLOTS - 1] {

@@ -82,9 +82,7 @@ impl Session {
                 self.end_now(&EndReason::Shutdown, turn);
             }
             Role::Proxy { .. } if self.goal == Goal::Serve => {
-                self.end_reason = EndReason::Shutdown;
-                self.last_call = (self.client == Client::Open).then(|| LastCall::begin(turn.now));
-                self.finish(turn);
+                self.finish_for(EndReason::Shutdown, turn);
             }
             Role::Connector { .. } | Role::Proxy { .. } => {}
         }
@@ -149,6 +147,13 @@ impl Session {
         }
     }
 
+    /// Comes to an end that the client has not asked for: what it sends before it can know is served.
+    pub(super) fn finish_for(&mut self, reason: EndReason, turn: &Turn<'_>) {
+        self.end_reason = reason;
+        self.last_call = (self.client == Client::Open).then(|| LastCall::begin(turn.now));
+        self.finish(turn);
+    }
+
     fn finish(&mut self, turn: &Turn<'_>) {
         self.last_taken = turn.now;
         self.goal = Goal::Finish { since: turn.now };
@@ -199,6 +204,7 @@ impl Session {
 
     /// Takes the session as far towards its goal as it can get.
     pub(super) fn proceed(&mut self, turn: &mut Turn<'_>) {
+        self.start_on_demand(turn);
         self.proceed_leaving(turn);
         if matches!(self.goal, Goal::Finish { .. }) {
             self.proceed_finishing(turn);
@@ -214,13 +220,18 @@ impl Session {
         let overdue = self.goal.is_overdue(turn.now);
         let done = overdue || self.nothing_waits();
         match &self.upstream {
+            // Its client expects no end, and should not wait for it until the server is gone.
+            Upstream::Up(_) if done && self.is_unused() => {
+                self.end_now(&self.end_reason.clone(), turn);
+            }
             Upstream::Up(_) if done => self.stop_upstream(turn),
-            Upstream::Cooling { .. } if done || self.stopping => {
+            Upstream::OnDemand | Upstream::Cooling { .. } if done || self.stopping => {
                 self.end_without_server(overdue, turn);
             }
             Upstream::Starting if done => self.end_without_server(overdue, turn),
             Upstream::None => self.end_without_server(overdue, turn),
             Upstream::Up(_)
+            | Upstream::OnDemand
             | Upstream::Starting
             | Upstream::Cooling { .. }
             | Upstream::Leaving(_) => {}

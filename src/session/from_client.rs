@@ -33,6 +33,7 @@ impl Session {
                     self.handle_input(&mut input, turn);
                 }
                 self.keep_unread(input);
+                self.note_long_line(turn);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), turn),
             Client::Ended | Client::Closed => {}
@@ -103,6 +104,7 @@ impl Session {
             Line::Borrowed(text) => {
                 if let Fate::Forward(mark) = self.examine(text, turn) {
                     self.sent_to_server.count(text.len());
+                    self.line_passed(turn);
                     self.outbox_for(mark.as_ref()).push(text, mark, turn.memory);
                     self.greet(turn);
                 }
@@ -110,6 +112,7 @@ impl Session {
             Line::Buffered { bytes, len } => {
                 if let Fate::Forward(mark) = self.examine(&bytes[..len], turn) {
                     self.sent_to_server.count(len);
+                    self.line_passed(turn);
                     self.outbox_for(mark.as_ref())
                         .push_buffer(bytes, mark, turn.memory);
                     self.greet(turn);

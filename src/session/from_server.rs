@@ -103,6 +103,7 @@ impl Session {
             self.note_server_message(envelope, turn);
         }
         self.sent_to_client.count(line.len());
+        self.line_passed(turn);
         true
     }
 
@@ -190,7 +191,7 @@ impl Session {
                 Greeting::Due | Greeting::Done => None,
             },
             Upstream::Leaving(leaving) => leaving.replay.as_ref(),
-            Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => None,
+            _ => None,
         };
         replay.is_some() && replay == id
     }

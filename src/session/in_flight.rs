@@ -199,6 +199,11 @@ impl ServerRequests {
         }
     }
 
+    /// Whether the present server waits for no answer.
+    pub fn none_open(&self) -> bool {
+        self.0.as_ref().is_none_or(|asked| asked.open.is_empty())
+    }
+
     /// How many are remembered.
     #[cfg(test)]
     pub fn remembered(&self) -> usize {

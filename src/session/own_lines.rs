@@ -22,6 +22,9 @@ impl Session {
     pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, turn: &mut Turn<'_>) {
         if matches!(self.client, Client::Open | Client::Ended) {
             debug!("{} proxy → client: {}", self.tag, excerpt(line.as_bytes()));
+            if kind != OwnLine::Heartbeat {
+                self.line_passed(turn);
+            }
             self.to_client
                 .push(line.as_bytes(), Some(kind), turn.memory);
         }

@@ -116,6 +116,9 @@ impl Session {
     pub(super) fn connection_ended(&mut self, exit: Exit, turn: &mut Turn<'_>) {
         self.begin_event(turn);
         self.server_tail(turn);
+        if exit == Exit::Connection(None) && self.nothing_waits() {
+            self.policy.ended_idle(turn.now);
+        }
         self.peer = None;
         self.leave(turn, |leaving, _| {
             leaving.exit.get_or_insert(exit);

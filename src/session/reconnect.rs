@@ -13,6 +13,8 @@ pub struct ReconnectPolicy {
     max_delay: Duration,
     max_attempts: Option<u32>,
     attempts: u32,
+    /// When the connection was made.
+    connected: Option<Instant>,
 }
 
 impl ReconnectPolicy {
@@ -22,12 +24,29 @@ impl ReconnectPolicy {
             max_delay,
             max_attempts,
             attempts: 0,
+            connected: None,
         }
+    }
+
+    /// A connection was made, or could not be.
+    pub fn started(&mut self, now: Instant) {
+        self.connected = Some(now);
     }
 
     /// The server said something. To be let in is not enough: it may be shown out at once, over and over.
     pub fn heard(&mut self) {
         self.attempts = 0;
+    }
+
+    /// The other side ended a connection on which nothing was waited for. If it had held for a while, nobody was shown
+    /// out at once: it was idle, and may be so again and again.
+    pub fn ended_idle(&mut self, now: Instant) {
+        let held = self
+            .connected
+            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        if held > self.max_delay {
+            self.attempts = 0;
+        }
     }
 
     /// The connection was lost, or could not be made.
@@ -79,5 +98,22 @@ mod tests {
         assert_eq!(policy.lost(now), Verdict::GiveUp { restarts: 2 });
         policy.heard();
         assert!(matches!(policy.lost(now), Verdict::RestartAt(_)));
+    }
+
+    #[test]
+    fn idle_connections_that_held_for_a_while_are_no_failed_attempts() {
+        let begin = Instant::now();
+        let delay = Duration::from_secs(2);
+        let mut policy = ReconnectPolicy::new(delay, Some(1));
+        let mut cycle = |held: Duration| {
+            policy.started(begin);
+            policy.ended_idle(begin + held);
+            policy.lost(begin + held)
+        };
+        for _ in 0..10 {
+            let verdict = cycle(delay + Duration::from_millis(1));
+            assert!(matches!(verdict, Verdict::RestartAt(_)));
+        }
+        assert_eq!(cycle(delay), Verdict::GiveUp { restarts: 1 });
     }
 }

@@ -9,7 +9,7 @@ use super::reconnect::ReconnectPolicy;
 use super::report::EndReason;
 use super::restart::{RestartPolicy, Verdict};
 use super::upstream::Upstream;
-use super::{Action, Role, Session, Turn};
+use super::{Role, Session, Turn};
 
 /// When a lost upstream is renewed.
 #[derive(Debug)]
@@ -30,8 +30,9 @@ impl Policy {
     }
 
     pub(super) fn started(&mut self, now: Instant) {
-        if let Self::Restart(policy) = self {
-            policy.started(now);
+        match self {
+            Self::Restart(policy) => policy.started(now),
+            Self::Reconnect(policy) => policy.started(now),
         }
     }
 
@@ -39,6 +40,13 @@ impl Policy {
     pub(super) fn heard(&mut self) {
         if let Self::Reconnect(policy) = self {
             policy.heard();
+        }
+    }
+
+    /// The other side ended a connection on which nothing was waited for.
+    pub(super) fn ended_idle(&mut self, now: Instant) {
+        if let Self::Reconnect(policy) = self {
+            policy.ended_idle(now);
         }
     }
 
@@ -106,8 +114,7 @@ impl Session {
 
     pub(super) fn start_if_due(&mut self, turn: &mut Turn<'_>) {
         if matches!(self.upstream, Upstream::Cooling { until } if until <= turn.now) {
-            self.upstream = Upstream::Starting;
-            turn.actions.push(Action::StartUpstream);
+            self.start_upstream(turn);
         }
     }
 }

@@ -124,6 +124,10 @@ pub enum EndReason {
     ReplayTimeout(Duration),
     /// There were as many sessions as there may be.
     SessionLimit(usize),
+    /// The client sent nothing for the server in this time.
+    FirstMessageTimeout(Duration),
+    /// Nothing passed either way, and nothing was waited for, for this long.
+    IdleTimeout(Duration),
     /// After the end of the client's side, what it had sent could not be served in this time.
     Overdue(Duration),
     /// The proxy is being stopped.
@@ -145,7 +149,10 @@ impl EndReason {
             Self::ServerChanged => Reason::ServerChanged,
             Self::ReplayTimeout(_) => Reason::ReplayTimeout,
             Self::SessionLimit(_) => Reason::SessionLimit,
-            Self::Overdue(_) | Self::Shutdown => Reason::Shutdown,
+            Self::FirstMessageTimeout(_)
+            | Self::IdleTimeout(_)
+            | Self::Overdue(_)
+            | Self::Shutdown => Reason::Shutdown,
         }
     }
 }
@@ -187,6 +194,14 @@ impl fmt::Display for EndReason {
                 f,
                 "there are {limit} sessions already, the limit (--max-sessions)"
             ),
+            Self::FirstMessageTimeout(time) => write!(
+                f,
+                "first_message_timeout: the client sent nothing for the server within {time:?} (--first-message-timeout)"
+            ),
+            Self::IdleTimeout(time) => write!(
+                f,
+                "idle_timeout: no message either way for {time:?}, and none expected (--idle-timeout)"
+            ),
             Self::Overdue(time) => write!(
                 f,
                 "not served within {} s of the client's end",
@@ -209,6 +224,13 @@ impl Traffic {
     pub fn count(&mut self, len: usize) {
         self.messages += 1;
         self.bytes += len as u64 + 1;
+    }
+}
+
+impl Traffic {
+    /// Whether nothing was counted.
+    pub fn is_none(self) -> bool {
+        self.messages == 0
     }
 }
 

@@ -50,6 +50,11 @@ impl RestartPolicy {
         }
     }
 
+    /// In what time restarts are counted.
+    pub fn window(&self) -> Duration {
+        MIN_WINDOW.max(WINDOW_PER_RESTART * self.max_restarts)
+    }
+
     /// The server was started, or could not be.
     pub fn started(&mut self, now: Instant) {
         self.last_start = Some(now);
@@ -57,7 +62,7 @@ impl RestartPolicy {
 
     /// The server was lost, or could not be started.
     pub fn lost(&mut self, now: Instant) -> Verdict {
-        let window = MIN_WINDOW.max(WINDOW_PER_RESTART * self.max_restarts);
+        let window = self.window();
         self.restarts
             .retain(|at| now.saturating_duration_since(*at) < window);
         let restarts = self.restarts.len() as u32;

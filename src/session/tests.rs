@@ -4,6 +4,8 @@
 
 mod connector;
 mod ends;
+mod idle;
+mod lazy;
 mod losses;
 mod times;
 
@@ -12,7 +14,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::report::{Exit, Tag};
-use super::{Action, OUTBOX_BYTES, Role, Session, Settings, Turn};
+use super::{Action, IdleLimits, OUTBOX_BYTES, Role, Session, Settings, Spawn, Turn};
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -51,6 +53,8 @@ impl World {
             renews: true,
             max_message_bytes: 1000,
             replay_timeout: 10 * SECOND,
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
         };
         configure(&mut settings);
         let (mut memory, mut actions, now) = (
@@ -201,7 +205,8 @@ impl World {
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
         for _ in 0..MAX_TIMEOUTS {
-            let Some(at) = self.session.next_deadline().filter(|at| *at <= end) else {
+            let next = self.session.next_deadline(&self.settings);
+            let Some(at) = next.filter(|at| *at <= end) else {
                 self.now = end;
                 return;
             };

@@ -32,6 +32,8 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 pub(super) enum Upstream {
     /// There is none, and none is to come.
     None,
+    /// It is asked for when there is something for it.
+    OnDemand,
     /// It was asked for.
     Starting,
     /// It serves.
@@ -86,7 +88,7 @@ impl Upstream {
         match self {
             Self::Up(_) => true,
             Self::Leaving(leaving) => !leaving.output_ended,
-            Self::None | Self::Starting | Self::Cooling { .. } => false,
+            Self::None | Self::OnDemand | Self::Starting | Self::Cooling { .. } => false,
         }
     }
 
@@ -102,7 +104,7 @@ impl Upstream {
             Self::Leaving(leaving) if leaving.paused.is_some() => None,
             Self::Leaving(leaving) => leaving.until,
             Self::Cooling { until } => Some(*until),
-            Self::None | Self::Starting => None,
+            Self::None | Self::OnDemand | Self::Starting => None,
         }
     }
 }
@@ -111,6 +113,23 @@ impl Session {
     /// Whether the upstream that was asked for is still wanted.
     pub fn wants_start(&self) -> bool {
         matches!(self.upstream, Upstream::Starting)
+    }
+
+    /// Whether something waits for the upstream to be there.
+    pub fn waits_for_upstream(&self) -> bool {
+        !self.held().is_empty()
+    }
+
+    pub(super) fn start_upstream(&mut self, turn: &mut Turn<'_>) {
+        self.upstream = Upstream::Starting;
+        turn.actions.push(Action::StartUpstream);
+    }
+
+    /// Asks for the upstream once it is needed.
+    pub(super) fn start_on_demand(&mut self, turn: &mut Turn<'_>) {
+        if matches!(self.upstream, Upstream::OnDemand) && self.waits_for_upstream() {
+            self.start_upstream(turn);
+        }
     }
 
     /// The upstream was started, as this process.
@@ -205,7 +224,9 @@ impl Session {
     /// Tells the upstream to go, if there is one, and lets none come.
     pub(super) fn stop_upstream(&mut self, turn: &mut Turn<'_>) {
         match &mut self.upstream {
-            Upstream::Starting | Upstream::Cooling { .. } => self.upstream = Upstream::None,
+            Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
+                self.upstream = Upstream::None;
+            }
             Upstream::Up(_) => self.leave(turn, |leaving, _| leaving.stopping = true),
             Upstream::Leaving(leaving) if !leaving.stopping && leaving.exit.is_none() => {
                 leaving.stopping = true;
@@ -238,7 +259,8 @@ impl Session {
                 self.recall(turn.memory);
             }
             Upstream::Leaving(leaving) => note(leaving, turn.now),
-            Upstream::None | Upstream::Starting | Upstream::Cooling { .. } => {}
+            Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
+            }
         }
     }
 
@@ -271,7 +293,7 @@ impl Session {
             Upstream::Up(_) => self.up_timeout(unix_time, turn),
             Upstream::Leaving(_) => self.leaving_timeout(turn),
             Upstream::Cooling { .. } => self.start_if_due(turn),
-            Upstream::None | Upstream::Starting => {}
+            Upstream::None | Upstream::OnDemand | Upstream::Starting => {}
         }
     }
 

@@ -75,7 +75,13 @@ impl World {
     /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.
     pub fn check_rest(&mut self) {
         for (slot, place) in &mut self.places {
-            if let Some(at) = place.session.next_deadline() {
+            let settings = if place.kind == Kind::Process {
+                &self.proxy
+            } else {
+                &self.connector
+            };
+            let deadline = place.session.next_deadline(settings);
+            if let Some(at) = deadline {
                 assert!(
                     at + TICK > self.now,
                     "session {} waits for a time that has come",
@@ -84,7 +90,7 @@ impl World {
             }
             assert_eq!(
                 place.timer.map(|(at, _)| at),
-                place.session.next_deadline(),
+                deadline,
                 "the timer of session {} is not that of its deadline",
                 place.number
             );

@@ -105,7 +105,7 @@ impl World {
                 }
                 Timer::Process(key) => self.fire_server_timer(key),
                 Timer::Accept => self.paused = None,
-                Timer::Monitor | Timer::Connect | Timer::Close => {}
+                Timer::Starting | Timer::Pool | Timer::Monitor | Timer::Connect | Timer::Close => {}
             }
         }
     }
@@ -132,7 +132,12 @@ impl World {
         self.pending_actions
             .extend(self.actions.drain(..).map(|action| (slot, action)));
         if let Some(place) = self.places.get_mut(slot) {
-            let deadline = place.session.next_deadline();
+            let settings = if place.kind == Kind::Process {
+                &self.proxy
+            } else {
+                &self.connector
+            };
+            let deadline = place.session.next_deadline(settings);
             self.timers
                 .reset(&mut place.timer, deadline, Timer::Session(slot));
         }

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use mcp_tcp_proxy::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use mcp_tcp_proxy::reactor::timers::Timers;
 use mcp_tcp_proxy::relay::READ_BYTES;
+use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::Tag;
-use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Turn};
+use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
 use mcp_tcp_proxy::timer_wheel::TimerId;
 use slab::Slab;
 
@@ -81,6 +82,8 @@ impl World {
             renews: rng.percent(85),
             max_message_bytes,
             replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
         };
         let connector = Settings {
             role: Role::Connector {

@@ -158,6 +158,33 @@ fn only_what_a_server_says_shows_that_there_is_one() {
     }
 }
 
+/// As a proxy with an idle timeout does while the host has nothing to say.
+#[test]
+fn ends_of_idle_connections_are_no_failed_attempts() {
+    let mut world = connector(Some(3));
+    let mut cycle = |request_first: Option<u64>| {
+        connect(&mut world);
+        if let Some(id) = request_first {
+            world.client(&request(id));
+        }
+        said(&mut world);
+        world.pass(5 * SECOND);
+        world.server_output_ends();
+        world.pass(SECOND);
+        world.client_got();
+        let goes_on = world.session.wants_start();
+        world
+            .actions
+            .retain(|action| *action == Action::StartUpstream);
+        goes_on
+    };
+    for _ in 0..20 {
+        assert!(cycle(None));
+    }
+    // Whoever asks something on each in vain is told in the end.
+    assert_eq!([1, 2, 3].map(|id| cycle(Some(id))), [true, true, false]);
+}
+
 // The ends of the two sides.
 
 #[test]

@@ -139,7 +139,7 @@ fn life_by(clock: impl Fn(u32) -> Duration) -> (Vec<String>, Vec<Value>) {
             deeds.push(format!("{tenth}: to the client: {message}"));
         }
         world.pass(100 * MILLISECOND);
-        let deadline = world.session.next_deadline();
+        let deadline = world.session.next_deadline(&world.settings);
         deeds.push(format!("{tenth}: {:?}", deadline.map(|at| at - start)));
     }
     (deeds, stamps)

@@ -4,8 +4,9 @@ use std::io::{Error, ErrorKind};
 use std::time::{Duration, Instant};
 
 use mcp_tcp_proxy::memory::Memory;
+use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::{Exit, Tag};
-use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Turn};
+use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
 
 use super::lines::{ForClient, ForServers, Lines};
 use crate::program::Program;
@@ -68,6 +69,8 @@ impl World {
             renews: options & 8 == 0,
             max_message_bytes: 64 + 4 * usize::from(program.byte()),
             replay_timeout: Duration::from_secs(10),
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
         };
         let tag = if is_connector {
             Tag::Connection("localhost:1".into())
@@ -263,7 +266,7 @@ impl World {
 
     /// Sees to the next deadline, in time.
     pub(super) fn next_deadline(&mut self) {
-        if let Some(at) = self.session.next_deadline() {
+        if let Some(at) = self.session.next_deadline(&self.settings) {
             self.now = self.now.max(at);
             self.event(|session, turn| session.timeout(UNIX_TIME, turn));
         }
@@ -282,7 +285,7 @@ impl World {
     }
 
     fn is_due(&self) -> bool {
-        let deadline = self.session.next_deadline();
+        let deadline = self.session.next_deadline(&self.settings);
         deadline.is_some_and(|at| at <= self.now)
     }
 
@@ -305,7 +308,11 @@ impl World {
             self.next_deadline();
         }
         assert!(self.is_over(), "it does not end: {:?}", self.session);
-        assert_eq!(self.session.next_deadline(), None, "of an ended session");
+        assert_eq!(
+            self.session.next_deadline(&self.settings),
+            None,
+            "of an ended session"
+        );
         self.session.release_memory(&mut self.memory);
         assert_eq!(self.memory.used(), 0);
     }

@@ -1,0 +1,327 @@
+//! Servers that were started ahead of time and wait for someone to serve (`--prespawn`).
+//!
+//! Nothing is said to a waiting server, and what it writes to stdout is left for whoever takes it. Its stderr is read
+//! and logged. This file keeps the servers and decides when there are to be more; starting them is the business of
+//! `prespawning`.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use log::warn;
+use mio::event::Event;
+use slab::Slab;
+
+use super::pipes::Pipes;
+use crate::log_limit::LogLimit;
+use crate::reactor::endpoint::Input;
+use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::token::{Address, Port};
+use crate::relay::READS_PER_TURN;
+use crate::session::restart::{RestartPolicy, Verdict};
+use crate::session::stderr::StderrLines;
+use crate::timer_wheel::TimerId;
+
+/// After a server was taken, the next one is started this much later: a start takes longer than the first answer to
+/// whoever took it, which it would delay.
+const REFILL_DELAY: Duration = Duration::from_millis(10);
+
+/// After a loss, one server must wait for this long without ending before more are started.
+const WATCH_TIME: Duration = Duration::from_secs(1);
+
+/// The descriptors of a server in the pool, in the numbers that their tokens bear.
+const PIPES: [Port; 3] = [Port::Stdin, Port::Stdout, Port::Stderr];
+
+/// The waiting servers.
+#[derive(Debug)]
+pub(super) struct Pool {
+    size: usize,
+    /// Those that wait, and those that do no more but have not been reaped.
+    servers: Slab<Server>,
+    /// The slots of those that wait, the one that has waited longest first.
+    waiting: VecDeque<usize>,
+    /// The slots of those of which stderr is to be read.
+    readable: Vec<usize>,
+    policy: RestartPolicy,
+    refill: Refill,
+    /// The deadline of [`Self::refill`].
+    timer: Option<(Instant, TimerId)>,
+    log_limit: LogLimit,
+    hits: u64,
+    misses: u64,
+}
+
+/// A server in the pool.
+#[derive(Debug)]
+pub(super) struct Server {
+    /// The number of its process.
+    pub(super) process: usize,
+    /// Its pid.
+    pub(super) pid: u32,
+    /// Its pipes.
+    pub(super) pipes: Pipes,
+    stderr: StderrLines,
+}
+
+/// Whether servers may be started for the pool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Refill {
+    /// As many as are lacking.
+    Freely,
+    /// The same after the deadline.
+    Soon,
+    /// After a loss: none before the deadline, then one.
+    Held,
+    One,
+    /// That one was started. If it lasts to the deadline, others may follow.
+    Watched,
+    /// The program is being stopped.
+    Never,
+}
+
+/// Where the pipe of a server in the pool is kept, as far as tokens go.
+pub(super) fn address(slot: usize, port: Port) -> Address {
+    let pipe = PIPES.iter().position(|pipe| *pipe == port).unwrap_or(0);
+    Address {
+        slot: slot * PIPES.len() + pipe,
+        port: Port::Pool,
+    }
+}
+
+impl Pool {
+    /// A pool that is to have `size` servers waiting. Those that end by themselves are replaced under the policy of
+    /// sessions with at most `max_restarts`.
+    pub(super) fn new(size: usize, max_restarts: u32, now: Instant) -> Self {
+        Self {
+            size,
+            servers: Slab::new(),
+            waiting: VecDeque::new(),
+            readable: Vec::new(),
+            policy: RestartPolicy::new(max_restarts),
+            refill: Refill::Freely,
+            timer: None,
+            log_limit: LogLimit::new(now),
+            hits: 0,
+            misses: 0,
+        }
+    }
+
+    /// Whether one more server is to be started for the pool.
+    pub(super) fn wants_server(&self) -> bool {
+        self.servers.len() < self.size && matches!(self.refill, Refill::Freely | Refill::One)
+    }
+
+    /// Whether a server waits.
+    pub(super) fn has_waiting(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Whether there is something to read although no event will tell.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.readable.is_empty()
+    }
+
+    /// Where the next server will be kept.
+    pub(super) fn next_slot(&self) -> usize {
+        self.servers.vacant_key()
+    }
+
+    /// Takes a server in that was started for the pool.
+    pub(super) fn add(&mut self, process: usize, pid: u32, pipes: Pipes) {
+        let slot = self.servers.insert(Server {
+            process,
+            pid,
+            pipes,
+            stderr: StderrLines::default(),
+        });
+        self.waiting.push_back(slot);
+    }
+
+    /// A server is being started for the pool.
+    pub(super) fn started(&mut self, now: Instant, timers: &mut Timers) {
+        self.policy.started(now);
+        if self.refill == Refill::One {
+            self.set(Refill::Watched, Some(now + WATCH_TIME), timers);
+        }
+    }
+
+    /// Hands out the server that has waited longest, for a session.
+    pub(super) fn take(&mut self, now: Instant, timers: &mut Timers) -> Option<Server> {
+        let slot = self.waiting.pop_front()?;
+        let mut server = self.servers.remove(slot);
+        self.hits += 1;
+        self.log_rest(&mut server, now);
+        if self.refill == Refill::Freely {
+            self.set(Refill::Soon, Some(now + REFILL_DELAY), timers);
+        }
+        Some(server)
+    }
+
+    /// A session had a server started because none waited.
+    pub(super) fn missed(&mut self) {
+        self.misses += 1;
+    }
+
+    /// Latches what an event says of the pipe with this number. Returns the process that it is about, if it has written
+    /// something or has ended, and whether it is of no more use.
+    pub(super) fn latch(&mut self, number: usize, event: &Event) -> Option<(usize, bool)> {
+        let slot = number / PIPES.len();
+        let server = self.servers.get_mut(slot)?;
+        let Pipes {
+            stdin,
+            stdout,
+            stderr,
+        } = &mut server.pipes;
+        match PIPES[number % PIPES.len()] {
+            Port::Stdin => {
+                let stdin = stdin.as_mut()?;
+                let broke = stdin.latch(event) && stdin.has_failed();
+                broke.then_some((server.process, true))
+            }
+            Port::Stdout => stdout
+                .latch(event)
+                .then_some((server.process, stdout.is_read_closed())),
+            _ => {
+                if !stderr.latch(event) {
+                    return None;
+                }
+                if !self.readable.contains(&slot) {
+                    self.readable.push(slot);
+                }
+                Some((server.process, false))
+            }
+        }
+    }
+
+    /// Ends the input of a server, which is not handed out any more. Its process is to be stopped.
+    pub(super) fn retire(&mut self, process: usize) {
+        for (slot, server) in &mut self.servers {
+            if server.process == process {
+                server.pipes.stdin = None;
+                self.waiting.retain(|other| *other != slot);
+            }
+        }
+    }
+
+    /// Reads and logs what servers have written to stderr, within a budget.
+    pub(super) fn read_stderr(&mut self, scratch: &mut [u8], now: Instant) {
+        for slot in std::mem::take(&mut self.readable) {
+            let Some(server) = self.servers.get_mut(slot) else {
+                continue;
+            };
+            let log_limit = &mut self.log_limit;
+            for _ in 0..READS_PER_TURN {
+                if !server.pipes.stderr.is_readable() {
+                    break;
+                }
+                if let Input::Bytes(count) = server.pipes.stderr.read(scratch) {
+                    let pid = server.pid;
+                    server.stderr.push(&scratch[..count], |line| {
+                        log_stderr(log_limit, pid, line, now);
+                    });
+                }
+            }
+            if server.pipes.stderr.is_readable() {
+                self.readable.push(slot);
+            }
+        }
+    }
+
+    /// A server has ended, and was reaped. Returns whether it is a loss.
+    pub(super) fn ended(&mut self, slot: usize, scratch: &mut [u8], now: Instant) -> bool {
+        let Some(server) = self.servers.get_mut(slot) else {
+            return false;
+        };
+        // What it has written is there, whether or not an event has told of it.
+        server.pipes.stderr.assume_readable();
+        self.readable.push(slot);
+        self.read_stderr(scratch, now);
+        self.readable.retain(|other| *other != slot);
+        self.waiting.retain(|other| *other != slot);
+        let mut server = self.servers.remove(slot);
+        self.log_rest(&mut server, now);
+        self.refill != Refill::Never
+    }
+
+    /// A server ended while it waited, or could not be started: decides when there are to be others.
+    pub(super) fn lost(&mut self, why: &str, now: Instant, timers: &mut Timers) {
+        if matches!(self.refill, Refill::Held | Refill::Never) {
+            // It is one of several, and counts as one with them.
+            return;
+        }
+        let (at, next) = match self.policy.lost(now) {
+            Verdict::RestartAt(at) => {
+                let wait = at.saturating_duration_since(now).as_secs_f64();
+                (at, format!("the next one is started in {wait:.3} s"))
+            }
+            Verdict::GiveUp { restarts } => {
+                let pause = self.policy.window();
+                let text = format!(
+                    "after {restarts} restarts, the limit (--max-restarts); for {} s sessions start their servers themselves",
+                    pause.as_secs()
+                );
+                (now + pause, text)
+            }
+        };
+        warn!("pool: a waiting server was lost ({why}); {next}");
+        if at <= now {
+            self.set(Refill::One, None, timers);
+        } else {
+            self.set(Refill::Held, Some(at), timers);
+        }
+    }
+
+    /// The deadline has come.
+    pub(super) fn timer_fired(&mut self) {
+        self.timer = None;
+        self.refill = match self.refill {
+            Refill::Soon | Refill::Watched => Refill::Freely,
+            Refill::Held => Refill::One,
+            same => same,
+        };
+    }
+
+    /// Lets no server come any more, and ends the input of all. Returns the processes that are to be stopped.
+    pub(super) fn close(&mut self, timers: &mut Timers) -> Vec<usize> {
+        self.set(Refill::Never, None, timers);
+        self.waiting.clear();
+        let servers = self.servers.iter_mut();
+        servers
+            .map(|(_, server)| {
+                server.pipes.stdin = None;
+                server.process
+            })
+            .collect()
+    }
+
+    /// What there is to say at the end, if there was a pool.
+    pub(super) fn summary(&self) -> Option<String> {
+        let Self {
+            size, hits, misses, ..
+        } = self;
+        (*size > 0).then(|| format!("pool: size {size}, {hits} hits, {misses} misses"))
+    }
+
+    fn set(&mut self, refill: Refill, at: Option<Instant>, timers: &mut Timers) {
+        self.refill = refill;
+        timers.reset(&mut self.timer, at, Timer::Pool);
+    }
+
+    /// Logs what has no line end.
+    fn log_rest(&mut self, server: &mut Server, now: Instant) {
+        let log_limit = &mut self.log_limit;
+        let pid = server.pid;
+        server
+            .stderr
+            .end(|line| log_stderr(log_limit, pid, line, now));
+    }
+}
+
+fn log_stderr(limit: &mut LogLimit, pid: u32, line: &str, now: Instant) {
+    if limit.admit(now) {
+        let left_out = limit.take_left_out();
+        if left_out > 0 {
+            warn!("pool: {left_out} lines of the servers' output were left out of the log");
+        }
+        warn!("pool (pid {pid}) stderr: {line}");
+    }
+}

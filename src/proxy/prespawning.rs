@@ -1,0 +1,99 @@
+//! The pool of waiting servers and the rest of the proxy: servers are started for it, taken from it, and lost.
+
+use std::io;
+
+use log::{debug, info};
+use mio::event::Event;
+
+use super::admission::Accepting;
+use super::pipes::Pipes;
+use super::{Proxy, Stopping, pool};
+use crate::process::Owner;
+use crate::session::report::Exit;
+
+impl Proxy {
+    /// Whether a server may be started for the pool. Sessions come first.
+    pub(super) fn can_prespawn(&mut self) -> bool {
+        self.pool.wants_server()
+            && self.starting.is_empty()
+            && self.accepting == Accepting::Yes
+            && self.stopping == Stopping::No
+            && self.starting.has_room(self.now)
+    }
+
+    pub(super) fn prespawn(&mut self) {
+        self.pool.started(self.now, &mut self.timers);
+        if let Err(error) = self.start_for_pool() {
+            self.pool
+                .lost(&error.to_string(), self.now, &mut self.timers);
+        }
+    }
+
+    fn start_for_pool(&mut self) -> io::Result<()> {
+        let spawned = self.spawner.spawn()?;
+        let slot = self.pool.next_slot();
+        let pid = spawned.pid;
+        let process = self.processes.add(pid, Owner::Pool(slot));
+        self.starting.started(process, self.now);
+        let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+        let pipes = Pipes::register(spawned, registry, |port| {
+            registrations.next(pool::address(slot, port))
+        })
+        .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))?;
+        let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
+        debug!("pool: server pid {pid} was started");
+        self.pool.add(process, pid, pipes);
+        Ok(())
+    }
+
+    /// Gives a session a server that waits, if there is one.
+    pub(super) fn take_from_pool(&mut self, slot: usize) -> bool {
+        if !self.pool.has_waiting() {
+            return false;
+        }
+        // One that has ended may not have been reaped yet.
+        self.reap();
+        while let Some(mut server) = self.pool.take(self.now, &mut self.timers) {
+            self.processes.give(server.process, Owner::Session(slot));
+            let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+            let handed_over = server.pipes.hand_over(registry, |port| {
+                registrations.next(crate::reactor::token::Address { slot, port })
+            });
+            if let Err(error) = handed_over {
+                info!("pool: server pid {} can't be used: {error}", server.pid);
+                self.processes
+                    .stop(server.process, self.now, &mut self.timers);
+                continue;
+            }
+            self.connect_server(slot, server.pipes, server.process, Some(server.pid));
+            return true;
+        }
+        false
+    }
+
+    /// An event is about the pipe of this number.
+    pub(super) fn pool_event(&mut self, number: usize, event: &Event) {
+        let Some((process, is_useless)) = self.pool.latch(number, event) else {
+            return;
+        };
+        self.starting.has_started_up(process);
+        if is_useless {
+            self.pool.retire(process);
+            self.processes.stop(process, self.now, &mut self.timers);
+        }
+    }
+
+    pub(super) fn pool_server_ended(&mut self, slot: usize, exit: Exit) {
+        if self.pool.ended(slot, &mut self.scratch, self.now) {
+            self.pool
+                .lost(&exit.to_string(), self.now, &mut self.timers);
+        }
+    }
+
+    /// Stops the servers in the pool.
+    pub(super) fn close_pool(&mut self) {
+        for process in self.pool.close(&mut self.timers) {
+            self.processes.stop(process, self.now, &mut self.timers);
+        }
+    }
+}

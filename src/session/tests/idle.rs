@@ -1,0 +1,238 @@
+//! The ends of sessions that are not used.
+
+use super::*;
+
+const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
+const IDLE: Duration = Duration::from_mins(1);
+const FIRST: Duration = Duration::from_secs(10);
+
+/// A moment less.
+fn almost(time: Duration) -> Duration {
+    time.saturating_sub(MILLISECOND)
+}
+
+fn with_limits(first_message: Option<Duration>, idle: Option<Duration>) -> World {
+    World::with(|settings| {
+        settings.idle_limits = IdleLimits {
+            first_message,
+            idle,
+        };
+    })
+}
+
+/// A session with its server and an idle timeout.
+fn limited() -> World {
+    let mut world = with_limits(None, Some(IDLE));
+    world.start();
+    world
+}
+
+/// The session has not begun to end, and does when this much time has passed.
+#[track_caller]
+fn ends_after(world: &mut World, time: Duration, reason: &str) {
+    world.pass(almost(time));
+    assert_eq!(world.took_actions(), [], "too early");
+    // What the client has sent by then is heard, which takes a while.
+    world.pass(MILLISECOND + SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+    assert!(world.reason().starts_with(reason), "{}", world.reason());
+    assert_eq!(world.client_got(), Vec::<String>::new());
+    world.client_ends();
+    world.server_dies(Exit::Code(0));
+    assert_eq!(
+        world.took_actions(),
+        [Action::CloseClient, Action::ReleaseUpstream]
+    );
+    assert!(world.session.is_finished());
+}
+
+#[test]
+fn a_client_that_says_nothing_is_not_kept() {
+    let mut world = with_limits(Some(FIRST), None);
+    world.start();
+    world.client(HEARTBEAT);
+    world.client("");
+    ends_after(&mut world, FIRST, "first_message_timeout: ");
+}
+
+#[test]
+fn a_client_that_says_something_in_time_is_kept() {
+    let mut world = with_limits(Some(FIRST), None);
+    world.start();
+    world.pass(almost(FIRST));
+    world.client(INITIALIZED);
+    world.pass(1000 * SECOND);
+    assert_eq!(world.took_actions(), []);
+}
+
+#[test]
+fn a_client_that_says_nothing_ends_without_a_server() {
+    for spawn in [Spawn::Lazy, Spawn::Eager] {
+        let mut world = World::with(|settings| {
+            settings.spawn = spawn;
+            settings.idle_limits.first_message = Some(FIRST);
+        });
+        world.took_actions();
+        world.pass(FIRST + SECOND);
+        assert_eq!(world.took_actions(), [Action::ShutdownClient]);
+        assert!(!world.session.wants_start());
+    }
+}
+
+#[test]
+fn a_session_in_which_nothing_passes_is_ended() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(&answer(1));
+    world.client_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn a_line_either_way_begins_the_time_anew() {
+    type Speak = fn(&mut World);
+    let speaks: [Speak; 4] = [
+        |world| {
+            world.client(INITIALIZED);
+            world.server_got();
+        },
+        |world| {
+            world.server(r#"{"method":"note"}"#);
+            world.client_got();
+        },
+        // Refused, but an attempt to use the session all the same.
+        |world| {
+            world.client("no JSON");
+            world.client_got();
+        },
+        // Under way for long.
+        |world| {
+            world.settings.max_message_bytes = 10_000;
+            let part = [b'x'; 5000];
+            world.event(|session, turn| session.client_sent(&part, turn));
+        },
+    ];
+    for speak in speaks {
+        let mut world = limited();
+        for _ in 0..3 {
+            world.pass(almost(IDLE));
+            speak(&mut world);
+        }
+        ends_after(&mut world, IDLE, "idle_timeout: ");
+    }
+}
+
+#[test]
+fn heartbeats_do_not_keep_a_session() {
+    let mut world = limited();
+    world.settings.heartbeat_interval = 7 * SECOND;
+    world.client(HEARTBEAT);
+    for _ in 0..59 {
+        world.pass(SECOND);
+        world.client(HEARTBEAT);
+        world.client_got();
+    }
+    ends_after(&mut world, SECOND, "idle_timeout: ");
+}
+
+/// A heartbeat may be due in the very moment.
+#[test]
+fn a_heartbeat_that_waits_puts_the_end_off_but_for_a_moment() {
+    let mut world = limited();
+    world.client(HEARTBEAT);
+    world.pass(almost(IDLE));
+    world.client_got();
+    world.pass(MILLISECOND);
+    assert_eq!(world.client_got().len(), 1);
+    ends_after(&mut world, MILLISECOND, "idle_timeout: ");
+}
+
+#[test]
+fn a_session_in_which_an_answer_is_waited_for_is_kept() {
+    // The server's answer.
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.pass(10 * IDLE);
+    world.server(&answer(1));
+    world.client_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+    // The client's.
+    let mut world = limited();
+    world.server(&request(1));
+    world.client_got();
+    world.pass(10 * IDLE);
+    assert_eq!(world.took_actions(), []);
+    world.client(&answer(1));
+    world.server_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn a_session_in_which_something_waits_is_kept() {
+    // For the client, to the last byte.
+    let mut world = limited();
+    let note = r#"{"method":"note"}"#;
+    world.server(note);
+    for _ in 0..note.len() {
+        world.pass(IDLE);
+        world.event(|session, turn| session.client_took(1, turn));
+    }
+    world.pass(IDLE);
+    world.client_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+    // For the server.
+    let mut world = limited();
+    world.client(INITIALIZED);
+    world.pass(10 * IDLE);
+    assert_eq!(world.took_actions(), []);
+    world.server_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn what_comes_in_the_last_moment_is_served() {
+    let mut world = limited();
+    world.pass(IDLE + MILLISECOND);
+    world.client(&request(1));
+    assert_eq!(world.server_got(), [request(1)]);
+    world.pass(5 * SECOND);
+    assert_eq!(world.took_actions(), [], "it is waited for");
+    world.server(&answer(1));
+    assert_eq!(world.client_got(), [answer(1)]);
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+}
+
+#[test]
+fn a_crash_that_costs_an_answer_begins_the_time_anew() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.pass(10 * IDLE);
+    world.server_dies(Exit::Code(1));
+    world.client_got_error(&json!(1), 502, "process_terminated");
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    // The notice is a line too.
+    world.pass(SECOND);
+    assert_eq!(world.client_got().len(), 1);
+    world.pass(IDLE.saturating_sub(SECOND));
+    ends_after(&mut world, SECOND / 2, "idle_timeout: ");
+}
+
+#[test]
+fn no_limits_no_ends() {
+    let mut world = World::up();
+    world.pass(1000 * IDLE);
+    assert_eq!(world.took_actions(), []);
+}

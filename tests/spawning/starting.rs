@@ -1,0 +1,114 @@
+//! Which sessions get their servers first, and how many servers start up at a time (`--max-starting`).
+
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde_json::json;
+
+use crate::common::{Client, Proxy, processes, servers, skip_on_reference};
+use crate::logged_at;
+
+/// How long a server that writes nothing counts as starting up.
+const START_UP_TIME: Duration = Duration::from_secs(1);
+
+/// A server that writes nothing before it is spoken to.
+fn silent() -> Vec<String> {
+    servers::echo()
+}
+
+/// When the servers of that many sessions were started, in seconds.
+#[track_caller]
+fn starts(proxy: &Proxy, count: usize) -> Vec<f64> {
+    let lines = proxy.wait_for_logs(") opened", count);
+    lines.iter().map(|line| logged_at(line)).collect()
+}
+
+/// Connects that many clients, which say nothing.
+fn connect_silent(proxy: &Proxy, count: usize) -> Vec<Client> {
+    (0..count).map(|_| proxy.connect()).collect()
+}
+
+#[test]
+fn servers_that_write_nothing_start_few_at_a_time() {
+    skip_on_reference!("starts servers as they come");
+    let proxy = Proxy::start(&["--max-starting", "2"], &silent());
+    let clients = connect_silent(&proxy, 6);
+    let starts = starts(&proxy, 6);
+    let least = START_UP_TIME.as_secs_f64() - 0.05;
+    for pair in [(0, 2), (1, 3), (2, 4), (3, 5)] {
+        let apart = starts[pair.1] - starts[pair.0];
+        assert!(apart >= least, "{pair:?}: {apart} s, {starts:?}");
+    }
+    drop(clients);
+}
+
+#[test]
+fn a_server_that_shows_itself_makes_room_for_the_next() {
+    const CLIENTS: usize = 12;
+    skip_on_reference!("starts servers as they come");
+    let ways = [
+        "echo here >&2; exec cat",
+        r#"echo '{"jsonrpc":"2.0","method":"here"}'; exec cat"#,
+        "exit 1",
+    ];
+    for way in ways {
+        let options = ["--max-starting", "1", "--no-auto-restart"];
+        let proxy = Proxy::start(&options, &servers::sh(way));
+        let begin = Instant::now();
+        let clients = connect_silent(&proxy, CLIENTS);
+        starts(&proxy, CLIENTS);
+        let time = begin.elapsed();
+        assert!(
+            time < START_UP_TIME * (CLIENTS as u32 - 2),
+            "{way}: {time:?}"
+        );
+        drop(clients);
+    }
+}
+
+#[test]
+fn silent_connections_do_not_delay_those_that_speak() {
+    const SILENT: usize = 12;
+    skip_on_reference!("starts servers as they come");
+    let proxy = Proxy::start(&["--max-starting", "1"], &silent());
+    let mut open = proxy.connect();
+    open.request("m", &json!({}));
+    let server = proxy.only_server();
+    let silent = connect_silent(&proxy, SILENT);
+    // A new one, one that first waits in silence, and one that has lost its server.
+    let (mut new, mut waiting) = (proxy.connect(), proxy.connect());
+    new.request("m", &json!({}));
+    waiting.request("m", &json!({}));
+    processes::kill_and_wait(server);
+    open.send_request("m", &json!({}));
+    open.message_of("$/mcp/serverRestarted");
+    let started = proxy
+        .log()
+        .iter()
+        .filter(|line| line.ends_with(") opened"))
+        .count();
+    // The three of them had to wait for a second each at most, in which one silent server was started.
+    assert!(started < SILENT, "{started} servers were started");
+    drop(silent);
+}
+
+#[test]
+fn a_rush_of_clients_is_served() {
+    const CLIENTS: usize = 80;
+    skip_on_reference!("starts servers as they come");
+    let proxy = Proxy::start(&["--max-starting", "4"], &silent());
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send_request("m", &json!({}));
+            client
+        })
+        .collect();
+    // All are there before the last is served, and each is.
+    thread::scope(|scope| {
+        for client in &mut clients {
+            scope.spawn(|| assert_eq!(client.recv_json()["id"], 1));
+        }
+    });
+    assert_eq!(proxy.servers().len(), CLIENTS);
+}
