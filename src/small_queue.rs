@@ -8,6 +8,10 @@ use std::iter;
 pub struct SmallQueue<T> {
     first: Option<T>,
     /// What is behind `first`. It is kept, even if empty, until there is no `first` either.
+    #[allow(
+        clippy::box_collection,
+        reason = "what is seldom there is to take little room"
+    )]
     rest: Option<Box<VecDeque<T>>>,
 }
 

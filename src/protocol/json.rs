@@ -395,7 +395,7 @@ const BLOCK_WORDS: usize = 8;
 const SHORT_WORDS: usize = 4;
 
 fn is_special(byte: u8) -> bool {
-    (byte == b'"') | (byte == b'\\') | (byte < b' ')
+    matches!(byte, b'"' | b'\\' | ..b' ')
 }
 
 /// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a

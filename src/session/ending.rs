@@ -63,11 +63,11 @@ impl Goal {
 }
 
 impl LastCall {
-    fn begin(now: Instant) -> Box<Self> {
-        Box::new(Self {
+    fn begin(now: Instant) -> Self {
+        Self {
             quiet_at: now + LAST_CALL_QUIET,
             until: now + LAST_CALL_TIME,
-        })
+        }
     }
 }
 
@@ -128,7 +128,7 @@ impl Session {
     /// The client could not be heard up to now.
     pub(super) fn repeat_last_call(&mut self, now: Instant) {
         if let Some(last_call) = &mut self.last_call {
-            *last_call = LastCall::begin(now);
+            **last_call = LastCall::begin(now);
         }
     }
 
@@ -150,7 +150,7 @@ impl Session {
     /// Comes to an end that the client has not asked for: what it sends before it can know is served.
     pub(super) fn finish_for(&mut self, reason: EndReason, turn: &Turn<'_>) {
         self.end_reason = reason;
-        self.last_call = (self.client == Client::Open).then(|| LastCall::begin(turn.now));
+        self.last_call = (self.client == Client::Open).then(|| Box::new(LastCall::begin(turn.now)));
         self.finish(turn);
     }
 
@@ -168,7 +168,7 @@ impl Session {
     /// No server will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, turn: &mut Turn<'_>) {
         let calls = self.client == Client::Open && self.hears();
-        self.last_call = calls.then(|| LastCall::begin(turn.now));
+        self.last_call = calls.then(|| Box::new(LastCall::begin(turn.now)));
         let cuts_short = !self.nothing_waits() && !self.stopping;
         if self.goal == Goal::Serve || (self.goal != Goal::End && cuts_short) {
             self.end_reason = reason.clone();

@@ -407,7 +407,6 @@ impl Session {
         let (again, lost): (Vec<Request>, Vec<Request>) = self
             .in_flight
             .take_all()
-            .into_iter()
             .partition(|request| may_resend && request.resendable().is_some());
         let (reason, what) = match turn.settings.role {
             Role::Proxy { .. } => (
