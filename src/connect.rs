@@ -209,6 +209,7 @@ impl Connector {
             match timer {
                 Timer::Session(_) => {
                     self.session_timer = None;
+                    self.memory.trim();
                     self.with_session(|session, turn| session.timeout(unix_time(), turn));
                 }
                 Timer::Connect => {

@@ -12,12 +12,22 @@ pub const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 /// Spare buffers that are kept; more would only be needed if that many sessions were written to at once.
 const MAX_SPARES: usize = 4;
 
+/// Large spare buffers that are kept while long lines pass. To let go of one and to get the next from the system costs
+/// more than to copy its content.
+const MAX_LARGE_SPARES: usize = 4;
+
+/// The largest spare buffer, in bytes.
+const MAX_SPARE_BYTES: usize = 4 * 1024 * 1024;
+
 /// The buffer memory of all sessions.
 #[derive(Debug)]
 pub struct Memory {
     limit: usize,
     used: usize,
     spares: Vec<Vec<u8>>,
+    large_spares: Vec<Vec<u8>>,
+    /// Whether one of the large ones was needed since they were last looked through.
+    large_lent: bool,
 }
 
 impl Memory {
@@ -27,6 +37,8 @@ impl Memory {
             limit,
             used: 0,
             spares: Vec::new(),
+            large_spares: Vec::new(),
+            large_lent: false,
         }
     }
 
@@ -62,11 +74,30 @@ impl Memory {
         self.spares.pop().unwrap_or_default()
     }
 
+    /// An empty buffer for a long line.
+    pub fn lend_large(&mut self) -> Vec<u8> {
+        self.large_lent = true;
+        self.large_spares.pop().unwrap_or_default()
+    }
+
     /// Takes a buffer back that is no longer needed.
     pub fn give_back(&mut self, mut buffer: Vec<u8>) {
-        if self.spares.len() < MAX_SPARES && (1..=2 * FREE_BYTES).contains(&buffer.capacity()) {
+        let capacity = buffer.capacity();
+        let (spares, most) = if capacity > 2 * FREE_BYTES {
+            (&mut self.large_spares, MAX_LARGE_SPARES)
+        } else {
+            (&mut self.spares, MAX_SPARES)
+        };
+        if spares.len() < most && (1..=MAX_SPARE_BYTES).contains(&capacity) {
             buffer.clear();
-            self.spares.push(buffer);
+            spares.push(buffer);
+        }
+    }
+
+    /// Lets go of large buffers, unless one was needed since this was last called. Call it now and then.
+    pub fn trim(&mut self) {
+        if !std::mem::take(&mut self.large_lent) {
+            self.large_spares = Vec::new();
         }
     }
 }

@@ -288,6 +288,7 @@ impl Proxy {
                 Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();
+                    self.memory.trim();
                     self.starting.let_go(self.now);
                     log::logger().flush();
                     self.timers.set(self.now + MONITOR_INTERVAL, Timer::Monitor);

@@ -39,7 +39,7 @@ use self::upstream::Upstream;
 use crate::memory::{FREE_BYTES, Memory};
 use crate::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::lines::{LineLimits, Splitter};
+use crate::protocol::lines::{Line, LineLimits, Splitter};
 
 /// Of each direction, so much may wait before what feeds it is not read any more, in bytes.
 const OUTBOX_BYTES: usize = 64 * 1024;
@@ -438,6 +438,23 @@ impl Session {
             max_bytes: turn.settings.max_message_bytes,
             room: turn.memory.available(),
         }
+    }
+
+    /// Takes the next line from the front of `input`. What is left of a long input is likely to be the beginning of a long
+    /// line.
+    fn next_line<'a>(
+        splitter: &mut Splitter,
+        input: &mut &'a [u8],
+        turn: &mut Turn<'_>,
+    ) -> Option<Line<'a>> {
+        let limits = Self::line_limits(turn);
+        if input.len() < FREE_BYTES || !splitter.is_between_lines() {
+            return splitter.next(input, limits);
+        }
+        splitter.lend(turn.memory.lend_large());
+        let line = splitter.next(input, limits);
+        turn.memory.give_back(splitter.take_back());
+        line
     }
 
     fn begin_event(&mut self, turn: &Turn<'_>) {

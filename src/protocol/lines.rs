@@ -68,7 +68,7 @@ impl Splitter {
         };
         let (piece, rest) = (&input[..end], &input[end + 1..]);
         *input = rest;
-        let is_whole = self.buffer.is_empty() && self.skipping.is_none();
+        let is_whole = self.is_between_lines();
         if is_whole && without_cr(piece).len() <= limits.max_bytes {
             return Some(Line::Borrowed(self.content(piece)));
         }
@@ -78,7 +78,7 @@ impl Splitter {
 
     /// Ends the stream: what has no line end is a line too, if there is anything.
     pub fn end(&mut self, limits: LineLimits) -> Option<Line<'static>> {
-        if self.buffer.is_empty() && self.skipping.is_none() {
+        if self.is_between_lines() {
             None
         } else {
             Some(self.finish(limits))
@@ -91,6 +91,26 @@ impl Splitter {
             keeps_cr: self.keeps_cr,
             ..Self::default()
         };
+    }
+
+    /// Gives a buffer for the next line that has to be put together. No line has begun.
+    pub fn lend(&mut self, buffer: Vec<u8>) {
+        debug_assert!(self.is_between_lines());
+        self.buffer = buffer;
+    }
+
+    /// Whether no line has begun.
+    pub fn is_between_lines(&self) -> bool {
+        self.buffer.is_empty() && self.skipping.is_none()
+    }
+
+    /// Takes back a buffer that was lent and is not needed.
+    pub fn take_back(&mut self) -> Vec<u8> {
+        if self.buffer.is_empty() {
+            std::mem::take(&mut self.buffer)
+        } else {
+            Vec::new()
+        }
     }
 
     /// Whether more than so many bytes of an unfinished line have come.

@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::pipe;
 
-use super::pipes::Pipes;
+use super::pipes::{PIPE_BYTES, Pipes, widen};
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::token::Port;
 use crate::relay::{READS_PER_TURN, Relay, Side};
@@ -36,6 +36,9 @@ struct Server {
     stdin: Option<Endpoint<pipe::Sender>>,
     stdout: Option<Endpoint<pipe::Receiver>>,
     stderr: Option<Endpoint<pipe::Receiver>>,
+    /// Whether the pipes were given room for long lines.
+    has_wide_stdin: bool,
+    has_wide_stdout: bool,
     /// It was reaped, and the session has not been told.
     exit: Option<Exit>,
 }
@@ -59,6 +62,8 @@ impl Connection {
             stdin: pipes.stdin,
             stdout: Some(pipes.stdout),
             stderr: Some(pipes.stderr),
+            has_wide_stdin: false,
+            has_wide_stdout: false,
             exit: None,
         });
     }
@@ -237,14 +242,23 @@ impl Side for Option<Server> {
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Input {
-        let Some(stdout) = self.as_mut().map(|server| &mut server.stdout) else {
+        let Some(server) = self else {
             return Input::Blocked;
         };
-        let input = stdout
+        let input = server
+            .stdout
             .as_mut()
             .map_or(Input::Blocked, |stdout| stdout.read(buffer));
-        if matches!(input, Input::End | Input::Broken(_)) {
-            *stdout = None;
+        match &input {
+            Input::Bytes(count) if *count >= PIPE_BYTES && !server.has_wide_stdout => {
+                server.has_wide_stdout = true;
+                server
+                    .stdout
+                    .iter()
+                    .for_each(|stdout| widen(stdout.source()));
+            }
+            Input::End | Input::Broken(_) => server.stdout = None,
+            Input::Bytes(_) | Input::Blocked => {}
         }
         input
     }
@@ -256,12 +270,21 @@ impl Side for Option<Server> {
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(stdin) = self.as_mut().map(|server| &mut server.stdin) else {
+        let Some(server) = self else {
             return Ok(0);
         };
-        let taken = stdin.as_mut().map_or(Ok(0), |stdin| stdin.write(bytes));
-        if taken.is_err() {
-            *stdin = None;
+        let taken = server
+            .stdin
+            .as_mut()
+            .map_or(Ok(0), |stdin| stdin.write(bytes));
+        match &taken {
+            // Only a long line leaves so much.
+            Ok(count) if bytes.len() - count > PIPE_BYTES && !server.has_wide_stdin => {
+                server.has_wide_stdin = true;
+                server.stdin.iter().for_each(|stdin| widen(stdin.source()));
+            }
+            Ok(_) => {}
+            Err(_) => server.stdin = None,
         }
         taken
     }

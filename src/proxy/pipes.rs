@@ -1,13 +1,27 @@
 //! Our ends of the pipes of a server, registered for a session or for the pool.
 
 use std::io;
+use std::os::fd::AsFd;
 
 use mio::unix::pipe;
 use mio::{Interest, Registry, Token};
+use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::process::Spawned;
 use crate::reactor::endpoint::Endpoint;
 use crate::reactor::token::Port;
+
+/// What a pipe holds by default, in bytes (pipe(7)).
+pub(super) const PIPE_BYTES: usize = 64 * 1024;
+
+/// What a pipe is to hold that carries lines longer than that, in bytes.
+const WIDE_PIPE_BYTES: i32 = 256 * 1024;
+
+/// Gives a pipe more room, so that a long line does not take a change of processes for every 64 KiB. The system may
+/// refuse that to users other than root, and then it has to do as it is.
+pub(super) fn widen(pipe: &impl AsFd) {
+    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
+}
 
 /// The pipes of a server.
 #[derive(Debug)]

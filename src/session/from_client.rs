@@ -92,8 +92,7 @@ impl Session {
 
     fn handle_input(&mut self, input: &mut &[u8], turn: &mut Turn<'_>) {
         while !input.is_empty() && self.listens() {
-            let limits = Self::line_limits(turn);
-            if let Some(line) = self.from_client.next(input, limits) {
+            if let Some(line) = Self::next_line(&mut self.from_client, input, turn) {
                 self.client_line(line, turn);
             }
         }

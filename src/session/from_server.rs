@@ -26,8 +26,7 @@ impl Session {
         }
         let mut input = bytes;
         while self.delivers() && !input.is_empty() {
-            let limits = Self::line_limits(turn);
-            if let Some(line) = self.from_server.next(&mut input, limits) {
+            if let Some(line) = Self::next_line(&mut self.from_server, &mut input, turn) {
                 self.server_line(line, turn);
             }
         }
