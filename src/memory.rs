@@ -101,3 +101,39 @@ impl Memory {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn large_buffers_are_kept_while_they_are_needed() {
+        let mut memory = Memory::new(0);
+        let lend = |memory: &mut Memory| memory.lend_large().capacity();
+        memory.give_back(Vec::with_capacity(1_000_000));
+        assert_eq!(memory.lend().capacity(), 0, "that would be a waste");
+        memory.trim();
+        memory.give_back(Vec::with_capacity(1_000_000));
+        assert!(lend(&mut memory) >= 1_000_000);
+        memory.give_back(Vec::with_capacity(1_000_000));
+        memory.trim();
+        assert!(lend(&mut memory) >= 1_000_000, "one was needed since");
+        memory.give_back(Vec::with_capacity(1_000_000));
+        memory.trim();
+        memory.trim();
+        assert_eq!(lend(&mut memory), 0);
+    }
+
+    #[test]
+    fn few_spare_buffers_are_kept_and_none_that_is_huge() {
+        let mut memory = Memory::new(0);
+        memory.give_back(Vec::with_capacity(MAX_SPARE_BYTES + 1));
+        assert_eq!(memory.lend_large().capacity(), 0);
+        for _ in 0..2 * MAX_LARGE_SPARES {
+            memory.give_back(Vec::with_capacity(MAX_SPARE_BYTES));
+            memory.give_back(Vec::with_capacity(100));
+        }
+        assert_eq!(memory.large_spares.len(), MAX_LARGE_SPARES);
+        assert_eq!(memory.spares.len(), MAX_SPARES);
+    }
+}

@@ -441,3 +441,92 @@ impl Nesting {
         (self.depth > 0).then_some(self.top & 1 == 1)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn accepts(text: &[u8]) -> bool {
+        let mut reader = Reader::new(text);
+        reader.value().and_then(|_| reader.end()).is_ok()
+    }
+
+    /// Strings are looked at by words and by blocks of words: wherever a byte stands, it must be seen.
+    #[test]
+    fn no_byte_of_a_string_is_overlooked() {
+        for len in 0..200 {
+            for at in 0..len {
+                for byte in [b'"', b'\\', b'\n', 0, 0x1f, b' ', 0x7f, 0x80, 0xff] {
+                    let mut text = vec![b'x'; len + 2];
+                    text[0] = b'"';
+                    text[len + 1] = b'"';
+                    text[1 + at] = byte;
+                    // UTF-8 is not checked here.
+                    let expected = byte == b' ' || byte >= 0x7f;
+                    assert_eq!(accepts(&text), expected, "{byte} at {at} of {len}");
+                    let mut reader = Reader::new(&text);
+                    if reader.value().is_ok() {
+                        assert_eq!(reader.is_ascii(), byte < 0x80, "{byte} at {at} of {len}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn escapes_end_where_they_end() {
+        for len in 0..100 {
+            for escape in [
+                r"\n", r#"\""#, r"\\", r"\u00e9", r"\ud800", r"\u00g0", r"\x", r"\u12",
+            ] {
+                let text = format!("\"{}{escape}{}\"", "x".repeat(len), "y".repeat(len / 2));
+                let expected = serde_json::from_str::<IgnoredAny>(&text).is_ok();
+                assert_eq!(accepts(text.as_bytes()), expected, "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn nesting_is_remembered_level_by_level() {
+        for depth in [1, 63, 64, 65, 127, 128, 129, 1000] {
+            // Objects at each third level, arrays at the others.
+            let opens = |level: usize| {
+                if level.is_multiple_of(3) {
+                    r#"{"k":"#
+                } else {
+                    "["
+                }
+            };
+            let closes = |level: usize| if level.is_multiple_of(3) { "}" } else { "]" };
+            let open: String = (0..depth).map(opens).collect();
+            let close: Vec<&str> = (0..depth).rev().map(closes).collect();
+            assert!(accepts(format!("{open}1{}", close.concat()).as_bytes()));
+            for wrong in 0..depth {
+                let mut close = close.clone();
+                close[wrong] = if close[wrong] == "}" { "]" } else { "}" };
+                assert!(!accepts(format!("{open}1{}", close.concat()).as_bytes()));
+            }
+        }
+    }
+
+    #[test]
+    fn pythons_constants_stand_where_numbers_stand() {
+        for text in ["NaN", "-Infinity", "[Infinity,-Infinity]", r#"{"a":NaN}"#] {
+            assert!(accepts(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "-NaN",
+            "NaN1",
+            "Inf",
+            "+Infinity",
+            "--Infinity",
+            "{NaN:1}",
+            "nan",
+            "-",
+        ] {
+            assert!(!accepts(text.as_bytes()), "{text}");
+        }
+    }
+}

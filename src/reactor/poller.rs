@@ -5,8 +5,7 @@
 //! virtual machines. A timerfd is set once and stays set over any number of waits.
 
 use std::io;
-use std::os::fd::AsFd;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
@@ -91,5 +90,58 @@ impl Poller {
             .set(Expiration::OneShot(left), TimerSetTimeFlags::empty())?;
         self.alarm_at = Some(at);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLISECOND: Duration = Duration::from_millis(1);
+
+    /// Waits once. Returns whether the alarm rang.
+    fn wait(poller: &mut Poller, deadline: Instant) -> bool {
+        let mut events = Events::with_capacity(8);
+        poller
+            .wait(&mut events, Some(deadline), Instant::now())
+            .unwrap();
+        let rang = events
+            .iter()
+            .filter_map(|event| Address::of(event.token()))
+            .any(|address| address.port == Port::Alarm);
+        if rang {
+            poller.alarm_rang();
+        }
+        rang
+    }
+
+    #[test]
+    fn the_alarm_rings_at_each_deadline_and_not_before() {
+        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
+        for _ in 0..3 {
+            let deadline = Instant::now() + 5 * MILLISECOND;
+            assert!(wait(&mut poller, deadline));
+            assert!(Instant::now() >= deadline);
+        }
+    }
+
+    #[test]
+    fn an_alarm_for_an_earlier_time_stays() {
+        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
+        let now = Instant::now();
+        poller.set_alarm(now + 5 * MILLISECOND, now).unwrap();
+        assert!(wait(&mut poller, now + Duration::from_hours(1)));
+        let later = Instant::now() + 5 * MILLISECOND;
+        poller
+            .set_alarm(now + Duration::from_hours(1), now)
+            .unwrap();
+        assert!(wait(&mut poller, later), "an earlier one takes its place");
+    }
+
+    #[test]
+    fn a_deadline_that_has_passed_is_not_waited_for() {
+        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
+        assert!(!wait(&mut poller, Instant::now()));
+        assert_eq!(poller.alarm_at, None);
     }
 }
