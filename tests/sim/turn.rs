@@ -140,6 +140,7 @@ impl World {
             let deadline = place.session.next_deadline(settings);
             self.timers
                 .reset(&mut place.timer, deadline, Timer::Session(slot));
+            self.check_unused(slot);
         }
     }
 
@@ -170,7 +171,10 @@ impl World {
         };
         trace::note(|| format!("{}: {action:?}", place.number));
         match action {
-            Action::StartUpstream => self.starting.push_back(slot),
+            Action::StartUpstream => {
+                self.starting.push_back(slot);
+                self.check_demand(&self.places[slot]);
+            }
             Action::StopUpstream => self.stop_server(slot),
             Action::ReleaseUpstream => self.release_server(slot),
             Action::ShutdownClient => {
@@ -248,11 +252,14 @@ impl World {
             };
             journal.check_reason(reason, self.proxy.renews, max_restarts);
         }
+        if place.is_refused {
+            journal.check_refused(place.heard);
+        }
         let was_there = place.socket.output.broken.is_none() && !place.broke;
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.duration_since(place.last_taken) >= STALL_TIME;
         if was_there && !stalled {
-            journal.check_end(place.heard, reason, self.calm);
+            journal.check_end(place.heard, reason, self.calm && !place.is_refused);
         }
         self.stats.client_lines += journal.lines.len() as u64;
         self.stats.server_lines += journal.said.len() as u64;
