@@ -185,6 +185,12 @@ fn a_session_in_which_something_waits_is_kept() {
     world.pass(IDLE);
     world.client_got();
     ends_after(&mut world, IDLE, "idle_timeout: ");
+    // An error of the proxy's own.
+    let mut world = limited();
+    world.client("no JSON");
+    world.pass(10 * IDLE);
+    assert_eq!(world.client_got().len(), 1);
+    ends_after(&mut world, IDLE, "idle_timeout: ");
     // For the server.
     let mut world = limited();
     world.client(INITIALIZED);
@@ -226,8 +232,7 @@ fn a_crash_that_costs_an_answer_begins_the_time_anew() {
     // The notice is a line too.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);
-    world.pass(IDLE.saturating_sub(SECOND));
-    ends_after(&mut world, SECOND / 2, "idle_timeout: ");
+    ends_after(&mut world, IDLE, "idle_timeout: ");
 }
 
 #[test]
