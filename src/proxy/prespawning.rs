@@ -84,10 +84,7 @@ impl Proxy {
     }
 
     pub(super) fn pool_server_ended(&mut self, slot: usize, process: usize, exit: Exit) {
-        if self
-            .pool
-            .ended(slot, process, &mut self.scratch, self.now)
-        {
+        if self.pool.ended(slot, process, &mut self.scratch, self.now) {
             self.pool
                 .lost(&exit.to_string(), self.now, &mut self.timers);
         }
