@@ -55,6 +55,16 @@ impl Session {
         )
     }
 
+    /// A session that is about to end because it was not used is used after all. Its client has more to say perhaps, and
+    /// does not know of any end.
+    pub(super) fn resume_use(&mut self) {
+        if self.is_unused() && matches!(self.goal, Goal::Finish { .. }) && !self.stopping {
+            self.goal = Goal::Serve;
+            self.last_call = None;
+            self.end_reason = EndReason::ClientEnded;
+        }
+    }
+
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Instant> {
         let limits = &settings.idle_limits;
         [

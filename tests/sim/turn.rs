@@ -6,6 +6,7 @@ use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::report::EndReason;
 use mcp_tcp_proxy::session::{Action, Session, Turn};
 
+use crate::journal::is_unused;
 use crate::place::{Fate, Place};
 use crate::server::Kind;
 use crate::stats::Fault;
@@ -185,6 +186,12 @@ impl World {
                 assert!(
                     !place.socket.output.is_mid_line(),
                     "the client is shut down in the middle of a line"
+                );
+                let is_unused = place.session.failure().is_some_and(is_unused);
+                let is_neglected = place.socket.input.is_neglected();
+                assert!(
+                    !is_unused || !is_neglected,
+                    "the end of a session that is not used, while its client says something"
                 );
                 place.fate = Fate::ShutDown;
                 place.heard = place.heard_before_turn;

@@ -99,6 +99,8 @@ impl World {
         let memory_is_short = self.memory.limit() < DEFAULT_BUDGET_BYTES;
         let place = &mut self.places[slot];
         let Some(reason) = place.session.failure().filter(|reason| is_unused(reason)) else {
+            // It may be used after all.
+            place.activity.is_told = false;
             return;
         };
         if std::mem::replace(&mut place.activity.is_told, true) {

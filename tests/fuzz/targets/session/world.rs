@@ -352,7 +352,11 @@ impl World {
         let (since, limit) = match self.session.failure() {
             Some(EndReason::FirstMessageTimeout(limit)) => (self.opened, *limit),
             Some(EndReason::IdleTimeout(limit)) => (self.last_taken, *limit),
-            _ => return,
+            _ => {
+                // It may be used after all.
+                self.is_unused = false;
+                return;
+            }
         };
         if std::mem::replace(&mut self.is_unused, true) {
             return;
