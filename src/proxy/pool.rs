@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn the_end_of_a_server_that_was_never_taken_in_is_not_that_of_another_in_its_slot() {
         let (mut pool, _, now) = started();
-        let (poll, mut registrations) = (Poll::new().unwrap(), Registrations::default());
+        let (epoll, mut registrations) = (Poll::new().unwrap(), Registrations::default());
         let (slot, process) = (pool.next_slot(), 2);
         let spawned = Spawned {
             pid: Pid::from_raw(0),
@@ -384,7 +384,7 @@ mod tests {
             stderr: pipe::new().unwrap().1,
         };
         let token = |port| registrations.next(address(slot, port));
-        let pipes = Pipes::register(spawned, poll.registry(), token).unwrap();
+        let pipes = Pipes::register(spawned, epoll.registry(), token).unwrap();
         pool.add(process, 0, pipes);
         assert!(!pool.ended(slot, process - 1, &mut [0; 64], now) && pool.has_waiting());
         assert!(pool.ended(slot, process, &mut [0; 64], now) && !pool.has_waiting());
