@@ -223,6 +223,25 @@ fn a_session_that_is_used_in_the_last_moment_goes_on() {
 }
 
 #[test]
+fn the_end_does_not_wait_for_a_server_on_its_way_out() {
+    let mut world = limited();
+    world.pass(almost(IDLE));
+    world.server_output_ends();
+    world.pass(SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+    world.client_ends();
+    world.server_dies(Exit::Code(0));
+    assert_eq!(
+        world.took_actions(),
+        [Action::CloseClient, Action::ReleaseUpstream]
+    );
+    assert!(world.session.is_finished() && world.reason().starts_with("idle_timeout: "));
+}
+
+#[test]
 fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     let mut left = limited();
     left.pass(IDLE + MILLISECOND);
