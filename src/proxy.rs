@@ -203,7 +203,7 @@ impl Proxy {
                         self.enqueue(slot);
                     }
                 }
-                Owner::Pool(slot) => self.pool_server_ended(slot, ended.exit),
+                Owner::Pool(slot) => self.pool_server_ended(slot, ended.process, ended.exit),
             }
         }
     }

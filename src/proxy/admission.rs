@@ -184,7 +184,7 @@ impl Proxy {
             self.prespawn();
         }
         let wanted = !self.starting.is_empty() || self.pool.wants_server();
-        self.starting.watch(wanted, &mut self.timers);
+        self.starting.watch(wanted, self.now, &mut self.timers);
     }
 
     /// The first thing that a server writes shows that it has started up.

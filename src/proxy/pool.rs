@@ -226,9 +226,17 @@ impl Pool {
         }
     }
 
-    /// A server has ended, and was reaped. Returns whether it is a loss.
-    pub(super) fn ended(&mut self, slot: usize, scratch: &mut [u8], now: Instant) -> bool {
-        let Some(server) = self.servers.get_mut(slot) else {
+    /// A server has ended, and was reaped. Returns whether it is a loss. It may never have been taken in, and then another
+    /// may be in its slot.
+    pub(super) fn ended(
+        &mut self,
+        slot: usize,
+        process: usize,
+        scratch: &mut [u8],
+        now: Instant,
+    ) -> bool {
+        let server = self.servers.get_mut(slot);
+        let Some(server) = server.filter(|server| server.process == process) else {
             return false;
         };
         // What it has written is there, whether or not an event has told of it.
@@ -244,8 +252,8 @@ impl Pool {
 
     /// A server ended while it waited, or could not be started: decides when there are to be others.
     pub(super) fn lost(&mut self, why: &str, now: Instant, timers: &mut Timers) {
-        if matches!(self.refill, Refill::Held | Refill::Never) {
-            // It is one of several, and counts as one with them.
+        if matches!(self.refill, Refill::Held | Refill::One | Refill::Never) {
+            // It is one of several since the last start, and counts as one with them.
             return;
         }
         let (at, next) = match self.policy.lost(now) {
@@ -323,5 +331,63 @@ fn log_stderr(limit: &mut LogLimit, pid: u32, line: &str, now: Instant) {
             warn!("pool: {left_out} lines of the servers' output were left out of the log");
         }
         warn!("pool (pid {pid}) stderr: {line}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mio::Poll;
+    use mio::unix::pipe;
+    use nix::unistd::Pid;
+
+    use super::*;
+    use crate::process::Spawned;
+    use crate::reactor::token::Registrations;
+
+    const SIZE: usize = 8;
+
+    /// A pool with one server, started now, and its time.
+    fn started() -> (Pool, Timers, Instant) {
+        let now = Instant::now();
+        let (mut pool, mut timers) = (Pool::new(SIZE, 5, now), Timers::new(now));
+        pool.started(now, &mut timers);
+        (pool, timers, now)
+    }
+
+    #[test]
+    fn servers_that_are_lost_together_are_one_loss() {
+        let (mut pool, mut timers, start) = started();
+        let later = start + Duration::from_mins(10);
+        for _ in 0..SIZE {
+            pool.lost("killed", later, &mut timers);
+        }
+        assert!(pool.wants_server(), "{pool:?}");
+        pool.started(later, &mut timers);
+        assert!(!pool.wants_server(), "that one is watched");
+        for _ in 0..SIZE {
+            pool.lost("killed", later, &mut timers);
+        }
+        assert_eq!(timers.next(), Some(later + Duration::from_secs(5)));
+        pool.timer_fired();
+        assert!(pool.wants_server(), "{pool:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_server_that_was_never_taken_in_is_not_that_of_another_in_its_slot() {
+        let (mut pool, _, now) = started();
+        let (epoll, mut registrations) = (Poll::new().unwrap(), Registrations::default());
+        let (slot, process) = (pool.next_slot(), 2);
+        let spawned = Spawned {
+            pid: Pid::from_raw(0),
+            stdin: pipe::new().unwrap().0,
+            stdout: pipe::new().unwrap().1,
+            stderr: pipe::new().unwrap().1,
+        };
+        let token = |port| registrations.next(address(slot, port));
+        let pipes = Pipes::register(spawned, epoll.registry(), token).unwrap();
+        pool.add(process, 0, pipes);
+        assert!(!pool.ended(slot, process - 1, &mut [0; 64], now) && pool.has_waiting());
+        assert!(pool.ended(slot, process, &mut [0; 64], now) && !pool.has_waiting());
+        assert!(!pool.ended(slot, process, &mut [0; 64], now));
     }
 }

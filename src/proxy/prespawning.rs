@@ -83,8 +83,8 @@ impl Proxy {
         }
     }
 
-    pub(super) fn pool_server_ended(&mut self, slot: usize, exit: Exit) {
-        if self.pool.ended(slot, &mut self.scratch, self.now) {
+    pub(super) fn pool_server_ended(&mut self, slot: usize, process: usize, exit: Exit) {
+        if self.pool.ended(slot, process, &mut self.scratch, self.now) {
             self.pool
                 .lost(&exit.to_string(), self.now, &mut self.timers);
         }

@@ -68,7 +68,8 @@ impl Proxy {
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
         )))?;
-        log_start(options, &text, &address);
+        let pool = pool_size(options.prespawn, descriptors);
+        log_start(options, &text, &address, pool);
         let mut listeners = Vec::new();
         for (slot, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
@@ -88,7 +89,7 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let possible = sessions_possible(options.prespawn, descriptors);
+        let possible = sessions_possible(pool, descriptors);
         let now = Instant::now();
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
@@ -129,11 +130,26 @@ impl Proxy {
             now,
             accepting: Accepting::Yes,
             starting: Starting::new(options.max_starting),
-            pool: Pool::new(options.prespawn, options.max_restarts, now),
+            pool: Pool::new(pool, options.max_restarts, now),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
     }
+}
+
+/// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
+fn pool_size(wanted: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_SESSION;
+    let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_WAITING;
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    if wanted > possible {
+        warn!(
+            "--prespawn: {wanted} waiting servers need more than the {} descriptors that are allowed (RLIMIT_NOFILE); \
+             there will be {possible}",
+            descriptors.get()
+        );
+    }
+    wanted.min(possible)
 }
 
 /// As many sessions as there are descriptors for, besides a pool of so many servers.
@@ -166,7 +182,7 @@ fn command_text(command: &[OsString]) -> String {
         .join(" ")
 }
 
-fn log_start(options: &ServeOptions, command: &str, address: &str) {
+fn log_start(options: &ServeOptions, command: &str, address: &str, pool: usize) {
     info!("Starting TCP proxy on {address}");
     info!("MCP command: {command}");
     info!(
@@ -181,8 +197,8 @@ fn log_start(options: &ServeOptions, command: &str, address: &str) {
             "disabled"
         }
     );
-    if options.prespawn > 0 {
-        info!("Pool: {} servers wait for sessions", options.prespawn);
+    if pool > 0 {
+        info!("Pool: {pool} servers wait for sessions");
     }
 }
 

@@ -146,7 +146,8 @@ impl Starting {
     }
 
     /// Sets a deadline for the time when a server may be started again, if none may be now and one is wanted.
-    pub(super) fn watch(&mut self, wanted: bool, timers: &mut Timers) {
+    pub(super) fn watch(&mut self, wanted: bool, now: Instant, timers: &mut Timers) {
+        self.let_go(now);
         let is_full = self.warming_up.len() >= self.limit;
         let next = self.warming_up.values().next().copied();
         let at = next.filter(|_| wanted && is_full);
@@ -214,17 +215,33 @@ mod tests {
         assert!(starting.has_room(begin));
         starting.started(2, begin + START_UP_TIME / 2);
         assert!(!starting.has_room(begin + START_UP_TIME / 2));
-        starting.watch(false, &mut timers);
+        starting.watch(false, begin + START_UP_TIME / 2, &mut timers);
         assert_eq!(timers.len(), 0, "nobody waits");
-        starting.watch(true, &mut timers);
+        starting.watch(true, begin + START_UP_TIME / 2, &mut timers);
         assert_eq!(timers.next(), Some(begin + START_UP_TIME));
         starting.has_started_up(2);
         assert!(starting.has_room(begin + START_UP_TIME / 2));
-        starting.watch(true, &mut timers);
+        starting.watch(true, begin + START_UP_TIME / 2, &mut timers);
         assert_eq!(timers.len(), 0, "there is room");
         starting.started(3, begin + START_UP_TIME / 2);
         assert!(starting.has_room(begin + START_UP_TIME));
         starting.let_go(begin + 2 * START_UP_TIME);
         assert!(starting.none_starts_up());
+    }
+
+    /// Whoever waits may wait for something else: then nobody asks for room, and a deadline that has passed would keep the
+    /// loop turning.
+    #[test]
+    fn no_deadline_is_set_for_a_time_that_is_over() {
+        let begin = Instant::now();
+        let mut timers = Timers::new(begin);
+        let mut starting = Starting::new(1);
+        starting.ask(1, true);
+        starting.started(1, begin);
+        starting.watch(true, begin, &mut timers);
+        assert_eq!(timers.pop(begin + START_UP_TIME), Some(Timer::Starting));
+        starting.timer_fired();
+        starting.watch(true, begin + START_UP_TIME, &mut timers);
+        assert_eq!(timers.next(), None);
     }
 }

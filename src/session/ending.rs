@@ -221,7 +221,7 @@ impl Session {
         let done = overdue || self.nothing_waits();
         match &self.upstream {
             // Its client expects no end, and should not wait for it until the server is gone.
-            Upstream::Up(_) if done && self.is_unused() => {
+            Upstream::Up(_) | Upstream::Leaving(_) if done && self.is_unused() => {
                 self.end_now(&self.end_reason.clone(), turn);
             }
             Upstream::Up(_) if done => self.stop_upstream(turn),

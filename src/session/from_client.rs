@@ -102,16 +102,14 @@ impl Session {
         match line {
             Line::Borrowed(text) => {
                 if let Fate::Forward(mark) = self.examine(text, turn) {
-                    self.sent_to_server.count(text.len());
-                    self.line_passed(turn);
+                    self.note_message(text.len(), turn);
                     self.outbox_for(mark.as_ref()).push(text, mark, turn.memory);
                     self.greet(turn);
                 }
             }
             Line::Buffered { bytes, len } => {
                 if let Fate::Forward(mark) = self.examine(&bytes[..len], turn) {
-                    self.sent_to_server.count(len);
-                    self.line_passed(turn);
+                    self.note_message(len, turn);
                     self.outbox_for(mark.as_ref())
                         .push_buffer(bytes, mark, turn.memory);
                     self.greet(turn);
@@ -119,6 +117,13 @@ impl Session {
             }
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, turn),
         }
+    }
+
+    /// The client has said something that is for the server, of so many bytes.
+    fn note_message(&mut self, len: usize, turn: &Turn<'_>) {
+        self.sent_to_server.count(len);
+        self.line_passed(turn);
+        self.resume_use();
     }
 
     /// Decides about a line.

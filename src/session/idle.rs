@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Goal;
 use super::report::EndReason;
-use super::{Session, Settings, Turn};
+use super::{OwnLine, Session, Settings, Turn};
 
 /// A line of the client that is longer than any heartbeat counts while it comes in, not just when it is complete.
 const LONG_LINE_BYTES: usize = 4096;
@@ -33,7 +33,9 @@ impl Session {
 
     /// The client takes something of what waits for it. A heartbeat alone is nothing.
     pub(super) fn client_takes_lines(&mut self, turn: &Turn<'_>) {
-        if self.to_client.len() > self.to_client.marked_bytes() {
+        let waiting = &self.to_client;
+        let is_server_heard = waiting.len() > waiting.marked_bytes();
+        if is_server_heard || waiting.marks().any(|line| *line != OwnLine::Heartbeat) {
             self.line_passed(turn);
         }
     }
@@ -51,6 +53,16 @@ impl Session {
             self.end_reason,
             EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_)
         )
+    }
+
+    /// A session that is about to end because it was not used is used after all. Its client has more to say perhaps, and
+    /// does not know of any end.
+    pub(super) fn resume_use(&mut self) {
+        if self.is_unused() && matches!(self.goal, Goal::Finish { .. }) && !self.stopping {
+            self.goal = Goal::Serve;
+            self.last_call = None;
+            self.end_reason = EndReason::ClientEnded;
+        }
     }
 
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Instant> {

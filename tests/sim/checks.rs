@@ -121,6 +121,9 @@ impl World {
                 place.number
             );
         }
+        for (_, place) in &self.places {
+            self.check_use(place);
+        }
     }
 
     /// At the end nothing is left.

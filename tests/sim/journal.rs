@@ -5,9 +5,12 @@
 mod end;
 mod to_client;
 mod to_server;
+mod waiting;
 
 use std::collections::HashMap;
 use std::ops::Range;
+
+pub use self::end::is_unused;
 
 /// A line of the client.
 #[derive(Debug)]
@@ -153,6 +156,13 @@ pub struct Heard {
     pub end: bool,
 }
 
+impl Heard {
+    /// Whether it was all of this line.
+    fn has(self, line: &ClientLine) -> bool {
+        line.end <= self.bytes || (self.end && line.text_end <= self.bytes)
+    }
+}
+
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
@@ -167,6 +177,8 @@ pub struct Journal {
     next_other: usize,
     next_answer: usize,
     next_said: usize,
+    /// The first line that the session has not read.
+    next_heard: usize,
     begun: u64,
     answered: usize,
     announced: bool,

@@ -22,6 +22,7 @@ mod text;
 mod trace;
 mod transport;
 mod turn;
+mod unused;
 mod upstreams;
 mod world;
 

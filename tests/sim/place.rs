@@ -12,7 +12,8 @@ use mcp_tcp_proxy::timer_wheel::TimerId;
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
 use crate::server::{Kind, Server};
-use crate::transport::{Duplex, End, Pipes};
+use crate::transport::{Begun, Duplex, End, Pipes};
+use crate::unused::Activity;
 
 /// How a client's connection came to its end, as the world has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +48,9 @@ pub struct Place {
     pub heard_before_turn: Heard,
     /// When either side last took something.
     pub last_taken: Instant,
+    pub activity: Activity,
+    /// There was no place for it.
+    pub is_refused: bool,
 }
 
 impl Place {
@@ -75,7 +79,7 @@ impl Place {
         if self.taken(server.as_deref()) != taken {
             self.last_taken = turn.now;
         }
-        self.note_lines(server);
+        self.note_lines(server, turn.now);
     }
 
     pub fn is_ready(&mut self, server: Option<&mut Server>, turn: &Turn<'_>) -> bool {
@@ -130,8 +134,8 @@ impl Place {
     }
 
     /// Looks at the lines that have begun in this turn, and lets the programs expect them.
-    fn note_lines(&mut self, server: Option<&mut Server>) {
-        if let Some(server) = server {
+    fn note_lines(&mut self, mut server: Option<&mut Server>, now: Instant) {
+        if let Some(server) = &mut server {
             for line in std::mem::take(&mut server.pipes.output.begun) {
                 let received = self.journal.sent_to_server(server.index, &line.text);
                 crate::trace::note(|| {
@@ -145,7 +149,9 @@ impl Place {
                 server.expect(line.end, received);
             }
         }
-        for line in std::mem::take(&mut self.socket.output.begun) {
+        let begun = std::mem::take(&mut self.socket.output.begun);
+        self.note_activity(server.as_deref(), &begun, now);
+        for line in begun {
             crate::trace::note(|| {
                 format!(
                     "{}: the client gets {}",
@@ -156,11 +162,27 @@ impl Place {
             let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
         }
+    }
+
+    fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Instant) {
         if self.fate == Fate::Open {
             self.heard = Heard {
                 bytes: self.socket.input.read,
                 end: self.socket.input.end_read,
             };
         }
+        let (read, written) = server.map_or((0, 0), |server| {
+            (server.pipes.input.read, server.pipes.output.taken)
+        });
+        let (client_read, client_written) = (self.socket.input.read, self.socket.output.taken);
+        let messages = self.journal.hear(self.heard);
+        let is_message = |line: &&Begun| !line.text.starts_with(br#"{"type":"heartbeat_response""#);
+        self.activity.note(
+            now,
+            [client_read, client_written, read, written],
+            messages,
+            begun.len(),
+            begun.iter().filter(is_message).count(),
+        );
     }
 }

@@ -28,9 +28,12 @@ pub enum Fault {
     ShortWrite,
     LateClock,
     Shutdown,
+    NoFirstMessage,
+    Idle,
+    Refused,
 }
 
-const FAULTS: usize = Fault::Shutdown as usize + 1;
+const FAULTS: usize = Fault::Refused as usize + 1;
 
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -130,4 +133,7 @@ const NAMES: [&str; FAULTS] = [
     "short writes",
     "clock late",
     "shutdown",
+    "no first message",
+    "idle",
+    "turned away",
 ];

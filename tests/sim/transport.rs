@@ -102,6 +102,11 @@ impl Inflow {
         self.latched
     }
 
+    /// Whether the session knows of bytes that it has not read.
+    pub fn is_neglected(&self) -> bool {
+        self.latched && self.waiting() > 0
+    }
+
     pub fn read(&mut self, buffer: &mut [u8]) -> Input {
         let waiting = self.waiting();
         if waiting == 0 {

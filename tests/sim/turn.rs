@@ -6,6 +6,7 @@ use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::report::EndReason;
 use mcp_tcp_proxy::session::{Action, Session, Turn};
 
+use crate::journal::is_unused;
 use crate::place::{Fate, Place};
 use crate::server::Kind;
 use crate::stats::Fault;
@@ -140,6 +141,7 @@ impl World {
             let deadline = place.session.next_deadline(settings);
             self.timers
                 .reset(&mut place.timer, deadline, Timer::Session(slot));
+            self.check_unused(slot);
         }
     }
 
@@ -170,7 +172,10 @@ impl World {
         };
         trace::note(|| format!("{}: {action:?}", place.number));
         match action {
-            Action::StartUpstream => self.starting.push_back(slot),
+            Action::StartUpstream => {
+                self.starting.push_back(slot);
+                self.check_demand(&self.places[slot]);
+            }
             Action::StopUpstream => self.stop_server(slot),
             Action::ReleaseUpstream => self.release_server(slot),
             Action::ShutdownClient => {
@@ -181,6 +186,12 @@ impl World {
                 assert!(
                     !place.socket.output.is_mid_line(),
                     "the client is shut down in the middle of a line"
+                );
+                let is_unused = place.session.failure().is_some_and(is_unused);
+                let is_neglected = place.socket.input.is_neglected();
+                assert!(
+                    !is_unused || !is_neglected,
+                    "the end of a session that is not used, while its client says something"
                 );
                 place.fate = Fate::ShutDown;
                 place.heard = place.heard_before_turn;
@@ -248,11 +259,14 @@ impl World {
             };
             journal.check_reason(reason, self.proxy.renews, max_restarts);
         }
+        if place.is_refused {
+            journal.check_refused(place.heard);
+        }
         let was_there = place.socket.output.broken.is_none() && !place.broke;
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.duration_since(place.last_taken) >= STALL_TIME;
         if was_there && !stalled {
-            journal.check_end(place.heard, reason, self.calm);
+            journal.check_end(place.heard, reason, self.calm && !place.is_refused);
         }
         self.stats.client_lines += journal.lines.len() as u64;
         self.stats.server_lines += journal.said.len() as u64;

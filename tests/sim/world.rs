@@ -20,6 +20,7 @@ use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
 use crate::trace;
 use crate::transport::Duplex;
+use crate::unused::{self, Activity};
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 10_000;
@@ -82,14 +83,16 @@ impl World {
             renews: rng.percent(85),
             max_message_bytes,
             replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
-            spawn: Spawn::Eager,
-            idle_limits: IdleLimits::default(),
+            spawn: unused::spawn(&mut rng),
+            idle_limits: unused::idle_limits(&mut rng),
         };
         let connector = Settings {
             role: Role::Connector {
                 max_delay: Duration::from_secs(2),
                 max_attempts: rng.pick(&[None, Some(3)]),
             },
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
             ..proxy.clone()
         };
         let now = Instant::now();
@@ -138,7 +141,9 @@ impl World {
     fn step(&mut self) {
         let may_open = self.places.len() < self.max_sessions && !self.stopping;
         if may_open && (self.places.is_empty() || self.rng.percent(3)) {
-            self.open();
+            self.open(false);
+        } else if self.places.len() == self.max_sessions && !self.stopping && self.rng.percent(1) {
+            self.open(true);
         }
         match self.rng.below(100) {
             0..=44 => self.client_acts(),
@@ -151,8 +156,9 @@ impl World {
         self.turn();
     }
 
-    fn open(&mut self) {
-        let kind = if self.rng.percent(self.connectors) {
+    /// Opens a session, or turns one away.
+    fn open(&mut self, is_refused: bool) {
+        let kind = if !is_refused && self.rng.percent(self.connectors) {
             Kind::Connection
         } else {
             Kind::Process
@@ -178,7 +184,12 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        let session = Session::open(tag, &mut turn);
+        let session = if is_refused {
+            self.stats.fault(Fault::Refused);
+            Session::refuse(tag, self.max_sessions, &mut turn)
+        } else {
+            Session::open(tag, &mut turn)
+        };
         let max_line = self.proxy.max_message_bytes;
         let capacity = self.rng.pick(&[1000, 8192, 65_536]);
         let nothing = Heard {
@@ -205,6 +216,8 @@ impl World {
             heard: nothing,
             heard_before_turn: nothing,
             last_taken: self.now,
+            activity: Activity::new(self.now),
+            is_refused,
         });
         trace::note(|| format!("{number}: opened in slot {slot}, {kind:?}"));
         self.after_event(slot);
@@ -328,7 +341,8 @@ impl World {
     fn let_time_pass(&mut self) {
         self.come_to_rest();
         let is_waiting = self.places.iter().any(|(_, place)| {
-            place.journal.unanswered() > 0
+            // Who has seen the end waits for no answer.
+            (place.journal.unanswered() > 0 && place.fate == Fate::Open)
                 || place.connecting.is_some()
                 || !place.session.to_upstream().is_empty()
         });

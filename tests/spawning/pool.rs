@@ -284,6 +284,26 @@ fn a_waiting_server_has_three_descriptors() {
     assert_eq!((limit("0") - limit("16")) * 4, 16 * 3);
 }
 
+/// Or they would keep every connection waiting.
+#[test]
+fn waiting_servers_leave_descriptors_for_sessions() {
+    skip_on_reference!("has no pool");
+    let options = ["--prespawn", "1000", "--max-sessions", "1"];
+    let proxy = Proxy::start_after("ulimit -n 140", &options, &servers::demo());
+    let warning = proxy.wait_for_log("--prespawn: 1000 waiting servers");
+    assert!(warning.ends_with("there will be 2"), "{warning}");
+    eventually("the pool to be full", DEADLINE, || {
+        proxy.servers().len() == 2
+    });
+    let mut client = proxy.connect();
+    client.request("ping", &json!({}));
+    let mut other = proxy.connect();
+    assert_eq!(
+        other.recv_json()["error"]["data"]["reason"],
+        "session_limit"
+    );
+}
+
 // The end.
 
 #[test]

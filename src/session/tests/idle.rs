@@ -185,6 +185,12 @@ fn a_session_in_which_something_waits_is_kept() {
     world.pass(IDLE);
     world.client_got();
     ends_after(&mut world, IDLE, "idle_timeout: ");
+    // An error of the proxy's own.
+    let mut world = limited();
+    world.client("no JSON");
+    world.pass(10 * IDLE);
+    assert_eq!(world.client_got().len(), 1);
+    ends_after(&mut world, IDLE, "idle_timeout: ");
     // For the server.
     let mut world = limited();
     world.client(INITIALIZED);
@@ -195,17 +201,67 @@ fn a_session_in_which_something_waits_is_kept() {
 }
 
 #[test]
-fn what_comes_in_the_last_moment_is_served() {
+fn a_session_that_is_used_in_the_last_moment_goes_on() {
+    for (limits, time) in [((None, Some(IDLE)), IDLE), ((Some(FIRST), None), FIRST)] {
+        let mut world = with_limits(limits.0, limits.1);
+        world.start();
+        world.pass(time + MILLISECOND);
+        world.client(&request(1));
+        assert_eq!(world.server_got(), [request(1)]);
+        world.pass(almost(IDLE));
+        // The client does not know of any end, and is heard on.
+        world.client(&request(2));
+        assert_eq!(world.server_got(), [request(2)]);
+        world.server(&answer(1));
+        world.server(&answer(2));
+        assert_eq!(world.client_got(), [answer(1), answer(2)]);
+        assert_eq!(world.took_actions(), []);
+        if limits.1.is_some() {
+            ends_after(&mut world, IDLE, "idle_timeout: ");
+        }
+    }
+}
+
+#[test]
+fn the_end_does_not_wait_for_a_server_on_its_way_out() {
     let mut world = limited();
-    world.pass(IDLE + MILLISECOND);
-    world.client(&request(1));
-    assert_eq!(world.server_got(), [request(1)]);
-    world.pass(5 * SECOND);
-    assert_eq!(world.took_actions(), [], "it is waited for");
-    world.server(&answer(1));
-    assert_eq!(world.client_got(), [answer(1)]);
+    world.pass(almost(IDLE));
+    world.server_output_ends();
+    world.pass(SECOND);
     assert_eq!(
         world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+    world.client_ends();
+    world.server_dies(Exit::Code(0));
+    assert_eq!(
+        world.took_actions(),
+        [Action::CloseClient, Action::ReleaseUpstream]
+    );
+    assert!(world.session.is_finished() && world.reason().starts_with("idle_timeout: "));
+}
+
+#[test]
+fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
+    let mut left = limited();
+    left.pass(IDLE + MILLISECOND);
+    let unterminated = request(1);
+    left.event(|session, turn| session.client_sent(unterminated.as_bytes(), turn));
+    left.client_ends();
+    assert_eq!(left.server_got(), [request(1)]);
+    left.server(&answer(1));
+    assert_eq!(left.client_got(), [answer(1)]);
+    assert!(left.reason().starts_with("the client closed"));
+    let mut stopped = limited();
+    stopped.pass(IDLE + MILLISECOND);
+    stopped.shut_down();
+    stopped.client(&request(1));
+    assert_eq!(stopped.server_got(), [request(1)]);
+    stopped.pass(SECOND);
+    stopped.server(&answer(1));
+    assert_eq!(stopped.client_got(), [answer(1)]);
+    assert_eq!(
+        stopped.took_actions(),
         [Action::StopUpstream, Action::ShutdownClient]
     );
 }
@@ -226,8 +282,7 @@ fn a_crash_that_costs_an_answer_begins_the_time_anew() {
     // The notice is a line too.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);
-    world.pass(IDLE.saturating_sub(SECOND));
-    ends_after(&mut world, SECOND / 2, "idle_timeout: ");
+    ends_after(&mut world, IDLE, "idle_timeout: ");
 }
 
 #[test]

@@ -3,7 +3,8 @@
 //!
 //! The session checks itself in debug builds. Here it is held to what can be seen from outside: lines pass unaltered
 //! and none reaches two servers, what the proxy adds is marked as its own, actions come in an order that can be
-//! carried out, and once both sides are gone the session ends and holds nothing.
+//! carried out, no server is started for nothing that is to be started on demand, no session that is used is ended as
+//! idle, and once both sides are gone the session ends and holds nothing.
 
 mod lines;
 mod world;

@@ -5,13 +5,18 @@ use mcp_tcp_proxy::session::report::EndReason;
 use super::{ClientLine, ClientSays, Heard, Journal, SAFE_BYTES, ServerSays};
 use crate::text;
 
+/// Whether a session ended because it was not used.
+pub fn is_unused(reason: &EndReason) -> bool {
+    matches!(
+        reason,
+        EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_)
+    )
+}
+
 impl Journal {
     /// The session is over, and its client was there up to then.
     pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
-        let is_heard = |line: &&ClientLine| {
-            line.end <= heard.bytes || (heard.end && line.text_end <= heard.bytes)
-        };
-        let heard_lines = || self.lines.iter().filter(is_heard);
+        let heard_lines = || self.lines.iter().filter(|line| heard.has(line));
         for line in heard_lines() {
             // A batch for which there is no memory has no id to be refused by.
             let refused_whole = self.memory_is_short
@@ -43,12 +48,13 @@ impl Journal {
             "{} parse errors for {refused} lines",
             self.parse_errors
         );
-        // A session that can't go on with a server does not wait for what else it has to say.
-        // A session that can't go on with a server does not wait for what else it has to say.
-        let cut_short = self
-            .servers
-            .iter()
-            .any(|server| server.replayed && !server.serves);
+        // A session that can't go on with a server, or that is not used, does not wait for what else it has to say.
+        let is_unused = reason.is_some_and(is_unused);
+        let cut_short = is_unused
+            || self
+                .servers
+                .iter()
+                .any(|server| server.replayed && !server.serves);
         if !cut_short && !self.is_connector {
             for index in self.next_said..self.said.len() {
                 assert!(
@@ -59,13 +65,15 @@ impl Journal {
             }
         }
         if calm {
-            self.check_calm();
+            // Its client may have had more to say, too.
+            let said = self.lines.iter();
+            self.check_calm(said.filter(|line| !is_unused || heard.has(line)));
         }
     }
 
     /// Nothing went wrong: all that is to be forwarded was, and only servers have answered.
-    fn check_calm(&self) {
-        for line in &self.lines {
+    fn check_calm<'a>(&self, lines: impl Iterator<Item = &'a ClientLine>) {
+        for line in lines {
             assert!(
                 !line.what.is_forwarded() || line.sent_to.is_some(),
                 "a line is lost though nothing went wrong: {}",
@@ -85,6 +93,12 @@ impl Journal {
                 );
             }
         }
+    }
+
+    /// The session was turned away: its client was told so, and nothing of what it said was read.
+    pub fn check_refused(&self, heard: Heard) {
+        assert!(self.proxy_errors <= 1 && self.said.is_empty() && self.servers.is_empty());
+        assert_eq!(heard.bytes, 0, "a client is heard that was turned away");
     }
 
     /// A reason to end has to have a cause.

@@ -16,6 +16,10 @@ impl Journal {
                 self.announced && !self.is_connector,
                 "a heartbeat for a client that did not ask"
             );
+            assert!(
+                text.ends_with(br#""mcp_alive":false}"#) || !self.servers.is_empty(),
+                "a server is said to live that was never started"
+            );
         } else if text.starts_with(br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","#) {
             self.notices += 1;
             assert!(

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use mcp_tcp_proxy::protocol::envelope::{Message, Method};
+use mcp_tcp_proxy::protocol::envelope::{Control, Envelope, Message, Method};
 use mcp_tcp_proxy::protocol::reply::SOURCE;
 use serde_json::Value;
 
@@ -39,6 +39,7 @@ impl Lines {
 #[derive(Debug, Default)]
 pub(super) struct ForServers {
     lines: Vec<Vec<u8>>,
+    has_message: bool,
     /// Lines that may reach more than one server.
     resendable: Vec<Vec<u8>>,
 }
@@ -49,7 +50,13 @@ impl ForServers {
         if is_resendable(line) {
             self.resendable.push(line.to_vec());
         }
+        self.has_message |= is_message(line);
         self.lines.push(line.to_vec());
+    }
+
+    /// Whether the client has ever said anything that is for a server.
+    pub(super) fn has_message(&self) -> bool {
+        self.has_message
     }
 
     /// A server got this line.
@@ -83,6 +90,20 @@ impl ForClient {
             let at = at.unwrap_or_else(|| panic!("said by nobody: {text}"));
             self.0.drain(..=at);
         }
+    }
+}
+
+fn is_message(line: &[u8]) -> bool {
+    let control = |envelope: &Envelope<'_>| {
+        matches!(
+            envelope.control,
+            Some(Control::Heartbeat | Control::Handshake)
+        )
+    };
+    match Message::read(line) {
+        Ok(Message::Single(envelope)) => !control(&envelope),
+        Ok(Message::Batch(_)) => true,
+        Err(_) => false,
     }
 }
 

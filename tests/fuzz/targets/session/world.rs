@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mcp_tcp_proxy::memory::Memory;
 use mcp_tcp_proxy::session::idle::IdleLimits;
-use mcp_tcp_proxy::session::report::{Exit, Tag};
+use mcp_tcp_proxy::session::report::{EndReason, Exit, Tag};
 use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
 
 use super::lines::{ForClient, ForServers, Lines};
@@ -29,6 +29,11 @@ pub(super) struct World {
     wants_server: bool,
     for_servers: ForServers,
     for_client: ForClient,
+    opened: Instant,
+    /// When a server last took something.
+    last_taken: Instant,
+    /// Whether the session was seen to end because it is not used.
+    is_unused: bool,
 }
 
 #[derive(Default)]
@@ -63,14 +68,23 @@ impl World {
                 max_restarts: u32::from(options >> 1 & 3),
             }
         };
+        let size = program.byte();
+        let limit = |bits: u8, seconds| {
+            let is_limited = !is_connector && size & bits == bits;
+            is_limited.then(|| Duration::from_secs(seconds))
+        };
+        let is_lazy = !is_connector && size & 1 == 1;
         let settings = Settings {
             role,
             heartbeat_interval: Duration::from_secs(30),
             renews: options & 8 == 0,
-            max_message_bytes: 64 + 4 * usize::from(program.byte()),
+            max_message_bytes: 64 + 4 * usize::from(size),
             replay_timeout: Duration::from_secs(10),
-            spawn: Spawn::Eager,
-            idle_limits: IdleLimits::default(),
+            spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
+            idle_limits: IdleLimits {
+                first_message: limit(0b0110, 5),
+                idle: limit(0b1_1000, 20),
+            },
         };
         let tag = if is_connector {
             Tag::Connection("localhost:1".into())
@@ -105,6 +119,9 @@ impl World {
             wants_server: false,
             for_servers: ForServers::default(),
             for_client: ForClient::default(),
+            opened: now,
+            last_taken: now,
+            is_unused: false,
         };
         world.apply();
         world
@@ -214,6 +231,7 @@ impl World {
         for line in server.took.cut(&took) {
             self.for_servers.got(&line);
         }
+        self.last_taken = self.now;
         self.event(|session, turn| session.upstream_took(took.len(), turn));
     }
 
@@ -325,7 +343,29 @@ impl World {
             actions: &mut self.actions,
         };
         event(&mut self.session, &mut turn);
+        self.check_unused();
         self.apply();
+    }
+
+    /// A session that ends because it is not used was not used for so long.
+    fn check_unused(&mut self) {
+        let (since, limit) = match self.session.failure() {
+            Some(EndReason::FirstMessageTimeout(limit)) => (self.opened, *limit),
+            Some(EndReason::IdleTimeout(limit)) => (self.last_taken, *limit),
+            _ => {
+                // It may be used after all.
+                self.is_unused = false;
+                return;
+            }
+        };
+        if std::mem::replace(&mut self.is_unused, true) {
+            return;
+        }
+        assert!(since + limit <= self.now, "it ends too early");
+        assert!(
+            self.session.to_upstream().is_empty() && !self.session.waits_for_upstream(),
+            "it ends although lines wait"
+        );
     }
 
     fn apply(&mut self) {
@@ -333,6 +373,11 @@ impl World {
             match action {
                 Action::StartUpstream => {
                     assert!(self.server.is_none(), "two servers at a time");
+                    let is_lazy = self.settings.spawn == Spawn::Lazy;
+                    assert!(
+                        !is_lazy || self.for_servers.has_message(),
+                        "a server for nothing"
+                    );
                     self.wants_server = true;
                 }
                 Action::StopUpstream => {
