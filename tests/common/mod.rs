@@ -33,6 +33,7 @@ pub(crate) mod proxy;
 mod random;
 pub(crate) mod scratch;
 pub(crate) mod servers;
+mod split_mix;
 mod temp_folder;
 pub(crate) mod visitor;
 

@@ -2,11 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::split_mix::SplitMix64;
+
 /// Names the seed that is to be used again.
 const SEED_VARIABLE: &str = "MCP_TCP_PROXY_SEED";
 
-/// Steele, Lea and Flood's `SplitMix64`.
-pub(crate) struct Random(u64);
+/// Numbers that a test takes its decisions by.
+pub(crate) struct Random(SplitMix64);
 
 impl Random {
     /// The sequence of the seed in `MCP_TCP_PROXY_SEED`, or another one each time. The seed is printed, so that a test
@@ -20,12 +22,12 @@ impl Random {
             |seed| seed.parse().unwrap(),
         );
         eprintln!("{SEED_VARIABLE}={seed}");
-        Self(seed)
+        Self(SplitMix64(seed))
     }
 
     /// Another sequence, for somebody else.
     pub(crate) fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(SplitMix64(self.next()))
     }
 
     pub(crate) fn below(&mut self, limit: u64) -> u64 {
@@ -48,10 +50,6 @@ impl Random {
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 }

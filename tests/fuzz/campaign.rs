@@ -8,6 +8,7 @@ use std::sync::Once;
 use std::time::SystemTime;
 
 use crate::mutator::{Random, mutate};
+use crate::split_mix::SplitMix64;
 
 /// Inputs per target, if nothing else is asked for.
 const DEFAULT_COUNT: usize = 10_000;
@@ -38,7 +39,7 @@ impl Target {
             "{}: {count} inputs, MCP_TCP_PROXY_FUZZ_SEED={seed}",
             self.name
         );
-        let mut random = Random(seed);
+        let mut random = Random(SplitMix64(seed));
         for _ in 0..count {
             self.try_input(&mutate(&corpus, &mut random));
         }

@@ -14,6 +14,8 @@ mod json;
 mod mutator;
 mod program;
 mod properties;
+#[path = "../common/split_mix.rs"]
+mod split_mix;
 
 mod targets;
 

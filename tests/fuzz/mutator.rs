@@ -1,19 +1,13 @@
 //! New inputs from old ones: bits flipped, pieces cut out, doubled, spliced and replaced by tokens of JSON.
 
-/// `SplitMix64`: small, and good enough to choose by.
-pub(crate) struct Random(pub(crate) u64);
+use crate::split_mix::SplitMix64;
+
+/// What is chosen by.
+pub(crate) struct Random(pub(crate) SplitMix64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
-    }
-
     pub(crate) fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit.max(1) as u64) as usize
+        (self.0.next() % limit.max(1) as u64) as usize
     }
 
     fn pick<'a, T: ?Sized>(&mut self, from: &[&'a T]) -> &'a T {

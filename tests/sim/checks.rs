@@ -5,7 +5,6 @@ use std::time::Duration;
 use mcp_tcp_proxy::relay::{READ_BYTES, Side};
 use mcp_tcp_proxy::session::Turn;
 
-use crate::server::Kind;
 use crate::world::World;
 
 /// What may wait in one direction before its source is not read any more.
@@ -75,11 +74,7 @@ impl World {
     /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.
     pub fn check_rest(&mut self) {
         for (slot, place) in &mut self.places {
-            let settings = if place.kind == Kind::Process {
-                &self.proxy
-            } else {
-                &self.connector
-            };
+            let settings = place.kind.choose(&self.proxy, &self.connector);
             let deadline = place.session.next_deadline(settings);
             if let Some(at) = deadline {
                 assert!(
@@ -96,11 +91,7 @@ impl World {
             );
             let turn = Turn {
                 now: self.now,
-                settings: if place.kind == Kind::Process {
-                    &self.proxy
-                } else {
-                    &self.connector
-                },
+                settings: place.kind.choose(&self.proxy, &self.connector),
                 memory: &mut self.memory,
                 actions: &mut self.actions,
             };

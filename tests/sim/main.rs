@@ -17,6 +17,8 @@ mod journal;
 mod place;
 mod rng;
 mod server;
+#[path = "../common/split_mix.rs"]
+mod split_mix;
 mod stats;
 mod text;
 mod trace;

@@ -1,25 +1,23 @@
-//! Random numbers that a seed determines. They need to be fast and repeatable, and nothing more.
+//! Random choices that a seed determines.
 
-/// Steele, Lea and Flood's `SplitMix64`.
+use crate::split_mix::SplitMix64;
+
+/// What a world and those in it decide by.
 #[derive(Debug, Clone)]
-pub struct Rng(u64);
+pub struct Rng(SplitMix64);
 
 impl Rng {
     pub fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(SplitMix64(seed))
     }
 
     /// Another generator, whose numbers do not depend on how many are taken from this one.
     pub fn fork(&mut self) -> Self {
-        Self(self.next())
+        Self(SplitMix64(self.next()))
     }
 
     fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-        mixed ^ (mixed >> 31)
+        self.0.next()
     }
 
     /// A number from 0 up to, and without, `limit`, which is not 0.

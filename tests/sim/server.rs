@@ -21,6 +21,16 @@ pub enum Kind {
     Connection,
 }
 
+impl Kind {
+    /// What is right for it.
+    pub fn choose<T>(self, for_process: T, for_connection: T) -> T {
+        match self {
+            Self::Process => for_process,
+            Self::Connection => for_connection,
+        }
+    }
+}
+
 /// What it still has to do for its client.
 #[derive(Debug)]
 enum Job {

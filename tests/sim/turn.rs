@@ -51,11 +51,7 @@ impl World {
             place.queued = false;
             let mut turn = Turn {
                 now: self.now,
-                settings: if place.kind == Kind::Process {
-                    &self.proxy
-                } else {
-                    &self.connector
-                },
+                settings: place.kind.choose(&self.proxy, &self.connector),
                 memory: &mut self.memory,
                 actions: &mut self.actions,
             };
@@ -116,11 +112,7 @@ impl World {
         let place = &mut self.places[slot];
         let mut turn = Turn {
             now: self.now,
-            settings: if place.kind == Kind::Process {
-                &self.proxy
-            } else {
-                &self.connector
-            },
+            settings: place.kind.choose(&self.proxy, &self.connector),
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
@@ -133,11 +125,7 @@ impl World {
         self.pending_actions
             .extend(self.actions.drain(..).map(|action| (slot, action)));
         if let Some(place) = self.places.get_mut(slot) {
-            let settings = if place.kind == Kind::Process {
-                &self.proxy
-            } else {
-                &self.connector
-            };
+            let settings = place.kind.choose(&self.proxy, &self.connector);
             let deadline = place.session.next_deadline(settings);
             self.timers
                 .reset(&mut place.timer, deadline, Timer::Session(slot));

@@ -173,11 +173,7 @@ impl World {
             },
             Kind::Connection => Tag::Connection("localhost:1".into()),
         };
-        let settings = if kind == Kind::Process {
-            &self.proxy
-        } else {
-            &self.connector
-        };
+        let settings = kind.choose(&self.proxy, &self.connector);
         let mut turn = Turn {
             now: self.now,
             settings,
