@@ -10,10 +10,10 @@ use crate::reactor::endpoint::{Endpoint, Input};
 use crate::session::{Session, Turn};
 
 /// What is read at once, in bytes: as much as a pipe holds that carries long lines.
-pub const READ_BYTES: usize = 256 * 1024;
+pub const READ_BYTES: usize = 512 * 1024;
 
 /// Reads of each direction in one turn, so that a busy session does not delay the others.
-pub const READS_PER_TURN: usize = 2;
+pub const READS_PER_TURN: usize = 1;
 
 /// One side of a session: what can be read from it, and written to it.
 pub trait Side {

@@ -8,7 +8,7 @@ use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::pipe;
 
-use super::pipes::{PIPE_BYTES, Pipes, widen};
+use super::pipes::{Pipes, Room};
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::token::Port;
 use crate::relay::{READS_PER_TURN, Relay, Side};
@@ -36,9 +36,8 @@ struct Server {
     stdin: Option<Endpoint<pipe::Sender>>,
     stdout: Option<Endpoint<pipe::Receiver>>,
     stderr: Option<Endpoint<pipe::Receiver>>,
-    /// Whether the pipes were given room for long lines.
-    has_wide_stdin: bool,
-    has_wide_stdout: bool,
+    stdin_room: Room,
+    stdout_room: Room,
     /// It was reaped, and the session has not been told.
     exit: Option<Exit>,
 }
@@ -62,8 +61,8 @@ impl Connection {
             stdin: pipes.stdin,
             stdout: Some(pipes.stdout),
             stderr: Some(pipes.stderr),
-            has_wide_stdin: false,
-            has_wide_stdout: false,
+            stdin_room: Room::default(),
+            stdout_room: Room::default(),
             exit: None,
         });
     }
@@ -245,20 +244,14 @@ impl Side for Option<Server> {
         let Some(server) = self else {
             return Input::Blocked;
         };
-        let input = server
-            .stdout
-            .as_mut()
-            .map_or(Input::Blocked, |stdout| stdout.read(buffer));
+        let Some(stdout) = &mut server.stdout else {
+            return Input::Blocked;
+        };
+        let input = stdout.read(buffer);
         match &input {
-            Input::Bytes(count) if *count >= PIPE_BYTES && !server.has_wide_stdout => {
-                server.has_wide_stdout = true;
-                server
-                    .stdout
-                    .iter()
-                    .for_each(|stdout| widen(stdout.source()));
-            }
+            Input::Bytes(count) => server.stdout_room.was_read(*count, stdout.source()),
             Input::End | Input::Broken(_) => server.stdout = None,
-            Input::Bytes(_) | Input::Blocked => {}
+            Input::Blocked => {}
         }
         input
     }
@@ -273,17 +266,14 @@ impl Side for Option<Server> {
         let Some(server) = self else {
             return Ok(0);
         };
-        let taken = server
-            .stdin
-            .as_mut()
-            .map_or(Ok(0), |stdin| stdin.write(bytes));
+        let Some(stdin) = &mut server.stdin else {
+            return Ok(0);
+        };
+        let taken = stdin.write(bytes);
         match &taken {
-            // Only a long line leaves so much.
-            Ok(count) if bytes.len() - count > PIPE_BYTES && !server.has_wide_stdin => {
-                server.has_wide_stdin = true;
-                server.stdin.iter().for_each(|stdin| widen(stdin.source()));
-            }
-            Ok(_) => {}
+            Ok(count) => server
+                .stdin_room
+                .was_left(bytes.len() - count, stdin.source()),
             Err(_) => server.stdin = None,
         }
         taken

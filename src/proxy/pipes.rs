@@ -12,15 +12,50 @@ use crate::reactor::endpoint::Endpoint;
 use crate::reactor::token::Port;
 
 /// What a pipe holds by default, in bytes (pipe(7)).
-pub(super) const PIPE_BYTES: usize = 64 * 1024;
+const PIPE_BYTES: usize = 64 * 1024;
 
-/// What a pipe is to hold that carries lines longer than that, in bytes.
-const WIDE_PIPE_BYTES: i32 = 256 * 1024;
+/// What a pipe is to hold that carries lines of many times that, in bytes.
+const WIDE_PIPE_BYTES: i32 = 512 * 1024;
 
-/// Gives a pipe more room, so that a long line does not take a change of processes for every 64 KiB. The system may
-/// refuse that to users other than root, and then it has to do as it is.
-pub(super) fn widen(pipe: &impl AsFd) {
-    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
+/// So many pipes full of one line, or of output that comes without a pause, and it is worth while.
+const MANY_PIPES: u8 = 4;
+
+/// Finds out whether a pipe has too little room, and gives it more, so that a long line does not take a change of
+/// processes for every 64 KiB. Once is enough: the system may refuse it to users other than root, as what all their pipes
+/// hold is limited, and then the pipe has to do as it is.
+#[derive(Debug, Default)]
+pub(super) struct Room {
+    full_reads: u8,
+    is_wide: bool,
+}
+
+impl Room {
+    /// So many bytes were read at once.
+    pub(super) fn was_read(&mut self, count: usize, pipe: &impl AsFd) {
+        let is_full = count >= PIPE_BYTES;
+        self.full_reads = if is_full {
+            self.full_reads.saturating_add(1)
+        } else {
+            0
+        };
+        if self.full_reads >= MANY_PIPES {
+            self.widen(pipe);
+        }
+    }
+
+    /// So many bytes had no room.
+    pub(super) fn was_left(&mut self, count: usize, pipe: &impl AsFd) {
+        if count >= usize::from(MANY_PIPES) * PIPE_BYTES {
+            self.widen(pipe);
+        }
+    }
+
+    fn widen(&mut self, pipe: &impl AsFd) {
+        if !self.is_wide {
+            self.is_wide = true;
+            let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
+        }
+    }
 }
 
 /// The pipes of a server.

@@ -1,15 +1,17 @@
 //! Large messages, many of them, and clients that send without reading: nothing is lost, and memory is bounded.
 
 use std::fmt::Write as _;
+use std::fs::OpenOptions;
 use std::io::Write;
 use std::os::fd::AsRawFd;
 use std::thread;
 
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{MsgFlags, send};
 use serde_json::{Value, json};
 
-use crate::common::{Client, Proxy, processes, servers};
+use crate::common::{Client, Proxy, processes, servers, skip_on_reference};
 use crate::{assert_own_error, expect_nothing_before_marker, notification_of};
 
 /// Nine million bytes in which every stretch is different, so that none can be lost, doubled or moved unnoticed.
@@ -53,6 +55,42 @@ fn the_server_gets_nine_megabytes_byte_for_byte() {
         got,
         format!("{} {bytes}", cksum(format!("{line}\n").as_bytes()))
     );
+}
+
+/// Long lines would take a change of processes for every 64 KiB. `mirror` is one process.
+#[test]
+fn a_server_of_long_lines_gets_wider_pipes() {
+    skip_on_reference!("leaves pipes as they are");
+    let proxy = Proxy::start(&[], &servers::mirror());
+    let mut client = proxy.connect();
+    let line = nine_megabytes();
+    let server = proxy.servers()[0];
+    let rooms = || [0, 1].map(|number| pipe_room(server, number));
+    let usual = rooms();
+    client.send_line(&notification_of(1000));
+    client.recv_line();
+    assert_eq!(rooms(), usual, "no cause was given");
+    let mut writer = client.writer();
+    let sent = format!("{line}\n");
+    let sender = thread::spawn(move || writer.write_all(sent.as_bytes()).unwrap());
+    client.recv_line();
+    sender.join().unwrap();
+    let wide = rooms();
+    assert!(
+        wide[0] > usual[0] && wide[1] > usual[1],
+        "{usual:?} {wide:?}"
+    );
+}
+
+/// What a pipe of a process holds, in bytes.
+fn pipe_room(pid: i32, number: i32) -> i32 {
+    // Opened for both, as that does not wait for the other side (fifo(7)).
+    let pipe = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(format!("/proc/{pid}/fd/{number}"))
+        .unwrap();
+    fcntl(&pipe, FcntlArg::F_GETPIPE_SZ).unwrap()
 }
 
 /// The checksum of cksum(1): the CRC of POSIX, of the bytes and then of their number.
