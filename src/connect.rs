@@ -22,7 +22,7 @@ use crate::reactor::stdio::{Direction, Stdio};
 use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
-use crate::relay::{READ_BYTES, Relay, Side};
+use crate::relay::{Relay, SCRATCH_BYTES, Side};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Tag;
 use crate::session::{Action, Role, Session, Settings, Spawn, Turn};
@@ -132,7 +132,7 @@ impl Connector {
             session_timer: None,
             close_timer: None,
             actions,
-            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             now,
             ready: true,
             done: false,

@@ -9,11 +9,17 @@ use mio::event::Source;
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::session::{Session, Turn};
 
-/// What is read at once, in bytes: as much as a pipe holds that carries long lines.
-pub const READ_BYTES: usize = 512 * 1024;
+/// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
+pub const READ_BYTES: usize = 64 * 1024;
+
+/// What is read at once of a line that is longer than that, in bytes. It has to be kept whatever it is read by.
+const LONG_READ_BYTES: usize = 512 * 1024;
+
+/// What a buffer to read to has to hold, in bytes.
+pub const SCRATCH_BYTES: usize = LONG_READ_BYTES;
 
 /// Reads of each direction in one turn, so that a busy session does not delay the others.
-pub const READS_PER_TURN: usize = 1;
+pub const READS_PER_TURN: usize = 2;
 
 /// One side of a session: what can be read from it, and written to it.
 pub trait Side {
@@ -115,7 +121,8 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         if !self.upstream.is_readable() || !self.session.wants_upstream(turn.memory) {
             return false;
         }
-        match self.upstream.read(scratch) {
+        let size = read_bytes(self.session.is_within_long_line_of_upstream());
+        match self.upstream.read(&mut scratch[..size]) {
             Input::Bytes(count) => self.session.upstream_sent(&scratch[..count], turn),
             Input::End => self.session.upstream_output_ended(None, turn),
             Input::Broken(error) => self.session.upstream_output_ended(Some(&error), turn),
@@ -130,7 +137,8 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         if !self.client.is_readable() || !self.session.wants_client() {
             return false;
         }
-        match self.client.read(scratch) {
+        let size = read_bytes(self.session.is_within_long_line_of_client());
+        match self.client.read(&mut scratch[..size]) {
             Input::Bytes(count) => self.session.client_sent(&scratch[..count], turn),
             Input::End => self.session.client_ended(turn),
             Input::Broken(error) => self.session.client_gone(&error, turn),
@@ -138,5 +146,13 @@ impl<C: Side, U: Side> Relay<'_, C, U> {
         }
         self.flush(turn);
         true
+    }
+}
+
+fn read_bytes(is_within_long_line: bool) -> usize {
+    if is_within_long_line {
+        LONG_READ_BYTES
+    } else {
+        READ_BYTES
     }
 }

@@ -44,6 +44,9 @@ use crate::protocol::lines::{Line, LineLimits, Splitter};
 /// Of each direction, so much may wait before what feeds it is not read any more, in bytes.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
+/// A line of which more than this has come is read in larger pieces, in bytes.
+const LARGE_LINE_BYTES: usize = 32 * 1024;
+
 /// Of the proxy's own lines, so much may wait for a client before it is not read any more, in bytes.
 const OWN_LINES_BYTES: usize = 64 * 1024;
 
@@ -367,6 +370,16 @@ impl Session {
     /// Whether neither side takes anything.
     fn is_stuck(&self) -> bool {
         self.to_server.len() + self.held().len() >= OUTBOX_BYTES
+    }
+
+    /// Whether a line of the client is under way of which much has come.
+    pub fn is_within_long_line_of_client(&self) -> bool {
+        self.from_client.is_within_line(LARGE_LINE_BYTES)
+    }
+
+    /// Whether a line of the server is under way of which much has come.
+    pub fn is_within_long_line_of_upstream(&self) -> bool {
+        self.from_server.is_within_line(LARGE_LINE_BYTES)
     }
 
     /// What is to be written to the client.

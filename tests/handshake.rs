@@ -223,7 +223,7 @@ fn with_a_line_half_written() {
     let first = setup.client.send_code("head -c 100 > /dev/null; exit 3");
     let half = setup
         .client
-        .send_request("pid", &json!({"padding": "x".repeat(500_000)}));
+        .send_request("pid", &json!({"padding": "x".repeat(2_000_000)}));
     let queued = setup.client.send_request("pid", &json!({}));
     for id in [first, half] {
         assert_eq!(setup.client.recv_error(502, "process_terminated").0, id);

@@ -249,7 +249,10 @@ impl Side for Option<Server> {
         };
         let input = stdout.read(buffer);
         match &input {
-            Input::Bytes(count) => server.stdout_room.was_read(*count, stdout.source()),
+            Input::Bytes(count) => {
+                let wanted = buffer.len();
+                server.stdout_room.was_read(*count, wanted, stdout.source());
+            }
             Input::End | Input::Broken(_) => server.stdout = None,
             Input::Blocked => {}
         }

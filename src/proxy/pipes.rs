@@ -17,7 +17,7 @@ const PIPE_BYTES: usize = 64 * 1024;
 /// What a pipe is to hold that carries lines of many times that, in bytes.
 const WIDE_PIPE_BYTES: i32 = 512 * 1024;
 
-/// So many pipes full of one line, or of output that comes without a pause, and it is worth while.
+/// So many pipes full of one line, and it is worth while.
 const MANY_PIPES: u8 = 4;
 
 /// Finds out whether a pipe has too little room, and gives it more, so that a long line does not take a change of
@@ -30,9 +30,9 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// So many bytes were read at once.
-    pub(super) fn was_read(&mut self, count: usize, pipe: &impl AsFd) {
-        let is_full = count >= PIPE_BYTES;
+    /// So many bytes were read at once, of as many as `wanted`.
+    pub(super) fn was_read(&mut self, count: usize, wanted: usize, pipe: &impl AsFd) {
+        let is_full = count >= PIPE_BYTES && wanted > PIPE_BYTES;
         self.full_reads = if is_full {
             self.full_reads.saturating_add(1)
         } else {

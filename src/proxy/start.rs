@@ -24,7 +24,7 @@ use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers};
 use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
-use crate::relay::READ_BYTES;
+use crate::relay::SCRATCH_BYTES;
 use crate::session::idle::IdleLimits;
 use crate::session::{Role, Settings};
 
@@ -126,7 +126,7 @@ impl Proxy {
             run_queue: VecDeque::new(),
             actions: Vec::new(),
             pending_actions: VecDeque::new(),
-            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             now,
             accepting: Accepting::Yes,
             starting: Starting::new(options.max_starting),

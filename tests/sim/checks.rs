@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::relay::{READ_BYTES, Side};
+use mcp_tcp_proxy::relay::{READ_BYTES, SCRATCH_BYTES, Side};
 use mcp_tcp_proxy::session::Turn;
 
 use crate::world::World;
@@ -28,7 +28,7 @@ impl World {
         let own_lines = OWN_LINES_BYTES + place.journal.unanswered() * OWN_LINE_BYTES;
         // With both sides at a standstill the server is read as long as there is memory.
         let is_stuck = !place.session.wants_client();
-        let limit = OUTBOX_BYTES + READ_BYTES + line + own_lines;
+        let limit = OUTBOX_BYTES + self.read_bytes() + line + own_lines;
         let most = if is_stuck {
             limit + self.memory.limit() / 2
         } else {
@@ -50,7 +50,7 @@ impl World {
 
     /// The shared memory is within its budget, and all timers are someone's.
     pub fn check_totals(&self) {
-        let per_session = 4 * (OUTBOX_BYTES + READ_BYTES + self.proxy.max_message_bytes);
+        let per_session = 4 * (OUTBOX_BYTES + self.read_bytes() + self.proxy.max_message_bytes);
         let most = self.memory.limit() + self.places.len() * per_session;
         assert!(
             self.memory.used() <= most,
@@ -69,6 +69,15 @@ impl World {
             .count();
         let all = of_sessions + of_servers + usize::from(self.paused.is_some());
         assert_eq!(self.timers.len(), all, "timers are left that are nobody's");
+    }
+
+    /// What may be read at once: more, if there are lines that one read does not hold.
+    fn read_bytes(&self) -> usize {
+        if self.proxy.max_message_bytes > READ_BYTES / 2 {
+            SCRATCH_BYTES
+        } else {
+            READ_BYTES
+        }
     }
 
     /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.

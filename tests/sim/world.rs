@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use mcp_tcp_proxy::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use mcp_tcp_proxy::reactor::timers::Timers;
-use mcp_tcp_proxy::relay::READ_BYTES;
+use mcp_tcp_proxy::relay::SCRATCH_BYTES;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::Tag;
 use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
@@ -114,7 +114,7 @@ impl World {
             starting: VecDeque::new(),
             paused: None,
             waiting_for_memory: Vec::new(),
-            scratch: vec![0; READ_BYTES].into_boxed_slice(),
+            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             exited: Vec::new(),
             stopping: false,
             winding_up: false,
