@@ -76,7 +76,7 @@ fn a_mixed_load_leaves_nothing_behind() {
         bystander.wait_for(1);
         let now = before.wait_until_alone();
         eprintln!("round {}: {now:?}", memory.len() + 1);
-        memory.push(now.rss_kib);
+        memory.push(now.settled_rss_kib());
     }
     let (exchanges, longest) = bystander.end();
     eprintln!("in {:?}: {tally}", start.elapsed());

@@ -1,6 +1,7 @@
 //! What a process holds when nothing happens, and whether that is all it holds later.
 
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::eventually_some;
 use super::processes::{descendants, fd_count, rss_kib};
@@ -8,6 +9,9 @@ use super::processes::{descendants, fd_count, rss_kib};
 /// Longer than the whole stop ladder takes on a busy machine; shorter than 30 s, after which the proxy gives up whatever
 /// has not come to its end by itself.
 const PATIENCE: Duration = Duration::from_secs(25);
+
+/// Two looks of the proxy at what it needs no more, and some time to spare.
+const LET_GO_TIME: Duration = Duration::from_secs(5);
 
 /// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
 pub(crate) const FRUGAL: [(&str, &str); 2] = [
@@ -51,6 +55,18 @@ impl Footprint {
             let now = Self::of(self.pid);
             (now.rss_kib <= self.rss_kib + SLACK_KIB).then_some(now)
         })
+    }
+
+    /// The least memory that the process holds in the next seconds, in KiB: large buffers are let go when they were not
+    /// needed for some time.
+    pub(crate) fn settled_rss_kib(&self) -> u64 {
+        let start = Instant::now();
+        let mut least = u64::MAX;
+        while start.elapsed() < LET_GO_TIME {
+            least = least.min(rss_kib(self.pid));
+            thread::sleep(LET_GO_TIME / 50);
+        }
+        least
     }
 
     /// Waits until the process has as many descriptors and processes as here again. Returns what it holds then.
