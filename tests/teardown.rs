@@ -267,7 +267,10 @@ fn a_stop_signal_leaves_nothing_behind() {
     };
     thread::scope(|scope| {
         for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            scope.spawn(move || attempt(signal));
+            // Under nohup(1) the proxy ignores SIGHUP, as it should.
+            if !processes::ignores(signal) {
+                scope.spawn(move || attempt(signal));
+            }
         }
     });
 }
