@@ -147,8 +147,7 @@ impl Starting {
 
     /// Sets a deadline for the time when a server may be started again, if none may be now and one is wanted.
     pub(super) fn watch(&mut self, wanted: bool, now: Instant, timers: &mut Timers) {
-        self.let_go(now);
-        let is_full = self.warming_up.len() >= self.limit;
+        let is_full = !self.has_room(now);
         let next = self.warming_up.values().next().copied();
         let at = next.filter(|_| wanted && is_full);
         timers.reset(&mut self.timer, at, Timer::Starting);

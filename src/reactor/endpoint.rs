@@ -56,9 +56,7 @@ impl<S: Source> Endpoint<S> {
             reads_in_pieces: false,
         })
     }
-}
 
-impl<S: Source> Endpoint<S> {
     /// Registers the descriptor anew, so that events bear this token. What is ready already is told once more.
     pub fn register_anew(
         &mut self,

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::ending::Goal;
 use super::report::EndReason;
-use super::{OwnLine, Session, Settings, Turn};
+use super::{OwnLine, Session, Settings, Turn, earliest};
 
 /// A line of the client that is longer than any heartbeat counts while it comes in, not just when it is complete.
 const LONG_LINE_BYTES: usize = 4096;
@@ -67,13 +67,10 @@ impl Session {
 
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Instant> {
         let limits = &settings.idle_limits;
-        [
+        earliest(
             self.first_message_due(limits),
             self.next_message_due(limits),
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        )
     }
 
     pub(super) fn idle_timeout(&mut self, turn: &Turn<'_>) {
