@@ -5,11 +5,11 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use mcp_tcp_proxy::memory::Memory;
-use mcp_tcp_proxy::outbox::Outbox;
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::buffers::outbox::Outbox;
 use mcp_tcp_proxy::protocol::envelope::Message;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
-use mcp_tcp_proxy::timer_wheel::{TimerId, TimerWheel};
+use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
 /// What the proxy reads at once.
 const CHUNK_BYTES: usize = 64 * 1024;
@@ -73,14 +73,14 @@ fn splitter(criterion: &mut Criterion) {
 }
 
 /// Takes the first `count` bytes, and the marks that come due by that.
-fn take(outbox: &mut Outbox<u64>, count: usize, memory: &mut Memory) -> usize {
-    outbox.took(count, memory);
-    std::iter::from_fn(|| outbox.due()).count()
+fn take(outbox: &mut Outbox<u64>, count: usize, memory: &mut BufferBudget) -> usize {
+    outbox.consume(count, memory);
+    std::iter::from_fn(|| outbox.next_started()).count()
 }
 
 fn outbox(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("outbox");
-    let mut memory = Memory::new(256 << 20);
+    let mut memory = BufferBudget::new(256 << 20);
     let line = call(200);
     let line = line.as_bytes();
     for (name, mark) in [
@@ -116,7 +116,7 @@ fn outbox(criterion: &mut Criterion) {
         fill(&mut outbox, line, &mut memory);
         bencher.iter(|| {
             let mut others = std::mem::take(&mut outbox);
-            others.recall(|mark| black_box(*mark) == 1);
+            others.retain_unstarted(|mark| black_box(*mark) == 1);
             outbox.append(others, &mut memory);
             outbox.len()
         });
@@ -124,7 +124,7 @@ fn outbox(criterion: &mut Criterion) {
     group.finish();
 }
 
-fn fill(outbox: &mut Outbox<u64>, line: &[u8], memory: &mut Memory) {
+fn fill(outbox: &mut Outbox<u64>, line: &[u8], memory: &mut BufferBudget) {
     while outbox.len() < STUCK_BYTES {
         outbox.push(line, Some(1), memory);
     }

@@ -6,27 +6,28 @@ use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
 use std::os::fd::AsFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{debug, error};
 use mio::net::TcpStream;
 use mio::{Events, Interest, Registry, Token};
 use nix::errno::Errno;
 
+use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::cli::ConnectOptions;
-use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
-use crate::reactor::endpoint::{Endpoint, Input};
+use crate::pump::{Pump, SCRATCH_BYTES, Transport};
+use crate::reactor::io::{Input, Io};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::{Direction, Stdio};
 use crate::reactor::tcp;
-use crate::reactor::timers::{Timer, Timers, unix_time};
-use crate::reactor::token::{Address, Port, Registrations};
-use crate::relay::{Relay, SCRATCH_BYTES, Side};
+use crate::reactor::timers::{self, Timer, Timers, unix_time};
+use crate::reactor::token::{Address, Channel, Tokens};
 use crate::session::idle::IdleLimits;
-use crate::session::report::Tag;
-use crate::session::{Action, Role, Session, Settings, Spawn, Turn};
-use crate::timer_wheel::TimerId;
+use crate::session::report::Label;
+use crate::session::{Action, Backend, Context, Session, Settings, Spawn};
+use crate::util::time::Time;
+use crate::util::timer_wheel::TimerId;
 
 /// Events taken from the system at once; there are few descriptors.
 const EVENTS_PER_TURN: usize = 16;
@@ -41,7 +42,7 @@ const STOP_TIME: Duration = Duration::from_secs(1);
 /// The stdio side of the program.
 pub struct Connector {
     poller: Poller,
-    registrations: Registrations,
+    tokens: Tokens,
     signals: Signals,
     host: String,
     port: u16,
@@ -50,15 +51,15 @@ pub struct Connector {
 
     session: Session,
     stdio: StdioPair,
-    connection: Option<Endpoint<TcpStream>>,
+    connection: Option<Io<TcpStream>>,
     connecting: Option<Connecting>,
-    memory: Memory,
+    memory: BufferBudget,
     timers: Timers,
-    session_timer: Option<(Instant, TimerId)>,
+    session_timer: Option<(Time, TimerId)>,
     close_timer: Option<TimerId>,
     actions: Vec<Action>,
     scratch: Box<[u8]>,
-    now: Instant,
+    now: Time,
     /// Whether the session or the connection may have something to do.
     ready: bool,
     /// Whether all that was to be delivered was delivered.
@@ -74,50 +75,50 @@ struct Connecting {
 
 /// The program that started this one.
 struct StdioPair {
-    input: Option<Endpoint<Stdio>>,
-    output: Option<Endpoint<Stdio>>,
+    input: Option<Io<Stdio>>,
+    output: Option<Io<Stdio>>,
 }
 
 impl Connector {
     /// Takes stdin and stdout. Nothing is connected yet.
     pub fn new(options: ConnectOptions) -> io::Result<Self> {
-        let mut registrations = Registrations::default();
-        let poller = Poller::new(&mut registrations)?;
+        let mut tokens = Tokens::default();
+        let poller = Poller::new(&mut tokens)?;
         let signals = Signals::register(
             poller.registry(),
-            registrations.next(Address {
+            tokens.next(Address {
                 slot: 0,
-                port: Port::Signals,
+                port: Channel::Signals,
             }),
         )?;
-        let stdio = StdioPair::register(poller.registry(), &mut registrations)?;
-        let now = Instant::now();
+        let stdio = StdioPair::register(poller.registry(), &mut tokens)?;
+        let now = timers::now();
         let settings = Settings {
-            role: Role::Connector {
+            role: Backend::Proxy {
                 max_delay: options.reconnect_delay,
                 max_attempts: options.max_reconnect_attempts,
             },
             heartbeat_interval: options.heartbeat_interval,
-            renews: options.reconnect,
+            restarts_upstream: options.reconnect,
             max_message_bytes: options.max_message_bytes,
             replay_timeout: options.replay_timeout,
             // The host may speak at any time, and then expects the connection to be there.
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
         };
-        let mut memory = Memory::new(DEFAULT_BUDGET_BYTES);
+        let mut memory = BufferBudget::new(DEFAULT_BUDGET_BYTES);
         let mut actions = Vec::new();
-        let mut turn = Turn {
+        let mut cx = Context {
             now,
             settings: &settings,
             memory: &mut memory,
             actions: &mut actions,
         };
         let address = tcp::address_text(&options.host, options.port);
-        let session = Session::open(Tag::Connection(address.into()), &mut turn);
+        let session = Session::open(Label::Connection(address.into()), &mut cx);
         Ok(Self {
             poller,
-            registrations,
+            tokens,
             signals,
             host: options.host,
             port: options.port,
@@ -170,18 +171,18 @@ impl Connector {
             self.timers.next()
         };
         self.poller.wait(events, deadline, self.now)?;
-        self.now = Instant::now();
+        self.now = timers::now();
         Ok(())
     }
 
     fn dispatch(&mut self, events: &Events) {
         for event in events {
             match Address::of(event.token()).map(|address| address.port) {
-                Some(Port::Signals) => self.handle_signals(),
-                Some(Port::Stdin) => self.ready |= latch(&mut self.stdio.input, event),
-                Some(Port::Stdout) => self.ready |= latch(&mut self.stdio.output, event),
-                Some(Port::Alarm) => self.poller.alarm_rang(),
-                Some(Port::Upstream) => self.ready |= latch(&mut self.connection, event),
+                Some(Channel::Signals) => self.handle_signals(),
+                Some(Channel::Stdin) => self.ready |= latch(&mut self.stdio.input, event),
+                Some(Channel::Stdout) => self.ready |= latch(&mut self.stdio.output, event),
+                Some(Channel::Alarm) => self.poller.alarm_fired(),
+                Some(Channel::Upstream) => self.ready |= latch(&mut self.connection, event),
                 _ => {}
             }
         }
@@ -210,7 +211,7 @@ impl Connector {
                 Timer::Session(_) => {
                     self.session_timer = None;
                     self.memory.trim();
-                    self.with_session(|session, turn| session.timeout(unix_time(), turn));
+                    self.with_session(|session, cx| session.timeout(unix_time(), cx));
                 }
                 Timer::Connect => {
                     self.connecting = None;
@@ -225,7 +226,7 @@ impl Connector {
                 Timer::Process(_)
                 | Timer::Accept
                 | Timer::Starting
-                | Timer::Pool
+                | Timer::Spares
                 | Timer::Monitor => {}
             }
         }
@@ -244,17 +245,17 @@ impl Connector {
             connecting,
             ..
         } = self;
-        let mut turn = Turn {
+        let mut cx = Context {
             now: *now,
             settings,
             memory,
             actions,
         };
-        if stdio.output.as_ref().is_some_and(Endpoint::has_failed) {
-            session.client_gone(&ErrorKind::BrokenPipe.into(), &mut turn);
+        if stdio.output.as_ref().is_some_and(Io::is_write_closed) {
+            session.client_failed(&ErrorKind::BrokenPipe.into(), &mut cx);
         }
-        if stdio.input.as_ref().is_some_and(Endpoint::is_read_closed) {
-            session.client_hung_up(&mut turn);
+        if stdio.input.as_ref().is_some_and(Io::is_read_closed) {
+            session.client_hup(&mut cx);
         }
         let mut nothing = None;
         let upstream = if connecting.is_some() {
@@ -262,23 +263,23 @@ impl Connector {
         } else {
             connection
         };
-        let mut relay = Relay {
+        let mut relay = Pump {
             session,
             client: stdio,
             upstream,
         };
-        relay.run(scratch, &mut turn);
-        self.ready = relay.is_ready(&turn);
+        relay.run(scratch, &mut cx);
+        self.ready = relay.is_ready(&cx);
     }
 
-    fn with_session(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
-        let mut turn = Turn {
+    fn with_session(&mut self, event: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        let mut cx = Context {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut turn);
+        event(&mut self.session, &mut cx);
         self.ready = true;
     }
 
@@ -319,7 +320,7 @@ impl Connector {
 
     /// The time is for the other side, not for a program that is slow to read our stdout.
     fn close_overdue(&mut self) {
-        if self.session.wants_upstream(&self.memory) {
+        if self.session.wants_upstream_output(&self.memory) {
             self.close_timer = None;
             self.drop_connection();
         } else {
@@ -336,14 +337,14 @@ impl Connector {
 
     fn drop_connection(&mut self) {
         self.connection = None;
-        self.with_session(|session, turn| session.upstream_output_ended(None, turn));
+        self.with_session(|session, cx| session.upstream_output_ended(None, cx));
     }
 
     /// Begins to connect. A name is looked up anew each time, as its addresses may have changed. The look-up of a name
     /// blocks, signals included; that of an address does not.
     fn connect(&mut self) {
         let found = (self.host.as_str(), self.port).to_socket_addrs();
-        self.now = Instant::now();
+        self.now = timers::now();
         match found {
             Ok(addresses) => {
                 let timer = self
@@ -382,14 +383,14 @@ impl Connector {
         self.connect_failed(&reason);
     }
 
-    fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Endpoint<TcpStream>> {
+    fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Io<TcpStream>> {
         let stream = TcpStream::connect(address)?;
         tcp::configure(&stream)?;
-        let token = self.registrations.next(Address {
+        let token = self.tokens.next(Address {
             slot: 0,
-            port: Port::Upstream,
+            port: Channel::Upstream,
         });
-        Endpoint::register(
+        Io::register(
             stream,
             self.poller.registry(),
             token,
@@ -399,7 +400,7 @@ impl Connector {
 
     /// Looks what became of an attempt (connect(2), EINPROGRESS).
     fn check_connection(&mut self) {
-        let Some(stream) = self.connection.as_ref().map(Endpoint::source) else {
+        let Some(stream) = self.connection.as_ref().map(Io::source) else {
             return;
         };
         let attempt = stream
@@ -425,39 +426,39 @@ impl Connector {
             self.timers.cancel(timer);
         }
         if self.session.wants_start() {
-            self.with_session(|session, turn| session.upstream_started(None, turn));
+            self.with_session(|session, cx| session.upstream_started(None, cx));
         } else {
             self.connection = None;
         }
     }
 
     fn connect_failed(&mut self, reason: &dyn Display) {
-        self.with_session(|session, turn| session.upstream_failed(reason, turn));
+        self.with_session(|session, cx| session.upstream_failed(reason, cx));
     }
 }
 
-fn latch<S>(endpoint: &mut Option<Endpoint<S>>, event: &mio::event::Event) -> bool {
+fn latch<S>(endpoint: &mut Option<Io<S>>, event: &mio::event::Event) -> bool {
     endpoint
         .as_mut()
         .is_some_and(|endpoint| endpoint.latch(event))
 }
 
 impl StdioPair {
-    fn register(registry: &Registry, registrations: &mut Registrations) -> io::Result<Self> {
-        let mut token = |port| registrations.next(Address { slot: 0, port });
+    fn register(registry: &Registry, tokens: &mut Tokens) -> io::Result<Self> {
+        let mut token = |port| tokens.next(Address { slot: 0, port });
         let input = Stdio::open(io::stdin().as_fd(), Direction::In);
         let output = Stdio::open(io::stdout().as_fd(), Direction::Out);
         Ok(Self {
             input: Some(register(
                 input,
                 registry,
-                token(Port::Stdin),
+                token(Channel::Stdin),
                 Interest::READABLE,
             )?),
             output: Some(register(
                 output,
                 registry,
-                token(Port::Stdout),
+                token(Channel::Stdout),
                 Interest::WRITABLE,
             )?),
         })
@@ -470,17 +471,17 @@ fn register(
     registry: &Registry,
     token: Token,
     interest: Interest,
-) -> io::Result<Endpoint<Stdio>> {
-    let mut endpoint = Endpoint::register(stdio, registry, token, interest)?;
+) -> io::Result<Io<Stdio>> {
+    let mut endpoint = Io::register(stdio, registry, token, interest)?;
     if interest.is_readable() && endpoint.source().reads_in_pieces() {
         endpoint.assume_readable();
     }
     Ok(endpoint)
 }
 
-impl Side for StdioPair {
+impl Transport for StdioPair {
     fn is_readable(&self) -> bool {
-        self.input.as_ref().is_some_and(Endpoint::is_readable)
+        self.input.as_ref().is_some_and(Io::is_readable)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Input {

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use log::LevelFilter;
 use mcp_tcp_proxy::cli::{self, Command, ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::connect::Connector;
-use mcp_tcp_proxy::proxy::Proxy;
+use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
 
 /// The command line was wrong.

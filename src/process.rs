@@ -1,11 +1,11 @@
 //! Server processes: reaped, and stopped with all that is left of their groups.
 
-mod descriptors;
+pub mod escalation;
+mod fd_limit;
 mod program;
-mod spawner;
+mod spawn;
 
 use std::collections::HashMap;
-use std::time::Instant;
 
 use log::{debug, warn};
 use nix::errno::Errno;
@@ -13,12 +13,13 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 
-pub use self::descriptors::DescriptorLimit;
-pub use self::spawner::{Spawned, Spawner};
+pub use self::fd_limit::DescriptorLimit;
+pub use self::spawn::{Spawned, Spawner};
+use crate::process::escalation::{Escalation, Step};
 use crate::reactor::timers::{Timer, Timers};
 use crate::session::report::Exit;
-use crate::stop_ladder::{Rung, StopLadder};
-use crate::timer_wheel::TimerId;
+use crate::util::time::Time;
+use crate::util::timer_wheel::TimerId;
 
 /// The server processes that are not gone for good.
 #[derive(Debug, Default)]
@@ -42,7 +43,7 @@ struct Process {
 /// A process on its way out. Few are at any time.
 #[derive(Debug)]
 struct Stopping {
-    ladder: StopLadder,
+    ladder: Escalation,
     timer: Option<TimerId>,
 }
 
@@ -52,7 +53,7 @@ pub enum Owner {
     /// The session in this slot.
     Session(usize),
     /// The pool of waiting servers; this is the slot there.
-    Pool(usize),
+    Spares(usize),
 }
 
 /// A server that was reaped.
@@ -85,7 +86,7 @@ impl Processes {
     }
 
     /// A process changes hands.
-    pub fn give(&mut self, process: usize, owner: Owner) {
+    pub fn set_owner(&mut self, process: usize, owner: Owner) {
         if let Some(entry) = self.all.get_mut(&process) {
             entry.owner = owner;
         }
@@ -102,31 +103,31 @@ impl Processes {
     }
 
     /// The input of a process has been closed: it is to go. A [`Timer::Process`] tells when force is due.
-    pub fn stop(&mut self, process: usize, now: Instant, timers: &mut Timers) {
+    pub fn stop(&mut self, process: usize, now: Time, timers: &mut Timers) {
         let Some(entry) = self.all.get_mut(&process) else {
             return;
         };
         if entry.stopping.is_none() {
-            let ladder = StopLadder::new(now);
+            let ladder = Escalation::new(now);
             let timer = set_timer(&ladder, process, timers);
             entry.stopping = Some(Box::new(Stopping { ladder, timer }));
         }
     }
 
     /// Uses force, as it is due.
-    pub fn climb(&mut self, process: usize, now: Instant, timers: &mut Timers) {
+    pub fn escalate(&mut self, process: usize, now: Time, timers: &mut Timers) {
         let Some(entry) = self.all.get_mut(&process) else {
             return;
         };
         let Some(Stopping { ladder, timer }) = entry.stopping.as_deref_mut() else {
             return;
         };
-        let rung = ladder.climb(now);
+        let rung = ladder.escalate(now);
         *timer = set_timer(ladder, process, timers);
         let signal = match rung {
-            Some(Rung::Terminate) => Signal::SIGTERM,
-            Some(Rung::Kill) => Signal::SIGKILL,
-            Some(Rung::Abandon) => {
+            Some(Step::Terminate) => Signal::SIGTERM,
+            Some(Step::Kill) => Signal::SIGKILL,
+            Some(Step::Abandon) => {
                 warn!(
                     "server pid {}: its process group outlived SIGKILL and is left alone",
                     entry.pid
@@ -154,7 +155,7 @@ impl Processes {
 
     /// Reaps all that have ended, orphans of servers included. Returns the servers among them. What is left of the
     /// group of one is stopped.
-    pub fn reap(&mut self, now: Instant, timers: &mut Timers) -> Vec<Ended> {
+    pub fn reap(&mut self, now: Time, timers: &mut Timers) -> Vec<Ended> {
         let mut ended = Vec::new();
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -229,7 +230,7 @@ impl Processes {
     }
 }
 
-fn set_timer(ladder: &StopLadder, process: usize, timers: &mut Timers) -> Option<TimerId> {
+fn set_timer(ladder: &Escalation, process: usize, timers: &mut Timers) -> Option<TimerId> {
     ladder
         .deadline()
         .map(|at| timers.set(at, Timer::Process(process)))

@@ -6,5 +6,5 @@ pub mod envelope;
 pub mod id;
 pub(crate) mod json;
 pub mod lines;
-pub mod reply;
+pub mod own_messages;
 pub mod skip;

@@ -1,6 +1,6 @@
 //! What the loops are made of: descriptors with their readiness, and how an event finds the one it is about.
 
-pub mod endpoint;
+pub mod io;
 pub mod listener;
 pub mod poller;
 pub mod signals;

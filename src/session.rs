@@ -1,18 +1,17 @@
 //! The state machine of one session: a client, and an upstream that can be lost and renewed.
 //!
 //! Events and bytes go in, bytes and [`Action`]s come out. Nothing in here knows a file descriptor, a process or a
-//! clock: time is in every [`Turn`]. What the two sides send is handled in `from_client` and `from_server`, the life
+//! clock: time is in every [`Context`]. What the two sides send is handled in `from_client` and `from_upstream`, the life
 //! of the upstream in `upstream`, the way to the end of the session in `ending`.
 
+mod client_lines;
 mod ending;
-mod from_client;
-mod from_server;
 mod greeting;
 pub mod heartbeat;
 pub mod idle;
 pub mod in_flight;
-mod own_lines;
-pub mod peer;
+pub mod liveness;
+mod own_messages;
 pub mod reconnect;
 mod renewal;
 pub mod replay;
@@ -23,23 +22,25 @@ pub mod stderr;
 #[cfg(test)]
 mod tests;
 mod upstream;
+mod upstream_lines;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::ending::{Goal, LastCall};
 use self::heartbeat::Heartbeat;
 use self::idle::{IdleLimits, LastLine};
 use self::in_flight::{InFlight, Load, Request, ServerRequests};
-use self::peer::Peer;
+use self::liveness::Liveness;
 use self::renewal::Policy;
 use self::replay::Handshake;
-use self::report::{EndReason, Summary, Tag, Traffic};
+use self::report::{EndReason, Label, Summary, Traffic};
 use self::server_log::ServerLog;
 use self::upstream::Upstream;
-use crate::memory::{FREE_BYTES, Memory};
-use crate::outbox::Outbox;
+use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
+use crate::util::time::Time;
 
 /// Of each direction, so much may wait before what feeds it is not read any more, in bytes.
 const OUTBOX_BYTES: usize = 64 * 1024;
@@ -57,11 +58,11 @@ const NOTICE_DELAY: Duration = Duration::from_millis(500);
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// What the session is a part of.
-    pub role: Role,
+    pub role: Backend,
     /// The time between two heartbeats.
     pub heartbeat_interval: Duration,
     /// Whether a lost upstream is renewed.
-    pub renews: bool,
+    pub restarts_upstream: bool,
     /// The longest line either way, in bytes, without its line end.
     pub max_message_bytes: usize,
     /// How long a restarted server may take to answer the replayed handshake.
@@ -83,14 +84,14 @@ pub enum Spawn {
 
 /// What a session is a part of.
 #[derive(Debug, Clone)]
-pub enum Role {
+pub enum Backend {
     /// The serving side: its clients come over TCP, its upstreams are server processes.
-    Proxy {
+    Process {
         /// How many times a server is restarted within the window of its policy.
         max_restarts: u32,
     },
     /// The stdio side: its client is the program that started it, its upstream a connection to a proxy.
-    Connector {
+    Proxy {
         /// The longest delay between two attempts to connect.
         max_delay: Duration,
         /// How many attempts are made in a row; `None` for no end.
@@ -100,13 +101,13 @@ pub enum Role {
 
 /// What an event is handled with.
 #[derive(Debug)]
-pub struct Turn<'a> {
+pub struct Context<'a> {
     /// The time, read once for all events of a turn of the loop.
-    pub now: Instant,
+    pub now: Time,
     /// What holds for all sessions.
     pub settings: &'a Settings,
     /// The memory that all sessions share.
-    pub memory: &'a mut Memory,
+    pub memory: &'a mut BufferBudget,
     /// Where actions go; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }
@@ -134,17 +135,17 @@ enum Client {
     /// It has ended its side, and still takes what it is sent.
     Ended,
     /// Our side has ended too. What it sends is discarded, up to its end, so that no reset destroys our last lines.
-    Lingering { until: Instant, discarded: usize },
+    Lingering { until: Time, discarded: usize },
     /// There is no connection.
     Closed,
 }
 
 /// What a line on its way to the server means.
 #[derive(Debug)]
-enum ToServer {
+enum ToUpstream {
     Request(Request),
     /// What there is to know about the messages in a batch, in order. There are no batches in it.
-    Batch(Box<[ToServer]>),
+    Batch(Box<[ToUpstream]>),
     /// An answer to a request of the present server; no other server may get it.
     Answer,
     /// `notifications/initialized` of the client.
@@ -159,7 +160,7 @@ enum ToServer {
     Control,
 }
 
-impl ToServer {
+impl ToUpstream {
     /// The requests that come with the line.
     fn requests(&self) -> impl Iterator<Item = &Request> {
         let parts = match self {
@@ -183,11 +184,11 @@ enum OwnLine {
 /// A client and an upstream.
 #[derive(Debug)]
 pub struct Session {
-    tag: Tag,
-    opened: Instant,
+    tag: Label,
+    opened: Time,
     client: Client,
     /// Since when the client is known to have hung up, although not everything it sent was read.
-    hung_up: Option<Instant>,
+    hung_up: Option<Time>,
     upstream: Upstream,
     goal: Goal,
     last_call: Option<Box<LastCall>>,
@@ -198,13 +199,13 @@ pub struct Session {
     from_client: Splitter,
     /// What was read from the client while it could not be handled any further.
     unread: Option<Box<Unread>>,
-    from_server: Splitter,
+    from_upstream: Splitter,
     to_client: Outbox<OwnLine>,
     /// For the present server.
-    to_server: Outbox<ToServer>,
+    to_upstream: Outbox<ToUpstream>,
     /// For a server that is not there, or that has not been greeted.
-    held: Option<Box<Outbox<ToServer>>>,
-    /// The requests in `to_server` and `held`.
+    held: Option<Box<Outbox<ToUpstream>>>,
+    /// The requests in `to_upstream` and `held`.
     queued: Load,
 
     in_flight: InFlight,
@@ -213,19 +214,19 @@ pub struct Session {
     replays: u32,
     policy: Policy,
     /// The proxy at the other end, while connected to one.
-    peer: Option<Box<Peer>>,
+    peer: Option<Box<Liveness>>,
     /// A restart that the client has not been told of, and that cost it something.
     notice_owed: bool,
     heartbeat: Heartbeat,
-    heartbeat_waits: bool,
-    was_listening: bool,
-    was_reading: bool,
+    heartbeat_queued: bool,
+    client_was_read: bool,
+    upstream_was_read: bool,
 
     /// When either side last took something.
-    last_taken: Instant,
+    last_taken: Time,
     last_line: LastLine,
     /// Since when the client has taken nothing of what waits for it; `None` if nothing does.
-    untaken_since: Option<Instant>,
+    unwritten_since: Option<Time>,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_server: Traffic,
@@ -234,7 +235,7 @@ pub struct Session {
 }
 
 /// The earlier of two times.
-fn earliest(a: Option<Instant>, b: Option<Instant>) -> Option<Instant> {
+fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     match (a, b) {
         (Some(a), Some(b)) => Some(a.min(b)),
         (a, b) => a.or(b),
@@ -250,34 +251,34 @@ struct Unread {
 
 impl Session {
     /// Begins a session: asks for its server, unless that is to wait for the client.
-    pub fn open(tag: Tag, turn: &mut Turn<'_>) -> Self {
-        let mut session = Self::new(tag, turn);
+    pub fn open(tag: Label, cx: &mut Context<'_>) -> Self {
+        let mut session = Self::new(tag, cx);
         session.upstream = Upstream::OnDemand;
-        if turn.settings.spawn == Spawn::Eager {
-            session.start_upstream(turn);
+        if cx.settings.spawn == Spawn::Eager {
+            session.start_upstream(cx);
         }
         session
     }
 
     /// A session that has no place: it says so to the client and ends.
-    pub fn refuse(tag: Tag, limit: usize, turn: &mut Turn<'_>) -> Self {
-        let mut session = Self::new(tag, turn);
+    pub fn refuse(tag: Label, limit: usize, cx: &mut Context<'_>) -> Self {
+        let mut session = Self::new(tag, cx);
         session.end_reason = EndReason::SessionLimit(limit);
         session.goal = Goal::End;
         session.reply_error(
             None,
             session.end_reason.reply_reason(),
             &session.end_reason.to_string(),
-            turn,
+            cx,
         );
-        session.finish_event(turn);
+        session.finish_event(cx);
         session
     }
 
-    fn new(tag: Tag, turn: &Turn<'_>) -> Self {
+    fn new(tag: Label, cx: &Context<'_>) -> Self {
         Self {
             tag,
-            opened: turn.now,
+            opened: cx.now,
             client: Client::Open,
             hung_up: None,
             upstream: Upstream::None,
@@ -287,25 +288,25 @@ impl Session {
             end_reason: EndReason::ClientEnded,
             from_client: Splitter::default(),
             unread: None,
-            from_server: Splitter::verbatim(),
+            from_upstream: Splitter::verbatim(),
             to_client: Outbox::default(),
-            to_server: Outbox::default(),
+            to_upstream: Outbox::default(),
             held: None,
             queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             handshake: Handshake::default(),
             replays: 0,
-            policy: Policy::new(&turn.settings.role),
+            policy: Policy::new(&cx.settings.role),
             peer: None,
             notice_owed: false,
-            heartbeat: Heartbeat::new(turn.now),
-            heartbeat_waits: false,
-            was_listening: true,
-            was_reading: true,
-            last_taken: turn.now,
+            heartbeat: Heartbeat::new(cx.now),
+            heartbeat_queued: false,
+            client_was_read: true,
+            upstream_was_read: true,
+            last_taken: cx.now,
             last_line: LastLine::default(),
-            untaken_since: None,
+            unwritten_since: None,
             charged: 0,
             sent_to_server: Traffic::default(),
             sent_to_client: Traffic::default(),
@@ -314,7 +315,7 @@ impl Session {
     }
 
     /// Who the session is, for log lines.
-    pub fn tag(&self) -> &Tag {
+    pub fn tag(&self) -> &Label {
         &self.tag
     }
 
@@ -324,13 +325,13 @@ impl Session {
     }
 
     /// What there is to say at the end.
-    pub fn summary(&self, now: Instant) -> Summary<'_> {
+    pub fn summary(&self, now: Time) -> Summary<'_> {
         Summary {
             tag: &self.tag,
             reason: &self.end_reason,
             opened: self.opened,
             now,
-            to_server: self.sent_to_server,
+            to_upstream: self.sent_to_server,
             to_client: self.sent_to_client,
         }
     }
@@ -341,9 +342,9 @@ impl Session {
     }
 
     /// Whether what the client sends is to be read now.
-    pub fn wants_client(&self) -> bool {
+    pub fn wants_client_input(&self) -> bool {
         match self.client {
-            Client::Open => self.unread.is_none() && self.listens(),
+            Client::Open => self.unread.is_none() && self.has_room_for_client_lines(),
             Client::Lingering { .. } => true,
             Client::Ended | Client::Closed => false,
         }
@@ -353,23 +354,23 @@ impl Session {
     ///
     /// If neither side takes anything, both may be waiting for this session to read them. The server is then read
     /// beyond the limit, as long as memory is plentiful: its answers are what the client waits for.
-    pub fn wants_upstream(&self, memory: &Memory) -> bool {
+    pub fn wants_upstream_output(&self, memory: &BufferBudget) -> bool {
         if !self.upstream.has_output() {
             return false;
         }
-        !self.delivers()
+        !self.delivers_to_client()
             || self.to_client.len() < OUTBOX_BYTES
-            || (self.is_stuck() && memory.is_plentiful())
+            || (self.is_stuck() && memory.has_headroom())
     }
 
     /// Whether the server would be read if memory were plentiful. No event of this session tells when it is.
-    pub fn waits_for_memory(&self, memory: &Memory) -> bool {
-        self.upstream.has_output() && !self.wants_upstream(memory) && self.is_stuck()
+    pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
+        self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_stuck()
     }
 
     /// Whether neither side takes anything.
     fn is_stuck(&self) -> bool {
-        self.to_server.len() + self.held().len() >= OUTBOX_BYTES
+        self.to_upstream.len() + self.held().len() >= OUTBOX_BYTES
     }
 
     /// Whether a line of the client is under way of which much has come.
@@ -379,7 +380,7 @@ impl Session {
 
     /// Whether a line of the server is under way of which much has come.
     pub fn is_within_long_line_of_upstream(&self) -> bool {
-        self.from_server.is_within_line(LARGE_LINE_BYTES)
+        self.from_upstream.is_within_line(LARGE_LINE_BYTES)
     }
 
     /// What is to be written to the client.
@@ -390,44 +391,44 @@ impl Session {
     /// What is to be written to the server.
     pub fn to_upstream(&self) -> &[u8] {
         if self.upstream.takes_input() {
-            self.to_server.waiting()
+            self.to_upstream.waiting()
         } else {
             &[]
         }
     }
 
     /// The client took the first `count` bytes of [`Self::to_client`].
-    pub fn client_took(&mut self, count: usize, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.last_taken = turn.now;
-        self.client_takes_lines(turn);
-        self.untaken_since = None;
-        self.to_client.took(count, turn.memory);
-        while let Some(line) = self.to_client.due() {
-            self.heartbeat_waits &= line != OwnLine::Heartbeat;
+    pub fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.last_taken = cx.now;
+        self.client_takes_lines(cx);
+        self.unwritten_since = None;
+        self.to_client.consume(count, cx.memory);
+        while let Some(line) = self.to_client.next_started() {
+            self.heartbeat_queued &= line != OwnLine::Heartbeat;
         }
-        self.finish_event(turn);
+        self.finish_event(cx);
     }
 
     /// The server took the first `count` bytes of [`Self::to_upstream`].
-    pub fn upstream_took(&mut self, count: usize, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.last_taken = turn.now;
-        self.line_passed(turn);
-        self.to_server.took(count, turn.memory);
-        while let Some(line) = self.to_server.due() {
-            self.line_began(line, turn);
+    pub fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.last_taken = cx.now;
+        self.line_passed(cx);
+        self.to_upstream.consume(count, cx.memory);
+        while let Some(line) = self.to_upstream.next_started() {
+            self.on_line_started(line, cx);
         }
-        self.finish_event(turn);
+        self.finish_event(cx);
     }
 
     /// When [`Self::timeout`] is to be called, if nothing else happens before.
-    pub fn next_deadline(&self, settings: &Settings) -> Option<Instant> {
+    pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let heartbeat = self.heartbeat.next().filter(|_| self.has_heartbeat());
         let peer = self
             .peer
             .as_ref()
-            .map(|peer| peer.deadline(self.was_reading));
+            .map(|peer| peer.deadline(self.upstream_was_read));
         let own = earliest(heartbeat, peer);
         let upstream = earliest(own, self.upstream.deadline());
         let ending = earliest(upstream, self.ending_deadline());
@@ -435,21 +436,21 @@ impl Session {
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
-    pub fn timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.heartbeat_timeout(unix_time, turn);
-        self.peer_timeout(unix_time, turn);
-        self.upstream_timeout(unix_time, turn);
-        self.ending_timeout(turn);
-        self.idle_timeout(turn);
-        self.finish_event(turn);
+    pub fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.heartbeat_timeout(unix_time, cx);
+        self.peer_timeout(unix_time, cx);
+        self.upstream_timeout(unix_time, cx);
+        self.ending_timeout(cx);
+        self.idle_timeout(cx);
+        self.finish_event(cx);
     }
 
     /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without.
-    fn line_limits(turn: &Turn<'_>) -> LineLimits {
+    fn line_limits(cx: &Context<'_>) -> LineLimits {
         LineLimits {
-            max_bytes: turn.settings.max_message_bytes,
-            room: turn.memory.available(),
+            max_bytes: cx.settings.max_message_bytes,
+            room: cx.memory.available(),
         }
     }
 
@@ -458,55 +459,55 @@ impl Session {
     fn next_line<'a>(
         splitter: &mut Splitter,
         input: &mut &'a [u8],
-        turn: &mut Turn<'_>,
+        cx: &mut Context<'_>,
     ) -> Option<Line<'a>> {
-        let limits = Self::line_limits(turn);
-        if input.len() < FREE_BYTES || !splitter.is_between_lines() {
+        let limits = Self::line_limits(cx);
+        if input.len() < UNCHARGED_BYTES || !splitter.is_between_lines() {
             return splitter.next(input, limits);
         }
-        splitter.lend(turn.memory.lend_large());
+        splitter.lend(cx.memory.lend_large());
         let line = splitter.next(input, limits);
-        turn.memory.give_back(splitter.take_back());
+        cx.memory.give_back(splitter.take_back());
         line
     }
 
-    fn begin_event(&mut self, turn: &Turn<'_>) {
-        if !self.was_listening {
+    fn begin_event(&mut self, cx: &Context<'_>) {
+        if !self.client_was_read {
             // It could not show any sign of life while it was not listened to.
-            self.heartbeat.life(turn.now);
-            self.repeat_last_call(turn.now);
+            self.heartbeat.note_activity(cx.now);
+            self.repeat_last_call(cx.now);
         }
-        if let Some(peer) = self.peer.as_mut().filter(|_| !self.was_reading) {
-            peer.skip(turn.now);
+        if let Some(peer) = self.peer.as_mut().filter(|_| !self.upstream_was_read) {
+            peer.skip(cx.now);
         }
     }
 
     /// What follows from any event.
-    fn finish_event(&mut self, turn: &mut Turn<'_>) {
+    fn finish_event(&mut self, cx: &mut Context<'_>) {
         loop {
-            self.handle_unread(turn);
-            self.proceed(turn);
-            if self.unread.is_none() || !self.listens() {
+            self.handle_unread(cx);
+            self.advance(cx);
+            if self.unread.is_none() || !self.has_room_for_client_lines() {
                 break;
             }
         }
         if self.to_client.is_empty() {
-            self.untaken_since = None;
+            self.unwritten_since = None;
         } else {
-            self.untaken_since.get_or_insert(turn.now);
+            self.unwritten_since.get_or_insert(cx.now);
         }
-        self.was_listening = self.wants_client();
-        self.was_reading = self.wants_upstream(turn.memory);
-        self.settle_memory(turn.memory);
+        self.client_was_read = self.wants_client_input();
+        self.upstream_was_read = self.wants_upstream_output(cx.memory);
+        self.recharge_budget(cx.memory);
         self.check();
     }
 
-    fn settle_memory(&mut self, memory: &mut Memory) {
+    fn recharge_budget(&mut self, memory: &mut BufferBudget) {
         let buffers = [
             self.from_client.capacity(),
-            self.from_server.capacity(),
+            self.from_upstream.capacity(),
             self.to_client.capacity(),
-            self.to_server.capacity(),
+            self.to_upstream.capacity(),
             self.held().capacity(),
             self.unread
                 .as_ref()
@@ -514,41 +515,41 @@ impl Session {
             self.in_flight.load().id_bytes + self.queued.id_bytes,
         ];
         // The usual case: none of them can be over what is free.
-        let charge = if buffers.iter().sum::<usize>() <= FREE_BYTES {
+        let charge = if buffers.iter().sum::<usize>() <= UNCHARGED_BYTES {
             0
         } else {
             buffers
                 .iter()
-                .map(|bytes| bytes.saturating_sub(FREE_BYTES))
+                .map(|bytes| bytes.saturating_sub(UNCHARGED_BYTES))
                 .sum()
         };
         if charge != self.charged {
-            memory.settle(self.charged, charge);
+            memory.recharge(self.charged, charge);
             self.charged = charge;
         }
     }
 
     /// Gives back what the session holds of the shared memory. Call it before the session is dropped.
-    pub fn release_memory(&mut self, memory: &mut Memory) {
-        memory.settle(self.charged, 0);
+    pub fn release_memory(&mut self, memory: &mut BufferBudget) {
+        memory.recharge(self.charged, 0);
         self.charged = 0;
     }
 
     /// What waits for a server that is not there, or that has not been greeted.
-    fn held(&self) -> &Outbox<ToServer> {
-        static NOTHING: Outbox<ToServer> = Outbox::new();
+    fn held(&self) -> &Outbox<ToUpstream> {
+        static NOTHING: Outbox<ToUpstream> = Outbox::new();
         self.held.as_deref().unwrap_or(&NOTHING)
     }
 
-    fn held_mut(&mut self) -> &mut Outbox<ToServer> {
+    fn held_mut(&mut self) -> &mut Outbox<ToUpstream> {
         self.held.get_or_insert_default()
     }
 
-    fn take_held(&mut self) -> Outbox<ToServer> {
+    fn take_held(&mut self) -> Outbox<ToUpstream> {
         self.held.take().map_or_else(Outbox::new, |held| *held)
     }
 
-    fn hold(&mut self, waiting: Outbox<ToServer>) {
+    fn hold(&mut self, waiting: Outbox<ToUpstream>) {
         self.held = (!waiting.is_empty()).then(|| Box::new(waiting));
     }
 

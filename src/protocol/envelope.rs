@@ -7,7 +7,7 @@ use std::fmt;
 
 use super::id::MAX_ID_BYTES;
 use super::json::{self, Malformed, Reader, Text};
-use super::reply::SOURCE;
+use super::own_messages::SOURCE;
 
 /// A line that can be forwarded.
 #[derive(Debug)]
@@ -143,7 +143,7 @@ impl<'a> Envelope<'a> {
     }
 
     /// The id of a message with an id and no method: the answer to a request of the other side.
-    pub fn answered_id(&self) -> Option<&'a str> {
+    pub fn response_id(&self) -> Option<&'a str> {
         if self.method.is_none() { self.id } else { None }
     }
 
@@ -286,11 +286,11 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":1.50,"method":"initialize","params":{"id":9}}"#,
             |e| {
                 assert_eq!((e.id, e.method), (Some("1.50"), Some(Method::Initialize)));
-                assert_eq!((e.request_id(), e.answered_id()), (Some("1.50"), None));
+                assert_eq!((e.request_id(), e.response_id()), (Some("1.50"), None));
             },
         );
         single(r#" {"result" : {"id":2} , "id" : "a" } "#, |e| {
-            assert_eq!((e.request_id(), e.answered_id()), (None, Some(r#""a""#)));
+            assert_eq!((e.request_id(), e.response_id()), (None, Some(r#""a""#)));
             assert_eq!(e.result(), Some(r#"{"id":2}"#));
         });
         single(r#"{"id":null,"method":"x"}"#, |e| {
@@ -300,9 +300,9 @@ mod tests {
 
     #[test]
     fn errors_of_a_proxy_are_told_from_the_servers() {
-        let own = crate::protocol::reply::error(
+        let own = crate::protocol::own_messages::error(
             None,
-            crate::protocol::reply::Reason::Shutdown,
+            crate::protocol::own_messages::ErrorReason::Shutdown,
             "x",
             None,
         );
@@ -325,7 +325,7 @@ mod tests {
             assert_eq!(e.control, Some(Control::Heartbeat));
         });
         single(r#"{"id":1,"id":2,"method":"a","method":null}"#, |e| {
-            assert_eq!(e.answered_id(), Some("2"));
+            assert_eq!(e.response_id(), Some("2"));
         });
     }
 
@@ -375,7 +375,7 @@ mod tests {
         let ids: Vec<_> = message
             .envelopes()
             .iter()
-            .map(|e| (e.request_id(), e.answered_id()))
+            .map(|e| (e.request_id(), e.response_id()))
             .collect();
         assert_eq!(ids, [(Some("1"), None), (None, Some("2"))]);
         assert!(matches!(Message::read(b"[]"), Ok(Message::Batch(batch)) if batch.len == 0));

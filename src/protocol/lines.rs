@@ -4,14 +4,14 @@
 //! together in a buffer, and one that is over its bound is skipped to its end without being kept.
 
 use super::skip::{SkipScanner, Skipped};
-use crate::memory::FREE_BYTES;
+use crate::buffers::budget::UNCHARGED_BYTES;
 
 /// What one line may cost.
 #[derive(Debug, Clone, Copy)]
 pub struct LineLimits {
     /// The longest line, in bytes, without its line end, to which a carriage return belongs.
     pub max_bytes: usize,
-    /// How much the buffer may grow beyond [`FREE_BYTES`], in bytes.
+    /// How much the buffer may grow beyond [`UNCHARGED_BYTES`], in bytes.
     pub room: usize,
 }
 
@@ -37,7 +37,7 @@ pub enum TooLong {
     /// The longest line.
     Limit,
     /// The memory for unfinished lines.
-    Memory,
+    BufferBudget,
 }
 
 /// Cuts one stream of bytes. Costs no memory between lines.
@@ -170,9 +170,9 @@ impl Splitter {
         if needed <= capacity {
             return Ok(());
         }
-        let allowed = capacity.max(FREE_BYTES) + limits.room;
+        let allowed = capacity.max(UNCHARGED_BYTES) + limits.room;
         if needed > allowed {
-            return Err(TooLong::Memory);
+            return Err(TooLong::BufferBudget);
         }
         // Doubling saves copies, but no line is refused for it.
         let wanted = needed.max((capacity * 2).min(longest).min(allowed));
@@ -307,14 +307,14 @@ mod tests {
 
     #[test]
     fn without_memory_a_long_line_is_skipped() {
-        let long = vec![b'x'; FREE_BYTES + 1];
+        let long = vec![b'x'; UNCHARGED_BYTES + 1];
         let poor = LineLimits {
             max_bytes: 1 << 20,
             room: 0,
         };
         assert_eq!(
             split(&[&long, b"\n"], poor),
-            [Out::Skipped(None, TooLong::Memory)]
+            [Out::Skipped(None, TooLong::BufferBudget)]
         );
         assert_eq!(split(&[&long, b"\n"], ROOMY), [Out::Line(long)]);
     }
@@ -325,13 +325,13 @@ mod tests {
             max_bytes: 1 << 20,
             room: 10,
         };
-        let longest = FREE_BYTES + poor.room - "\n".len();
+        let longest = UNCHARGED_BYTES + poor.room - "\n".len();
         let long = vec![b'x'; longest + 1];
-        for first in [1, 40_000, FREE_BYTES - 1] {
+        for first in [1, 40_000, UNCHARGED_BYTES - 1] {
             for (len, fits) in [(longest, true), (longest + 1, false)] {
                 let (a, b) = long[..len].split_at(first);
                 let lines = split(&[a, b, b"\n"], poor);
-                let refused = [Out::Skipped(None, TooLong::Memory)];
+                let refused = [Out::Skipped(None, TooLong::BufferBudget)];
                 assert_eq!(lines != refused, fits, "{len} bytes, cut at {first}");
             }
         }

@@ -77,7 +77,7 @@ pub enum AcceptError {
 }
 
 /// Sorts the errors of `accept`. One that is not known is taken for exhaustion, as that does not spin.
-pub fn accept_error(error: &io::Error) -> AcceptError {
+pub fn classify_accept_error(error: &io::Error) -> AcceptError {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EAGAIN) => AcceptError::Blocked,
         Some(

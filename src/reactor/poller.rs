@@ -6,14 +6,15 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Registry};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::token::{Address, Port, Registrations};
+use super::token::{Address, Channel, Tokens};
+use crate::util::time::Time;
 
 /// An epoll instance with an alarm.
 #[derive(Debug)]
@@ -21,18 +22,18 @@ pub struct Poller {
     poll: Poll,
     alarm: TimerFd,
     /// What the alarm is set for, unless it has rung since.
-    alarm_at: Option<Instant>,
+    alarm_at: Option<Time>,
 }
 
 impl Poller {
     /// Nothing is registered but the alarm.
-    pub fn new(registrations: &mut Registrations) -> io::Result<Self> {
+    pub fn new(tokens: &mut Tokens) -> io::Result<Self> {
         let poll = Poll::new()?;
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let alarm = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let token = registrations.next(Address {
+        let token = tokens.next(Address {
             slot: 0,
-            port: Port::Alarm,
+            port: Channel::Alarm,
         });
         let descriptor = alarm.as_fd().as_raw_fd();
         poll.registry()
@@ -57,8 +58,8 @@ impl Poller {
     pub fn wait(
         &mut self,
         events: &mut Events,
-        deadline: Option<Instant>,
-        now: Instant,
+        deadline: Option<Time>,
+        now: Time,
     ) -> io::Result<()> {
         let mut timeout = None;
         match deadline {
@@ -75,17 +76,17 @@ impl Poller {
         Ok(())
     }
 
-    /// An event of [`Port::Alarm`] has come. It is not read: setting the alarm anew makes it ready to ring again.
-    pub fn alarm_rang(&mut self) {
+    /// An event of [`Channel::Alarm`] has come. It is not read: setting the alarm anew makes it ready to ring again.
+    pub fn alarm_fired(&mut self) {
         self.alarm_at = None;
     }
 
     /// An alarm that is set for an earlier time may stay: it costs one turn too many.
-    fn set_alarm(&mut self, at: Instant, now: Instant) -> io::Result<()> {
+    fn set_alarm(&mut self, at: Time, now: Time) -> io::Result<()> {
         if self.alarm_at.is_some_and(|set| set <= at) {
             return Ok(());
         }
-        let left = TimeSpec::from_duration(at.saturating_duration_since(now));
+        let left = TimeSpec::from_duration(at.saturating_since(now));
         self.alarm
             .set(Expiration::OneShot(left), TimerSetTimeFlags::empty())?;
         self.alarm_at = Some(at);
@@ -96,42 +97,43 @@ impl Poller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::reactor::timers;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
     /// Waits once. Returns whether the alarm rang.
-    fn wait(poller: &mut Poller, deadline: Instant) -> bool {
+    fn wait(poller: &mut Poller, deadline: Time) -> bool {
         let mut events = Events::with_capacity(8);
         poller
-            .wait(&mut events, Some(deadline), Instant::now())
+            .wait(&mut events, Some(deadline), timers::now())
             .unwrap();
         let rang = events
             .iter()
             .filter_map(|event| Address::of(event.token()))
-            .any(|address| address.port == Port::Alarm);
+            .any(|address| address.port == Channel::Alarm);
         if rang {
-            poller.alarm_rang();
+            poller.alarm_fired();
         }
         rang
     }
 
     #[test]
     fn the_alarm_rings_at_each_deadline_and_not_before() {
-        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
+        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
         for _ in 0..3 {
-            let deadline = Instant::now() + 5 * MILLISECOND;
+            let deadline = timers::now() + 5 * MILLISECOND;
             assert!(wait(&mut poller, deadline));
-            assert!(Instant::now() >= deadline);
+            assert!(timers::now() >= deadline);
         }
     }
 
     #[test]
     fn an_alarm_for_an_earlier_time_stays() {
-        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
-        let now = Instant::now();
+        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
+        let now = timers::now();
         poller.set_alarm(now + 5 * MILLISECOND, now).unwrap();
         assert!(wait(&mut poller, now + Duration::from_hours(1)));
-        let later = Instant::now() + 5 * MILLISECOND;
+        let later = timers::now() + 5 * MILLISECOND;
         poller
             .set_alarm(now + Duration::from_hours(1), now)
             .unwrap();
@@ -140,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_deadline_that_has_passed_is_not_waited_for() {
-        let mut poller = Poller::new(&mut Registrations::default()).unwrap();
-        assert!(!wait(&mut poller, Instant::now()));
+        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
+        assert!(!wait(&mut poller, timers::now()));
         assert_eq!(poller.alarm_at, None);
     }
 }

@@ -1,8 +1,11 @@
 //! The timer wheel with the clock's side of it: instants in, milliseconds inside.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::timer_wheel::{TimerId, TimerWheel};
+use nix::time::{ClockId, clock_gettime};
+
+use crate::util::time::Time;
+use crate::util::timer_wheel::{TimerId, TimerWheel};
 
 /// Whose deadline has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,13 +19,20 @@ pub enum Timer {
     /// More servers may be started.
     Starting,
     /// The pool of waiting servers may be filled up.
-    Pool,
+    Spares,
     /// What must be looked after now and then.
     Monitor,
     /// Of an attempt to connect.
     Connect,
     /// Of a connection that is to be closed by its other side.
     Close,
+}
+
+/// The time now, by `CLOCK_MONOTONIC`.
+pub fn now() -> Time {
+    // It can't fail: the clock exists on every Linux (clock_gettime(2)).
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
+    Time::default() + now
 }
 
 /// The time since 1970. The wall clock may be set at any time, so it is read when it is needed.
@@ -35,13 +45,13 @@ pub fn unix_time() -> Duration {
 /// All deadlines of the program.
 #[derive(Debug)]
 pub struct Timers {
-    epoch: Instant,
+    epoch: Time,
     wheel: TimerWheel<Timer>,
 }
 
 impl Timers {
     /// No deadlines.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Time) -> Self {
         Self {
             epoch: now,
             wheel: TimerWheel::new(0),
@@ -49,7 +59,7 @@ impl Timers {
     }
 
     /// Sets a deadline. It is never reported early, and at most a millisecond late.
-    pub fn set(&mut self, at: Instant, timer: Timer) -> TimerId {
+    pub fn set(&mut self, at: Time, timer: Timer) -> TimerId {
         self.wheel.set(self.tick_of(at), timer)
     }
 
@@ -59,12 +69,7 @@ impl Timers {
     }
 
     /// Sets the one deadline of an owner, who keeps it in `current`, to another time or to none.
-    pub fn reset(
-        &mut self,
-        current: &mut Option<(Instant, TimerId)>,
-        at: Option<Instant>,
-        timer: Timer,
-    ) {
+    pub fn reset(&mut self, current: &mut Option<(Time, TimerId)>, at: Option<Time>, timer: Timer) {
         if current.map(|(at, _)| at) == at {
             return;
         }
@@ -75,13 +80,13 @@ impl Timers {
     }
 
     /// Takes a deadline that has come.
-    pub fn pop(&mut self, now: Instant) -> Option<Timer> {
-        let elapsed = now.saturating_duration_since(self.epoch);
+    pub fn pop(&mut self, now: Time) -> Option<Timer> {
+        let elapsed = now.saturating_since(self.epoch);
         self.wheel.pop_expired(elapsed.as_millis() as u64)
     }
 
     /// When something may be due next; `None` if nothing ever is.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<Time> {
         let tick = self.wheel.next_deadline()?;
         Some(self.epoch + Duration::from_millis(tick))
     }
@@ -97,8 +102,8 @@ impl Timers {
     }
 
     /// Rounded up, so that nothing comes early.
-    fn tick_of(&self, at: Instant) -> u64 {
-        at.saturating_duration_since(self.epoch)
+    fn tick_of(&self, at: Time) -> u64 {
+        at.saturating_since(self.epoch)
             .as_nanos()
             .div_ceil(1_000_000) as u64
     }
@@ -110,7 +115,7 @@ mod tests {
 
     #[test]
     fn an_owner_has_one_deadline() {
-        let begin = Instant::now();
+        let begin = now();
         let mut timers = Timers::new(begin);
         let mut current = None;
         for millis in [Some(5), Some(5), Some(9), None, Some(7)] {
@@ -126,7 +131,7 @@ mod tests {
 
     #[test]
     fn never_early() {
-        let begin = Instant::now();
+        let begin = now();
         let mut timers = Timers::new(begin);
         let at = begin + Duration::from_micros(2100);
         timers.set(at, Timer::Monitor);

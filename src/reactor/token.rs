@@ -14,7 +14,7 @@ const SLOT_BITS: u32 = 24;
 
 /// What kind of descriptor an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Port {
+pub enum Channel {
     /// The signal descriptor.
     Signals,
     /// A listening socket; the slot is its number.
@@ -32,7 +32,7 @@ pub enum Port {
     /// The alarm of the loop.
     Alarm,
     /// A pipe of a server that waits for a session; the slot is its number.
-    Pool,
+    Spares,
 }
 
 /// What a token says.
@@ -41,16 +41,16 @@ pub struct Address {
     /// Where the session or the listener is kept.
     pub slot: usize,
     /// Which of its descriptors.
-    pub port: Port,
+    pub port: Channel,
 }
 
 /// Numbers the registrations.
 #[derive(Debug, Default)]
-pub struct Registrations {
+pub struct Tokens {
     last: usize,
 }
 
-impl Registrations {
+impl Tokens {
     /// A token that no descriptor has. The numbers begin anew after 2^36 of them.
     pub fn next(&mut self, address: Address) -> Token {
         debug_assert!(address.slot < MAX_SLOTS);
@@ -67,15 +67,15 @@ impl Address {
     /// Reads a token; `None` if it was not made here.
     pub fn of(token: Token) -> Option<Self> {
         let port = match token.0 & ((1 << PORT_BITS) - 1) {
-            0 => Port::Signals,
-            1 => Port::Listener,
-            2 => Port::Client,
-            3 => Port::Stdin,
-            4 => Port::Stdout,
-            5 => Port::Stderr,
-            6 => Port::Upstream,
-            7 => Port::Alarm,
-            8 => Port::Pool,
+            0 => Channel::Signals,
+            1 => Channel::Listener,
+            2 => Channel::Client,
+            3 => Channel::Stdin,
+            4 => Channel::Stdout,
+            5 => Channel::Stderr,
+            6 => Channel::Upstream,
+            7 => Channel::Alarm,
+            8 => Channel::Spares,
             _ => return None,
         };
         Some(Self {
@@ -91,22 +91,22 @@ mod tests {
 
     #[test]
     fn a_token_tells_its_address_and_is_never_the_same() {
-        let mut registrations = Registrations::default();
+        let mut tokens = Tokens::default();
         let ports = [
-            Port::Signals,
-            Port::Listener,
-            Port::Client,
-            Port::Stdin,
-            Port::Stdout,
-            Port::Stderr,
-            Port::Upstream,
-            Port::Alarm,
-            Port::Pool,
+            Channel::Signals,
+            Channel::Listener,
+            Channel::Client,
+            Channel::Stdin,
+            Channel::Stdout,
+            Channel::Stderr,
+            Channel::Upstream,
+            Channel::Alarm,
+            Channel::Spares,
         ];
         for port in ports {
             for slot in [0, 1, MAX_SLOTS - 1] {
                 let address = Address { slot, port };
-                let (a, b) = (registrations.next(address), registrations.next(address));
+                let (a, b) = (tokens.next(address), tokens.next(address));
                 assert_eq!(
                     (Address::of(a), Address::of(b)),
                     (Some(address), Some(address))

@@ -1,6 +1,8 @@
 //! When a heartbeat is due, and whether the client has gone silent.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::util::time::Time;
 
 /// A client that sends nothing for this many intervals is reported, once per silence.
 const SILENT_INTERVALS: u32 = 2;
@@ -9,14 +11,14 @@ const SILENT_INTERVALS: u32 = 2;
 #[derive(Debug)]
 pub struct Heartbeat {
     /// When the next one is due; `None` for a client that has not announced itself.
-    next: Option<Instant>,
-    last_life: Instant,
+    next: Option<Time>,
+    last_life: Time,
     silence_reported: bool,
 }
 
 impl Heartbeat {
     /// The client was heard of just now.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Time) -> Self {
         Self {
             next: None,
             last_life: now,
@@ -25,25 +27,25 @@ impl Heartbeat {
     }
 
     /// The client takes heartbeats. They come at whole intervals since the session began, at `began`.
-    pub fn announce(&mut self, began: Instant, now: Instant, interval: Duration) {
+    pub fn announce(&mut self, began: Time, now: Time, interval: Duration) {
         if self.next.is_none() {
             self.next = Some(next_after(now, began, interval));
         }
     }
 
     /// The client sent something, or could not have.
-    pub fn life(&mut self, now: Instant) {
+    pub fn note_activity(&mut self, now: Time) {
         self.last_life = now;
         self.silence_reported = false;
     }
 
     /// When the next heartbeat is due.
-    pub fn next(&self) -> Option<Instant> {
+    pub fn next(&self) -> Option<Time> {
         self.next
     }
 
     /// Whether a heartbeat is due. If so, the next one is set.
-    pub fn beat(&mut self, began: Instant, now: Instant, interval: Duration) -> bool {
+    pub fn beat(&mut self, began: Time, now: Time, interval: Duration) -> bool {
         let due = self.next.is_some_and(|next| next <= now);
         if due {
             self.next = Some(next_after(now, began, interval));
@@ -52,16 +54,16 @@ impl Heartbeat {
     }
 
     /// How long the client has been silent, if that is to be reported now.
-    pub fn silence(&mut self, now: Instant, interval: Duration) -> Option<Duration> {
-        let silence = now.saturating_duration_since(self.last_life);
+    pub fn take_silence_report(&mut self, now: Time, interval: Duration) -> Option<Duration> {
+        let silence = now.saturating_since(self.last_life);
         let report = silence >= interval * SILENT_INTERVALS && !self.silence_reported;
         self.silence_reported |= report;
         report.then_some(silence)
     }
 }
 
-fn next_after(now: Instant, began: Instant, interval: Duration) -> Instant {
-    let past = now.saturating_duration_since(began).as_nanos();
+fn next_after(now: Time, began: Time, interval: Duration) -> Time {
+    let past = now.saturating_since(began).as_nanos();
     let interval = interval.as_nanos().max(1);
     now + Duration::from_nanos((interval - past % interval) as u64)
 }
@@ -74,7 +76,7 @@ mod tests {
 
     #[test]
     fn beats_come_at_whole_intervals_since_the_beginning() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(begin);
         assert!(heartbeat.next().is_none() && !heartbeat.beat(begin, at(100), INTERVAL));
@@ -92,14 +94,17 @@ mod tests {
 
     #[test]
     fn one_report_per_silence() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(begin);
-        assert_eq!(heartbeat.silence(at(19), INTERVAL), None);
-        assert_eq!(heartbeat.silence(at(20), INTERVAL), Some(2 * INTERVAL));
-        assert_eq!(heartbeat.silence(at(30), INTERVAL), None);
-        heartbeat.life(at(31));
-        assert_eq!(heartbeat.silence(at(40), INTERVAL), None);
-        assert!(heartbeat.silence(at(60), INTERVAL).is_some());
+        assert_eq!(heartbeat.take_silence_report(at(19), INTERVAL), None);
+        assert_eq!(
+            heartbeat.take_silence_report(at(20), INTERVAL),
+            Some(2 * INTERVAL)
+        );
+        assert_eq!(heartbeat.take_silence_report(at(30), INTERVAL), None);
+        heartbeat.note_activity(at(31));
+        assert_eq!(heartbeat.take_silence_report(at(40), INTERVAL), None);
+        assert!(heartbeat.take_silence_report(at(60), INTERVAL).is_some());
     }
 }

@@ -1,10 +1,11 @@
 //! Sessions that are not used: whose clients never say anything to a server, or in which nothing passes any more.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::ending::Goal;
 use super::report::EndReason;
-use super::{OwnLine, Session, Settings, Turn, earliest};
+use super::{Context, OwnLine, Session, Settings, earliest};
+use crate::util::time::Time;
 
 /// A line of the client that is longer than any heartbeat counts while it comes in, not just when it is complete.
 const LONG_LINE_BYTES: usize = 4096;
@@ -24,26 +25,26 @@ pub(super) struct LastLine(u64);
 
 impl Session {
     /// A message passed, or a part of one, or the client was told something.
-    pub(super) fn line_passed(&mut self, turn: &Turn<'_>) {
-        if turn.settings.idle_limits.idle.is_some() {
-            let time = turn.now.saturating_duration_since(self.opened);
+    pub(super) fn line_passed(&mut self, cx: &Context<'_>) {
+        if cx.settings.idle_limits.idle.is_some() {
+            let time = cx.now.saturating_since(self.opened);
             self.last_line = LastLine(time.as_nanos() as u64);
         }
     }
 
     /// The client takes something of what waits for it. A heartbeat alone is nothing.
-    pub(super) fn client_takes_lines(&mut self, turn: &Turn<'_>) {
+    pub(super) fn client_takes_lines(&mut self, cx: &Context<'_>) {
         let waiting = &self.to_client;
-        let is_server_heard = waiting.len() > waiting.marked_bytes();
-        if is_server_heard || waiting.marks().any(|line| *line != OwnLine::Heartbeat) {
-            self.line_passed(turn);
+        let is_server_heard = waiting.len() > waiting.tagged_bytes();
+        if is_server_heard || waiting.tags().any(|line| *line != OwnLine::Heartbeat) {
+            self.line_passed(cx);
         }
     }
 
     /// The client is seen to be sending, although no line is complete.
-    pub(super) fn note_long_line(&mut self, turn: &Turn<'_>) {
+    pub(super) fn note_long_line(&mut self, cx: &Context<'_>) {
         if self.from_client.is_within_line(LONG_LINE_BYTES) {
-            self.line_passed(turn);
+            self.line_passed(cx);
         }
     }
 
@@ -65,7 +66,7 @@ impl Session {
         }
     }
 
-    pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Instant> {
+    pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         earliest(
             self.first_message_due(limits),
@@ -73,9 +74,9 @@ impl Session {
         )
     }
 
-    pub(super) fn idle_timeout(&mut self, turn: &Turn<'_>) {
-        let limits = turn.settings.idle_limits;
-        let is_over = |due: Option<Instant>| due.is_some_and(|at| at <= turn.now);
+    pub(super) fn idle_timeout(&mut self, cx: &Context<'_>) {
+        let limits = cx.settings.idle_limits;
+        let is_over = |due: Option<Time>| due.is_some_and(|at| at <= cx.now);
         let reason = if is_over(self.first_message_due(&limits)) {
             limits.first_message.map(EndReason::FirstMessageTimeout)
         } else if is_over(self.next_message_due(&limits)) {
@@ -84,11 +85,11 @@ impl Session {
             None
         };
         if let Some(reason) = reason {
-            self.finish_for(reason, turn);
+            self.finish_for(reason, cx);
         }
     }
 
-    fn first_message_due(&self, limits: &IdleLimits) -> Option<Instant> {
+    fn first_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let waits = self.goal == Goal::Serve && self.sent_to_server.is_none();
         limits
             .first_message
@@ -96,7 +97,7 @@ impl Session {
             .map(|limit| self.opened + limit)
     }
 
-    fn next_message_due(&self, limits: &IdleLimits) -> Option<Instant> {
+    fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let limit = limits.idle?;
         self.is_idle()
             .then(|| self.opened + Duration::from_nanos(self.last_line.0) + limit)

@@ -4,7 +4,7 @@
 use std::collections::VecDeque;
 
 use crate::protocol::id::RequestId;
-use crate::small_queue::SmallQueue;
+use crate::util::small_queue::SmallQueue;
 
 /// Requests of one session that may wait for their answers; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;

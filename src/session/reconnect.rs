@@ -1,8 +1,9 @@
 //! When a lost connection is made again, and when no more. Policy only: nothing here connects.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::restart::Verdict;
+use super::restart::Decision;
+use crate::util::time::Time;
 
 /// The delay of the first attempt; it doubles with each that follows.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
@@ -14,7 +15,7 @@ pub struct ReconnectPolicy {
     max_attempts: Option<u32>,
     attempts: u32,
     /// When the connection was made.
-    connected: Option<Instant>,
+    connected: Option<Time>,
 }
 
 impl ReconnectPolicy {
@@ -29,7 +30,7 @@ impl ReconnectPolicy {
     }
 
     /// A connection was made, or could not be.
-    pub fn started(&mut self, now: Instant) {
+    pub fn started(&mut self, now: Time) {
         self.connected = Some(now);
     }
 
@@ -40,25 +41,25 @@ impl ReconnectPolicy {
 
     /// The other side ended a connection on which nothing was waited for. If it had held for a while, nobody was shown
     /// out at once: it was idle, and may be so again and again.
-    pub fn ended_idle(&mut self, now: Instant) {
+    pub fn ended_idle(&mut self, now: Time) {
         let held = self
             .connected
-            .map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+            .map_or(Duration::ZERO, |since| now.saturating_since(since));
         if held > self.max_delay {
             self.attempts = 0;
         }
     }
 
     /// The connection was lost, or could not be made.
-    pub fn lost(&mut self, now: Instant) -> Verdict {
+    pub fn lost(&mut self, now: Time) -> Decision {
         if self.max_attempts.is_some_and(|max| self.attempts >= max) {
-            return Verdict::GiveUp {
+            return Decision::GiveUp {
                 restarts: self.attempts,
             };
         }
         let doubled = FIRST_DELAY.saturating_mul(1 << self.attempts.min(20));
         self.attempts += 1;
-        Verdict::RestartAt(now + doubled.min(self.max_delay))
+        Decision::RetryAt(now + doubled.min(self.max_delay))
     }
 }
 
@@ -68,12 +69,12 @@ mod tests {
 
     #[test]
     fn delays_double_up_to_the_limit_and_begin_anew_when_the_server_is_heard() {
-        let now = Instant::now();
+        let now = Time::from_nanos(1 << 40);
         let mut policy = ReconnectPolicy::new(Duration::from_secs(2), None);
         let delays = |count: usize, policy: &mut ReconnectPolicy| -> Vec<u128> {
             let delay = |verdict| match verdict {
-                Verdict::RestartAt(at) => (at - now).as_millis(),
-                Verdict::GiveUp { .. } => panic!("there is no limit"),
+                Decision::RetryAt(at) => (at - now).as_millis(),
+                Decision::GiveUp { .. } => panic!("there is no limit"),
             };
             (0..count).map(|_| delay(policy.lost(now))).collect()
         };
@@ -88,21 +89,21 @@ mod tests {
 
     #[test]
     fn attempts_in_a_row_are_limited() {
-        let now = Instant::now();
+        let now = Time::from_nanos(1 << 40);
         let mut policy = ReconnectPolicy::new(Duration::from_millis(50), Some(2));
         assert_eq!(
             policy.lost(now),
-            Verdict::RestartAt(now + Duration::from_millis(50))
+            Decision::RetryAt(now + Duration::from_millis(50))
         );
-        assert!(matches!(policy.lost(now), Verdict::RestartAt(_)));
-        assert_eq!(policy.lost(now), Verdict::GiveUp { restarts: 2 });
+        assert!(matches!(policy.lost(now), Decision::RetryAt(_)));
+        assert_eq!(policy.lost(now), Decision::GiveUp { restarts: 2 });
         policy.heard();
-        assert!(matches!(policy.lost(now), Verdict::RestartAt(_)));
+        assert!(matches!(policy.lost(now), Decision::RetryAt(_)));
     }
 
     #[test]
     fn idle_connections_that_held_for_a_while_are_no_failed_attempts() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let delay = Duration::from_secs(2);
         let mut policy = ReconnectPolicy::new(delay, Some(1));
         let mut cycle = |held: Duration| {
@@ -112,8 +113,8 @@ mod tests {
         };
         for _ in 0..10 {
             let verdict = cycle(delay + Duration::from_millis(1));
-            assert!(matches!(verdict, Verdict::RestartAt(_)));
+            assert!(matches!(verdict, Decision::RetryAt(_)));
         }
-        assert_eq!(cycle(delay), Verdict::GiveUp { restarts: 1 });
+        assert_eq!(cycle(delay), Decision::GiveUp { restarts: 1 });
     }
 }

@@ -1,15 +1,14 @@
 //! Whether a lost upstream is renewed, and when.
 
-use std::time::Instant;
-
 use log::info;
 
 use super::ending::Goal;
 use super::reconnect::ReconnectPolicy;
 use super::report::EndReason;
-use super::restart::{RestartPolicy, Verdict};
+use super::restart::{Decision, RestartPolicy};
 use super::upstream::Upstream;
-use super::{Role, Session, Turn};
+use super::{Backend, Context, Session};
+use crate::util::time::Time;
 
 /// When a lost upstream is renewed.
 #[derive(Debug)]
@@ -19,17 +18,17 @@ pub(super) enum Policy {
 }
 
 impl Policy {
-    pub(super) fn new(role: &Role) -> Self {
+    pub(super) fn new(role: &Backend) -> Self {
         match *role {
-            Role::Proxy { max_restarts } => Self::Restart(RestartPolicy::new(max_restarts)),
-            Role::Connector {
+            Backend::Process { max_restarts } => Self::Restart(RestartPolicy::new(max_restarts)),
+            Backend::Proxy {
                 max_delay,
                 max_attempts,
             } => Self::Reconnect(ReconnectPolicy::new(max_delay, max_attempts)),
         }
     }
 
-    pub(super) fn started(&mut self, now: Instant) {
+    pub(super) fn started(&mut self, now: Time) {
         match self {
             Self::Restart(policy) => policy.started(now),
             Self::Reconnect(policy) => policy.started(now),
@@ -44,13 +43,13 @@ impl Policy {
     }
 
     /// The other side ended a connection on which nothing was waited for.
-    pub(super) fn ended_idle(&mut self, now: Instant) {
+    pub(super) fn ended_idle(&mut self, now: Time) {
         if let Self::Reconnect(policy) = self {
             policy.ended_idle(now);
         }
     }
 
-    pub(super) fn lost(&mut self, now: Instant) -> Verdict {
+    pub(super) fn lost(&mut self, now: Time) -> Decision {
         match self {
             Self::Restart(policy) => policy.lost(now),
             Self::Reconnect(policy) => policy.lost(now),
@@ -60,23 +59,23 @@ impl Policy {
 
 impl Session {
     /// The upstream is gone: is there to be another?
-    pub(super) fn after_loss(&mut self, why: &EndReason, turn: &mut Turn<'_>) {
+    pub(super) fn after_loss(&mut self, why: &EndReason, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
-        if self.goal == Goal::End || is_finished || self.goal.is_overdue(turn.now) {
+        if self.goal == Goal::End || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.stopping || !turn.settings.renews {
-            self.give_up(why, turn);
+        if self.stopping || !cx.settings.restarts_upstream {
+            self.give_up(why, cx);
             return;
         }
-        match self.policy.lost(turn.now) {
-            Verdict::RestartAt(at) => {
-                self.announce_renewal(at, turn);
+        match self.policy.lost(cx.now) {
+            Decision::RetryAt(at) => {
+                self.announce_renewal(at, cx);
                 self.upstream = Upstream::Cooling { until: at };
-                self.start_if_due(turn);
+                self.start_if_due(cx);
             }
-            Verdict::GiveUp { restarts } => {
+            Decision::GiveUp { restarts } => {
                 let reason = match why {
                     EndReason::SpawnFailed(_) => why.clone(),
                     EndReason::ConnectionLost(last) => EndReason::ReconnectLimit {
@@ -88,33 +87,33 @@ impl Session {
                         last: last_status(other),
                     },
                 };
-                self.give_up(&reason, turn);
+                self.give_up(&reason, cx);
             }
         }
     }
 
-    fn announce_renewal(&self, at: Instant, turn: &Turn<'_>) {
-        let wait = at.saturating_duration_since(turn.now);
+    fn announce_renewal(&self, at: Time, cx: &Context<'_>) {
+        let wait = at.saturating_since(cx.now);
         if wait.is_zero() {
             return;
         }
-        match turn.settings.role {
-            Role::Proxy { .. } => {
+        match cx.settings.role {
+            Backend::Process { .. } => {
                 info!(
                     "{}: the server is started again in {:.3} s",
                     self.tag,
                     wait.as_secs_f64()
                 );
             }
-            Role::Connector { .. } => {
+            Backend::Proxy { .. } => {
                 info!("{}: next attempt in {:.3} s", self.tag, wait.as_secs_f64());
             }
         }
     }
 
-    pub(super) fn start_if_due(&mut self, turn: &mut Turn<'_>) {
-        if matches!(self.upstream, Upstream::Cooling { until } if until <= turn.now) {
-            self.start_upstream(turn);
+    pub(super) fn start_if_due(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.upstream, Upstream::Cooling { until } if until <= cx.now) {
+            self.start_upstream(cx);
         }
     }
 }

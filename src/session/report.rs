@@ -3,15 +3,16 @@
 use std::fmt;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use crate::protocol::reply::Reason;
+use crate::protocol::own_messages::ErrorReason;
+use crate::util::time::Time;
 
 /// Who a log line is about.
 #[derive(Debug, Clone)]
-pub enum Tag {
+pub enum Label {
     /// A session of the proxy.
     Session {
         /// Counts the sessions since the start of the proxy, from 1.
@@ -25,7 +26,7 @@ pub enum Tag {
     Connection(Box<str>),
 }
 
-impl Tag {
+impl Label {
     /// Notes the process of the upstream that was started. Returns whether it is the first one.
     pub(super) fn started(&mut self, new: Option<u32>) -> bool {
         match self {
@@ -35,7 +36,7 @@ impl Tag {
     }
 }
 
-impl fmt::Display for Tag {
+impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Session {
@@ -136,23 +137,23 @@ pub enum EndReason {
 
 impl EndReason {
     /// What a client is told whose requests can't be served any more.
-    pub fn reply_reason(&self) -> Reason {
+    pub fn reply_reason(&self) -> ErrorReason {
         match self {
             Self::ClientEnded
             | Self::ClientGone(_)
             | Self::StdioFailed(_)
             | Self::Stalled(_)
             | Self::ServerEnded(_)
-            | Self::RestartLimit { .. } => Reason::RestartLimit,
-            Self::SpawnFailed(_) => Reason::SpawnFailed,
-            Self::ConnectionLost(_) | Self::ReconnectLimit { .. } => Reason::ReconnectLimit,
-            Self::ServerChanged => Reason::ServerChanged,
-            Self::ReplayTimeout(_) => Reason::ReplayTimeout,
-            Self::SessionLimit(_) => Reason::SessionLimit,
+            | Self::RestartLimit { .. } => ErrorReason::RestartLimit,
+            Self::SpawnFailed(_) => ErrorReason::SpawnFailed,
+            Self::ConnectionLost(_) | Self::ReconnectLimit { .. } => ErrorReason::ReconnectLimit,
+            Self::ServerChanged => ErrorReason::ServerChanged,
+            Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
+            Self::SessionLimit(_) => ErrorReason::SessionLimit,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
-            | Self::Shutdown => Reason::Shutdown,
+            | Self::Shutdown => ErrorReason::Shutdown,
         }
     }
 }
@@ -243,24 +244,21 @@ impl fmt::Display for Traffic {
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) tag: &'a Tag,
+    pub(super) tag: &'a Label,
     pub(super) reason: &'a EndReason,
-    pub(super) opened: Instant,
-    pub(super) now: Instant,
-    pub(super) to_server: Traffic,
+    pub(super) opened: Time,
+    pub(super) now: Time,
+    pub(super) to_upstream: Traffic,
     pub(super) to_client: Traffic,
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self
-            .now
-            .saturating_duration_since(self.opened)
-            .as_secs_f64();
+        let seconds = self.now.saturating_since(self.opened).as_secs_f64();
         write!(
             f,
             "{} closed: {}; {seconds:.3} s, {} to the server, {} to the client",
-            self.tag, self.reason, self.to_server, self.to_client
+            self.tag, self.reason, self.to_upstream, self.to_client
         )
     }
 }

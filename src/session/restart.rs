@@ -1,7 +1,9 @@
 //! When a lost server is started again, and when no more. Policy only: nothing here starts anything.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::util::time::Time;
 
 /// The least time between two starts of a server that seldom fails.
 const COOLDOWN: Duration = Duration::from_secs(1);
@@ -21,9 +23,9 @@ const MIN_WINDOW: Duration = Duration::from_mins(1);
 
 /// What to do about a lost server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum Decision {
     /// Start it, but not before then.
-    RestartAt(Instant),
+    RetryAt(Time),
     /// It failed too often.
     GiveUp {
         /// How many times it was restarted within the window.
@@ -35,9 +37,9 @@ pub enum Verdict {
 #[derive(Debug)]
 pub struct RestartPolicy {
     max_restarts: u32,
-    last_start: Option<Instant>,
+    last_start: Option<Time>,
     /// The restarts within the window, oldest first.
-    restarts: VecDeque<Instant>,
+    restarts: VecDeque<Time>,
 }
 
 impl RestartPolicy {
@@ -56,29 +58,29 @@ impl RestartPolicy {
     }
 
     /// The server was started, or could not be.
-    pub fn started(&mut self, now: Instant) {
+    pub fn started(&mut self, now: Time) {
         self.last_start = Some(now);
     }
 
     /// The server was lost, or could not be started.
-    pub fn lost(&mut self, now: Instant) -> Verdict {
+    pub fn lost(&mut self, now: Time) -> Decision {
         let window = self.window();
         self.restarts
-            .retain(|at| now.saturating_duration_since(*at) < window);
+            .retain(|at| now.saturating_since(*at) < window);
         let restarts = self.restarts.len() as u32;
         if restarts >= self.max_restarts {
-            return Verdict::GiveUp { restarts };
+            return Decision::GiveUp { restarts };
         }
         let recent = self
             .restarts
             .back()
-            .is_some_and(|at| now.saturating_duration_since(*at) < RECENT);
+            .is_some_and(|at| now.saturating_since(*at) < RECENT);
         let cooldown = if recent { REPEATED_COOLDOWN } else { COOLDOWN };
         let at = self
             .last_start
             .map_or(now, |start| now.max(start + cooldown));
         self.restarts.push_back(at);
-        Verdict::RestartAt(at)
+        Decision::RetryAt(at)
     }
 }
 
@@ -90,7 +92,7 @@ mod tests {
 
     /// A server that lives for `uptime` each time: when it is started, until given up.
     fn starts(max_restarts: u32, uptime: Duration, most: usize) -> (Vec<Duration>, bool) {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let mut now = begin;
         let mut policy = RestartPolicy::new(max_restarts);
         let mut starts = Vec::new();
@@ -102,8 +104,8 @@ mod tests {
             }
             now += uptime;
             match policy.lost(now) {
-                Verdict::RestartAt(at) => now = at,
-                Verdict::GiveUp { restarts } => {
+                Decision::RetryAt(at) => now = at,
+                Decision::GiveUp { restarts } => {
                     assert_eq!(restarts, max_restarts);
                     return (starts, true);
                 }
@@ -141,22 +143,22 @@ mod tests {
 
     #[test]
     fn the_cooldown_is_short_again_after_a_quiet_minute() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let mut policy = RestartPolicy::new(5);
         policy.started(begin);
-        assert_eq!(policy.lost(begin), Verdict::RestartAt(begin + SECOND));
+        assert_eq!(policy.lost(begin), Decision::RetryAt(begin + SECOND));
         let second_start = begin + SECOND;
         policy.started(second_start);
-        let later = (second_start + RECENT).checked_sub(SECOND).unwrap();
+        let later = second_start + RECENT - SECOND;
         assert_eq!(
             policy.lost(later),
-            Verdict::RestartAt(later),
+            Decision::RetryAt(later),
             "long up: no wait"
         );
         policy.started(later);
         assert_eq!(
             policy.lost(later),
-            Verdict::RestartAt(later + REPEATED_COOLDOWN)
+            Decision::RetryAt(later + REPEATED_COOLDOWN)
         );
     }
 }

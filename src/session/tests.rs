@@ -9,13 +9,14 @@ mod lazy;
 mod losses;
 mod times;
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use super::report::{Exit, Tag};
-use super::{Action, IdleLimits, OUTBOX_BYTES, Role, Session, Settings, Spawn, Turn};
-use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use super::report::{Exit, Label};
+use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
+use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
+use crate::util::time::Time;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
@@ -32,10 +33,10 @@ const AGREED: &str =
 struct World {
     session: Session,
     settings: Settings,
-    memory: Memory,
+    memory: BufferBudget,
     /// What the session wanted done and the test has not looked at.
     actions: Vec<Action>,
-    now: Instant,
+    now: Time,
     /// What the wall clock shows, which nothing else depends on.
     unix_time: Duration,
 }
@@ -48,9 +49,9 @@ impl World {
 
     fn with(configure: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
-            role: Role::Proxy { max_restarts: 5 },
+            role: Backend::Process { max_restarts: 5 },
             heartbeat_interval: 30 * SECOND,
-            renews: true,
+            restarts_upstream: true,
             max_message_bytes: 1000,
             replay_timeout: 10 * SECOND,
             spawn: Spawn::Eager,
@@ -58,25 +59,25 @@ impl World {
         };
         configure(&mut settings);
         let (mut memory, mut actions, now) = (
-            Memory::new(DEFAULT_BUDGET_BYTES),
+            BufferBudget::new(DEFAULT_BUDGET_BYTES),
             Vec::new(),
-            Instant::now(),
+            Time::from_nanos(1 << 40),
         );
         let tag = match settings.role {
-            Role::Proxy { .. } => Tag::Session {
+            Backend::Process { .. } => Label::Session {
                 number: 1,
                 peer: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             },
-            Role::Connector { .. } => Tag::Connection("localhost:1".into()),
+            Backend::Proxy { .. } => Label::Connection("localhost:1".into()),
         };
-        let mut turn = Turn {
+        let mut cx = Context {
             now,
             settings: &settings,
             memory: &mut memory,
             actions: &mut actions,
         };
-        let session = Session::open(tag, &mut turn);
+        let session = Session::open(tag, &mut cx);
         Self {
             session,
             settings,
@@ -105,31 +106,31 @@ impl World {
         world
     }
 
-    fn event<T>(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>) -> T) -> T {
-        let mut turn = Turn {
+    fn event<T>(&mut self, event: impl FnOnce(&mut Session, &mut Context<'_>) -> T) -> T {
+        let mut cx = Context {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut turn)
+        event(&mut self.session, &mut cx)
     }
 
     // The client.
 
     fn client(&mut self, line: &str) {
-        self.event(|session, turn| session.client_sent(format!("{line}\n").as_bytes(), turn));
+        self.event(|session, cx| session.client_sent(format!("{line}\n").as_bytes(), cx));
     }
 
     fn client_ends(&mut self) {
-        self.event(Session::client_ended);
+        self.event(Session::client_eof);
     }
 
     /// Takes all that there is for the client: its lines.
     fn client_got(&mut self) -> Vec<String> {
         let text = self.session.to_client().to_vec();
         if !text.is_empty() {
-            self.event(|session, turn| session.client_took(text.len(), turn));
+            self.event(|session, cx| session.client_written(text.len(), cx));
         }
         lines(text)
     }
@@ -155,11 +156,11 @@ impl World {
     #[track_caller]
     fn start(&mut self) {
         assert_eq!(self.took_actions(), [Action::StartUpstream]);
-        self.event(|session, turn| session.upstream_started(Some(7), turn));
+        self.event(|session, cx| session.upstream_started(Some(7), cx));
     }
 
     fn server(&mut self, line: &str) {
-        self.event(|session, turn| session.upstream_sent(format!("{line}\n").as_bytes(), turn));
+        self.event(|session, cx| session.upstream_sent(format!("{line}\n").as_bytes(), cx));
     }
 
     /// Says more than may wait for a client that does not read.
@@ -168,24 +169,24 @@ impl World {
         for _ in 0..=OUTBOX_BYTES / 900 {
             self.server(&line);
         }
-        assert!(!self.session.wants_upstream(&self.memory));
+        assert!(!self.session.wants_upstream_output(&self.memory));
     }
 
     /// Takes all that there is for the server: its lines.
     fn server_got(&mut self) -> Vec<String> {
         let text = self.session.to_upstream().to_vec();
         if !text.is_empty() {
-            self.event(|session, turn| session.upstream_took(text.len(), turn));
+            self.event(|session, cx| session.upstream_written(text.len(), cx));
         }
         lines(text)
     }
 
     fn server_exits(&mut self, exit: Exit) {
-        self.event(|session, turn| session.upstream_exited(exit, turn));
+        self.event(|session, cx| session.upstream_exited(exit, cx));
     }
 
     fn server_output_ends(&mut self) {
-        self.event(|session, turn| session.upstream_output_ended(None, turn));
+        self.event(|session, cx| session.upstream_output_ended(None, cx));
     }
 
     /// Exits, with nothing left to be read.
@@ -212,7 +213,7 @@ impl World {
             };
             self.now = self.now.max(at);
             let unix_time = self.unix_time;
-            self.event(|session, turn| session.timeout(unix_time, turn));
+            self.event(|session, cx| session.timeout(unix_time, cx));
         }
         panic!("a deadline is not seen to");
     }

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::relay::{READ_BYTES, SCRATCH_BYTES, Side};
-use mcp_tcp_proxy::session::Turn;
+use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES, Transport};
+use mcp_tcp_proxy::session::Context;
 
 use crate::world::World;
 
@@ -27,7 +27,7 @@ impl World {
         let to_client = place.session.to_client().len();
         let own_lines = OWN_LINES_BYTES + place.journal.unanswered() * OWN_LINE_BYTES;
         // With both sides at a standstill the server is read as long as there is memory.
-        let is_stuck = !place.session.wants_client();
+        let is_stuck = !place.session.wants_client_input();
         let limit = OUTBOX_BYTES + self.read_bytes() + line + own_lines;
         let most = if is_stuck {
             limit + self.memory.limit() / 2
@@ -39,11 +39,11 @@ impl World {
             "{to_client} bytes wait for the client of session {}",
             place.number
         );
-        let to_server = place.session.to_upstream().len();
+        let to_upstream = place.session.to_upstream().len();
         let most = OUTBOX_BYTES + 2 * line + OWN_LINE_BYTES;
         assert!(
-            to_server <= most,
-            "{to_server} bytes wait for the server of session {}",
+            to_upstream <= most,
+            "{to_upstream} bytes wait for the server of session {}",
             place.number
         );
     }
@@ -98,7 +98,7 @@ impl World {
                 "the timer of session {} is not that of its deadline",
                 place.number
             );
-            let turn = Turn {
+            let cx = Context {
                 now: self.now,
                 settings: place.kind.choose(&self.proxy, &self.connector),
                 memory: &mut self.memory,
@@ -106,7 +106,7 @@ impl World {
             };
             let server = place.server.and_then(|key| self.servers.get_mut(key));
             assert!(
-                !place.is_ready(server, &turn),
+                !place.is_ready(server, &cx),
                 "session {} could go on, and is not run",
                 place.number
             );

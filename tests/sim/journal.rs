@@ -4,7 +4,7 @@
 
 mod end;
 mod to_client;
-mod to_server;
+mod to_upstream;
 mod waiting;
 
 use std::collections::HashMap;
@@ -135,7 +135,7 @@ pub struct ServerRecord {
     /// Whether it has to be greeted, as the client has read an answer to `initialize` before it was started.
     due: bool,
     replayed: bool,
-    pub replay_answered: bool,
+    pub replay_responded: bool,
     /// It has got what the client says to servers that know it.
     serves: bool,
     /// The answer to a replay was not that of the server before.
@@ -246,7 +246,7 @@ impl Journal {
             due: self.initialize_delivered,
             replayed: false,
             serves: false,
-            replay_answered: false,
+            replay_responded: false,
             replay_differs: false,
             written: 0,
             read_at_release: None,

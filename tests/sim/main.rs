@@ -28,9 +28,10 @@ mod unused;
 mod upstreams;
 mod world;
 
+use std::time::Instant;
+
 use std::env;
 use std::panic::{self, AssertUnwindSafe};
-use std::time::Instant;
 
 use self::stats::Stats;
 use self::world::World;

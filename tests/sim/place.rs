@@ -1,23 +1,23 @@
 //! One session of the simulated loop, between its transports: what `Connection` is in the proxy.
 
 use std::io::{Error, ErrorKind};
-use std::time::Instant;
 
-use mcp_tcp_proxy::reactor::endpoint::Input;
-use mcp_tcp_proxy::relay::{READS_PER_TURN, Relay};
+use mcp_tcp_proxy::pump::{Pump, READS_PER_TURN};
+use mcp_tcp_proxy::reactor::io::Input;
 use mcp_tcp_proxy::session::report::Exit;
-use mcp_tcp_proxy::session::{Session, Turn};
-use mcp_tcp_proxy::timer_wheel::TimerId;
+use mcp_tcp_proxy::session::{Context, Session};
+use mcp_tcp_proxy::util::timer_wheel::TimerId;
 
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
 use crate::server::{Kind, Server};
 use crate::transport::{Begun, Duplex, End, Pipes};
 use crate::unused::Activity;
+use mcp_tcp_proxy::util::time::Time;
 
 /// How a client's connection came to its end, as the world has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Fate {
+pub enum Route {
     Open,
     /// The session has ended its side.
     ShutDown,
@@ -38,16 +38,16 @@ pub struct Place {
     pub connecting: Option<usize>,
     /// The server was reaped, and the session has not been told.
     pub exit: Option<Exit>,
-    pub timer: Option<(Instant, TimerId)>,
+    pub timer: Option<(Time, TimerId)>,
     pub queued: bool,
-    pub fate: Fate,
+    pub fate: Route,
     /// The connection broke, or was seen to be broken.
     pub broke: bool,
     /// What the session has to answer for.
     pub heard: Heard,
     pub heard_before_turn: Heard,
     /// When either side last took something.
-    pub last_taken: Instant,
+    pub last_taken: Time,
     pub activity: Activity,
     /// There was no place for it.
     pub is_refused: bool,
@@ -59,41 +59,41 @@ impl Place {
         &mut self,
         mut server: Option<&mut Server>,
         scratch: &mut [u8],
-        turn: &mut Turn<'_>,
+        cx: &mut Context<'_>,
     ) {
         let taken = self.taken(server.as_deref());
         if let Some(server) = server.as_deref_mut() {
-            self.read_stderr(server, scratch, turn);
+            self.read_stderr(server, scratch, cx);
         }
         if let Some(exit) = self.exit.take() {
-            self.session.upstream_exited(exit, turn);
+            self.session.upstream_exited(exit, cx);
         }
-        self.notice_failures(server.as_deref_mut(), turn);
+        self.notice_failures(server.as_deref_mut(), cx);
         let mut pipes = Pipes(server.as_deref_mut().map(|server| &mut server.pipes));
-        Relay {
+        Pump {
             session: &mut self.session,
             client: &mut self.socket,
             upstream: &mut pipes,
         }
-        .run(scratch, turn);
+        .run(scratch, cx);
         if self.taken(server.as_deref()) != taken {
-            self.last_taken = turn.now;
+            self.last_taken = cx.now;
         }
-        self.note_lines(server, turn.now);
+        self.note_lines(server, cx.now);
     }
 
-    pub fn is_ready(&mut self, server: Option<&mut Server>, turn: &Turn<'_>) -> bool {
+    pub fn is_ready(&mut self, server: Option<&mut Server>, cx: &Context<'_>) -> bool {
         let stderr = server
             .as_ref()
             .is_some_and(|server| server.kind == Kind::Process && server.stderr.is_readable());
         let mut pipes = Pipes(server.map(|server| &mut server.pipes));
         stderr
-            || Relay {
+            || Pump {
                 session: &mut self.session,
                 client: &mut self.socket,
                 upstream: &mut pipes,
             }
-            .is_ready(turn)
+            .is_ready(cx)
     }
 
     fn taken(&self, server: Option<&Server>) -> (u64, u64) {
@@ -103,25 +103,25 @@ impl Place {
         )
     }
 
-    fn read_stderr(&mut self, server: &mut Server, scratch: &mut [u8], turn: &mut Turn<'_>) {
+    fn read_stderr(&mut self, server: &mut Server, scratch: &mut [u8], cx: &mut Context<'_>) {
         for _ in 0..READS_PER_TURN {
             if !server.stderr.is_readable() {
                 return;
             }
             match server.stderr.read(scratch) {
-                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], turn),
+                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], cx),
                 Input::End | Input::Broken(_) | Input::Blocked => return,
             }
         }
     }
 
-    fn notice_failures(&mut self, server: Option<&mut Server>, turn: &mut Turn<'_>) {
+    fn notice_failures(&mut self, server: Option<&mut Server>, cx: &mut Context<'_>) {
         if self.socket.reads && self.socket.input.end_told {
-            self.session.client_hung_up(turn);
+            self.session.client_hup(cx);
             if self.socket.input.end == Some(End::Reset) {
                 self.broke = true;
                 self.session
-                    .client_gone(&Error::from(ErrorKind::ConnectionReset), turn);
+                    .client_failed(&Error::from(ErrorKind::ConnectionReset), cx);
             }
         }
         if let Some(server) = server.filter(|server| server.kind == Kind::Process)
@@ -129,12 +129,12 @@ impl Place {
             && server.pipes.output.broken_told
         {
             server.pipes.writes = false;
-            self.session.upstream_input_broke(turn);
+            self.session.upstream_input_broke(cx);
         }
     }
 
     /// Looks at the lines that have begun in this turn, and lets the programs expect them.
-    fn note_lines(&mut self, mut server: Option<&mut Server>, now: Instant) {
+    fn note_lines(&mut self, mut server: Option<&mut Server>, now: Time) {
         if let Some(server) = &mut server {
             for line in std::mem::take(&mut server.pipes.output.begun) {
                 let received = self.journal.sent_to_server(server.index, &line.text);
@@ -164,8 +164,8 @@ impl Place {
         }
     }
 
-    fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Instant) {
-        if self.fate == Fate::Open {
+    fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Time) {
+        if self.fate == Route::Open {
             self.heard = Heard {
                 bytes: self.socket.input.read,
                 end: self.socket.input.end_read,

@@ -3,16 +3,17 @@
 mod speech;
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
+use mcp_tcp_proxy::process::escalation::{Escalation, Step};
 use mcp_tcp_proxy::session::report::Exit;
-use mcp_tcp_proxy::stop_ladder::{Rung, StopLadder};
-use mcp_tcp_proxy::timer_wheel::TimerId;
+use mcp_tcp_proxy::util::timer_wheel::TimerId;
 
 use crate::journal::{Journal, Received, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::transport::{Duplex, End, Inflow, arrived};
+use mcp_tcp_proxy::util::time::Time;
 
 /// What a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,9 +74,9 @@ pub struct Server {
     pub exit: Option<Exit>,
     /// The session has let go of it.
     pub released: bool,
-    pub ladder: Option<StopLadder>,
+    pub ladder: Option<Escalation>,
     pub timer: Option<TimerId>,
-    pub held_open_until: Option<Instant>,
+    pub held_open_until: Option<Time>,
     pub stalls: bool,
     manners: Manners,
     max_line: usize,
@@ -161,7 +162,7 @@ impl Server {
     }
 
     /// One step of the program.
-    pub fn act(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+    pub fn act(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
         if !self.is_running() {
             return self.let_go(now);
         }
@@ -252,7 +253,7 @@ impl Server {
     }
 
     /// Its input has ended: it goes, sooner or later, unless it doesn't care.
-    fn input_ended(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+    fn input_ended(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
         if self.manners.ignores_end {
             return;
         }
@@ -263,7 +264,7 @@ impl Server {
         }
     }
 
-    fn misbehave(&mut self, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+    fn misbehave(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
         match self.rng.below(1000) {
             0..=5 => {
                 let (exit, fault) = if self.rng.percent(50) {
@@ -305,7 +306,7 @@ impl Server {
     }
 
     /// The process exits, or the connection is gone.
-    pub fn ends(&mut self, exit: Exit, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+    pub fn ends(&mut self, exit: Exit, now: Time, journal: &mut Journal, stats: &mut Stats) {
         if !self.is_running() {
             return;
         }
@@ -338,7 +339,7 @@ impl Server {
     }
 
     /// Nobody holds the output of the process open any more.
-    fn let_go(&mut self, now: Instant) {
+    fn let_go(&mut self, now: Time) {
         if self.held_open_until.is_some_and(|until| until <= now) {
             self.held_open_until = None;
             self.pipes.input.end(End::Closed);
@@ -347,14 +348,14 @@ impl Server {
     }
 
     /// What the next rung of the ladder does to the process.
-    pub fn climb(&mut self, rung: Rung, now: Instant, journal: &mut Journal, stats: &mut Stats) {
+    pub fn escalate(&mut self, rung: Step, now: Time, journal: &mut Journal, stats: &mut Stats) {
         stats.fault(Fault::ServerStaysAfterEnd);
         match rung {
-            Rung::Terminate if self.manners.ignores_sigterm => {
+            Step::Terminate if self.manners.ignores_sigterm => {
                 stats.fault(Fault::ServerIgnoresSigterm);
             }
-            Rung::Terminate => self.ends(Exit::Signal(15), now, journal, stats),
-            Rung::Kill | Rung::Abandon => self.ends(Exit::Signal(9), now, journal, stats),
+            Step::Terminate => self.ends(Exit::Signal(15), now, journal, stats),
+            Step::Kill | Step::Abandon => self.ends(Exit::Signal(9), now, journal, stats),
         }
     }
 }

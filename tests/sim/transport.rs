@@ -7,8 +7,8 @@
 use std::collections::VecDeque;
 use std::io::{Error, ErrorKind, Result};
 
-use mcp_tcp_proxy::reactor::endpoint::Input;
-use mcp_tcp_proxy::relay::Side;
+use mcp_tcp_proxy::pump::Transport;
+use mcp_tcp_proxy::reactor::io::Input;
 
 use crate::rng::Rng;
 
@@ -294,7 +294,7 @@ impl Duplex {
     }
 }
 
-impl Side for Duplex {
+impl Transport for Duplex {
     fn is_readable(&self) -> bool {
         self.reads && self.input.is_readable()
     }
@@ -315,7 +315,7 @@ impl Side for Duplex {
 /// Of a server's pipes the session closes those that have ended.
 pub struct Pipes<'a>(pub Option<&'a mut Duplex>);
 
-impl Side for Pipes<'_> {
+impl Transport for Pipes<'_> {
     fn is_readable(&self) -> bool {
         self.0.as_ref().is_some_and(|pipes| pipes.is_readable())
     }

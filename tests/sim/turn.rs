@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::report::EndReason;
-use mcp_tcp_proxy::session::{Action, Session, Turn};
+use mcp_tcp_proxy::session::{Action, Context, Session};
 
 use crate::journal::is_unused;
-use crate::place::{Fate, Place};
+use crate::place::{Place, Route};
 use crate::server::Kind;
 use crate::stats::Fault;
 use crate::trace;
@@ -27,7 +27,7 @@ macro_rules! server_of {
 }
 
 impl World {
-    pub fn turn(&mut self) {
+    pub fn cx(&mut self) {
         self.stats.steps += 1;
         for (_, place) in &mut self.places {
             place.heard_before_turn = place.heard;
@@ -49,16 +49,15 @@ impl World {
                 continue;
             };
             place.queued = false;
-            let mut turn = Turn {
+            let mut cx = Context {
                 now: self.now,
                 settings: place.kind.choose(&self.proxy, &self.connector),
                 memory: &mut self.memory,
                 actions: &mut self.actions,
             };
-            place.run(server_of!(self, place), &mut self.scratch, &mut turn);
-            let ready = place.is_ready(server_of!(self, place), &turn);
-            if place.session.waits_for_memory(turn.memory)
-                && !self.waiting_for_memory.contains(&slot)
+            place.run(server_of!(self, place), &mut self.scratch, &mut cx);
+            let ready = place.is_ready(server_of!(self, place), &cx);
+            if place.session.waits_for_memory(cx.memory) && !self.waiting_for_memory.contains(&slot)
             {
                 self.waiting_for_memory.push(slot);
             }
@@ -71,7 +70,7 @@ impl World {
     }
 
     fn wake_for_memory(&mut self) {
-        if self.memory.is_plentiful() {
+        if self.memory.has_headroom() {
             for slot in std::mem::take(&mut self.waiting_for_memory) {
                 self.enqueue(slot);
             }
@@ -97,26 +96,34 @@ impl World {
                         at.is_some_and(|at| at <= self.now),
                         "a timer that the session has not set: {at:?}"
                     );
-                    let time = Duration::from_secs(1) + self.now.duration_since(self.began);
-                    self.with_session(slot, |session, turn| session.timeout(time, turn));
+                    let time = Duration::from_secs(1) + self.now.saturating_since(self.began);
+                    self.with_session(slot, |session, cx| session.timeout(time, cx));
                 }
                 Timer::Process(key) => self.fire_server_timer(key),
                 Timer::Accept => self.paused = None,
-                Timer::Starting | Timer::Pool | Timer::Monitor | Timer::Connect | Timer::Close => {}
+                Timer::Starting
+                | Timer::Spares
+                | Timer::Monitor
+                | Timer::Connect
+                | Timer::Close => {}
             }
         }
     }
 
     /// Hands an event to a session.
-    pub fn with_session(&mut self, slot: usize, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
+    pub fn with_session(
+        &mut self,
+        slot: usize,
+        event: impl FnOnce(&mut Session, &mut Context<'_>),
+    ) {
         let place = &mut self.places[slot];
-        let mut turn = Turn {
+        let mut cx = Context {
             now: self.now,
             settings: place.kind.choose(&self.proxy, &self.connector),
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut place.session, &mut turn);
+        event(&mut place.session, &mut cx);
         self.after_event(slot);
         self.enqueue(slot);
     }
@@ -145,7 +152,7 @@ impl World {
             self.apply(slot, action);
             let is_finished = self.places.get(slot).is_some_and(|place| {
                 // The stdio side ends as soon as its client is done with.
-                let is_done = place.kind == Kind::Connection && place.fate != Fate::Open;
+                let is_done = place.kind == Kind::Connection && place.fate != Route::Open;
                 place.session.is_finished() || is_done
             });
             if is_finished && !self.pending_actions.iter().any(|(other, _)| *other == slot) {
@@ -181,7 +188,7 @@ impl World {
                     !is_unused || !is_neglected,
                     "the end of a session that is not used, while its client says something"
                 );
-                place.fate = Fate::ShutDown;
+                place.fate = Route::ShutDown;
                 place.heard = place.heard_before_turn;
                 // It sees the end, and goes.
                 place.socket.writes = false;
@@ -191,7 +198,7 @@ impl World {
             Action::CloseClient => {
                 self.check_close(slot);
                 let place = &mut self.places[slot];
-                place.fate = Fate::Closed;
+                place.fate = Route::Closed;
                 place.socket.reads = false;
                 place.socket.writes = false;
                 place.client.gone = true;
@@ -205,8 +212,8 @@ impl World {
         let has_everything =
             place.session.to_client().is_empty() && !place.socket.output.is_mid_line();
         let is_done =
-            place.fate == Fate::ShutDown || (place.socket.input.end_read && has_everything);
-        let stalled = self.now.duration_since(place.last_taken) >= STALL_TIME;
+            place.fate == Route::ShutDown || (place.socket.input.end_read && has_everything);
+        let stalled = self.now.saturating_since(place.last_taken) >= STALL_TIME;
         assert!(
             is_done || place.socket.output.broken.is_some() || stalled,
             "session {} closes a client that is there: {:?}",
@@ -242,17 +249,17 @@ impl World {
         if let Some(reason) = reason
             && place.kind == Kind::Process
         {
-            let mcp_tcp_proxy::session::Role::Proxy { max_restarts } = self.proxy.role else {
+            let mcp_tcp_proxy::session::Backend::Process { max_restarts } = self.proxy.role else {
                 return;
             };
-            journal.check_reason(reason, self.proxy.renews, max_restarts);
+            journal.check_reason(reason, self.proxy.restarts_upstream, max_restarts);
         }
         if place.is_refused {
             journal.check_refused(place.heard);
         }
         let was_there = place.socket.output.broken.is_none() && !place.broke;
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
-            || self.now.duration_since(place.last_taken) >= STALL_TIME;
+            || self.now.saturating_since(place.last_taken) >= STALL_TIME;
         if was_there && !stalled {
             journal.check_end(place.heard, reason, self.calm && !place.is_refused);
         }

@@ -1,19 +1,20 @@
 //! What holds for servers that are started on demand, and for sessions that are ended because they are not used.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mcp_tcp_proxy::memory::DEFAULT_BUDGET_BYTES;
+use mcp_tcp_proxy::buffers::budget::DEFAULT_BUDGET_BYTES;
 use mcp_tcp_proxy::session::Spawn;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::EndReason;
 
 use crate::journal::is_unused;
-use crate::place::{Fate, Place};
+use crate::place::{Place, Route};
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
 use crate::trace;
 use crate::world::World;
+use mcp_tcp_proxy::util::time::Time;
 
 /// What may wait for a client before it is not heard any more.
 const OWN_LINES_BYTES: usize = 64 * 1024;
@@ -39,10 +40,10 @@ pub fn idle_limits(rng: &mut Rng) -> IdleLimits {
 /// When something last happened in a session.
 #[derive(Debug)]
 pub struct Activity {
-    opened: Instant,
+    opened: Time,
     /// When a message surely passed, and when one may have.
-    message: Instant,
-    anything: Instant,
+    message: Time,
+    anything: Time,
     /// Lines of the client that a server is to get.
     heard: usize,
     moved: [u64; 4],
@@ -51,7 +52,7 @@ pub struct Activity {
 }
 
 impl Activity {
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Time) -> Self {
         Self {
             opened: now,
             message: now,
@@ -64,7 +65,7 @@ impl Activity {
 
     /// Notes what a run of the session has brought: so many bytes were read from and written to the client, and the
     /// server; so many messages of the client have come, and lines other than heartbeats and such have begun to go to it.
-    pub fn note(&mut self, now: Instant, moved: [u64; 4], heard: usize, begun: usize, told: usize) {
+    pub fn note(&mut self, now: Time, moved: [u64; 4], heard: usize, begun: usize, told: usize) {
         let has_moved = |way: usize| moved[way] != self.moved[way];
         // Another server begins to count anew.
         if heard > 0 || told > 0 || moved[3] > self.moved[3] {
@@ -141,7 +142,7 @@ impl World {
 
     /// A session that is not used is ended in time.
     pub fn check_use(&self, place: &Place) {
-        let serves = place.fate == Fate::Open
+        let serves = place.fate == Route::Open
             && place.session.failure().is_none()
             && place.socket.input.end.is_none()
             && !place.is_refused
@@ -150,7 +151,7 @@ impl World {
             return;
         }
         let limits = &self.proxy.idle_limits;
-        let is_over = |since: Instant, limit: Option<Duration>| {
+        let is_over = |since: Time, limit: Option<Duration>| {
             limit.is_some_and(|limit| since + limit + TICK <= self.now)
         };
         assert!(

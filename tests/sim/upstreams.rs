@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use mcp_tcp_proxy::process::escalation::Escalation;
 use mcp_tcp_proxy::reactor::timers::Timer;
-use mcp_tcp_proxy::stop_ladder::StopLadder;
 
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
@@ -37,7 +37,7 @@ impl World {
         } else if server.kind == Kind::Connection {
             self.close_overdue(slot, key);
         } else if let Some(ladder) = &mut server.ladder
-            && let Some(rung) = ladder.climb(self.now)
+            && let Some(rung) = ladder.escalate(self.now)
         {
             server.timer = ladder
                 .deadline()
@@ -48,7 +48,7 @@ impl World {
                 .get_mut(slot)
                 .filter(|place| place.number == server.owner);
             let place = place.expect("a session is freed before its server is gone");
-            server.climb(rung, self.now, &mut place.journal, &mut self.stats);
+            server.escalate(rung, self.now, &mut place.journal, &mut self.stats);
             if was_running && !server.is_running() {
                 self.has_ended(key);
             }
@@ -62,7 +62,7 @@ impl World {
         let server = &mut self.servers[key];
         server.pipes.writes = false;
         if server.kind == Kind::Process && server.ladder.is_none() {
-            let ladder = StopLadder::new(self.now);
+            let ladder = Escalation::new(self.now);
             server.timer = ladder
                 .deadline()
                 .map(|at| self.timers.set(at, Timer::Process(key)));
@@ -91,9 +91,9 @@ impl World {
     /// A connection that is not closed by its other side in time is closed by this one, unless it can't be read.
     fn close_overdue(&mut self, slot: usize, key: usize) {
         let place = &self.places[slot];
-        if place.session.wants_upstream(&self.memory) {
-            self.with_session(slot, |session, turn| {
-                session.upstream_output_ended(None, turn);
+        if place.session.wants_upstream_output(&self.memory) {
+            self.with_session(slot, |session, cx| {
+                session.upstream_output_ended(None, cx);
             });
         } else {
             self.servers[key].timer =
@@ -177,8 +177,8 @@ impl World {
         if place.kind == Kind::Process && !self.calm && self.rng.percent(5) {
             self.stats.fault(Fault::StartRefused);
             place.journal.spawn_failures += 1;
-            self.with_session(slot, |session, turn| {
-                session.upstream_failed(&"no such file", turn);
+            self.with_session(slot, |session, cx| {
+                session.upstream_failed(&"no such file", cx);
             });
             return true;
         }
@@ -217,7 +217,7 @@ impl World {
         place.journal.servers[index].may_be_cut_off = place.kind == Kind::Connection;
         let pid = (place.kind == Kind::Process).then_some(key as u32 + 1);
         trace::note(|| format!("{}: server {index} starts", place.number));
-        self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+        self.with_session(slot, |session, cx| session.upstream_started(pid, cx));
     }
 
     /// Something comes of an attempt to connect.
@@ -244,8 +244,8 @@ impl World {
         self.stats.fault(Fault::StartRefused);
         self.drop_attempt(slot, key);
         self.places[slot].journal.spawn_failures += 1;
-        self.with_session(slot, |session, turn| {
-            session.upstream_failed(&"refused", turn);
+        self.with_session(slot, |session, cx| {
+            session.upstream_failed(&"refused", cx);
         });
     }
 

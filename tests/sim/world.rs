@@ -1,26 +1,27 @@
 //! The world around the sessions: it opens them, lets programs act and time pass, and runs the loop in between.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mcp_tcp_proxy::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
+use mcp_tcp_proxy::pump::SCRATCH_BYTES;
 use mcp_tcp_proxy::reactor::timers::Timers;
-use mcp_tcp_proxy::relay::SCRATCH_BYTES;
 use mcp_tcp_proxy::session::idle::IdleLimits;
-use mcp_tcp_proxy::session::report::Tag;
-use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
-use mcp_tcp_proxy::timer_wheel::TimerId;
+use mcp_tcp_proxy::session::report::Label;
+use mcp_tcp_proxy::session::{Action, Backend, Context, Session, Settings, Spawn};
+use mcp_tcp_proxy::util::timer_wheel::TimerId;
 use slab::Slab;
 
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
-use crate::place::{Fate, Place};
+use crate::place::{Place, Route};
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
 use crate::trace;
 use crate::transport::Duplex;
 use crate::unused::{self, Activity};
+use mcp_tcp_proxy::util::time::Time;
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 10_000;
@@ -35,9 +36,9 @@ pub struct World {
     pub rng: Rng,
     /// Nothing goes wrong in this one, so nothing may be lost.
     pub calm: bool,
-    pub now: Instant,
-    pub began: Instant,
-    pub memory: Memory,
+    pub now: Time,
+    pub began: Time,
+    pub memory: BufferBudget,
     pub timers: Timers,
     pub places: Slab<Place>,
     pub servers: Slab<Server>,
@@ -76,18 +77,18 @@ impl World {
             DEFAULT_BUDGET_BYTES
         };
         let proxy = Settings {
-            role: Role::Proxy {
+            role: Backend::Process {
                 max_restarts: rng.pick(&[0, 1, 5, 5, 20]),
             },
             heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
-            renews: rng.percent(85),
+            restarts_upstream: rng.percent(85),
             max_message_bytes,
             replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
             spawn: unused::spawn(&mut rng),
             idle_limits: unused::idle_limits(&mut rng),
         };
         let connector = Settings {
-            role: Role::Connector {
+            role: Backend::Proxy {
                 max_delay: Duration::from_secs(2),
                 max_attempts: rng.pick(&[None, Some(3)]),
             },
@@ -95,12 +96,12 @@ impl World {
             idle_limits: IdleLimits::default(),
             ..proxy.clone()
         };
-        let now = Instant::now();
+        let now = Time::from_nanos(1 << 40);
         Self {
             calm,
             now,
             began: now,
-            memory: Memory::new(budget),
+            memory: BufferBudget::new(budget),
             timers: Timers::new(now),
             places: Slab::new(),
             servers: Slab::new(),
@@ -134,7 +135,7 @@ impl World {
         }
         self.wind_up();
         self.check_all_gone();
-        self.stats.virtual_seconds = self.now.duration_since(self.began).as_secs();
+        self.stats.virtual_seconds = self.now.saturating_since(self.began).as_secs();
         self.stats
     }
 
@@ -153,7 +154,7 @@ impl World {
         if self.rng.percent(50) {
             self.reap();
         }
-        self.turn();
+        self.cx();
     }
 
     /// Opens a session, or turns one away.
@@ -166,15 +167,15 @@ impl World {
         self.stats.sessions += 1;
         let number = self.stats.sessions;
         let tag = match kind {
-            Kind::Process => Tag::Session {
+            Kind::Process => Label::Session {
                 number,
                 peer: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             },
-            Kind::Connection => Tag::Connection("localhost:1".into()),
+            Kind::Connection => Label::Connection("localhost:1".into()),
         };
         let settings = kind.choose(&self.proxy, &self.connector);
-        let mut turn = Turn {
+        let mut cx = Context {
             now: self.now,
             settings,
             memory: &mut self.memory,
@@ -182,9 +183,9 @@ impl World {
         };
         let session = if is_refused {
             self.stats.fault(Fault::Refused);
-            Session::refuse(tag, self.max_sessions, &mut turn)
+            Session::refuse(tag, self.max_sessions, &mut cx)
         } else {
-            Session::open(tag, &mut turn)
+            Session::open(tag, &mut cx)
         };
         let max_line = self.proxy.max_message_bytes;
         let capacity = self.rng.pick(&[1000, 8192, 65_536]);
@@ -207,7 +208,7 @@ impl World {
             exit: None,
             timer: None,
             queued: false,
-            fate: Fate::Open,
+            fate: Route::Open,
             broke: false,
             heard: nothing,
             heard_before_turn: nothing,
@@ -326,7 +327,7 @@ impl World {
                 self.check_rest();
                 return;
             }
-            self.turn();
+            self.cx();
         }
         panic!(
             "the loop does not come to rest: run queue {:?}, actions {:?}",
@@ -338,12 +339,12 @@ impl World {
         self.come_to_rest();
         let is_waiting = self.places.iter().any(|(_, place)| {
             // Who has seen the end waits for no answer.
-            (place.journal.unanswered() > 0 && place.fate == Fate::Open)
+            (place.journal.unanswered() > 0 && place.fate == Route::Open)
                 || place.connecting.is_some()
                 || !place.session.to_upstream().is_empty()
         });
         let next = self.timers.next();
-        let wait = next.map(|at| at.saturating_duration_since(self.now));
+        let wait = next.map(|at| at.saturating_since(self.now));
         let time = match wait {
             _ if self.calm && is_waiting => Duration::from_millis(1),
             Some(wait) if self.rng.percent(40) => wait,
@@ -398,7 +399,7 @@ impl World {
                 server.stalls &= server.kind == Kind::Process;
                 self.act(key);
             }
-            self.turn();
+            self.cx();
             self.let_time_pass();
         }
         panic!(

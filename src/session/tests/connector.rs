@@ -7,7 +7,7 @@ const NOTIFICATION: &str = r#"{"method":"m"}"#;
 /// A session of the stdio side that has asked for its first connection.
 fn connector(max_attempts: Option<u32>) -> World {
     World::with(|settings| {
-        settings.role = Role::Connector {
+        settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts,
         };
@@ -18,7 +18,7 @@ fn connector(max_attempts: Option<u32>) -> World {
 #[track_caller]
 fn connect(world: &mut World) {
     assert_eq!(world.took_actions(), [Action::StartUpstream]);
-    world.event(|session, turn| session.upstream_started(None, turn));
+    world.event(|session, cx| session.upstream_started(None, cx));
 }
 
 /// What was said on a new connection, without the first line, which is for the proxy.

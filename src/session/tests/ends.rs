@@ -18,7 +18,7 @@ fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World))
         [Action::CloseClient, Action::StopUpstream]
     );
     // The rest of what the server says is read and dropped.
-    assert!(world.session.wants_upstream(&world.memory));
+    assert!(world.session.wants_upstream_output(&world.memory));
     world.server_dies(Exit::Code(0));
     assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
     assert!(world.session.is_finished());
@@ -65,7 +65,7 @@ fn a_client_that_reads_slowly_is_not_given_up() {
     // A byte every twenty seconds.
     for _ in 0..10 {
         world.pass(20 * SECOND);
-        world.event(|session, turn| session.client_took(1, turn));
+        world.event(|session, cx| session.client_written(1, cx));
     }
     assert!(!world.took_actions().contains(&Action::CloseClient));
     world.client_got();
@@ -94,7 +94,7 @@ fn what_comes_late_waits_as_long_as_anything_else() {
 fn a_client_that_hung_up_unread_is_given_up() {
     let mut world = World::up();
     // Nobody takes anything, so that the client is not read.
-    while world.session.wants_client() {
+    while world.session.wants_client_input() {
         world.client(&format!(
             r#"{{"method":"m","params":"{}"}}"#,
             "x".repeat(900)
@@ -102,7 +102,7 @@ fn a_client_that_hung_up_unread_is_given_up() {
     }
     world.pass(100 * SECOND);
     assert_eq!(world.took_actions(), [], "it may just be slow");
-    world.event(Session::client_hung_up);
+    world.event(Session::client_hup);
     world.pass(29 * SECOND);
     assert_eq!(world.took_actions(), []);
     world.pass(2 * SECOND);
@@ -140,7 +140,7 @@ fn no_server_is_started_after_the_time_to_finish() {
 fn what_was_not_even_sent_in_the_time_to_finish_is_refused() {
     // With restarts left or not: that is not the reason.
     for max_restarts in [0, 5] {
-        let mut world = World::with(|settings| settings.role = Role::Proxy { max_restarts });
+        let mut world = World::with(|settings| settings.role = Backend::Process { max_restarts });
         world.start();
         world.client(&request(1));
         world.server_got();
@@ -170,7 +170,7 @@ fn a_server_that_dies_in_the_time_to_finish_is_replaced() {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    world.event(|session, cx| session.upstream_started(Some(8), cx));
     assert_eq!(world.server_got(), [INITIALIZE]);
     world.server(AGREED);
     assert_eq!(world.client_got(), [AGREED]);
@@ -261,12 +261,12 @@ fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
     };
     world.client(&padded(1));
     world.client(&padded(2));
-    assert!(!world.session.wants_client());
+    assert!(!world.session.wants_client_input());
     world.shut_down();
     world.pass(10 * SECOND);
     // One that could not be heard was not silent.
     assert_eq!(world.server_got(), [padded(1), padded(2)]);
-    assert!(world.session.wants_client());
+    assert!(world.session.wants_client_input());
     world.client(&request(3));
     assert_eq!(world.server_got(), [request(3)]);
     for id in 1..=3 {
@@ -305,7 +305,7 @@ fn the_time_in_which_a_client_is_heard_begins_when_it_can_be() {
     world.start();
     let large = format!(r#"{{"method":"{}"}}"#, "x".repeat(OUTBOX_BYTES));
     world.client(&large);
-    assert!(!world.session.wants_client());
+    assert!(!world.session.wants_client_input());
     world.shut_down();
     // The server is busy, and the time to finish is longer than that.
     world.pass(20 * SECOND);

@@ -113,7 +113,7 @@ fn a_line_either_way_begins_the_time_anew() {
         |world| {
             world.settings.max_message_bytes = 10_000;
             let part = [b'x'; 5000];
-            world.event(|session, turn| session.client_sent(&part, turn));
+            world.event(|session, cx| session.client_sent(&part, cx));
         },
     ];
     for speak in speaks {
@@ -180,7 +180,7 @@ fn a_session_in_which_something_waits_is_kept() {
     world.server(note);
     for _ in 0..note.len() {
         world.pass(IDLE);
-        world.event(|session, turn| session.client_took(1, turn));
+        world.event(|session, cx| session.client_written(1, cx));
     }
     world.pass(IDLE);
     world.client_got();
@@ -246,7 +246,7 @@ fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     let mut left = limited();
     left.pass(IDLE + MILLISECOND);
     let unterminated = request(1);
-    left.event(|session, turn| session.client_sent(unterminated.as_bytes(), turn));
+    left.event(|session, cx| session.client_sent(unterminated.as_bytes(), cx));
     left.client_ends();
     assert_eq!(left.server_got(), [request(1)]);
     left.server(&answer(1));
@@ -278,7 +278,7 @@ fn a_crash_that_costs_an_answer_begins_the_time_anew() {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    world.event(|session, cx| session.upstream_started(Some(8), cx));
     // The notice is a line too.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);

@@ -46,8 +46,8 @@ fn a_client_that_leaves_without_a_message_never_had_a_server() {
     ended.client_ends();
     assert_eq!(ended.took_actions(), [Action::CloseClient]);
     let mut gone = lazy();
-    gone.event(|session, turn| {
-        session.client_gone(&std::io::ErrorKind::ConnectionReset.into(), turn);
+    gone.event(|session, cx| {
+        session.client_failed(&std::io::ErrorKind::ConnectionReset.into(), cx);
     });
     assert_eq!(gone.took_actions(), [Action::CloseClient]);
     let mut stopped = lazy();
@@ -65,7 +65,7 @@ fn a_client_that_leaves_without_a_message_never_had_a_server() {
 fn an_unfinished_last_line_is_served_too() {
     let mut world = lazy();
     let request = request(1);
-    world.event(|session, turn| session.client_sent(request.as_bytes(), turn));
+    world.event(|session, cx| session.client_sent(request.as_bytes(), cx));
     assert_eq!(world.took_actions(), []);
     world.client_ends();
     world.start();

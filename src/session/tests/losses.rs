@@ -11,7 +11,7 @@ fn replace_server(world: &mut World) {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    world.event(|session, cx| session.upstream_started(Some(8), cx));
 }
 
 #[track_caller]
@@ -29,8 +29,8 @@ fn expect_replay(world: &mut World) -> Value {
 fn what_was_said_before_the_answer_belongs_to_the_handshake() {
     for initialized in [INITIALIZED.to_owned(), format!("[{INITIALIZED}]")] {
         let mut world = World::up();
-        world.event(|session, turn| {
-            session.client_sent(format!("{INITIALIZE}\n{initialized}\n").as_bytes(), turn);
+        world.event(|session, cx| {
+            session.client_sent(format!("{INITIALIZE}\n{initialized}\n").as_bytes(), cx);
         });
         assert_eq!(world.server_got(), [INITIALIZE, &initialized]);
         world.server(AGREED);
@@ -150,7 +150,7 @@ fn a_notice_that_is_owed_is_given_by_the_server_that_lasts() {
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
     assert_eq!(world.client_got(), Vec::<String>::new());
-    world.event(|session, turn| session.upstream_started(Some(9), turn));
+    world.event(|session, cx| session.upstream_started(Some(9), cx));
     world.pass(SECOND);
     assert_eq!(
         world.client_got_json()[0]["method"],
@@ -199,8 +199,8 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
         match moment {
             0 => {}
             1 => world.server_exits(Exit::Code(3)),
-            _ => world.event(|session, turn| {
-                session.upstream_input_broke(turn);
+            _ => world.event(|session, cx| {
+                session.upstream_input_broke(cx);
             }),
         }
         world.server(ask);
@@ -208,7 +208,7 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
         // This one comes in time, but the server is gone before it could be sent.
         world.client(&answer(5));
         world.server_dies(Exit::Code(3));
-        world.event(|session, turn| session.upstream_started(Some(8), turn));
+        world.event(|session, cx| session.upstream_started(Some(8), cx));
         assert_eq!(world.server_got(), Vec::<String>::new(), "{moment}");
     }
 }
@@ -220,7 +220,7 @@ fn an_answer_that_comes_when_the_next_server_is_up_goes_nowhere() {
     world.server(r#"{"id":5,"method":"roots/list"}"#);
     world.server_output_ends();
     world.pass(2 * SECOND);
-    world.event(|session, turn| session.upstream_started(Some(8), turn));
+    world.event(|session, cx| session.upstream_started(Some(8), cx));
     world.client(&answer(5));
     assert_eq!(world.server_got(), Vec::<String>::new());
     world.client(&answer(6));

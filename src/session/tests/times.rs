@@ -50,7 +50,7 @@ fn heartbeats_tell_that_there_is_no_server() {
 #[test]
 fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
     let mut world = World::with(|settings| {
-        settings.role = Role::Connector {
+        settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
         };
@@ -84,7 +84,7 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
 fn a_connector_that_ends_its_connection_has_no_more_to_say() {
     let mut world = World::with(|settings| {
         settings.heartbeat_interval = 5 * SECOND;
-        settings.role = Role::Connector {
+        settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
         };
@@ -122,7 +122,7 @@ fn life_by(clock: impl Fn(u32) -> Duration) -> (Vec<String>, Vec<Value>) {
         for action in world.took_actions() {
             deeds.push(format!("{tenth}: {action:?}"));
             if action == Action::StartUpstream {
-                world.event(|session, turn| session.upstream_started(Some(7), turn));
+                world.event(|session, cx| session.upstream_started(Some(7), cx));
             }
         }
         for line in world.server_got() {

@@ -3,7 +3,7 @@
 
 use mcp_tcp_proxy::protocol::envelope::{Control, Envelope, Invalid, MAX_BATCH, Message, Method};
 use mcp_tcp_proxy::protocol::id::MAX_ID_BYTES;
-use mcp_tcp_proxy::protocol::reply::SOURCE;
+use mcp_tcp_proxy::protocol::own_messages::SOURCE;
 use mcp_tcp_proxy::protocol::skip::{SkipScanner, Skipped};
 use serde::de::IgnoredAny;
 
@@ -98,7 +98,7 @@ impl<'a> Expected<'a> {
         assert_eq!(envelope.id, self.id);
         assert_eq!(envelope.request_id(), self.method.and(self.id));
         let is_answer = self.method.is_none();
-        assert_eq!(envelope.answered_id(), self.id.filter(|_| is_answer));
+        assert_eq!(envelope.response_id(), self.id.filter(|_| is_answer));
         assert_eq!(envelope.cancelled_id(), self.cancelled);
         assert_eq!(envelope.result().is_some(), self.has_result);
     }

@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use mcp_tcp_proxy::memory::Memory;
-use mcp_tcp_proxy::outbox::Outbox;
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::buffers::outbox::Outbox;
 
 use crate::program::Program;
 
@@ -17,7 +17,7 @@ pub(crate) fn outbox(input: &[u8]) {
     let mut world = World {
         outbox: Outbox::default(),
         model: Model::default(),
-        memory: Memory::new(0),
+        memory: BufferBudget::new(0),
         lines: 0,
     };
     for _ in 0..MAX_STEPS {
@@ -35,7 +35,7 @@ pub(crate) fn outbox(input: &[u8]) {
 struct World {
     outbox: Outbox<usize>,
     model: Model,
-    memory: Memory,
+    memory: BufferBudget,
     lines: usize,
 }
 
@@ -46,7 +46,7 @@ struct Model {
 
 struct ModelLine {
     text: Vec<u8>,
-    mark: Option<usize>,
+    tag: Option<usize>,
     taken: usize,
 }
 
@@ -54,25 +54,24 @@ impl World {
     fn step(&mut self, program: &mut Program<'_>) {
         match program.byte() % 8 {
             0 | 1 if self.outbox.len() < MAX_BYTES => {
-                let (text, mark) = self.line(program);
+                let (text, tag) = self.line(program);
                 let line = &text[..text.len() - 1];
-                self.outbox.push(line, mark, &mut self.memory);
-                self.model.push(text, mark);
+                self.outbox.push(line, tag, &mut self.memory);
+                self.model.push(text, tag);
             }
             2 if self.outbox.len() < MAX_BYTES => {
-                let (text, mark) = self.line(program);
-                self.outbox
-                    .push_buffer(text.clone(), mark, &mut self.memory);
-                self.model.push(text, mark);
+                let (text, tag) = self.line(program);
+                self.outbox.push_buffer(text.clone(), tag, &mut self.memory);
+                self.model.push(text, tag);
             }
             3 | 4 => self.take(program.number(18) as usize),
             5 => {
                 let keeps_odd = program.flag();
-                let keep = |mark: usize| (mark % 2 == 1) == keeps_odd;
-                self.outbox.recall(|mark| keep(*mark));
+                let keep = |tag: usize| (tag % 2 == 1) == keeps_odd;
+                self.outbox.retain_unstarted(|tag| keep(*tag));
                 self.model
                     .lines
-                    .retain(|line| line.taken == 0 && line.mark.is_none_or(keep));
+                    .retain(|line| line.taken == 0 && line.tag.is_none_or(keep));
             }
             6 => self.append(program),
             _ if program.byte().is_multiple_of(16) => {
@@ -86,17 +85,17 @@ impl World {
     /// A line with its line end, unlike the one before, and its mark.
     fn line(&mut self, program: &mut Program<'_>) -> (Vec<u8>, Option<usize>) {
         self.lines += 1;
-        let mark = program.flag().then_some(self.lines);
+        let tag = program.flag().then_some(self.lines);
         let len = program.number(17) as usize;
         let mut text = vec![b'a' + (self.lines % 26) as u8; len];
         text.push(b'\n');
-        (text, mark)
+        (text, tag)
     }
 
     fn take(&mut self, count: usize) {
         let count = count.min(self.outbox.len());
-        self.outbox.took(count, &mut self.memory);
-        let due: Vec<usize> = std::iter::from_fn(|| self.outbox.due()).collect();
+        self.outbox.consume(count, &mut self.memory);
+        let due: Vec<usize> = std::iter::from_fn(|| self.outbox.next_started()).collect();
         assert_eq!(due, self.model.take(count));
     }
 
@@ -105,21 +104,21 @@ impl World {
         let mut other = Outbox::default();
         let (gone, stay) = (program.byte() % 3, program.byte() % 4);
         for _ in 0..gone {
-            let (text, mark) = self.line(program);
-            other.push_buffer(text, mark, &mut self.memory);
+            let (text, tag) = self.line(program);
+            other.push_buffer(text, tag, &mut self.memory);
         }
         let taken = other.len();
         let mut lines = Vec::new();
         for _ in 0..stay {
-            let (text, mark) = self.line(program);
-            other.push(&text[..text.len() - 1], mark, &mut self.memory);
-            lines.push((text, mark));
+            let (text, tag) = self.line(program);
+            other.push(&text[..text.len() - 1], tag, &mut self.memory);
+            lines.push((text, tag));
         }
-        other.took(taken, &mut self.memory);
-        while other.due().is_some() {}
+        other.consume(taken, &mut self.memory);
+        while other.next_started().is_some() {}
         self.outbox.append(other, &mut self.memory);
-        for (text, mark) in lines {
-            self.model.push(text, mark);
+        for (text, tag) in lines {
+            self.model.push(text, tag);
         }
     }
 
@@ -133,21 +132,21 @@ impl World {
             waiting = rest.expect("the lines that wait");
         }
         assert_eq!(waiting, b"");
-        let marked = || self.model.lines.iter().filter(|line| line.mark.is_some());
-        assert!(self.outbox.marks().eq(marked().flat_map(|line| &line.mark)));
+        let marked = || self.model.lines.iter().filter(|line| line.tag.is_some());
+        assert!(self.outbox.tags().eq(marked().flat_map(|line| &line.tag)));
         let bytes: usize = marked().map(|line| line.text.len()).sum();
-        assert_eq!(self.outbox.marked_bytes(), bytes);
+        assert_eq!(self.outbox.tagged_bytes(), bytes);
         let first = self.model.lines.front();
-        let first_mark = first.and_then(|line| line.mark.as_ref());
-        assert_eq!(self.outbox.first_mark(), first_mark);
+        let first_tag = first.and_then(|line| line.tag.as_ref());
+        assert_eq!(self.outbox.first_tag(), first_tag);
     }
 }
 
 impl Model {
-    fn push(&mut self, text: Vec<u8>, mark: Option<usize>) {
+    fn push(&mut self, text: Vec<u8>, tag: Option<usize>) {
         self.lines.push_back(ModelLine {
             text,
-            mark,
+            tag,
             taken: 0,
         });
     }
@@ -157,7 +156,7 @@ impl Model {
         let mut due = Vec::new();
         while count > 0 {
             let line = self.lines.front_mut().unwrap();
-            due.extend(line.mark.take());
+            due.extend(line.tag.take());
             let step = count.min(line.text.len() - line.taken);
             line.taken += step;
             count -= step;

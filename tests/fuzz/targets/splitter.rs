@@ -1,6 +1,6 @@
 //! The splitter against a plain split: a stream cut anywhere gives the lines that it gives in one piece.
 
-use mcp_tcp_proxy::memory::FREE_BYTES;
+use mcp_tcp_proxy::buffers::budget::UNCHARGED_BYTES;
 use mcp_tcp_proxy::protocol::lines::{Line, LineLimits, Splitter, TooLong};
 use mcp_tcp_proxy::protocol::skip::{SkipScanner, Skipped};
 
@@ -99,8 +99,11 @@ impl Case<'_> {
             }
             assert!(piece.is_empty());
             let held = splitter.capacity();
-            assert!(held <= FREE_BYTES + self.budget, "{held} bytes");
-            assert!(held <= FREE_BYTES.max(self.max_bytes + 2), "{held} bytes");
+            assert!(held <= UNCHARGED_BYTES + self.budget, "{held} bytes");
+            assert!(
+                held <= UNCHARGED_BYTES.max(self.max_bytes + 2),
+                "{held} bytes"
+            );
         }
         got.extend(splitter.end(self.limits(&splitter)).map(Got::of));
         assert_eq!(splitter.capacity(), 0);
@@ -113,7 +116,7 @@ impl Case<'_> {
     }
 
     fn limits(&self, splitter: &Splitter) -> LineLimits {
-        let used = splitter.capacity().saturating_sub(FREE_BYTES);
+        let used = splitter.capacity().saturating_sub(UNCHARGED_BYTES);
         LineLimits {
             max_bytes: self.max_bytes,
             room: self.budget - used,
@@ -137,7 +140,7 @@ impl Case<'_> {
     fn line<'a>(&self, raw: &'a [u8], is_cut: bool) -> Expected<'a> {
         let stripped = raw.strip_suffix(b"\r").unwrap_or(raw);
         let over_limit = stripped.len() > self.max_bytes;
-        let over_memory = (is_cut || over_limit) && raw.len() + 1 > FREE_BYTES + self.budget;
+        let over_memory = (is_cut || over_limit) && raw.len() + 1 > UNCHARGED_BYTES + self.budget;
         Expected {
             raw,
             line: if self.keeps_cr { raw } else { stripped },
@@ -169,7 +172,7 @@ impl Expected<'_> {
                 assert!(self.over_limit);
                 assert_eq!(*skipped, scanned(self.raw));
             }
-            Got::Skipped(skipped, TooLong::Memory) => {
+            Got::Skipped(skipped, TooLong::BufferBudget) => {
                 assert!(self.over_memory);
                 assert_eq!(*skipped, scanned(self.raw));
             }

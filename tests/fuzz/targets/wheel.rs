@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use mcp_tcp_proxy::timer_wheel::{TimerId, TimerWheel};
+use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
 use crate::program::Program;
 

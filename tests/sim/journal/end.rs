@@ -102,13 +102,13 @@ impl Journal {
     }
 
     /// A reason to end has to have a cause.
-    pub fn check_reason(&self, reason: &EndReason, renews: bool, max_restarts: u32) {
+    pub fn check_reason(&self, reason: &EndReason, restarts_upstream: bool, max_restarts: u32) {
         let losses = self.losses + self.spawn_failures;
         let is_caused = match reason {
-            EndReason::ServerEnded(_) => !renews && self.losses > 0,
+            EndReason::ServerEnded(_) => !restarts_upstream && self.losses > 0,
             EndReason::RestartLimit { .. } => losses > max_restarts,
             EndReason::SpawnFailed(_) => {
-                self.spawn_failures > 0 && (!renews || losses > max_restarts)
+                self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts)
             }
             EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
             EndReason::ReplayTimeout(_) => self.servers.iter().any(|server| server.replayed),

@@ -64,7 +64,7 @@ impl Server {
         let serial = journal.said.len();
         let record = &mut journal.servers[self.index];
         record.replay_differs = !matches!(self.manners.replay, Replay::Agrees | Replay::Never);
-        record.replay_answered = self.manners.replay != Replay::Never;
+        record.replay_responded = self.manners.replay != Replay::Never;
         let outcome = match self.manners.replay {
             Replay::Never => return,
             Replay::Agrees => {

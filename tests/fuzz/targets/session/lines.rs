@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mcp_tcp_proxy::protocol::envelope::{Control, Envelope, Message, Method};
-use mcp_tcp_proxy::protocol::reply::SOURCE;
+use mcp_tcp_proxy::protocol::own_messages::SOURCE;
 use serde_json::Value;
 
 /// Cuts bytes into lines that end.

@@ -1,15 +1,16 @@
 //! What is outside of a session, and only lets happen what descriptors and processes can do.
 
 use std::io::{Error, ErrorKind};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use mcp_tcp_proxy::memory::Memory;
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::session::idle::IdleLimits;
-use mcp_tcp_proxy::session::report::{EndReason, Exit, Tag};
-use mcp_tcp_proxy::session::{Action, Role, Session, Settings, Spawn, Turn};
+use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
+use mcp_tcp_proxy::session::{Action, Backend, Context, Session, Settings, Spawn};
 
 use super::lines::{ForClient, ForServers, Lines};
 use crate::program::Program;
+use mcp_tcp_proxy::util::time::Time;
 
 /// A session that still lives after so many deadlines and events, with both sides gone, lives for ever.
 const MAX_ROUNDS: usize = 1_000;
@@ -20,8 +21,8 @@ const UNIX_TIME: Duration = Duration::from_secs(1_700_000_000);
 pub(super) struct World {
     session: Session,
     settings: Settings,
-    memory: Memory,
-    now: Instant,
+    memory: BufferBudget,
+    now: Time,
     actions: Vec<Action>,
     /// The connection to the client; `None` once it was closed.
     client: Option<Client>,
@@ -29,9 +30,9 @@ pub(super) struct World {
     wants_server: bool,
     for_servers: ForServers,
     for_client: ForClient,
-    opened: Instant,
+    opened: Time,
     /// When a server last took something.
-    last_taken: Instant,
+    last_taken: Time,
     /// Whether the session was seen to end because it is not used.
     is_unused: bool,
 }
@@ -59,12 +60,12 @@ impl World {
         let options = program.byte();
         let is_connector = options & 1 == 1;
         let role = if is_connector {
-            Role::Connector {
+            Backend::Proxy {
                 max_delay: Duration::from_secs(2),
                 max_attempts: (options & 2 == 0).then_some(3),
             }
         } else {
-            Role::Proxy {
+            Backend::Process {
                 max_restarts: u32::from(options >> 1 & 3),
             }
         };
@@ -77,7 +78,7 @@ impl World {
         let settings = Settings {
             role,
             heartbeat_interval: Duration::from_secs(30),
-            renews: options & 8 == 0,
+            restarts_upstream: options & 8 == 0,
             max_message_bytes: 64 + 4 * usize::from(size),
             replay_timeout: Duration::from_secs(10),
             spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
@@ -87,26 +88,26 @@ impl World {
             },
         };
         let tag = if is_connector {
-            Tag::Connection("localhost:1".into())
+            Label::Connection("localhost:1".into())
         } else {
-            Tag::Session {
+            Label::Session {
                 number: 1,
                 peer: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             }
         };
-        let mut memory = Memory::new(if options & 16 == 0 { 1 << 20 } else { 0 });
-        let (mut actions, now) = (Vec::new(), Instant::now());
-        let mut turn = Turn {
+        let mut memory = BufferBudget::new(if options & 16 == 0 { 1 << 20 } else { 0 });
+        let (mut actions, now) = (Vec::new(), Time::from_nanos(1 << 40));
+        let mut cx = Context {
             now,
             settings: &settings,
             memory: &mut memory,
             actions: &mut actions,
         };
         let session = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
-            Session::refuse(tag, 1, &mut turn)
+            Session::refuse(tag, 1, &mut cx)
         } else {
-            Session::open(tag, &mut turn)
+            Session::open(tag, &mut cx)
         };
         let mut world = Self {
             session,
@@ -134,7 +135,7 @@ impl World {
     // The client.
 
     pub(super) fn client_sends(&mut self, bytes: &[u8]) {
-        let is_read = self.session.wants_client() && !bytes.is_empty();
+        let is_read = self.session.wants_client_input() && !bytes.is_empty();
         let Some(client) = self
             .client
             .as_mut()
@@ -145,7 +146,7 @@ impl World {
         for line in client.sent.cut(bytes) {
             self.for_servers.said(&line);
         }
-        self.event(|session, turn| session.client_sent(bytes, turn));
+        self.event(|session, cx| session.client_sent(bytes, cx));
     }
 
     pub(super) fn client_takes(&mut self, count: usize) {
@@ -158,11 +159,11 @@ impl World {
         for line in client.took.cut(&took) {
             self.for_client.got(&line);
         }
-        self.event(|session, turn| session.client_took(took.len(), turn));
+        self.event(|session, cx| session.client_written(took.len(), cx));
     }
 
     pub(super) fn client_ends(&mut self) {
-        let is_read = self.session.wants_client();
+        let is_read = self.session.wants_client_input();
         let Some(client) = self
             .client
             .as_mut()
@@ -173,19 +174,19 @@ impl World {
         client.has_ended = true;
         let rest = client.sent.rest();
         self.for_servers.said(&rest);
-        self.event(Session::client_ended);
+        self.event(Session::client_eof);
     }
 
     pub(super) fn client_hangs_up(&mut self) {
         if self.client.is_some() {
-            self.event(Session::client_hung_up);
+            self.event(Session::client_hup);
         }
     }
 
     pub(super) fn client_goes(&mut self) {
         if self.client.is_some() {
             let error = Error::from(ErrorKind::ConnectionReset);
-            self.event(|session, turn| session.client_gone(&error, turn));
+            self.event(|session, cx| session.client_failed(&error, cx));
         }
     }
 
@@ -197,14 +198,14 @@ impl World {
         }
         if succeeds {
             self.server = Some(Server::default());
-            self.event(|session, turn| session.upstream_started(Some(7), turn));
+            self.event(|session, cx| session.upstream_started(Some(7), cx));
         } else {
-            self.event(|session, turn| session.upstream_failed(&"no such file", turn));
+            self.event(|session, cx| session.upstream_failed(&"no such file", cx));
         }
     }
 
     pub(super) fn server_sends(&mut self, bytes: &[u8]) {
-        let is_read = self.session.wants_upstream(&self.memory) && !bytes.is_empty();
+        let is_read = self.session.wants_upstream_output(&self.memory) && !bytes.is_empty();
         let Some(server) = self
             .server
             .as_mut()
@@ -215,7 +216,7 @@ impl World {
         for line in server.sent.cut(bytes) {
             self.for_client.said(line);
         }
-        self.event(|session, turn| session.upstream_sent(bytes, turn));
+        self.event(|session, cx| session.upstream_sent(bytes, cx));
     }
 
     pub(super) fn server_takes(&mut self, count: usize) {
@@ -232,24 +233,24 @@ impl World {
             self.for_servers.got(&line);
         }
         self.last_taken = self.now;
-        self.event(|session, turn| session.upstream_took(took.len(), turn));
+        self.event(|session, cx| session.upstream_written(took.len(), cx));
     }
 
     /// Only processes exit; of a connection there is nothing but its end.
     pub(super) fn server_exits(&mut self) {
-        let is_process = matches!(self.settings.role, Role::Proxy { .. });
+        let is_process = matches!(self.settings.role, Backend::Process { .. });
         if let Some(server) = self
             .server
             .as_mut()
             .filter(|server| is_process && !server.has_exited)
         {
             server.has_exited = true;
-            self.event(|session, turn| session.upstream_exited(Exit::Code(3), turn));
+            self.event(|session, cx| session.upstream_exited(Exit::Code(3), cx));
         }
     }
 
     pub(super) fn server_output_ends(&mut self, broken: bool) {
-        let is_read = self.session.wants_upstream(&self.memory);
+        let is_read = self.session.wants_upstream_output(&self.memory);
         if let Some(server) = self
             .server
             .as_mut()
@@ -259,7 +260,7 @@ impl World {
             let rest = server.sent.rest();
             self.for_client.said(rest);
             let error = broken.then(|| Error::from(ErrorKind::ConnectionReset));
-            self.event(|session, turn| session.upstream_output_ended(error.as_ref(), turn));
+            self.event(|session, cx| session.upstream_output_ended(error.as_ref(), cx));
         }
     }
 
@@ -276,7 +277,7 @@ impl World {
 
     pub(super) fn server_logs(&mut self, bytes: &[u8]) {
         if self.server.is_some() {
-            self.event(|session, turn| session.upstream_logged(bytes, turn));
+            self.event(|session, cx| session.upstream_logged(bytes, cx));
         }
     }
 
@@ -286,7 +287,7 @@ impl World {
     pub(super) fn next_deadline(&mut self) {
         if let Some(at) = self.session.next_deadline(&self.settings) {
             self.now = self.now.max(at);
-            self.event(|session, turn| session.timeout(UNIX_TIME, turn));
+            self.event(|session, cx| session.timeout(UNIX_TIME, cx));
         }
     }
 
@@ -297,7 +298,7 @@ impl World {
             if !self.is_due() {
                 return;
             }
-            self.event(|session, turn| session.timeout(UNIX_TIME, turn));
+            self.event(|session, cx| session.timeout(UNIX_TIME, cx));
         }
         panic!("a deadline is not seen to");
     }
@@ -335,14 +336,14 @@ impl World {
         assert_eq!(self.memory.used(), 0);
     }
 
-    fn event(&mut self, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
-        let mut turn = Turn {
+    fn event(&mut self, event: impl FnOnce(&mut Session, &mut Context<'_>)) {
+        let mut cx = Context {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut turn);
+        event(&mut self.session, &mut cx);
         self.check_unused();
         self.apply();
     }

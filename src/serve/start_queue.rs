@@ -5,10 +5,11 @@
 //! heavy runtimes thrashes a small machine, and then none of them is ready soon.
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::reactor::timers::{Timer, Timers};
-use crate::timer_wheel::TimerId;
+use crate::util::time::Time;
+use crate::util::timer_wheel::TimerId;
 
 /// A server counts as starting up until it writes something, but no longer than this: most MCP servers write nothing
 /// before they are spoken to.
@@ -25,9 +26,9 @@ pub(super) struct Starting {
     speaking: BTreeMap<u64, usize>,
     silent: BTreeMap<u64, usize>,
     /// Until when each server counts as starting up, by the numbers of their processes. Both ascend.
-    warming_up: BTreeMap<usize, Instant>,
+    warming_up: BTreeMap<usize, Time>,
     /// The deadline that is set for the next of them.
-    timer: Option<(Instant, TimerId)>,
+    timer: Option<(Time, TimerId)>,
 }
 
 /// A session's place in the order.
@@ -116,7 +117,7 @@ impl Starting {
     }
 
     /// A server was started, as a process of this number.
-    pub(super) fn started(&mut self, process: usize, now: Instant) {
+    pub(super) fn started(&mut self, process: usize, now: Time) {
         self.warming_up.insert(process, now + START_UP_TIME);
     }
 
@@ -131,13 +132,13 @@ impl Starting {
     }
 
     /// Whether a server may be started now, as far as the others that are starting up go.
-    pub(super) fn has_room(&mut self, now: Instant) -> bool {
+    pub(super) fn has_room(&mut self, now: Time) -> bool {
         self.let_go(now);
         self.warming_up.len() < self.limit
     }
 
     /// Does not count servers any more whose time is over.
-    pub(super) fn let_go(&mut self, now: Instant) {
+    pub(super) fn let_go(&mut self, now: Time) {
         while let Some(first) = self.warming_up.first_entry()
             && *first.get() <= now
         {
@@ -146,7 +147,7 @@ impl Starting {
     }
 
     /// Sets a deadline for the time when a server may be started again, if none may be now and one is wanted.
-    pub(super) fn watch(&mut self, wanted: bool, now: Instant, timers: &mut Timers) {
+    pub(super) fn watch(&mut self, wanted: bool, now: Time, timers: &mut Timers) {
         let is_full = !self.has_room(now);
         let next = self.warming_up.values().next().copied();
         let at = next.filter(|_| wanted && is_full);
@@ -207,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_server_makes_room_when_it_writes_or_ends_or_its_time_is_over() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let mut timers = Timers::new(begin);
         let mut starting = Starting::new(2);
         starting.started(1, begin);
@@ -232,7 +233,7 @@ mod tests {
     /// loop turning.
     #[test]
     fn no_deadline_is_set_for_a_time_that_is_over() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let mut timers = Timers::new(begin);
         let mut starting = Starting::new(1);
         starting.ask(1, true);

@@ -1,6 +1,8 @@
 //! How a server process is made to go: first the end of its input, then more and more force.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::util::time::Time;
 
 /// After the end of its input a server has this long to exit by itself.
 const TERMINATE_AFTER: Duration = Duration::from_secs(2);
@@ -13,13 +15,13 @@ const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
 /// The next rung of the ladder, and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct StopLadder {
-    next: Option<(Instant, Rung)>,
+pub struct Escalation {
+    next: Option<(Time, Step)>,
 }
 
 /// What is done to the process group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Rung {
+pub enum Step {
     /// SIGTERM
     Terminate,
     /// SIGKILL
@@ -28,26 +30,26 @@ pub enum Rung {
     Abandon,
 }
 
-impl StopLadder {
+impl Escalation {
     /// The input has been ended now.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Time) -> Self {
         Self {
-            next: Some((now + TERMINATE_AFTER, Rung::Terminate)),
+            next: Some((now + TERMINATE_AFTER, Step::Terminate)),
         }
     }
 
     /// When the next rung is due; `None` after the last.
-    pub fn deadline(&self) -> Option<Instant> {
+    pub fn deadline(&self) -> Option<Time> {
         self.next.map(|(at, _)| at)
     }
 
     /// Takes the next rung, if it is due.
-    pub fn climb(&mut self, now: Instant) -> Option<Rung> {
+    pub fn escalate(&mut self, now: Time) -> Option<Step> {
         let (_, rung) = self.next.filter(|(at, _)| *at <= now)?;
         self.next = match rung {
-            Rung::Terminate => Some((now + KILL_AFTER, Rung::Kill)),
-            Rung::Kill => Some((now + ABANDON_AFTER, Rung::Abandon)),
-            Rung::Abandon => None,
+            Step::Terminate => Some((now + KILL_AFTER, Step::Kill)),
+            Step::Kill => Some((now + ABANDON_AFTER, Step::Abandon)),
+            Step::Abandon => None,
         };
         Some(rung)
     }
@@ -59,26 +61,26 @@ mod tests {
 
     #[test]
     fn one_rung_after_the_other() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut ladder = StopLadder::new(begin);
+        let mut ladder = Escalation::new(begin);
         assert_eq!(
-            (ladder.climb(at(1)), ladder.deadline()),
+            (ladder.escalate(at(1)), ladder.deadline()),
             (None, Some(at(2)))
         );
         assert_eq!(
-            (ladder.climb(at(2)), ladder.deadline()),
-            (Some(Rung::Terminate), Some(at(7)))
+            (ladder.escalate(at(2)), ladder.deadline()),
+            (Some(Step::Terminate), Some(at(7)))
         );
-        assert_eq!(ladder.climb(at(6)), None);
+        assert_eq!(ladder.escalate(at(6)), None);
         assert_eq!(
-            (ladder.climb(at(9)), ladder.deadline()),
-            (Some(Rung::Kill), Some(at(14)))
+            (ladder.escalate(at(9)), ladder.deadline()),
+            (Some(Step::Kill), Some(at(14)))
         );
         assert_eq!(
-            (ladder.climb(at(14)), ladder.deadline()),
-            (Some(Rung::Abandon), None)
+            (ladder.escalate(at(14)), ladder.deadline()),
+            (Some(Step::Abandon), None)
         );
-        assert_eq!(ladder.climb(at(100)), None);
+        assert_eq!(ladder.escalate(at(100)), None);
     }
 }

@@ -8,18 +8,18 @@ use log::{debug, error};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
-use super::connection::Connection;
+use super::client::Connection;
 use super::pipes::Pipes;
 use super::{Proxy, Stopping};
 use crate::process::Owner;
-use crate::reactor::endpoint::Endpoint;
+use crate::reactor::io::Io;
 use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::tcp;
 use crate::reactor::timers::Timer;
-use crate::reactor::token::{Address, MAX_SLOTS, Port};
-use crate::session::report::Tag;
-use crate::session::{Session, Turn};
-use crate::timer_wheel::TimerId;
+use crate::reactor::token::{Address, Channel, MAX_SLOTS};
+use crate::session::report::Label;
+use crate::session::{Context, Session};
+use crate::util::timer_wheel::TimerId;
 
 /// Clients that are being turned away at the same time; more wait in the backlog.
 pub(super) const MAX_REFUSED: usize = 64;
@@ -59,12 +59,12 @@ impl Proxy {
         self.accepting == Accepting::Yes
             && (self.starting.is_empty() || self.sessions.len() < self.sessions_possible)
             && self.refused < MAX_REFUSED
-            && self.listeners.iter().any(Endpoint::is_readable)
+            && self.listeners.iter().any(Io::is_readable)
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
-    fn next_listener(&mut self) -> Option<&mut Endpoint<TcpListener>> {
+    fn next_listener(&mut self) -> Option<&mut Io<TcpListener>> {
         self.turn_of_listener = (self.turn_of_listener + 1) % self.listeners.len().max(1);
         let (later, sooner) = self.listeners.split_at_mut_checked(self.turn_of_listener)?;
         sooner
@@ -87,9 +87,9 @@ impl Proxy {
                     // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
                 }
-                Err(error) => match listener::accept_error(&error) {
+                Err(error) => match listener::classify_accept_error(&error) {
                     AcceptError::Blocked => {
-                        listener.used_up();
+                        listener.clear_readable();
                         self.note_whether_anyone_waits();
                     }
                     AcceptError::Connection => {
@@ -110,23 +110,23 @@ impl Proxy {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
-        let token = self.registrations.next(Address {
+        let token = self.tokens.next(Address {
             slot,
-            port: Port::Client,
+            port: Channel::Client,
         });
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match Endpoint::register(stream, self.poller.registry(), token, interest) {
+        let client = match Io::register(stream, self.poller.registry(), token, interest) {
             Ok(client) => client,
             Err(error) => return self.pause_accepting(&error),
         };
         self.sessions_so_far += 1;
-        let tag = Tag::Session {
+        let tag = Label::Session {
             number: self.sessions_so_far,
             peer,
             pid: None,
         };
         let is_full = self.sessions.len() - self.refused >= self.max_sessions;
-        let mut turn = Turn {
+        let mut cx = Context {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
@@ -134,9 +134,9 @@ impl Proxy {
         };
         let session = if is_full {
             self.refused += 1;
-            Session::refuse(tag, self.max_sessions, &mut turn)
+            Session::refuse(tag, self.max_sessions, &mut cx)
         } else {
-            Session::open(tag, &mut turn)
+            Session::open(tag, &mut cx)
         };
         self.sessions.insert(Connection::new(session, client));
         self.after_event(slot);
@@ -188,8 +188,8 @@ impl Proxy {
     }
 
     /// The first thing that a server writes shows that it has started up.
-    pub(super) fn note_output(&mut self, slot: usize, port: Port) {
-        if self.starting.none_starts_up() || !matches!(port, Port::Stdout | Port::Stderr) {
+    pub(super) fn note_output(&mut self, slot: usize, port: Channel) {
+        if self.starting.none_starts_up() || !matches!(port, Channel::Stdout | Channel::Stderr) {
             return;
         }
         if let Some(process) = self.sessions.get(slot).and_then(Connection::process) {
@@ -199,7 +199,7 @@ impl Proxy {
 
     /// Once nobody waits, there is enough of everything, and the next shortage is a new one.
     fn note_whether_anyone_waits(&mut self) {
-        let connections_wait = self.listeners.iter().any(Endpoint::is_readable);
+        let connections_wait = self.listeners.iter().any(Io::is_readable);
         self.exhaustion_logged &= connections_wait || !self.starting.is_empty();
     }
 
@@ -223,9 +223,9 @@ impl Proxy {
             let pid = spawned.pid;
             let process = self.processes.add(pid, Owner::Session(slot));
             self.starting.started(process, self.now);
-            let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+            let (registry, tokens) = (self.poller.registry(), &mut self.tokens);
             Pipes::register(spawned, registry, |port| {
-                registrations.next(Address { slot, port })
+                tokens.next(Address { slot, port })
             })
             .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
             .map(|pipes| (pipes, process, pid))
@@ -241,7 +241,7 @@ impl Proxy {
             }
             Err(error) => {
                 self.pool.missed();
-                self.with_session(slot, |session, turn| session.upstream_failed(&error, turn));
+                self.with_session(slot, |session, cx| session.upstream_failed(&error, cx));
             }
         }
         Start::Spawned
@@ -257,7 +257,7 @@ impl Proxy {
     ) {
         if let Some(connection) = self.sessions.get_mut(slot) {
             connection.attach(pipes, process);
-            self.with_session(slot, |session, turn| session.upstream_started(pid, turn));
+            self.with_session(slot, |session, cx| session.upstream_started(pid, cx));
         }
     }
 }

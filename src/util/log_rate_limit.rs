@@ -1,6 +1,8 @@
 //! Keeps what a server writes from flooding the log, and counts what is left out.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::util::time::Time;
 
 /// Lines that are logged at once, however fast they come.
 const BURST: u32 = 100;
@@ -10,15 +12,15 @@ const INTERVAL: Duration = Duration::from_millis(50);
 
 /// A token bucket for log lines.
 #[derive(Debug)]
-pub struct LogLimit {
+pub struct LogRateLimit {
     tokens: u32,
-    refilled: Instant,
+    refilled: Time,
     left_out: u64,
 }
 
-impl LogLimit {
+impl LogRateLimit {
     /// A full bucket.
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Time) -> Self {
         Self {
             tokens: BURST,
             refilled: now,
@@ -27,9 +29,8 @@ impl LogLimit {
     }
 
     /// Whether one more line may be logged now; if not, it is counted.
-    pub fn admit(&mut self, now: Instant) -> bool {
-        let earned =
-            now.saturating_duration_since(self.refilled).as_millis() / INTERVAL.as_millis();
+    pub fn admit(&mut self, now: Time) -> bool {
+        let earned = now.saturating_since(self.refilled).as_millis() / INTERVAL.as_millis();
         if earned >= u128::from(BURST - self.tokens) {
             self.tokens = BURST;
             self.refilled = now;
@@ -57,8 +58,8 @@ mod tests {
 
     #[test]
     fn a_burst_then_a_trickle() {
-        let begin = Instant::now();
-        let mut limit = LogLimit::new(begin);
+        let begin = Time::from_nanos(1 << 40);
+        let mut limit = LogRateLimit::new(begin);
         assert_eq!(
             (0..250).filter(|_| limit.admit(begin)).count() as u32,
             BURST

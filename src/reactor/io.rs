@@ -10,7 +10,7 @@ use mio::{Interest, Registry, Token};
 
 /// A registered descriptor.
 #[derive(Debug)]
-pub struct Endpoint<S> {
+pub struct Io<S> {
     source: S,
     token: Token,
     readable: bool,
@@ -36,7 +36,7 @@ pub enum Input {
     Broken(io::Error),
 }
 
-impl<S: Source> Endpoint<S> {
+impl<S: Source> Io<S> {
     /// Registers a descriptor. It is taken to be writable until a write shows that it is not.
     pub fn register(
         mut source: S,
@@ -70,7 +70,7 @@ impl<S: Source> Endpoint<S> {
     }
 }
 
-impl<S> Endpoint<S> {
+impl<S> Io<S> {
     /// Latches what an event says, if it is about this descriptor and not about one that was here before.
     pub fn latch(&mut self, event: &Event) -> bool {
         if event.token() != self.token {
@@ -92,7 +92,7 @@ impl<S> Endpoint<S> {
     }
 
     /// An operation on the descriptor itself has shown that there is nothing to be had now.
-    pub fn used_up(&mut self) {
+    pub fn clear_readable(&mut self) {
         self.readable = false;
     }
 
@@ -112,7 +112,7 @@ impl<S> Endpoint<S> {
     }
 
     /// Whether an error was reported, or that nobody reads what is written.
-    pub fn has_failed(&self) -> bool {
+    pub fn is_write_closed(&self) -> bool {
         self.failed
     }
 
@@ -122,7 +122,7 @@ impl<S> Endpoint<S> {
     }
 }
 
-impl<S: Read> Endpoint<S> {
+impl<S: Read> Io<S> {
     /// Reads once. A short read leaves nothing behind (epoll(7)), unless the end was announced.
     pub fn read(&mut self, buffer: &mut [u8]) -> Input {
         loop {
@@ -150,7 +150,7 @@ impl<S: Read> Endpoint<S> {
     }
 }
 
-impl<S: Write> Endpoint<S> {
+impl<S: Write> Io<S> {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {

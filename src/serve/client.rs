@@ -2,29 +2,29 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::time::Instant;
 
 use mio::event::Event;
 use mio::net::TcpStream;
 use mio::unix::pipe;
 
-use super::pipes::{Pipes, Room};
-use crate::reactor::endpoint::{Endpoint, Input};
-use crate::reactor::token::Port;
-use crate::relay::{READS_PER_TURN, Relay, Side};
+use super::pipes::{PipeWidener, Pipes};
+use crate::pump::{Pump, READS_PER_TURN, Transport};
+use crate::reactor::io::{Input, Io};
+use crate::reactor::token::Channel;
 use crate::session::report::Exit;
-use crate::session::{Session, Turn};
-use crate::timer_wheel::TimerId;
+use crate::session::{Context, Session};
+use crate::util::time::Time;
+use crate::util::timer_wheel::TimerId;
 
 /// A session and its descriptors.
 #[derive(Debug)]
 pub(super) struct Connection {
     /// The state machine.
     pub(super) session: Session,
-    client: Option<Endpoint<TcpStream>>,
+    client: Option<Io<TcpStream>>,
     server: Option<Server>,
     /// The deadline that is set for the session.
-    pub(super) timer: Option<(Instant, TimerId)>,
+    pub(super) timer: Option<(Time, TimerId)>,
     /// Whether the session is in the run queue.
     pub(super) queued: bool,
 }
@@ -33,18 +33,18 @@ pub(super) struct Connection {
 #[derive(Debug)]
 struct Server {
     process: usize,
-    stdin: Option<Endpoint<pipe::Sender>>,
-    stdout: Option<Endpoint<pipe::Receiver>>,
-    stderr: Option<Endpoint<pipe::Receiver>>,
-    stdin_room: Room,
-    stdout_room: Room,
+    stdin: Option<Io<pipe::Sender>>,
+    stdout: Option<Io<pipe::Receiver>>,
+    stderr: Option<Io<pipe::Receiver>>,
+    stdin_room: PipeWidener,
+    stdout_room: PipeWidener,
     /// It was reaped, and the session has not been told.
     exit: Option<Exit>,
 }
 
 impl Connection {
     /// A session over a client's connection.
-    pub(super) fn new(session: Session, client: Endpoint<TcpStream>) -> Self {
+    pub(super) fn new(session: Session, client: Io<TcpStream>) -> Self {
         Self {
             session,
             client: Some(client),
@@ -61,25 +61,25 @@ impl Connection {
             stdin: pipes.stdin,
             stdout: Some(pipes.stdout),
             stderr: Some(pipes.stderr),
-            stdin_room: Room::default(),
-            stdout_room: Room::default(),
+            stdin_room: PipeWidener::default(),
+            stdout_room: PipeWidener::default(),
             exit: None,
         });
     }
 
     /// Latches what an event says. Returns whether it was about a descriptor that is here.
-    pub(super) fn latch(&mut self, port: Port, event: &Event) -> bool {
+    pub(super) fn latch(&mut self, port: Channel, event: &Event) -> bool {
         match (port, &mut self.client, &mut self.server) {
-            (Port::Client, Some(client), _) => client.latch(event),
+            (Channel::Client, Some(client), _) => client.latch(event),
             (
-                Port::Stdin,
+                Channel::Stdin,
                 _,
                 Some(Server {
                     stdin: Some(stdin), ..
                 }),
             ) => stdin.latch(event),
             (
-                Port::Stdout,
+                Channel::Stdout,
                 _,
                 Some(Server {
                     stdout: Some(stdout),
@@ -87,7 +87,7 @@ impl Connection {
                 }),
             ) => stdout.latch(event),
             (
-                Port::Stderr,
+                Channel::Stderr,
                 _,
                 Some(Server {
                     stderr: Some(stderr),
@@ -146,26 +146,26 @@ impl Connection {
     }
 
     /// Does what can be done now, within the budget.
-    pub(super) fn run(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) {
-        self.read_stderr(scratch, turn);
-        self.report_exit(turn);
-        self.notice_failures(turn);
+    pub(super) fn run(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) {
+        self.read_stderr(scratch, cx);
+        self.report_exit(cx);
+        self.notice_failures(cx);
         let Self {
             session,
             client,
             server,
             ..
         } = self;
-        Relay {
+        Pump {
             session,
             client,
             upstream: server,
         }
-        .run(scratch, turn);
+        .run(scratch, cx);
     }
 
     /// Whether there is more to be done although no event will tell.
-    pub(super) fn is_ready(&mut self, turn: &Turn<'_>) -> bool {
+    pub(super) fn is_ready(&mut self, cx: &Context<'_>) -> bool {
         let Self {
             session,
             client,
@@ -173,17 +173,17 @@ impl Connection {
             ..
         } = self;
         let stderr = server.as_ref().and_then(|server| server.stderr.as_ref());
-        stderr.is_some_and(Endpoint::is_readable)
-            || Relay {
+        stderr.is_some_and(Io::is_readable)
+            || Pump {
                 session,
                 client,
                 upstream: server,
             }
-            .is_ready(turn)
+            .is_ready(cx)
     }
 
     /// Stderr comes first, so that a dying server's last words are in the log before its end is.
-    fn read_stderr(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) {
+    fn read_stderr(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) {
         let Some(server) = &mut self.server else {
             return;
         };
@@ -192,52 +192,52 @@ impl Connection {
                 return;
             };
             match stderr.read(scratch) {
-                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], turn),
+                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], cx),
                 Input::End | Input::Broken(_) => server.stderr = None,
                 Input::Blocked => return,
             }
         }
     }
 
-    fn report_exit(&mut self, turn: &mut Turn<'_>) {
+    fn report_exit(&mut self, cx: &mut Context<'_>) {
         if let Some(exit) = self.server.as_mut().and_then(|server| server.exit.take()) {
-            self.session.upstream_exited(exit, turn);
+            self.session.upstream_exited(exit, cx);
         }
     }
 
     /// What events tell although nothing is read or written at the moment.
-    fn notice_failures(&mut self, turn: &mut Turn<'_>) {
+    fn notice_failures(&mut self, cx: &mut Context<'_>) {
         if let Some(client) = self
             .client
             .as_ref()
             .filter(|client| client.is_read_closed())
         {
-            self.session.client_hung_up(turn);
-            let error = if client.has_failed() {
+            self.session.client_hup(cx);
+            let error = if client.is_write_closed() {
                 client.source().take_error().ok().flatten()
             } else {
                 None
             };
             if let Some(error) = error {
-                self.session.client_gone(&error, turn);
+                self.session.client_failed(&error, cx);
             }
         }
         let Some(server) = &mut self.server else {
             return;
         };
-        if server.stdin.as_ref().is_some_and(Endpoint::has_failed) {
+        if server.stdin.as_ref().is_some_and(Io::is_write_closed) {
             server.stdin = None;
-            self.session.upstream_input_broke(turn);
+            self.session.upstream_input_broke(cx);
         }
     }
 }
 
 /// The stdout and the stdin of a server. A pipe that has ended is closed.
-impl Side for Option<Server> {
+impl Transport for Option<Server> {
     fn is_readable(&self) -> bool {
         self.as_ref()
             .and_then(|server| server.stdout.as_ref())
-            .is_some_and(Endpoint::is_readable)
+            .is_some_and(Io::is_readable)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Input {
@@ -262,7 +262,7 @@ impl Side for Option<Server> {
     fn is_writable(&self) -> bool {
         self.as_ref()
             .and_then(|server| server.stdin.as_ref())
-            .is_some_and(Endpoint::is_writable)
+            .is_some_and(Io::is_writable)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -1,13 +1,14 @@
 //! The proxy at the other end of a connection, as its client sees it: the heartbeats that go there, and whether it is
 //! still alive.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 
 use super::report::Exit;
-use super::{Session, ToServer, Turn};
-use crate::protocol::reply;
+use super::{Context, Session, ToUpstream};
+use crate::protocol::own_messages;
+use crate::util::time::Time;
 
 /// A peer that sends nothing for two and a half of its own heartbeat intervals is taken for dead, in halves.
 const SILENT_HALF_INTERVALS: u32 = 5;
@@ -21,19 +22,19 @@ const MAX_BUNCH: usize = 20;
 
 /// What is known of a peer on one connection.
 #[derive(Debug)]
-pub struct Peer {
+pub struct Liveness {
     /// When the next heartbeat goes there.
-    next_beat: Instant,
-    last_sign: Instant,
-    last_response: Option<Instant>,
+    next_beat: Time,
+    last_sign: Time,
+    last_response: Option<Time>,
     intervals: [Duration; REMEMBERED_INTERVALS],
     responses: usize,
     left_out: usize,
 }
 
-impl Peer {
+impl Liveness {
     /// The connection was made now.
-    pub fn new(now: Instant, interval: Duration) -> Self {
+    pub fn new(now: Time, interval: Duration) -> Self {
         Self {
             next_beat: now + interval,
             last_sign: now,
@@ -45,7 +46,7 @@ impl Peer {
     }
 
     /// Whether a heartbeat is due. If so, the next one is set.
-    pub fn beat(&mut self, now: Instant, interval: Duration) -> bool {
+    pub fn beat(&mut self, now: Time, interval: Duration) -> bool {
         let due = self.next_beat <= now;
         if due {
             self.next_beat = now + interval;
@@ -54,16 +55,16 @@ impl Peer {
     }
 
     /// The peer sent something.
-    pub fn sign(&mut self, now: Instant) {
+    pub fn sign(&mut self, now: Time) {
         self.last_sign = now;
     }
 
     /// The peer sent a `heartbeat_response`.
-    pub fn response(&mut self, now: Instant) {
+    pub fn response(&mut self, now: Time) {
         let Some(last) = self.last_response.replace(now) else {
             return;
         };
-        let interval = now.saturating_duration_since(last);
+        let interval = now.saturating_since(last);
         let is_bunched = self.longest().is_some_and(|longest| interval < longest / 2);
         if !is_bunched {
             self.intervals[self.responses % REMEMBERED_INTERVALS] = interval;
@@ -86,24 +87,24 @@ impl Peer {
     }
 
     /// What the peer sends was not read for a while: nothing can be said about that time.
-    pub fn skip(&mut self, now: Instant) {
+    pub fn skip(&mut self, now: Time) {
         self.last_sign = now;
         self.last_response = None;
     }
 
     /// When the peer counts as dead, if nothing is heard of it. `None` while its interval is unknown.
-    pub fn dead_at(&self) -> Option<Instant> {
+    pub fn dead_at(&self) -> Option<Time> {
         let longest = self.longest()?;
         Some(self.last_sign + longest * SILENT_HALF_INTERVALS / 2)
     }
 
     /// How long nothing was heard of the peer.
-    pub fn silence(&self, now: Instant) -> Duration {
-        now.saturating_duration_since(self.last_sign)
+    pub fn silence(&self, now: Time) -> Duration {
+        now.saturating_since(self.last_sign)
     }
 
     /// When something is next to be done.
-    pub fn deadline(&self, reads: bool) -> Instant {
+    pub fn deadline(&self, reads: bool) -> Time {
         match self.dead_at() {
             Some(dead_at) if reads => dead_at.min(self.next_beat),
             _ => self.next_beat,
@@ -113,44 +114,44 @@ impl Peer {
 
 impl Session {
     /// A connection is gone both ways at once.
-    pub(super) fn connection_ended(&mut self, exit: Exit, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.server_tail(turn);
+    pub(super) fn connection_ended(&mut self, exit: Exit, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.upstream_tail(cx);
         if exit == Exit::Connection(None) && self.nothing_waits() {
-            self.policy.ended_idle(turn.now);
+            self.policy.ended_idle(cx.now);
         }
         self.peer = None;
-        self.leave(turn, |leaving, _| {
+        self.begin_leaving(cx, |leaving, _| {
             leaving.exit.get_or_insert(exit);
             leaving.output_ended = true;
         });
-        self.finish_event(turn);
+        self.finish_event(cx);
     }
 
     /// A line that only concerns the connection. It is not kept for another one.
-    pub(super) fn control_line_to_peer(&mut self, line: &str, turn: &mut Turn<'_>) {
-        self.to_server
-            .push(line.as_bytes(), Some(ToServer::Control), turn.memory);
+    pub(super) fn control_line_to_peer(&mut self, line: &str, cx: &mut Context<'_>) {
+        self.to_upstream
+            .push(line.as_bytes(), Some(ToUpstream::Control), cx.memory);
     }
 
-    pub(super) fn peer_timeout(&mut self, unix_time: Duration, turn: &mut Turn<'_>) {
+    pub(super) fn peer_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         let Some(peer) = &mut self.peer else { return };
-        if self.was_reading && peer.dead_at().is_some_and(|at| at <= turn.now) {
-            let silence = peer.silence(turn.now);
+        if self.upstream_was_read && peer.dead_at().is_some_and(|at| at <= cx.now) {
+            let silence = peer.silence(cx.now);
             warn!(
                 "{}: no sign of life for {:.3} s; taken for dead",
                 self.tag,
                 silence.as_secs_f64()
             );
-            self.connection_ended(Exit::Silent(silence), turn);
-        } else if peer.beat(turn.now, turn.settings.heartbeat_interval)
+            self.connection_ended(Exit::Silent(silence), cx);
+        } else if peer.beat(cx.now, cx.settings.heartbeat_interval)
             && self.upstream.takes_input()
             && !self
-                .to_server
-                .marks()
-                .any(|line| matches!(line, ToServer::Control))
+                .to_upstream
+                .tags()
+                .any(|line| matches!(line, ToUpstream::Control))
         {
-            self.control_line_to_peer(&reply::heartbeat(unix_time), turn);
+            self.control_line_to_peer(&own_messages::heartbeat(unix_time), cx);
         }
     }
 }
@@ -161,9 +162,9 @@ mod tests {
 
     #[test]
     fn the_peers_own_interval_counts() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        let mut peer = Liveness::new(begin, Duration::from_secs(30));
         peer.response(at(7));
         assert_eq!(peer.dead_at(), None, "one response is no interval");
         peer.sign(at(17));
@@ -175,9 +176,9 @@ mod tests {
 
     #[test]
     fn a_bunch_of_responses_is_no_shorter_interval() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        let mut peer = Liveness::new(begin, Duration::from_secs(30));
         for second in [10, 20, 20, 20] {
             peer.sign(at(second));
             peer.response(at(second));
@@ -187,9 +188,9 @@ mod tests {
 
     #[test]
     fn a_long_bunch_in_pieces_is_no_shorter_interval_either() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |millis: u64| begin + Duration::from_millis(millis);
-        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        let mut peer = Liveness::new(begin, Duration::from_secs(30));
         let beats = [
             10_000, 20_000, 70_000, 70_050, 70_051, 70_052, 70_053, 70_054, 70_055,
         ];
@@ -202,9 +203,9 @@ mod tests {
 
     #[test]
     fn one_long_interval_is_not_remembered_for_ever() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut peer = Peer::new(begin, Duration::from_secs(30));
+        let mut peer = Liveness::new(begin, Duration::from_secs(30));
         for second in [0, 10, 10_000]
             .into_iter()
             .chain((1..40).map(|beat| 10_000 + 10 * beat))
@@ -217,9 +218,9 @@ mod tests {
 
     #[test]
     fn the_clock_stands_while_nothing_is_read() {
-        let begin = Instant::now();
+        let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut peer = Peer::new(begin, Duration::from_secs(1000));
+        let mut peer = Liveness::new(begin, Duration::from_secs(1000));
         peer.response(at(0));
         peer.response(at(10));
         assert_eq!(peer.deadline(false), at(1000));

@@ -5,21 +5,22 @@
 //! `prespawning`.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::warn;
 use mio::event::Event;
 use slab::Slab;
 
 use super::pipes::Pipes;
-use crate::log_limit::LogLimit;
-use crate::reactor::endpoint::Input;
+use crate::pump::READS_PER_TURN;
+use crate::reactor::io::Input;
 use crate::reactor::timers::{Timer, Timers};
-use crate::reactor::token::{Address, Port};
-use crate::relay::READS_PER_TURN;
-use crate::session::restart::{RestartPolicy, Verdict};
+use crate::reactor::token::{Address, Channel};
+use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::StderrLines;
-use crate::timer_wheel::TimerId;
+use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::time::Time;
+use crate::util::timer_wheel::TimerId;
 
 /// After a server was taken, the next one is started this much later: a start takes longer than the first answer to
 /// whoever took it, which it would delay.
@@ -29,11 +30,11 @@ const REFILL_DELAY: Duration = Duration::from_millis(10);
 const WATCH_TIME: Duration = Duration::from_secs(1);
 
 /// The descriptors of a server in the pool, in the numbers that their tokens bear.
-const PIPES: [Port; 3] = [Port::Stdin, Port::Stdout, Port::Stderr];
+const PIPES: [Channel; 3] = [Channel::Stdin, Channel::Stdout, Channel::Stderr];
 
 /// The waiting servers.
 #[derive(Debug)]
-pub(super) struct Pool {
+pub(super) struct Spares {
     size: usize,
     /// Those that wait, and those that do no more but have not been reaped.
     servers: Slab<Server>,
@@ -44,8 +45,8 @@ pub(super) struct Pool {
     policy: RestartPolicy,
     refill: Refill,
     /// The deadline of [`Self::refill`].
-    timer: Option<(Instant, TimerId)>,
-    log_limit: LogLimit,
+    timer: Option<(Time, TimerId)>,
+    log_rate_limit: LogRateLimit,
     hits: u64,
     misses: u64,
 }
@@ -79,18 +80,18 @@ enum Refill {
 }
 
 /// Where the pipe of a server in the pool is kept, as far as tokens go.
-pub(super) fn address(slot: usize, port: Port) -> Address {
+pub(super) fn address(slot: usize, port: Channel) -> Address {
     let pipe = PIPES.iter().position(|pipe| *pipe == port).unwrap_or(0);
     Address {
         slot: slot * PIPES.len() + pipe,
-        port: Port::Pool,
+        port: Channel::Spares,
     }
 }
 
-impl Pool {
+impl Spares {
     /// A pool that is to have `size` servers waiting. Those that end by themselves are replaced under the policy of
     /// sessions with at most `max_restarts`.
-    pub(super) fn new(size: usize, max_restarts: u32, now: Instant) -> Self {
+    pub(super) fn new(size: usize, max_restarts: u32, now: Time) -> Self {
         Self {
             size,
             servers: Slab::new(),
@@ -99,7 +100,7 @@ impl Pool {
             policy: RestartPolicy::new(max_restarts),
             refill: Refill::Freely,
             timer: None,
-            log_limit: LogLimit::new(now),
+            log_rate_limit: LogRateLimit::new(now),
             hits: 0,
             misses: 0,
         }
@@ -137,7 +138,7 @@ impl Pool {
     }
 
     /// A server is being started for the pool.
-    pub(super) fn started(&mut self, now: Instant, timers: &mut Timers) {
+    pub(super) fn started(&mut self, now: Time, timers: &mut Timers) {
         self.policy.started(now);
         if self.refill == Refill::One {
             self.set(Refill::Watched, Some(now + WATCH_TIME), timers);
@@ -145,7 +146,7 @@ impl Pool {
     }
 
     /// Hands out the server that has waited longest, for a session.
-    pub(super) fn take(&mut self, now: Instant, timers: &mut Timers) -> Option<Server> {
+    pub(super) fn take(&mut self, now: Time, timers: &mut Timers) -> Option<Server> {
         let slot = self.waiting.pop_front()?;
         let mut server = self.servers.remove(slot);
         self.hits += 1;
@@ -172,12 +173,12 @@ impl Pool {
             stderr,
         } = &mut server.pipes;
         match PIPES[number % PIPES.len()] {
-            Port::Stdin => {
+            Channel::Stdin => {
                 let stdin = stdin.as_mut()?;
-                let broke = stdin.latch(event) && stdin.has_failed();
+                let broke = stdin.latch(event) && stdin.is_write_closed();
                 broke.then_some((server.process, true))
             }
-            Port::Stdout => stdout
+            Channel::Stdout => stdout
                 .latch(event)
                 .then_some((server.process, stdout.is_read_closed())),
             _ => {
@@ -203,12 +204,12 @@ impl Pool {
     }
 
     /// Reads and logs what servers have written to stderr, within a budget.
-    pub(super) fn read_stderr(&mut self, scratch: &mut [u8], now: Instant) {
+    pub(super) fn read_stderr(&mut self, scratch: &mut [u8], now: Time) {
         for slot in std::mem::take(&mut self.readable) {
             let Some(server) = self.servers.get_mut(slot) else {
                 continue;
             };
-            let log_limit = &mut self.log_limit;
+            let log_rate_limit = &mut self.log_rate_limit;
             for _ in 0..READS_PER_TURN {
                 if !server.pipes.stderr.is_readable() {
                     break;
@@ -216,7 +217,7 @@ impl Pool {
                 if let Input::Bytes(count) = server.pipes.stderr.read(scratch) {
                     let pid = server.pid;
                     server.stderr.push(&scratch[..count], |line| {
-                        log_stderr(log_limit, pid, line, now);
+                        log_stderr(log_rate_limit, pid, line, now);
                     });
                 }
             }
@@ -233,7 +234,7 @@ impl Pool {
         slot: usize,
         process: usize,
         scratch: &mut [u8],
-        now: Instant,
+        now: Time,
     ) -> bool {
         let server = self.servers.get_mut(slot);
         let Some(server) = server.filter(|server| server.process == process) else {
@@ -251,17 +252,17 @@ impl Pool {
     }
 
     /// A server ended while it waited, or could not be started: decides when there are to be others.
-    pub(super) fn lost(&mut self, why: &str, now: Instant, timers: &mut Timers) {
+    pub(super) fn lost(&mut self, why: &str, now: Time, timers: &mut Timers) {
         if matches!(self.refill, Refill::Held | Refill::One | Refill::Never) {
             // It is one of several since the last start, and counts as one with them.
             return;
         }
         let (at, next) = match self.policy.lost(now) {
-            Verdict::RestartAt(at) => {
-                let wait = at.saturating_duration_since(now).as_secs_f64();
+            Decision::RetryAt(at) => {
+                let wait = at.saturating_since(now).as_secs_f64();
                 (at, format!("the next one is started in {wait:.3} s"))
             }
-            Verdict::GiveUp { restarts } => {
+            Decision::GiveUp { restarts } => {
                 let pause = self.policy.window();
                 let text = format!(
                     "after {restarts} restarts, the limit (--max-restarts); for {} s sessions start their servers themselves",
@@ -309,22 +310,22 @@ impl Pool {
         (*size > 0).then(|| format!("pool: size {size}, {hits} hits, {misses} misses"))
     }
 
-    fn set(&mut self, refill: Refill, at: Option<Instant>, timers: &mut Timers) {
+    fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers) {
         self.refill = refill;
-        timers.reset(&mut self.timer, at, Timer::Pool);
+        timers.reset(&mut self.timer, at, Timer::Spares);
     }
 
     /// Logs what has no line end.
-    fn log_rest(&mut self, server: &mut Server, now: Instant) {
-        let log_limit = &mut self.log_limit;
+    fn log_rest(&mut self, server: &mut Server, now: Time) {
+        let log_rate_limit = &mut self.log_rate_limit;
         let pid = server.pid;
         server
             .stderr
-            .end(|line| log_stderr(log_limit, pid, line, now));
+            .end(|line| log_stderr(log_rate_limit, pid, line, now));
     }
 }
 
-fn log_stderr(limit: &mut LogLimit, pid: u32, line: &str, now: Instant) {
+fn log_stderr(limit: &mut LogRateLimit, pid: u32, line: &str, now: Time) {
     if limit.admit(now) {
         let left_out = limit.take_left_out();
         if left_out > 0 {
@@ -342,14 +343,14 @@ mod tests {
 
     use super::*;
     use crate::process::Spawned;
-    use crate::reactor::token::Registrations;
+    use crate::reactor::token::Tokens;
 
     const SIZE: usize = 8;
 
     /// A pool with one server, started now, and its time.
-    fn started() -> (Pool, Timers, Instant) {
-        let now = Instant::now();
-        let (mut pool, mut timers) = (Pool::new(SIZE, 5, now), Timers::new(now));
+    fn started() -> (Spares, Timers, Time) {
+        let now = Time::from_nanos(1 << 40);
+        let (mut pool, mut timers) = (Spares::new(SIZE, 5, now), Timers::new(now));
         pool.started(now, &mut timers);
         (pool, timers, now)
     }
@@ -375,7 +376,7 @@ mod tests {
     #[test]
     fn the_end_of_a_server_that_was_never_taken_in_is_not_that_of_another_in_its_slot() {
         let (mut pool, _, now) = started();
-        let (epoll, mut registrations) = (Poll::new().unwrap(), Registrations::default());
+        let (epoll, mut tokens) = (Poll::new().unwrap(), Tokens::default());
         let (slot, process) = (pool.next_slot(), 2);
         let spawned = Spawned {
             pid: Pid::from_raw(0),
@@ -383,7 +384,7 @@ mod tests {
             stdout: pipe::new().unwrap().1,
             stderr: pipe::new().unwrap().1,
         };
-        let token = |port| registrations.next(address(slot, port));
+        let token = |port| tokens.next(address(slot, port));
         let pipes = Pipes::register(spawned, epoll.registry(), token).unwrap();
         pool.add(process, 0, pipes);
         assert!(!pool.ended(slot, process - 1, &mut [0; 64], now) && pool.has_waiting());

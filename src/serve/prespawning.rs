@@ -5,9 +5,9 @@ use std::io;
 use log::{debug, info};
 use mio::event::Event;
 
-use super::admission::Accepting;
+use super::accept::Accepting;
 use super::pipes::Pipes;
-use super::{Proxy, Stopping, pool};
+use super::{Proxy, Stopping, spares};
 use crate::process::Owner;
 use crate::session::report::Exit;
 
@@ -33,11 +33,11 @@ impl Proxy {
         let spawned = self.spawner.spawn()?;
         let slot = self.pool.next_slot();
         let pid = spawned.pid;
-        let process = self.processes.add(pid, Owner::Pool(slot));
+        let process = self.processes.add(pid, Owner::Spares(slot));
         self.starting.started(process, self.now);
-        let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+        let (registry, tokens) = (self.poller.registry(), &mut self.tokens);
         let pipes = Pipes::register(spawned, registry, |port| {
-            registrations.next(pool::address(slot, port))
+            tokens.next(spares::address(slot, port))
         })
         .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))?;
         let pid = u32::try_from(pid.as_raw()).unwrap_or_default();
@@ -54,10 +54,11 @@ impl Proxy {
         // One that has ended may not have been reaped yet.
         self.reap();
         while let Some(mut server) = self.pool.take(self.now, &mut self.timers) {
-            self.processes.give(server.process, Owner::Session(slot));
-            let (registry, registrations) = (self.poller.registry(), &mut self.registrations);
+            self.processes
+                .set_owner(server.process, Owner::Session(slot));
+            let (registry, tokens) = (self.poller.registry(), &mut self.tokens);
             let handed_over = server.pipes.hand_over(registry, |port| {
-                registrations.next(crate::reactor::token::Address { slot, port })
+                tokens.next(crate::reactor::token::Address { slot, port })
             });
             if let Err(error) = handed_over {
                 info!("pool: server pid {} can't be used: {error}", server.pid);

@@ -3,8 +3,8 @@
 //! Lines may carry a mark. A mark comes due when the first byte of its line is taken, because from then on the line
 //! can't be called back.
 
-use crate::memory::{FREE_BYTES, Memory};
-use crate::small_queue::SmallQueue;
+use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::util::small_queue::SmallQueue;
 
 /// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: what it holds beyond its
 /// lines is charged to all sessions, too.
@@ -23,8 +23,8 @@ pub struct Outbox<M> {
     position: u64,
     /// Whether the last byte taken was inside a line.
     mid_line: bool,
-    marks: SmallQueue<Marked<M>>,
-    marked_bytes: usize,
+    tags: SmallQueue<Marked<M>>,
+    tagged_bytes: usize,
 }
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ struct Marked<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,
     len: usize,
-    mark: M,
+    tag: M,
 }
 
 impl<M> Default for Outbox<M> {
@@ -49,23 +49,23 @@ impl<M> Outbox<M> {
             head: 0,
             position: 0,
             mid_line: false,
-            marks: SmallQueue::new(),
-            marked_bytes: 0,
+            tags: SmallQueue::new(),
+            tagged_bytes: 0,
         }
     }
 
     /// Queues a line that has no line end yet.
-    pub fn push(&mut self, line: &[u8], mark: Option<M>, memory: &mut Memory) {
-        self.mark(line.len() + 1, mark);
+    pub fn push(&mut self, line: &[u8], tag: Option<M>, memory: &mut BufferBudget) {
+        self.tag(line.len() + 1, tag);
         self.make_room(line.len() + 1, memory);
         self.bytes.extend_from_slice(line);
         self.bytes.push(b'\n');
     }
 
     /// Queues a line that has its line end, in a buffer that may be kept instead of copied.
-    pub fn push_buffer(&mut self, line: Vec<u8>, mark: Option<M>, memory: &mut Memory) {
+    pub fn push_buffer(&mut self, line: Vec<u8>, tag: Option<M>, memory: &mut BufferBudget) {
         debug_assert_eq!(line.last(), Some(&b'\n'));
-        self.mark(line.len(), mark);
+        self.tag(line.len(), tag);
         if self.is_empty() {
             memory.give_back(std::mem::replace(&mut self.bytes, line));
             self.head = 0;
@@ -92,8 +92,8 @@ impl<M> Outbox<M> {
     }
 
     /// How many bytes wait in lines with a mark that has not come due.
-    pub fn marked_bytes(&self) -> usize {
-        self.marked_bytes
+    pub fn tagged_bytes(&self) -> usize {
+        self.tagged_bytes
     }
 
     /// The memory that the queue holds, in bytes.
@@ -102,7 +102,7 @@ impl<M> Outbox<M> {
     }
 
     /// Notes that the first `count` waiting bytes were taken. Marks that came due are then had from [`Self::due`].
-    pub fn took(&mut self, count: usize, memory: &mut Memory) {
+    pub fn consume(&mut self, count: usize, memory: &mut BufferBudget) {
         debug_assert!(count <= self.len());
         if count == 0 {
             return;
@@ -117,32 +117,32 @@ impl<M> Outbox<M> {
     }
 
     /// The next mark of which the line has begun.
-    pub fn due(&mut self) -> Option<M> {
-        if self.marks.front()?.start >= self.position {
+    pub fn next_started(&mut self) -> Option<M> {
+        if self.tags.front()?.start >= self.position {
             return None;
         }
-        let marked = self.marks.pop_front()?;
-        self.marked_bytes -= marked.len;
-        Some(marked.mark)
+        let marked = self.tags.pop_front()?;
+        self.tagged_bytes -= marked.len;
+        Some(marked.tag)
     }
 
     /// The marks of lines that have not begun, in order.
-    pub fn marks(&self) -> impl Iterator<Item = &M> {
-        self.marks.iter().map(|marked| &marked.mark)
+    pub fn tags(&self) -> impl Iterator<Item = &M> {
+        self.tags.iter().map(|marked| &marked.tag)
     }
 
     /// The mark of the first waiting line, if it has one and has not begun.
-    pub fn first_mark(&self) -> Option<&M> {
-        let first = self.marks.front()?;
-        (first.start == self.position).then_some(&first.mark)
+    pub fn first_tag(&self) -> Option<&M> {
+        let first = self.tags.front()?;
+        (first.start == self.position).then_some(&first.tag)
     }
 
     /// Drops the rest of a line that has begun, and the lines whose mark `keep` refuses.
-    pub fn recall(&mut self, mut keep: impl FnMut(&M) -> bool) {
+    pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
         let mut rest = std::mem::take(self);
-        let mut marks = std::mem::take(&mut rest.marks);
+        let mut tags = std::mem::take(&mut rest.tags);
         debug_assert!(
-            marks.iter().all(|marked| marked.start >= rest.position),
+            tags.iter().all(|marked| marked.start >= rest.position),
             "due marks were collected"
         );
         let begun = if rest.mid_line {
@@ -154,11 +154,11 @@ impl<M> Outbox<M> {
         let bytes_of = |from: u64, to: u64| {
             &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
         };
-        for marked in marks.drain() {
+        for marked in tags.drain() {
             self.bytes.extend_from_slice(bytes_of(at, marked.start));
             at = marked.start + marked.len as u64;
-            if keep(&marked.mark) {
-                self.mark(marked.len, Some(marked.mark));
+            if keep(&marked.tag) {
+                self.tag(marked.len, Some(marked.tag));
                 self.bytes.extend_from_slice(bytes_of(marked.start, at));
             }
         }
@@ -167,13 +167,13 @@ impl<M> Outbox<M> {
     }
 
     /// Moves all lines of `other`, none of which has begun, behind those of this queue.
-    pub fn append(&mut self, mut other: Self, memory: &mut Memory) {
+    pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) {
         debug_assert!(!other.mid_line);
         let len = other.len();
         let end = self.end();
-        for marked in other.marks.drain() {
-            self.marked_bytes += marked.len;
-            self.marks.push_back(Marked {
+        for marked in other.tags.drain() {
+            self.tagged_bytes += marked.len;
+            self.tags.push_back(Marked {
                 start: marked.start - other.position + end,
                 ..marked
             });
@@ -197,24 +197,24 @@ impl<M> Outbox<M> {
         self.position + self.len() as u64
     }
 
-    fn mark(&mut self, len: usize, mark: Option<M>) {
-        if let Some(mark) = mark {
-            self.marks.push_back(Marked {
+    fn tag(&mut self, len: usize, tag: Option<M>) {
+        if let Some(tag) = tag {
+            self.tags.push_back(Marked {
                 start: self.end(),
                 len,
-                mark,
+                tag,
             });
-            self.marked_bytes += len;
+            self.tagged_bytes += len;
         }
     }
 
-    fn make_room(&mut self, more: usize, memory: &mut Memory) {
+    fn make_room(&mut self, more: usize, memory: &mut BufferBudget) {
         if self.bytes.capacity() == 0 {
             self.bytes = memory.lend();
         }
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
         // Moving what waits is cheaper than growing, and done rarely enough not to be done over and over.
-        if self.head > 0 && (would_grow || self.head > FREE_BYTES) && self.head >= self.len() {
+        if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {
             self.bytes.drain(..self.head);
             self.head = 0;
         }
@@ -236,13 +236,13 @@ mod tests {
 
     use super::*;
 
-    fn memory() -> Memory {
-        Memory::new(0)
+    fn memory() -> BufferBudget {
+        BufferBudget::new(0)
     }
 
     fn take_all<M>(outbox: &mut Outbox<M>) -> String {
         let text = String::from_utf8(outbox.waiting().to_vec()).unwrap();
-        outbox.took(text.len(), &mut memory());
+        outbox.consume(text.len(), &mut memory());
         text
     }
 
@@ -251,11 +251,18 @@ mod tests {
         let mut outbox = Outbox::default();
         outbox.push(b"ab", None, &mut memory());
         outbox.push(b"cd", Some(1), &mut memory());
-        outbox.took(3, &mut memory());
-        assert_eq!((outbox.due(), outbox.first_mark()), (None, Some(&1)));
-        outbox.took(1, &mut memory());
+        outbox.consume(3, &mut memory());
         assert_eq!(
-            (outbox.due(), outbox.due(), outbox.first_mark()),
+            (outbox.next_started(), outbox.first_tag()),
+            (None, Some(&1))
+        );
+        outbox.consume(1, &mut memory());
+        assert_eq!(
+            (
+                outbox.next_started(),
+                outbox.next_started(),
+                outbox.first_tag()
+            ),
             (Some(1), None, None)
         );
         assert_eq!(outbox.waiting(), b"d\n");
@@ -264,22 +271,22 @@ mod tests {
     #[test]
     fn recalled_lines_have_not_begun() {
         let mut outbox = Outbox::default();
-        for (line, mark) in [
+        for (line, tag) in [
             ("one", Some(1)),
             ("two", None),
             ("three", Some(3)),
             ("four", Some(4)),
             ("five", None),
         ] {
-            outbox.push(line.as_bytes(), mark, &mut memory());
+            outbox.push(line.as_bytes(), tag, &mut memory());
         }
-        outbox.took(1, &mut memory());
-        assert_eq!(outbox.due(), Some(1));
-        outbox.recall(|mark| *mark != 3);
-        assert_eq!(outbox.marked_bytes(), "four\n".len());
-        assert_eq!(outbox.marks().collect::<Vec<_>>(), [&4]);
+        outbox.consume(1, &mut memory());
+        assert_eq!(outbox.next_started(), Some(1));
+        outbox.retain_unstarted(|tag| *tag != 3);
+        assert_eq!(outbox.tagged_bytes(), "four\n".len());
+        assert_eq!(outbox.tags().collect::<Vec<_>>(), [&4]);
         assert_eq!(take_all(&mut outbox), "two\nfour\nfive\n");
-        assert_eq!(outbox.due(), Some(4));
+        assert_eq!(outbox.next_started(), Some(4));
     }
 
     #[test]
@@ -287,7 +294,7 @@ mod tests {
         let mut memory = memory();
         let mut outbox = Outbox::<()>::default();
         outbox.push(b"x", None, &mut memory);
-        outbox.took(2, &mut memory);
+        outbox.consume(2, &mut memory);
         assert_eq!(outbox.capacity(), 0);
         let spare = memory.lend();
         assert!(
@@ -337,10 +344,10 @@ mod tests {
     }
 
     impl Model {
-        fn took(&mut self, mut count: usize) {
+        fn consume(&mut self, mut count: usize) {
             while count > 0 {
-                let (text, mark, taken) = self.lines.front_mut().unwrap();
-                self.due.extend(mark.take());
+                let (text, tag, taken) = self.lines.front_mut().unwrap();
+                self.due.extend(tag.take());
                 let step = count.min(text.len() - *taken);
                 *taken += step;
                 count -= step;
@@ -350,9 +357,9 @@ mod tests {
             }
         }
 
-        fn recall(&mut self, keep_odd: bool) {
-            self.lines.retain(|(_, mark, taken)| {
-                *taken == 0 && mark.is_none_or(|mark| (mark % 2 == 1) == keep_odd)
+        fn retain_unstarted(&mut self, keep_odd: bool) {
+            self.lines.retain(|(_, tag, taken)| {
+                *taken == 0 && tag.is_none_or(|tag| (tag % 2 == 1) == keep_odd)
             });
         }
 
@@ -367,50 +374,50 @@ mod tests {
     proptest! {
         #[test]
         fn equals_a_list_of_lines(steps in prop::collection::vec(step(), 0..60)) {
-            let mut memory = Memory::new(0);
+            let mut memory = BufferBudget::new(0);
             let mut outbox = Outbox::default();
             let mut model = Model::default();
             let mut next_mark = 0;
-            let mut mark = |marked: bool| {
+            let mut tag = |marked: bool| {
                 next_mark += 1;
                 marked.then_some(next_mark)
             };
             for step in steps {
                 match step {
                     Step::Push(text, marked) => {
-                        let mark = mark(marked);
-                        outbox.push(text.as_bytes(), mark, &mut memory);
-                        model.lines.push_back((text + "\n", mark, 0));
+                        let tag = tag(marked);
+                        outbox.push(text.as_bytes(), tag, &mut memory);
+                        model.lines.push_back((text + "\n", tag, 0));
                     }
                     Step::PushBuffer(text, marked) => {
-                        let (text, mark) = (text + "\n", mark(marked));
-                        outbox.push_buffer(text.clone().into_bytes(), mark, &mut memory);
-                        model.lines.push_back((text, mark, 0));
+                        let (text, tag) = (text + "\n", tag(marked));
+                        outbox.push_buffer(text.clone().into_bytes(), tag, &mut memory);
+                        model.lines.push_back((text, tag, 0));
                     }
                     Step::Append(lines) => {
                         let mut other = Outbox::default();
                         for (text, marked) in lines {
-                            let mark = mark(marked);
-                            other.push(text.as_bytes(), mark, &mut memory);
-                            model.lines.push_back((text + "\n", mark, 0));
+                            let tag = tag(marked);
+                            other.push(text.as_bytes(), tag, &mut memory);
+                            model.lines.push_back((text + "\n", tag, 0));
                         }
                         outbox.append(other, &mut memory);
                     }
                     Step::Took(count) => {
                         let count = count.min(outbox.len());
-                        outbox.took(count, &mut memory);
-                        model.took(count);
-                        let due: Vec<usize> = std::iter::from_fn(|| outbox.due()).collect();
+                        outbox.consume(count, &mut memory);
+                        model.consume(count);
+                        let due: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
                         prop_assert_eq!(due, std::mem::take(&mut model.due));
                     }
                     Step::Recall(keep_odd) => {
-                        outbox.recall(|mark| (mark % 2 == 1) == keep_odd);
-                        model.recall(keep_odd);
+                        outbox.retain_unstarted(|tag| (tag % 2 == 1) == keep_odd);
+                        model.retain_unstarted(keep_odd);
                     }
                 }
                 prop_assert_eq!(std::str::from_utf8(outbox.waiting()).unwrap(), model.text());
-                let marks: Vec<usize> = model.lines.iter().filter_map(|(_, mark, _)| *mark).collect();
-                prop_assert_eq!(outbox.marks().copied().collect::<Vec<_>>(), marks);
+                let tags: Vec<usize> = model.lines.iter().filter_map(|(_, tag, _)| *tag).collect();
+                prop_assert_eq!(outbox.tags().copied().collect::<Vec<_>>(), tags);
             }
         }
     }

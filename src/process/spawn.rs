@@ -11,7 +11,7 @@ use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_s
 use nix::sys::signal::{SigSet, Signal};
 use nix::unistd::{Pid, pipe2};
 
-use super::descriptors::DescriptorLimit;
+use super::fd_limit::DescriptorLimit;
 use super::program::check_program;
 
 /// Starts server processes, all by the same command.

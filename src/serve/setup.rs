@@ -3,30 +3,29 @@
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
-use std::time::Instant;
 
 use log::{info, warn};
 use mio::Interest;
 use mio::net::TcpListener;
 use slab::Slab;
 
-use super::admission::{Accepting, MAX_REFUSED};
-use super::pool::Pool;
-use super::starting::Starting;
+use super::accept::{Accepting, MAX_REFUSED};
+use super::spares::Spares;
+use super::start_queue::Starting;
 use super::{MONITOR_INTERVAL, Proxy, Stopping};
+use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::cli::ServeOptions;
-use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use crate::process::{DescriptorLimit, Processes, Spawner};
-use crate::reactor::endpoint::Endpoint;
+use crate::pump::SCRATCH_BYTES;
+use crate::reactor::io::Io;
 use crate::reactor::listener;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
-use crate::reactor::timers::{Timer, Timers};
-use crate::reactor::token::{Address, MAX_SLOTS, Port, Registrations};
-use crate::relay::SCRATCH_BYTES;
+use crate::reactor::timers::{self, Timer, Timers};
+use crate::reactor::token::{Address, Channel, MAX_SLOTS, Tokens};
 use crate::session::idle::IdleLimits;
-use crate::session::{Role, Settings};
+use crate::session::{Backend, Settings};
 
 /// Descriptors of one session: the connection and three pipes.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
@@ -40,30 +39,30 @@ const SPARE_DESCRIPTORS: u64 = 64 + MAX_REFUSED as u64;
 
 /// What kept the program from serving, in one line.
 #[derive(Debug)]
-pub struct StartError(String);
+pub struct SetupError(String);
 
-impl Display for StartError {
+impl Display for SetupError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
     }
 }
 
 /// Turns an error into one that says what was being done.
-fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> StartError {
-    move |error| StartError(format!("{what}: {error}"))
+fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
+    move |error| SetupError(format!("{what}: {error}"))
 }
 
 impl Proxy {
     /// Binds the addresses and looks whether the server can be run. `command` is the server's.
-    pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, StartError> {
+    pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let text = command_text(command);
         let spawner = Spawner::new(command, descriptors)
             .map_err(failed_to(format!("cannot run '{text}'")))?;
-        let mut registrations = Registrations::default();
-        let poller = Poller::new(&mut registrations)
-            .map_err(failed_to("cannot create an epoll instance"))?;
+        let mut tokens = Tokens::default();
+        let poller =
+            Poller::new(&mut tokens).map_err(failed_to("cannot create an epoll instance"))?;
         let address = tcp::address_text(&options.host, options.port);
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
@@ -73,16 +72,16 @@ impl Proxy {
         let mut listeners = Vec::new();
         for (slot, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
-            let token = registrations.next(Address {
+            let token = tokens.next(Address {
                 slot,
-                port: Port::Listener,
+                port: Channel::Listener,
             });
-            let endpoint = Endpoint::register(socket, poller.registry(), token, Interest::READABLE);
+            let endpoint = Io::register(socket, poller.registry(), token, Interest::READABLE);
             listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
         }
-        let token = registrations.next(Address {
+        let token = tokens.next(Address {
             slot: 0,
-            port: Port::Signals,
+            port: Channel::Signals,
         });
         let signals = Signals::register(poller.registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
@@ -90,21 +89,21 @@ impl Proxy {
             warn!("orphans of servers can't be adopted: {error}");
         }
         let possible = sessions_possible(pool, descriptors);
-        let now = Instant::now();
+        let now = timers::now();
         let mut timers = Timers::new(now);
         timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
         Ok(Self {
             poller,
-            registrations,
+            tokens,
             signals,
             listeners,
             turn_of_listener: 0,
             settings: Settings {
                 heartbeat_interval: options.heartbeat_interval,
-                role: Role::Proxy {
+                role: Backend::Process {
                     max_restarts: options.max_restarts,
                 },
-                renews: options.auto_restart,
+                restarts_upstream: options.auto_restart,
                 max_message_bytes: options.max_message_bytes,
                 replay_timeout: options.replay_timeout,
                 spawn: options.spawn,
@@ -120,7 +119,7 @@ impl Proxy {
             refused: 0,
             sessions_so_far: 0,
             processes: Processes::default(),
-            memory: Memory::new(DEFAULT_BUDGET_BYTES),
+            memory: BufferBudget::new(DEFAULT_BUDGET_BYTES),
             timers,
             waiting_for_memory: Vec::new(),
             run_queue: VecDeque::new(),
@@ -130,7 +129,7 @@ impl Proxy {
             now,
             accepting: Accepting::Yes,
             starting: Starting::new(options.max_starting),
-            pool: Pool::new(pool, options.max_restarts, now),
+            pool: Spares::new(pool, options.max_restarts, now),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })

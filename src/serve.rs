@@ -4,36 +4,37 @@
 //! within its budget; then deadlines, new connections and what sessions want done. What a session frees is freed at
 //! the end of the turn, when no event can be about it any more.
 
-mod admission;
-mod connection;
+mod accept;
+mod client;
 mod pipes;
-mod pool;
 mod prespawning;
-mod start;
-mod starting;
+mod setup;
+mod spares;
+mod start_queue;
 
 use std::collections::VecDeque;
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use log::{info, warn};
 use mio::Events;
 use mio::net::TcpListener;
 use slab::Slab;
 
-use self::admission::Accepting;
-use self::connection::Connection;
-use self::pool::Pool;
-pub use self::start::StartError;
-use self::starting::Starting;
-use crate::memory::Memory;
+use self::accept::Accepting;
+use self::client::Connection;
+pub use self::setup::SetupError;
+use self::spares::Spares;
+use self::start_queue::Starting;
+use crate::buffers::budget::BufferBudget;
 use crate::process::{Owner, Processes, Spawner};
-use crate::reactor::endpoint::Endpoint;
+use crate::reactor::io::Io;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
-use crate::reactor::timers::{Timer, Timers, unix_time};
-use crate::reactor::token::{Address, Port, Registrations};
-use crate::session::{Action, Session, Settings, Turn};
+use crate::reactor::timers::{self, Timer, Timers, unix_time};
+use crate::reactor::token::{Address, Channel, Tokens};
+use crate::session::{Action, Context, Session, Settings};
+use crate::util::time::Time;
 
 /// Events taken from the system at once.
 const EVENTS_PER_TURN: usize = 1024;
@@ -47,9 +48,9 @@ const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 /// The serving side of the program.
 pub struct Proxy {
     poller: Poller,
-    registrations: Registrations,
+    tokens: Tokens,
     signals: Signals,
-    listeners: Vec<Endpoint<TcpListener>>,
+    listeners: Vec<Io<TcpListener>>,
     turn_of_listener: usize,
     settings: Settings,
     max_sessions: usize,
@@ -62,7 +63,7 @@ pub struct Proxy {
     refused: usize,
     sessions_so_far: u64,
     processes: Processes,
-    memory: Memory,
+    memory: BufferBudget,
     timers: Timers,
     /// Sessions that wait for memory of others to become free.
     waiting_for_memory: Vec<usize>,
@@ -71,10 +72,10 @@ pub struct Proxy {
     actions: Vec<Action>,
     pending_actions: VecDeque<(usize, Action)>,
     scratch: Box<[u8]>,
-    now: Instant,
+    now: Time,
     accepting: Accepting,
     starting: Starting,
-    pool: Pool,
+    pool: Spares,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
@@ -88,7 +89,7 @@ enum Stopping {
     Gently,
     /// Processes were killed, and are reaped until then.
     Forced {
-        until: Instant,
+        until: Time,
     },
 }
 
@@ -147,14 +148,14 @@ impl Proxy {
             Stopping::No | Stopping::Gently => deadline,
         };
         self.poller.wait(events, deadline, self.now)?;
-        self.now = Instant::now();
+        self.now = timers::now();
         Ok(())
     }
 
     /// Notes what events say. Signals come first: a line that follows a crash is then not written to a dead server.
     fn dispatch(&mut self, events: &Events) {
         let addresses = || events.iter().filter_map(|event| Address::of(event.token()));
-        if addresses().any(|address| address.port == Port::Signals) {
+        if addresses().any(|address| address.port == Channel::Signals) {
             self.handle_signals();
         }
         for event in events {
@@ -162,15 +163,15 @@ impl Proxy {
                 continue;
             };
             match port {
-                Port::Signals | Port::Upstream => {}
-                Port::Alarm => self.poller.alarm_rang(),
-                Port::Pool => self.pool_event(slot, event),
-                Port::Listener => {
+                Channel::Signals | Channel::Upstream => {}
+                Channel::Alarm => self.poller.alarm_fired(),
+                Channel::Spares => self.pool_event(slot, event),
+                Channel::Listener => {
                     if let Some(listener) = self.listeners.get_mut(slot) {
                         listener.latch(event);
                     }
                 }
-                Port::Client | Port::Stdin | Port::Stdout | Port::Stderr => {
+                Channel::Client | Channel::Stdin | Channel::Stdout | Channel::Stderr => {
                     let Some(connection) = self.sessions.get_mut(slot) else {
                         continue;
                     };
@@ -203,7 +204,7 @@ impl Proxy {
                         self.enqueue(slot);
                     }
                 }
-                Owner::Pool(slot) => self.pool_server_ended(slot, ended.process, ended.exit),
+                Owner::Spares(slot) => self.pool_server_ended(slot, ended.process, ended.exit),
             }
         }
     }
@@ -242,15 +243,15 @@ impl Proxy {
                 continue;
             };
             connection.queued = false;
-            let mut turn = Turn {
+            let mut cx = Context {
                 now: self.now,
                 settings: &self.settings,
                 memory: &mut self.memory,
                 actions: &mut self.actions,
             };
-            connection.run(&mut self.scratch, &mut turn);
-            let ready = connection.is_ready(&turn);
-            if connection.session.waits_for_memory(turn.memory) {
+            connection.run(&mut self.scratch, &mut cx);
+            let ready = connection.is_ready(&cx);
+            if connection.session.waits_for_memory(cx.memory) {
                 self.wait_for_memory(slot);
             }
             self.after_event(slot);
@@ -268,7 +269,7 @@ impl Proxy {
 
     /// No event tells a session that others have given memory back.
     fn wake_for_memory(&mut self) {
-        if self.memory.is_plentiful() {
+        if self.memory.has_headroom() {
             for slot in std::mem::take(&mut self.waiting_for_memory) {
                 self.enqueue(slot);
             }
@@ -280,11 +281,11 @@ impl Proxy {
             match timer {
                 Timer::Session(slot) => self.fire_session_timer(slot),
                 Timer::Process(process) => {
-                    self.processes.climb(process, self.now, &mut self.timers);
+                    self.processes.escalate(process, self.now, &mut self.timers);
                 }
                 Timer::Accept => self.accepting = Accepting::Yes,
                 Timer::Starting => self.starting.timer_fired(),
-                Timer::Pool => self.pool.timer_fired(),
+                Timer::Spares => self.pool.timer_fired(),
                 Timer::Connect | Timer::Close => {}
                 Timer::Monitor => {
                     self.reap();
@@ -300,22 +301,22 @@ impl Proxy {
     fn fire_session_timer(&mut self, slot: usize) {
         if let Some(connection) = self.sessions.get_mut(slot) {
             connection.timer = None;
-            self.with_session(slot, |session, turn| session.timeout(unix_time(), turn));
+            self.with_session(slot, |session, cx| session.timeout(unix_time(), cx));
         }
     }
 
     /// Hands an event to a session, and has the session run for what follows from it.
-    fn with_session(&mut self, slot: usize, event: impl FnOnce(&mut Session, &mut Turn<'_>)) {
+    fn with_session(&mut self, slot: usize, event: impl FnOnce(&mut Session, &mut Context<'_>)) {
         let Some(connection) = self.sessions.get_mut(slot) else {
             return;
         };
-        let mut turn = Turn {
+        let mut cx = Context {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut connection.session, &mut turn);
+        event(&mut connection.session, &mut cx);
         self.after_event(slot);
         self.enqueue(slot);
     }

@@ -78,7 +78,7 @@ impl Journal {
                     text::show(text)
                 );
                 assert!(
-                    !record.replayed || record.replay_answered,
+                    !record.replayed || record.replay_responded,
                     "a server gets a line before it has answered the replayed handshake: {}",
                     text::show(text)
                 );

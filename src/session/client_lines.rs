@@ -4,66 +4,66 @@ use log::debug;
 
 use super::ending::Goal;
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
-use super::own_lines::too_long_message;
+use super::own_messages::too_long_message;
 use super::stderr::excerpt;
-use super::{Client, OUTBOX_BYTES, OWN_LINES_BYTES, Role, Session, ToServer, Turn, Unread};
+use super::{Backend, Client, Context, OUTBOX_BYTES, OWN_LINES_BYTES, Session, ToUpstream, Unread};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::reply::Reason;
+use crate::protocol::own_messages::ErrorReason;
 
 /// What becomes of a line.
-enum Fate {
+enum Route {
     /// It is forwarded, with what it means if that matters.
-    Forward(Option<ToServer>),
+    Forward(Option<ToUpstream>),
     /// It was for the proxy, or it was refused.
     Drop,
 }
 
 impl Session {
     /// The client sent these bytes.
-    pub fn client_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        self.begin_event(turn);
-        self.heartbeat.life(turn.now);
-        self.prolong_last_call(turn.now);
+    pub fn client_sent(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.heartbeat.note_activity(cx.now);
+        self.prolong_last_call(cx.now);
         match self.client {
             Client::Open => {
                 let mut input = bytes;
                 if self.unread.is_none() {
-                    self.handle_input(&mut input, turn);
+                    self.handle_input(&mut input, cx);
                 }
                 self.keep_unread(input);
-                self.note_long_line(turn);
+                self.note_long_line(cx);
             }
-            Client::Lingering { .. } => self.discard(bytes.len(), turn),
+            Client::Lingering { .. } => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
-        self.finish_event(turn);
+        self.finish_event(cx);
     }
 
     /// The client ended its side. What has no line end is its last line.
-    pub fn client_ended(&mut self, turn: &mut Turn<'_>) {
-        self.begin_event(turn);
+    pub fn client_eof(&mut self, cx: &mut Context<'_>) {
+        self.begin_event(cx);
         if self.client == Client::Open {
-            if let Some(line) = self.from_client.end(Self::line_limits(turn)) {
-                self.client_line(line, turn);
+            if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
+                self.client_line(line, cx);
             }
             self.client = Client::Ended;
         }
-        self.client_has_ended(turn);
-        self.finish_event(turn);
+        self.after_client_eof(cx);
+        self.finish_event(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
-    pub(super) fn handle_unread(&mut self, turn: &mut Turn<'_>) {
-        if !self.listens() {
+    pub(super) fn handle_unread(&mut self, cx: &mut Context<'_>) {
+        if !self.has_room_for_client_lines() {
             return;
         }
         let Some(mut unread) = self.unread.take() else {
             return;
         };
         let mut input = &unread.bytes[unread.at..];
-        self.handle_input(&mut input, turn);
+        self.handle_input(&mut input, cx);
         if !input.is_empty() {
             unread.at = unread.bytes.len() - input.len();
             self.unread = Some(unread);
@@ -84,93 +84,93 @@ impl Session {
     }
 
     /// Whether there is room for what a client's line may lead to.
-    pub(super) fn listens(&self) -> bool {
-        self.hears()
-            && self.to_server.len() + self.held().len() < OUTBOX_BYTES
-            && self.to_client.marked_bytes() <= OWN_LINES_BYTES
+    pub(super) fn has_room_for_client_lines(&self) -> bool {
+        self.accepts_client_lines()
+            && self.to_upstream.len() + self.held().len() < OUTBOX_BYTES
+            && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
     }
 
-    fn handle_input(&mut self, input: &mut &[u8], turn: &mut Turn<'_>) {
-        while !input.is_empty() && self.listens() {
-            if let Some(line) = Self::next_line(&mut self.from_client, input, turn) {
-                self.client_line(line, turn);
+    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+        while !input.is_empty() && self.has_room_for_client_lines() {
+            if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
+                self.client_line(line, cx);
             }
         }
     }
 
-    fn client_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {
+    fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         match line {
             Line::Borrowed(text) => {
-                if let Fate::Forward(mark) = self.examine(text, turn) {
-                    self.note_message(text.len(), turn);
-                    self.outbox_for(mark.as_ref()).push(text, mark, turn.memory);
-                    self.greet(turn);
+                if let Route::Forward(tag) = self.route_client_line(text, cx) {
+                    self.note_message(text.len(), cx);
+                    self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
+                    self.release_held(cx);
                 }
             }
             Line::Buffered { bytes, len } => {
-                if let Fate::Forward(mark) = self.examine(&bytes[..len], turn) {
-                    self.note_message(len, turn);
-                    self.outbox_for(mark.as_ref())
-                        .push_buffer(bytes, mark, turn.memory);
-                    self.greet(turn);
+                if let Route::Forward(tag) = self.route_client_line(&bytes[..len], cx) {
+                    self.note_message(len, cx);
+                    self.outbox_for(tag.as_ref())
+                        .push_buffer(bytes, tag, cx.memory);
+                    self.release_held(cx);
                 }
             }
-            Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, turn),
+            Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
     }
 
     /// The client has said something that is for the server, of so many bytes.
-    fn note_message(&mut self, len: usize, turn: &Turn<'_>) {
+    fn note_message(&mut self, len: usize, cx: &Context<'_>) {
         self.sent_to_server.count(len);
-        self.line_passed(turn);
+        self.line_passed(cx);
         self.resume_use();
     }
 
     /// Decides about a line.
-    fn examine(&mut self, line: &[u8], turn: &mut Turn<'_>) -> Fate {
+    fn route_client_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> Route {
         if line.trim_ascii().is_empty() {
-            return Fate::Drop;
+            return Route::Drop;
         }
         debug!("{} client → server: {}", self.tag, excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                self.reply_error(None, Reason::ParseError, &invalid.to_string(), turn);
-                return Fate::Drop;
+                self.reply_error(None, ErrorReason::ParseError, &invalid.to_string(), cx);
+                return Route::Drop;
             }
         };
         let control = match &message {
             Message::Single(envelope) => envelope
                 .control
-                .filter(|control| is_for_proxy(*control, turn)),
+                .filter(|control| is_for_proxy(*control, cx)),
             Message::Batch(_) => None,
         };
         if let Some(control) = control {
-            self.control_line(control, turn);
-            return Fate::Drop;
+            self.control_line(control, cx);
+            return Route::Drop;
         }
-        if self.refuse_by_ids(&message, turn) {
-            return Fate::Drop;
+        if self.refuse_by_ids(&message, cx) {
+            return Route::Drop;
         }
         if self.goal == Goal::End {
             let text = self.end_reason.to_string();
-            self.answer_all(&message, self.end_reason.reply_reason(), &text, turn);
-            return Fate::Drop;
+            self.answer_all(&message, self.end_reason.reply_reason(), &text, cx);
+            return Route::Drop;
         }
-        if !self.admit_requests(&message, turn) {
-            return Fate::Drop;
+        if !self.admit_requests(&message, cx) {
+            return Route::Drop;
         }
-        self.meaning_of(&message, line)
+        self.classify(&message, line)
     }
 
-    fn control_line(&mut self, control: Control, turn: &Turn<'_>) {
+    fn control_line(&mut self, control: Control, cx: &Context<'_>) {
         debug!("{} announced itself by a {control:?} line", self.tag);
         self.heartbeat
-            .announce(self.opened, turn.now, turn.settings.heartbeat_interval);
+            .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
 
     /// Refuses a line with an id that is too long to be kept. Returns whether it did.
-    fn refuse_by_ids(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) -> bool {
+    fn refuse_by_ids(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
         let ids = message
             .envelopes()
             .iter()
@@ -180,20 +180,20 @@ impl Session {
         });
         let text = if longest > MAX_ID_BYTES {
             format!("an id is too long: the limit is {MAX_ID_BYTES} bytes")
-        } else if longest > INLINE_BYTES && all > turn.memory.available() {
-            too_long_message(TooLong::Memory, turn)
+        } else if longest > INLINE_BYTES && all > cx.memory.available() {
+            too_long_message(TooLong::BufferBudget, cx)
         } else {
             return false;
         };
-        self.answer_all(message, Reason::TooLarge, &text, turn);
+        self.answer_all(message, ErrorReason::TooLarge, &text, cx);
         if longest > MAX_ID_BYTES {
-            self.reply_error(None, Reason::TooLarge, &text, turn);
+            self.reply_error(None, ErrorReason::TooLarge, &text, cx);
         }
         true
     }
 
     /// Refuses what would put too many requests in flight, a batch as a whole.
-    fn admit_requests(&mut self, message: &Message<'_>, turn: &mut Turn<'_>) -> bool {
+    fn admit_requests(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
         let requests = message
             .envelopes()
             .iter()
@@ -209,20 +209,20 @@ impl Session {
         );
         if requests == 0 {
             // Answers without end: nobody waits for a reply, but the line must not vanish.
-            self.reply_error(None, Reason::InFlightLimit, &text, turn);
+            self.reply_error(None, ErrorReason::InFlightLimit, &text, cx);
         }
-        self.answer_all(message, Reason::InFlightLimit, &text, turn);
+        self.answer_all(message, ErrorReason::InFlightLimit, &text, cx);
         false
     }
 
-    fn meaning_of(&mut self, message: &Message<'_>, line: &[u8]) -> Fate {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8]) -> Route {
         match message {
-            Message::Single(envelope) => self.meaning_of_single(envelope, line),
-            Message::Batch(batch) => self.meaning_of_batch(batch),
+            Message::Single(envelope) => self.classify_single(envelope, line),
+            Message::Batch(batch) => self.classify_batch(batch),
         }
     }
 
-    fn meaning_of_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Fate {
+    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Route {
         if let Some(id) = envelope.request_id() {
             let is_initialize = envelope.method == Some(Method::Initialize);
             if is_initialize {
@@ -241,50 +241,50 @@ impl Session {
                 kind,
             };
             self.queued.add(&request);
-            return Fate::Forward(Some(ToServer::Request(request)));
+            return Route::Forward(Some(ToUpstream::Request(request)));
         }
-        if let Some(id) = envelope.answered_id() {
+        if let Some(id) = envelope.response_id() {
             return match self.addressee(id) {
-                Addressee::Present => Fate::Forward(Some(ToServer::Answer)),
-                Addressee::Unknown => Fate::Forward(None),
+                Addressee::Present => Route::Forward(Some(ToUpstream::Answer)),
+                Addressee::Unknown => Route::Forward(None),
                 Addressee::Gone => {
                     debug!(
                         "{}: dropped the answer {id} to a request of a server that is gone",
                         self.tag
                     );
-                    Fate::Drop
+                    Route::Drop
                 }
             };
         }
-        Fate::Forward(meaning_of_notification(envelope))
+        Route::Forward(classify_notification(envelope))
     }
 
-    fn meaning_of_batch(&mut self, batch: &Batch<'_>) -> Fate {
+    fn classify_batch(&mut self, batch: &Batch<'_>) -> Route {
         let envelopes = &batch.envelopes;
-        let parts: Box<[ToServer]> = envelopes.iter().filter_map(meaning_in_batch).collect();
+        let parts: Box<[ToUpstream]> = envelopes.iter().filter_map(classify_in_batch).collect();
         let answers: Vec<Addressee> = envelopes
             .iter()
-            .filter_map(Envelope::answered_id)
+            .filter_map(Envelope::response_id)
             .map(|id| self.addressee(id))
             .collect();
         if !parts.is_empty() {
-            let batch = ToServer::Batch(parts);
+            let batch = ToUpstream::Batch(parts);
             batch
                 .requests()
                 .for_each(|request| self.queued.add(request));
-            return Fate::Forward(Some(batch));
+            return Route::Forward(Some(batch));
         }
         let nothing_else = answers.len() == batch.len;
         if nothing_else
             && answers.contains(&Addressee::Gone)
             && !answers.contains(&Addressee::Present)
         {
-            return Fate::Drop;
+            return Route::Drop;
         }
-        Fate::Forward(
+        Route::Forward(
             answers
                 .contains(&Addressee::Present)
-                .then_some(ToServer::Answer),
+                .then_some(ToUpstream::Answer),
         )
     }
 
@@ -299,11 +299,11 @@ impl Session {
     /// A copy of a line that may be sent to another server, unless such lines hold too much already.
     fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
         let queued = self
-            .to_server
-            .marks()
-            .chain(self.held().marks())
-            .filter_map(|mark| match mark {
-                ToServer::Request(request) => request.resendable(),
+            .to_upstream
+            .tags()
+            .chain(self.held().tags())
+            .filter_map(|tag| match tag {
+                ToUpstream::Request(request) => request.resendable(),
                 _ => None,
             });
         let kept = self.in_flight.resendable_bytes() + queued.map(<[u8]>::len).sum::<usize>();
@@ -312,27 +312,27 @@ impl Session {
 }
 
 /// The stdio side takes no lines about its connection from the program that started it: there is none between them.
-fn is_for_proxy(control: Control, turn: &Turn<'_>) -> bool {
-    matches!(turn.settings.role, Role::Proxy { .. }) && control != Control::HeartbeatResponse
+fn is_for_proxy(control: Control, cx: &Context<'_>) -> bool {
+    matches!(cx.settings.role, Backend::Process { .. }) && control != Control::HeartbeatResponse
 }
 
 /// What a message in a batch means. A request in a batch is never sent twice, as the batch is not.
-fn meaning_in_batch(envelope: &Envelope<'_>) -> Option<ToServer> {
+fn classify_in_batch(envelope: &Envelope<'_>) -> Option<ToUpstream> {
     match envelope.request_id() {
-        Some(id) => Some(ToServer::Request(Request {
+        Some(id) => Some(ToUpstream::Request(Request {
             id: RequestId::new(id),
             kind: Kind::Plain,
         })),
-        None => meaning_of_notification(envelope),
+        None => classify_notification(envelope),
     }
 }
 
-fn meaning_of_notification(envelope: &Envelope<'_>) -> Option<ToServer> {
+fn classify_notification(envelope: &Envelope<'_>) -> Option<ToUpstream> {
     match envelope.method {
-        Some(Method::Initialized) => Some(ToServer::Initialized),
+        Some(Method::Initialized) => Some(ToUpstream::Initialized),
         Some(Method::Cancelled) => envelope
             .cancelled_id()
-            .map(|id| ToServer::Cancelled(RequestId::new(id))),
+            .map(|id| ToUpstream::Cancelled(RequestId::new(id))),
         _ => None,
     }
 }

@@ -10,7 +10,7 @@ pub const SOURCE: &str = "mcp-tcp-proxy";
 
 /// Why the proxy answers in the server's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
+pub enum ErrorReason {
     /// A line is not JSON or not UTF-8.
     ParseError,
     /// A line or an id is over its limit, or there is no memory for the line.
@@ -37,7 +37,7 @@ pub enum Reason {
     Shutdown,
 }
 
-impl Reason {
+impl ErrorReason {
     /// The JSON-RPC error code: JSON-RPC's own for bad input, for the rest numbers that read as in HTTP, outside the
     /// range that JSON-RPC 2.0 reserves (section 5.1).
     pub fn code(self) -> i32 {
@@ -78,7 +78,7 @@ impl Reason {
 /// A JSON-RPC error. `id` is JSON text, null if there is none; `status` says how a process ended.
 pub fn error(
     id: Option<&dyn Display>,
-    reason: Reason,
+    reason: ErrorReason,
     message: &str,
     status: Option<&str>,
 ) -> String {
@@ -171,7 +171,7 @@ mod tests {
     fn errors_echo_the_id_as_written() {
         let line = error(
             Some(&"1.50"),
-            Reason::ProcessTerminated,
+            ErrorReason::ProcessTerminated,
             "the server \"x\" died",
             Some("exit code 3"),
         );
@@ -186,7 +186,7 @@ mod tests {
     #[test]
     fn errors_without_an_id_have_null() {
         let value: Value =
-            serde_json::from_str(&error(None, Reason::ParseError, "no", None)).unwrap();
+            serde_json::from_str(&error(None, ErrorReason::ParseError, "no", None)).unwrap();
         assert_eq!(value["id"], Value::Null);
         assert_eq!(
             value["error"]["data"],

@@ -1,10 +1,10 @@
 //! What all sessions together may hold in buffers, and the spare buffers that they share.
 //!
-//! A session between messages holds nothing. The first [`FREE_BYTES`] of each of its buffers are its own; what is
+//! A session between messages holds nothing. The first [`UNCHARGED_BYTES`] of each of its buffers are its own; what is
 //! beyond draws on one budget, so that many long lines at once are refused before they exhaust the machine.
 
 /// What each buffer of a session may hold without asking, in bytes.
-pub const FREE_BYTES: usize = 64 * 1024;
+pub const UNCHARGED_BYTES: usize = 64 * 1024;
 
 /// What all sessions together may hold beyond that, in bytes.
 pub const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
@@ -21,7 +21,7 @@ const MAX_SPARE_BYTES: usize = 4 * 1024 * 1024;
 
 /// The buffer memory of all sessions.
 #[derive(Debug)]
-pub struct Memory {
+pub struct BufferBudget {
     limit: usize,
     used: usize,
     spares: Vec<Vec<u8>>,
@@ -30,7 +30,7 @@ pub struct Memory {
     large_lent: bool,
 }
 
-impl Memory {
+impl BufferBudget {
     /// Sessions may hold `limit` bytes beyond what each may hold for itself.
     pub fn new(limit: usize) -> Self {
         Self {
@@ -59,12 +59,12 @@ impl Memory {
 
     /// Whether so much is left that a session may draw on it to get out of a standstill, and not just for a line that
     /// could not be read otherwise.
-    pub fn is_plentiful(&self) -> bool {
+    pub fn has_headroom(&self) -> bool {
         self.used < self.limit / 2
     }
 
     /// Notes that a holder of `before` bytes beyond its free part now holds `after`.
-    pub fn settle(&mut self, before: usize, after: usize) {
+    pub fn recharge(&mut self, before: usize, after: usize) {
         debug_assert!(before <= self.used);
         self.used = self.used - before + after;
     }
@@ -83,7 +83,7 @@ impl Memory {
     /// Takes a buffer back that is no longer needed.
     pub fn give_back(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
-        let (spares, most) = if capacity > 2 * FREE_BYTES {
+        let (spares, most) = if capacity > 2 * UNCHARGED_BYTES {
             (&mut self.large_spares, MAX_LARGE_SPARES)
         } else {
             (&mut self.spares, MAX_SPARES)
@@ -108,8 +108,8 @@ mod tests {
 
     #[test]
     fn large_buffers_are_kept_while_they_are_needed() {
-        let mut memory = Memory::new(0);
-        let lend = |memory: &mut Memory| memory.lend_large().capacity();
+        let mut memory = BufferBudget::new(0);
+        let lend = |memory: &mut BufferBudget| memory.lend_large().capacity();
         memory.give_back(Vec::with_capacity(1_000_000));
         assert_eq!(memory.lend().capacity(), 0, "that would be a waste");
         memory.trim();
@@ -126,7 +126,7 @@ mod tests {
 
     #[test]
     fn few_spare_buffers_are_kept_and_none_that_is_huge() {
-        let mut memory = Memory::new(0);
+        let mut memory = BufferBudget::new(0);
         memory.give_back(Vec::with_capacity(MAX_SPARE_BYTES + 1));
         assert_eq!(memory.lend_large().capacity(), 0);
         for _ in 0..2 * MAX_LARGE_SPARES {

@@ -8,8 +8,8 @@ use mio::{Interest, Registry, Token};
 use nix::fcntl::{FcntlArg, fcntl};
 
 use crate::process::Spawned;
-use crate::reactor::endpoint::Endpoint;
-use crate::reactor::token::Port;
+use crate::reactor::io::Io;
+use crate::reactor::token::Channel;
 
 /// What a pipe holds by default, in bytes (pipe(7)).
 const PIPE_BYTES: usize = 64 * 1024;
@@ -24,12 +24,12 @@ const MANY_PIPES: u8 = 4;
 /// processes for every 64 KiB. Once is enough: the system may refuse it to users other than root, as what all their pipes
 /// hold is limited, and then the pipe has to do as it is.
 #[derive(Debug, Default)]
-pub(super) struct Room {
+pub(super) struct PipeWidener {
     full_reads: u8,
     is_wide: bool,
 }
 
-impl Room {
+impl PipeWidener {
     /// So many bytes were read at once, of as many as `wanted`.
     pub(super) fn was_read(&mut self, count: usize, wanted: usize, pipe: &impl AsFd) {
         let is_full = count >= PIPE_BYTES && wanted > PIPE_BYTES;
@@ -62,9 +62,9 @@ impl Room {
 #[derive(Debug)]
 pub(super) struct Pipes {
     /// `None` after the end of its input.
-    pub(super) stdin: Option<Endpoint<pipe::Sender>>,
-    pub(super) stdout: Endpoint<pipe::Receiver>,
-    pub(super) stderr: Endpoint<pipe::Receiver>,
+    pub(super) stdin: Option<Io<pipe::Sender>>,
+    pub(super) stdout: Io<pipe::Receiver>,
+    pub(super) stderr: Io<pipe::Receiver>,
 }
 
 impl Pipes {
@@ -72,18 +72,18 @@ impl Pipes {
     pub(super) fn register(
         spawned: Spawned,
         registry: &Registry,
-        mut token: impl FnMut(Port) -> Token,
+        mut token: impl FnMut(Channel) -> Token,
     ) -> io::Result<Self> {
         let (write, read) = (Interest::WRITABLE, Interest::READABLE);
         Ok(Self {
-            stdin: Some(Endpoint::register(
+            stdin: Some(Io::register(
                 spawned.stdin,
                 registry,
-                token(Port::Stdin),
+                token(Channel::Stdin),
                 write,
             )?),
-            stdout: Endpoint::register(spawned.stdout, registry, token(Port::Stdout), read)?,
-            stderr: Endpoint::register(spawned.stderr, registry, token(Port::Stderr), read)?,
+            stdout: Io::register(spawned.stdout, registry, token(Channel::Stdout), read)?,
+            stderr: Io::register(spawned.stderr, registry, token(Channel::Stderr), read)?,
         })
     }
 
@@ -91,15 +91,15 @@ impl Pipes {
     pub(super) fn hand_over(
         &mut self,
         registry: &Registry,
-        mut token: impl FnMut(Port) -> Token,
+        mut token: impl FnMut(Channel) -> Token,
     ) -> io::Result<()> {
         let (write, read) = (Interest::WRITABLE, Interest::READABLE);
         if let Some(stdin) = &mut self.stdin {
-            stdin.register_anew(registry, token(Port::Stdin), write)?;
+            stdin.register_anew(registry, token(Channel::Stdin), write)?;
         }
         self.stdout
-            .register_anew(registry, token(Port::Stdout), read)?;
+            .register_anew(registry, token(Channel::Stdout), read)?;
         self.stderr
-            .register_anew(registry, token(Port::Stderr), read)
+            .register_anew(registry, token(Channel::Stderr), read)
     }
 }

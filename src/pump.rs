@@ -6,8 +6,8 @@ use std::io::{Read, Write};
 
 use mio::event::Source;
 
-use crate::reactor::endpoint::{Endpoint, Input};
-use crate::session::{Session, Turn};
+use crate::reactor::io::{Input, Io};
+use crate::session::{Context, Session};
 
 /// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
 pub const READ_BYTES: usize = 64 * 1024;
@@ -22,7 +22,7 @@ pub const SCRATCH_BYTES: usize = LONG_READ_BYTES;
 pub const READS_PER_TURN: usize = 2;
 
 /// One side of a session: what can be read from it, and written to it.
-pub trait Side {
+pub trait Transport {
     /// Whether a read may find something.
     fn is_readable(&self) -> bool;
 
@@ -37,9 +37,9 @@ pub trait Side {
 }
 
 /// A connection, if there is one.
-impl<S: Source + Read + Write> Side for Option<Endpoint<S>> {
+impl<S: Source + Read + Write> Transport for Option<Io<S>> {
     fn is_readable(&self) -> bool {
-        self.as_ref().is_some_and(Endpoint::is_readable)
+        self.as_ref().is_some_and(Io::is_readable)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Input {
@@ -48,7 +48,7 @@ impl<S: Source + Read + Write> Side for Option<Endpoint<S>> {
     }
 
     fn is_writable(&self) -> bool {
-        self.as_ref().is_some_and(Endpoint::is_writable)
+        self.as_ref().is_some_and(Io::is_writable)
     }
 
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
@@ -58,7 +58,7 @@ impl<S: Source + Read + Write> Side for Option<Endpoint<S>> {
 }
 
 /// A session between its two sides, for the time of a turn.
-pub struct Relay<'a, C, U> {
+pub struct Pump<'a, C, U> {
     /// The state machine.
     pub session: &'a mut Session,
     /// The client's side.
@@ -67,84 +67,84 @@ pub struct Relay<'a, C, U> {
     pub upstream: &'a mut U,
 }
 
-impl<C: Side, U: Side> Relay<'_, C, U> {
+impl<C: Transport, U: Transport> Pump<'_, C, U> {
     /// Moves what can be moved now, within the budget. `scratch` is where bytes are read to.
-    pub fn run(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) {
-        self.flush(turn);
+    pub fn run(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) {
+        self.flush(cx);
         for _ in 0..READS_PER_TURN {
-            let read_upstream = self.read_upstream(scratch, turn);
-            let read_client = self.read_client(scratch, turn);
+            let read_upstream = self.read_upstream(scratch, cx);
+            let read_client = self.read_client(scratch, cx);
             if !read_upstream && !read_client {
                 break;
             }
         }
-        self.flush(turn);
+        self.flush(cx);
     }
 
     /// Whether there is more to be moved although no event will tell.
-    pub fn is_ready(&self, turn: &Turn<'_>) -> bool {
-        (self.client.is_readable() && self.session.wants_client())
-            || (self.upstream.is_readable() && self.session.wants_upstream(turn.memory))
+    pub fn is_ready(&self, cx: &Context<'_>) -> bool {
+        (self.client.is_readable() && self.session.wants_client_input())
+            || (self.upstream.is_readable() && self.session.wants_upstream_output(cx.memory))
             || (self.client.is_writable() && !self.session.to_client().is_empty())
             || (self.upstream.is_writable() && !self.session.to_upstream().is_empty())
     }
 
-    fn flush(&mut self, turn: &mut Turn<'_>) {
-        self.flush_upstream(turn);
-        self.flush_client(turn);
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        self.flush_upstream(cx);
+        self.flush_client(cx);
     }
 
-    fn flush_client(&mut self, turn: &mut Turn<'_>) {
+    fn flush_client(&mut self, cx: &mut Context<'_>) {
         if !self.client.is_writable() || self.session.to_client().is_empty() {
             return;
         }
         match self.client.write(self.session.to_client()) {
             Ok(0) => {}
-            Ok(count) => self.session.client_took(count, turn),
-            Err(error) => self.session.client_gone(&error, turn),
+            Ok(count) => self.session.client_written(count, cx),
+            Err(error) => self.session.client_failed(&error, cx),
         }
     }
 
-    fn flush_upstream(&mut self, turn: &mut Turn<'_>) {
+    fn flush_upstream(&mut self, cx: &mut Context<'_>) {
         if !self.upstream.is_writable() || self.session.to_upstream().is_empty() {
             return;
         }
         match self.upstream.write(self.session.to_upstream()) {
             Ok(0) => {}
-            Ok(count) => self.session.upstream_took(count, turn),
-            Err(_) => self.session.upstream_input_broke(turn),
+            Ok(count) => self.session.upstream_written(count, cx),
+            Err(_) => self.session.upstream_input_broke(cx),
         }
     }
 
     /// Returns whether more may be there.
-    fn read_upstream(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
-        if !self.upstream.is_readable() || !self.session.wants_upstream(turn.memory) {
+    fn read_upstream(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> bool {
+        if !self.upstream.is_readable() || !self.session.wants_upstream_output(cx.memory) {
             return false;
         }
         let size = read_bytes(self.session.is_within_long_line_of_upstream());
         match self.upstream.read(&mut scratch[..size]) {
-            Input::Bytes(count) => self.session.upstream_sent(&scratch[..count], turn),
-            Input::End => self.session.upstream_output_ended(None, turn),
-            Input::Broken(error) => self.session.upstream_output_ended(Some(&error), turn),
+            Input::Bytes(count) => self.session.upstream_sent(&scratch[..count], cx),
+            Input::End => self.session.upstream_output_ended(None, cx),
+            Input::Broken(error) => self.session.upstream_output_ended(Some(&error), cx),
             Input::Blocked => return false,
         }
-        self.flush_client(turn);
+        self.flush_client(cx);
         true
     }
 
     /// Returns whether more may be there.
-    fn read_client(&mut self, scratch: &mut [u8], turn: &mut Turn<'_>) -> bool {
-        if !self.client.is_readable() || !self.session.wants_client() {
+    fn read_client(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) -> bool {
+        if !self.client.is_readable() || !self.session.wants_client_input() {
             return false;
         }
         let size = read_bytes(self.session.is_within_long_line_of_client());
         match self.client.read(&mut scratch[..size]) {
-            Input::Bytes(count) => self.session.client_sent(&scratch[..count], turn),
-            Input::End => self.session.client_ended(turn),
-            Input::Broken(error) => self.session.client_gone(&error, turn),
+            Input::Bytes(count) => self.session.client_sent(&scratch[..count], cx),
+            Input::End => self.session.client_eof(cx),
+            Input::Broken(error) => self.session.client_failed(&error, cx),
             Input::Blocked => return false,
         }
-        self.flush(turn);
+        self.flush(cx);
         true
     }
 }

@@ -7,69 +7,69 @@ use log::{debug, info, warn};
 use super::ending::Goal;
 use super::greeting::Greeting;
 use super::in_flight::{Kind, Request};
-use super::own_lines::too_long_message;
+use super::own_messages::too_long_message;
 use super::replay::MAX_RECORD_BYTES;
 use super::stderr::excerpt;
-use super::{Client, Session, Turn, Upstream};
+use super::{Client, Context, Session, Upstream};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::reply::Reason;
+use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::Skipped;
 
 impl Session {
     /// The server wrote these bytes to its stdout.
-    pub fn upstream_sent(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        self.begin_event(turn);
+    pub fn upstream_sent(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.begin_event(cx);
         if let Some(peer) = &mut self.peer {
-            peer.sign(turn.now);
+            peer.sign(cx.now);
         }
         let mut input = bytes;
-        while self.delivers() && !input.is_empty() {
-            if let Some(line) = Self::next_line(&mut self.from_server, &mut input, turn) {
-                self.server_line(line, turn);
+        while self.delivers_to_client() && !input.is_empty() {
+            if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
+                self.upstream_line(line, cx);
             }
         }
-        self.finish_event(turn);
+        self.finish_event(cx);
     }
 
     /// The server wrote these bytes to its stderr.
-    pub fn upstream_logged(&mut self, bytes: &[u8], turn: &mut Turn<'_>) {
-        self.server_log.stderr(bytes, &self.tag, turn.now);
+    pub fn upstream_logged(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.server_log.stderr(bytes, &self.tag, cx.now);
     }
 
     /// What the server wrote and did not end by a line end before it ended is its last line.
-    pub(super) fn server_tail(&mut self, turn: &mut Turn<'_>) {
-        if let Some(line) = self.from_server.end(Self::line_limits(turn))
-            && self.delivers()
+    pub(super) fn upstream_tail(&mut self, cx: &mut Context<'_>) {
+        if let Some(line) = self.from_upstream.end(Self::line_limits(cx))
+            && self.delivers_to_client()
         {
-            self.server_line(line, turn);
+            self.upstream_line(line, cx);
         }
     }
 
     /// Whether the client still gets what the server says.
-    pub(super) fn delivers(&self) -> bool {
+    pub(super) fn delivers_to_client(&self) -> bool {
         matches!(self.client, Client::Open | Client::Ended) && self.goal != Goal::End
     }
 
-    fn server_line(&mut self, line: Line<'_>, turn: &mut Turn<'_>) {
+    fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         match line {
             Line::Borrowed(text) => {
-                if self.inspect(text, turn) {
-                    self.to_client.push(text, None, turn.memory);
+                if self.route_upstream_line(text, cx) {
+                    self.to_client.push(text, None, cx.memory);
                 }
             }
             Line::Buffered { bytes, len } => {
-                if self.inspect(&bytes[..len], turn) {
-                    self.to_client.push_buffer(bytes, None, turn.memory);
+                if self.route_upstream_line(&bytes[..len], cx) {
+                    self.to_client.push_buffer(bytes, None, cx.memory);
                 }
             }
-            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, turn),
+            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, cx),
         }
     }
 
     /// Looks what a line means. Returns whether the client is to get it.
-    fn inspect(&mut self, line: &[u8], turn: &mut Turn<'_>) -> bool {
+    fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
         if line.trim_ascii().is_empty() {
             return false;
         }
@@ -78,20 +78,20 @@ impl Session {
             Ok(message) => message,
             Err(invalid) => {
                 let tag = &self.tag;
-                self.server_log.limited(tag, turn.now, || {
+                self.server_log.limited(tag, cx.now, || {
                     warn!("{tag} stdout: {invalid}: {}", excerpt(line));
                 });
                 return false;
             }
         };
         if let Message::Single(envelope) = &message
-            && self.is_replay_answer(envelope.answered_id().map(RequestId::new).as_ref())
+            && self.is_replay_response(envelope.response_id().map(RequestId::new).as_ref())
         {
-            self.replay_answered(envelope, turn);
+            self.replay_responded(envelope, cx);
             return false;
         }
         if let Message::Single(envelope) = &message
-            && self.is_for_connector(envelope, turn)
+            && self.is_for_connector(envelope, cx)
         {
             return false;
         }
@@ -99,20 +99,20 @@ impl Session {
             self.policy.heard();
         }
         for envelope in message.envelopes() {
-            self.note_server_message(envelope, turn);
+            self.note_server_message(envelope, cx);
         }
         self.sent_to_client.count(line.len());
-        self.line_passed(turn);
+        self.line_passed(cx);
         true
     }
 
     /// Takes the lines of the proxy at the other end that are about the connection and the server process.
-    fn is_for_connector(&mut self, envelope: &Envelope<'_>, turn: &Turn<'_>) -> bool {
+    fn is_for_connector(&mut self, envelope: &Envelope<'_>, cx: &Context<'_>) -> bool {
         let Some(peer) = &mut self.peer else {
             return false;
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
-            peer.response(turn.now);
+            peer.response(cx.now);
             return true;
         }
         let restarted = envelope.method == Some(Method::ServerRestarted);
@@ -123,13 +123,13 @@ impl Session {
     }
 
     /// Ids that are too long to be kept are no request's of the client, and those of the server pass unexamined.
-    fn note_server_message(&mut self, envelope: &Envelope<'_>, turn: &mut Turn<'_>) {
+    fn note_server_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
-        if let Some(id) = envelope.answered_id() {
+        if let Some(id) = envelope.response_id() {
             if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
-                self.request_answered(request, envelope, turn);
+                self.request_responded(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
@@ -142,7 +142,7 @@ impl Session {
         }
     }
 
-    fn request_answered(&mut self, request: Request, answer: &Envelope<'_>, turn: &mut Turn<'_>) {
+    fn request_responded(&mut self, request: Request, answer: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
@@ -161,29 +161,29 @@ impl Session {
             );
         }
         if self.handshake.take_owed() {
-            self.send_initialized(turn);
+            self.send_initialized(cx);
         }
     }
 
     /// An over-long line is lost, but whoever waits for it is told.
-    fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, turn: &mut Turn<'_>) {
-        let message = too_long_message(why, turn);
+    fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
+        let message = too_long_message(why, cx);
         let tag = &self.tag;
-        self.server_log.limited(tag, turn.now, || {
+        self.server_log.limited(tag, cx.now, || {
             warn!("{tag} stdout: a line was dropped: {message}");
         });
         if skipped.has_method {
             return;
         }
-        if self.is_replay_answer(skipped.id.as_ref()) {
-            self.replay_answered(&Envelope::default(), turn);
+        if self.is_replay_response(skipped.id.as_ref()) {
+            self.replay_responded(&Envelope::default(), cx);
         } else if let Some(request) = skipped.id.as_ref().and_then(|id| self.in_flight.end(id)) {
             let id: &dyn Display = &request.id;
-            self.reply_error(Some(id), Reason::TooLarge, &message, turn);
+            self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
         }
     }
 
-    fn is_replay_answer(&self, id: Option<&RequestId>) -> bool {
+    fn is_replay_response(&self, id: Option<&RequestId>) -> bool {
         let replay = match &self.upstream {
             Upstream::Up(up) => match &up.greeting {
                 Greeting::Replaying(replay) => Some(&replay.id),
