@@ -25,7 +25,7 @@ use crate::reactor::timers::{self, Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Channel, Tokens};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
-use crate::session::{Action, Backend, Context, Session, Settings, Spawn};
+use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use crate::util::time::Time;
 use crate::util::timer_wheel::TimerId;
 
@@ -202,7 +202,7 @@ impl Connector {
         }
         self.stopping = true;
         self.timers.set(self.now + STOP_TIME, Timer::Close);
-        self.with_session(Session::shut_down);
+        self.with_session(|session, cx| session.handle(Event::ShutDown, cx));
     }
 
     fn fire_timers(&mut self) {
@@ -211,7 +211,14 @@ impl Connector {
                 Timer::Session(_) => {
                     self.session_timer = None;
                     self.memory.trim();
-                    self.with_session(|session, cx| session.timeout(unix_time(), cx));
+                    self.with_session(|session, cx| {
+                        session.handle(
+                            Event::Deadline {
+                                unix_time: unix_time(),
+                            },
+                            cx,
+                        );
+                    });
                 }
                 Timer::Connect => {
                     self.connecting = None;
@@ -252,10 +259,10 @@ impl Connector {
             actions,
         };
         if stdio.output.as_ref().is_some_and(Io::is_write_closed) {
-            session.client_failed(&ErrorKind::BrokenPipe.into(), &mut cx);
+            session.handle(Event::ClientFailed(&ErrorKind::BrokenPipe.into()), &mut cx);
         }
         if stdio.input.as_ref().is_some_and(Io::is_read_closed) {
-            session.client_hup(&mut cx);
+            session.handle(Event::ClientHup, &mut cx);
         }
         let mut nothing = None;
         let upstream = if connecting.is_some() {
@@ -337,7 +344,7 @@ impl Connector {
 
     fn drop_connection(&mut self) {
         self.connection = None;
-        self.with_session(|session, cx| session.upstream_output_ended(None, cx));
+        self.with_session(|session, cx| session.handle(Event::UpstreamEof(None), cx));
     }
 
     /// Begins to connect. A name is looked up anew each time, as its addresses may have changed. The look-up of a name
@@ -426,14 +433,18 @@ impl Connector {
             self.timers.cancel(timer);
         }
         if self.session.wants_start() {
-            self.with_session(|session, cx| session.upstream_started(None, cx));
+            self.with_session(|session, cx| {
+                session.handle(Event::UpstreamStarted { pid: None }, cx);
+            });
         } else {
             self.connection = None;
         }
     }
 
     fn connect_failed(&mut self, reason: &dyn Display) {
-        self.with_session(|session, cx| session.upstream_failed(reason, cx));
+        self.with_session(|session, cx| {
+            session.handle(Event::UpstreamFailed(&reason.to_string()), cx);
+        });
     }
 }
 

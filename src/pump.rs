@@ -7,7 +7,7 @@ use std::io::{Read, Write};
 use mio::event::Source;
 
 use crate::reactor::io::{Input, Io};
-use crate::session::{Context, Session};
+use crate::session::{Context, Event, Session};
 
 /// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
 pub const READ_BYTES: usize = 64 * 1024;
@@ -100,8 +100,8 @@ impl<C: Transport, U: Transport> Pump<'_, C, U> {
         }
         match self.client.write(self.session.to_client()) {
             Ok(0) => {}
-            Ok(count) => self.session.client_written(count, cx),
-            Err(error) => self.session.client_failed(&error, cx),
+            Ok(count) => self.session.handle(Event::ClientWritten(count), cx),
+            Err(error) => self.session.handle(Event::ClientFailed(&error), cx),
         }
     }
 
@@ -111,8 +111,8 @@ impl<C: Transport, U: Transport> Pump<'_, C, U> {
         }
         match self.upstream.write(self.session.to_upstream()) {
             Ok(0) => {}
-            Ok(count) => self.session.upstream_written(count, cx),
-            Err(_) => self.session.upstream_input_broke(cx),
+            Ok(count) => self.session.handle(Event::UpstreamWritten(count), cx),
+            Err(_) => self.session.handle(Event::UpstreamInputBroke, cx),
         }
     }
 
@@ -123,9 +123,11 @@ impl<C: Transport, U: Transport> Pump<'_, C, U> {
         }
         let size = read_bytes(self.session.is_within_long_line_of_upstream());
         match self.upstream.read(&mut scratch[..size]) {
-            Input::Bytes(count) => self.session.upstream_sent(&scratch[..count], cx),
-            Input::End => self.session.upstream_output_ended(None, cx),
-            Input::Broken(error) => self.session.upstream_output_ended(Some(&error), cx),
+            Input::Bytes(count) => self
+                .session
+                .handle(Event::UpstreamBytes(&scratch[..count]), cx),
+            Input::End => self.session.handle(Event::UpstreamEof(None), cx),
+            Input::Broken(error) => self.session.handle(Event::UpstreamEof(Some(&error)), cx),
             Input::Blocked => return false,
         }
         self.flush_client(cx);
@@ -139,9 +141,11 @@ impl<C: Transport, U: Transport> Pump<'_, C, U> {
         }
         let size = read_bytes(self.session.is_within_long_line_of_client());
         match self.client.read(&mut scratch[..size]) {
-            Input::Bytes(count) => self.session.client_sent(&scratch[..count], cx),
-            Input::End => self.session.client_eof(cx),
-            Input::Broken(error) => self.session.client_failed(&error, cx),
+            Input::Bytes(count) => self
+                .session
+                .handle(Event::ClientBytes(&scratch[..count]), cx),
+            Input::End => self.session.handle(Event::ClientEof, cx),
+            Input::Broken(error) => self.session.handle(Event::ClientFailed(&error), cx),
             Input::Blocked => return false,
         }
         self.flush(cx);

@@ -33,7 +33,7 @@ use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::timers::{self, Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Channel, Tokens};
-use crate::session::{Action, Context, Session, Settings};
+use crate::session::{Action, Context, Event, Session, Settings};
 use crate::util::time::Time;
 
 /// Events taken from the system at once.
@@ -219,7 +219,7 @@ impl Proxy {
                 self.close_pool();
                 let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
                 for slot in slots {
-                    self.with_session(slot, Session::shut_down);
+                    self.with_session(slot, |session, cx| session.handle(Event::ShutDown, cx));
                 }
             }
             Stopping::Gently => {
@@ -301,7 +301,14 @@ impl Proxy {
     fn fire_session_timer(&mut self, slot: usize) {
         if let Some(connection) = self.sessions.get_mut(slot) {
             connection.timer = None;
-            self.with_session(slot, |session, cx| session.timeout(unix_time(), cx));
+            self.with_session(slot, |session, cx| {
+                session.handle(
+                    Event::Deadline {
+                        unix_time: unix_time(),
+                    },
+                    cx,
+                );
+            });
         }
     }
 

@@ -24,6 +24,7 @@ mod tests;
 mod upstream;
 mod upstream_lines;
 
+use std::io;
 use std::time::Duration;
 
 use self::ending::{Goal, LastCall};
@@ -33,7 +34,7 @@ use self::in_flight::{InFlight, Load, Request, ServerRequests};
 use self::liveness::Liveness;
 use self::renewal::Policy;
 use self::replay::Handshake;
-use self::report::{EndReason, Label, Summary, Traffic};
+use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::server_log::ServerLog;
 use self::upstream::Upstream;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
@@ -115,7 +116,7 @@ pub struct Context<'a> {
 /// What the session wants done to its two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Start the upstream, and tell by [`Session::upstream_started`] or [`Session::upstream_failed`].
+    /// Start the upstream, and tell by [`Event::UpstreamStarted`] or [`Event::UpstreamFailed`].
     StartUpstream,
     /// Make the upstream end: close its input, and use force if it does not go.
     StopUpstream,
@@ -125,6 +126,47 @@ pub enum Action {
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
+}
+
+/// What happens to a session.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The client sent these bytes.
+    ClientBytes(&'a [u8]),
+    /// The end of the client's side was read.
+    ClientEof,
+    /// The client is known to have ended its side, although that was not read yet.
+    ClientHup,
+    /// The connection to the client broke, or can't be read or written for another reason.
+    ClientFailed(&'a io::Error),
+    /// The client took the first bytes of [`Session::to_client`], this many.
+    ClientWritten(usize),
+    /// The upstream was started, as this process if it is one.
+    UpstreamStarted {
+        /// The process.
+        pid: Option<u32>,
+    },
+    /// The upstream could not be started. That counts as a loss.
+    UpstreamFailed(&'a str),
+    /// The upstream sent these bytes, a process on its stdout.
+    UpstreamBytes(&'a [u8]),
+    /// The end of the upstream's output was read, or an error instead.
+    UpstreamEof(Option<&'a io::Error>),
+    /// Nobody reads what is written to the upstream any more.
+    UpstreamInputBroke,
+    /// The upstream took the first bytes of [`Session::to_upstream`], this many.
+    UpstreamWritten(usize),
+    /// The server process wrote these bytes to its stderr.
+    UpstreamStderr(&'a [u8]),
+    /// The server process exited, and was reaped.
+    UpstreamExited(Exit),
+    /// The time of [`Session::next_deadline`] has come. `unix_time` is the time since 1970.
+    Deadline {
+        /// For the time stamps of heartbeats and notices.
+        unix_time: Duration,
+    },
+    /// The program is being stopped.
+    ShutDown,
 }
 
 /// The client's side of the session.
@@ -398,8 +440,7 @@ impl Session {
     }
 
     /// The client took the first `count` bytes of [`Self::to_client`].
-    pub fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_taken = cx.now;
         self.client_takes_lines(cx);
         self.unwritten_since = None;
@@ -407,19 +448,16 @@ impl Session {
         while let Some(line) = self.to_client.next_started() {
             self.heartbeat_queued &= line != OwnLine::Heartbeat;
         }
-        self.finish_event(cx);
     }
 
     /// The server took the first `count` bytes of [`Self::to_upstream`].
-    pub fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_taken = cx.now;
         self.line_passed(cx);
         self.to_upstream.consume(count, cx.memory);
         while let Some(line) = self.to_upstream.next_started() {
             self.on_line_started(line, cx);
         }
-        self.finish_event(cx);
     }
 
     /// When [`Self::timeout`] is to be called, if nothing else happens before.
@@ -436,14 +474,12 @@ impl Session {
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
-    pub fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         self.heartbeat_timeout(unix_time, cx);
         self.peer_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);
         self.ending_timeout(cx);
         self.idle_timeout(cx);
-        self.finish_event(cx);
     }
 
     /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without.
@@ -469,6 +505,30 @@ impl Session {
         let line = splitter.next(input, limits);
         cx.memory.give_back(splitter.take_back());
         line
+    }
+
+    /// Handles one event. It is the only way in: no event is ever handled within another, so what follows from any event
+    /// follows once, at its end.
+    pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        match event {
+            Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
+            Event::ClientEof => self.client_eof(cx),
+            Event::ClientHup => self.client_hup(cx),
+            Event::ClientFailed(error) => self.client_failed(error, cx),
+            Event::ClientWritten(count) => self.client_written(count, cx),
+            Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
+            Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
+            Event::UpstreamEof(error) => self.upstream_eof(error, cx),
+            Event::UpstreamInputBroke => self.upstream_input_broke(cx),
+            Event::UpstreamWritten(count) => self.upstream_written(count, cx),
+            Event::UpstreamStderr(bytes) => self.upstream_stderr(bytes, cx),
+            Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
+            Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            Event::ShutDown => self.shut_down(cx),
+        }
+        self.finish_event(cx);
     }
 
     fn begin_event(&mut self, cx: &Context<'_>) {

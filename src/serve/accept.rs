@@ -18,7 +18,7 @@ use crate::reactor::tcp;
 use crate::reactor::timers::Timer;
 use crate::reactor::token::{Address, Channel, MAX_SLOTS};
 use crate::session::report::Label;
-use crate::session::{Context, Session};
+use crate::session::{Context, Event, Session};
 use crate::util::timer_wheel::TimerId;
 
 /// Clients that are being turned away at the same time; more wait in the backlog.
@@ -241,7 +241,9 @@ impl Proxy {
             }
             Err(error) => {
                 self.pool.missed();
-                self.with_session(slot, |session, cx| session.upstream_failed(&error, cx));
+                self.with_session(slot, |session, cx| {
+                    session.handle(Event::UpstreamFailed(&error.to_string()), cx);
+                });
             }
         }
         Start::Spawned
@@ -257,7 +259,9 @@ impl Proxy {
     ) {
         if let Some(connection) = self.sessions.get_mut(slot) {
             connection.attach(pipes, process);
-            self.with_session(slot, |session, cx| session.upstream_started(pid, cx));
+            self.with_session(slot, |session, cx| {
+                session.handle(Event::UpstreamStarted { pid }, cx);
+            });
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::io;
 use std::net::Shutdown;
 
-use mio::event::Event;
+use mio::event;
 use mio::net::TcpStream;
 use mio::unix::pipe;
 
@@ -12,7 +12,7 @@ use crate::pump::{Pump, READS_PER_TURN, Transport};
 use crate::reactor::io::{Input, Io};
 use crate::reactor::token::Channel;
 use crate::session::report::Exit;
-use crate::session::{Context, Session};
+use crate::session::{Context, Event, Session};
 use crate::util::time::Time;
 use crate::util::timer_wheel::TimerId;
 
@@ -68,7 +68,7 @@ impl Connection {
     }
 
     /// Latches what an event says. Returns whether it was about a descriptor that is here.
-    pub(super) fn latch(&mut self, port: Channel, event: &Event) -> bool {
+    pub(super) fn latch(&mut self, port: Channel, event: &event::Event) -> bool {
         match (port, &mut self.client, &mut self.server) {
             (Channel::Client, Some(client), _) => client.latch(event),
             (
@@ -192,7 +192,9 @@ impl Connection {
                 return;
             };
             match stderr.read(scratch) {
-                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], cx),
+                Input::Bytes(count) => self
+                    .session
+                    .handle(Event::UpstreamStderr(&scratch[..count]), cx),
                 Input::End | Input::Broken(_) => server.stderr = None,
                 Input::Blocked => return,
             }
@@ -201,7 +203,7 @@ impl Connection {
 
     fn report_exit(&mut self, cx: &mut Context<'_>) {
         if let Some(exit) = self.server.as_mut().and_then(|server| server.exit.take()) {
-            self.session.upstream_exited(exit, cx);
+            self.session.handle(Event::UpstreamExited(exit), cx);
         }
     }
 
@@ -212,14 +214,14 @@ impl Connection {
             .as_ref()
             .filter(|client| client.is_read_closed())
         {
-            self.session.client_hup(cx);
+            self.session.handle(Event::ClientHup, cx);
             let error = if client.is_write_closed() {
                 client.source().take_error().ok().flatten()
             } else {
                 None
             };
             if let Some(error) = error {
-                self.session.client_failed(&error, cx);
+                self.session.handle(Event::ClientFailed(&error), cx);
             }
         }
         let Some(server) = &mut self.server else {
@@ -227,7 +229,7 @@ impl Connection {
         };
         if server.stdin.as_ref().is_some_and(Io::is_write_closed) {
             server.stdin = None;
-            self.session.upstream_input_broke(cx);
+            self.session.handle(Event::UpstreamInputBroke, cx);
         }
     }
 }

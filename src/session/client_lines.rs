@@ -22,8 +22,7 @@ enum Route {
 
 impl Session {
     /// The client sent these bytes.
-    pub fn client_sent(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         self.heartbeat.note_activity(cx.now);
         self.prolong_last_call(cx.now);
         match self.client {
@@ -38,12 +37,10 @@ impl Session {
             Client::Lingering { .. } => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
-        self.finish_event(cx);
     }
 
     /// The client ended its side. What has no line end is its last line.
-    pub fn client_eof(&mut self, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn client_eof(&mut self, cx: &mut Context<'_>) {
         if self.client == Client::Open {
             if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
                 self.client_line(line, cx);
@@ -51,7 +48,6 @@ impl Session {
             self.client = Client::Ended;
         }
         self.after_client_eof(cx);
-        self.finish_event(cx);
     }
 
     /// Goes on with what could not be handled when it was read.

@@ -74,8 +74,7 @@ impl LastCall {
 
 impl Session {
     /// The proxy is being stopped: serves what was sent, and ends.
-    pub fn shut_down(&mut self, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
         self.stopping = true;
         match cx.settings.role {
             // Who stops a program on the stdio side does not wait long.
@@ -87,7 +86,6 @@ impl Session {
             }
             Backend::Proxy { .. } | Backend::Process { .. } => {}
         }
-        self.finish_event(cx);
     }
 
     /// What made the session end before its client wanted that, if anything did.
@@ -100,8 +98,7 @@ impl Session {
     }
 
     /// The client is gone altogether, or can't be read or written for another reason.
-    pub fn client_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn client_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) {
         let left = matches!(
             error.kind(),
             ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
@@ -113,11 +110,10 @@ impl Session {
             }
         };
         self.drop_client(reason, cx);
-        self.finish_event(cx);
     }
 
     /// The client is known to have ended its side, although that was not read yet.
-    pub fn client_hup(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn client_hup(&mut self, cx: &mut Context<'_>) {
         self.hung_up.get_or_insert(cx.now);
     }
 

@@ -115,7 +115,6 @@ impl Liveness {
 impl Session {
     /// A connection is gone both ways at once.
     pub(super) fn connection_ended(&mut self, exit: Exit, cx: &mut Context<'_>) {
-        self.begin_event(cx);
         self.upstream_tail(cx);
         if exit == Exit::Connection(None) && self.nothing_waits() {
             self.policy.ended_idle(cx.now);
@@ -125,7 +124,6 @@ impl Session {
             leaving.exit.get_or_insert(exit);
             leaving.output_ended = true;
         });
-        self.finish_event(cx);
     }
 
     /// A line that only concerns the connection. It is not kept for another one.

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::Event;
 use super::report::{Exit, Label};
 use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
@@ -119,18 +120,20 @@ impl World {
     // The client.
 
     fn client(&mut self, line: &str) {
-        self.event(|session, cx| session.client_sent(format!("{line}\n").as_bytes(), cx));
+        self.event(|session, cx| {
+            session.handle(Event::ClientBytes(format!("{line}\n").as_bytes()), cx);
+        });
     }
 
     fn client_ends(&mut self) {
-        self.event(Session::client_eof);
+        self.event(|session, cx| session.handle(Event::ClientEof, cx));
     }
 
     /// Takes all that there is for the client: its lines.
     fn client_got(&mut self) -> Vec<String> {
         let text = self.session.to_client().to_vec();
         if !text.is_empty() {
-            self.event(|session, cx| session.client_written(text.len(), cx));
+            self.event(|session, cx| session.handle(Event::ClientWritten(text.len()), cx));
         }
         lines(text)
     }
@@ -156,11 +159,13 @@ impl World {
     #[track_caller]
     fn start(&mut self) {
         assert_eq!(self.took_actions(), [Action::StartUpstream]);
-        self.event(|session, cx| session.upstream_started(Some(7), cx));
+        self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(7) }, cx));
     }
 
     fn server(&mut self, line: &str) {
-        self.event(|session, cx| session.upstream_sent(format!("{line}\n").as_bytes(), cx));
+        self.event(|session, cx| {
+            session.handle(Event::UpstreamBytes(format!("{line}\n").as_bytes()), cx);
+        });
     }
 
     /// Says more than may wait for a client that does not read.
@@ -176,17 +181,17 @@ impl World {
     fn server_got(&mut self) -> Vec<String> {
         let text = self.session.to_upstream().to_vec();
         if !text.is_empty() {
-            self.event(|session, cx| session.upstream_written(text.len(), cx));
+            self.event(|session, cx| session.handle(Event::UpstreamWritten(text.len()), cx));
         }
         lines(text)
     }
 
     fn server_exits(&mut self, exit: Exit) {
-        self.event(|session, cx| session.upstream_exited(exit, cx));
+        self.event(|session, cx| session.handle(Event::UpstreamExited(exit), cx));
     }
 
     fn server_output_ends(&mut self) {
-        self.event(|session, cx| session.upstream_output_ended(None, cx));
+        self.event(|session, cx| session.handle(Event::UpstreamEof(None), cx));
     }
 
     /// Exits, with nothing left to be read.
@@ -213,13 +218,13 @@ impl World {
             };
             self.now = self.now.max(at);
             let unix_time = self.unix_time;
-            self.event(|session, cx| session.timeout(unix_time, cx));
+            self.event(|session, cx| session.handle(Event::Deadline { unix_time }, cx));
         }
         panic!("a deadline is not seen to");
     }
 
     fn shut_down(&mut self) {
-        self.event(Session::shut_down);
+        self.event(|session, cx| session.handle(Event::ShutDown, cx));
     }
 
     /// Why the session ended, as the log has it.

@@ -3,7 +3,6 @@
 //! Loss has several signs that come in any order. What the upstream said is read to its end first; then every request
 //! that it had been sent is answered, and what it had not been sent waits for the next one.
 
-use std::fmt::Display;
 use std::io;
 use std::time::Duration;
 
@@ -134,8 +133,7 @@ impl Session {
     }
 
     /// The upstream was started, as this process.
-    pub fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
         let first = self.tag.started(pid);
         self.policy.started(cx.now);
         let greeting = if self.handshake.recorded().is_some() {
@@ -160,12 +158,10 @@ impl Session {
             }
         }
         self.release_held(cx);
-        self.finish_event(cx);
     }
 
     /// The upstream could not be started. That counts as a loss.
-    pub fn upstream_failed(&mut self, error: &dyn Display, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
         let why = match cx.settings.role {
             Backend::Process { .. } => EndReason::SpawnFailed(error.to_string()),
             Backend::Proxy { .. } => EndReason::ConnectionLost(error.to_string()),
@@ -178,25 +174,21 @@ impl Session {
         }
         self.policy.started(cx.now);
         self.after_loss(&why, cx);
-        self.finish_event(cx);
     }
 
     /// The process exited, and was reaped.
-    pub fn upstream_exited(&mut self, exit: Exit, cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn upstream_exited(&mut self, exit: Exit, cx: &mut Context<'_>) {
         self.begin_leaving(cx, |leaving, now| {
             leaving.exit = Some(exit);
             leaving.until = Some(now + DRAIN_GRACE);
         });
-        self.finish_event(cx);
     }
 
     /// The end of the output was read, or an error instead.
-    pub fn upstream_output_ended(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
+    pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
         if let Backend::Proxy { .. } = cx.settings.role {
             return self.connection_ended(Exit::Connection(error.map(io::Error::kind)), cx);
         }
-        self.begin_event(cx);
         self.upstream_tail(cx);
         self.begin_leaving(cx, |leaving, now| {
             leaving.output_ended = true;
@@ -204,22 +196,19 @@ impl Session {
                 leaving.until = Some(now + EXIT_GRACE);
             }
         });
-        self.finish_event(cx);
     }
 
     /// Nobody reads the input any more.
-    pub fn upstream_input_broke(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn upstream_input_broke(&mut self, cx: &mut Context<'_>) {
         if self.is_connector() {
             // What had come before is still there to be read, and the end behind it.
             return;
         }
-        self.begin_event(cx);
         self.begin_leaving(cx, |leaving, now| {
             if leaving.exit.is_none() && !leaving.stopping && leaving.until.is_none() {
                 leaving.until = Some(now + EXIT_GRACE);
             }
         });
-        self.finish_event(cx);
     }
 
     /// Tells the upstream to go, if there is one, and lets none come.

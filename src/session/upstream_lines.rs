@@ -19,8 +19,7 @@ use crate::protocol::skip::Skipped;
 
 impl Session {
     /// The server wrote these bytes to its stdout.
-    pub fn upstream_sent(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.begin_event(cx);
+    pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if let Some(peer) = &mut self.peer {
             peer.sign(cx.now);
         }
@@ -30,11 +29,10 @@ impl Session {
                 self.upstream_line(line, cx);
             }
         }
-        self.finish_event(cx);
     }
 
     /// The server wrote these bytes to its stderr.
-    pub fn upstream_logged(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn upstream_stderr(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         self.server_log.stderr(bytes, &self.tag, cx.now);
     }
 

@@ -5,7 +5,7 @@ use std::io::{Error, ErrorKind};
 use mcp_tcp_proxy::pump::{Pump, READS_PER_TURN};
 use mcp_tcp_proxy::reactor::io::Input;
 use mcp_tcp_proxy::session::report::Exit;
-use mcp_tcp_proxy::session::{Context, Session};
+use mcp_tcp_proxy::session::{Context, Event, Session};
 use mcp_tcp_proxy::util::timer_wheel::TimerId;
 
 use crate::client::Client;
@@ -66,7 +66,7 @@ impl Place {
             self.read_stderr(server, scratch, cx);
         }
         if let Some(exit) = self.exit.take() {
-            self.session.upstream_exited(exit, cx);
+            self.session.handle(Event::UpstreamExited(exit), cx);
         }
         self.notice_failures(server.as_deref_mut(), cx);
         let mut pipes = Pipes(server.as_deref_mut().map(|server| &mut server.pipes));
@@ -109,7 +109,9 @@ impl Place {
                 return;
             }
             match server.stderr.read(scratch) {
-                Input::Bytes(count) => self.session.upstream_logged(&scratch[..count], cx),
+                Input::Bytes(count) => self
+                    .session
+                    .handle(Event::UpstreamStderr(&scratch[..count]), cx),
                 Input::End | Input::Broken(_) | Input::Blocked => return,
             }
         }
@@ -117,11 +119,13 @@ impl Place {
 
     fn notice_failures(&mut self, server: Option<&mut Server>, cx: &mut Context<'_>) {
         if self.socket.reads && self.socket.input.end_told {
-            self.session.client_hup(cx);
+            self.session.handle(Event::ClientHup, cx);
             if self.socket.input.end == Some(End::Reset) {
                 self.broke = true;
-                self.session
-                    .client_failed(&Error::from(ErrorKind::ConnectionReset), cx);
+                self.session.handle(
+                    Event::ClientFailed(&Error::from(ErrorKind::ConnectionReset)),
+                    cx,
+                );
             }
         }
         if let Some(server) = server.filter(|server| server.kind == Kind::Process)
@@ -129,7 +133,7 @@ impl Place {
             && server.pipes.output.broken_told
         {
             server.pipes.writes = false;
-            self.session.upstream_input_broke(cx);
+            self.session.handle(Event::UpstreamInputBroke, cx);
         }
     }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::report::EndReason;
-use mcp_tcp_proxy::session::{Action, Context, Session};
+use mcp_tcp_proxy::session::{Action, Context, Event, Session};
 
 use crate::journal::is_unused;
 use crate::place::{Place, Route};
@@ -97,7 +97,9 @@ impl World {
                         "a timer that the session has not set: {at:?}"
                     );
                     let time = Duration::from_secs(1) + self.now.saturating_since(self.began);
-                    self.with_session(slot, |session, cx| session.timeout(time, cx));
+                    self.with_session(slot, |session, cx| {
+                        session.handle(Event::Deadline { unix_time: time }, cx);
+                    });
                 }
                 Timer::Process(key) => self.fire_server_timer(key),
                 Timer::Accept => self.paused = None,

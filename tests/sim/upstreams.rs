@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::process::escalation::Escalation;
 use mcp_tcp_proxy::reactor::timers::Timer;
+use mcp_tcp_proxy::session::Event;
 
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
@@ -93,7 +94,7 @@ impl World {
         let place = &self.places[slot];
         if place.session.wants_upstream_output(&self.memory) {
             self.with_session(slot, |session, cx| {
-                session.upstream_output_ended(None, cx);
+                session.handle(Event::UpstreamEof(None), cx);
             });
         } else {
             self.servers[key].timer =
@@ -178,7 +179,7 @@ impl World {
             self.stats.fault(Fault::StartRefused);
             place.journal.spawn_failures += 1;
             self.with_session(slot, |session, cx| {
-                session.upstream_failed(&"no such file", cx);
+                session.handle(Event::UpstreamFailed("no such file"), cx);
             });
             return true;
         }
@@ -217,7 +218,9 @@ impl World {
         place.journal.servers[index].may_be_cut_off = place.kind == Kind::Connection;
         let pid = (place.kind == Kind::Process).then_some(key as u32 + 1);
         trace::note(|| format!("{}: server {index} starts", place.number));
-        self.with_session(slot, |session, cx| session.upstream_started(pid, cx));
+        self.with_session(slot, |session, cx| {
+            session.handle(Event::UpstreamStarted { pid }, cx);
+        });
     }
 
     /// Something comes of an attempt to connect.
@@ -245,7 +248,7 @@ impl World {
         self.drop_attempt(slot, key);
         self.places[slot].journal.spawn_failures += 1;
         self.with_session(slot, |session, cx| {
-            session.upstream_failed(&"refused", cx);
+            session.handle(Event::UpstreamFailed("refused"), cx);
         });
     }
 

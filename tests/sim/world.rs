@@ -8,7 +8,7 @@ use mcp_tcp_proxy::pump::SCRATCH_BYTES;
 use mcp_tcp_proxy::reactor::timers::Timers;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::Label;
-use mcp_tcp_proxy::session::{Action, Backend, Context, Session, Settings, Spawn};
+use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use mcp_tcp_proxy::util::timer_wheel::TimerId;
 use slab::Slab;
 
@@ -366,7 +366,7 @@ impl World {
         self.stopping = true;
         let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
         for slot in slots {
-            self.with_session(slot, Session::shut_down);
+            self.with_session(slot, |session, cx| session.handle(Event::ShutDown, cx));
         }
     }
 

@@ -1,6 +1,7 @@
 //! The stdio side: the proxy at the other end comes and goes, and the program that started this one is never hurried.
 
 use super::*;
+use crate::session::Event;
 
 const NOTIFICATION: &str = r#"{"method":"m"}"#;
 
@@ -18,7 +19,7 @@ fn connector(max_attempts: Option<u32>) -> World {
 #[track_caller]
 fn connect(world: &mut World) {
     assert_eq!(world.took_actions(), [Action::StartUpstream]);
-    world.event(|session, cx| session.upstream_started(None, cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
 }
 
 /// What was said on a new connection, without the first line, which is for the proxy.
@@ -216,7 +217,7 @@ fn what_came_before_a_write_failed_is_delivered() {
     world.client(&request(1));
     world.client(&request(2));
     assert_eq!(said(&mut world), [request(1), request(2)]);
-    world.event(Session::upstream_input_broke);
+    world.event(|session, cx| session.handle(Event::UpstreamInputBroke, cx));
     assert_eq!(world.client_got(), Vec::<String>::new());
     world.server(&answer(1));
     assert_eq!(world.client_got(), [answer(1)]);

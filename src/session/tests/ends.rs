@@ -1,6 +1,7 @@
 //! The way to the end of a session, of which some stations are half a minute apart.
 
 use super::*;
+use crate::session::Event;
 
 /// A session in which the client takes nothing and the server had much to say comes to an end when it begins to end by
 /// this.
@@ -65,7 +66,7 @@ fn a_client_that_reads_slowly_is_not_given_up() {
     // A byte every twenty seconds.
     for _ in 0..10 {
         world.pass(20 * SECOND);
-        world.event(|session, cx| session.client_written(1, cx));
+        world.event(|session, cx| session.handle(Event::ClientWritten(1), cx));
     }
     assert!(!world.took_actions().contains(&Action::CloseClient));
     world.client_got();
@@ -102,7 +103,7 @@ fn a_client_that_hung_up_unread_is_given_up() {
     }
     world.pass(100 * SECOND);
     assert_eq!(world.took_actions(), [], "it may just be slow");
-    world.event(Session::client_hup);
+    world.event(|session, cx| session.handle(Event::ClientHup, cx));
     world.pass(29 * SECOND);
     assert_eq!(world.took_actions(), []);
     world.pass(2 * SECOND);
@@ -170,7 +171,7 @@ fn a_server_that_dies_in_the_time_to_finish_is_replaced() {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, cx| session.upstream_started(Some(8), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
     assert_eq!(world.server_got(), [INITIALIZE]);
     world.server(AGREED);
     assert_eq!(world.client_got(), [AGREED]);

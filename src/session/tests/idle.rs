@@ -1,6 +1,7 @@
 //! The ends of sessions that are not used.
 
 use super::*;
+use crate::session::Event;
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 const IDLE: Duration = Duration::from_mins(1);
@@ -113,7 +114,7 @@ fn a_line_either_way_begins_the_time_anew() {
         |world| {
             world.settings.max_message_bytes = 10_000;
             let part = [b'x'; 5000];
-            world.event(|session, cx| session.client_sent(&part, cx));
+            world.event(|session, cx| session.handle(Event::ClientBytes(&part), cx));
         },
     ];
     for speak in speaks {
@@ -180,7 +181,7 @@ fn a_session_in_which_something_waits_is_kept() {
     world.server(note);
     for _ in 0..note.len() {
         world.pass(IDLE);
-        world.event(|session, cx| session.client_written(1, cx));
+        world.event(|session, cx| session.handle(Event::ClientWritten(1), cx));
     }
     world.pass(IDLE);
     world.client_got();
@@ -246,7 +247,7 @@ fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     let mut left = limited();
     left.pass(IDLE + MILLISECOND);
     let unterminated = request(1);
-    left.event(|session, cx| session.client_sent(unterminated.as_bytes(), cx));
+    left.event(|session, cx| session.handle(Event::ClientBytes(unterminated.as_bytes()), cx));
     left.client_ends();
     assert_eq!(left.server_got(), [request(1)]);
     left.server(&answer(1));
@@ -278,7 +279,7 @@ fn a_crash_that_costs_an_answer_begins_the_time_anew() {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, cx| session.upstream_started(Some(8), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
     // The notice is a line too.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);

@@ -1,6 +1,7 @@
 //! A session whose server is started when there is something for it.
 
 use super::*;
+use crate::session::Event;
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 const HANDSHAKE: &str = r#"{"type":"handshake"}"#;
@@ -47,7 +48,10 @@ fn a_client_that_leaves_without_a_message_never_had_a_server() {
     assert_eq!(ended.took_actions(), [Action::CloseClient]);
     let mut gone = lazy();
     gone.event(|session, cx| {
-        session.client_failed(&std::io::ErrorKind::ConnectionReset.into(), cx);
+        session.handle(
+            Event::ClientFailed(&std::io::ErrorKind::ConnectionReset.into()),
+            cx,
+        );
     });
     assert_eq!(gone.took_actions(), [Action::CloseClient]);
     let mut stopped = lazy();
@@ -65,7 +69,7 @@ fn a_client_that_leaves_without_a_message_never_had_a_server() {
 fn an_unfinished_last_line_is_served_too() {
     let mut world = lazy();
     let request = request(1);
-    world.event(|session, cx| session.client_sent(request.as_bytes(), cx));
+    world.event(|session, cx| session.handle(Event::ClientBytes(request.as_bytes()), cx));
     assert_eq!(world.took_actions(), []);
     world.client_ends();
     world.start();

@@ -1,6 +1,7 @@
 //! The loss of a server: what is answered, what goes to the next one, and what is known of the one that is gone.
 
 use super::*;
+use crate::session::Event;
 
 /// Has the server lost, and the next one started, however long that takes.
 #[track_caller]
@@ -11,7 +12,7 @@ fn replace_server(world: &mut World) {
         world.took_actions(),
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
-    world.event(|session, cx| session.upstream_started(Some(8), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
 }
 
 #[track_caller]
@@ -30,7 +31,10 @@ fn what_was_said_before_the_answer_belongs_to_the_handshake() {
     for initialized in [INITIALIZED.to_owned(), format!("[{INITIALIZED}]")] {
         let mut world = World::up();
         world.event(|session, cx| {
-            session.client_sent(format!("{INITIALIZE}\n{initialized}\n").as_bytes(), cx);
+            session.handle(
+                Event::ClientBytes(format!("{INITIALIZE}\n{initialized}\n").as_bytes()),
+                cx,
+            );
         });
         assert_eq!(world.server_got(), [INITIALIZE, &initialized]);
         world.server(AGREED);
@@ -96,7 +100,7 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
 fn the_answer_to_a_replay_is_the_proxy_s_although_the_server_is_lost() {
     let signs: [fn(&mut World); 2] = [
         |world| world.server_exits(Exit::Signal(9)),
-        |world| world.event(Session::upstream_input_broke),
+        |world| world.event(|session, cx| session.handle(Event::UpstreamInputBroke, cx)),
     ];
     for sign in signs {
         let mut world = World::greeted();
@@ -150,7 +154,7 @@ fn a_notice_that_is_owed_is_given_by_the_server_that_lasts() {
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
     assert_eq!(world.client_got(), Vec::<String>::new());
-    world.event(|session, cx| session.upstream_started(Some(9), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
     world.pass(SECOND);
     assert_eq!(
         world.client_got_json()[0]["method"],
@@ -200,7 +204,7 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
             0 => {}
             1 => world.server_exits(Exit::Code(3)),
             _ => world.event(|session, cx| {
-                session.upstream_input_broke(cx);
+                session.handle(Event::UpstreamInputBroke, cx);
             }),
         }
         world.server(ask);
@@ -208,7 +212,7 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
         // This one comes in time, but the server is gone before it could be sent.
         world.client(&answer(5));
         world.server_dies(Exit::Code(3));
-        world.event(|session, cx| session.upstream_started(Some(8), cx));
+        world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
         assert_eq!(world.server_got(), Vec::<String>::new(), "{moment}");
     }
 }
@@ -220,7 +224,7 @@ fn an_answer_that_comes_when_the_next_server_is_up_goes_nowhere() {
     world.server(r#"{"id":5,"method":"roots/list"}"#);
     world.server_output_ends();
     world.pass(2 * SECOND);
-    world.event(|session, cx| session.upstream_started(Some(8), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
     world.client(&answer(5));
     assert_eq!(world.server_got(), Vec::<String>::new());
     world.client(&answer(6));

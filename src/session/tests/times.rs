@@ -1,6 +1,7 @@
 //! Heartbeats, both ways.
 
 use super::*;
+use crate::session::Event;
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat"}"#;
 
@@ -122,7 +123,9 @@ fn life_by(clock: impl Fn(u32) -> Duration) -> (Vec<String>, Vec<Value>) {
         for action in world.took_actions() {
             deeds.push(format!("{tenth}: {action:?}"));
             if action == Action::StartUpstream {
-                world.event(|session, cx| session.upstream_started(Some(7), cx));
+                world.event(|session, cx| {
+                    session.handle(Event::UpstreamStarted { pid: Some(7) }, cx);
+                });
             }
         }
         for line in world.server_got() {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
-use mcp_tcp_proxy::session::{Action, Backend, Context, Session, Settings, Spawn};
+use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 
 use super::lines::{ForClient, ForServers, Lines};
 use crate::program::Program;
@@ -146,7 +146,7 @@ impl World {
         for line in client.sent.cut(bytes) {
             self.for_servers.said(&line);
         }
-        self.event(|session, cx| session.client_sent(bytes, cx));
+        self.event(|session, cx| session.handle(Event::ClientBytes(bytes), cx));
     }
 
     pub(super) fn client_takes(&mut self, count: usize) {
@@ -159,7 +159,7 @@ impl World {
         for line in client.took.cut(&took) {
             self.for_client.got(&line);
         }
-        self.event(|session, cx| session.client_written(took.len(), cx));
+        self.event(|session, cx| session.handle(Event::ClientWritten(took.len()), cx));
     }
 
     pub(super) fn client_ends(&mut self) {
@@ -174,19 +174,19 @@ impl World {
         client.has_ended = true;
         let rest = client.sent.rest();
         self.for_servers.said(&rest);
-        self.event(Session::client_eof);
+        self.event(|session, cx| session.handle(Event::ClientEof, cx));
     }
 
     pub(super) fn client_hangs_up(&mut self) {
         if self.client.is_some() {
-            self.event(Session::client_hup);
+            self.event(|session, cx| session.handle(Event::ClientHup, cx));
         }
     }
 
     pub(super) fn client_goes(&mut self) {
         if self.client.is_some() {
             let error = Error::from(ErrorKind::ConnectionReset);
-            self.event(|session, cx| session.client_failed(&error, cx));
+            self.event(|session, cx| session.handle(Event::ClientFailed(&error), cx));
         }
     }
 
@@ -198,9 +198,9 @@ impl World {
         }
         if succeeds {
             self.server = Some(Server::default());
-            self.event(|session, cx| session.upstream_started(Some(7), cx));
+            self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(7) }, cx));
         } else {
-            self.event(|session, cx| session.upstream_failed(&"no such file", cx));
+            self.event(|session, cx| session.handle(Event::UpstreamFailed("no such file"), cx));
         }
     }
 
@@ -216,7 +216,7 @@ impl World {
         for line in server.sent.cut(bytes) {
             self.for_client.said(line);
         }
-        self.event(|session, cx| session.upstream_sent(bytes, cx));
+        self.event(|session, cx| session.handle(Event::UpstreamBytes(bytes), cx));
     }
 
     pub(super) fn server_takes(&mut self, count: usize) {
@@ -233,7 +233,7 @@ impl World {
             self.for_servers.got(&line);
         }
         self.last_taken = self.now;
-        self.event(|session, cx| session.upstream_written(took.len(), cx));
+        self.event(|session, cx| session.handle(Event::UpstreamWritten(took.len()), cx));
     }
 
     /// Only processes exit; of a connection there is nothing but its end.
@@ -245,7 +245,7 @@ impl World {
             .filter(|server| is_process && !server.has_exited)
         {
             server.has_exited = true;
-            self.event(|session, cx| session.upstream_exited(Exit::Code(3), cx));
+            self.event(|session, cx| session.handle(Event::UpstreamExited(Exit::Code(3)), cx));
         }
     }
 
@@ -260,7 +260,7 @@ impl World {
             let rest = server.sent.rest();
             self.for_client.said(rest);
             let error = broken.then(|| Error::from(ErrorKind::ConnectionReset));
-            self.event(|session, cx| session.upstream_output_ended(error.as_ref(), cx));
+            self.event(|session, cx| session.handle(Event::UpstreamEof(error.as_ref()), cx));
         }
     }
 
@@ -271,13 +271,13 @@ impl World {
             .filter(|server| !server.input_is_closed)
         {
             server.input_is_closed = true;
-            self.event(Session::upstream_input_broke);
+            self.event(|session, cx| session.handle(Event::UpstreamInputBroke, cx));
         }
     }
 
     pub(super) fn server_logs(&mut self, bytes: &[u8]) {
         if self.server.is_some() {
-            self.event(|session, cx| session.upstream_logged(bytes, cx));
+            self.event(|session, cx| session.handle(Event::UpstreamStderr(bytes), cx));
         }
     }
 
@@ -287,7 +287,14 @@ impl World {
     pub(super) fn next_deadline(&mut self) {
         if let Some(at) = self.session.next_deadline(&self.settings) {
             self.now = self.now.max(at);
-            self.event(|session, cx| session.timeout(UNIX_TIME, cx));
+            self.event(|session, cx| {
+                session.handle(
+                    Event::Deadline {
+                        unix_time: UNIX_TIME,
+                    },
+                    cx,
+                );
+            });
         }
     }
 
@@ -298,7 +305,14 @@ impl World {
             if !self.is_due() {
                 return;
             }
-            self.event(|session, cx| session.timeout(UNIX_TIME, cx));
+            self.event(|session, cx| {
+                session.handle(
+                    Event::Deadline {
+                        unix_time: UNIX_TIME,
+                    },
+                    cx,
+                );
+            });
         }
         panic!("a deadline is not seen to");
     }
@@ -309,7 +323,7 @@ impl World {
     }
 
     pub(super) fn shut_down(&mut self) {
-        self.event(Session::shut_down);
+        self.event(|session, cx| session.handle(Event::ShutDown, cx));
     }
 
     /// Both sides go, and the session with them.
