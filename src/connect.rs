@@ -13,8 +13,8 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Registry, Token};
 use nix::errno::Errno;
 
-use crate::cli::ConnectOptions;
 use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
+use crate::options::ConnectOptions;
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;

@@ -13,6 +13,7 @@ pub mod demo;
 pub mod log_limit;
 pub mod logger;
 pub mod memory;
+pub mod options;
 pub mod outbox;
 pub mod process;
 pub mod protocol;
