@@ -34,13 +34,13 @@ pub struct ServeOptions {
     pub replay_timeout: Duration,
     /// When a session's server is started.
     pub spawn: Spawn,
-    /// How long a client may take to send its first message: 10 ms to one day, or `None` for ever.
+    /// How long a client may take to send its first message: 10 ms to one day. `None`: for ever.
     pub first_message_timeout: Option<Duration>,
-    /// How long a session may be idle: 10 ms to one day, or `None` for ever.
+    /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
-    /// Servers that wait for sessions: 0 to 1,000.
+    /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
     /// What is served. The default is an empty command, which stands for "not said yet".
     pub server: ServerCommand,
@@ -77,8 +77,8 @@ impl Default for ServeOptions {
     }
 }
 
-/// A starting server is busy or waits for a disk: two for each processor keep it busy, and more only make all of them
-/// late.
+/// A server that starts computes or waits for a disk: two for each processor keep it busy, and more only make all of
+/// them late.
 fn twice_the_processors() -> usize {
     2 * thread::available_parallelism().map_or(1, usize::from)
 }
@@ -92,11 +92,11 @@ pub struct ConnectOptions {
     pub port: u16,
     /// 10 ms to one day.
     pub heartbeat_interval: Duration,
-    /// Whether a lost connection is made again.
+    /// Whether to connect again after the connection is lost.
     pub reconnect: bool,
     /// The longest delay between two attempts: 10 ms to one day.
     pub reconnect_delay: Duration,
-    /// Attempts in a row: 1 to 1,000,000. `None`: without end.
+    /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
     pub max_reconnect_attempts: Option<u32>,
     /// How long an attempt may take: 10 ms to one day.
     pub connect_timeout: Duration,

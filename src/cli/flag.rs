@@ -4,15 +4,14 @@ use std::ffi::OsStr;
 
 use crate::options::{ConnectOptions, ServeOptions};
 
-/// One option. The texts are sentences in plain ASCII, with literals in backticks; shell completions show the first
-/// sentence of `help`.
+/// One option.
 pub(super) struct Flag {
     /// With its dashes.
     pub(super) name: &'static str,
     pub(super) short: Option<&'static str>,
     /// What stands for the value in help texts; `a|b` if there are only these. `None` if there is no value.
     pub(super) value: Option<&'static str>,
-    pub(super) default: Default,
+    pub(super) default: DefaultText,
     /// A value that is not the default.
     pub(super) example: Option<&'static str>,
     pub(super) help: &'static str,
@@ -23,7 +22,7 @@ pub(super) struct Flag {
 
 /// What holds if an option is not given.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Default {
+pub(super) enum DefaultText {
     /// It speaks for itself.
     Unsaid,
     /// As if this value had been given.
@@ -145,7 +144,7 @@ const fn bare(name: &'static str) -> Flag {
         name,
         short: None,
         value: None,
-        default: Default::Unsaid,
+        default: DefaultText::Unsaid,
         example: None,
         help: "",
         serve: None,
@@ -163,12 +162,12 @@ impl Flag {
     }
 
     pub(super) const fn default(mut self, value: &'static str) -> Self {
-        self.default = Default::Value(value);
+        self.default = DefaultText::Value(value);
         self
     }
 
     pub(super) const fn default_is(mut self, words: &'static str) -> Self {
-        self.default = Default::Words(words);
+        self.default = DefaultText::Words(words);
         self
     }
 
@@ -178,7 +177,7 @@ impl Flag {
     }
 
     pub(super) const fn help(mut self, text: &'static str) -> Self {
-        self.help = text;
+        self.help = text.trim_ascii();
         self
     }
 

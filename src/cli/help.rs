@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::flag::{Default, Flag, Mode};
+use super::flag::{DefaultText, Flag, Mode};
 use super::pages::SUBCOMMANDS;
 
 /// In columns.
@@ -78,9 +78,9 @@ fn push_option(text: &mut String, flag: &Flag) {
 fn in_brackets(flag: &Flag) -> String {
     let mut parts = Vec::new();
     match flag.default {
-        Default::Value(value) => parts.push(format!("default: {value}")),
-        Default::Words(words) => parts.push(format!("default: {words}")),
-        Default::Unsaid => {}
+        DefaultText::Value(value) => parts.push(format!("default: {value}")),
+        DefaultText::Words(words) => parts.push(format!("default: {words}")),
+        DefaultText::Unsaid => {}
     }
     if let Some(example) = flag.example {
         parts.push(format!("example: {} {example}", flag.name));

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::VERSION;
-use super::flag::{Default, Flag, Mode};
+use super::flag::{DefaultText, Flag, Mode};
 use super::pages::{CONNECT, SERVE, SUBCOMMANDS};
 
 /// Longer lines are bad style in roff.
@@ -63,9 +63,9 @@ fn push_options(page: &mut String, mode: Mode) {
         let _ = writeln!(page, "{}", tag(flag));
         push_text(page, flag.help);
         match flag.default {
-            Default::Value(value) => push_text(page, &format!("Default: `{value}`.")),
-            Default::Words(words) => push_text(page, &format!("Default: {words}.")),
-            Default::Unsaid => {}
+            DefaultText::Value(value) => push_text(page, &format!("Default: `{value}`.")),
+            DefaultText::Words(words) => push_text(page, &format!("Default: {words}.")),
+            DefaultText::Unsaid => {}
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::flag::{Default, Mode};
+use super::flag::{DefaultText, Mode};
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 
@@ -19,9 +19,9 @@ fn table(mode: Mode) -> String {
             .short
             .map_or_else(String::new, |short| format!("`{short}`, "));
         let default = match flag.default {
-            Default::Value(value) => format!("`{value}` "),
-            Default::Words(words) => format!("{words} "),
-            Default::Unsaid => String::new(),
+            DefaultText::Value(value) => format!("`{value}` "),
+            DefaultText::Words(words) => format!("{words} "),
+            DefaultText::Unsaid => String::new(),
         };
         let usage = flag.usage();
         let row = format!("| {short}`{usage}` | {default}| {} |", flag.help);

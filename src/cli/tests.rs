@@ -232,7 +232,7 @@ fn servers_are_started_eagerly_or_lazily() {
         Spawn::Eager
     );
     for bad in ["", "Lazy", "later"] {
-        let named = format!("--spawn: '{bad}' is not a time to start servers (eager or lazy)");
+        let named = format!("--spawn: '{bad}' is not a start mode (eager or lazy)");
         assert_eq!(error(&format!("--spawn={bad} x")), named);
     }
 }

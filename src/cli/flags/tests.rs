@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
-use super::super::flag::{Default as DefaultText, Flag, Mode, Options, Set};
+use super::super::flag::{DefaultText, Flag, Mode, Options, Set};
 use super::FLAGS;
 use crate::options::{ConnectOptions, ServeOptions};
 
