@@ -48,7 +48,7 @@ fn refuse_reserved(words: &Words) -> Result<(), UsageError> {
     let complaint = match name {
         "help" => format!("not a subcommand (see mcp-tcp-proxy --help; {serve_it})"),
         "serve" => format!(
-            "not a subcommand; to serve is what is done without one (mcp-tcp-proxy [OPTIONS] [--] COMMAND..., see \
+            "not a subcommand; serving needs none (mcp-tcp-proxy [OPTIONS] [--] COMMAND..., see \
              --help; {serve_it})"
         ),
         _ if pages::SUBCOMMANDS.iter().any(|known| known.name == name) => {

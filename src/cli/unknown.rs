@@ -7,12 +7,9 @@ use super::{UsageError, printable};
 
 pub(super) fn option(name: &OsStr, mode: Mode) -> UsageError {
     let shown = printable(name);
-    if mode == Mode::Connect
-        && let Some(flag) = Mode::Serve.find(name)
-    {
-        let name = flag.name;
+    if mode == Mode::Connect && Mode::Serve.find(name).is_some() {
         return UsageError(format!(
-            "{shown}: no such option of connect; {name} belongs to the serving side (see mcp-tcp-proxy connect --help)"
+            "{shown}: no such option of connect; it belongs to the serving side (see mcp-tcp-proxy connect --help)"
         ));
     }
     if mode == Mode::Serve
