@@ -14,7 +14,7 @@ use mio::{Events, Interest, Registry, Token};
 use nix::errno::Errno;
 
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::cli::ConnectOptions;
+use crate::options::ConnectOptions;
 use crate::pump::{Pump, SCRATCH_BYTES, Transport};
 use crate::reactor::io::{Input, Io};
 use crate::reactor::poller::Poller;

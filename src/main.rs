@@ -6,9 +6,10 @@ use std::fmt::Display;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use log::LevelFilter;
-use mcp_tcp_proxy::cli::{self, Command, ConnectOptions, ServeOptions, ServerCommand};
+use log::{LevelFilter, warn};
+use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::Connector;
+use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
 
@@ -17,23 +18,25 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Serve(options)) => serve(&options),
+        Ok(Command::Serve { options, hint }) => serve(&options, hint.as_deref()),
         Ok(Command::DemoServer) => {
             demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
-        Ok(Command::Help(text)) => print(text),
         Ok(Command::Connect(options)) => connect(options),
-        Ok(Command::Version) => print(&format!("{}\n", cli::VERSION)),
+        Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
     }
 }
 
-fn serve(options: &ServeOptions) -> ExitCode {
+fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     logger::init(if options.debug {
         LevelFilter::Debug
     } else {
         LevelFilter::Info
     });
+    if let Some(hint) = hint {
+        warn!("{hint}");
+    }
     let served = match server_command(&options.server) {
         Ok(command) => Proxy::new(options, &command),
         Err(error) => return fail(&error, 1),

@@ -22,7 +22,7 @@ pub(super) fn host(value: &str) -> Result<String, String> {
     Ok(name.to_owned())
 }
 
-/// A link-local address may bear the interface behind a `%`.
+/// A link-local address may name its interface after a `%`.
 fn is_ipv6(name: &str) -> bool {
     let address = name.split_once('%').map_or(name, |(address, _)| address);
     address.parse::<Ipv6Addr>().is_ok()
@@ -53,7 +53,7 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
     match value {
         "eager" => Ok(Spawn::Eager),
         "lazy" => Ok(Spawn::Lazy),
-        _ => Err("a time to start servers (eager or lazy)".to_owned()),
+        _ => Err("a start mode (eager or lazy)".to_owned()),
     }
 }
 
@@ -65,8 +65,8 @@ pub(super) fn restarts(value: &str) -> Result<u32, String> {
     whole(value, "restarts", 0..=1_000_000)
 }
 
-pub(super) fn sessions(value: &str) -> Result<usize, String> {
-    whole(value, "sessions", 1..=1_000_000)
+pub(super) fn sessions(value: &str) -> Result<Option<usize>, String> {
+    whole(value, "sessions", 1..=1_000_000).map(Some)
 }
 
 pub(super) fn starting(value: &str) -> Result<usize, String> {
@@ -77,7 +77,7 @@ pub(super) fn prespawn(value: &str) -> Result<usize, String> {
     whole(value, "servers", 0..=1000)
 }
 
-/// Attempts in a row; 0 is no end.
+/// Attempts in a row; 0 is for no limit.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))
 }

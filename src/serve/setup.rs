@@ -14,7 +14,7 @@ use super::spares::Spares;
 use super::start_queue::Starting;
 use super::{MONITOR_INTERVAL, Proxy, Stopping};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::cli::ServeOptions;
+use crate::options::ServeOptions;
 use crate::process::{DescriptorLimit, Processes, Spawner};
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::io::Io;

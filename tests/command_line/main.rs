@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod generated;
 mod inherited;
 mod log_lines;
 mod start;

@@ -46,6 +46,16 @@ fn help_is_on_stdout_and_names_everything() {
 }
 
 #[test]
+fn help_shows_every_subcommand_in_its_first_lines() {
+    let help = run(&["--help"]).stdout;
+    let first: Vec<&str> = help.lines().take(12).collect();
+    for name in ["connect", "demo-server", "completions", "man-page"] {
+        let usage = format!("mcp-tcp-proxy {name}");
+        assert!(first.iter().any(|line| line.contains(&usage)), "{first:#?}");
+    }
+}
+
+#[test]
 fn the_version_is_on_stdout() {
     for arguments in [&["--version"], &["-V"]] {
         let ended = run(arguments);
@@ -116,6 +126,16 @@ fn what_is_wrong_is_said_in_one_line() {
         (&["--demo", "cat"], &["--demo", "cat"]),
         (&["--demo", "--", "cat"], &["--demo", "cat"]),
         (&["demo-server", "extra"], &["demo-server", "extra"]),
+        (&["completions"], &["completions", "bash, zsh or fish"]),
+        (&["completions", "tcsh"], &["tcsh", "bash, zsh or fish"]),
+        (&["man-page", "extra"], &["man-page", "extra"]),
+        (&["help"], &["help", "--help", "-- help"]),
+        (&["serve", "cat"], &["serve", "--help", "-- serve cat"]),
+        (
+            &["--debug", "connect", "x:1"],
+            &["first", "mcp-tcp-proxy connect --debug x:1"],
+        ),
+        (&["--prot", "80", "cat"], &["--prot", "--port"]),
         (&["--bad\n\x1b[2Joption"], &["--bad"]),
         (&["--port", "1\n2", "cat"], &["--port"]),
     ] {
@@ -212,10 +232,36 @@ fn the_server_s_debug_is_not_the_proxy_s() {
     assert!(!proxy.log().iter().any(|line| line.contains("DEBUG")));
 }
 
+/// Lines of the log that say whose an option after the command is.
+fn hints(proxy: &Proxy) -> Vec<String> {
+    let mut lines = proxy.log();
+    lines.retain(|line| line.contains("options of the proxy go before the command"));
+    lines
+}
+
+#[test]
+fn options_of_the_proxy_after_the_command_are_hinted_at_in_the_log() {
+    let mut server = servers::echo();
+    server.extend(["--max-sessions", "3", "--spawn=lazy"].map(str::to_owned));
+    let proxy = Proxy::start(&[], &server);
+    let hints_of_both = hints(&proxy);
+    assert_eq!(hints_of_both.len(), 1, "{:#?}", proxy.log());
+    let hint = &hints_of_both[0];
+    assert!(
+        hint.contains("WARN") && hint.contains("--max-sessions after "),
+        "{hint}"
+    );
+    // One that the proxy was given as well is the server's own beyond doubt.
+    let proxy = Proxy::start(&["--max-sessions", "4", "--spawn", "eager"], &server);
+    assert_eq!(hints(&proxy), [""; 0]);
+    let proxy = Proxy::start(&[], &servers::echo());
+    assert_eq!(hints(&proxy), [""; 0]);
+}
+
 #[test]
 fn a_command_may_look_like_an_option_or_a_subcommand_behind_two_dashes() {
     let folder = crate::common::TempFolder::new();
-    for name in ["--odd", "connect", "demo-server"] {
+    for name in ["--odd", "connect", "demo-server", "help", "serve"] {
         let path = folder.path().join(name);
         std::os::unix::fs::symlink("/bin/cat", &path).unwrap();
         let proxy = Proxy::start_configured(&[], &[name.to_owned()], |command| {

@@ -29,7 +29,15 @@ fn a_wrong_command_line_is_one_line_and_exit_code_two() {
         (&["localhost:99999"], "99999"),
         (&["localhost:0"], "'0'"),
         (&["localhost", "http"], "'http'"),
-        (&["localhost", "80", "--debug"], "--debug"),
+        (&["localhost", "80", "--debug", "x"], "'x'"),
+        (&["localhost:80", "--bogus"], "--bogus"),
+        (&["99999"], "'99999'"),
+        (&["http://localhost:80/mcp"], "localhost:80"),
+        (&[":9000"], "localhost:9000"),
+        (&["[::1"], "[::1]:8080"),
+        (&["--port", "9000"], "mcp-tcp-proxy connect localhost:9000"),
+        (&["--host", "x"], "mcp-tcp-proxy connect x:8080"),
+        (&["--reconect-delay", "1", "localhost"], "--reconnect-delay"),
         (&["--no-such-option", "localhost"], "--no-such-option"),
         (&["--port", "80", "localhost"], "--port"),
         (
@@ -94,6 +102,13 @@ fn an_address_can_be_written_in_several_ways() {
         vec!["localhost".to_owned(), port.clone()],
         vec![format!("localhost:{port}")],
         vec!["127.0.0.1".to_owned(), port.clone()],
+        vec![port.clone()],
+        vec![
+            format!("127.0.0.1:{port}"),
+            "--debug".to_owned(),
+            "--connect-timeout".to_owned(),
+            "5".to_owned(),
+        ],
     ] {
         let connect = Connect::start_configured(&[], address, |command| {
             *command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));

@@ -1,0 +1,138 @@
+//! Every option, once. Parsing, both help texts, the README's tables, the manual page and the shell completions are
+//! made from these rows; a new option is a row here and a field in `options`.
+//!
+//! A row is: the help; the mode that has the option (`both` if its fields have the same name); its name; what stands
+//! for its value, if it takes one; the default and an example, each a method of [`Flag`]; the field, and its reader, or
+//! what a switch sets it to. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
+//! first sentence.
+
+use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
+use super::values::{
+    attempts, host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off, sessions,
+    spawn, starting,
+};
+use crate::options::ServerCommand;
+
+macro_rules! flags {
+    ($(
+        $(#[doc = $help:literal])+
+        $mode:ident $name:literal $($value:literal)? $(, $column:ident $text:literal)*
+        $(: $field:ident = $read:expr)?;
+    )+) => {
+        pub(super) static FLAGS: &[Flag] = &[$(
+            flag!($mode $name [$($value)?] $($field = $read)?)
+                $(.$column($text))*
+                .help(concat!($($help),+))
+        ),+];
+    };
+}
+
+macro_rules! flag {
+    (serve $name:literal [] $field:ident = $set:expr) => {
+        serve_switch($name, |o| o.$field = $set)
+    };
+    (serve $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
+    };
+    (connect $name:literal [] $field:ident = $set:expr) => {
+        connect_switch($name, |o| o.$field = $set)
+    };
+    (connect $name:literal [$value:literal] $field:ident = $read:expr) => {
+        connect($name, $value, |o, v| put(&mut o.$field, $read(v)))
+    };
+    (both $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
+            .and_connect(|o, v| put(&mut o.$field, $read(v)))
+    };
+    (information $name:literal [$short:literal]) => {
+        information($name, $short)
+    };
+}
+
+flags! {
+    /// Host name or address to listen on. Every address of a name is bound. `::` is IPv6, and IPv4 as well where the
+    /// system maps it.
+    serve "--host" "HOST", default "0.0.0.0", example "127.0.0.1": host = host;
+
+    /// TCP port to listen on, 0 to 65535. `0` picks a free one, the same for all addresses; the log names it.
+    serve "--port" "PORT", default "8080", example "9000": port = port;
+
+    /// Seconds between heartbeats to clients that use them, 0.01 to 86400.
+    serve "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;
+
+    /// Restart a server that died. This is the default.
+    serve "--auto-restart": auto_restart = true;
+
+    /// Close a session when its server dies, instead of restarting the server.
+    serve "--no-auto-restart": auto_restart = false;
+
+    /// Restarts of a session's server within max(60, 6 x N) seconds, 0 to 1000000. One more closes the session.
+    serve "--max-restarts" "N", default "5", example "20": max_restarts = restarts;
+
+    /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
+    serve "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+
+    /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
+    both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
+
+    /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
+    /// four each.
+    serve "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
+
+    /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
+    serve "--spawn" "eager|lazy", default "eager", example "lazy": spawn = spawn;
+
+    /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off.
+    serve "--first-message-timeout" "S", default "0", example "30": first_message_timeout = seconds_or_off;
+
+    /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
+    /// that waits for a response or has something to deliver is not idle. Heartbeats are not messages.
+    serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
+
+    /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
+    /// second.
+    serve "--max-starting" "N", default_is "twice the number of processors", example "3": max_starting = starting;
+
+    /// Spare servers, started ahead of time and waiting for sessions, 0 to 1000. There are fewer if they would leave no
+    /// descriptors for a session.
+    serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
+
+    /// Serve the built-in demo server. It takes the place of a command.
+    serve "--demo": server = ServerCommand::Demo;
+
+    /// Log debug messages too. Among them is every message with its direction, cut at 1 KiB.
+    serve "--debug": debug = true;
+
+    /// Seconds between heartbeats to the other side, 0.01 to 86400.
+    connect "--heartbeat-interval" "S", default "30", example "5": heartbeat_interval = seconds;
+
+    /// Longest delay between attempts to connect, 0.01 to 86400 seconds. The first attempt is made after 0.1 s, and the
+    /// delay doubles up to this.
+    connect "--reconnect-delay" "S", default "2", example "10": reconnect_delay = seconds;
+
+    /// Attempts to connect in a row, 0 to 1000000. 0 is for no limit. A line from the server resets the count (an error
+    /// of the proxy at the other end does not), and so does the end of an idle connection that had lasted longer than
+    /// the delay.
+    connect "--max-reconnect-attempts" "N", default "50", example "0": max_reconnect_attempts = attempts;
+
+    /// End when the connection is lost, instead of reconnecting.
+    connect "--no-reconnect": reconnect = false;
+
+    /// Seconds that an attempt to connect may take, 0.01 to 86400.
+    connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
+
+    /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
+    connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+
+    /// Log every message, and more. Without it only warnings and errors are logged.
+    connect "--debug": debug = true;
+
+    /// Print help.
+    information "--help" "-h";
+
+    /// Print the version.
+    information "--version" "-V";
+}
+
+#[cfg(test)]
+mod tests;

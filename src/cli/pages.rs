@@ -1,0 +1,113 @@
+//! What the help texts and the manual page say beside the options. Sentences with literals in backticks.
+
+use super::flag::Mode;
+
+/// What is served, or what else this program can be. Only the very first word of a command line counts.
+pub(super) struct Subcommand {
+    pub(super) name: &'static str,
+    /// What follows the name.
+    pub(super) words: &'static str,
+    pub(super) summary: &'static str,
+}
+
+pub(super) const SUBCOMMANDS: &[Subcommand] = &[
+    Subcommand {
+        name: "connect",
+        words: "[OPTIONS] HOST:PORT",
+        summary: "be the stdio side of a server that is served this way",
+    },
+    Subcommand {
+        name: "demo-server",
+        words: "",
+        summary: "be the demo MCP server, on stdio",
+    },
+    Subcommand {
+        name: "completions",
+        words: "bash|zsh|fish",
+        summary: "print completions for a shell",
+    },
+    Subcommand {
+        name: "man-page",
+        words: "",
+        summary: "print the manual page",
+    },
+];
+
+/// The text around the options of a mode. Usage lines and examples are without the program's name.
+pub(super) struct Page {
+    pub(super) about: &'static str,
+    /// Each with what it does.
+    pub(super) usage: &'static [(&'static str, &'static str)],
+    pub(super) rules: &'static [&'static str],
+    /// Each with what it does.
+    pub(super) examples: &'static [(&'static str, &'static str)],
+    /// Exit codes, each with what it says.
+    pub(super) exit: &'static [(&'static str, &'static str)],
+}
+
+pub(super) const SERVE: Page = Page {
+    about: "Serves any MCP server that speaks stdio over TCP: each connection gets a server process of its own, and \
+            the session outlives crashes of that process.",
+    usage: &[
+        (
+            "[OPTIONS] [--] COMMAND...",
+            "serve the MCP server that COMMAND starts",
+        ),
+        ("[OPTIONS] --demo", "serve the built-in demo MCP server"),
+    ],
+    rules: &[
+        "The options end at the first word that is not one, or at `--`; the rest is COMMAND, untouched. `--opt value` \
+         and `--opt=value` are the same. If an option is given twice, the last one counts.",
+        "A subcommand has to be the first word. `mcp-tcp-proxy -- connect` serves a program of that name.",
+    ],
+    examples: &[
+        (
+            "--port 9000 python3 my_server.py --verbose",
+            "Serve a Python server on port 9000 of all addresses.",
+        ),
+        (
+            "--host 127.0.0.1 --debug --demo",
+            "Serve the demo server to this machine alone, and log every message.",
+        ),
+    ],
+    exit: &[
+        ("0", "stopped by a signal, or printed what was asked for"),
+        ("1", "could not start, or could not go on"),
+        ("2", "bad command line"),
+    ],
+};
+
+pub(super) const CONNECT: Page = Page {
+    about: "Makes an MCP server that is served over TCP look like a local one: the program that starts this speaks to \
+            it on stdio. A lost connection is made again; it ends when its stdin ends.",
+    usage: &[
+        ("connect [OPTIONS] HOST:PORT", "connect to a host's port"),
+        (
+            "connect [OPTIONS] HOST [PORT]",
+            "the same; port 8080 if none is given",
+        ),
+        ("connect [OPTIONS] PORT", "connect to a port of localhost"),
+    ],
+    rules: &[
+        "HOST is a name or an address; an IPv6 address that is followed by a port goes in brackets: `[::1]:8080`. \
+         Options may stand before or after the address. If an option is given twice, the last one counts.",
+    ],
+    examples: &[(
+        "connect 127.0.0.1:9000",
+        "Be the stdio side of a server on port 9000 of this machine.",
+    )],
+    exit: &[
+        ("0", "stdin or stdout ended, or stopped by a signal"),
+        ("1", "there is no connection any more"),
+        ("2", "bad command line"),
+    ],
+};
+
+impl Mode {
+    pub(super) fn page(self) -> &'static Page {
+        match self {
+            Self::Serve => &SERVE,
+            Self::Connect => &CONNECT,
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The README's tables of options, which are made from the table of flags.
+
+use std::fmt::Write as _;
+use std::fs;
+
+use super::flag::{DefaultText, Mode};
+
+const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
+
+/// Set, the test below writes the tables instead of comparing them.
+const UPDATE: &str = "MCP_TCP_PROXY_UPDATE_README";
+
+const REGENERATE: &str = "MCP_TCP_PROXY_UPDATE_README=1 cargo test --lib readme";
+
+fn table(mode: Mode) -> String {
+    let mut table = String::from("| option | default | meaning |\n| --- | --- | --- |\n");
+    for flag in mode.flags() {
+        let short = flag
+            .short
+            .map_or_else(String::new, |short| format!("`{short}`, "));
+        let default = match flag.default {
+            DefaultText::Value(value) => format!("`{value}` "),
+            DefaultText::Words(words) => format!("{words} "),
+            DefaultText::Unsaid => String::new(),
+        };
+        let usage = flag.usage();
+        let row = format!("| {short}`{usage}` | {default}| {} |", flag.help);
+        let _ = writeln!(table, "{}", row.replace("eager|lazy", r"eager\|lazy"));
+    }
+    table
+}
+
+/// The README with the text between a mode's marks replaced.
+fn with_table(readme: &str, mode: Mode) -> String {
+    let name = match mode {
+        Mode::Serve => "serve",
+        Mode::Connect => "connect",
+    };
+    let begin = format!("<!-- options of {name}, made by: {REGENERATE} -->\n");
+    let end = format!("<!-- end of options of {name} -->\n");
+    let (before, rest) = readme.split_once(&begin).expect("the mark before a table");
+    let (_, after) = rest.split_once(&end).expect("the mark after a table");
+    format!("{before}{begin}\n{}\n{end}{after}", table(mode))
+}
+
+#[test]
+fn the_readme_has_the_options_as_they_are() {
+    let readme = fs::read_to_string(PATH).unwrap();
+    let expected = with_table(&with_table(&readme, Mode::Serve), Mode::Connect);
+    if std::env::var_os(UPDATE).is_some() {
+        fs::write(PATH, expected).unwrap();
+        return;
+    }
+    assert!(
+        readme == expected,
+        "README.md's tables of options are out of date; this writes them anew: \
+         {REGENERATE}"
+    );
+}

@@ -1,0 +1,720 @@
+//! Command lines, and what becomes of them.
+
+use std::time::Duration;
+
+use std::os::unix::ffi::OsStrExt;
+
+use super::*;
+use crate::options::ServerCommand;
+use crate::session::Spawn;
+
+fn words(line: &str) -> Vec<OsString> {
+    line.split_whitespace().map(OsString::from).collect()
+}
+
+fn serve(line: &str) -> ServeOptions {
+    match parse(words(line)) {
+        Ok(Command::Serve { options, .. }) => options,
+        other => panic!("{line:?} gives {other:?}"),
+    }
+}
+
+fn error_of(args: Vec<OsString>) -> String {
+    let error = parse(args).unwrap_err().to_string();
+    assert!(
+        !error.contains(char::is_control),
+        "{error:?} is not one line"
+    );
+    error
+}
+
+fn error(line: &str) -> String {
+    error_of(words(line))
+}
+
+fn help(mode: Mode) -> Command {
+    Command::Print(help::text(mode))
+}
+
+fn version() -> Command {
+    Command::Print(format!("{VERSION}\n"))
+}
+
+fn connect(line: &str) -> ConnectOptions {
+    match parse(words(line)) {
+        Ok(Command::Connect(options)) => options,
+        other => panic!("{line:?} gives {other:?}"),
+    }
+}
+
+fn program(options: &ServeOptions) -> Vec<&str> {
+    match &options.server {
+        ServerCommand::Program(words) => words.iter().map(|w| w.to_str().unwrap()).collect(),
+        ServerCommand::Demo => panic!("the demo"),
+    }
+}
+
+#[test]
+fn the_defaults() {
+    let expected = ServeOptions {
+        host: "0.0.0.0".to_owned(),
+        port: 8080,
+        heartbeat_interval: Duration::from_secs(30),
+        auto_restart: true,
+        debug: false,
+        max_message_bytes: 10_485_760,
+        max_restarts: 5,
+        max_sessions: None,
+        replay_timeout: Duration::from_secs(30),
+        spawn: Spawn::Eager,
+        first_message_timeout: None,
+        idle_timeout: None,
+        max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
+        prespawn: 0,
+        server: ServerCommand::Demo,
+    };
+    assert_eq!(serve("--demo"), expected);
+}
+
+#[test]
+fn every_option_in_both_spellings() {
+    let expected = ServeOptions {
+        host: "localhost".to_owned(),
+        port: 0,
+        heartbeat_interval: Duration::from_millis(2_500),
+        auto_restart: false,
+        debug: true,
+        max_message_bytes: 1,
+        max_restarts: 0,
+        max_sessions: Some(7),
+        replay_timeout: Duration::from_millis(10),
+        spawn: Spawn::Lazy,
+        first_message_timeout: Some(Duration::from_millis(500)),
+        idle_timeout: Some(Duration::from_hours(24)),
+        max_starting: 1,
+        prespawn: 1000,
+        server: ServerCommand::Program(vec!["cat".into()]),
+    };
+    let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
+                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
+    assert_eq!(serve(line), expected);
+    let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
+                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
+    assert_eq!(serve(line), expected);
+}
+
+#[test]
+fn the_servers_own_words_are_untouched() {
+    let options = serve("--port 1 python3 server.py --debug --port 2 --help -- --demo");
+    let expected = [
+        "python3",
+        "server.py",
+        "--debug",
+        "--port",
+        "2",
+        "--help",
+        "--",
+        "--demo",
+    ];
+    assert_eq!(program(&options), expected);
+    assert_eq!((options.port, options.debug), (1, false));
+}
+
+#[test]
+fn two_dashes_end_the_options() {
+    assert_eq!(
+        program(&serve("-- --odd-name --debug")),
+        ["--odd-name", "--debug"]
+    );
+    assert_eq!(program(&serve("--debug -- -- x")), ["--", "x"]);
+    assert_eq!(program(&serve("-- connect host:1")), ["connect", "host:1"]);
+    assert_eq!(program(&serve("-- demo-server")), ["demo-server"]);
+    assert_eq!(program(&serve("-")), ["-"]);
+}
+
+#[test]
+fn the_last_of_a_repeated_option_counts_whatever_its_spelling() {
+    assert_eq!(serve("--demo --port 1 --port=2").port, 2);
+    assert_eq!(serve("--demo --port=1 --port 2").port, 2);
+    assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, 3);
+    assert!(serve("--demo --no-auto-restart --auto-restart").auto_restart);
+    assert!(!serve("--demo --auto-restart --no-auto-restart").auto_restart);
+    assert!(serve("--demo --demo --debug --debug").debug);
+}
+
+#[test]
+fn numbers_out_of_range_are_named_with_their_range() {
+    assert_eq!(
+        error("--port 99999 x"),
+        "--port: '99999' is not a port (0 to 65535)"
+    );
+    assert_eq!(
+        error("--port -1 x"),
+        "--port: '-1' is not a port (0 to 65535)"
+    );
+    assert_eq!(error("--port= x"), "--port: '' is not a port (0 to 65535)");
+    for bad in [
+        "0", "0.009", "86401", "nan", "inf", "-inf", "-5", "1e99", "5s", "",
+    ] {
+        for name in ["--heartbeat-interval", "--replay-timeout"] {
+            let error = error(&format!("{name}={bad} x"));
+            let named = format!("{name}: '{bad}' is not a number of seconds (0.01 to 86400)");
+            let missing = format!("{name}: its value is missing, '{bad}' is an option");
+            assert!(error == named || error.starts_with(&missing), "{error}");
+        }
+    }
+    let range = "is not a whole number of bytes (1 to 268435456)";
+    assert_eq!(
+        error("--max-message-bytes 0 x"),
+        format!("--max-message-bytes: '0' {range}")
+    );
+    assert_eq!(
+        error("--max-message-bytes 268435457 x"),
+        format!("--max-message-bytes: '268435457' {range}")
+    );
+    let range = "is not a whole number of restarts (0 to 1000000)";
+    assert_eq!(
+        error("--max-restarts 1000001 x"),
+        format!("--max-restarts: '1000001' {range}")
+    );
+    assert_eq!(
+        error("--max-restarts 1.5 x"),
+        format!("--max-restarts: '1.5' {range}")
+    );
+    let range = "is not a whole number of sessions (1 to 1000000)";
+    assert_eq!(
+        error("--max-sessions 0 x"),
+        format!("--max-sessions: '0' {range}")
+    );
+    assert_eq!(
+        error("--max-sessions 99999999999999999999999 x"),
+        format!("--max-sessions: '99999999999999999999999' {range}")
+    );
+}
+
+#[test]
+fn a_timeout_that_can_be_off_is_off_at_0() {
+    for name in ["--first-message-timeout", "--idle-timeout"] {
+        for off in ["0", "0.0", "0e5"] {
+            let options = serve(&format!("--demo {name} 1 {name} {off}"));
+            assert_eq!(options.first_message_timeout.or(options.idle_timeout), None);
+        }
+        for bad in ["0.009", "86401", "off", "nan", "-0.5", ""] {
+            let named =
+                format!("{name}: '{bad}' is not a number of seconds (0.01 to 86400, or 0 for off)");
+            assert_eq!(error(&format!("{name}={bad} x")), named);
+        }
+    }
+}
+
+#[test]
+fn numbers_of_servers() {
+    let range = "is not a whole number of servers (1 to 100000)";
+    for bad in ["0", "100001", "1.5"] {
+        assert_eq!(
+            error(&format!("--max-starting {bad} x")),
+            format!("--max-starting: '{bad}' {range}")
+        );
+    }
+    assert_eq!(
+        error("--prespawn 1001 x"),
+        "--prespawn: '1001' is not a whole number of servers (0 to 1000)"
+    );
+    assert_eq!(serve("--demo --max-starting 100000").max_starting, 100_000);
+}
+
+#[test]
+fn servers_are_started_eagerly_or_lazily() {
+    assert_eq!(
+        serve("--demo --spawn lazy --spawn eager").spawn,
+        Spawn::Eager
+    );
+    for bad in ["", "Lazy", "later"] {
+        let named = format!("--spawn: '{bad}' is not a start mode (eager or lazy)");
+        assert_eq!(error(&format!("--spawn={bad} x")), named);
+    }
+}
+
+#[test]
+fn the_ends_of_the_ranges_are_in_them() {
+    assert_eq!(serve("--demo --port 65535").port, 65535);
+    let day = Duration::from_hours(24);
+    assert_eq!(
+        serve("--demo --heartbeat-interval 86400").heartbeat_interval,
+        day
+    );
+    assert_eq!(serve("--demo --replay-timeout 86400").replay_timeout, day);
+    assert_eq!(
+        serve("--demo --max-message-bytes 268435456").max_message_bytes,
+        268_435_456
+    );
+    assert_eq!(
+        serve("--demo --max-restarts 1000000").max_restarts,
+        1_000_000
+    );
+    assert_eq!(
+        serve("--demo --max-sessions 1000000").max_sessions,
+        Some(1_000_000)
+    );
+}
+
+#[test]
+fn one_bad_value_is_enough_even_if_a_good_one_follows() {
+    assert_eq!(
+        error("--port x --port 1 cat"),
+        "--port: 'x' is not a port (0 to 65535)"
+    );
+}
+
+#[test]
+fn a_missing_value_is_noticed() {
+    assert_eq!(error("--port"), "--port: its value is missing (see --help)");
+    assert_eq!(
+        error("--port -- cat"),
+        "--port: its value is missing (see --help)"
+    );
+    let missing = "--port: its value is missing, '--debug' is an option (see --help)";
+    assert_eq!(error("--port --debug cat"), missing);
+    assert_eq!(error("--port=--debug cat"), missing);
+    // The words "--port" and "80" must not become a port.
+    assert!(error("--host --port 80").starts_with("--host: its value is missing"));
+}
+
+#[test]
+fn a_flag_takes_no_value() {
+    let expected = "--debug: takes no value, and '1' is one (leave out '=' and the value)";
+    assert_eq!(error("--debug=1 cat"), expected);
+    assert!(error("--help=").starts_with("--help: takes no value, and '' is one"));
+}
+
+#[test]
+fn an_unknown_option_is_named() {
+    for line in [
+        "--bogus cat",
+        "--bogus=3 cat",
+        "--bogus 3 --debug",
+        "--bogus",
+    ] {
+        let error = error(line);
+        assert!(
+            error.starts_with("--bogus: no such option (see --help; "),
+            "{error}"
+        );
+        assert!(error.contains("'--'"), "{error}");
+    }
+    assert!(error("-p 80").starts_with("-p: no such option"));
+    assert!(
+        error("--por 80").starts_with("--por: no such option"),
+        "no abbreviations"
+    );
+}
+
+#[test]
+fn hosts() {
+    for (word, host) in [
+        ("localhost", "localhost"),
+        ("::", "::"),
+        ("[::1]", "::1"),
+        ("[fe80::1%eth0]", "fe80::1%eth0"),
+        ("10.0.0.1", "10.0.0.1"),
+    ] {
+        assert_eq!(serve(&format!("--demo --host {word}")).host, host);
+    }
+    for bad in [
+        "localhost:80",
+        "[localhost]",
+        "[::1",
+        "[::1]:80",
+        "[]",
+        "[::1]]",
+        ":",
+    ] {
+        let error = error(&format!("--demo --host {bad}"));
+        let expected = format!("--host: '{bad}' is not a host name or an address (");
+        assert!(error.starts_with(&expected), "{error}");
+    }
+    let empty = error_of(vec!["--demo".into(), "--host".into(), "".into()]);
+    assert!(
+        empty.starts_with("--host: '' is not a host name"),
+        "{empty}"
+    );
+    assert_eq!(error("--demo --host="), empty);
+    let spaced = error_of(vec!["--demo".into(), "--host=a b\n".into()]);
+    assert!(
+        spaced.starts_with(r"--host: 'a b\n' is not a host name"),
+        "{spaced}"
+    );
+}
+
+#[test]
+fn quotes_are_not_ours_to_strip() {
+    assert!(error("--port='80' cat").starts_with("--port: ''80'' is not a port"));
+}
+
+#[test]
+fn words_that_are_not_utf8() {
+    let odd = |prefix: &str| {
+        let mut bytes = prefix.as_bytes().to_vec();
+        bytes.push(0xff);
+        OsStr::from_bytes(&bytes).to_owned()
+    };
+    let separate = error_of(vec!["--host".into(), odd(""), "cat".into()]);
+    assert!(
+        separate.starts_with("--host: '\u{fffd}' is not UTF-8"),
+        "{separate}"
+    );
+    assert_eq!(
+        error_of(vec![odd("--host="), "cat".into()]).replace("='", "'"),
+        separate
+    );
+    assert!(error_of(vec![odd("--x")]).starts_with("--x\u{fffd}: no such option"));
+    let Ok(Command::Serve { options, .. }) = parse(vec!["--debug".into(), odd("cat"), odd("-")])
+    else {
+        panic!("a command may be anything")
+    };
+    assert_eq!(
+        options.server,
+        ServerCommand::Program(vec![odd("cat"), odd("-")])
+    );
+}
+
+#[test]
+fn the_demo_or_a_command_and_exactly_one_of_them() {
+    assert_eq!(
+        error("--demo python3 x.py"),
+        "--demo: takes the place of a command, and 'python3' starts one \
+         (leave out one of the two)"
+    );
+    for line in ["", "--debug", "--port 80", "--"] {
+        let error = error(line);
+        assert!(error.starts_with("no command to serve"), "{error}");
+        assert!(
+            error.contains("COMMAND") && error.contains("--demo"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn help_and_version_win_over_what_is_wrong() {
+    for line in [
+        "--help",
+        "-h",
+        "--bogus --help",
+        "--port --help",
+        "--port x -h",
+        "-h -V cat",
+    ] {
+        assert_eq!(parse(words(line)), Ok(help(Mode::Serve)), "{line}");
+    }
+    for line in [
+        "--version",
+        "-V",
+        "--debug --version --help",
+        "--demo -V cat",
+    ] {
+        assert_eq!(parse(words(line)), Ok(version()), "{line}");
+    }
+    assert_eq!(program(&serve("cat --help")), ["cat", "--help"]);
+}
+
+#[test]
+fn subcommands() {
+    assert_eq!(parse(words("demo-server")), Ok(Command::DemoServer));
+    assert_eq!(parse(words("demo-server --help")), Ok(help(Mode::Serve)));
+    let extra = error("demo-server --debug");
+    assert!(
+        extra.starts_with("demo-server: takes no arguments, and '--debug' is"),
+        "{extra}"
+    );
+    assert_eq!(parse(words("connect --help")), Ok(help(Mode::Connect)));
+    assert!(error("connect").starts_with("connect: the address is missing"));
+}
+
+#[test]
+fn connect_has_options_of_its_own() {
+    let options = connect("connect localhost:1");
+    let seconds = Duration::from_secs;
+    assert_eq!(
+        options,
+        ConnectOptions {
+            host: "localhost".to_owned(),
+            port: 1,
+            heartbeat_interval: seconds(30),
+            reconnect: true,
+            reconnect_delay: seconds(2),
+            max_reconnect_attempts: Some(50),
+            connect_timeout: seconds(10),
+            replay_timeout: seconds(30),
+            max_message_bytes: 10 * 1024 * 1024,
+            debug: false,
+        }
+    );
+    let line = "connect --no-reconnect --max-reconnect-attempts=0 --connect-timeout 3 [::1]:2";
+    let options = connect(line);
+    assert_eq!(
+        (options.reconnect, options.max_reconnect_attempts),
+        (false, None)
+    );
+    assert_eq!(
+        (options.connect_timeout, options.host.as_str()),
+        (seconds(3), "::1")
+    );
+    assert!(error("connect --port 1 host").starts_with("--port: no such option"));
+    assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
+}
+
+#[test]
+fn options_of_connect_may_follow_the_address() {
+    for line in [
+        "connect --debug --connect-timeout 3 host:1",
+        "connect host:1 --debug --connect-timeout 3",
+        "connect --debug host:1 --connect-timeout=3",
+        "connect host --debug 1 --connect-timeout 3",
+        "connect --debug --connect-timeout 3 -- host:1",
+        "connect host --debug --connect-timeout 3 -- 1",
+    ] {
+        let options = connect(line);
+        assert_eq!((options.host.as_str(), options.port), ("host", 1), "{line}");
+        assert!(options.debug, "{line}");
+        assert_eq!(options.connect_timeout, Duration::from_secs(3), "{line}");
+    }
+    for line in ["connect host:1 --debug x", "connect host:1 -- x"] {
+        let expected = "connect: takes one address, and 'x' is a word too many (";
+        assert!(error(line).starts_with(expected), "{line}");
+    }
+    assert!(error("connect host 1 --debug x").starts_with("connect: takes one address, and 'x'"));
+    assert_eq!(
+        parse(words("connect host:1 --help")),
+        Ok(help(Mode::Connect))
+    );
+    assert!(error("connect host:1 -- --debug").contains("'--debug' is a word too many"));
+}
+
+#[test]
+fn connect_by_host_and_port_options_is_told_what_to_write() {
+    for (line, given, instead) in [
+        (
+            "connect --port 9000",
+            "--port: no such option",
+            "localhost:9000",
+        ),
+        (
+            "connect --port=9000",
+            "--port: no such option",
+            "localhost:9000",
+        ),
+        ("connect --host x", "--host: no such option", "x:8080"),
+        (
+            "connect --host x --port 9",
+            "--host, --port: no such options",
+            "x:9",
+        ),
+        (
+            "connect --debug --port 9 --host ::1",
+            "--host, --port: no such options",
+            "[::1]:9",
+        ),
+        ("connect --port 9 x", "--port: no such option", "x:9"),
+        (
+            "connect x --connect-timeout 7 --port 9",
+            "--port: no such option",
+            "x:9",
+        ),
+        ("connect --host x 9", "--host: no such option", "x:9"),
+        ("connect --port", "--port: no such option", "HOST:PORT"),
+        ("connect --port x", "--port: no such option", "HOST:PORT"),
+        (
+            "connect --port 9 x:8",
+            "--port: no such option",
+            "HOST:PORT",
+        ),
+    ] {
+        let expected = format!(
+            "{given} of connect, which takes the address alone: mcp-tcp-proxy connect {instead}"
+        );
+        assert_eq!(error(line), expected, "{line}");
+    }
+    assert_eq!(
+        parse(words("connect --port 9 --help")),
+        Ok(help(Mode::Connect))
+    );
+}
+
+#[test]
+fn an_option_of_the_other_command_is_said_to_be_one() {
+    let theirs = error("connect --max-sessions 3 host:1");
+    assert!(
+        theirs.starts_with("--max-sessions: no such option of connect; "),
+        "{theirs}"
+    );
+    let theirs = error("--reconnect-delay 3 --demo");
+    assert!(
+        theirs.contains("mcp-tcp-proxy connect --reconnect-delay S HOST:PORT"),
+        "{theirs}"
+    );
+}
+
+#[test]
+fn an_option_that_is_close_to_a_known_one_names_it() {
+    for (line, meant) in [
+        (
+            "--prot 80 cat",
+            "--prot: no such option, did you mean --port? (see --help; ",
+        ),
+        (
+            "--max-restart=3 cat",
+            "--max-restart: no such option, did you mean --max-restarts? (",
+        ),
+        (
+            "connect --reconnect-dely 3 host",
+            "--reconnect-dely: no such option, did you mean --reconnect-delay? (",
+        ),
+    ] {
+        let error = error(line);
+        assert!(error.starts_with(meant), "{error}");
+    }
+}
+
+#[test]
+fn a_subcommand_after_options_has_to_come_first() {
+    assert_eq!(
+        error("--debug connect host:1"),
+        "connect: a subcommand has to be the first word (mcp-tcp-proxy connect --debug host:1; to serve a program \
+         of that name: mcp-tcp-proxy --debug -- connect host:1)"
+    );
+    for name in ["demo-server", "completions", "man-page"] {
+        let error = error(&format!("--port 0 {name}"));
+        assert!(
+            error.starts_with(&format!(
+                "{name}: a subcommand has to be the first word (mcp-tcp-proxy {name} "
+            )),
+            "{error}"
+        );
+    }
+    assert_eq!(
+        program(&serve("--debug -- connect host:1")),
+        ["connect", "host:1"]
+    );
+}
+
+#[test]
+fn words_that_look_like_subcommands_are_refused_with_a_pointer() {
+    for line in [
+        "help",
+        "help connect",
+        "serve python3 x.py",
+        "--port 0 serve",
+    ] {
+        let error = error(line);
+        let name = if line.contains("help") {
+            "help"
+        } else {
+            "serve"
+        };
+        assert!(
+            error.starts_with(&format!("{name}: not a subcommand")),
+            "{error}"
+        );
+        assert!(
+            error.contains("see mcp-tcp-proxy --help") || error.contains("see --help"),
+            "{error}"
+        );
+        assert!(error.contains(&format!("-- {name}")), "{error}");
+    }
+    assert_eq!(program(&serve("-- help")), ["help"]);
+    assert_eq!(program(&serve("-- serve x")), ["serve", "x"]);
+    assert_eq!(program(&serve("./serve help")), ["./serve", "help"]);
+}
+
+#[test]
+fn options_of_the_proxy_after_the_command_are_hinted_at() {
+    let hint = |line: &str| match parse(words(line)) {
+        Ok(Command::Serve { hint, .. }) => hint,
+        other => panic!("{line:?} gives {other:?}"),
+    };
+    for (line, name) in [
+        ("cat --port 9000", "--port"),
+        ("cat --port=9000", "--port"),
+        ("-- cat x --host y", "--host"),
+        (
+            "--host h cat --host y --no-auto-restart",
+            "--no-auto-restart",
+        ),
+    ] {
+        let expected = format!(
+            "{name} after 'cat' is the server's, not the proxy's (options of the proxy go before the command)"
+        );
+        assert_eq!(hint(line), Some(expected), "{line}");
+    }
+    for line in [
+        "cat",
+        "--demo",
+        "cat --debug --help --version -h -V",
+        "cat port --portx --reconnect-delay",
+        "--port 1 cat --port 2",
+        "--port=1 cat --port 2",
+        "-- --port 3",
+    ] {
+        assert_eq!(hint(line), None, "{line}");
+    }
+}
+
+#[test]
+fn completions_and_the_manual_page_are_printed() {
+    for (line, part) in [
+        ("completions bash", "complete -F"),
+        ("completions zsh", "#compdef mcp-tcp-proxy"),
+        ("completions fish", "complete -c mcp-tcp-proxy"),
+        ("man-page", ".TH MCP"),
+    ] {
+        let Ok(Command::Print(text)) = parse(words(line)) else {
+            panic!("{line}")
+        };
+        assert!(text.contains(part), "{line}");
+    }
+    assert_eq!(
+        error("completions"),
+        "completions: the shell is missing (bash, zsh or fish)"
+    );
+    assert_eq!(
+        error("completions tcsh"),
+        "completions: 'tcsh' is not a shell that is known here (bash, zsh or fish)"
+    );
+    assert!(error("completions bash zsh").starts_with("completions: takes no more than that"));
+    assert!(error("man-page x").starts_with("man-page: takes no arguments, and 'x' is one"));
+}
+
+#[test]
+fn the_help_names_every_option_and_fits_the_screen() {
+    for mode in [Mode::Serve, Mode::Connect] {
+        let help = help::text(mode);
+        for flag in mode.flags() {
+            for name in flag.short.into_iter().chain([flag.name]) {
+                assert!(help.contains(&format!(" {name}")), "{name}");
+            }
+        }
+        for line in help.lines() {
+            assert!(line.is_ascii() && line.len() <= 100, "{line}");
+            assert!(!line.ends_with(' ') && !line.contains('`'), "{line}");
+        }
+        assert!(help.ends_with('\n') && !help.ends_with("\n\n"));
+    }
+    assert!(VERSION.starts_with("mcp-tcp-proxy 0."));
+}
+
+#[test]
+fn the_help_begins_with_all_that_the_program_can_be() {
+    let help = help::text(Mode::Serve);
+    let first: String = help.lines().take(12).collect();
+    for subcommand in pages::SUBCOMMANDS {
+        let usage = format!("mcp-tcp-proxy {}", subcommand.name);
+        assert!(first.contains(&usage), "{usage}");
+        for help in ["--help", "-h"] {
+            let asked = parse(words(&format!("{} {help}", subcommand.name)));
+            assert!(matches!(asked, Ok(Command::Print(_))), "{asked:?}");
+        }
+    }
+}

@@ -1,0 +1,126 @@
+//! What can be set: plain data and defaults. Where the values come from is for `cli` to know.
+
+use std::ffi::OsString;
+use std::thread;
+use std::time::Duration;
+
+use crate::session::Spawn;
+
+/// The port to listen on, and to connect to, if none is given.
+pub const DEFAULT_PORT: u16 = 8080;
+
+const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
+
+/// What the serving side does, each value within its range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServeOptions {
+    /// A host name or an IP address, without brackets; not resolved yet.
+    pub host: String,
+    /// The TCP port; 0 picks a free one.
+    pub port: u16,
+    /// 10 ms to one day.
+    pub heartbeat_interval: Duration,
+    /// Whether a server that died is started again.
+    pub auto_restart: bool,
+    /// Whether debug messages are logged.
+    pub debug: bool,
+    /// The longest line that passes, in bytes: 1 to 256 MiB.
+    pub max_message_bytes: usize,
+    /// Restarts of one session within its window: 0 to 1,000,000.
+    pub max_restarts: u32,
+    /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
+    pub max_sessions: Option<usize>,
+    /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
+    pub replay_timeout: Duration,
+    /// When a session's server is started.
+    pub spawn: Spawn,
+    /// How long a client may take to send its first message: 10 ms to one day. `None`: for ever.
+    pub first_message_timeout: Option<Duration>,
+    /// How long a session may be idle: 10 ms to one day. `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// Servers that may be starting up at a time: 1 to 100,000.
+    pub max_starting: usize,
+    /// Spare servers that wait for sessions: 0 to 1,000.
+    pub prespawn: usize,
+    /// What is served. The default is an empty command, which stands for "not said yet".
+    pub server: ServerCommand,
+}
+
+/// What each session runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerCommand {
+    /// This very program, as its `demo-server`.
+    Demo,
+    /// A program and its arguments, as the user wrote them.
+    Program(Vec<OsString>),
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            host: "0.0.0.0".to_owned(),
+            port: DEFAULT_PORT,
+            heartbeat_interval: Duration::from_secs(30),
+            auto_restart: true,
+            debug: false,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            max_restarts: 5,
+            max_sessions: None,
+            replay_timeout: Duration::from_secs(30),
+            spawn: Spawn::Eager,
+            first_message_timeout: None,
+            idle_timeout: None,
+            max_starting: twice_the_processors(),
+            prespawn: 0,
+            server: ServerCommand::Program(Vec::new()),
+        }
+    }
+}
+
+/// A server that starts computes or waits for a disk: two for each processor keep it busy, and more only make all of
+/// them late.
+fn twice_the_processors() -> usize {
+    2 * thread::available_parallelism().map_or(1, usize::from)
+}
+
+/// What the stdio side does, each value within its range.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectOptions {
+    /// A host name or an IP address, without brackets; not resolved yet.
+    pub host: String,
+    /// The TCP port.
+    pub port: u16,
+    /// 10 ms to one day.
+    pub heartbeat_interval: Duration,
+    /// Whether to connect again after the connection is lost.
+    pub reconnect: bool,
+    /// The longest delay between two attempts: 10 ms to one day.
+    pub reconnect_delay: Duration,
+    /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
+    pub max_reconnect_attempts: Option<u32>,
+    /// How long an attempt may take: 10 ms to one day.
+    pub connect_timeout: Duration,
+    /// How long a new server may take to answer the replayed handshake: 10 ms to one day.
+    pub replay_timeout: Duration,
+    /// The longest line that passes, in bytes: 1 to 256 MiB.
+    pub max_message_bytes: usize,
+    /// Whether debug messages are logged.
+    pub debug: bool,
+}
+
+impl Default for ConnectOptions {
+    fn default() -> Self {
+        Self {
+            host: "localhost".to_owned(),
+            port: DEFAULT_PORT,
+            heartbeat_interval: Duration::from_secs(30),
+            reconnect: true,
+            reconnect_delay: Duration::from_secs(2),
+            max_reconnect_attempts: Some(50),
+            connect_timeout: Duration::from_secs(10),
+            replay_timeout: Duration::from_secs(30),
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            debug: false,
+        }
+    }
+}
