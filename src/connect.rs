@@ -5,7 +5,6 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use log::{debug, error};
@@ -18,7 +17,7 @@ use crate::memory::{DEFAULT_BUDGET_BYTES, Memory};
 use crate::reactor::endpoint::{Endpoint, Input};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
-use crate::reactor::stdio::{Direction, Stdio};
+use crate::reactor::stdio::Stdio;
 use crate::reactor::tcp;
 use crate::reactor::timers::{Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Port, Registrations};
@@ -80,7 +79,7 @@ struct StdioPair {
 
 impl Connector {
     /// Takes stdin and stdout. Nothing is connected yet.
-    pub fn new(options: ConnectOptions) -> io::Result<Self> {
+    pub fn new(options: ConnectOptions, input: Stdio, output: Stdio) -> io::Result<Self> {
         let mut registrations = Registrations::default();
         let poller = Poller::new(&mut registrations)?;
         let signals = Signals::register(
@@ -90,7 +89,7 @@ impl Connector {
                 port: Port::Signals,
             }),
         )?;
-        let stdio = StdioPair::register(poller.registry(), &mut registrations)?;
+        let stdio = StdioPair::register(input, output, poller.registry(), &mut registrations)?;
         let now = Instant::now();
         let settings = Settings {
             role: Role::Connector {
@@ -443,10 +442,13 @@ fn latch<S>(endpoint: &mut Option<Endpoint<S>>, event: &mio::event::Event) -> bo
 }
 
 impl StdioPair {
-    fn register(registry: &Registry, registrations: &mut Registrations) -> io::Result<Self> {
+    fn register(
+        input: Stdio,
+        output: Stdio,
+        registry: &Registry,
+        registrations: &mut Registrations,
+    ) -> io::Result<Self> {
         let mut token = |port| registrations.next(Address { slot: 0, port });
-        let input = Stdio::open(io::stdin().as_fd(), Direction::In);
-        let output = Stdio::open(io::stdout().as_fd(), Direction::Out);
         Ok(Self {
             input: Some(register(
                 input,
