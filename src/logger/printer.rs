@@ -69,6 +69,9 @@ impl Printer {
 
     /// What others have printed, as records: a line left behind in the code, or in a crate, is not to be lost.
     pub(super) fn take_printed(&self) -> Vec<SafeRecord> {
+        if self.suspended {
+            return Vec::new();
+        }
         let printed = self.pipe.take();
         let text = String::from_utf8_lossy(&printed);
         let lines = text.lines();
