@@ -10,6 +10,7 @@ mod common;
 mod inherited;
 mod log_lines;
 mod start;
+mod stderr_kinds;
 mod stderr_trouble;
 mod usage;
 
