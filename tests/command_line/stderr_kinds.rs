@@ -2,12 +2,14 @@
 //! takes lines again.
 
 use std::fs::{self, File};
-use std::io::PipeReader;
-use std::os::fd::OwnedFd;
+use std::io::{PipeReader, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use nix::fcntl::OFlag;
 use nix::pty::openpty;
 use nix::sys::termios::{FlowArg, tcflow};
 
@@ -16,7 +18,7 @@ use crate::common::log_stream::{
     LogStream, assert_whole_lines, is_nonblocking, lost_lines, set_nonblocking, terminal,
 };
 use crate::common::processes::{self, Stray};
-use crate::common::proxy::{as_another_user, can_run_as_another_user};
+use crate::common::proxy::{as_another_user, can_run_as_another_user, command_under_test};
 use crate::common::{DEADLINE, TempFolder, eventually, eventually_some};
 use crate::stderr_trouble::{
     assert_ends, assert_serves, assert_serves_and_ends, pid_of, start, start_configured,
@@ -78,12 +80,34 @@ fn start_as_another_user(stderr: OwnedFd) -> Running {
     })
 }
 
+/// A pipe that is full of lines, and blocks whoever writes more.
+fn full_pipe() -> (LogStream, OwnedFd) {
+    let (log, writer) = pipe();
+    let filler = File::options()
+        .write(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(format!("/proc/self/fd/{}", writer.as_raw_fd()))
+        .unwrap();
+    while (&filler).write(b"full\n").is_ok() {}
+    (log, writer)
+}
+
+#[test]
+fn an_error_at_the_start_does_not_wait_for_a_reader() {
+    let (mut log, stderr) = full_pipe();
+    let mut command = command_under_test();
+    command
+        .args(["--port=0", "/no/such/program"])
+        .stderr(stderr);
+    let mut running = Running(command.spawn().unwrap());
+    let status = eventually_some("the end", DEADLINE, || running.0.try_wait().unwrap());
+    assert_eq!(status.code(), Some(1));
+    assert!(!log.read().contains("/no/such"));
+}
+
 #[test]
 fn a_pipe_that_is_full_from_the_start() {
-    let (mut log, stderr) = pipe();
-    let filler = File::from(stderr.try_clone().unwrap());
-    set_nonblocking(&filler);
-    while std::io::Write::write(&mut &filler, b"full\n").is_ok() {}
+    let (mut log, stderr) = full_pipe();
     let proxy = start(&[], stderr.into());
     assert_serves(pid_of(&proxy.0));
     let text = log.read_until(LOST);

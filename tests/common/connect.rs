@@ -227,6 +227,15 @@ impl Connect {
     }
 }
 
+/// Has a shell run `script`, in which `"$@"` is what `command` was, and `$0` is `word`. Stdin and stdout are pipes.
+pub(crate) fn in_shell(script: &str, word: &str, command: &mut Command) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, word]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    *command = shell;
+}
+
 fn command(options: &[&str], address: SocketAddr) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
     command

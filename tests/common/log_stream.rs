@@ -87,7 +87,7 @@ pub(crate) fn assert_whole_lines(log: &str) {
             + line.match_indices("Z WARN  [").count()
             + line.match_indices("Z DEBUG [").count();
         assert!(
-            line.starts_with("2") && stamps == 1 && line.ends_with('\n'),
+            line.starts_with('2') && stamps == 1 && line.ends_with('\n'),
             "{line:?}"
         );
     }
