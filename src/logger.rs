@@ -42,7 +42,7 @@ pub fn install(max_level: LevelFilter, stderr: Stdio) -> io::Result<()> {
     if LOGGER.get().is_some() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
-    signals::block_those_of_writes()?;
+    signals::block_write_signals()?;
     let output = Output {
         printer: Printer::install()?,
         stderr: LineWriter::new(stderr),

@@ -305,7 +305,7 @@ fn a_file_at_its_size_limit() {
     let proxy = start(&wrapper, Stdio::null());
     assert_serves(pid_of(&proxy.0));
     let full = fs::metadata(&path).unwrap().len();
-    assert!(full > 0 && full % 512 == 0, "{full} bytes");
+    assert!(full > 0 && full.is_multiple_of(512), "{full} bytes");
     assert_begins_anew(proxy, &path);
 }
 
