@@ -35,13 +35,13 @@ impl StdoutPipe {
 
     /// Puts the original stdout where the pipe is, or the other way round. What was printed before stays where it is.
     pub(super) fn swap(&mut self) -> io::Result<()> {
-        let stdout = io::stdout();
-        // What is still in the buffer belongs to the one that goes.
-        let flushed = stdout.lock().flush();
+        let mut stdout = io::stdout();
+        // What is still in the buffer belongs to the one that goes. One that does not take it is no reason to stay.
+        let _ = stdout.flush();
         let current = stdout.as_fd().try_clone_to_owned()?;
         dup2_stdout(&self.other)?;
         self.other = current;
-        flushed
+        Ok(())
     }
 
     /// All that was printed since the last call.
