@@ -5,7 +5,6 @@
 use std::fmt::Display;
 use std::io::{self, ErrorKind};
 use std::net::{Shutdown, SocketAddr, ToSocketAddrs};
-use std::os::fd::AsFd;
 use std::time::Duration;
 
 use log::{debug, error};
@@ -19,7 +18,7 @@ use crate::pump::{Pump, SCRATCH_BYTES, Transport};
 use crate::reactor::io::{Input, Io};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
-use crate::reactor::stdio::{Direction, Stdio};
+use crate::reactor::stdio::Stdio;
 use crate::reactor::tcp;
 use crate::reactor::timers::{self, Timer, Timers, unix_time};
 use crate::reactor::token::{Address, Channel, Tokens};
@@ -81,7 +80,7 @@ struct StdioPair {
 
 impl Connector {
     /// Takes stdin and stdout. Nothing is connected yet.
-    pub fn new(options: ConnectOptions) -> io::Result<Self> {
+    pub fn new(options: ConnectOptions, input: Stdio, output: Stdio) -> io::Result<Self> {
         let mut tokens = Tokens::default();
         let poller = Poller::new(&mut tokens)?;
         let signals = Signals::register(
@@ -91,7 +90,7 @@ impl Connector {
                 port: Channel::Signals,
             }),
         )?;
-        let stdio = StdioPair::register(poller.registry(), &mut tokens)?;
+        let stdio = StdioPair::register(input, output, poller.registry(), &mut tokens)?;
         let now = timers::now();
         let settings = Settings {
             role: Backend::Proxy {
@@ -455,10 +454,13 @@ fn latch<S>(endpoint: &mut Option<Io<S>>, event: &mio::event::Event) -> bool {
 }
 
 impl StdioPair {
-    fn register(registry: &Registry, tokens: &mut Tokens) -> io::Result<Self> {
+    fn register(
+        input: Stdio,
+        output: Stdio,
+        registry: &Registry,
+        tokens: &mut Tokens,
+    ) -> io::Result<Self> {
         let mut token = |port| tokens.next(Address { slot: 0, port });
-        let input = Stdio::open(io::stdin().as_fd(), Direction::In);
-        let output = Stdio::open(io::stdout().as_fd(), Direction::Out);
         Ok(Self {
             input: Some(register(
                 input,

@@ -10,6 +10,7 @@ use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::Connector;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::reactor::stdio::StandardStreams;
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
 
@@ -29,11 +30,14 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
-    logger::init(if options.debug {
+    let level = if options.debug {
         LevelFilter::Debug
     } else {
         LevelFilter::Info
-    });
+    };
+    if let Err(error) = logger::install(level, StandardStreams::open().error) {
+        return fail(&error, 1);
+    }
     if let Some(hint) = hint {
         warn!("{hint}");
     }
@@ -50,12 +54,21 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
 }
 
 fn connect(options: ConnectOptions) -> ExitCode {
-    logger::init(if options.debug {
+    let level = if options.debug {
         LevelFilter::Debug
     } else {
         LevelFilter::Warn
-    });
-    let ended = Connector::new(options).and_then(Connector::run);
+    };
+    // Before the logger puts its pipe in the place of stdout.
+    let StandardStreams {
+        input,
+        output,
+        error,
+    } = StandardStreams::open();
+    if let Err(error) = logger::install(level, error) {
+        return fail(&error, 1);
+    }
+    let ended = Connector::new(options, input, output).and_then(Connector::run);
     log::logger().flush();
     match ended {
         Ok(true) => ExitCode::SUCCESS,
@@ -85,7 +98,10 @@ fn print(text: &str) -> ExitCode {
 /// One line on stderr, if it takes one.
 fn fail(error: &dyn Display, code: u8) -> ExitCode {
     // It may quote what is no line: a command, a script's first line.
-    let error = logger::one_line(error);
-    let _ = writeln!(io::stderr(), "mcp-tcp-proxy: {error}");
+    let line = format!("mcp-tcp-proxy: {}", logger::one_line(error));
+    // Once there is a log, whoever does not read it must not keep the program from its end.
+    if !logger::write_line(&line) {
+        let _ = writeln!(io::stderr(), "{line}");
+    }
     ExitCode::from(code)
 }

@@ -14,6 +14,8 @@ use common::client::{assert_own_error, result_of};
 use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const NOTICE: &str = "$/mcp/serverRestarted";
 
@@ -21,8 +23,8 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 
 /// The time at which a line was logged, since 1970.
 fn logged_at(line: &str) -> f64 {
-    let time = humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
-    time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    let time = OffsetDateTime::parse(line.split(' ').next().unwrap(), &Rfc3339).unwrap();
+    (time - OffsetDateTime::UNIX_EPOCH).as_seconds_f64()
 }
 
 #[track_caller]

@@ -2,16 +2,16 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::SystemTime;
+
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// The facts with their names.
 pub(crate) fn facts(cores: usize) -> Vec<(String, String)> {
     let fact = |name: &str, value: String| (name.to_owned(), value);
+    let now = OffsetDateTime::now_utc().truncate_to_second();
     vec![
-        fact(
-            "date",
-            humantime::format_rfc3339_seconds(SystemTime::now()).to_string(),
-        ),
+        fact("date", now.format(&Rfc3339).unwrap_or_default()),
         fact("processor", format!("{}, {cores} cores", processor())),
         fact(
             "kernel",

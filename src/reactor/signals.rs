@@ -8,7 +8,19 @@ use mio::{Interest, Registry, Token};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
-/// The signals that the program acts on.
+/// Signals that a write can raise. SIGXFSZ ends a program that writes past the limit of a file's size (setrlimit(2),
+/// `RLIMIT_FSIZE`); SIGTTOU stops a background job that writes to a terminal which wants no such output (termios(3),
+/// `TOSTOP`), and all its sessions with it. While they are blocked, the first write fails and the second one succeeds.
+const WRITE_SIGNALS: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGTTOU];
+
+/// Blocks the signals that a write can raise. For the time before [`Signals::register`], which blocks them too: the log
+/// is written to from the start.
+pub fn block_write_signals() -> io::Result<()> {
+    let mask: SigSet = WRITE_SIGNALS.into_iter().collect();
+    Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?)
+}
+
+/// The signals that the program acts on, and those that it must not be ended or stopped by.
 #[derive(Debug)]
 pub struct Signals {
     descriptor: SignalFd,
@@ -28,7 +40,7 @@ impl Signals {
     ///
     /// A SIGHUP that was ignored when the program was started (nohup(1)) stays so.
     pub fn register(registry: &Registry, token: Token) -> io::Result<Self> {
-        let mut mask = SigSet::empty();
+        let mut mask: SigSet = WRITE_SIGNALS.into_iter().collect();
         mask.add(Signal::SIGCHLD);
         mask.add(Signal::SIGTERM);
         mask.add(Signal::SIGINT);
@@ -52,6 +64,7 @@ impl Signals {
         while let Ok(Some(signal)) = self.descriptor.read_signal() {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGCHLD) => pending.child = true,
+                Ok(signal) if WRITE_SIGNALS.contains(&signal) => {}
                 _ => pending.stop = true,
             }
         }

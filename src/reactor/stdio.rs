@@ -11,7 +11,7 @@ use mio::event::Source;
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, recv, send};
 use nix::sys::stat::{Mode, SFlag, fstat};
@@ -31,6 +31,28 @@ pub enum Direction {
     In,
     /// For writing.
     Out,
+}
+
+/// Stdin, stdout and stderr as the program was given them.
+#[derive(Debug)]
+pub struct StandardStreams {
+    /// Descriptor 0.
+    pub input: Stdio,
+    /// Descriptor 1.
+    pub output: Stdio,
+    /// Descriptor 2.
+    pub error: Stdio,
+}
+
+impl StandardStreams {
+    /// Takes all three, without changing them.
+    pub fn open() -> Self {
+        Self {
+            input: Stdio::open(io::stdin().as_fd(), Direction::In),
+            output: Stdio::open(io::stdout().as_fd(), Direction::Out),
+            error: Stdio::open(io::stderr().as_fd(), Direction::Out),
+        }
+    }
 }
 
 /// A descriptor, and how to use it without blocking.
@@ -56,7 +78,8 @@ enum Access {
 }
 
 impl Stdio {
-    /// Takes a descriptor, without changing it. One that is not open can be neither read nor written.
+    /// Takes a descriptor, without changing it. One that is not open, or not open for that direction, can be neither
+    /// read nor written.
     pub fn open(descriptor: BorrowedFd<'_>, direction: Direction) -> Self {
         Self {
             access: Access::of(descriptor, direction),
@@ -142,6 +165,10 @@ impl Access {
         let (Ok(stat), Ok(own)) = (fstat(descriptor), descriptor.try_clone_to_owned()) else {
             return Self::Closed;
         };
+        // To open it anew would give more than was given.
+        if !is_open_for(direction, descriptor) {
+            return Self::Closed;
+        }
         let chunk = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFIFO => PIPE_BUF,
             SFlag::S_IFCHR => TERMINAL_CHUNK,
@@ -150,6 +177,15 @@ impl Access {
         };
         reopen(descriptor, direction).map_or(Self::Polled(own, chunk), Self::Reopened)
     }
+}
+
+fn is_open_for(direction: Direction, descriptor: BorrowedFd<'_>) -> bool {
+    let wrong = match direction {
+        Direction::In => OFlag::O_WRONLY,
+        Direction::Out => OFlag::O_RDONLY,
+    };
+    fcntl(descriptor, FcntlArg::F_GETFL)
+        .is_ok_and(|flags| OFlag::from_bits_retain(flags) & OFlag::O_ACCMODE != wrong)
 }
 
 fn reopen(descriptor: BorrowedFd<'_>, direction: Direction) -> nix::Result<OwnedFd> {
@@ -243,7 +279,6 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use mio::Poll;
-    use nix::fcntl::{FcntlArg, fcntl};
     use nix::unistd::pipe2;
 
     use super::*;
@@ -309,6 +344,21 @@ mod tests {
         assert_eq!(null.read(&mut [0; 4]).unwrap(), 0);
         assert_eq!(plain.write(b" and more").unwrap(), 9);
         assert_eq!(file.metadata().unwrap().len(), 13);
+    }
+
+    #[test]
+    fn what_is_not_open_for_a_direction_is_not_opened_for_it() {
+        let (reader, writer) = pipe2(OFlag::empty()).unwrap();
+        let null = File::open("/dev/null").unwrap();
+        for descriptor in [reader.as_fd(), null.as_fd()] {
+            let output = Stdio::open(descriptor, Direction::Out);
+            assert_eq!(output.write_some(b"x"), Err(Errno::EBADF));
+        }
+        (&File::from(writer.try_clone().unwrap()))
+            .write_all(b"x")
+            .unwrap();
+        let mut input = Stdio::open(writer.as_fd(), Direction::In);
+        assert_eq!(input.read(&mut [0; 4]).unwrap(), 0);
     }
 
     /// A file without a name.

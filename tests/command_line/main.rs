@@ -11,6 +11,7 @@ mod generated;
 mod inherited;
 mod log_lines;
 mod start;
+mod stderr_kinds;
 mod stderr_trouble;
 mod usage;
 

@@ -22,7 +22,14 @@ exec cat"#;
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// Starts the proxy on a free port, under `wrapper`, with this stderr. Its log can't be relied on.
-fn start(wrapper: &[&str], stderr: Stdio) -> Running {
+pub(crate) fn start(wrapper: &[&str], stderr: Stdio) -> Running {
+    start_configured(wrapper, |command| {
+        command.stderr(stderr);
+    })
+}
+
+/// Like [`start`]; `configure` has the last word.
+pub(crate) fn start_configured(wrapper: &[&str], configure: impl FnOnce(&mut Command)) -> Running {
     let proxy = command_under_test();
     let mut words = wrapper.iter().map(std::ffi::OsStr::new);
     let mut command = match words.next() {
@@ -48,20 +55,26 @@ fn start(wrapper: &[&str], stderr: Stdio) -> Running {
         .arg(NOISY_SERVER)
         .envs(FRUGAL)
         .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(stderr);
+        .stdout(Stdio::null());
+    configure(&mut command);
     Running(command.spawn().unwrap())
 }
 
-fn pid_of(child: &Child) -> i32 {
+pub(crate) fn pid_of(child: &Child) -> i32 {
     child.id().try_into().unwrap()
 }
 
 /// Serves some sessions, each of which is logged and has a server that makes noise, keeps nothing of them, and ends in
 /// good order.
 #[track_caller]
-fn assert_serves_and_ends(mut proxy: Running) {
-    let pid = pid_of(&proxy.0);
+pub(crate) fn assert_serves_and_ends(proxy: Running) {
+    assert_serves(pid_of(&proxy.0));
+    assert_ends(proxy);
+}
+
+/// Serves some sessions, each of which is logged and has a server that makes noise, and keeps nothing of them.
+#[track_caller]
+pub(crate) fn assert_serves(pid: i32) {
     let port = eventually_some("the proxy to listen", DEADLINE, || {
         processes::listening_ports(pid).first().copied()
     });
@@ -76,7 +89,12 @@ fn assert_serves_and_ends(mut proxy: Running) {
         client.close();
     }
     before.wait_until_restored();
-    processes::send_signal(pid, Signal::SIGTERM);
+}
+
+/// Ends in good order.
+#[track_caller]
+pub(crate) fn assert_ends(mut proxy: Running) {
+    processes::send_signal(pid_of(&proxy.0), Signal::SIGTERM);
     let status = eventually_some("the proxy's exit", DEADLINE, || proxy.0.try_wait().unwrap());
     assert_eq!(status.code(), Some(0), "{status}");
 }

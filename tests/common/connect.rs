@@ -55,17 +55,24 @@ impl Connect {
         address: SocketAddr,
         configure: impl FnOnce(&mut Command),
     ) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
-        command
-            .arg("connect")
-            .args(options)
-            .arg(address.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped());
+        let mut command = command(options, address);
         configure(&mut command);
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        Self::spawn(command.stderr(Stdio::piped()))
+    }
+
+    /// Like [`start`](Self::start), with a stderr of the test's own. Nothing can be known of the log then.
+    pub(crate) fn start_with_stderr(options: &[&str], address: SocketAddr, stderr: Stdio) -> Self {
+        let mut command = command(options, address);
+        Self::spawn(command.stderr(stderr))
+    }
+
+    fn spawn(command: &mut Command) -> Self {
+        let mut child = command.spawn().unwrap();
         let log = Arc::new(Log::default());
-        Log::collect(&log, child.stderr.take().unwrap());
+        match child.stderr.take() {
+            Some(stderr) => Log::collect(&log, stderr),
+            None => log.end(),
+        }
         Self {
             input: child.stdin.take(),
             output: child.stdout.take().map(Output::new),
@@ -218,6 +225,26 @@ impl Connect {
         let lines = self.log.lines();
         lines.iter().filter(|line| line.contains(text)).count()
     }
+}
+
+/// Has a shell run `script`, in which `"$@"` is what `command` was, and `$0` is `word`. Stdin and stdout are pipes.
+pub(crate) fn in_shell(script: &str, word: &str, command: &mut Command) {
+    let mut shell = Command::new("/bin/sh");
+    shell.args(["-c", script, word]);
+    shell.arg(command.get_program()).args(command.get_args());
+    shell.stdin(Stdio::piped()).stdout(Stdio::piped());
+    *command = shell;
+}
+
+fn command(options: &[&str], address: SocketAddr) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
+    command
+        .arg("connect")
+        .args(options)
+        .arg(address.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    command
 }
 
 impl Drop for Connect {

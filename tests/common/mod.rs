@@ -28,6 +28,7 @@ pub(crate) mod connect;
 pub(crate) mod crowd;
 pub(crate) mod footprint;
 pub(crate) mod installed;
+pub(crate) mod log_stream;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 mod random;

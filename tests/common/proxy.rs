@@ -295,9 +295,14 @@ impl Log {
                 log.state.lock().unwrap().lines.push(line);
                 log.changed.notify_all();
             }
-            log.state.lock().unwrap().ended = true;
-            log.changed.notify_all();
+            log.end();
         });
+    }
+
+    /// Nothing more will be logged.
+    pub(crate) fn end(&self) {
+        self.state.lock().unwrap().ended = true;
+        self.changed.notify_all();
     }
 
     /// What was logged so far.

@@ -12,6 +12,7 @@ mod random_cuts;
 mod reconnecting;
 mod relaying;
 mod signs_of_life;
+mod stderr_kinds;
 mod stdio_kinds;
 mod usage;
 mod without_server;

@@ -6,7 +6,7 @@ use crate::common::{Client, DEADLINE, Proxy, TempFolder, eventually, servers};
 use crate::expect_nothing_before_marker;
 
 /// How long a line may be in the log, in bytes.
-const CUT_AT: usize = 8 * 1024;
+const CUT_AT: usize = 3900;
 
 #[test]
 fn lines_are_tagged_with_session_and_pid() {
@@ -30,7 +30,7 @@ fn lines_are_tagged_with_session_and_pid() {
 #[test]
 fn long_lines_are_cut() {
     let script = r#"fill() { head -c "$1" /dev/zero | tr '\0' "$2"; }
-{ fill 8192 J; echo; fill 8193 Q; echo; fill 3000000 X; echo; echo "after $((40 + 2))"; } >&2
+{ fill 3900 J; echo; fill 3901 Q; echo; fill 3000000 X; echo; echo "after $((40 + 2))"; } >&2
 exec cat"#;
     let proxy = Proxy::start(&[], &servers::sh(script));
     let mut client = proxy.connect();
@@ -44,6 +44,8 @@ exec cat"#;
     assert_eq!(shown("J"), (CUT_AT, true));
     for letter in ["Q", "X"] {
         assert_eq!(shown(letter), (CUT_AT, false));
+        let line = proxy.wait_for_log(&letter.repeat(100));
+        assert!(line.ends_with("… (cut at 3900 bytes)"), "{line}");
     }
 }
 

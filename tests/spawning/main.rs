@@ -10,9 +10,9 @@ mod lazy;
 mod pool;
 mod starting;
 
-use std::time::UNIX_EPOCH;
-
 use common::{Client, DEADLINE, NoLine};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 
@@ -24,6 +24,6 @@ fn expect_end(client: &mut Client) {
 
 /// The time at which a line was logged, since 1970.
 fn logged_at(line: &str) -> f64 {
-    let time = humantime::parse_rfc3339(line.split(' ').next().unwrap()).unwrap();
-    time.duration_since(UNIX_EPOCH).unwrap().as_secs_f64()
+    let time = OffsetDateTime::parse(line.split(' ').next().unwrap(), &Rfc3339).unwrap();
+    (time - OffsetDateTime::UNIX_EPOCH).as_seconds_f64()
 }

@@ -1,0 +1,100 @@
+//! Text as it may stand in a line: it can't end the line, forge another one, or take over the terminal.
+
+use std::fmt::{self, Write as _};
+
+/// Stands for what was cut off.
+const CUT: &str = "…";
+
+/// The text without what is unsafe to show, in at most `max_bytes` bytes.
+pub(super) fn escaped(text: fmt::Arguments<'_>, max_bytes: usize) -> String {
+    let mut line = String::with_capacity(128);
+    // An error is the text's own, or says that the line is full: in each case it goes out as far as it got.
+    let _ = Escaped {
+        line: &mut line,
+        max_bytes,
+        uncut: 0,
+    }
+    .write_fmt(text);
+    line
+}
+
+struct Escaped<'a> {
+    line: &'a mut String,
+    max_bytes: usize,
+    /// How much of the line can stay if it has to be cut.
+    uncut: usize,
+}
+
+impl fmt::Write for Escaped<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for c in text.chars() {
+            if is_unsafe_to_show(c) {
+                c.escape_default()
+                    .try_for_each(|c| self.line.write_char(c))?;
+            } else {
+                self.line.push(c);
+            }
+            if self.line.len() > self.max_bytes {
+                self.line.truncate(self.uncut);
+                self.line.push_str(CUT);
+                return Err(fmt::Error);
+            }
+            if self.line.len() + CUT.len() <= self.max_bytes {
+                self.uncut = self.line.len();
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Control characters, and those that break a line or reverse its direction where it is displayed.
+fn is_unsafe_to_show(c: char) -> bool {
+    let breaks_or_reverses =
+        matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    (c.is_control() && c != '\t') || breaks_or_reverses
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MAX_BYTES: usize = 100;
+
+    fn shown(text: &str) -> String {
+        escaped(format_args!("{text}"), MAX_BYTES)
+    }
+
+    #[test]
+    fn plain_text_stays_what_it_is() {
+        assert_eq!(shown("a\tb é"), "a\tb é");
+    }
+
+    #[test]
+    fn nothing_forges_a_line() {
+        let line = shown("a\r\nb\x1b[2J\0\u{85}\u{2028}\u{202e}c");
+        assert_eq!(line, r"a\r\nb\u{1b}[2J\u{0}\u{85}\u{2028}\u{202e}c");
+    }
+
+    #[test]
+    fn what_is_too_long_is_cut_between_two_characters() {
+        for c in ["x", "é", "€", "😀", "\x1b"] {
+            for length in [MAX_BYTES, 100 * MAX_BYTES] {
+                let text = "-".repeat(length % 7) + &c.repeat(length + 1);
+                let line = shown(&text);
+                assert!(line.len() <= MAX_BYTES && line.len() > MAX_BYTES - 10);
+                let whole = line.strip_suffix('…').unwrap();
+                let whole = whole.trim_start_matches('-');
+                assert_eq!(whole.replace(&shown(c), ""), "", "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_just_fits_is_not_cut() {
+        let text = "x".repeat(MAX_BYTES);
+        assert_eq!(shown(&text), text);
+        let pieces = ["x".repeat(MAX_BYTES - 1), "€".to_owned()];
+        let line = escaped(format_args!("{}{}", pieces[0], pieces[1]), MAX_BYTES);
+        assert_eq!(line, "x".repeat(MAX_BYTES - 3) + "…");
+    }
+}
