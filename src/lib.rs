@@ -17,6 +17,7 @@ pub mod process;
 pub mod protocol;
 pub mod pump;
 pub mod reactor;
+pub mod scheduler;
 pub mod serve;
 pub mod session;
 pub mod util;

@@ -16,7 +16,8 @@ use nix::unistd::Pid;
 pub use self::fd_limit::DescriptorLimit;
 pub use self::spawn::{Spawned, Spawner};
 use crate::process::escalation::{Escalation, Step};
-use crate::reactor::timers::{Timer, Timers};
+use crate::reactor::timers::Timers;
+use crate::serve::Due;
 use crate::session::report::Exit;
 use crate::util::time::Time;
 use crate::util::timer_wheel::TimerId;
@@ -102,8 +103,8 @@ impl Processes {
         self.all.len()
     }
 
-    /// The input of a process has been closed: it is to go. A [`Timer::Process`] tells when force is due.
-    pub fn stop(&mut self, process: usize, now: Time, timers: &mut Timers) {
+    /// The input of a process has been closed: it is to go. A [`Due::Process`] tells when force is due.
+    pub fn stop(&mut self, process: usize, now: Time, timers: &mut Timers<Due>) {
         let Some(entry) = self.all.get_mut(&process) else {
             return;
         };
@@ -115,7 +116,7 @@ impl Processes {
     }
 
     /// Uses force, as it is due.
-    pub fn escalate(&mut self, process: usize, now: Time, timers: &mut Timers) {
+    pub fn escalate(&mut self, process: usize, now: Time, timers: &mut Timers<Due>) {
         let Some(entry) = self.all.get_mut(&process) else {
             return;
         };
@@ -155,7 +156,7 @@ impl Processes {
 
     /// Reaps all that have ended, orphans of servers included. Returns the servers among them. What is left of the
     /// group of one is stopped.
-    pub fn reap(&mut self, now: Time, timers: &mut Timers) -> Vec<Ended> {
+    pub fn reap(&mut self, now: Time, timers: &mut Timers<Due>) -> Vec<Ended> {
         let mut ended = Vec::new();
         loop {
             match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -182,7 +183,7 @@ impl Processes {
     ///
     /// A pid is not used again as long as a group of that number exists (fork(2)), so the group that is asked for is
     /// the server's, up to the moment in which it is found to be empty.
-    fn forget_empty_groups(&mut self, timers: &mut Timers) {
+    fn forget_empty_groups(&mut self, timers: &mut Timers<Due>) {
         let all = &mut self.all;
         self.remnants.retain(|index| {
             let Some(process) = all.get(index) else {
@@ -230,8 +231,8 @@ impl Processes {
     }
 }
 
-fn set_timer(ladder: &Escalation, process: usize, timers: &mut Timers) -> Option<TimerId> {
+fn set_timer(ladder: &Escalation, process: usize, timers: &mut Timers<Due>) -> Option<TimerId> {
     ladder
         .deadline()
-        .map(|at| timers.set(at, Timer::Process(process)))
+        .map(|at| timers.set(at, Due::Process(process)))
 }

@@ -1,4 +1,7 @@
-//! What the loops are made of: descriptors with their readiness, and how an event finds the one it is about.
+//! What a loop waits with: descriptors and their readiness, the clock, and how an event finds what it is about.
+//!
+//! A loop has channels of its own (the kinds of descriptors that it watches) and deadlines of its own; nothing here knows
+//! them. Nor does anything here decide what is done about an event.
 
 pub mod io;
 pub mod listener;
@@ -8,3 +11,176 @@ pub mod stdio;
 pub mod tcp;
 pub mod timers;
 pub mod token;
+
+use mio::{Interest, Token};
+
+use self::io::Io;
+use self::poller::{ALARM, Poll, Poller, Register};
+use self::timers::Timers;
+use self::token::{Channel, Target, Tokens};
+use crate::util::time::Time;
+
+/// A poller with the tokens of what it watches and the deadlines that end a wait. `C` are the channels of a loop, `D` its
+/// deadlines; `P` is epoll, or the simulation's script.
+#[derive(Debug)]
+pub struct Reactor<C, D, P = Poller> {
+    poller: P,
+    tokens: Tokens<C>,
+    /// The deadlines, and the time of this iteration of the loop.
+    pub timers: Timers<D>,
+}
+
+impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
+    /// Watches nothing yet.
+    pub fn new(poller: P) -> Self {
+        let timers = Timers::new(poller.now());
+        Self {
+            poller,
+            tokens: Tokens::default(),
+            timers,
+        }
+    }
+
+    /// The time of this iteration: it stands still between two calls of [`Self::wait`].
+    pub fn now(&self) -> Time {
+        self.timers.now()
+    }
+
+    /// Waits for events, until the next deadline at most, and not at all if there is something to do without them. This
+    /// is the one place where time passes.
+    pub fn wait(&mut self, events: &mut P::Events, is_busy: bool) -> std::io::Result<()> {
+        let now = self.now();
+        let deadline = if is_busy {
+            Some(now)
+        } else {
+            self.timers.next()
+        };
+        self.poller.wait(events, deadline, now)?;
+        self.timers.advance(self.poller.now());
+        Ok(())
+    }
+
+    /// What an event is about; `None` if that is nothing of the loop's.
+    pub fn target(&mut self, token: Token) -> Option<Target<C>> {
+        if token == ALARM {
+            self.poller.alarm_fired();
+            return None;
+        }
+        Target::of(token)
+    }
+
+    /// Watches a descriptor. Events about it name `target`.
+    pub fn register<S>(
+        &mut self,
+        source: S,
+        target: Target<C>,
+        interest: Interest,
+    ) -> std::io::Result<Io<S>>
+    where
+        P: Register<S>,
+    {
+        let token = self.tokens.next(target);
+        self.poller.register(source, token, interest)
+    }
+
+    /// What waits for events.
+    pub fn poller(&self) -> &P {
+        &self.poller
+    }
+
+    /// The same, to be told something.
+    pub fn poller_mut(&mut self) -> &mut P {
+        &mut self.poller
+    }
+
+    /// A token for what is registered by other means.
+    pub fn next_token(&mut self, target: Target<C>) -> Token {
+        self.tokens.next(target)
+    }
+}
+
+impl<C: Channel, D> Reactor<C, D, Poller> {
+    /// Registers a descriptor anew, so that events about it name another target. What is ready already is told once more.
+    pub fn register_anew<S: mio::event::Source>(
+        &mut self,
+        io: &mut Io<S>,
+        target: Target<C>,
+        interest: Interest,
+    ) -> std::io::Result<()> {
+        let token = self.tokens.next(target);
+        io.register_anew(self.poller.registry(), token, interest)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use mio::Events;
+    use mio::unix::pipe;
+
+    use super::*;
+    use crate::reactor::io::Readiness;
+
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Only {
+        Pipe,
+    }
+
+    impl Channel for Only {
+        const ALL: &'static [Self] = &[Self::Pipe];
+
+        fn number(self) -> usize {
+            self as usize
+        }
+    }
+
+    fn reactor() -> (Reactor<Only, u8>, Events) {
+        let reactor = Reactor::new(Poller::new().unwrap());
+        (reactor, Events::with_capacity(8))
+    }
+
+    #[test]
+    fn a_deadline_ends_a_wait_and_time_stands_still_until_the_next() {
+        let (mut reactor, mut events) = reactor();
+        let began = reactor.now();
+        let at = began + Duration::from_millis(5);
+        reactor.timers.set(at, 1);
+        assert_eq!(reactor.timers.pop(), None);
+        while reactor.timers.next().is_some() {
+            reactor.wait(&mut events, false).unwrap();
+            for event in &events {
+                assert_eq!(reactor.target(event.token()), None);
+            }
+            if reactor.timers.pop() == Some(1) {
+                assert!(reactor.now() >= at);
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_is_busy_does_not_wait() {
+        let (mut reactor, mut events) = reactor();
+        reactor.wait(&mut events, true).unwrap();
+        assert!(events.is_empty());
+    }
+
+    #[test]
+    fn an_event_names_what_it_is_about() {
+        use std::io::Write;
+        let (mut reactor, mut events) = reactor();
+        let (mut sender, receiver) = pipe::new().unwrap();
+        let target = Target {
+            key: 7,
+            channel: Only::Pipe,
+        };
+        let mut io = reactor
+            .register(receiver, target, Interest::READABLE)
+            .unwrap();
+        sender.write_all(b"x").unwrap();
+        reactor.wait(&mut events, false).unwrap();
+        let event = events.iter().next().unwrap();
+        assert_eq!(reactor.target(event.token()), Some(target));
+        assert!(io.latch(event.token(), Readiness::of(event)) && io.is_readable());
+    }
+}

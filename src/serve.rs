@@ -12,32 +12,30 @@ mod setup;
 mod spares;
 mod start_queue;
 
-use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
 use log::{info, warn};
 use mio::Events;
 use mio::net::TcpListener;
-use slab::Slab;
 
 use self::accept::Accepting;
-use self::client::Connection;
+use self::client::ClientSession;
 pub use self::setup::SetupError;
 use self::spares::Spares;
 use self::start_queue::Starting;
-use crate::buffers::budget::BufferBudget;
 use crate::process::{Owner, Processes, Spawner};
-use crate::reactor::io::Io;
-use crate::reactor::poller::Poller;
+use crate::reactor::Reactor;
+use crate::reactor::io::{Io, Readiness};
 use crate::reactor::signals::Signals;
-use crate::reactor::timers::{self, Timer, Timers, unix_time};
-use crate::reactor::token::{Address, Channel, Tokens};
-use crate::session::{Action, Context, Event, Session, Settings};
+use crate::reactor::timers::unix_time;
+use crate::reactor::token::{self, Target};
+use crate::scheduler::{Driver, Scheduler, SessionKey};
+use crate::session::{Action, Context, Event, Session};
 use crate::util::time::Time;
 
 /// Events taken from the system at once.
-const EVENTS_PER_TURN: usize = 1024;
+const EVENTS_PER_WAIT: usize = 1024;
 
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
@@ -47,32 +45,20 @@ const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 
 /// The serving side of the program.
 pub struct Proxy {
-    poller: Poller,
-    tokens: Tokens,
+    reactor: Reactor<Channel, Due>,
     signals: Signals,
     listeners: Vec<Io<TcpListener>>,
     turn_of_listener: usize,
-    settings: Settings,
     max_sessions: usize,
     /// As many sessions there are descriptors for.
     sessions_possible: usize,
     spawner: Spawner,
 
-    sessions: Slab<Connection>,
-    /// Sessions in the slab that were turned away.
+    scheduler: Scheduler<ClientSession>,
+    /// Sessions that were turned away and are not freed yet.
     refused: usize,
     sessions_so_far: u64,
     processes: Processes,
-    memory: BufferBudget,
-    timers: Timers,
-    /// Sessions that wait for memory of others to become free.
-    waiting_for_memory: Vec<usize>,
-    /// Sessions that may have something to do, each at most once.
-    run_queue: VecDeque<usize>,
-    actions: Vec<Action>,
-    pending_actions: VecDeque<(usize, Action)>,
-    scratch: Box<[u8]>,
-    now: Time,
     accepting: Accepting,
     starting: Starting,
     pool: Spares,
@@ -81,22 +67,76 @@ pub struct Proxy {
     stopping: Stopping,
 }
 
+/// The descriptors that this loop watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Channel {
+    Signals,
+    Listener,
+    Client,
+    Stdin,
+    Stdout,
+    Stderr,
+    /// A pipe of a server that waits for a session; the key is its number.
+    Spares,
+}
+
+impl token::Channel for Channel {
+    const ALL: &'static [Self] = &[
+        Self::Signals,
+        Self::Listener,
+        Self::Client,
+        Self::Stdin,
+        Self::Stdout,
+        Self::Stderr,
+        Self::Spares,
+    ];
+
+    fn number(self) -> usize {
+        self as usize
+    }
+}
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// A session.
+    Session(SessionKey),
+    /// A server process that is to go.
+    Process(usize),
+    /// Connections may be accepted again.
+    Accept,
+    /// More servers may be started.
+    Starting,
+    /// The pool of waiting servers may be filled up.
+    Spares,
+    /// What must be looked after now and then.
+    Monitor,
+    /// Killed processes are not waited for any more.
+    GiveUp,
+}
+
+impl From<SessionKey> for Due {
+    fn from(key: SessionKey) -> Self {
+        Self::Session(key)
+    }
+}
+
 /// Whether the program is on its way out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stopping {
     No,
     /// Sessions come to their ends.
     Gently,
-    /// Processes were killed, and are reaped until then.
-    Forced {
-        until: Time,
-    },
+    /// Processes were killed, and are reaped for a while.
+    Forced,
+    /// They were waited for long enough.
+    Over,
 }
 
 impl Proxy {
     /// Serves until a signal ends it and nothing is left to be served.
     pub fn run(mut self) -> io::Result<()> {
-        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         while !self.is_done() {
             self.wait(&mut events)?;
             self.dispatch(&events);
@@ -105,8 +145,9 @@ impl Proxy {
             self.apply_actions();
             self.accept_waiting();
             self.start_servers();
-            self.pool.read_stderr(&mut self.scratch, self.now);
-            self.wake_for_memory();
+            let now = self.now();
+            self.pool.read_stderr(self.scheduler.scratch(), now);
+            self.scheduler.wake_for_memory();
         }
         debug_assert!(self.only_own_timers_are_left());
         if let Some(summary) = self.pool.summary() {
@@ -120,67 +161,64 @@ impl Proxy {
     fn only_own_timers_are_left(&self) -> bool {
         let retry = matches!(self.accepting, Accepting::Paused { .. });
         let monitor = 1;
-        self.stopping != Stopping::Gently || self.timers.len() == monitor + usize::from(retry)
+        self.stopping != Stopping::Gently
+            || self.reactor.timers.len() == monitor + usize::from(retry)
     }
 
     fn is_done(&self) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Gently => self.sessions.is_empty() && self.processes.is_empty(),
-            Stopping::Forced { until } => self.processes.is_empty() || until <= self.now,
+            Stopping::Gently => self.scheduler.is_empty() && self.processes.is_empty(),
+            Stopping::Forced => self.processes.is_empty(),
+            Stopping::Over => true,
         }
     }
 
-    /// Sleeps until something happens, unless something is left to do. This is the one place where time passes.
+    fn now(&self) -> Time {
+        self.reactor.now()
+    }
+
+    /// Sleeps until something happens, unless something is left to do.
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let busy = !self.run_queue.is_empty()
+        let is_busy = self.scheduler.is_busy()
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
             || self.pool.is_busy();
-        let deadline = if busy {
-            Some(self.now)
-        } else {
-            self.timers.next()
-        };
-        let deadline = match self.stopping {
-            Stopping::Forced { until } => Some(deadline.map_or(until, |at| at.min(until))),
-            Stopping::No | Stopping::Gently => deadline,
-        };
-        self.poller.wait(events, deadline, self.now)?;
-        self.now = timers::now();
-        Ok(())
+        self.reactor.wait(events, is_busy)
     }
 
-    /// Notes what events say. Signals come first: a line that follows a crash is then not written to a dead server.
+    /// Notes what events say. Signals are handled before any session is run: a line that follows a crash is then not
+    /// written to a dead server.
     fn dispatch(&mut self, events: &Events) {
-        let addresses = || events.iter().filter_map(|event| Address::of(event.token()));
-        if addresses().any(|address| address.port == Channel::Signals) {
-            self.handle_signals();
-        }
+        let mut is_signalled = false;
         for event in events {
-            let Some(Address { slot, port }) = Address::of(event.token()) else {
+            let Some(Target { key, channel }) = self.reactor.target(event.token()) else {
                 continue;
             };
-            match port {
-                Channel::Signals | Channel::Upstream => {}
-                Channel::Alarm => self.poller.alarm_fired(),
-                Channel::Spares => self.pool_event(slot, event),
+            let said = (event.token(), Readiness::of(event));
+            match channel {
+                Channel::Signals => is_signalled = true,
+                Channel::Spares => self.pool_event(key, said),
                 Channel::Listener => {
-                    if let Some(listener) = self.listeners.get_mut(slot) {
-                        listener.latch(event);
+                    if let Some(listener) = self.listeners.get_mut(key) {
+                        listener.latch(said.0, said.1);
                     }
                 }
                 Channel::Client | Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    let Some(connection) = self.sessions.get_mut(slot) else {
-                        continue;
-                    };
-                    if connection.latch(port, event) {
-                        self.note_output(slot, port);
-                        self.enqueue(slot);
-                    }
+                    let starting = &mut self.starting;
+                    self.scheduler.note(SessionKey(key), |connection| {
+                        let is_known = connection.latch(channel, said);
+                        if is_known {
+                            note_output(starting, connection, channel);
+                        }
+                        is_known
+                    });
                 }
             }
+        }
+        if is_signalled {
+            self.handle_signals();
         }
     }
 
@@ -195,15 +233,14 @@ impl Proxy {
     }
 
     fn reap(&mut self) {
-        for ended in self.processes.reap(self.now, &mut self.timers) {
+        let now = self.now();
+        for ended in self.processes.reap(now, &mut self.reactor.timers) {
             self.starting.has_started_up(ended.process);
             match ended.owner {
-                Owner::Session(slot) => {
-                    if let Some(connection) = self.sessions.get_mut(slot) {
-                        connection.server_exited(ended.process, ended.exit);
-                        self.enqueue(slot);
-                    }
-                }
+                Owner::Session(slot) => self.scheduler.note(SessionKey(slot), |connection| {
+                    connection.server_exited(ended.process, ended.exit);
+                    true
+                }),
                 Owner::Spares(slot) => self.pool_server_ended(slot, ended.process, ended.exit),
             }
         }
@@ -213,193 +250,144 @@ impl Proxy {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.sessions.len());
+                info!("shutting down; {} sessions are open", self.scheduler.len());
                 self.stopping = Stopping::Gently;
                 self.listeners.clear();
                 self.close_pool();
-                let slots: Vec<usize> = self.sessions.iter().map(|(slot, _)| slot).collect();
-                for slot in slots {
-                    self.with_session(slot, |session, cx| session.handle(Event::ShutDown, cx));
+                let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
+                for key in keys {
+                    self.tell(key, Event::ShutDown);
                 }
             }
             Stopping::Gently => {
                 warn!("second signal: killing {} servers", self.processes.len());
                 self.processes.kill_all();
-                self.stopping = Stopping::Forced {
-                    until: self.now + FORCED_REAP_TIME,
-                };
+                self.stopping = Stopping::Forced;
+                let at = self.now() + FORCED_REAP_TIME;
+                self.reactor.timers.set(at, Due::GiveUp);
             }
-            Stopping::Forced { .. } => {}
+            Stopping::Forced | Stopping::Over => {}
         }
     }
 
     /// Runs the sessions that are queued now. One that has more to do is queued again, for the next turn.
     fn run_ready(&mut self) {
-        for _ in 0..self.run_queue.len() {
-            let Some(slot) = self.run_queue.pop_front() else {
-                break;
-            };
-            let Some(connection) = self.sessions.get_mut(slot) else {
-                continue;
-            };
-            connection.queued = false;
-            let mut cx = Context {
-                now: self.now,
-                settings: &self.settings,
-                memory: &mut self.memory,
-                actions: &mut self.actions,
-            };
-            connection.run(&mut self.scratch, &mut cx);
-            let ready = connection.is_ready(&cx);
-            if connection.session.waits_for_memory(cx.memory) {
-                self.wait_for_memory(slot);
-            }
-            self.after_event(slot);
-            if ready {
-                self.enqueue(slot);
-            }
-        }
-    }
-
-    fn wait_for_memory(&mut self, slot: usize) {
-        if !self.waiting_for_memory.contains(&slot) {
-            self.waiting_for_memory.push(slot);
-        }
-    }
-
-    /// No event tells a session that others have given memory back.
-    fn wake_for_memory(&mut self) {
-        if self.memory.has_headroom() {
-            for slot in std::mem::take(&mut self.waiting_for_memory) {
-                self.enqueue(slot);
-            }
-        }
+        let mut driver = Runner {
+            starting: &mut self.starting,
+        };
+        self.scheduler
+            .run_ready(&mut driver, &mut self.reactor.timers);
     }
 
     fn fire_timers(&mut self) {
-        while let Some(timer) = self.timers.pop(self.now) {
-            match timer {
-                Timer::Session(slot) => self.fire_session_timer(slot),
-                Timer::Process(process) => {
-                    self.processes.escalate(process, self.now, &mut self.timers);
+        while let Some(due) = self.reactor.timers.pop() {
+            let now = self.now();
+            match due {
+                Due::Session(key) => {
+                    let unix_time = unix_time();
+                    self.tell(key, Event::Deadline { unix_time });
                 }
-                Timer::Accept => self.accepting = Accepting::Yes,
-                Timer::Starting => self.starting.timer_fired(),
-                Timer::Spares => self.pool.timer_fired(),
-                Timer::Connect | Timer::Close => {}
-                Timer::Monitor => {
+                Due::Process(process) => {
+                    self.processes
+                        .escalate(process, now, &mut self.reactor.timers);
+                }
+                Due::Accept => self.accepting = Accepting::Yes,
+                Due::Starting => self.starting.timer_fired(),
+                Due::Spares => self.pool.timer_fired(),
+                Due::GiveUp => self.stopping = Stopping::Over,
+                Due::Monitor => {
                     self.reap();
-                    self.memory.trim();
-                    self.starting.let_go(self.now);
+                    self.scheduler.trim_memory();
+                    self.starting.let_go(now);
                     log::logger().flush();
-                    self.timers.set(self.now + MONITOR_INTERVAL, Timer::Monitor);
+                    self.reactor
+                        .timers
+                        .set(now + MONITOR_INTERVAL, Due::Monitor);
                 }
             }
-        }
-    }
-
-    fn fire_session_timer(&mut self, slot: usize) {
-        if let Some(connection) = self.sessions.get_mut(slot) {
-            connection.timer = None;
-            self.with_session(slot, |session, cx| {
-                session.handle(
-                    Event::Deadline {
-                        unix_time: unix_time(),
-                    },
-                    cx,
-                );
-            });
         }
     }
 
     /// Hands an event to a session, and has the session run for what follows from it.
-    fn with_session(&mut self, slot: usize, event: impl FnOnce(&mut Session, &mut Context<'_>)) {
-        let Some(connection) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let mut cx = Context {
-            now: self.now,
-            settings: &self.settings,
-            memory: &mut self.memory,
-            actions: &mut self.actions,
-        };
-        event(&mut connection.session, &mut cx);
-        self.after_event(slot);
-        self.enqueue(slot);
-    }
-
-    /// Takes what a session wants done, and sets its deadline.
-    fn after_event(&mut self, slot: usize) {
-        self.pending_actions
-            .extend(self.actions.drain(..).map(|action| (slot, action)));
-        let Some(connection) = self.sessions.get_mut(slot) else {
-            return;
-        };
-        let deadline = connection.session.next_deadline(&self.settings);
-        self.timers
-            .reset(&mut connection.timer, deadline, Timer::Session(slot));
-        if self.starting.has_silent() && connection.session.waits_for_upstream() {
-            self.starting.speaks(slot);
-        }
-    }
-
-    fn enqueue(&mut self, slot: usize) {
-        if let Some(connection) = self.sessions.get_mut(slot)
-            && !connection.queued
-        {
-            connection.queued = true;
-            self.run_queue.push_back(slot);
+    fn tell(&mut self, key: SessionKey, event: Event<'_>) {
+        let told = self.scheduler.handle(key, event, &mut self.reactor.timers);
+        if told.is_some_and(Session::waits_for_upstream) {
+            self.starting.speaks(key.0);
         }
     }
 
     /// Does what sessions want done, until none wants anything more.
     fn apply_actions(&mut self) {
-        while let Some((slot, action)) = self.pending_actions.pop_front() {
-            self.apply(slot, action);
-            let finished = self
-                .sessions
-                .get(slot)
-                .is_some_and(|connection| connection.session.is_finished());
-            let is_last = || !self.pending_actions.iter().any(|(other, _)| *other == slot);
-            if finished && is_last() {
-                self.free(slot);
+        while let Some((key, action)) = self.scheduler.next_action() {
+            self.apply(key, action);
+            let timers = &mut self.reactor.timers;
+            if let Some((session, _)) = self.scheduler.free_if_finished(key, timers) {
+                self.starting.leave(key.0);
+                if session.was_refused() {
+                    self.refused -= 1;
+                }
+                info!("{}", session.summary(self.now()));
             }
         }
     }
 
-    fn apply(&mut self, slot: usize, action: Action) {
-        let Some(connection) = self.sessions.get_mut(slot) else {
+    fn apply(&mut self, key: SessionKey, action: Action) {
+        if action == Action::StartUpstream {
+            let session = self.scheduler.session(key);
+            let speaks = session.is_some_and(Session::waits_for_upstream);
+            return self.starting.ask(key.0, speaks);
+        }
+        if action == Action::ShutdownClient {
+            self.scheduler.enqueue(key);
+        }
+        let now = self.now();
+        let Some(connection) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
-            Action::StartUpstream => {
-                let speaks = connection.session.waits_for_upstream();
-                self.starting.ask(slot, speaks);
-            }
             Action::StopUpstream => {
                 if let Some(process) = connection.end_server_input() {
-                    self.processes.stop(process, self.now, &mut self.timers);
+                    self.processes.stop(process, now, &mut self.reactor.timers);
                 }
             }
             Action::ReleaseUpstream => connection.release_server(),
-            Action::ShutdownClient => {
-                connection.shutdown_client();
-                self.enqueue(slot);
-            }
+            Action::ShutdownClient => connection.shutdown_client(),
             Action::CloseClient => connection.close_client(),
+            Action::StartUpstream => {}
         }
     }
+}
 
-    fn free(&mut self, slot: usize) {
-        let mut connection = self.sessions.remove(slot);
-        self.starting.leave(slot);
-        if let Some((_, timer)) = connection.timer {
-            self.timers.cancel(timer);
+/// Runs sessions between their descriptors.
+struct Runner<'a> {
+    starting: &'a mut Starting,
+}
+
+impl Driver for Runner<'_> {
+    type Place = ClientSession;
+
+    fn run(
+        &mut self,
+        key: SessionKey,
+        session: &mut Session,
+        place: &mut ClientSession,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let has_more = place.run(session, scratch, cx);
+        if self.starting.has_silent() && session.waits_for_upstream() {
+            self.starting.speaks(key.0);
         }
-        connection.session.release_memory(&mut self.memory);
-        if connection.session.was_refused() {
-            self.refused -= 1;
-        }
-        info!("{}", connection.session.summary(self.now));
+        has_more
+    }
+}
+
+/// The first thing that a server writes shows that it has started up.
+fn note_output(starting: &mut Starting, connection: &ClientSession, channel: Channel) {
+    if !starting.none_starts_up()
+        && matches!(channel, Channel::Stdout | Channel::Stderr)
+        && let Some(process) = connection.process()
+    {
+        starting.has_started_up(process);
     }
 }

@@ -4,29 +4,82 @@
 //! it is the caller's business, so pausing a direction is nothing but not reading.
 
 use std::io::{self, ErrorKind, Read, Write};
+use std::ops::{BitOr, BitOrAssign};
 
-use mio::event::{Event, Source};
-use mio::{Interest, Registry, Token};
+use mio::event::Event;
+use mio::{Interest, Token};
+
+/// What is known of a descriptor, or what an event says of it: a set of the constants below.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Readiness(u8);
+
+impl Readiness {
+    /// A read may find something.
+    pub const READABLE: Self = Self(1);
+    /// A write may take something.
+    pub const WRITABLE: Self = Self(2);
+    /// The other side has ended its direction, or broke the connection. That came with the data as one edge, and no other
+    /// follows, so a short read does not mean that there is nothing more.
+    pub const READ_CLOSED: Self = Self(4);
+    /// An error was reported, or that nobody reads what is written.
+    pub const WRITE_CLOSED: Self = Self(8);
+    /// A short read does not mean that there is nothing more.
+    pub const IN_PIECES: Self = Self(16);
+
+    /// What an event says.
+    pub fn of(event: &Event) -> Self {
+        let is_error = event.is_error();
+        let is_read_closed = event.is_read_closed() || is_error;
+        Self::READABLE.if_so(event.is_readable() || is_read_closed)
+            | Self::WRITABLE.if_so(event.is_writable())
+            | Self::READ_CLOSED.if_so(is_read_closed)
+            | Self::WRITE_CLOSED.if_so(event.is_write_closed() || is_error)
+            // A read stops at urgent data, and nothing tells of what comes after it (tcp(7), "Out-of-band data").
+            | Self::IN_PIECES.if_so(event.is_priority())
+    }
+
+    /// The same, or nothing.
+    #[must_use]
+    pub const fn if_so(self, condition: bool) -> Self {
+        Self(self.0 * condition as u8)
+    }
+
+    /// Whether it has anything of `other`.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+
+    fn set(&mut self, flag: Self, condition: bool) {
+        self.0 = self.0 & !flag.0 | flag.if_so(condition).0;
+    }
+}
+
+impl BitOr for Readiness {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
+impl BitOrAssign for Readiness {
+    fn bitor_assign(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+}
 
 /// A registered descriptor.
 #[derive(Debug)]
 pub struct Io<S> {
     source: S,
     token: Token,
-    readable: bool,
-    writable: bool,
-    /// An end or an error waits behind the data. It came with the data as one edge, and no other follows, so a short
-    /// read does not mean that there is nothing more.
-    read_closed: bool,
-    failed: bool,
-    /// A short read does not mean that there is nothing more.
-    reads_in_pieces: bool,
+    readiness: Readiness,
 }
 
 /// What came of a read.
 #[derive(Debug)]
 pub enum Input {
-    /// So many bytes.
+    /// This many bytes.
     Bytes(usize),
     /// Nothing for now.
     Blocked,
@@ -36,31 +89,65 @@ pub enum Input {
     Broken(io::Error),
 }
 
-impl<S: Source> Io<S> {
-    /// Registers a descriptor. It is taken to be writable until a write shows that it is not.
-    pub fn register(
-        mut source: S,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<Self> {
-        registry.register(&mut source, token, interest)?;
-        let writable = interest.is_writable();
-        Ok(Self {
+impl<S> Io<S> {
+    /// A descriptor that was registered under this token. It is taken to be writable until a write shows that it is not.
+    pub fn new(source: S, token: Token, interest: Interest) -> Self {
+        Self {
             source,
             token,
-            readable: false,
-            writable,
-            read_closed: false,
-            failed: false,
-            reads_in_pieces: false,
-        })
+            readiness: Readiness::WRITABLE.if_so(interest.is_writable()),
+        }
     }
 
-    /// Registers the descriptor anew, so that events bear this token. What is ready already is told once more.
-    pub fn register_anew(
+    /// Latches what an event says, if it is about this descriptor and not about one that was here before. Returns whether
+    /// it is.
+    pub fn latch(&mut self, token: Token, readiness: Readiness) -> bool {
+        let is_mine = token == self.token;
+        self.readiness |= Readiness(readiness.0 * u8::from(is_mine));
+        is_mine
+    }
+
+    /// Lets the next read look, although no event told of anything, and does not take a short read for the last one.
+    pub fn assume_readable(&mut self) {
+        self.readiness |= Readiness::READABLE | Readiness::IN_PIECES;
+    }
+
+    /// An operation on the descriptor itself has shown that there is nothing to be had now.
+    pub fn clear_readable(&mut self) {
+        self.readiness.set(Readiness::READABLE, false);
+    }
+
+    /// Whether a read may find something.
+    pub fn is_readable(&self) -> bool {
+        self.readiness.has(Readiness::READABLE)
+    }
+
+    /// Whether a write may take something.
+    pub fn is_writable(&self) -> bool {
+        self.readiness.has(Readiness::WRITABLE)
+    }
+
+    /// Whether the other side has ended its direction.
+    pub fn is_read_closed(&self) -> bool {
+        self.readiness.has(Readiness::READ_CLOSED)
+    }
+
+    /// Whether an error was reported, or that nobody reads what is written.
+    pub fn is_write_closed(&self) -> bool {
+        self.readiness.has(Readiness::WRITE_CLOSED)
+    }
+
+    /// The descriptor itself.
+    pub fn source(&self) -> &S {
+        &self.source
+    }
+}
+
+impl<S: mio::event::Source> Io<S> {
+    /// Registers the descriptor anew, so that events bear this token.
+    pub(super) fn register_anew(
         &mut self,
-        registry: &Registry,
+        registry: &mio::Registry,
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
@@ -70,82 +157,26 @@ impl<S: Source> Io<S> {
     }
 }
 
-impl<S> Io<S> {
-    /// Latches what an event says, if it is about this descriptor and not about one that was here before.
-    pub fn latch(&mut self, event: &Event) -> bool {
-        if event.token() != self.token {
-            return false;
-        }
-        self.readable |= event.is_readable() || event.is_read_closed() || event.is_error();
-        self.writable |= event.is_writable();
-        self.read_closed |= event.is_read_closed() || event.is_error();
-        self.failed |= event.is_error() || event.is_write_closed();
-        // A read stops at urgent data, and nothing tells of what is behind it (tcp(7), "Out-of-band data").
-        self.reads_in_pieces |= event.is_priority();
-        true
-    }
-
-    /// Lets the next read look, although no event told of anything, and does not take a short read for the last one.
-    pub fn assume_readable(&mut self) {
-        self.readable = true;
-        self.reads_in_pieces = true;
-    }
-
-    /// An operation on the descriptor itself has shown that there is nothing to be had now.
-    pub fn clear_readable(&mut self) {
-        self.readable = false;
-    }
-
-    /// Whether a read may find something.
-    pub fn is_readable(&self) -> bool {
-        self.readable
-    }
-
-    /// Whether a write may take something.
-    pub fn is_writable(&self) -> bool {
-        self.writable
-    }
-
-    /// Whether the other side has ended its direction.
-    pub fn is_read_closed(&self) -> bool {
-        self.read_closed
-    }
-
-    /// Whether an error was reported, or that nobody reads what is written.
-    pub fn is_write_closed(&self) -> bool {
-        self.failed
-    }
-
-    /// The descriptor itself.
-    pub fn source(&self) -> &S {
-        &self.source
-    }
-}
-
 impl<S: Read> Io<S> {
     /// Reads once. A short read leaves nothing behind (epoll(7)), unless the end was announced.
     pub fn read(&mut self, buffer: &mut [u8]) -> Input {
+        const MORE: Readiness = Readiness(Readiness::READ_CLOSED.0 | Readiness::IN_PIECES.0);
         loop {
-            match self.source.read(buffer) {
-                Ok(0) => {
-                    self.readable = false;
-                    return Input::End;
-                }
-                Ok(count) => {
-                    self.readable =
-                        count == buffer.len() || self.read_closed || self.reads_in_pieces;
-                    return Input::Bytes(count);
-                }
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.readable = false;
-                    return Input::Blocked;
-                }
-                Err(error) => {
-                    self.readable = false;
-                    return Input::Broken(error);
-                }
+            let read = self.source.read(buffer);
+            if let Ok(count @ 1..) = read {
+                let may_have_more = count == buffer.len() || self.readiness.has(MORE);
+                self.readiness.set(Readiness::READABLE, may_have_more);
+                return Input::Bytes(count);
             }
+            match read {
+                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+                _ => self.clear_readable(),
+            }
+            return match read {
+                Ok(_) => Input::End,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Blocked,
+                Err(error) => Input::Broken(error),
+            };
         }
     }
 }
@@ -154,21 +185,129 @@ impl<S: Write> Io<S> {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.source.write(bytes) {
-                Ok(count) => {
-                    self.writable = count == bytes.len();
-                    return Ok(count);
-                }
+            let written = self.source.write(bytes);
+            if let Ok(count) = written {
+                self.readiness
+                    .set(Readiness::WRITABLE, count == bytes.len());
+                return Ok(count);
+            }
+            match written {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == ErrorKind::WouldBlock => {
-                    self.writable = false;
-                    return Ok(0);
-                }
                 Err(error) => {
-                    self.writable = false;
-                    return Err(error);
+                    self.readiness.set(Readiness::WRITABLE, false);
+                    let is_full = error.kind() == ErrorKind::WouldBlock;
+                    return if is_full { Ok(0) } else { Err(error) };
                 }
+                Ok(_) => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use super::*;
+
+    /// A descriptor of which the next results are known.
+    #[derive(Debug, Default)]
+    struct Script(VecDeque<io::Result<usize>>);
+
+    impl Script {
+        fn next(&mut self) -> io::Result<usize> {
+            self.0.pop_front().expect("one more result")
+        }
+    }
+
+    impl Read for Script {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.next()
+        }
+    }
+
+    impl Write for Script {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.next()
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    const TOKEN: Token = Token(3);
+
+    fn io(results: impl IntoIterator<Item = io::Result<usize>>) -> Io<Script> {
+        let script = Script(results.into_iter().collect());
+        Io::new(script, TOKEN, Interest::READABLE | Interest::WRITABLE)
+    }
+
+    #[test]
+    fn an_event_about_another_registration_is_not_latched() {
+        let mut io = io([]);
+        assert!(!io.latch(Token(4), Readiness::READABLE) && !io.is_readable());
+        assert!(io.latch(TOKEN, Readiness::READABLE) && io.is_readable());
+        assert!(!io.is_read_closed() && !io.is_write_closed());
+        io.latch(TOKEN, Readiness::READ_CLOSED);
+        assert!(io.is_readable() && io.is_read_closed() && !io.is_write_closed());
+        io.latch(TOKEN, Readiness::WRITE_CLOSED);
+        assert!(io.is_write_closed());
+    }
+
+    #[test]
+    fn what_is_only_read_does_not_count_as_writable() {
+        let io = Io::new(Script::default(), TOKEN, Interest::READABLE);
+        assert!(!io.is_writable() && !io.is_readable());
+    }
+
+    #[test]
+    fn a_short_read_is_the_last_one_unless_an_end_was_announced() {
+        let mut io = io([Ok(4), Ok(3), Ok(3), Ok(0)]);
+        io.latch(TOKEN, Readiness::READABLE);
+        assert!(matches!(io.read(&mut [0; 4]), Input::Bytes(4)) && io.is_readable());
+        assert!(matches!(io.read(&mut [0; 4]), Input::Bytes(3)) && !io.is_readable());
+        io.latch(TOKEN, Readiness::READABLE | Readiness::READ_CLOSED);
+        assert!(matches!(io.read(&mut [0; 4]), Input::Bytes(3)) && io.is_readable());
+        assert!(matches!(io.read(&mut [0; 4]), Input::End) && !io.is_readable());
+    }
+
+    #[test]
+    fn what_is_read_in_pieces_is_read_to_the_end() {
+        let blocked = || Err(ErrorKind::WouldBlock.into());
+        let mut io = io([Ok(1), blocked()]);
+        io.assume_readable();
+        assert!(matches!(io.read(&mut [0; 4]), Input::Bytes(1)) && io.is_readable());
+        assert!(matches!(io.read(&mut [0; 4]), Input::Blocked) && !io.is_readable());
+    }
+
+    #[test]
+    fn a_read_that_breaks_or_was_interrupted() {
+        let mut io = io([
+            Err(ErrorKind::Interrupted.into()),
+            Err(ErrorKind::ConnectionReset.into()),
+        ]);
+        io.latch(TOKEN, Readiness::READABLE);
+        assert!(matches!(io.read(&mut [0; 4]), Input::Broken(_)) && !io.is_readable());
+        io.latch(TOKEN, Readiness::READABLE);
+        io.clear_readable();
+        assert!(!io.is_readable());
+    }
+
+    #[test]
+    fn a_short_write_waits_for_room() {
+        let mut io = io([
+            Ok(4),
+            Ok(3),
+            Err(ErrorKind::Interrupted.into()),
+            Err(ErrorKind::WouldBlock.into()),
+            Err(ErrorKind::BrokenPipe.into()),
+        ]);
+        assert!(matches!(io.write(b"1234"), Ok(4)) && io.is_writable());
+        assert!(matches!(io.write(b"1234"), Ok(3)) && !io.is_writable());
+        io.latch(TOKEN, Readiness::WRITABLE);
+        assert!(matches!(io.write(b"1234"), Ok(0)) && !io.is_writable());
+        io.latch(TOKEN, Readiness::WRITABLE);
+        assert!(io.write(b"1234").is_err() && !io.is_writable());
     }
 }

@@ -1,25 +1,60 @@
 //! Waits for events and for the next deadline.
 //!
 //! The deadline is a descriptor among the others, and no time-out of the wait. A time-out has the kernel set a timer and
-//! cancel it again at each wait, which costs more than all else in it where setting the hardware's timer is dear, as on
-//! virtual machines. A timerfd is set once and stays set over any number of waits.
+//! cancel it again at each wait, which costs more than all else in it where setting the hardware's timer is expensive, as
+//! on virtual machines. A timerfd is set once and stays set over any number of waits.
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use mio::event::Source;
 use mio::unix::SourceFd;
-use mio::{Events, Interest, Poll, Registry};
+use mio::{Events, Interest, Registry, Token};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
-use super::token::{Address, Channel, Tokens};
+use super::io::{Io, Readiness};
+use super::timers;
 use crate::util::time::Time;
+
+/// What events about the alarm bear. No other token has all its bits set.
+pub const ALARM: Token = Token(usize::MAX);
+
+/// Waits for events, and has the clock.
+pub trait Poll {
+    /// What one wait has brought.
+    type Events;
+
+    /// Waits until `deadline`, and with a `deadline` that has passed not at all. `now` is the time, as far as the caller
+    /// knows. Without a deadline there has to be something to wait for.
+    fn wait(
+        &mut self,
+        events: &mut Self::Events,
+        deadline: Option<Time>,
+        now: Time,
+    ) -> io::Result<()>;
+
+    /// The events, in the order in which they came.
+    fn iter(events: &Self::Events) -> impl Iterator<Item = (Token, Readiness)>;
+
+    /// What the clock says.
+    fn now(&self) -> Time;
+
+    /// An event with the token [`ALARM`] has come.
+    fn alarm_fired(&mut self) {}
+}
+
+/// Watches descriptors of a kind.
+pub trait Register<S> {
+    /// From now on there are events about this descriptor.
+    fn register(&mut self, source: S, token: Token, interest: Interest) -> io::Result<Io<S>>;
+}
 
 /// An epoll instance with an alarm.
 #[derive(Debug)]
 pub struct Poller {
-    poll: Poll,
+    poll: mio::Poll,
     alarm: TimerFd,
     /// What the alarm is set for, unless it has rung since.
     alarm_at: Option<Time>,
@@ -27,17 +62,13 @@ pub struct Poller {
 
 impl Poller {
     /// Nothing is registered but the alarm.
-    pub fn new(tokens: &mut Tokens) -> io::Result<Self> {
-        let poll = Poll::new()?;
+    pub fn new() -> io::Result<Self> {
+        let poll = mio::Poll::new()?;
         let flags = TimerFlags::TFD_NONBLOCK | TimerFlags::TFD_CLOEXEC;
         let alarm = TimerFd::new(ClockId::CLOCK_MONOTONIC, flags)?;
-        let token = tokens.next(Address {
-            slot: 0,
-            port: Channel::Alarm,
-        });
         let descriptor = alarm.as_fd().as_raw_fd();
         poll.registry()
-            .register(&mut SourceFd(&descriptor), token, Interest::READABLE)?;
+            .register(&mut SourceFd(&descriptor), ALARM, Interest::READABLE)?;
         Ok(Self {
             poll,
             alarm,
@@ -45,26 +76,36 @@ impl Poller {
         })
     }
 
-    /// Where descriptors are registered.
+    /// Where descriptors are registered that are not kept as an [`Io`].
     pub fn registry(&self) -> &Registry {
         self.poll.registry()
     }
 
-    /// Waits for events until `deadline`, and with a `deadline` that has passed not at all. `now` is the time, as far as
-    /// the caller knows. Without a deadline there has to be something to wait for.
-    ///
+    /// An alarm that is set for an earlier time may stay: it costs one iteration too many.
+    fn set_alarm(&mut self, at: Time) -> io::Result<()> {
+        if self.alarm_at.is_some_and(|set| set <= at) {
+            return Ok(());
+        }
+        let time = TimeSpec::from_duration(Duration::from_nanos(at.as_nanos()));
+        self.alarm.set(
+            Expiration::OneShot(time),
+            TimerSetTimeFlags::TFD_TIMER_ABSTIME,
+        )?;
+        self.alarm_at = Some(at);
+        Ok(())
+    }
+}
+
+impl Poll for Poller {
+    type Events = Events;
+
     /// A signal that is not taken as an event, as SIGCONT is, cuts the wait short; what has happened meanwhile is looked
     /// at all the same, before the clock says that it came too late.
-    pub fn wait(
-        &mut self,
-        events: &mut Events,
-        deadline: Option<Time>,
-        now: Time,
-    ) -> io::Result<()> {
+    fn wait(&mut self, events: &mut Events, deadline: Option<Time>, now: Time) -> io::Result<()> {
         let mut timeout = None;
         match deadline {
             Some(deadline) if deadline <= now => timeout = Some(Duration::ZERO),
-            Some(deadline) => self.set_alarm(deadline, now)?,
+            Some(deadline) => self.set_alarm(deadline)?,
             None => {}
         }
         while let Err(error) = self.poll.poll(events, timeout) {
@@ -76,28 +117,32 @@ impl Poller {
         Ok(())
     }
 
-    /// An event of [`Channel::Alarm`] has come. It is not read: setting the alarm anew makes it ready to ring again.
-    pub fn alarm_fired(&mut self) {
-        self.alarm_at = None;
+    fn iter(events: &Events) -> impl Iterator<Item = (Token, Readiness)> {
+        events
+            .iter()
+            .map(|event| (event.token(), Readiness::of(event)))
     }
 
-    /// An alarm that is set for an earlier time may stay: it costs one turn too many.
-    fn set_alarm(&mut self, at: Time, now: Time) -> io::Result<()> {
-        if self.alarm_at.is_some_and(|set| set <= at) {
-            return Ok(());
-        }
-        let left = TimeSpec::from_duration(at.saturating_since(now));
-        self.alarm
-            .set(Expiration::OneShot(left), TimerSetTimeFlags::empty())?;
-        self.alarm_at = Some(at);
-        Ok(())
+    fn now(&self) -> Time {
+        timers::now()
+    }
+
+    /// The alarm is not read: setting it anew makes it ready to ring again.
+    fn alarm_fired(&mut self) {
+        self.alarm_at = None;
+    }
+}
+
+impl<S: Source> Register<S> for Poller {
+    fn register(&mut self, mut source: S, token: Token, interest: Interest) -> io::Result<Io<S>> {
+        self.registry().register(&mut source, token, interest)?;
+        Ok(Io::new(source, token, interest))
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::reactor::timers;
 
     const MILLISECOND: Duration = Duration::from_millis(1);
 
@@ -107,10 +152,7 @@ mod tests {
         poller
             .wait(&mut events, Some(deadline), timers::now())
             .unwrap();
-        let rang = events
-            .iter()
-            .filter_map(|event| Address::of(event.token()))
-            .any(|address| address.port == Channel::Alarm);
+        let rang = Poller::iter(&events).any(|(token, _)| token == ALARM);
         if rang {
             poller.alarm_fired();
         }
@@ -119,7 +161,7 @@ mod tests {
 
     #[test]
     fn the_alarm_rings_at_each_deadline_and_not_before() {
-        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
+        let mut poller = Poller::new().unwrap();
         for _ in 0..3 {
             let deadline = timers::now() + 5 * MILLISECOND;
             assert!(wait(&mut poller, deadline));
@@ -129,20 +171,18 @@ mod tests {
 
     #[test]
     fn an_alarm_for_an_earlier_time_stays() {
-        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
+        let mut poller = Poller::new().unwrap();
         let now = timers::now();
-        poller.set_alarm(now + 5 * MILLISECOND, now).unwrap();
+        poller.set_alarm(now + 5 * MILLISECOND).unwrap();
         assert!(wait(&mut poller, now + Duration::from_hours(1)));
         let later = timers::now() + 5 * MILLISECOND;
-        poller
-            .set_alarm(now + Duration::from_hours(1), now)
-            .unwrap();
+        poller.set_alarm(now + Duration::from_hours(1)).unwrap();
         assert!(wait(&mut poller, later), "an earlier one takes its place");
     }
 
     #[test]
     fn a_deadline_that_has_passed_is_not_waited_for() {
-        let mut poller = Poller::new(&mut Tokens::default()).unwrap();
+        let mut poller = Poller::new().unwrap();
         assert!(!wait(&mut poller, timers::now()));
         assert_eq!(poller.alarm_at, None);
     }

@@ -1,4 +1,4 @@
-//! The timer wheel with the clock's side of it: instants in, milliseconds inside.
+//! The timer wheel with the clock's side of it: times in, milliseconds inside.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -6,27 +6,6 @@ use nix::time::{ClockId, clock_gettime};
 
 use crate::util::time::Time;
 use crate::util::timer_wheel::{TimerId, TimerWheel};
-
-/// Whose deadline has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Timer {
-    /// Of the session in this slot.
-    Session(usize),
-    /// Of a server process that is to go.
-    Process(usize),
-    /// Connections may be accepted again.
-    Accept,
-    /// More servers may be started.
-    Starting,
-    /// The pool of waiting servers may be filled up.
-    Spares,
-    /// What must be looked after now and then.
-    Monitor,
-    /// Of an attempt to connect.
-    Connect,
-    /// Of a connection that is to be closed by its other side.
-    Close,
-}
 
 /// The time now, by `CLOCK_MONOTONIC`.
 pub fn now() -> Time {
@@ -42,25 +21,37 @@ pub fn unix_time() -> Duration {
         .unwrap_or_default()
 }
 
-/// All deadlines of the program.
+/// All deadlines of a loop, and the time of its present iteration. `D` says what a deadline is for.
 #[derive(Debug)]
-pub struct Timers {
+pub struct Timers<D> {
     epoch: Time,
-    wheel: TimerWheel<Timer>,
+    now: Time,
+    wheel: TimerWheel<D>,
 }
 
-impl Timers {
+impl<D: Copy> Timers<D> {
     /// No deadlines.
     pub fn new(now: Time) -> Self {
         Self {
             epoch: now,
+            now,
             wheel: TimerWheel::new(0),
         }
     }
 
+    /// The time, as it was last told by [`Self::advance`].
+    pub fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The clock has gone on.
+    pub fn advance(&mut self, now: Time) {
+        self.now = now;
+    }
+
     /// Sets a deadline. It is never reported early, and at most a millisecond late.
-    pub fn set(&mut self, at: Time, timer: Timer) -> TimerId {
-        self.wheel.set(self.tick_of(at), timer)
+    pub fn set(&mut self, at: Time, what: D) -> TimerId {
+        self.wheel.set(self.tick_of(at), what)
     }
 
     /// Forgets a deadline.
@@ -68,20 +59,9 @@ impl Timers {
         self.wheel.cancel(id);
     }
 
-    /// Sets the one deadline of an owner, who keeps it in `current`, to another time or to none.
-    pub fn reset(&mut self, current: &mut Option<(Time, TimerId)>, at: Option<Time>, timer: Timer) {
-        if current.map(|(at, _)| at) == at {
-            return;
-        }
-        if let Some((_, id)) = current.take() {
-            self.cancel(id);
-        }
-        *current = at.map(|at| (at, self.set(at, timer)));
-    }
-
     /// Takes a deadline that has come.
-    pub fn pop(&mut self, now: Time) -> Option<Timer> {
-        let elapsed = now.saturating_since(self.epoch);
+    pub fn pop(&mut self) -> Option<D> {
+        let elapsed = self.now.saturating_since(self.epoch);
         self.wheel.pop_expired(elapsed.as_millis() as u64)
     }
 
@@ -109,38 +89,88 @@ impl Timers {
     }
 }
 
+/// The one deadline of an owner: set or not, never two at a time.
+#[derive(Debug, Default)]
+pub struct Deadline(Option<(Time, TimerId)>);
+
+impl Deadline {
+    /// What it is set for.
+    pub fn at(&self) -> Option<Time> {
+        self.0.map(|(at, _)| at)
+    }
+
+    /// Sets it to another time or to none. `what` says whose it is.
+    pub fn set<D: Copy>(&mut self, at: Option<Time>, what: D, timers: &mut Timers<D>) {
+        if self.at() != at {
+            self.clear(timers);
+            self.0 = at.map(|at| (at, timers.set(at, what)));
+        }
+    }
+
+    /// Forgets it.
+    pub fn clear<D: Copy>(&mut self, timers: &mut Timers<D>) {
+        if let Some((_, id)) = self.0.take() {
+            timers.cancel(id);
+        }
+    }
+
+    /// It was taken from the timers: it has come.
+    pub fn fired(&mut self) {
+        self.0 = None;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const BEGIN: Time = Time::from_nanos(1 << 40);
+
     #[test]
     fn an_owner_has_one_deadline() {
-        let begin = now();
-        let mut timers = Timers::new(begin);
-        let mut current = None;
+        let mut timers = Timers::new(BEGIN);
+        let mut deadline = Deadline::default();
         for millis in [Some(5), Some(5), Some(9), None, Some(7)] {
-            let at = millis.map(|millis| begin + Duration::from_millis(millis));
-            timers.reset(&mut current, at, Timer::Monitor);
+            let at = millis.map(|millis| BEGIN + Duration::from_millis(millis));
+            deadline.set(at, (), &mut timers);
             assert_eq!(
-                (current.map(|(at, _)| at), timers.len()),
+                (deadline.at(), timers.len()),
                 (at, usize::from(at.is_some()))
             );
         }
-        assert_eq!(timers.next(), Some(begin + Duration::from_millis(7)));
+        assert_eq!(timers.next(), Some(BEGIN + Duration::from_millis(7)));
+        deadline.clear(&mut timers);
+        assert_eq!((deadline.at(), timers.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn a_deadline_that_has_come_can_be_set_again_for_the_same_time() {
+        let mut timers = Timers::new(BEGIN);
+        let mut deadline = Deadline::default();
+        deadline.set(Some(BEGIN), (), &mut timers);
+        assert_eq!(timers.pop(), Some(()));
+        deadline.fired();
+        assert_eq!(deadline.at(), None);
+        deadline.set(Some(BEGIN), (), &mut timers);
+        assert_eq!((timers.len(), timers.is_empty()), (1, false));
     }
 
     #[test]
     fn never_early() {
-        let begin = now();
-        let mut timers = Timers::new(begin);
-        let at = begin + Duration::from_micros(2100);
-        timers.set(at, Timer::Monitor);
-        assert_eq!(timers.next(), Some(begin + Duration::from_millis(3)));
-        assert_eq!(timers.pop(begin + Duration::from_micros(2999)), None);
-        assert_eq!(
-            timers.pop(begin + Duration::from_millis(3)),
-            Some(Timer::Monitor)
-        );
+        let mut timers = Timers::new(BEGIN);
+        timers.set(BEGIN + Duration::from_micros(2100), 'x');
+        assert_eq!(timers.next(), Some(BEGIN + Duration::from_millis(3)));
+        timers.advance(BEGIN + Duration::from_micros(2999));
+        assert_eq!(timers.pop(), None);
+        timers.advance(BEGIN + Duration::from_millis(3));
+        assert_eq!(timers.pop(), Some('x'));
         assert_eq!((timers.next(), timers.is_empty()), (None, true));
+    }
+
+    #[test]
+    fn the_clocks_go_on() {
+        let began = now();
+        while now() == began {}
+        assert!(now() > began && unix_time() > Duration::from_hours(24 * 365 * 50));
     }
 }

@@ -1,86 +1,76 @@
 //! How an event finds its descriptor.
 //!
-//! A slot is used again after its session was freed, and within one session a restart replaces the pipes. So every
+//! A key is used again after what it named was freed, and within one session a restart replaces the pipes. So every
 //! registration of a descriptor gets a number of its own, and an event counts only if it bears the number of the
 //! descriptor that is there now.
 
+use std::marker::PhantomData;
+
 use mio::Token;
 
-/// Slots that a token can name.
-pub const MAX_SLOTS: usize = 1 << SLOT_BITS;
+/// Keys that a token can name.
+pub const MAX_KEYS: usize = 1 << KEY_BITS;
 
-const PORT_BITS: u32 = 4;
-const SLOT_BITS: u32 = 24;
+/// 16 channels: no loop has half as many.
+const CHANNEL_BITS: u32 = 4;
 
-/// What kind of descriptor an event is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Channel {
-    /// The signal descriptor.
-    Signals,
-    /// A listening socket; the slot is its number.
-    Listener,
-    /// The connection to a client.
-    Client,
-    /// The stdin of a server, or our own.
-    Stdin,
-    /// The stdout of a server, or our own.
-    Stdout,
-    /// The stderr of a server.
-    Stderr,
-    /// The connection to a proxy.
-    Upstream,
-    /// The alarm of the loop.
-    Alarm,
-    /// A pipe of a server that waits for a session; the slot is its number.
-    Spares,
+/// 16 million sessions: more than there are ports, descriptors or processes for.
+const KEY_BITS: u32 = 24;
+
+/// The kinds of descriptors that a loop watches.
+pub trait Channel: Copy + 'static {
+    /// All of them, in the order of their numbers.
+    const ALL: &'static [Self];
+
+    /// Its place in [`Self::ALL`].
+    fn number(self) -> usize;
 }
 
-/// What a token says.
+/// What an event is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Address {
-    /// Where the session or the listener is kept.
-    pub slot: usize,
+pub struct Target<C> {
+    /// Which session, server or listener.
+    pub key: usize,
     /// Which of its descriptors.
-    pub port: Channel,
+    pub channel: C,
 }
 
 /// Numbers the registrations.
-#[derive(Debug, Default)]
-pub struct Tokens {
+#[derive(Debug)]
+pub struct Tokens<C> {
     last: usize,
+    channels: PhantomData<C>,
 }
 
-impl Tokens {
+impl<C> Default for Tokens<C> {
+    fn default() -> Self {
+        Self {
+            last: 0,
+            channels: PhantomData,
+        }
+    }
+}
+
+impl<C: Channel> Tokens<C> {
     /// A token that no descriptor has. The numbers begin anew after 2^36 of them.
-    pub fn next(&mut self, address: Address) -> Token {
-        debug_assert!(address.slot < MAX_SLOTS);
+    pub fn next(&mut self, target: Target<C>) -> Token {
+        debug_assert!(target.key < MAX_KEYS);
         self.last = self.last.wrapping_add(1);
         Token(
-            self.last << (SLOT_BITS + PORT_BITS)
-                | address.slot << PORT_BITS
-                | address.port as usize,
+            self.last << (KEY_BITS + CHANNEL_BITS)
+                | target.key << CHANNEL_BITS
+                | target.channel.number(),
         )
     }
 }
 
-impl Address {
+impl<C: Channel> Target<C> {
     /// Reads a token; `None` if it was not made here.
     pub fn of(token: Token) -> Option<Self> {
-        let port = match token.0 & ((1 << PORT_BITS) - 1) {
-            0 => Channel::Signals,
-            1 => Channel::Listener,
-            2 => Channel::Client,
-            3 => Channel::Stdin,
-            4 => Channel::Stdout,
-            5 => Channel::Stderr,
-            6 => Channel::Upstream,
-            7 => Channel::Alarm,
-            8 => Channel::Spares,
-            _ => return None,
-        };
+        let channel = *C::ALL.get(token.0 & ((1 << CHANNEL_BITS) - 1))?;
         Some(Self {
-            slot: token.0 >> PORT_BITS & (MAX_SLOTS - 1),
-            port,
+            key: token.0 >> CHANNEL_BITS & (MAX_KEYS - 1),
+            channel,
         })
     }
 }
@@ -89,30 +79,36 @@ impl Address {
 mod tests {
     use super::*;
 
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    enum Kind {
+        First,
+        Last,
+    }
+
+    impl Channel for Kind {
+        const ALL: &'static [Self] = &[Self::First, Self::Last];
+
+        fn number(self) -> usize {
+            self as usize
+        }
+    }
+
     #[test]
-    fn a_token_tells_its_address_and_is_never_the_same() {
+    fn a_token_tells_its_target_and_is_never_the_same() {
         let mut tokens = Tokens::default();
-        let ports = [
-            Channel::Signals,
-            Channel::Listener,
-            Channel::Client,
-            Channel::Stdin,
-            Channel::Stdout,
-            Channel::Stderr,
-            Channel::Upstream,
-            Channel::Alarm,
-            Channel::Spares,
-        ];
-        for port in ports {
-            for slot in [0, 1, MAX_SLOTS - 1] {
-                let address = Address { slot, port };
-                let (a, b) = (tokens.next(address), tokens.next(address));
-                assert_eq!(
-                    (Address::of(a), Address::of(b)),
-                    (Some(address), Some(address))
-                );
+        for channel in [Kind::First, Kind::Last] {
+            for key in [0, 1, MAX_KEYS - 1] {
+                let target = Target { key, channel };
+                let (a, b) = (tokens.next(target), tokens.next(target));
+                assert_eq!((Target::of(a), Target::of(b)), (Some(target), Some(target)));
                 assert_ne!(a, b);
             }
         }
+    }
+
+    #[test]
+    fn a_channel_that_there_is_not_is_not_made_up() {
+        assert_eq!(Target::<Kind>::of(Token(2)), None);
+        assert_eq!(Target::<Kind>::of(Token(15)), None);
     }
 }

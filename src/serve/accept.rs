@@ -8,17 +8,18 @@ use log::{debug, error};
 use mio::Interest;
 use mio::net::{TcpListener, TcpStream};
 
-use super::client::Connection;
+use super::client::ClientSession;
 use super::pipes::Pipes;
-use super::{Proxy, Stopping};
+use super::{Channel, Due, Proxy, Stopping};
 use crate::process::Owner;
 use crate::reactor::io::Io;
 use crate::reactor::listener::{self, AcceptError};
 use crate::reactor::tcp;
-use crate::reactor::timers::Timer;
-use crate::reactor::token::{Address, Channel, MAX_SLOTS};
+use crate::reactor::token::{MAX_KEYS, Target};
+use crate::scheduler::SessionKey;
+use crate::session::Event;
+use crate::session::Session;
 use crate::session::report::Label;
-use crate::session::{Context, Event, Session};
 use crate::util::timer_wheel::TimerId;
 
 /// Clients that are being turned away at the same time; more wait in the backlog.
@@ -57,7 +58,7 @@ enum Start {
 impl Proxy {
     pub(super) fn can_accept(&self) -> bool {
         self.accepting == Accepting::Yes
-            && (self.starting.is_empty() || self.sessions.len() < self.sessions_possible)
+            && (self.starting.is_empty() || self.scheduler.len() < self.sessions_possible)
             && self.refused < MAX_REFUSED
             && self.listeners.iter().any(Io::is_readable)
     }
@@ -102,59 +103,56 @@ impl Proxy {
     }
 
     fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let slot = self.sessions.vacant_key();
-        if slot >= MAX_SLOTS {
+        let key = self.scheduler.next_key();
+        if key.0 >= MAX_KEYS {
             return;
         }
         if let Err(error) = tcp::configure(&stream) {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
-        let token = self.tokens.next(Address {
-            slot,
-            port: Channel::Client,
-        });
+        let target = Target {
+            key: key.0,
+            channel: Channel::Client,
+        };
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match Io::register(stream, self.poller.registry(), token, interest) {
+        let client = match self.reactor.register(stream, target, interest) {
             Ok(client) => client,
             Err(error) => return self.pause_accepting(&error),
         };
         self.sessions_so_far += 1;
-        let tag = Label::Session {
+        let label = Label::Session {
             number: self.sessions_so_far,
             peer,
             pid: None,
         };
-        let is_full = self.sessions.len() - self.refused >= self.max_sessions;
-        let mut cx = Context {
-            now: self.now,
-            settings: &self.settings,
-            memory: &mut self.memory,
-            actions: &mut self.actions,
-        };
-        let session = if is_full {
+        let is_full = self.scheduler.len() - self.refused >= self.max_sessions;
+        let place = ClientSession::new(client);
+        let timers = &mut self.reactor.timers;
+        if is_full {
             self.refused += 1;
-            Session::refuse(tag, self.max_sessions, &mut cx)
+            self.scheduler
+                .refuse(label, self.max_sessions, place, timers);
         } else {
-            Session::open(tag, &mut cx)
-        };
-        self.sessions.insert(Connection::new(session, client));
-        self.after_event(slot);
-        self.enqueue(slot);
+            self.scheduler.open(label, place, timers);
+        }
     }
 
     fn pause_accepting(&mut self, error: &io::Error) {
-        let retry = self.timers.set(self.now + ACCEPT_PAUSE, Timer::Accept);
+        let retry = self
+            .reactor
+            .timers
+            .set(self.now() + ACCEPT_PAUSE, Due::Accept);
         match self.accepting {
             Accepting::Yes => {}
-            Accepting::Paused { retry } => self.timers.cancel(retry),
+            Accepting::Paused { retry } => self.reactor.timers.cancel(retry),
         }
         self.accepting = Accepting::Paused { retry };
         if !self.exhaustion_logged {
             self.exhaustion_logged = true;
             error!(
                 "new connections have to wait: {error}; {} sessions are open",
-                self.sessions.len()
+                self.scheduler.len()
             );
         }
     }
@@ -184,17 +182,8 @@ impl Proxy {
             self.prespawn();
         }
         let wanted = !self.starting.is_empty() || self.pool.wants_server();
-        self.starting.watch(wanted, self.now, &mut self.timers);
-    }
-
-    /// The first thing that a server writes shows that it has started up.
-    pub(super) fn note_output(&mut self, slot: usize, port: Channel) {
-        if self.starting.none_starts_up() || !matches!(port, Channel::Stdout | Channel::Stderr) {
-            return;
-        }
-        if let Some(process) = self.sessions.get(slot).and_then(Connection::process) {
-            self.starting.has_started_up(process);
-        }
+        let now = self.now();
+        self.starting.watch(wanted, now, &mut self.reactor.timers);
     }
 
     /// Once nobody waits, there is enough of everything, and the next shortage is a new one.
@@ -204,31 +193,31 @@ impl Proxy {
     }
 
     pub(super) fn can_start(&mut self) -> bool {
-        let forced = matches!(self.stopping, Stopping::Forced { .. });
+        let forced = matches!(self.stopping, Stopping::Forced | Stopping::Over);
+        let now = self.now();
         self.accepting == Accepting::Yes
             && !self.starting.is_empty()
             && !forced
-            && (self.pool.has_waiting() || self.starting.has_room(self.now))
+            && (self.pool.has_waiting() || self.starting.has_room(now))
     }
 
     fn start_server(&mut self, slot: usize) -> Start {
-        let wants = |connection: &Connection| connection.session.wants_start();
-        if !self.sessions.get(slot).is_some_and(wants) {
+        let session = self.scheduler.session(SessionKey(slot));
+        if !session.is_some_and(Session::wants_start) {
             return Start::Settled;
         }
         if self.take_from_pool(slot) {
             return Start::Settled;
         }
+        let now = self.now();
         let started = self.spawner.spawn().and_then(|spawned| {
             let pid = spawned.pid;
             let process = self.processes.add(pid, Owner::Session(slot));
-            self.starting.started(process, self.now);
-            let (registry, tokens) = (self.poller.registry(), &mut self.tokens);
-            Pipes::register(spawned, registry, |port| {
-                tokens.next(Address { slot, port })
-            })
-            .inspect_err(|_| self.processes.stop(process, self.now, &mut self.timers))
-            .map(|pipes| (pipes, process, pid))
+            self.starting.started(process, now);
+            let target = |channel| Target { key: slot, channel };
+            Pipes::register(spawned, &mut self.reactor, target)
+                .inspect_err(|_| self.processes.stop(process, now, &mut self.reactor.timers))
+                .map(|pipes| (pipes, process, pid))
         });
         match started {
             Ok((pipes, process, pid)) => {
@@ -241,9 +230,7 @@ impl Proxy {
             }
             Err(error) => {
                 self.pool.missed();
-                self.with_session(slot, |session, cx| {
-                    session.handle(Event::UpstreamFailed(&error.to_string()), cx);
-                });
+                self.tell(SessionKey(slot), Event::UpstreamFailed(&error.to_string()));
             }
         }
         Start::Spawned
@@ -257,11 +244,9 @@ impl Proxy {
         process: usize,
         pid: Option<u32>,
     ) {
-        if let Some(connection) = self.sessions.get_mut(slot) {
+        if let Some(connection) = self.scheduler.place_mut(SessionKey(slot)) {
             connection.attach(pipes, process);
-            self.with_session(slot, |session, cx| {
-                session.handle(Event::UpstreamStarted { pid }, cx);
-            });
+            self.tell(SessionKey(slot), Event::UpstreamStarted { pid });
         }
     }
 }

@@ -3,30 +3,22 @@
 use std::io;
 use std::net::Shutdown;
 
-use mio::event;
+use mio::Token;
 use mio::net::TcpStream;
 use mio::unix::pipe;
 
+use super::Channel;
 use super::pipes::{PipeWidener, Pipes};
-use crate::pump::{Pump, READS_PER_TURN, Transport};
-use crate::reactor::io::{Input, Io};
-use crate::reactor::token::Channel;
+use crate::pump::{READS_PER_RUN, Transport, pump};
+use crate::reactor::io::{Input, Io, Readiness};
 use crate::session::report::Exit;
 use crate::session::{Context, Event, Session};
-use crate::util::time::Time;
-use crate::util::timer_wheel::TimerId;
 
 /// A session and its descriptors.
 #[derive(Debug)]
-pub(super) struct Connection {
-    /// The state machine.
-    pub(super) session: Session,
+pub(super) struct ClientSession {
     client: Option<Io<TcpStream>>,
     server: Option<Server>,
-    /// The deadline that is set for the session.
-    pub(super) timer: Option<(Time, TimerId)>,
-    /// Whether the session is in the run queue.
-    pub(super) queued: bool,
 }
 
 /// A server process as the connection sees it.
@@ -42,15 +34,12 @@ struct Server {
     exit: Option<Exit>,
 }
 
-impl Connection {
+impl ClientSession {
     /// A session over a client's connection.
-    pub(super) fn new(session: Session, client: Io<TcpStream>) -> Self {
+    pub(super) fn new(client: Io<TcpStream>) -> Self {
         Self {
-            session,
             client: Some(client),
             server: None,
-            timer: None,
-            queued: false,
         }
     }
 
@@ -68,16 +57,16 @@ impl Connection {
     }
 
     /// Latches what an event says. Returns whether it was about a descriptor that is here.
-    pub(super) fn latch(&mut self, port: Channel, event: &event::Event) -> bool {
+    pub(super) fn latch(&mut self, port: Channel, event: (Token, Readiness)) -> bool {
         match (port, &mut self.client, &mut self.server) {
-            (Channel::Client, Some(client), _) => client.latch(event),
+            (Channel::Client, Some(client), _) => client.latch(event.0, event.1),
             (
                 Channel::Stdin,
                 _,
                 Some(Server {
                     stdin: Some(stdin), ..
                 }),
-            ) => stdin.latch(event),
+            ) => stdin.latch(event.0, event.1),
             (
                 Channel::Stdout,
                 _,
@@ -85,7 +74,7 @@ impl Connection {
                     stdout: Some(stdout),
                     ..
                 }),
-            ) => stdout.latch(event),
+            ) => stdout.latch(event.0, event.1),
             (
                 Channel::Stderr,
                 _,
@@ -93,7 +82,7 @@ impl Connection {
                     stderr: Some(stderr),
                     ..
                 }),
-            ) => stderr.latch(event),
+            ) => stderr.latch(event.0, event.1),
             _ => false,
         }
     }
@@ -145,83 +134,60 @@ impl Connection {
         self.client = None;
     }
 
-    /// Does what can be done now, within the budget.
-    pub(super) fn run(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) {
-        self.read_stderr(scratch, cx);
-        self.report_exit(cx);
-        self.notice_failures(cx);
-        let Self {
-            session,
-            client,
-            server,
-            ..
-        } = self;
-        Pump {
-            session,
-            client,
-            upstream: server,
-        }
-        .run(scratch, cx);
-    }
-
-    /// Whether there is more to be done although no event will tell.
-    pub(super) fn is_ready(&mut self, cx: &Context<'_>) -> bool {
-        let Self {
-            session,
-            client,
-            server,
-            ..
-        } = self;
-        let stderr = server.as_ref().and_then(|server| server.stderr.as_ref());
-        stderr.is_some_and(Io::is_readable)
-            || Pump {
-                session,
-                client,
-                upstream: server,
-            }
-            .is_ready(cx)
+    /// Does what can be done now, within the budget. Returns whether there is more to be done although no event will tell.
+    pub(super) fn run(
+        &mut self,
+        session: &mut Session,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> bool {
+        self.read_stderr(session, scratch, cx);
+        self.report_exit(session, cx);
+        self.notice_failures(session, cx);
+        let has_more = pump(session, &mut self.client, &mut self.server, scratch, cx);
+        let server = self.server.as_ref();
+        let stderr = server.and_then(|server| server.stderr.as_ref());
+        has_more || stderr.is_some_and(Io::is_readable)
     }
 
     /// Stderr comes first, so that a dying server's last words are in the log before its end is.
-    fn read_stderr(&mut self, scratch: &mut [u8], cx: &mut Context<'_>) {
+    fn read_stderr(&mut self, session: &mut Session, scratch: &mut [u8], cx: &mut Context<'_>) {
         let Some(server) = &mut self.server else {
             return;
         };
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_RUN {
             let Some(stderr) = server.stderr.as_mut().filter(|stderr| stderr.is_readable()) else {
                 return;
             };
             match stderr.read(scratch) {
-                Input::Bytes(count) => self
-                    .session
-                    .handle(Event::UpstreamStderr(&scratch[..count]), cx),
+                Input::Bytes(count) => session.handle(Event::UpstreamStderr(&scratch[..count]), cx),
                 Input::End | Input::Broken(_) => server.stderr = None,
                 Input::Blocked => return,
             }
         }
     }
 
-    fn report_exit(&mut self, cx: &mut Context<'_>) {
+    fn report_exit(&mut self, session: &mut Session, cx: &mut Context<'_>) {
         if let Some(exit) = self.server.as_mut().and_then(|server| server.exit.take()) {
-            self.session.handle(Event::UpstreamExited(exit), cx);
+            session.handle(Event::UpstreamExited(exit), cx);
         }
     }
 
     /// What events tell although nothing is read or written at the moment.
-    fn notice_failures(&mut self, cx: &mut Context<'_>) {
+    fn notice_failures(&mut self, session: &mut Session, cx: &mut Context<'_>) {
         if let Some(client) = self
             .client
             .as_ref()
             .filter(|client| client.is_read_closed())
         {
-            self.session.handle(Event::ClientHup, cx);
+            session.handle(Event::ClientHup, cx);
             let error = if client.is_write_closed() {
                 client.source().take_error().ok().flatten()
             } else {
                 None
             };
             if let Some(error) = error {
-                self.session.handle(Event::ClientFailed(&error), cx);
+                session.handle(Event::ClientFailed(&error), cx);
             }
         }
         let Some(server) = &mut self.server else {
@@ -229,7 +195,7 @@ impl Connection {
         };
         if server.stdin.as_ref().is_some_and(Io::is_write_closed) {
             server.stdin = None;
-            self.session.handle(Event::UpstreamInputBroke, cx);
+            session.handle(Event::UpstreamInputBroke, cx);
         }
     }
 }

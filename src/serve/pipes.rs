@@ -3,13 +3,15 @@
 use std::io;
 use std::os::fd::AsFd;
 
+use mio::Interest;
 use mio::unix::pipe;
-use mio::{Interest, Registry, Token};
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::{Channel, Due};
 use crate::process::Spawned;
+use crate::reactor::Reactor;
 use crate::reactor::io::Io;
-use crate::reactor::token::Channel;
+use crate::reactor::token::Target;
 
 /// What a pipe holds by default, in bytes (pipe(7)).
 const PIPE_BYTES: usize = 64 * 1024;
@@ -68,38 +70,31 @@ pub(super) struct Pipes {
 }
 
 impl Pipes {
-    /// Registers the pipes of a new server; `token` has a new token for each of them.
+    /// Registers the pipes of a new server; `target` says where each of them is kept.
     pub(super) fn register(
         spawned: Spawned,
-        registry: &Registry,
-        mut token: impl FnMut(Channel) -> Token,
+        reactor: &mut Reactor<Channel, Due>,
+        target: impl Fn(Channel) -> Target<Channel>,
     ) -> io::Result<Self> {
         let (write, read) = (Interest::WRITABLE, Interest::READABLE);
         Ok(Self {
-            stdin: Some(Io::register(
-                spawned.stdin,
-                registry,
-                token(Channel::Stdin),
-                write,
-            )?),
-            stdout: Io::register(spawned.stdout, registry, token(Channel::Stdout), read)?,
-            stderr: Io::register(spawned.stderr, registry, token(Channel::Stderr), read)?,
+            stdin: Some(reactor.register(spawned.stdin, target(Channel::Stdin), write)?),
+            stdout: reactor.register(spawned.stdout, target(Channel::Stdout), read)?,
+            stderr: reactor.register(spawned.stderr, target(Channel::Stderr), read)?,
         })
     }
 
     /// Registers them anew, for someone else.
     pub(super) fn hand_over(
         &mut self,
-        registry: &Registry,
-        mut token: impl FnMut(Channel) -> Token,
+        reactor: &mut Reactor<Channel, Due>,
+        target: impl Fn(Channel) -> Target<Channel>,
     ) -> io::Result<()> {
         let (write, read) = (Interest::WRITABLE, Interest::READABLE);
         if let Some(stdin) = &mut self.stdin {
-            stdin.register_anew(registry, token(Channel::Stdin), write)?;
+            reactor.register_anew(stdin, target(Channel::Stdin), write)?;
         }
-        self.stdout
-            .register_anew(registry, token(Channel::Stdout), read)?;
-        self.stderr
-            .register_anew(registry, token(Channel::Stderr), read)
+        reactor.register_anew(&mut self.stdout, target(Channel::Stdout), read)?;
+        reactor.register_anew(&mut self.stderr, target(Channel::Stderr), read)
     }
 }

@@ -1,29 +1,26 @@
 //! What has to be right before anything is served, and what the log says at the start.
 
-use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 
 use log::{info, warn};
 use mio::Interest;
 use mio::net::TcpListener;
-use slab::Slab;
 
 use super::accept::{Accepting, MAX_REFUSED};
 use super::spares::Spares;
 use super::start_queue::Starting;
-use super::{MONITOR_INTERVAL, Proxy, Stopping};
+use super::{Channel, Due, MONITOR_INTERVAL, Proxy, Stopping};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::options::ServeOptions;
 use crate::process::{DescriptorLimit, Processes, Spawner};
-use crate::pump::SCRATCH_BYTES;
-use crate::reactor::io::Io;
+use crate::reactor::Reactor;
 use crate::reactor::listener;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
-use crate::reactor::timers::{self, Timer, Timers};
-use crate::reactor::token::{Address, Channel, MAX_SLOTS, Tokens};
+use crate::reactor::token::{MAX_KEYS, Target};
+use crate::scheduler::Scheduler;
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
 
@@ -60,9 +57,8 @@ impl Proxy {
         let text = command_text(command);
         let spawner = Spawner::new(command, descriptors)
             .map_err(failed_to(format!("cannot run '{text}'")))?;
-        let mut tokens = Tokens::default();
-        let poller =
-            Poller::new(&mut tokens).map_err(failed_to("cannot create an epoll instance"))?;
+        let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
+        let mut reactor = Reactor::new(poller);
         let address = tcp::address_text(&options.host, options.port);
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
@@ -70,69 +66,59 @@ impl Proxy {
         let pool = pool_size(options.prespawn, descriptors);
         log_start(options, &text, &address, pool);
         let mut listeners = Vec::new();
-        for (slot, socket) in sockets.into_iter().enumerate() {
+        for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
-            let token = tokens.next(Address {
-                slot,
-                port: Channel::Listener,
-            });
-            let endpoint = Io::register(socket, poller.registry(), token, Interest::READABLE);
+            let channel = Channel::Listener;
+            let endpoint = reactor.register(socket, Target { key, channel }, Interest::READABLE);
             listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
         }
-        let token = tokens.next(Address {
-            slot: 0,
-            port: Channel::Signals,
+        let token = reactor.next_token(Target {
+            key: 0,
+            channel: Channel::Signals,
         });
-        let signals = Signals::register(poller.registry(), token)
+        let signals = Signals::register(reactor.poller().registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
         let possible = sessions_possible(pool, descriptors);
-        let now = timers::now();
-        let mut timers = Timers::new(now);
-        timers.set(now + MONITOR_INTERVAL, Timer::Monitor);
+        let now = reactor.now();
+        reactor.timers.set(now + MONITOR_INTERVAL, Due::Monitor);
         Ok(Self {
-            poller,
-            tokens,
+            reactor,
             signals,
             listeners,
             turn_of_listener: 0,
-            settings: Settings {
-                heartbeat_interval: options.heartbeat_interval,
-                role: Backend::Process {
-                    max_restarts: options.max_restarts,
-                },
-                restarts_upstream: options.auto_restart,
-                max_message_bytes: options.max_message_bytes,
-                replay_timeout: options.replay_timeout,
-                spawn: options.spawn,
-                idle_limits: IdleLimits {
-                    first_message: options.first_message_timeout,
-                    idle: options.idle_timeout,
-                },
-            },
             max_sessions: session_limit(options.max_sessions, possible, descriptors),
             sessions_possible: possible,
             spawner,
-            sessions: Slab::new(),
+            scheduler: Scheduler::new(settings(options), BufferBudget::new(DEFAULT_BUDGET_BYTES)),
             refused: 0,
             sessions_so_far: 0,
             processes: Processes::default(),
-            memory: BufferBudget::new(DEFAULT_BUDGET_BYTES),
-            timers,
-            waiting_for_memory: Vec::new(),
-            run_queue: VecDeque::new(),
-            actions: Vec::new(),
-            pending_actions: VecDeque::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            now,
             accepting: Accepting::Yes,
             starting: Starting::new(options.max_starting),
             pool: Spares::new(pool, options.max_restarts, now),
             exhaustion_logged: false,
             stopping: Stopping::No,
         })
+    }
+}
+
+fn settings(options: &ServeOptions) -> Settings {
+    Settings {
+        heartbeat_interval: options.heartbeat_interval,
+        role: Backend::Process {
+            max_restarts: options.max_restarts,
+        },
+        restarts_upstream: options.auto_restart,
+        max_message_bytes: options.max_message_bytes,
+        replay_timeout: options.replay_timeout,
+        spawn: options.spawn,
+        idle_limits: IdleLimits {
+            first_message: options.first_message_timeout,
+            idle: options.idle_timeout,
+        },
     }
 }
 
@@ -157,12 +143,12 @@ fn sessions_possible(pool: usize, descriptors: DescriptorLimit) -> usize {
     let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_SESSION;
     usize::try_from(possible)
         .unwrap_or(usize::MAX)
-        .clamp(1, MAX_SLOTS - MAX_REFUSED)
+        .clamp(1, MAX_KEYS - MAX_REFUSED)
 }
 
 /// As many sessions as are possible, unless the user wants another number.
 fn session_limit(wanted: Option<usize>, possible: usize, descriptors: DescriptorLimit) -> usize {
-    let limit = wanted.unwrap_or(possible).min(MAX_SLOTS - MAX_REFUSED);
+    let limit = wanted.unwrap_or(possible).min(MAX_KEYS - MAX_REFUSED);
     if limit > possible {
         warn!(
             "--max-sessions: {limit} sessions need more than the {} descriptors that are allowed (RLIMIT_NOFILE); \

@@ -8,19 +8,19 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use log::warn;
-use mio::event::Event;
+use mio::Token;
 use slab::Slab;
 
 use super::pipes::Pipes;
-use crate::pump::READS_PER_TURN;
-use crate::reactor::io::Input;
-use crate::reactor::timers::{Timer, Timers};
-use crate::reactor::token::{Address, Channel};
+use super::{Channel, Due};
+use crate::pump::READS_PER_RUN;
+use crate::reactor::io::{Input, Readiness};
+use crate::reactor::timers::{Deadline, Timers};
+use crate::reactor::token::Target;
 use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::StderrLines;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
-use crate::util::timer_wheel::TimerId;
 
 /// After a server was taken, the next one is started this much later: a start takes longer than the first answer to
 /// whoever took it, which it would delay.
@@ -45,7 +45,7 @@ pub(super) struct Spares {
     policy: RestartPolicy,
     refill: Refill,
     /// The deadline of [`Self::refill`].
-    timer: Option<(Time, TimerId)>,
+    deadline: Deadline,
     log_rate_limit: LogRateLimit,
     hits: u64,
     misses: u64,
@@ -80,11 +80,11 @@ enum Refill {
 }
 
 /// Where the pipe of a server in the pool is kept, as far as tokens go.
-pub(super) fn address(slot: usize, port: Channel) -> Address {
+pub(super) fn address(slot: usize, port: Channel) -> Target<Channel> {
     let pipe = PIPES.iter().position(|pipe| *pipe == port).unwrap_or(0);
-    Address {
-        slot: slot * PIPES.len() + pipe,
-        port: Channel::Spares,
+    Target {
+        key: slot * PIPES.len() + pipe,
+        channel: Channel::Spares,
     }
 }
 
@@ -99,7 +99,7 @@ impl Spares {
             readable: Vec::new(),
             policy: RestartPolicy::new(max_restarts),
             refill: Refill::Freely,
-            timer: None,
+            deadline: Deadline::default(),
             log_rate_limit: LogRateLimit::new(now),
             hits: 0,
             misses: 0,
@@ -138,7 +138,7 @@ impl Spares {
     }
 
     /// A server is being started for the pool.
-    pub(super) fn started(&mut self, now: Time, timers: &mut Timers) {
+    pub(super) fn started(&mut self, now: Time, timers: &mut Timers<Due>) {
         self.policy.started(now);
         if self.refill == Refill::One {
             self.set(Refill::Watched, Some(now + WATCH_TIME), timers);
@@ -146,7 +146,7 @@ impl Spares {
     }
 
     /// Hands out the server that has waited longest, for a session.
-    pub(super) fn take(&mut self, now: Time, timers: &mut Timers) -> Option<Server> {
+    pub(super) fn take(&mut self, now: Time, timers: &mut Timers<Due>) -> Option<Server> {
         let slot = self.waiting.pop_front()?;
         let mut server = self.servers.remove(slot);
         self.hits += 1;
@@ -164,7 +164,11 @@ impl Spares {
 
     /// Latches what an event says of the pipe with this number. Returns the process that it is about, if it has written
     /// something or has ended, and whether it is of no more use.
-    pub(super) fn latch(&mut self, number: usize, event: &Event) -> Option<(usize, bool)> {
+    pub(super) fn latch(
+        &mut self,
+        number: usize,
+        event: (Token, Readiness),
+    ) -> Option<(usize, bool)> {
         let slot = number / PIPES.len();
         let server = self.servers.get_mut(slot)?;
         let Pipes {
@@ -175,14 +179,14 @@ impl Spares {
         match PIPES[number % PIPES.len()] {
             Channel::Stdin => {
                 let stdin = stdin.as_mut()?;
-                let broke = stdin.latch(event) && stdin.is_write_closed();
+                let broke = stdin.latch(event.0, event.1) && stdin.is_write_closed();
                 broke.then_some((server.process, true))
             }
             Channel::Stdout => stdout
-                .latch(event)
+                .latch(event.0, event.1)
                 .then_some((server.process, stdout.is_read_closed())),
             _ => {
-                if !stderr.latch(event) {
+                if !stderr.latch(event.0, event.1) {
                     return None;
                 }
                 if !self.readable.contains(&slot) {
@@ -210,7 +214,7 @@ impl Spares {
                 continue;
             };
             let log_rate_limit = &mut self.log_rate_limit;
-            for _ in 0..READS_PER_TURN {
+            for _ in 0..READS_PER_RUN {
                 if !server.pipes.stderr.is_readable() {
                     break;
                 }
@@ -252,7 +256,7 @@ impl Spares {
     }
 
     /// A server ended while it waited, or could not be started: decides when there are to be others.
-    pub(super) fn lost(&mut self, why: &str, now: Time, timers: &mut Timers) {
+    pub(super) fn lost(&mut self, why: &str, now: Time, timers: &mut Timers<Due>) {
         if matches!(self.refill, Refill::Held | Refill::One | Refill::Never) {
             // It is one of several since the last start, and counts as one with them.
             return;
@@ -281,7 +285,7 @@ impl Spares {
 
     /// The deadline has come.
     pub(super) fn timer_fired(&mut self) {
-        self.timer = None;
+        self.deadline.fired();
         self.refill = match self.refill {
             Refill::Soon | Refill::Watched => Refill::Freely,
             Refill::Held => Refill::One,
@@ -290,7 +294,7 @@ impl Spares {
     }
 
     /// Lets no server come any more, and ends the input of all. Returns the processes that are to be stopped.
-    pub(super) fn close(&mut self, timers: &mut Timers) -> Vec<usize> {
+    pub(super) fn close(&mut self, timers: &mut Timers<Due>) -> Vec<usize> {
         self.set(Refill::Never, None, timers);
         self.waiting.clear();
         let servers = self.servers.iter_mut();
@@ -310,9 +314,9 @@ impl Spares {
         (*size > 0).then(|| format!("pool: size {size}, {hits} hits, {misses} misses"))
     }
 
-    fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers) {
+    fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers<Due>) {
         self.refill = refill;
-        timers.reset(&mut self.timer, at, Timer::Spares);
+        self.deadline.set(at, Due::Spares, timers);
     }
 
     /// Logs what has no line end.
@@ -337,18 +341,18 @@ fn log_stderr(limit: &mut LogRateLimit, pid: u32, line: &str, now: Time) {
 
 #[cfg(test)]
 mod tests {
-    use mio::Poll;
     use mio::unix::pipe;
     use nix::unistd::Pid;
 
     use super::*;
     use crate::process::Spawned;
-    use crate::reactor::token::Tokens;
+    use crate::reactor::Reactor;
+    use crate::reactor::poller::Poller;
 
     const SIZE: usize = 8;
 
     /// A pool with one server, started now, and its time.
-    fn started() -> (Spares, Timers, Time) {
+    fn started() -> (Spares, Timers<Due>, Time) {
         let now = Time::from_nanos(1 << 40);
         let (mut pool, mut timers) = (Spares::new(SIZE, 5, now), Timers::new(now));
         pool.started(now, &mut timers);
@@ -376,7 +380,7 @@ mod tests {
     #[test]
     fn the_end_of_a_server_that_was_never_taken_in_is_not_that_of_another_in_its_slot() {
         let (mut pool, _, now) = started();
-        let (epoll, mut tokens) = (Poll::new().unwrap(), Tokens::default());
+        let mut reactor = Reactor::new(Poller::new().unwrap());
         let (slot, process) = (pool.next_slot(), 2);
         let spawned = Spawned {
             pid: Pid::from_raw(0),
@@ -384,8 +388,8 @@ mod tests {
             stdout: pipe::new().unwrap().1,
             stderr: pipe::new().unwrap().1,
         };
-        let token = |port| tokens.next(address(slot, port));
-        let pipes = Pipes::register(spawned, epoll.registry(), token).unwrap();
+        let target = |channel| address(slot, channel);
+        let pipes = Pipes::register(spawned, &mut reactor, target).unwrap();
         pool.add(process, 0, pipes);
         assert!(!pool.ended(slot, process - 1, &mut [0; 64], now) && pool.has_waiting());
         assert!(pool.ended(slot, process, &mut [0; 64], now) && !pool.has_waiting());

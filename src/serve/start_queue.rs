@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use crate::reactor::timers::{Timer, Timers};
+use super::Due;
+use crate::reactor::timers::{Deadline, Timers};
 use crate::util::time::Time;
-use crate::util::timer_wheel::TimerId;
 
 /// A server counts as starting up until it writes something, but no longer than this: most MCP servers write nothing
 /// before they are spoken to.
@@ -28,7 +28,7 @@ pub(super) struct Starting {
     /// Until when each server counts as starting up, by the numbers of their processes. Both ascend.
     warming_up: BTreeMap<usize, Time>,
     /// The deadline that is set for the next of them.
-    timer: Option<(Time, TimerId)>,
+    deadline: Deadline,
 }
 
 /// A session's place in the order.
@@ -50,7 +50,7 @@ impl Starting {
             speaking: BTreeMap::new(),
             silent: BTreeMap::new(),
             warming_up: BTreeMap::new(),
-            timer: None,
+            deadline: Deadline::default(),
         }
     }
 
@@ -147,16 +147,16 @@ impl Starting {
     }
 
     /// Sets a deadline for the time when a server may be started again, if none may be now and one is wanted.
-    pub(super) fn watch(&mut self, wanted: bool, now: Time, timers: &mut Timers) {
+    pub(super) fn watch(&mut self, wanted: bool, now: Time, timers: &mut Timers<Due>) {
         let is_full = !self.has_room(now);
         let next = self.warming_up.values().next().copied();
         let at = next.filter(|_| wanted && is_full);
-        timers.reset(&mut self.timer, at, Timer::Starting);
+        self.deadline.set(at, Due::Starting, timers);
     }
 
     /// The deadline has come.
     pub(super) fn timer_fired(&mut self) {
-        self.timer = None;
+        self.deadline.fired();
     }
 }
 
@@ -239,7 +239,8 @@ mod tests {
         starting.ask(1, true);
         starting.started(1, begin);
         starting.watch(true, begin, &mut timers);
-        assert_eq!(timers.pop(begin + START_UP_TIME), Some(Timer::Starting));
+        timers.advance(begin + START_UP_TIME);
+        assert_eq!(timers.pop(), Some(Due::Starting));
         starting.timer_fired();
         starting.watch(true, begin + START_UP_TIME, &mut timers);
         assert_eq!(timers.next(), None);

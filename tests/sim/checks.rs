@@ -60,14 +60,14 @@ impl World {
         let of_sessions = self
             .places
             .iter()
-            .filter(|(_, place)| place.timer.is_some())
+            .filter(|(_, place)| place.deadline.at().is_some())
             .count();
         let of_servers = self
             .servers
             .iter()
             .filter(|(_, server)| server.timer.is_some())
             .count();
-        let all = of_sessions + of_servers + usize::from(self.paused.is_some());
+        let all = of_sessions + of_servers + usize::from(self.paused.at().is_some());
         assert_eq!(self.timers.len(), all, "timers are left that are nobody's");
     }
 
@@ -93,7 +93,7 @@ impl World {
                 );
             }
             assert_eq!(
-                place.timer.map(|(at, _)| at),
+                place.deadline.at(),
                 deadline,
                 "the timer of session {} is not that of its deadline",
                 place.number
@@ -129,7 +129,7 @@ impl World {
     /// At the end nothing is left.
     pub fn check_all_gone(&self) {
         assert_eq!(self.memory.used(), 0, "memory was not given back");
-        let accept = usize::from(self.paused.is_some());
+        let accept = usize::from(self.paused.at().is_some());
         assert_eq!(self.timers.len(), accept, "timers are left");
         assert!(self.places.is_empty() && self.servers.is_empty() && self.exited.is_empty());
         assert!(self.pending_actions.is_empty());

@@ -2,11 +2,11 @@
 
 use std::io::{Error, ErrorKind};
 
-use mcp_tcp_proxy::pump::{Pump, READS_PER_TURN};
+use mcp_tcp_proxy::pump::{READS_PER_RUN, has_more, pump};
 use mcp_tcp_proxy::reactor::io::Input;
+use mcp_tcp_proxy::reactor::timers::Deadline;
 use mcp_tcp_proxy::session::report::Exit;
 use mcp_tcp_proxy::session::{Context, Event, Session};
-use mcp_tcp_proxy::util::timer_wheel::TimerId;
 
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
@@ -38,7 +38,7 @@ pub struct Place {
     pub connecting: Option<usize>,
     /// The server was reaped, and the session has not been told.
     pub exit: Option<Exit>,
-    pub timer: Option<(Time, TimerId)>,
+    pub deadline: Deadline,
     pub queued: bool,
     pub fate: Route,
     /// The connection broke, or was seen to be broken.
@@ -70,12 +70,7 @@ impl Place {
         }
         self.notice_failures(server.as_deref_mut(), cx);
         let mut pipes = Pipes(server.as_deref_mut().map(|server| &mut server.pipes));
-        Pump {
-            session: &mut self.session,
-            client: &mut self.socket,
-            upstream: &mut pipes,
-        }
-        .run(scratch, cx);
+        pump(&mut self.session, &mut self.socket, &mut pipes, scratch, cx);
         if self.taken(server.as_deref()) != taken {
             self.last_taken = cx.now;
         }
@@ -86,14 +81,8 @@ impl Place {
         let stderr = server
             .as_ref()
             .is_some_and(|server| server.kind == Kind::Process && server.stderr.is_readable());
-        let mut pipes = Pipes(server.map(|server| &mut server.pipes));
-        stderr
-            || Pump {
-                session: &mut self.session,
-                client: &mut self.socket,
-                upstream: &mut pipes,
-            }
-            .is_ready(cx)
+        let pipes = Pipes(server.map(|server| &mut server.pipes));
+        stderr || has_more(&self.session, &self.socket, &pipes, cx.memory)
     }
 
     fn taken(&self, server: Option<&Server>) -> (u64, u64) {
@@ -104,7 +93,7 @@ impl Place {
     }
 
     fn read_stderr(&mut self, server: &mut Server, scratch: &mut [u8], cx: &mut Context<'_>) {
-        for _ in 0..READS_PER_TURN {
+        for _ in 0..READS_PER_RUN {
             if !server.stderr.is_readable() {
                 return;
             }

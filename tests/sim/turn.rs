@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::report::EndReason;
 use mcp_tcp_proxy::session::{Action, Context, Event, Session};
 
@@ -11,7 +10,7 @@ use crate::place::{Place, Route};
 use crate::server::Kind;
 use crate::stats::Fault;
 use crate::trace;
-use crate::world::World;
+use crate::world::{Due, World};
 
 /// Deadlines of one turn. A session that sets one that it does not see to is stopped here.
 const MAX_TIMEOUTS: usize = 1000;
@@ -79,19 +78,20 @@ impl World {
 
     fn fire_timers(&mut self) {
         let mut fired = 0;
-        while let Some(timer) = self.timers.pop(self.now) {
+        while let Some(timer) = self.timers.pop() {
             fired += 1;
             assert!(
                 fired <= MAX_TIMEOUTS,
                 "a deadline is not seen to: {timer:?}"
             );
             match timer {
-                Timer::Session(slot) => {
+                Due::Session(slot) => {
                     let place = self
                         .places
                         .get_mut(slot)
                         .expect("a timer of a session that was freed");
-                    let at = place.timer.take().map(|(at, _)| at);
+                    let at = place.deadline.at();
+                    place.deadline.fired();
                     assert!(
                         at.is_some_and(|at| at <= self.now),
                         "a timer that the session has not set: {at:?}"
@@ -101,13 +101,8 @@ impl World {
                         session.handle(Event::Deadline { unix_time: time }, cx);
                     });
                 }
-                Timer::Process(key) => self.fire_server_timer(key),
-                Timer::Accept => self.paused = None,
-                Timer::Starting
-                | Timer::Spares
-                | Timer::Monitor
-                | Timer::Connect
-                | Timer::Close => {}
+                Due::Server(key) => self.fire_server_timer(key),
+                Due::Start => self.paused.fired(),
             }
         }
     }
@@ -136,8 +131,8 @@ impl World {
         if let Some(place) = self.places.get_mut(slot) {
             let settings = place.kind.choose(&self.proxy, &self.connector);
             let deadline = place.session.next_deadline(settings);
-            self.timers
-                .reset(&mut place.timer, deadline, Timer::Session(slot));
+            let timers = &mut self.timers;
+            place.deadline.set(deadline, Due::Session(slot), timers);
             self.check_unused(slot);
         }
     }
@@ -233,9 +228,7 @@ impl World {
             self.release_server(slot);
         }
         let mut place = self.places.remove(slot);
-        if let Some((_, timer)) = place.timer {
-            self.timers.cancel(timer);
-        }
+        place.deadline.clear(&mut self.timers);
         place.session.release_memory(&mut self.memory);
         trace::note(|| format!("{}", place.session.summary(self.now)));
         self.check_freed(&place);

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::process::escalation::Escalation;
-use mcp_tcp_proxy::reactor::timers::Timer;
 use mcp_tcp_proxy::session::Event;
 
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
 use crate::trace;
-use crate::world::World;
+use crate::world::{Due, World};
 
 /// How long nothing is started after something has run out.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -42,7 +41,7 @@ impl World {
         {
             server.timer = ladder
                 .deadline()
-                .map(|at| self.timers.set(at, Timer::Process(key)));
+                .map(|at| self.timers.set(at, Due::Server(key)));
             let was_running = server.is_running();
             let place = self
                 .places
@@ -66,10 +65,10 @@ impl World {
             let ladder = Escalation::new(self.now);
             server.timer = ladder
                 .deadline()
-                .map(|at| self.timers.set(at, Timer::Process(key)));
+                .map(|at| self.timers.set(at, Due::Server(key)));
             server.ladder = Some(ladder);
         } else if server.kind == Kind::Connection && server.timer.is_none() {
-            server.timer = Some(self.timers.set(self.now + CLOSE_TIME, Timer::Process(key)));
+            server.timer = Some(self.timers.set(self.now + CLOSE_TIME, Due::Server(key)));
         }
     }
 
@@ -98,7 +97,7 @@ impl World {
             });
         } else {
             self.servers[key].timer =
-                Some(self.timers.set(self.now + CLOSE_TIME, Timer::Process(key)));
+                Some(self.timers.set(self.now + CLOSE_TIME, Due::Server(key)));
         }
     }
 
@@ -142,7 +141,7 @@ impl World {
     }
 
     pub fn can_start(&self) -> bool {
-        self.paused.is_none() && !self.starting.is_empty()
+        self.paused.at().is_none() && !self.starting.is_empty()
     }
 
     pub fn start_servers(&mut self) {
@@ -166,7 +165,8 @@ impl World {
     fn start_server(&mut self, slot: usize) -> bool {
         if !self.calm && self.rng.percent(3) && self.places[slot].kind == Kind::Process {
             self.stats.fault(Fault::StartExhausted);
-            self.paused = Some(self.timers.set(self.now + PAUSE, Timer::Accept));
+            let timers = &mut self.timers;
+            self.paused.set(Some(self.now + PAUSE), Due::Start, timers);
             return false;
         }
         let place = &mut self.places[slot];
@@ -199,10 +199,8 @@ impl World {
                 "an attempt to connect is made while there is one"
             );
             place.connecting = Some(key);
-            self.servers[key].timer = Some(
-                self.timers
-                    .set(self.now + CONNECT_TIME, Timer::Process(key)),
-            );
+            self.servers[key].timer =
+                Some(self.timers.set(self.now + CONNECT_TIME, Due::Server(key)));
         } else {
             self.attach(slot, key);
         }

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use mcp_tcp_proxy::pump::SCRATCH_BYTES;
-use mcp_tcp_proxy::reactor::timers::Timers;
+use mcp_tcp_proxy::reactor::timers::{Deadline, Timers};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::Label;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
-use mcp_tcp_proxy::util::timer_wheel::TimerId;
 use slab::Slab;
 
 use crate::client::Client;
@@ -32,6 +31,14 @@ const MAX_ROUNDS: usize = 40_000;
 /// Rounds after which a client no longer waits to get rid of what it wants to say.
 const PATIENCE: usize = 300;
 
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    Session(usize),
+    Server(usize),
+    Start,
+}
+
 pub struct World {
     pub rng: Rng,
     /// Nothing goes wrong in this one, so nothing may be lost.
@@ -39,7 +46,7 @@ pub struct World {
     pub now: Time,
     pub began: Time,
     pub memory: BufferBudget,
-    pub timers: Timers,
+    pub timers: Timers<Due>,
     pub places: Slab<Place>,
     pub servers: Slab<Server>,
     pub proxy: Settings,
@@ -51,7 +58,7 @@ pub struct World {
     pub actions: Vec<Action>,
     pub pending_actions: VecDeque<(usize, Action)>,
     pub starting: VecDeque<usize>,
-    pub paused: Option<TimerId>,
+    pub paused: Deadline,
     pub waiting_for_memory: Vec<usize>,
     pub scratch: Box<[u8]>,
     /// Processes that have exited and were not reaped.
@@ -113,7 +120,7 @@ impl World {
             actions: Vec::new(),
             pending_actions: VecDeque::new(),
             starting: VecDeque::new(),
-            paused: None,
+            paused: Deadline::default(),
             waiting_for_memory: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
             exited: Vec::new(),
@@ -206,7 +213,7 @@ impl World {
             server: None,
             connecting: None,
             exit: None,
-            timer: None,
+            deadline: Deadline::default(),
             queued: false,
             fate: Route::Open,
             broke: false,
@@ -357,6 +364,7 @@ impl World {
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
         };
         self.now += time;
+        self.timers.advance(self.now);
         trace::note(|| format!("{time:?} pass"));
     }
 
