@@ -1,21 +1,30 @@
-//! The demo server itself: lines in, lines out. `now` is a parameter. Must not know descriptors or the
-//! clock.
+//! The demo server itself: takes lines, leaves lines to be written in [`Server::out`]. `now` is a parameter. Must not
+//! know descriptors or the clock.
 
-use std::ops::ControlFlow;
+use std::collections::BTreeMap;
+use std::fmt::Arguments;
+use std::io::Write as _;
 use std::time::Instant;
 
 use serde_json::value::RawValue;
 
-use super::answer::{self, Fault, SERVER_INFO};
-use super::json::{is_json, string};
-use super::message::{Era, MODERN_VERSIONS, Message, Params, Request, not_modern};
-use super::pending::{BatchNumber, Pending, Sleep, add_to_batch};
+use super::message::{
+    self, Era, Fault, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, MODERN_VERSION, Object,
+    Request, VERSION_KEY, fault,
+};
 use super::tools::{self, Call, Crash};
 
-/// Legacy versions, newest first: the first is the answer to a client that wants one we don't know.
+/// Newest first: the first is the answer to a client that wants a version we don't know.
 const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
 const CAPABILITIES: &str = r#"{"tools":{}}"#;
+
+/// Which server this is, as MCP's `Implementation`.
+const SERVER_INFO: &str = concat!(
+    r#"{"name":"mcp-tcp-proxy-demo","version":""#,
+    env!("CARGO_PKG_VERSION"),
+    r#""}"#
+);
 
 /// 2026-07-28, Caching: how long a client may use a list, and who may share it. Nothing here ever changes.
 const CACHE_HINTS: &str = r#","ttlMs":3600000,"cacheScope":"public""#;
@@ -23,213 +32,198 @@ const CACHE_HINTS: &str = r#","ttlMs":3600000,"cacheScope":"public""#;
 /// One client's server.
 #[derive(Default)]
 pub(super) struct Server {
+    /// Lines to be written before anything is waited for: responses in any order, and whatever a call has to tell while
+    /// it is under way. Only the responses to a batch are gathered elsewhere first.
+    pub(super) out: Vec<u8>,
+    /// How the process is to end once `out` is written. No message is handled after it is set.
+    pub(super) crash: Option<Crash>,
     /// Whether `initialize` was answered. Means nothing to modern requests.
     initialized: bool,
-    pending: Pending,
+    /// Calls of `sleep` by when they end, with the members of their results. The number tells apart those that end at
+    /// the same time.
+    sleeps: BTreeMap<(Instant, u64), (Caller, String)>,
+    /// The responses that each batch has so far, each with a comma after it, until no call of it sleeps any more.
+    batches: BTreeMap<u64, Vec<u8>>,
+    /// The last number given to a sleep or a batch.
+    last_number: u64,
 }
 
-/// What a request comes to, unless it is a fault.
-enum Reply<'a> {
-    /// Pieces of the result's members.
-    Now(Vec<&'a str>),
-    Call(Call<'a>),
+/// Where the response to a request goes, and in which form.
+struct Caller {
+    /// JSON.
+    id: String,
+    era: Era,
+    batch: Option<u64>,
 }
 
 impl Server {
-    /// Handles one line, without its line end, and appends what there is to say to `out`, as lines.
-    /// Breaks if the process is to end; `out` then holds what was answered before.
-    pub(super) fn handle_line(
-        &mut self,
-        line: &[u8],
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> ControlFlow<Crash> {
+    /// Handles one line, without its line end.
+    pub(super) fn handle_line(&mut self, line: &[u8], now: Instant) {
         let line = line.trim_ascii();
-        if line.is_empty() {
-            return ControlFlow::Continue(());
+        // What is not UTF-8 is not JSON either, like the empty text that takes its place.
+        let text = std::str::from_utf8(line).unwrap_or_default();
+        // Batches exist in 2025-03-26 alone, but cost little to serve to everyone.
+        let array = text.strip_prefix('[');
+        match array.and_then(|_| serde_json::from_str::<Vec<&RawValue>>(text).ok()) {
+            _ if line.is_empty() || self.crash.is_some() => {}
+            None => self.handle_message(text, None, now),
+            Some(messages) if messages.is_empty() => {
+                let why = "Invalid request: the batch is empty";
+                self.refuse("null", None, &fault(INVALID_REQUEST, why));
+            }
+            Some(messages) => {
+                let batch = self.next_number();
+                self.batches.insert(batch, Vec::new());
+                for message in messages {
+                    self.handle_message(message.get(), Some(batch), now);
+                }
+            }
         }
-        let start = out.len();
-        match std::str::from_utf8(line) {
-            Ok(text) if text.starts_with('[') => self.handle_batch(text, now, out)?,
-            Ok(text) if text.starts_with('{') => self.handle_single(text, now, out)?,
-            _ if is_json(line) => answer::error(out, "null", &not_a_message()),
-            _ => answer::error(out, "null", &Fault::parse_error()),
-        }
-        if out.len() > start {
-            out.push(b'\n');
-        }
-        // Only now, for a cancellation may itself have come in a batch.
-        self.pending.finish_batches(out);
-        ControlFlow::Continue(())
+        // Whatever the line was: it may have cancelled what a batch was waiting for.
+        self.finish_batches();
     }
 
     /// When [`Server::fire`] has something to do.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
-        self.pending.next_deadline()
+        self.sleeps.first_key_value().map(|(&(end, _), _)| end)
     }
 
-    /// Answers the calls of `sleep` that are over, as lines appended to `out`.
-    pub(super) fn fire(&mut self, now: Instant, out: &mut Vec<u8>) {
-        self.pending.fire(now, out);
-    }
-
-    fn handle_single(&mut self, text: &str, now: Instant, out: &mut Vec<u8>) -> ControlFlow<Crash> {
-        let message = Message::read(text);
-        // Reading takes the line to be JSON; whether it is, is only asked where it was not understood.
-        if matches!(message, Message::Invalid { id: "null", .. }) && !is_json(text.as_bytes()) {
-            answer::error(out, "null", &Fault::parse_error());
-            return ControlFlow::Continue(());
+    /// Answers the calls of `sleep` that are over.
+    pub(super) fn fire(&mut self, now: Instant) {
+        while self.next_deadline().is_some_and(|end| end <= now) {
+            if let Some((_, (caller, content))) = self.sleeps.pop_first() {
+                self.respond(&caller, format_args!("{content}"));
+            }
         }
-        self.handle_message(message, None, now, out)
+        self.finish_batches();
     }
 
-    /// Batches are of 2025-03-26 alone, but cost little to serve to all.
-    fn handle_batch(&mut self, text: &str, now: Instant, out: &mut Vec<u8>) -> ControlFlow<Crash> {
-        let Ok(messages) = serde_json::from_str::<Vec<&RawValue>>(text) else {
-            answer::error(out, "null", &Fault::parse_error());
-            return ControlFlow::Continue(());
+    fn handle_message(&mut self, json: &str, batch: Option<u64>, now: Instant) {
+        if self.crash.is_some() {
+            return;
+        }
+        let request = match message::read(json) {
+            Ok(Some(request)) => request,
+            Ok(None) => return,
+            Err((id, fault)) => return self.refuse(id, batch, &fault),
         };
-        if messages.is_empty() {
-            answer::error(
-                out,
-                "null",
-                &Fault::invalid_request("Invalid request: the batch is empty"),
-            );
-            return ControlFlow::Continue(());
-        }
-        let batch = self.pending.new_batch();
-        let mut answers = Vec::new();
-        for message in messages {
-            let message = Message::read(message.get());
-            let mut flow = ControlFlow::Continue(());
-            add_to_batch(&mut answers, |out| {
-                flow = self.handle_message(message, Some(batch), now, out);
+        if let Some(id) = request.id {
+            let served = message::era(&request).and_then(|era| {
+                let id = id.to_owned();
+                self.serve(&request, Caller { id, era, batch }, now)
             });
-            flow?;
+            served.unwrap_or_else(|fault| self.refuse(id, batch, &fault));
+        } else if request.method == "notifications/cancelled"
+            && let Some(id) = request.params.given("requestId")
+        {
+            // Responses and cancellations may cross, so an unknown id is fine.
+            self.sleeps
+                .retain(|_, (caller, _)| !message::same_value(&caller.id, id.get()));
         }
-        self.pending.add_batch(batch, answers);
-        ControlFlow::Continue(())
     }
 
-    fn handle_message(
-        &mut self,
-        message: Message,
-        batch: Option<BatchNumber>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> ControlFlow<Crash> {
-        match message {
-            Message::Request(request) => return self.handle_request(&request, batch, now, out),
-            Message::Notification { method, params } if method == "notifications/cancelled" => {
-                // What is not under way can't be cancelled, which is fine: answers and cancellations cross.
-                if let Some(id) = params.request_id {
-                    self.pending.cancel(id);
-                }
+    fn serve(&mut self, request: &Request, caller: Caller, now: Instant) -> Result<(), Fault> {
+        match (&*request.method, caller.era) {
+            ("initialize", _) if caller.batch.is_some() => {
+                // 2025-03-26, Lifecycle, "Initialization": nothing else may be sent before its response.
+                let why = "Invalid request: initialize must not be part of a batch";
+                return Err(fault(INVALID_REQUEST, why));
             }
-            Message::Notification { .. } | Message::Response => {}
-            Message::Invalid { id, fault } => answer::error(out, id, &fault),
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn handle_request(
-        &mut self,
-        request: &Request,
-        batch: Option<BatchNumber>,
-        now: Instant,
-        out: &mut Vec<u8>,
-    ) -> ControlFlow<Crash> {
-        let id = request.id.get();
-        let served = match &*request.method {
-            // A session's first word, whatever metadata it carries: 2026-07-28, Versioning and
-            // Compatibility, "Backward Compatibility with Initialization-Based Versions".
-            "initialize" => self
-                .initialize(&request.params, batch)
-                .map(|reply| (Era::Legacy, reply)),
-            _ => request
-                .params
-                .era()
-                .and_then(|era| Ok((era, self.dispatch(request, era)?))),
-        };
-        match served {
-            Err(fault) => answer::error(out, id, &fault),
-            Ok((era, Reply::Now(members))) => answer::result(out, id, era, &members),
-            Ok((_, Reply::Call(Call::Crash(crash)))) => return ControlFlow::Break(crash),
-            Ok((era, Reply::Call(Call::Text(json)))) => answer::text(out, id, era, &json),
-            Ok((era, Reply::Call(Call::Mistake(json)))) => answer::mistake(out, id, era, &json),
-            Ok((era, Reply::Call(Call::Sleep(duration)))) => {
-                let sleep = Sleep {
-                    id: request.id.to_owned(),
-                    era,
-                    duration,
-                    batch,
-                };
-                self.pending.add_sleep(sleep, now);
-            }
-        }
-        ControlFlow::Continue(())
-    }
-
-    fn initialize(
-        &mut self,
-        params: &Params,
-        batch: Option<BatchNumber>,
-    ) -> Result<Reply<'static>, Fault> {
-        if batch.is_some() {
-            // 2025-03-26, Lifecycle, "Initialization": nothing else may be sent before its answer.
-            return Err(Fault::invalid_request(
-                "Invalid request: initialize must not be part of a batch",
-            ));
-        }
-        self.initialized = true;
-        let requested = params.protocol_version.and_then(string);
-        let version = LEGACY_VERSIONS
-            .into_iter()
-            .find(|version| requested.as_deref() == Some(version))
-            .unwrap_or(LEGACY_VERSIONS[0]);
-        Ok(Reply::Now(vec![
-            r#""protocolVersion":""#,
-            version,
-            r#"","capabilities":"#,
-            CAPABILITIES,
-            r#","serverInfo":"#,
-            SERVER_INFO,
-        ]))
-    }
-
-    fn dispatch<'a>(&self, request: &Request<'a>, era: Era) -> Result<Reply<'a>, Fault> {
-        let cache_hints = match era {
-            Era::Legacy => "",
-            Era::Modern => CACHE_HINTS,
-        };
-        match (&*request.method, era) {
+            ("initialize", _) => self.initialize(&caller, &request.params),
             // Modern MCP has no ping: 2026-07-28, Key Changes, "Major changes", 5.
-            ("ping", Era::Legacy) => Ok(Reply::Now(Vec::new())),
-            ("server/discover", Era::Legacy) => Err(not_modern()),
-            ("server/discover", Era::Modern) => Ok(Reply::Now(vec![
-                r#""supportedVersions":"#,
-                MODERN_VERSIONS,
-                r#","capabilities":"#,
-                CAPABILITIES,
-                cache_hints,
-            ])),
-            (method, Era::Legacy) if !self.initialized => Err(Fault::not_initialized(method)),
-            ("tools/list", _) if request.params.cursor.is_some() => Err(Fault::invalid_params(
-                "cursor is not one of ours: all tools are on the first page",
+            ("ping", Era::Legacy) => self.respond(&caller, format_args!("")),
+            ("server/discover", Era::Legacy) => return Err(message::missing_meta(VERSION_KEY)),
+            ("server/discover", Era::Modern) => self.respond(&caller, format_args!(
+                r#""supportedVersions":["{MODERN_VERSION}"],"capabilities":{CAPABILITIES}{CACHE_HINTS}"#
             )),
-            ("tools/list", _) => Ok(Reply::Now(vec![r#""tools":"#, tools::LIST, cache_hints])),
-            ("tools/call", _) => tools::call(&request.params).map(Reply::Call),
-            (method, _) => Err(Fault::method_not_found(method)),
+            (method, Era::Legacy) if !self.initialized => {
+                // The specification has no code of its own for this, and forbids -32002, which many servers use. The
+                // Java SDK sends this one, the Python SDK -32602.
+                let why = format!("Server not initialized: send initialize before {method}");
+                return Err(fault(INVALID_REQUEST, why));
+            }
+            ("tools/list", _) if request.params.given("cursor").is_some() => {
+                let why = "cursor is not one of ours: all tools are on the first page";
+                return Err(fault(INVALID_PARAMS, why));
+            }
+            ("tools/list", era) => {
+                let hints = if era == Era::Modern { CACHE_HINTS } else { "" };
+                self.respond(&caller, format_args!(r#""tools":{}{hints}"#, *tools::LIST));
+            }
+            ("tools/call", _) => match tools::call(&request.params)? {
+                Call::Done(content) => self.respond(&caller, format_args!("{content}")),
+                Call::Sleep(duration, content) => {
+                    let key = (now + duration, self.next_number());
+                    self.sleeps.insert(key, (caller, content));
+                }
+                Call::Crash(crash) => {
+                    self.crash = Some(crash);
+                    // None of them will be complete.
+                    self.batches.clear();
+                }
+            },
+            (name, _) => return Err(fault(METHOD_NOT_FOUND, format!("Method not found: {name}"))),
+        }
+        Ok(())
+    }
+
+    fn initialize(&mut self, caller: &Caller, params: &Object) {
+        self.initialized = true;
+        let requested = params.string("protocolVersion").unwrap_or_default();
+        let known = LEGACY_VERSIONS.iter().find(|known| **known == requested);
+        let version = known.unwrap_or(&LEGACY_VERSIONS[0]);
+        self.respond(caller, format_args!(
+            r#""protocolVersion":"{version}","capabilities":{CAPABILITIES},"serverInfo":{SERVER_INFO}"#
+        ));
+    }
+
+    /// `members` are those of the result. Modern results have two more: 2026-07-28, Overview, "`ResultType`" and
+    /// "Per-response protocol fields".
+    fn respond(&mut self, caller: &Caller, members: Arguments) {
+        let Caller { id, era, batch } = caller;
+        match era {
+            Era::Legacy => self.write(id, *batch, format_args!(r#""result":{{{members}}}"#)),
+            Era::Modern => self.write(id, *batch, format_args!(
+                r#""result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/serverInfo":{SERVER_INFO}}},{members}}}"#
+            )),
         }
     }
-}
 
-fn not_a_message() -> Fault {
-    Fault::invalid_request("Invalid request: the message is not an object")
+    fn refuse(&mut self, id: &str, batch: Option<u64>, fault: &Fault) {
+        self.write(id, batch, format_args!(r#""error":{fault}"#));
+    }
+
+    fn write(&mut self, id: &str, batch: Option<u64>, outcome: Arguments) {
+        let out = batch.and_then(|batch| self.batches.get_mut(&batch));
+        let (out, end) = out.map_or((&mut self.out, "\n"), |responses| (responses, ","));
+        // A `Vec` takes everything.
+        let _ = write!(out, r#"{{"jsonrpc":"2.0","id":{id},{outcome}}}{end}"#);
+    }
+
+    /// Answers the batches of which no call sleeps any more. JSON-RPC 2.0, section 6: one array with all responses, in
+    /// any order; nothing at all if there are none.
+    fn finish_batches(&mut self) {
+        self.batches.retain(|&batch, responses| {
+            let mut callers = self.sleeps.values().map(|(caller, _)| caller);
+            let sleeping = callers.any(|caller| caller.batch == Some(batch));
+            if !sleeping && responses.pop().is_some() {
+                self.out.push(b'[');
+                self.out.append(responses);
+                self.out.extend_from_slice(b"]\n");
+            }
+            sleeping
+        });
+    }
+
+    fn next_number(&mut self) -> u64 {
+        self.last_number += 1;
+        self.last_number
+    }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::mem;
     use std::time::Duration;
 
     use serde_json::{Value, json};
@@ -261,10 +255,9 @@ mod tests {
         }
 
         fn raw(&mut self, line: impl AsRef<[u8]>) -> String {
-            let mut out = Vec::new();
-            let flow = self.server.handle_line(line.as_ref(), self.now, &mut out);
-            assert_eq!(flow, ControlFlow::Continue(()));
-            String::from_utf8(out).unwrap()
+            self.server.handle_line(line.as_ref(), self.now);
+            assert_eq!(self.server.crash, None);
+            self.written()
         }
 
         fn all(&mut self, line: impl AsRef<[u8]>) -> Vec<Value> {
@@ -283,9 +276,12 @@ mod tests {
 
         fn after(&mut self, millis: u64) -> Vec<Value> {
             self.now += Duration::from_millis(millis);
-            let mut out = Vec::new();
-            self.server.fire(self.now, &mut out);
-            values(&String::from_utf8(out).unwrap())
+            self.server.fire(self.now);
+            values(&self.written())
+        }
+
+        fn written(&mut self) -> String {
+            String::from_utf8(mem::take(&mut self.server.out)).unwrap()
         }
     }
 
@@ -527,23 +523,25 @@ mod tests {
         assert!(bench.all(format!("[{}]", sleep("1"))).is_empty());
         assert!(bench.all(format!("[{cancel}]")).is_empty());
         assert!(bench.after(5000).is_empty());
-        assert!(bench.server.pending.is_empty());
+        assert!(bench.server.batches.is_empty());
+        assert_eq!(bench.server.next_deadline(), None);
     }
 
     #[test]
     fn a_crash_leaves_earlier_answers() {
         let mut bench = Bench::initialized();
-        let mut out = Vec::new();
         let line = call("1", "crash", r#""exit_code":7"#);
         for line in [
             line.clone(),
             format!("[{},{line}]", request("2", "ping", "")),
         ] {
-            let flow = bench
-                .server
-                .handle_line(line.as_bytes(), bench.now, &mut out);
-            assert_eq!(flow, ControlFlow::Break(Crash::Exit(7)));
-            assert!(out.is_empty());
+            bench.server.handle_line(line.as_bytes(), bench.now);
+            // Lines that were read with it are too late.
+            for line in ["[]", "5", &request("3", "ping", "")] {
+                bench.server.handle_line(line.as_bytes(), bench.now);
+            }
+            assert_eq!(bench.server.crash.take(), Some(Crash::Exit(7)));
+            assert!(bench.server.out.is_empty());
         }
     }
 
@@ -605,5 +603,53 @@ mod tests {
         ] {
             assert!(bench.all(line).is_empty(), "{line}");
         }
+    }
+
+    #[test]
+    fn sleeps_that_end_together_are_all_answered_in_order() {
+        let mut bench = Bench::initialized();
+        for id in ["3", "1", "2"] {
+            bench.raw(call(id, "sleep", r#""seconds":0"#));
+        }
+        assert_eq!(bench.server.next_deadline(), Some(bench.now));
+        let ids: Vec<Value> = bench
+            .after(0)
+            .iter()
+            .map(|slept| slept["id"].clone())
+            .collect();
+        assert_eq!(ids, [3, 1, 2]);
+        assert_eq!(bench.server.next_deadline(), None);
+    }
+
+    #[test]
+    fn modern_calls_sleep_and_are_cancelled_too() {
+        let mut bench = Bench::new();
+        let sleep = |id| {
+            let params = format!(r#"{META},"name":"sleep","arguments":{{"seconds":0.5}}"#);
+            request(id, "tools/call", &params)
+        };
+        bench.raw(sleep("\"a\""));
+        bench.raw(sleep("\"b\""));
+        bench.raw(format!(
+            r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{{META},"requestId":"a"}}}}"#
+        ));
+        let slept = bench.after(500);
+        assert_eq!(slept.len(), 1);
+        assert_eq!(slept[0]["id"], "b");
+        assert_eq!(slept[0]["result"]["resultType"], "complete");
+        assert_eq!(slept[0]["result"]["content"][0]["text"], "slept for 0.5 s");
+    }
+
+    #[test]
+    fn what_a_tree_of_values_would_not_take_is_served() {
+        let mut bench = Bench::initialized();
+        let deep = format!("{}{}", "[".repeat(1000), "]".repeat(1000));
+        for odd in [&deep, r#""\ud800""#, "1e999"] {
+            let params = format!(r#""name":"add","arguments":{{"a":2,"b":3,"odd":{odd}}}"#);
+            let added = bench.one(request("1", "tools/call", &params));
+            assert_eq!(added["result"]["content"][0]["text"], "5", "{odd}");
+        }
+        let echoed = bench.raw(call("1", "echo", r#""text":"\ud800""#));
+        assert!(echoed.contains(r#""text":"\ud800""#), "{echoed}");
     }
 }

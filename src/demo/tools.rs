@@ -1,69 +1,36 @@
-//! The tools of the demo server: what they are called, what they take, what they give. A call that
-//! takes time or ends the process is described here and carried out by others.
+//! The tools of the demo server: their names, arguments and results. A call that takes time or ends the process is
+//! described here and carried out elsewhere.
 
-use std::borrow::Cow;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::answer::Fault;
-use super::json::{members, quoted, string};
-use super::message::{Params, given};
+use super::message::{Fault, INVALID_PARAMS, Object, fault};
 
 /// The longest `sleep`, in seconds.
 const MAX_SLEEP_SECONDS: f64 = 3600.0;
 
-/// So much of a bad argument is shown in the message about it.
+/// How much of a bad argument is shown in the message about it.
 const SHOWN_CHARS: usize = 60;
 
 /// Signals that end a process by default. With those that stop it, it would just hang.
-const DEADLY_SIGNALS: [Signal; 10] = [
-    Signal::SIGABRT,
-    Signal::SIGBUS,
-    Signal::SIGFPE,
-    Signal::SIGHUP,
-    Signal::SIGILL,
-    Signal::SIGINT,
-    Signal::SIGKILL,
-    Signal::SIGQUIT,
-    Signal::SIGSEGV,
-    Signal::SIGTERM,
+const DEADLY_SIGNALS: [&str; 10] = [
+    "SIGABRT", "SIGBUS", "SIGFPE", "SIGHUP", "SIGILL", "SIGINT", "SIGKILL", "SIGQUIT", "SIGSEGV",
+    "SIGTERM",
 ];
 
-/// All tools, as the JSON array that `tools/list` answers with. The schemas are of the default dialect
-/// of both eras, JSON Schema 2020-12.
-pub(super) const LIST: &str = concat!(
-    r#"[{"name":"echo","description":"Answers with the text it is given.","#,
-    r#""inputSchema":{"type":"object","properties":{"#,
-    r#""text":{"type":"string","description":"The text to answer with."}},"#,
-    r#""required":["text"]}},"#,
-    r#"{"name":"add","description":"Adds two numbers.","#,
-    r#""inputSchema":{"type":"object","properties":{"#,
-    r#""a":{"type":"number","description":"The first number."},"#,
-    r#""b":{"type":"number","description":"The second number."}},"#,
-    r#""required":["a","b"]}},"#,
-    r#"{"name":"sleep","description":"Answers after a while. Other requests are served meanwhile.","#,
-    r#""inputSchema":{"type":"object","properties":{"#,
-    r#""seconds":{"type":"number","minimum":0,"maximum":3600,"description":"How long to wait."}},"#,
-    r#""required":["seconds"]}},"#,
-    r#"{"name":"crash","description":"Ends this server at once, without an answer.","#,
-    r#""inputSchema":{"type":"object","properties":{"#,
-    r#""exit_code":{"type":"integer","minimum":0,"maximum":255,"default":1,"#,
-    r#""description":"The exit code of the process."},"#,
-    r#""signal":{"type":"string","enum":["SIGABRT","SIGBUS","SIGFPE","SIGHUP","SIGILL","SIGINT","#,
-    r#""SIGKILL","SIGQUIT","SIGSEGV","SIGTERM"],"#,
-    r#""description":"Die of this signal instead of exiting."}}}}]"#,
-);
+/// All tools, as a JSON array on one line. The schemas are of the default dialect of both eras, JSON Schema 2020-12.
+pub(super) static LIST: LazyLock<String> =
+    LazyLock::new(|| include_str!("tools.json").lines().map(str::trim).collect());
 
-/// What a call comes to.
-pub(super) enum Call<'a> {
-    /// The answer, as a JSON string.
-    Text(Cow<'a, str>),
-    /// The call was wrong; the message is a JSON string. 2025-11-25 and newer want that in a result, so
-    /// that the model sees it and can do better ("Error Handling" of Tools); older clients take it, too.
-    Mistake(String),
-    Sleep(Duration),
+/// What a call comes to. The text is JSON: members of the result.
+pub(super) enum Call {
+    Done(String),
+    Sleep(Duration, String),
     Crash(Crash),
 }
 
@@ -74,127 +41,101 @@ pub(super) enum Crash {
     Signal(Signal),
 }
 
-/// All that any tool here reads of its arguments. `null` counts as absent.
-#[derive(Default)]
-struct Arguments<'a> {
-    text: Option<&'a RawValue>,
-    a: Option<&'a RawValue>,
-    b: Option<&'a RawValue>,
-    seconds: Option<&'a RawValue>,
-    exit_code: Option<&'a RawValue>,
-    signal: Option<&'a RawValue>,
-}
-
-/// Reads a `tools/call`. A call that names no tool or brings no object is the client's fault, wrong
+/// Reads the `params` of a `tools/call`. A call that names no tool or brings no object is the client's fault, wrong
 /// arguments are the model's.
-pub(super) fn call<'a>(params: &Params<'a>) -> Result<Call<'a>, Fault> {
-    let Some(name) = params.name.and_then(string) else {
-        return Err(Fault::invalid_params("name is missing or not a string"));
-    };
-    let arguments = match params.arguments {
-        None => Arguments::default(),
-        Some(arguments) => Arguments::read(arguments)
-            .ok_or_else(|| Fault::invalid_params("arguments is not an object"))?,
-    };
+pub(super) fn call(params: &Object) -> Result<Call, Fault> {
+    let refuse = |why: &str| fault(INVALID_PARAMS, why);
+    let name = params.string("name");
+    let name = name.ok_or_else(|| refuse("name is missing or not a string"))?;
+    let arguments = params.object("arguments");
+    let arguments = arguments.ok_or_else(|| refuse("arguments is not an object"))?;
     let called = match &*name {
         "echo" => echo(&arguments),
         "add" => add(&arguments),
         "sleep" => sleep(&arguments),
         "crash" => crash(&arguments),
-        _ => return Err(Fault::invalid_params(&format!("Unknown tool: {name}"))),
+        _ => return Err(refuse(&format!("Unknown tool: {name}"))),
     };
-    Ok(called.unwrap_or_else(|mistake| Call::Mistake(quoted(&format!("{name}: {mistake}")))))
+    // 2025-11-25 and newer want a mistake in a result, so that the model sees it and can do better ("Error Handling" of
+    // Tools); older clients take it, too.
+    Ok(called.unwrap_or_else(|mistake| {
+        let content = content(&quoted(&format!("{name}: {mistake}")));
+        Call::Done(content + r#","isError":true"#)
+    }))
 }
 
-impl<'a> Arguments<'a> {
-    fn read(json: &'a RawValue) -> Option<Self> {
-        let names = ["text", "a", "b", "seconds", "exit_code", "signal"];
-        let [text, a, b, seconds, exit_code, signal] =
-            members(json.get(), names)?.map(|argument| argument.and_then(given));
-        Some(Self {
-            text,
-            a,
-            b,
-            seconds,
-            exit_code,
-            signal,
-        })
-    }
-}
-
-fn echo<'a>(arguments: &Arguments<'a>) -> Result<Call<'a>, String> {
-    match arguments.text {
+fn echo(arguments: &Object) -> Result<Call, String> {
+    match arguments.given("text").map(RawValue::get) {
         // Goes back as the JSON it came as: a text of megabytes is never decoded.
-        Some(text) if text.get().starts_with('"') => Ok(Call::Text(Cow::Borrowed(text.get()))),
-        other => Err(mistake("text", other, "a string")),
+        Some(text) if text.starts_with('"') => Ok(Call::Done(content(text))),
+        _ => Err(mistake("text", arguments, "a string")),
     }
 }
 
-fn add<'a>(arguments: &Arguments<'a>) -> Result<Call<'a>, String> {
-    let a = number("a", arguments.a)?;
-    let b = number("b", arguments.b)?;
-    let sum = match (a.as_i64(), b.as_i64()) {
-        (Some(a), Some(b)) => (i128::from(a) + i128::from(b)).to_string(),
-        _ => (float(&a) + float(&b)).to_string(),
+fn add(arguments: &Object) -> Result<Call, String> {
+    let sum = match (number::<i64>("a", arguments), number::<i64>("b", arguments)) {
+        (Ok(a), Ok(b)) => (i128::from(a) + i128::from(b)).to_string(),
+        _ => (number::<f64>("a", arguments)? + number::<f64>("b", arguments)?).to_string(),
     };
-    Ok(Call::Text(Cow::Owned(quoted(&sum))))
+    Ok(Call::Done(content(&quoted(&sum))))
 }
 
-fn sleep<'a>(arguments: &Arguments<'a>) -> Result<Call<'a>, String> {
-    let seconds = float(&number("seconds", arguments.seconds)?);
-    if (0.0..=MAX_SLEEP_SECONDS).contains(&seconds) {
-        Ok(Call::Sleep(Duration::from_secs_f64(seconds)))
-    } else {
+fn sleep(arguments: &Object) -> Result<Call, String> {
+    let seconds = number("seconds", arguments)?;
+    if !(0.0..=MAX_SLEEP_SECONDS).contains(&seconds) {
         let wanted = format!("a number from 0 to {MAX_SLEEP_SECONDS}");
-        Err(mistake("seconds", arguments.seconds, &wanted))
+        return Err(mistake("seconds", arguments, &wanted));
     }
+    let duration = Duration::from_secs_f64(seconds);
+    let slept = format!("slept for {} s", duration.as_secs_f64());
+    Ok(Call::Sleep(duration, content(&quoted(&slept))))
 }
 
-fn crash<'a>(arguments: &Arguments<'a>) -> Result<Call<'a>, String> {
-    if let Some(signal) = arguments.signal {
-        let name = string(signal).unwrap_or_default();
-        return match DEADLY_SIGNALS.iter().find(|known| known.as_str() == name) {
-            Some(&signal) => Ok(Call::Crash(Crash::Signal(signal))),
-            None => Err(mistake(
-                "signal",
-                Some(signal),
-                &DEADLY_SIGNALS.map(Signal::as_str).join(", "),
-            )),
+fn crash(arguments: &Object) -> Result<Call, String> {
+    if arguments.given("signal").is_some() {
+        let name = arguments.string("signal").unwrap_or_default();
+        return match name.parse() {
+            Ok(signal) if DEADLY_SIGNALS.contains(&&*name) => {
+                Ok(Call::Crash(Crash::Signal(signal)))
+            }
+            _ => Err(mistake("signal", arguments, &DEADLY_SIGNALS.join(", "))),
         };
     }
-    let Some(exit_code) = arguments.exit_code else {
+    if arguments.given("exit_code").is_none() {
         return Ok(Call::Crash(Crash::Exit(1)));
-    };
+    }
     // By way of its decimals: to JSON Schema 3.0 is an integer, too.
-    let decimals = float(&number("exit_code", Some(exit_code))?).to_string();
+    let decimals = number::<f64>("exit_code", arguments)?.to_string();
     match decimals.parse() {
         Ok(code) => Ok(Call::Crash(Crash::Exit(code))),
-        Err(_) => Err(mistake(
-            "exit_code",
-            Some(exit_code),
-            "an integer from 0 to 255",
-        )),
+        Err(_) => Err(mistake("exit_code", arguments, "an integer from 0 to 255")),
     }
 }
 
-fn number(name: &str, argument: Option<&RawValue>) -> Result<serde_json::Number, String> {
-    argument
-        .and_then(|number| serde_json::from_str(number.get()).ok())
-        .ok_or_else(|| mistake(name, argument, "a number"))
+fn number<T: DeserializeOwned>(name: &str, arguments: &Object) -> Result<T, String> {
+    let json = arguments.given(name).map_or("", RawValue::get);
+    serde_json::from_str(json).map_err(|_| mistake(name, arguments, "a number"))
 }
 
-fn float(number: &serde_json::Number) -> f64 {
-    number.as_f64().unwrap_or(f64::NAN)
+fn mistake(name: &str, arguments: &Object, wanted: &str) -> String {
+    let Some(json) = arguments.given(name).map(RawValue::get) else {
+        return format!("{name} is missing (wanted: {wanted})");
+    };
+    let (shown, more) = match json.char_indices().nth(SHOWN_CHARS) {
+        Some((end, _)) => (&json[..end], "…"),
+        None => (json, ""),
+    };
+    format!("{name}: {shown}{more} is not what is wanted: {wanted}")
 }
 
-fn mistake(name: &str, argument: Option<&RawValue>, wanted: &str) -> String {
-    match argument.map(RawValue::get) {
-        None => format!("{name} is missing (wanted: {wanted})"),
-        Some(json) => match json.char_indices().nth(SHOWN_CHARS) {
-            None => format!("{name}: {json} is not what is wanted: {wanted}"),
-            Some((end, _)) => format!("{name}: {}… is not what is wanted: {wanted}", &json[..end]),
-        },
-    }
+/// `text` is a JSON string.
+fn content(text: &str) -> String {
+    [r#""content":[{"type":"text","text":"#, text, "}]"].concat()
+}
+
+/// `text` as a JSON string.
+fn quoted(text: &str) -> String {
+    Value::from(text).to_string()
 }
 
 #[cfg(test)]
@@ -202,13 +143,20 @@ mod tests {
     use super::*;
 
     fn text(params: &str) -> String {
-        let params = Params::read(Some(serde_json::from_str(params).unwrap()))
-            .ok()
-            .unwrap();
-        match call(&params) {
-            Ok(Call::Text(json)) => json.into_owned(),
-            Ok(Call::Mistake(json)) => format!("mistake {json}"),
-            Ok(Call::Sleep(duration)) => format!("sleep {duration:?}"),
+        match call(&Object::read(params).unwrap()) {
+            Ok(Call::Done(content)) => {
+                let text = content
+                    .strip_prefix(r#""content":[{"type":"text","text":"#)
+                    .unwrap();
+                match text.split_once("}]").unwrap() {
+                    (text, "") => text.to_owned(),
+                    (text, more) => {
+                        assert_eq!(more, r#","isError":true"#);
+                        format!("mistake {text}")
+                    }
+                }
+            }
+            Ok(Call::Sleep(duration, _)) => format!("sleep {duration:?}"),
             Ok(Call::Crash(crash)) => format!("{crash:?}"),
             Err(_) => "fault".to_owned(),
         }
@@ -221,7 +169,7 @@ mod tests {
     #[test]
     fn schemas_are_json_on_one_line_and_name_the_signals() {
         assert!(!LIST.contains('\n'));
-        let tools: serde_json::Value = serde_json::from_str(LIST).unwrap();
+        let tools: serde_json::Value = serde_json::from_str(&LIST).unwrap();
         let names: Vec<&str> = tools
             .as_array()
             .unwrap()
@@ -230,10 +178,7 @@ mod tests {
             .collect();
         assert_eq!(names, ["echo", "add", "sleep", "crash"]);
         let signals = &tools[3]["inputSchema"]["properties"]["signal"]["enum"];
-        assert_eq!(
-            *signals,
-            serde_json::json!(DEADLY_SIGNALS.map(Signal::as_str))
-        );
+        assert_eq!(*signals, serde_json::json!(DEADLY_SIGNALS));
     }
 
     #[test]
@@ -289,6 +234,10 @@ mod tests {
             called("crash", r#"{"signal":"SIGKILL"}"#),
             "Signal(SIGKILL)"
         );
+        for signal in DEADLY_SIGNALS {
+            let arguments = format!(r#"{{"signal":"{signal}"}}"#);
+            assert_eq!(called("crash", &arguments), format!("Signal({signal})"));
+        }
         for bad in [
             r#"{"exit_code":256}"#,
             r#"{"exit_code":-1}"#,
