@@ -1,4 +1,4 @@
-//! What a message costs in the parts that every message passes: splitter, envelope, outbox and timer wheel.
+//! What a message costs in the parts that every message goes through: splitter, envelope, outbox and timer wheel.
 //!
 //! `cargo bench --bench parts`
 
@@ -11,16 +11,16 @@ use mcp_tcp_proxy::protocol::envelope::Message;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
 use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
-/// What the proxy reads at once.
+/// What the proxy reads at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What a consumer that takes nothing holds up, before what feeds it is stopped.
+/// What waits for a consumer that takes nothing when its producer is stopped, in bytes.
 const STUCK_BYTES: usize = 64 * 1024;
 
-/// As many sessions as fit into a hard limit of 20,000 descriptors.
+/// About as many sessions as fit into a hard limit of 20,000 descriptors.
 const SESSIONS: u64 = 4_500;
 
-/// The time between two heartbeats of a session, in ticks.
+/// The time between two heartbeats of a session, in ticks of 1 ms.
 const HEARTBEAT_TICKS: u64 = 30_000;
 
 /// A `tools/call` of this many bytes.
@@ -72,7 +72,7 @@ fn splitter(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Takes the first `count` bytes, and the marks that come due by that.
+/// Consumes the first `count` bytes; returns how many marked lines that started.
 fn take(outbox: &mut Outbox<u64>, count: usize, memory: &mut BufferBudget) -> usize {
     outbox.consume(count, memory);
     std::iter::from_fn(|| outbox.next_started()).count()
@@ -95,7 +95,7 @@ fn outbox(criterion: &mut Criterion) {
             });
         });
     }
-    group.bench_function("200 B behind a stuck consumer's 64 KiB", |bencher| {
+    group.bench_function("200 B after 64 KiB of a stuck consumer", |bencher| {
         let mut outbox = Outbox::default();
         fill(&mut outbox, line, &mut memory);
         bencher.iter(|| {
@@ -130,7 +130,7 @@ fn fill(outbox: &mut Outbox<u64>, line: &[u8], memory: &mut BufferBudget) {
     }
 }
 
-/// A wheel with a deadline of each session within the next 30 s.
+/// A wheel in which each session has a deadline within the next 30 s.
 fn heartbeats() -> (TimerWheel<u64>, Vec<TimerId>) {
     let mut wheel = TimerWheel::new(0);
     let times = (0..SESSIONS).map(|session| 1 + session * HEARTBEAT_TICKS / SESSIONS);

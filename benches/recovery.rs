@@ -1,12 +1,12 @@
-//! How long a client waits after its server was killed: from kill -9 to the answer to the next request, which goes
-//! through a restart and a replayed handshake. Beside it what the demo server takes to start and to answer without any
-//! proxy, as that is the floor.
+//! How long a client waits after its server was killed: from kill -9 to the response to the next request, which takes a
+//! restart and a replayed handshake. For comparison, the time that the demo server takes to start and respond without
+//! any proxy: the floor.
 //!
 //! `cargo bench --bench recovery`
 
 #![allow(
     clippy::expect_used,
-    reason = "what can't be measured ends the benchmark"
+    reason = "a benchmark that cannot measure has to end"
 )]
 
 #[path = "../tests/common/mod.rs"]
@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use common::{Client, Proxy, processes, servers};
 use serde_json::{Value, json};
 
-/// Sessions that are killed once each; a second restart of a session would have to wait for its cooldown.
+/// How many sessions are opened. The server of each is killed once: a second restart would wait for its cooldown.
 const ROUNDS: usize = 50;
 
 /// A server that has been up for longer is restarted at once.
@@ -28,7 +28,7 @@ const COOLDOWN: Duration = Duration::from_millis(1100);
 fn main() {
     let proxy = Proxy::start(&[], &servers::demo());
     let mut sessions: Vec<(Client, i32)> = (0..ROUNDS).map(|_| open(&proxy)).collect();
-    // Not a wait for something to happen: the measurement is of servers that have been up for a while.
+    // Not a wait for an event: what is measured is servers that have been up for a while.
     std::thread::sleep(COOLDOWN);
     let mut recoveries = Vec::new();
     let mut starts = Vec::new();
@@ -36,11 +36,11 @@ fn main() {
         recoveries.push(recovery(client, *server));
         starts.push(bare_start());
     }
-    report("kill -9 to next answer", recoveries);
+    report("kill -9 to next response", recoveries);
     report("the server's own start", starts);
 }
 
-/// A session after its handshake, and the pid of its server.
+/// Opens a session; returns it after its handshake, with the pid of its server.
 fn open(proxy: &Proxy) -> (Client, i32) {
     let before = proxy.servers();
     let mut client = proxy.connect();
@@ -52,7 +52,8 @@ fn open(proxy: &Proxy) -> (Client, i32) {
     (client, server.expect("a session has a server"))
 }
 
-/// A request that was written before the death was noticed is answered by an error; then the next one counts.
+/// The time from the kill to the first result. A request written before the death was noticed gets an error; then the
+/// next one counts.
 fn recovery(client: &mut Client, server: i32) -> Duration {
     let call = json!({"name": "add", "arguments": {"a": 2, "b": 3}});
     let begin = Instant::now();
@@ -65,7 +66,7 @@ fn recovery(client: &mut Client, server: i32) -> Duration {
     }
 }
 
-/// From the start of the demo server to its answer to `initialize` and to a call.
+/// From the start of the demo server to its responses to `initialize` and to a call.
 fn bare_start() -> Duration {
     let begin = Instant::now();
     let command = servers::demo();
@@ -80,7 +81,7 @@ fn bare_start() -> Duration {
     let mut ask = |request: Value| {
         writeln!(stdin, "{request}").expect("the server reads");
         let mut answer = String::new();
-        stdout.read_line(&mut answer).expect("the server answers");
+        stdout.read_line(&mut answer).expect("the server responds");
     };
     let params = json!({"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "b", "version": "1"}});
     ask(json!({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": params}));

@@ -1,4 +1,4 @@
-//! On which cores this process runs, and with it all that it starts from then on.
+//! On which cores this process and everything that it starts from then on run.
 
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
@@ -6,9 +6,9 @@ use nix::unistd::Pid;
 /// The cores of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) enum Cores {
-    /// Client, relay and server share one: what is measured is work, and not the waking of other cores.
+    /// Client, relay and server share one: what is measured is work, not the waking of other cores.
     One,
-    /// All that the benchmark was given.
+    /// All that the benchmark may use.
     All,
 }
 
@@ -33,7 +33,7 @@ impl Affinity {
     pub(crate) fn of_this_process() -> nix::Result<Self> {
         let all = sched_getaffinity(Pid::from_raw(0))?;
         let mut one = CpuSet::new();
-        // Interrupts mostly go to the first one.
+        // The last one, as interrupts mostly go to the first.
         let last = (0..CpuSet::count()).rfind(|&core| all.is_set(core) == Ok(true));
         one.set(last.unwrap_or(0))?;
         Ok(Self { all, one })

@@ -12,11 +12,11 @@ const PANEL_GAP: usize = 32;
 const PANEL_TITLE_HEIGHT: usize = 28;
 const BAR_HEIGHT: usize = 18;
 const BAR_STEP: usize = 26;
-/// For the names at the left of the bars.
+/// For the names to the left of the bars.
 const NAME_WIDTH: usize = 112;
-/// For the numbers at the right of the longest bar.
+/// For the numbers to the right of the longest bar.
 const VALUE_WIDTH: usize = 84;
-/// Bars that are longer, compared to our own, are cut.
+/// A bar that is longer than our own by more than this factor is cut.
 const MOST_TIMES_OWN: f64 = 10.0;
 const GAP_FROM_END: usize = 10;
 const LEGEND_HEIGHT: usize = 30;
@@ -39,7 +39,7 @@ const STYLE: &str = "
   }
 ";
 
-/// One bar, or a word why there is none.
+/// One bar, or a word that says why there is none.
 pub(crate) struct Bar {
     pub(crate) name: String,
     pub(crate) value: Result<f64, String>,
@@ -47,7 +47,7 @@ pub(crate) struct Bar {
     pub(crate) own: bool,
 }
 
-/// Bars that are compared with each other.
+/// Bars to be compared with each other.
 pub(crate) struct Panel {
     pub(crate) title: String,
     pub(crate) bars: Vec<Bar>,
@@ -99,7 +99,7 @@ impl Chart {
 }
 
 impl Panel {
-    /// The value of the longest bar: one that would make all others invisible is cut.
+    /// The value of the longest bar that is drawn whole: one that would make all others invisible is cut.
     fn longest(&self) -> f64 {
         let all = || self.bars.iter();
         let own = all().find(|bar| bar.own);
@@ -124,7 +124,7 @@ impl Panel {
                 Ok(value) => {
                     let length = (value / longest * room as f64).clamp(1.0, room as f64);
                     let fill = if bar.own { "own" } else { "bar" };
-                    // Writing to a string can't fail.
+                    // Writing to a string cannot fail.
                     let _ = writeln!(
                         body,
                         "<rect class=\"{fill}\" x=\"{from}\" y=\"{top}\" width=\"{length:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\"/>"

@@ -1,8 +1,8 @@
-//! The server behind every contender: an MCP server that answers each request with its own `params` as the result, for
-//! as little as that can cost. It is the benchmark's own program, started with a word that nobody would type.
+//! The server that every contender starts: an MCP server that answers each request with the request's own `params` as the
+//! result, as cheaply as that can be done. It is the benchmark's own program, started with a word that nobody would type.
 //!
-//! Answers have the length of their requests, so they are made in place: all complete lines that one read brought are
-//! answered by one write.
+//! Responses have the length of their requests, so they are made in place: one write answers all complete lines that one
+//! read brought.
 
 use std::io;
 
@@ -15,13 +15,13 @@ use super::messages::{BEFORE_METHOD_BYTES, CALL};
 /// The argument that makes a benchmark this server.
 pub(crate) const WORD: &str = "benchmark-echo-server";
 
-/// What [`CALL`] becomes.
+/// What [`CALL`] becomes in the response.
 const ANSWERED_CALL: &[u8] = br#""served":"tools/call","result""#;
 
-/// Where a request's members are looked for; ours stand before its `params` and are short.
+/// How far into a request its members are searched for: ours stand before `params`, and are short.
 const HEAD_BYTES: usize = 256;
 
-/// What is read at once; grows with the longest line. Untouched pages of it cost nothing.
+/// What is read at once; grows with the longest line. Pages that are never touched cost nothing.
 const BUFFER_BYTES: usize = 256 * 1024;
 
 /// The command that starts this server.
@@ -35,7 +35,7 @@ pub(crate) fn command() -> Vec<String> {
 pub(crate) fn run_if_asked() -> bool {
     let asked = std::env::args_os().nth(1).is_some_and(|word| word == WORD);
     if asked && let Err(error) = run() {
-        // The reader may go at any time: that is how a contender is ended that hangs.
+        // The reader may go away at any time: that is how a contender that hangs is ended.
         eprintln!("echo server: {error}");
     }
     asked
@@ -66,7 +66,7 @@ fn run() -> io::Result<()> {
     }
 }
 
-/// Turns lines into answers, and hands these to `write`: all at once, but for what needs no answer.
+/// Turns lines into responses and hands these to `write`, all at once but for the lines that need none.
 fn answer_all(lines: &mut [u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) -> io::Result<()> {
     let (mut unwritten, mut start) = (0, 0);
     while let Some(length) = memchr(b'\n', &lines[start..]) {
@@ -80,8 +80,8 @@ fn answer_all(lines: &mut [u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) 
     write(&lines[unwritten..])
 }
 
-/// Makes an answer of a request; says so if it is none. Names of members are replaced by others of their length, as
-/// blanks would not survive a script that parses what it passes and writes it anew.
+/// Turns a request into a response; returns whether the line was one. Names of members are replaced by others of the
+/// same length: blanks would not survive a script that parses what it forwards and writes it anew.
 fn answer(line: &mut [u8]) -> bool {
     let call = BEFORE_METHOD_BYTES..BEFORE_METHOD_BYTES + CALL.len();
     if line.get(call.clone()) == Some(CALL) {
@@ -95,7 +95,7 @@ fn answer(line: &mut [u8]) -> bool {
     else {
         return false;
     };
-    // What the client says of itself goes back as what the server says of itself.
+    // What the client says about itself goes back as what the server says about itself.
     let client_info = find("\"clientInfo\"").filter(|_| find("\"initialize\"").is_some());
     let renamed = [
         (Some(method), "\"served\""),

@@ -1,6 +1,6 @@
 //! All processes below this one: what measurements have started, and what has become of it.
 //!
-//! Orphans of the contenders are adopted, so that nothing gets lost, whatever a contender does.
+//! Orphans of the contenders are adopted, so that none is lost, whatever a contender does.
 
 use std::time::{Duration, Instant};
 
@@ -10,15 +10,15 @@ use nix::unistd::Pid;
 
 use super::end_to_end::processes::{self, Process};
 
-/// How often [`settle`] looks.
+/// How often [`settle`] checks.
 const POLL_INTERVAL: Duration = Duration::from_millis(2);
 
-/// Has this process inherit whom others leave behind.
+/// Has this process inherit the children that others leave behind.
 pub(crate) fn adopt_orphans() -> nix::Result<()> {
     nix::sys::prctl::set_child_subreaper(true)
 }
 
-/// Kills everything below this process but these, and all below them.
+/// Kills everything below this process except for these and what is below them.
 pub(crate) fn kill_all_but(spared: &[i32]) {
     let own = std::process::id().cast_signed();
     let all = processes::descendants(own);
@@ -34,10 +34,10 @@ pub(crate) fn kill_all_but(spared: &[i32]) {
     }
 }
 
-/// Waits until nothing is left below this process but these services, without children. Whoever is left at the end of
-/// the time is killed; returns how many these were.
+/// Waits until nothing is left below this process but these services, without children. What is left at the time limit
+/// is killed; returns how many processes that were.
 ///
-/// Nobody else may wait for processes meanwhile, as adopted zombies are reaped.
+/// Nothing else may wait for processes meanwhile, because this reaps adopted zombies.
 pub(crate) fn settle(services: &[i32], limit: Duration) -> usize {
     let start = Instant::now();
     let mut left_at_limit = None;
@@ -56,14 +56,14 @@ pub(crate) fn settle(services: &[i32], limit: Duration) -> usize {
     }
 }
 
-/// All below this process that are none of these; zombies that are ours are reaped.
+/// All processes below this one except for these services. Zombies that are ours are reaped.
 fn strangers(services: &[i32]) -> Vec<Process> {
     let own = std::process::id().cast_signed();
     let mut all = processes::descendants(own);
     all.retain(|process| {
         let adopted = process.parent == own && !services.contains(&process.pid);
         if adopted && process.is_zombie() {
-            // It can only be gone already.
+            // Fails only if it is gone already.
             let _ = waitpid(Pid::from_raw(process.pid), Some(WaitPidFlag::WNOHANG));
             return false;
         }

@@ -21,7 +21,7 @@ pub(crate) fn facts(cores: usize) -> Vec<(String, String)> {
     ]
 }
 
-/// Facts, one a line.
+/// Facts, one per line.
 pub(crate) fn list(facts: &[(String, String)]) -> String {
     let names = facts.iter().map(|(name, _)| name.chars().count());
     let width = names.max().unwrap_or(0);
@@ -43,7 +43,7 @@ fn first_line(path: &str) -> String {
     text.lines().next().unwrap_or("?").to_owned()
 }
 
-/// The first line of a program's output that has `word` in it.
+/// The first line of a program's output that contains `word`.
 pub(crate) fn version(program: &str, arguments: &[&str], word: &str) -> Option<String> {
     let output = Command::new(program).args(arguments).output().ok()?;
     let text = [output.stdout, output.stderr].concat();
@@ -52,7 +52,7 @@ pub(crate) fn version(program: &str, arguments: &[&str], word: &str) -> Option<S
     Some(line.trim().to_owned())
 }
 
-/// Whether such a program is on the path.
+/// Whether a program of this name is on the path.
 pub(crate) fn is_installed(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(program).is_file())

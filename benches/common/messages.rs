@@ -2,16 +2,16 @@
 
 use std::io;
 
-/// What ids start with: all of them have the same number of digits.
+/// The first id; all ids have the same number of digits.
 pub(crate) const FIRST_ID: usize = 1_000_000;
 
-/// What a request begins with, up to its method; the id has seven digits.
+/// The length of what stands before a request's method; the id has seven digits.
 pub(crate) const BEFORE_METHOD_BYTES: usize = r#"{"jsonrpc":"2.0","id":1000000,"#.len();
 
-/// The part of a request that makes the difference to its answer.
+/// The part in which a request differs from its response.
 pub(crate) const CALL: &[u8] = br#""method":"tools/call","params""#;
 
-/// A `tools/call` of exactly that many bytes, line end included.
+/// A `tools/call` of exactly this many bytes, line end included.
 pub(crate) fn call(id: usize, bytes: usize) -> Vec<u8> {
     let head = format!(
         r#"{{"jsonrpc":"2.0","id":{id},"method":"tools/call","params":{{"name":"echo","arguments":{{"text":""#
@@ -30,16 +30,16 @@ pub(crate) const INITIALIZE: &[u8] = concat!(
 )
 .as_bytes();
 
-/// What follows on the answer to it.
+/// What the client sends after the response to it.
 pub(crate) const INITIALIZED: &[u8] =
     b"{\"jsonrpc\":\"2.0\",\"method\":\"notifications/initialized\"}\n";
 
-/// Checks that this is a result with the id of [`call`]'s first message, however it is spaced.
+/// Checks that this is a result with the first id, whatever its spacing.
 pub(crate) fn check_answer(line: &[u8]) -> io::Result<()> {
     let answer: serde_json::Value = serde_json::from_slice(line)?;
     if answer["id"] == FIRST_ID && answer["result"].is_object() {
         return Ok(());
     }
     let line = String::from_utf8_lossy(&line[..line.len().min(200)]);
-    Err(io::Error::other(format!("unexpected answer: {line}")))
+    Err(io::Error::other(format!("unexpected response: {line}")))
 }

@@ -1,12 +1,12 @@
-//! What the benchmarks share: the server behind every contender, programs that listen, and how figures are shown.
+//! What the benchmarks share: the server that every contender starts, programs that listen, and how figures are shown.
 
 #![allow(
     dead_code,
-    reason = "every benchmark has its own copy of this module, and none needs all of it"
+    reason = "each benchmark compiles its own copy of this module, and none needs all of it"
 )]
 #![allow(
     clippy::expect_used,
-    reason = "what can't be measured ends the benchmark"
+    reason = "a benchmark that cannot measure has to end"
 )]
 
 pub(crate) mod affinity;
@@ -15,6 +15,7 @@ pub(crate) mod echo_server;
 pub(crate) mod family;
 pub(crate) mod machine;
 pub(crate) mod messages;
+pub(crate) mod options;
 pub(crate) mod reach;
 pub(crate) mod results;
 pub(crate) mod service;
@@ -25,7 +26,7 @@ pub(crate) mod time_limit;
 #[path = "../../tests/common/mod.rs"]
 pub(crate) mod end_to_end;
 
-/// The path of the Python script, if it is to be measured too.
+/// The path of the Python script, if it is to be measured as well.
 pub(crate) fn reference() -> Option<String> {
     let path = std::env::var("MCP_TCP_PROXY_REFERENCE").ok();
     path.filter(|path| !path.is_empty())

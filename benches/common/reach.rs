@@ -1,4 +1,4 @@
-//! What a figure has to reach, and whether it does.
+//! The target of a figure, and whether it is met.
 
 use super::table::Table;
 
@@ -25,15 +25,15 @@ impl Bound {
     }
 }
 
-/// A measured figure beside what it must, and what it should be.
+/// A measured figure, what it must be, and what it should be.
 #[derive(Clone)]
 pub(crate) struct Goal {
     pub(crate) figure: String,
-    /// What stands behind the numbers, a blank included.
+    /// What follows the numbers, including a blank.
     pub(crate) unit: String,
     pub(crate) must: Bound,
     pub(crate) aim: Option<Bound>,
-    /// Why there is none, otherwise.
+    /// The figure, or why there is none.
     pub(crate) measured: Result<f64, String>,
 }
 

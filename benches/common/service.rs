@@ -1,4 +1,4 @@
-//! A program that listens, and is found by its port in `/proc`, as not every contender can be asked for it.
+//! A program that listens. Its port is found in `/proc`, because not every contender can be asked for it.
 
 use std::net::SocketAddr;
 use std::process::{Child, Command, Stdio};
@@ -9,22 +9,22 @@ use nix::sys::signal::Signal;
 
 use super::end_to_end::processes;
 
-/// What a program gets to be ready: an interpreter has to load its modules.
+/// How long a program may take to be ready: an interpreter has to load its modules.
 const START_LIMIT: Duration = Duration::from_secs(10);
 
-/// What it gets to end after a SIGTERM.
+/// How long it may take to end after a SIGTERM.
 const END_LIMIT: Duration = Duration::from_secs(5);
 
 const POLL_INTERVAL: Duration = Duration::from_millis(5);
 
-/// A program that listens at 127.0.0.1; it is ended, with all that it has started, when this is dropped.
+/// A program that listens at 127.0.0.1. Dropping this ends it, with everything that it has started.
 pub(crate) struct Service {
     child: Child,
     address: SocketAddr,
 }
 
 impl Service {
-    /// Starts it without stdin and output, and waits until it listens.
+    /// Starts it without stdin, stdout and stderr, and waits until it listens.
     pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
         let command = command.stdin(Stdio::null());
         command.stdout(Stdio::null()).stderr(Stdio::null());
@@ -75,11 +75,11 @@ impl Drop for Service {
         while !self.has_ended() && start.elapsed() < END_LIMIT {
             thread::sleep(POLL_INTERVAL);
         }
-        // Fails only when it has ended after all.
+        // Fails only if it has ended after all.
         let _ = self.child.kill();
         let _ = self.child.wait();
         for process in below {
-            // A number that was given away meanwhile is somebody else's.
+            // A pid that was given away meanwhile belongs to somebody else.
             if processes::Process::find(process.pid).is_some_and(|now| now.name == process.name) {
                 processes::send_signal(process.pid, Signal::SIGKILL);
             }

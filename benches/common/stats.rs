@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// The value below which that share of the samples lies; sorts them.
+/// The value below which this share of the samples lies. Sorts the samples.
 pub(crate) fn percentile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_unstable_by(f64::total_cmp);
     samples[rounded((samples.len() - 1) as f64 * share)]
@@ -16,10 +16,10 @@ pub(crate) fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
 }
 
-/// A number that is not negative, as a whole one.
+/// The nearest whole number; the value must not be negative.
 #[allow(
     clippy::cast_sign_loss,
-    reason = "what is negative after all becomes zero"
+    reason = "a value that is negative after all becomes zero"
 )]
 pub(crate) fn rounded(value: f64) -> usize {
     value.round() as usize

@@ -1,10 +1,10 @@
-//! Text tables: the first column to the left, the others to the right.
+//! Text tables: the first column is aligned left, the others right.
 
 use std::fmt::Write;
 
 use super::stats::rounded;
 
-/// Rows of cells, the first of which are the headings.
+/// Rows of cells; the first row has the headings.
 #[derive(Default)]
 pub(crate) struct Table(Vec<Vec<String>>);
 
@@ -42,7 +42,7 @@ impl std::fmt::Display for Table {
     }
 }
 
-/// A number with three significant digits, or all before the point.
+/// A number with three significant digits, or without decimals if it has more digits before the point.
 pub(crate) fn number(value: f64) -> String {
     match value {
         1000.0.. => grouped(rounded(value)),

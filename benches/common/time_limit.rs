@@ -1,13 +1,12 @@
-//! Work that may never end, on blocking descriptors: after a time, what it waits for is killed.
+//! Work on blocking descriptors that may never end: after a time limit, what it waits for is killed.
 
 use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::Duration;
 
-/// Does `work`; if it takes longer than `limit`, `break_off` has to make it end. Returns `None` if that was so.
+/// Does `work`. If it takes longer than `limit`, `break_off` is called and has to make it end; then returns `None`.
 ///
-/// The work is done by the calling thread, and the time is watched by one that sleeps, so that nothing is added to what
-/// is measured.
+/// The calling thread does the work, and one that sleeps watches the time, so that nothing is added to what is measured.
 pub(crate) fn within<T>(
     limit: Duration,
     break_off: impl FnOnce() + Send,

@@ -1,4 +1,4 @@
-//! The results as charts: one for each kind of measure, with everything on one core beside unpinned.
+//! The results as charts: one for each kind of measure, one core next to unpinned.
 
 use super::contender::Contender;
 use super::figures::of_measure;
@@ -7,7 +7,7 @@ use super::rounds::Results;
 use crate::common::affinity::Cores;
 use crate::common::chart::{Bar, Chart, Panel};
 
-/// A chart's panels: a title, a measure, and which of its figures.
+/// The rows of a chart: a title, a measure, and the index of the figure.
 type Rows<'a> = &'a [(&'a str, Measure, usize)];
 
 /// File names and SVG documents.
@@ -32,7 +32,7 @@ pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static 
         (
             "relay-round-trip.svg",
             chart(
-                "Round trip of one request and its answer, µs",
+                "Round trip of one request and its response, µs",
                 "Less is better. Medians over rounds. Bars with a gap are cut.",
                 &[
                     ("200 B, p50", small, 0),
@@ -44,8 +44,8 @@ pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static 
         (
             "relay-throughput.svg",
             chart(
-                "Many messages, and large ones",
-                "More is better. Each message is answered by one of its length.",
+                "Many messages, and large messages",
+                "More is better. Each message is answered by one of the same length.",
                 &[
                     (
                         "200 B, 64 in flight, messages/s",
@@ -69,7 +69,7 @@ pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static 
         (
             "relay-sessions.svg",
             chart(
-                "Sessions per second: connect, one answer, close",
+                "Sessions per second: connect, one response, close",
                 "More is better. Each session starts a server process.",
                 &[
                     ("1 client", Measure::Sessions { clients: 1 }, 0),

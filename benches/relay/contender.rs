@@ -1,4 +1,4 @@
-//! What is measured: the ways to an MCP server, started with what makes each of them fast.
+//! What is measured: the ways to reach an MCP server, each started with the options that make it fast.
 
 use std::io;
 use std::path::Path;
@@ -8,10 +8,10 @@ use super::link::Link;
 use crate::common::service::Service;
 use crate::common::{PROXY, echo_server, machine, reference};
 
-/// More sessions at a time than the benchmark ever has.
+/// More sessions at a time than the benchmark ever opens.
 const MOST_SESSIONS: &str = "1000";
 
-/// A way to the server.
+/// A way to reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Contender {
     Pipes,
@@ -51,13 +51,13 @@ impl Contender {
         matches!(self, Self::Pipes | Self::Proxy | Self::Connect)
     }
 
-    /// What was found of it; `None` if it is not there, and can't be measured.
+    /// The version found; `None` if it is not installed and cannot be measured.
     pub(crate) fn version(self) -> Option<String> {
         match self {
             Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
             Self::Socat => machine::version("socat", &["-V"], "version"),
             Self::Ncat => machine::version("ncat", &["--version"], "Version"),
-            // It does not tell its version.
+            // It does not print its version.
             Self::TcpServer => machine::is_installed("tcpserver").then(|| {
                 machine::version("dpkg-query", &["--show", "ucspi-tcp"], "ucspi-tcp")
                     .map_or_else(|| "installed".to_owned(), |line| line.replace('\t', " "))
@@ -69,7 +69,7 @@ impl Contender {
         }
     }
 
-    /// Why it is not there.
+    /// Why it is missing.
     pub(crate) fn why_missing(self) -> &'static str {
         match self {
             Self::Script => "MCP_TCP_PROXY_REFERENCE is not set",
@@ -87,7 +87,7 @@ impl Contender {
         })
     }
 
-    /// What has to run for it, listening on a port that it chooses.
+    /// The program that serves it, listening on a port of its own choice; `None` if it needs none.
     fn command(self) -> Option<Command> {
         let server = echo_server::command();
         Some(match self {
@@ -143,7 +143,7 @@ impl Running {
         }
     }
 
-    /// The process that serves all its sessions, if there is one.
+    /// The process that serves all of its sessions, if there is one.
     pub(crate) fn pid(&self) -> Option<i32> {
         self.service.as_ref().map(Service::pid)
     }
@@ -159,8 +159,8 @@ fn command<'a>(
     command
 }
 
-/// The server's command for programs that take it as one word, in which some characters are special: its path is none
-/// of them if it is relative. Returns the folder to start in as well.
+/// The server's command for programs that take it as one word in which some characters are special. A relative path has
+/// none of these; so this also returns the folder to start in.
 fn in_one_word(server: &[String]) -> (&Path, String) {
     let (path, arguments) = server.split_at(1);
     let path = Path::new(&path[0]);

@@ -1,10 +1,10 @@
-//! The figures of the measures: their names, and in which direction they are better.
+//! The figures of the measures: their names and units.
 
 use super::measure::Measure;
 
 /// One number that a measure yields.
 pub(crate) struct Figure {
-    /// The measure's place among all, and the number's place among the measure's.
+    /// The index of the measure, and the index of the number among those of the measure.
     pub(crate) at: (usize, usize),
     pub(crate) name: String,
     pub(crate) unit: &'static str,
@@ -43,7 +43,7 @@ fn of(measure: Measure, at: usize) -> Vec<Figure> {
         .collect()
 }
 
-/// The figure of that measure, the `part`-th if it has several.
+/// The figure of this measure; the one with the index `part` if it has several.
 pub(crate) fn of_measure(measure: Measure, part: usize) -> (usize, usize) {
     let at = Measure::ALL.iter().position(|&other| other == measure);
     (at.unwrap_or_default(), part)

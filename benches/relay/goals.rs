@@ -1,4 +1,4 @@
-//! What is to be reached: bounds for this proxy's figures, as ratios to others of the same run.
+//! Targets: bounds for this proxy's figures, as ratios to those of others in the same run.
 
 use super::contender::Contender::{self, Script, Socat, TcpServer};
 use super::figures::of_measure;
@@ -8,10 +8,10 @@ use crate::common::affinity::Cores::{self, All, One};
 use crate::common::reach::Bound::{self, AtLeast, AtMost};
 use crate::common::reach::Goal;
 
-/// Whose figure has to be reached, on which cores, what it must be, and what it should be.
+/// The cores, whose figure ours is divided by, what the ratio must be, and what it should be.
 type Row = (Cores, Contender, Bound, Option<Bound>);
 
-/// The goals, with what was measured.
+/// The targets, with what was measured.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
     let round_trip = Measure::RoundTrip { bytes: 200 };
     let messages = Measure::Messages {

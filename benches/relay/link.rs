@@ -6,13 +6,13 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::process::{Child, Command, Stdio};
 
-/// More than one message of those that are sent one by one.
+/// Longer than any message that is sent alone.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
-/// A session; dropping it closes it, and waits for its process if it has one.
+/// A session. Dropping it closes it, and waits for its process if it has one.
 pub(crate) struct Link {
     reader: File,
-    /// None if it is the same descriptor.
+    /// `None` if it is the same descriptor.
     writer: Option<File>,
     process: Option<Child>,
 }
@@ -28,7 +28,7 @@ impl Link {
         })
     }
 
-    /// Starts that program and speaks to its stdin and stdout.
+    /// Starts this program and uses its stdin and stdout.
     pub(crate) fn over_pipes(command: &[String]) -> io::Result<Self> {
         let mut process = Command::new(&command[0])
             .args(&command[1..])
@@ -54,7 +54,7 @@ impl Link {
         self.writer.as_ref().unwrap_or(&self.reader)
     }
 
-    /// Sends a request and reads until its answer's end; nothing else may be in flight. Returns the answer's length.
+    /// Sends a request and reads to the end of its response; returns the length of that. Nothing else may be in flight.
     pub(crate) fn ask(&self, request: &[u8], buffer: &mut [u8]) -> io::Result<usize> {
         self.writer().write_all(request)?;
         let mut length = 0;
@@ -67,7 +67,7 @@ impl Link {
         }
     }
 
-    /// Closes the session without waiting for its process, which has to be waited for some time.
+    /// Closes the session without waiting for its process; the caller has to do that some time.
     pub(crate) fn close(mut self) -> Option<Child> {
         self.process.take()
     }
@@ -77,13 +77,13 @@ impl Drop for Link {
     fn drop(&mut self) {
         if let Some(mut process) = self.process.take() {
             drop(self.writer.take());
-            // Fails only if there is nobody to wait for.
+            // Fails only if there is no process to wait for.
             let _ = process.wait();
         }
     }
 }
 
-/// Reads what is there; the end is an error.
+/// Reads what is there. The end of the stream is an error.
 pub(crate) fn read_some(mut reader: &File, buffer: &mut [u8]) -> io::Result<usize> {
     match reader.read(buffer)? {
         0 => Err(io::ErrorKind::UnexpectedEof.into()),

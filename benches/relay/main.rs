@@ -1,10 +1,10 @@
-//! What the way through a proxy costs: this one, and what else there is to put a stdio server on TCP, in one run.
+//! What passing through a proxy costs: this one and the other ways to put a stdio server on TCP, in one run.
 //!
-//! `cargo bench --bench relay [-- --quick]`; see `benches/README.md`.
+//! `cargo bench --bench relay [-- --quick | --write-results]`; see `benches/README.md`.
 
 #![allow(
     clippy::expect_used,
-    reason = "what can't be measured ends the benchmark"
+    reason = "a benchmark that cannot measure has to end"
 )]
 
 #[path = "../common/mod.rs"]
@@ -20,6 +20,7 @@ mod report;
 mod rounds;
 
 use common::affinity::Affinity;
+use common::options::Options;
 use common::{echo_server, family, results};
 use contender::Contender;
 use rounds::{Plan, Results};
@@ -28,9 +29,13 @@ fn main() {
     if echo_server::run_if_asked() {
         return;
     }
-    let quick = std::env::args().any(|word| word == "--quick");
-    let plan = if quick { Plan::QUICK } else { Plan::FULL };
-    let affinity = Affinity::of_this_process().expect("the system tells its cores");
+    let options = Options::from_args();
+    let plan = if options.quick {
+        Plan::QUICK
+    } else {
+        Plan::FULL
+    };
+    let affinity = Affinity::of_this_process().expect("the affinity mask can be read");
     let cores = affinity.count();
     family::adopt_orphans().expect("orphans can be adopted");
 
@@ -39,10 +44,7 @@ fn main() {
     let measured = Results::measure(&contenders, plan, affinity);
     let text = report::text(&measured, &contenders, plan, cores);
     println!("{text}");
-    if !quick {
-        results::write("relay.txt", &text).expect("results can be written");
-        for (name, chart) in charts::all(&measured, &contenders) {
-            results::write(name, &chart).expect("results can be written");
-        }
-    }
+    let mut files = charts::all(&measured, &contenders);
+    files.push(("relay.txt", text));
+    results::keep(options, files).expect("results can be written");
 }

@@ -1,4 +1,4 @@
-//! What is measured, and how: each measure opens its sessions, and runs for a given time.
+//! The measures: each opens its own sessions and runs for a given time.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
@@ -12,16 +12,16 @@ use super::link::{Link, READ_BYTES, read_some};
 use crate::common::messages::{self, FIRST_ID};
 use crate::common::stats::{micros, percentile};
 
-/// Requests before anything counts, if they take no longer than the time for the measure.
+/// Requests before anything counts, unless they take longer than the measure may.
 const WARM_UP_REQUESTS: usize = 50;
 
-/// What the client reads at once where many bytes are under way.
+/// What the client reads at once when messages are large.
 const BULK_READ_BYTES: usize = 256 * 1024;
 
-/// The most sessions in one go: what they leave behind is bounded with them.
+/// The most sessions in one go. It bounds what they can leave behind.
 const MOST_SESSIONS: usize = 1500;
 
-/// Processes of closed sessions that may not have been waited for, for each client.
+/// For each client, how many processes of closed sessions may still have to be waited for.
 const MOST_UNREAPED: usize = 4;
 
 /// A question to a contender.
@@ -29,11 +29,11 @@ const MOST_UNREAPED: usize = 4;
 pub(crate) enum Measure {
     /// One request after the other.
     RoundTrip { bytes: usize },
-    /// Many requests in flight; as many are sent at once as answers came at once.
+    /// Many requests in flight; as many are sent at once as responses came at once.
     Messages { bytes: usize, in_flight: usize },
     /// Large messages, sent by one thread and received by another.
     Bulk { bytes: usize, in_flight: usize },
-    /// Connect, one answer, close, over and over.
+    /// Connect, one response, close, over and over.
     Sessions { clients: usize },
 }
 
@@ -53,7 +53,7 @@ impl Measure {
         Self::Sessions { clients: 4 },
     ];
 
-    /// Measures for that time; returns one number for each of its figures.
+    /// Measures for this time; returns one number for each of its figures.
     pub(crate) fn run(self, running: &Running, time: Duration) -> io::Result<Vec<f64>> {
         match self {
             Self::RoundTrip { bytes } => round_trips(&running.open()?, bytes, time),
@@ -95,7 +95,8 @@ fn messages_in_flight(
 ) -> io::Result<Vec<f64>> {
     let mut buffer = vec![0; READ_BYTES];
     warm_up(link, &messages::call(FIRST_ID, bytes), &mut buffer, time)?;
-    // Answers come in the order of requests, so ids become free in turn. Twice all: any run of them is in one piece.
+    // Responses come in the order of the requests, so ids become free in turn. All requests stand here twice, so that
+    // any run of them is in one piece.
     let ids = FIRST_ID..FIRST_ID + in_flight;
     let requests: Vec<u8> = ids.flat_map(|id| messages::call(id, bytes)).collect();
     let requests = requests.repeat(2);
@@ -121,7 +122,7 @@ fn messages_in_flight(
     }
 }
 
-/// Megabytes per second, that way and back.
+/// Megabytes per second, there and back.
 fn bulk(link: &Link, bytes: usize, in_flight: usize, time: Duration) -> io::Result<Vec<f64>> {
     let ids = FIRST_ID..FIRST_ID + in_flight;
     let requests: Vec<Vec<u8>> = ids.map(|id| messages::call(id, bytes)).collect();
@@ -147,7 +148,7 @@ fn bulk(link: &Link, bytes: usize, in_flight: usize, time: Duration) -> io::Resu
     })
 }
 
-/// Has the writer send one more for each answer, until `end`; then receives what is under way.
+/// Has the writer send one more for each response, until `end`; then receives what is in flight.
 fn receive_bulk(
     link: &Link,
     permit: mpsc::Sender<()>,
@@ -161,7 +162,7 @@ fn receive_bulk(
     loop {
         if let Some(sender) = &permit {
             while permitted < answered + in_flight {
-                // The writer is gone when it failed; its error is the one to report.
+                // If the writer is gone, it failed, and its error is the one to report.
                 let _ = sender.send(());
                 permitted += 1;
             }
@@ -195,7 +196,7 @@ fn sessions(running: &Running, clients: usize, time: Duration) -> io::Result<Vec
     Ok(vec![count as f64 / elapsed.as_secs_f64()])
 }
 
-/// One client's sessions; returns how many there were.
+/// Opens and closes one client's sessions; returns how many there were.
 fn open_and_close(running: &Running, end: Instant, most: usize) -> io::Result<usize> {
     let request = messages::call(FIRST_ID, 200);
     let mut buffer = vec![0; READ_BYTES];
@@ -233,12 +234,12 @@ fn warm_up(link: &Link, request: &[u8], buffer: &mut [u8], limit: Duration) -> i
     Ok(())
 }
 
-/// Answers are as long as their requests, or longer if written anew; errors are shorter.
+/// Responses are as long as their requests, or longer if they were written anew; errors are shorter.
 fn check_length(received: usize, answers: usize, bytes: usize) -> io::Result<()> {
     if received >= answers * bytes {
         return Ok(());
     }
-    let what = format!("{received} bytes for {answers} answers to {bytes} bytes each");
+    let what = format!("{received} bytes for {answers} responses to requests of {bytes} bytes");
     Err(io::Error::other(what))
 }
 

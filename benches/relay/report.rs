@@ -1,4 +1,4 @@
-//! The results as text: what was to be reached, ratios, and then the figures.
+//! The results as text: targets, ratios, and then the figures.
 
 use std::fmt::Display;
 
@@ -20,7 +20,7 @@ pub(crate) fn text(
 ) -> String {
     let mut parts = Vec::new();
     let mut add = |title: &str, table: &dyn Display| parts.push(format!("{title}\n\n{table}"));
-    add("What is to be reached", &reach::table(&goals::all(results)));
+    add("Targets", &reach::table(&goals::all(results)));
     for on in Cores::BOTH {
         let title = format!("mcp-tcp-proxy : others, {}", on.name());
         add(&title, &ratios(results, contenders, on));

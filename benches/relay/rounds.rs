@@ -1,4 +1,4 @@
-//! The run: each round asks every contender every question, one after the other, so that a disturbance hits all alike.
+//! The run: each round measures everything with every contender in turn, so that a disturbance hits all alike.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ pub(crate) struct Plan {
     pub(crate) rounds: usize,
     /// How long each measure takes.
     pub(crate) slice: Duration,
-    /// What it may take beyond that until it counts as hanging.
+    /// How much longer it may take before it counts as hanging.
     pub(crate) patience: Duration,
 }
 
@@ -31,7 +31,7 @@ impl Plan {
     };
 }
 
-/// One contender on these cores, and what it has answered so far.
+/// One contender on these cores, and its results so far.
 struct Entry {
     contender: Contender,
     cores: Cores,
@@ -40,7 +40,7 @@ struct Entry {
     cells: Vec<Cell>,
 }
 
-/// What a contender has answered to one measure.
+/// The results of one contender in one measure.
 #[derive(Clone, Default)]
 struct Cell {
     /// One for each round; in each, one number for each figure.
@@ -48,18 +48,18 @@ struct Cell {
     trouble: Option<Trouble>,
 }
 
-/// Why there is no answer.
+/// Why there is no result.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Trouble {
-    /// It has been ended at the limit of time.
+    /// It was ended at the time limit.
     Hangs,
     Fails(String),
-    /// It was not asked.
+    /// It was not measured.
     NotMeasured,
 }
 
 impl Trouble {
-    /// What fits into a table.
+    /// A word that fits into a table.
     pub(crate) fn word(&self) -> &'static str {
         match self {
             Self::Hangs => "hangs",
@@ -102,7 +102,7 @@ impl Results {
         results
     }
 
-    /// The median of that figure over all rounds, or why there is none.
+    /// The median of this figure over all rounds, or why there is none.
     pub(crate) fn median(
         &self,
         cores: Cores,
@@ -120,7 +120,7 @@ impl Results {
         Ok(median(&values))
     }
 
-    /// One question to one contender.
+    /// Measures one contender once, and keeps the result.
     fn ask(&mut self, at: usize, measure: usize, plan: Plan) {
         if self.entries[at].cells[measure].trouble.is_some() {
             return;
@@ -137,7 +137,7 @@ impl Results {
                     _ => eprintln!("{who}, {cores}, {what:?}: {}", trouble.word()),
                 }
                 entry.cells[measure].trouble = Some(trouble);
-                // It may be in any state, or dead.
+                // It may be in any state, or dead: start it again.
                 entry.running = None;
             }
         }
@@ -169,7 +169,7 @@ impl Results {
         .map_err(|error| Trouble::Fails(error.to_string()))
     }
 
-    /// The processes that stay from one measure to the next.
+    /// The processes that live on from one measure to the next.
     fn services(&self) -> Vec<i32> {
         self.services_but(usize::MAX)
     }

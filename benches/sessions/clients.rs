@@ -1,4 +1,4 @@
-//! The clients of all sessions, on one thread.
+//! The clients of all sessions, in one thread.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -11,23 +11,23 @@ use mio::{Events, Interest, Poll, Token};
 use crate::common::messages::{self, FIRST_ID, INITIALIZE, INITIALIZED};
 use crate::common::stats::micros;
 
-/// Sessions that are being opened at a time.
+/// How many sessions are opened at a time.
 const OPENED_AT_A_TIME: usize = 64;
 
-/// How long an answer may take.
+/// How long a response may take.
 const PATIENCE: Duration = Duration::from_secs(20);
 
 const REQUEST_BYTES: usize = 200;
 const READ_BYTES: usize = 16 * 1024;
 const EVENTS: usize = 1024;
 
-/// What makes a session get heartbeats.
+/// Has a session get heartbeats.
 const ANNOUNCEMENT: &[u8] = b"{\"type\":\"handshake\",\"supports_heartbeat\":true}\n";
 
-/// A client's own heartbeat.
+/// A heartbeat of the client.
 const HEARTBEAT: &[u8] = b"{\"type\":\"heartbeat\",\"timestamp\":1795361499.25}\n";
 
-/// Open sessions, each after a handshake and one answer.
+/// Open sessions, each after a handshake and one response.
 pub(crate) struct Clients {
     address: SocketAddr,
     sessions: Vec<TcpStream>,
@@ -35,7 +35,7 @@ pub(crate) struct Clients {
     buffer: Vec<u8>,
 }
 
-/// A session on its way.
+/// How far the opening of a session has come.
 enum Step {
     /// `initialize` was sent.
     Initialize(Vec<u8>),
@@ -58,7 +58,7 @@ impl Clients {
         self.sessions.len()
     }
 
-    /// Opens more sessions, some at a time, until there are that many.
+    /// Opens more sessions, some at a time, until there are this many.
     pub(crate) fn open(&mut self, count: usize) -> io::Result<()> {
         let mut poll = Poll::new()?;
         let mut events = Events::with_capacity(EVENTS);
@@ -75,7 +75,7 @@ impl Clients {
             wait(&mut poll, &mut events, PATIENCE)?;
             if events.is_empty() {
                 return Err(io::Error::other(format!(
-                    "{under_way} sessions get no answer"
+                    "{under_way} sessions get no response"
                 )));
             }
             for event in &events {
@@ -92,7 +92,7 @@ impl Clients {
         let mut session = TcpStream::connect(self.address)?;
         session.set_nodelay(true)?;
         session.set_read_timeout(Some(PATIENCE))?;
-        // A new connection has room for it.
+        // A new connection has room for this.
         session.write_all(INITIALIZE)?;
         session.set_nonblocking(true)?;
         Ok(session)
@@ -123,13 +123,13 @@ impl Clients {
         Ok(false)
     }
 
-    /// One request of each session, one after the other, as often as told; the round trips in µs.
+    /// One request of each session in turn, as many times as told; returns the round trips in µs.
     pub(crate) fn ask_each(&mut self, times: usize) -> io::Result<Vec<f64>> {
         let all = (0..self.count()).cycle().take(times * self.count());
         all.map(|at| self.ask(at)).collect()
     }
 
-    /// That many requests of one session.
+    /// This many requests of one session; returns the round trips in µs.
     pub(crate) fn ask_one(&mut self, times: usize) -> io::Result<Vec<f64>> {
         (0..times).map(|_| self.ask(0)).collect()
     }
@@ -156,7 +156,7 @@ impl Clients {
             .try_for_each(|session| session.write_all(ANNOUNCEMENT))
     }
 
-    /// Takes heartbeats for that time, and sends one for each. Returns how many came.
+    /// Receives heartbeats for this time, and sends one for each. Returns how many arrived.
     pub(crate) fn exchange_heartbeats(&mut self, window: Duration) -> io::Result<usize> {
         self.set_nonblocking(true)?;
         let mut poll = Poll::new()?;

@@ -1,10 +1,11 @@
-//! What many sessions cost: memory, idle time, round trips, heartbeats, and whether anything is left of them.
+//! What many sessions cost: memory, processor time while idle, round trips and heartbeats; and whether they leave
+//! anything behind.
 //!
-//! `cargo bench --bench sessions [-- N] [--quick]`; see `benches/README.md`.
+//! `cargo bench --bench sessions [-- N] [--quick | --write-results]`; see `benches/README.md`.
 
 #![allow(
     clippy::expect_used,
-    reason = "what can't be measured ends the benchmark"
+    reason = "a benchmark that cannot measure has to end"
 )]
 
 #[path = "../common/mod.rs"]
@@ -21,15 +22,16 @@ use std::time::Duration;
 
 use common::affinity::Affinity;
 use common::end_to_end::processes;
+use common::options::Options;
 use common::{PROXY, echo_server, family, machine, reference, results};
 use trial::{Figures, Windows};
 
 const DEFAULT_SESSIONS: usize = 1000;
 
-/// As many as the script is measured with: it takes long to open them.
+/// The Python script is measured with at most this many: it takes long to open them.
 const MOST_SESSIONS_OF_SCRIPT: usize = 1000;
 
-/// Processes that the system may have besides.
+/// Left to the rest of the system.
 const SPARE_PROCESSES: usize = 1000;
 
 const FULL: Windows = Windows {
@@ -45,11 +47,11 @@ fn main() {
     if echo_server::run_if_asked() {
         return;
     }
-    let quick = std::env::args().any(|word| word == "--quick");
-    let windows = if quick { QUICK } else { FULL };
+    let options = Options::from_args();
+    let windows = if options.quick { QUICK } else { FULL };
     let sessions = sessions_asked_for();
     check_limits(sessions);
-    let affinity = Affinity::of_this_process().expect("the system tells its cores");
+    let affinity = Affinity::of_this_process().expect("the affinity mask can be read");
     family::adopt_orphans().expect("orphans can be adopted");
 
     let mut trials = vec![(
@@ -68,11 +70,11 @@ fn main() {
     }
     let text = report::text(&trials, windows, affinity.count());
     println!("{text}");
-    if !quick {
-        results::write("sessions.txt", &text).expect("results can be written");
-        let chart = report::chart(&trials);
-        results::write("sessions.svg", &chart).expect("results can be written");
-    }
+    let files = [
+        ("sessions.svg", report::chart(&trials)),
+        ("sessions.txt", text),
+    ];
+    results::keep(options, files).expect("results can be written");
 }
 
 /// The first number among the arguments.
@@ -82,7 +84,7 @@ fn sessions_asked_for() -> usize {
     number.unwrap_or(DEFAULT_SESSIONS).max(1)
 }
 
-/// Ends the benchmark if the system does not allow that many sessions.
+/// Ends the benchmark if the system does not allow this many sessions.
 fn check_limits(sessions: usize) {
     let by_descriptors = processes::sessions_that_fit(sessions);
     let most = |path: &str| {
@@ -93,8 +95,8 @@ fn check_limits(sessions: usize) {
     let possible = by_descriptors.min(processes.saturating_sub(SPARE_PROCESSES));
     if possible < sessions {
         eprintln!(
-            "{sessions} sessions are not possible here: they take four descriptors each in the proxy (`ulimit -Hn`), and \
-             a process (/proc/sys/kernel/pid_max). {possible} are: cargo bench --bench sessions -- {possible}"
+            "{sessions} sessions are not possible here: each takes a process (/proc/sys/kernel/pid_max) and four \
+             descriptors in the proxy (`ulimit -Hn`). The most is {possible}: cargo bench --bench sessions -- {possible}"
         );
         exit(2);
     }

@@ -12,20 +12,20 @@ use crate::common::reach::{self, Bound, Goal};
 use crate::common::table::{Table, number};
 use crate::common::{PROXY, machine};
 
-/// Who was measured, and what came of it; this proxy is the first.
+/// The names of what was measured, with the figures; this proxy is the first.
 type Trials = [(&'static str, Result<Figures, String>)];
 
-/// Wakes for itself every two seconds, to look after what a lost signal left.
+/// The proxy wakes every two seconds, to check for what a lost signal left behind.
 const TICKS_PER_SECOND: f64 = 0.5;
 
-/// In the place of a figure that there can't be.
+/// In place of a figure that cannot exist.
 const NONE: &str = "–";
 
 pub(crate) fn text(trials: &Trials, windows: Windows, cores: usize) -> String {
     let mut parts = Vec::new();
     let mut add = |title: &str, table: &dyn Display| parts.push(format!("{title}\n\n{table}"));
     if let Some((_, Ok(own))) = trials.first() {
-        add("What is to be reached", &reach::table(&goals(own, windows)));
+        add("Targets", &reach::table(&goals(own, windows)));
     }
     add("Figures", &figures(trials, windows));
     add("Where", &machine::list(&machine::facts(cores)));
@@ -87,7 +87,7 @@ fn goals(own: &Figures, windows: Windows) -> Vec<Goal> {
         ));
         let came = count as f64 / sessions as f64;
         goals.push(goal(
-            "… of them came".to_owned(),
+            "… share that arrived".to_owned(),
             "",
             AtLeast(1.0),
             None,
@@ -148,7 +148,7 @@ fn figures(trials: &Trials, windows: Windows) -> Table {
         round_trips("each in turn", |of| of.each_in_turn);
     }
     let beats = format!("heartbeats for {} s", windows.heartbeats.as_secs_f64());
-    row(&format!("{beats}: came"), "", &|of| {
+    row(&format!("{beats}: arrived"), "", &|of| {
         let count = of.heartbeats.map(|(count, _)| count.to_string());
         count.unwrap_or_else(|| NONE.to_owned())
     });
@@ -191,7 +191,7 @@ pub(crate) fn chart(trials: &Trials) -> String {
     let chart = Chart {
         title: "What an idle session costs in the program that serves it".to_owned(),
         note: format!(
-            "Less is better, but for sessions opened. {}.",
+            "Less is better, except for sessions opened. {}.",
             counts.join(", ")
         ),
         panels: vec![

@@ -1,4 +1,4 @@
-//! One program with many sessions: opened, left alone, asked, kept alive by heartbeats, closed.
+//! One program with many sessions: opened, left idle, used, sent heartbeats, closed.
 
 use std::io;
 use std::process::Command;
@@ -14,17 +14,17 @@ use crate::common::stats::percentile;
 /// Passes over all sessions.
 const PASSES: usize = 3;
 
-/// What a program gets to be done with what it was last asked, before it counts as idle.
+/// How long a program may go on with what it was last asked before it counts as idle.
 const SETTLING: Duration = Duration::from_secs(2);
 
-/// What it gets to close all sessions.
+/// How long it may take to close all sessions.
 const CLOSE_LIMIT: Duration = Duration::from_mins(1);
 
-/// How long things are watched.
+/// How long each part is observed.
 #[derive(Clone, Copy)]
 pub(crate) struct Windows {
     pub(crate) idle: Duration,
-    /// The program has to have been told this as its interval.
+    /// The program must have been given this as its interval.
     pub(crate) heartbeats: Duration,
 }
 
@@ -38,7 +38,7 @@ pub(crate) struct RoundTrip {
 /// Round trips on the same cores.
 pub(crate) struct RoundTrips {
     pub(crate) cores: Cores,
-    /// Of the only session that there is.
+    /// Of the only session.
     pub(crate) alone: RoundTrip,
     /// Of one session, while all are open.
     pub(crate) one_of_all: RoundTrip,
@@ -61,7 +61,7 @@ pub(crate) struct Figures {
     pub(crate) rss_kib_with: u64,
     pub(crate) idle: Usage,
     pub(crate) round_trips: Vec<RoundTrips>,
-    /// How many came, and what they and as many of the clients' took; `None` if it has none.
+    /// How many arrived, and what they and as many from the clients cost; `None` if the program has no heartbeats.
     pub(crate) heartbeats: Option<(usize, Usage)>,
     pub(crate) close: Duration,
     pub(crate) left: Left,
@@ -74,7 +74,7 @@ impl Figures {
     }
 }
 
-/// Runs `command` with that many sessions.
+/// Runs `command` with this many sessions.
 pub(crate) fn run(
     mut command: Command,
     sessions: usize,
@@ -130,7 +130,7 @@ fn measure(
     let mut heartbeats = None;
     if has_heartbeats {
         clients.announce_heartbeats()?;
-        // Those that come meanwhile do not count.
+        // Those that arrive meanwhile do not count.
         clients.exchange_heartbeats(SETTLING)?;
         let before = Usage::of(pid);
         let count = clients.exchange_heartbeats(windows.heartbeats)?;
@@ -176,14 +176,14 @@ fn on_both(
     Ok(found)
 }
 
-/// Waits until nothing is left of all sessions.
+/// Waits until nothing is left of the sessions, or time is up; returns what is left.
 fn close(pid: i32, descriptors: usize) -> Left {
     const POLL_INTERVAL: Duration = Duration::from_millis(10);
     let begin = Instant::now();
     loop {
         let late = begin.elapsed() > CLOSE_LIMIT;
         let more = processes::fd_count(pid).saturating_sub(descriptors);
-        // Looking for processes takes long where there are many; so it comes last.
+        // Searching for processes takes long when there are many, so it comes last.
         if more == 0 || late {
             let below = processes::descendants(pid);
             if below.is_empty() || late {

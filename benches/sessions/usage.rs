@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::common::end_to_end::processes;
 
-/// Processor time and wake-ups, since the process began or between two looks.
+/// Processor time and wake-ups, since the process began or between two points in time.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Usage {
     pub(crate) cpu: Duration,
@@ -17,13 +17,13 @@ impl Usage {
         let mut usage = Self::default();
         for thread in threads(pid) {
             usage.cpu += cpu_time(thread);
-            // One that sleeps is woken; whether it sleeps with nothing to do or in the middle of something is not told.
+            // A thread that slept was woken. Whether it slept idle or in the middle of something cannot be told.
             usage.wake_ups += processes::voluntary_switches(thread);
         }
         usage
     }
 
-    /// What was used after `earlier`; a thread that ended meanwhile takes its share with it.
+    /// What was used since `earlier`. A thread that ended meanwhile is left out.
     pub(crate) fn since(self, earlier: Self) -> Self {
         Self {
             cpu: self.cpu.saturating_sub(earlier.cpu),
@@ -45,7 +45,7 @@ fn threads(pid: i32) -> Vec<i32> {
         .collect()
 }
 
-/// To the nanosecond if the kernel tells, or else to 10 ms.
+/// To the nanosecond if the kernel has that, otherwise to 10 ms.
 fn cpu_time(thread: i32) -> Duration {
     let statistics = fs::read_to_string(format!("/proc/{thread}/schedstat")).unwrap_or_default();
     let nanoseconds = statistics

@@ -1,5 +1,5 @@
-//! From the connection of a client to the answer to its `initialize`, beside the round trip of a session that is open
-//! and has been idle for as long: nothing is in a cache then, and the processors sleep.
+//! From the connection of a client to the response to its `initialize`; for comparison, the round trip of an open session
+//! that has been idle for as long, so that nothing is in a cache and the processors sleep.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -9,7 +9,7 @@ use crate::common::{DEADLINE, Proxy, eventually};
 use crate::{Times, ms, ratio, round_trip, subjects};
 
 const POOL: usize = 3;
-/// The time without anything to do before each of the two.
+/// How long nothing happens before each of the two.
 const PAUSE: Duration = Duration::from_millis(20);
 
 pub(crate) fn measure() {
@@ -30,7 +30,7 @@ fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Du
     open.initialize();
     let (mut round_trips, mut first_answers) = (Vec::new(), Vec::new());
     for _ in 0..rounds {
-        // Servers that wait have started up; that is what they are for.
+        // What is measured is servers that have started up: that is what the pool is for.
         eventually("the pool to be full", DEADLINE, || {
             proxy.servers().len() == pool + 1
         });
@@ -46,7 +46,7 @@ fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Du
     let (round_trips, first_answers) = (Times::new(round_trips), Times::new(first_answers));
     let (median, floor) = (first_answers.median(), round_trips.median());
     println!(
-        "{name}, --prespawn {pool}: first answer p50 {}, worst {} ({rounds} rounds); {:.1} × the round trip of an open \
+        "{name}, --prespawn {pool}: first response p50 {}, worst {} ({rounds} rounds); {:.1} × the round trip of an open \
          session, p50 {}",
         ms(median),
         ms(first_answers.at(100)),

@@ -1,4 +1,4 @@
-//! The time that the start of a process takes in a small process and in a large one: it must not depend on it.
+//! The time to start a process, from a small process and from a large one: the size must not matter.
 
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::process::CommandExt;
@@ -24,7 +24,7 @@ pub(crate) fn measure() {
     drop(heap);
     let gib = HEAP_BYTES >> 30;
     println!(
-        "start of a process, p50: {} in a small process, {} in one of {gib} GiB ({:.2} ×)",
+        "start of a process, p50: {} from a small process, {} from one of {gib} GiB ({:.2} ×)",
         ms(small),
         ms(large),
         ratio(large, small)
@@ -47,7 +47,7 @@ fn spawn_time(spawner: &Spawner) -> Duration {
     })
 }
 
-/// A user that is set keeps the standard library from `posix_spawn`.
+/// The standard library does not use `posix_spawn` when a user is set.
 fn fork_time() -> Duration {
     let own = std::fs::metadata("/proc/self").expect("there is a /proc");
     median(|| {

@@ -1,13 +1,13 @@
-//! What a connection costs: how soon a new client is answered, with and without servers that wait for it; what a rush
-//! of connections does to a session that is open; how soon a session goes on after its server was killed; and what the
-//! size of the proxy has to do with the time that a start takes. Ratios within one run are what to look at.
+//! What a connection costs: how soon a new client gets a response, with and without servers that wait for it; what a
+//! rush of connections does to an open session; how soon a session goes on after its server was killed; and whether the
+//! time that a start takes depends on the proxy's size. Compare figures within one run only.
 //!
-//! `cargo bench --bench spawning`, or with the words `first`, `rush`, `recovery`, `heap` behind `--` for some of it.
-//! What needs the Python SDK is left out unless `.ci/interop-setup` has installed it.
+//! `cargo bench --bench spawning`; add `-- first`, `rush`, `recovery` or `heap` for parts of it. What needs the Python
+//! SDK is left out unless `.ci/interop-setup` has installed it.
 
 #![allow(
     clippy::expect_used,
-    reason = "what can't be measured ends the benchmark"
+    reason = "a benchmark that cannot measure has to end"
 )]
 
 #[path = "../../tests/common/mod.rs"]
@@ -42,7 +42,7 @@ fn main() {
     }
 }
 
-/// The servers to measure with: a name, the command, and how many rounds that is worth.
+/// The servers to measure with: a name, the command, and how many rounds to spend on it.
 fn subjects() -> Vec<(&'static str, Vec<String>, usize)> {
     let mut subjects = vec![("demo server", servers::demo(), 30)];
     match installed::sdk_server_if_installed() {
@@ -52,7 +52,7 @@ fn subjects() -> Vec<(&'static str, Vec<String>, usize)> {
     subjects
 }
 
-/// The time that a request and its answer take.
+/// The time from a request to its response.
 fn round_trip(client: &mut Client) -> Duration {
     let begin = Instant::now();
     let answer = client.request("ping", &json!({}));

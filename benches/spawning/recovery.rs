@@ -1,4 +1,4 @@
-//! From kill -9 of a session's server to the answer to the next request, the handshake being replayed.
+//! From kill -9 of a session's server to the response to the next request, replayed handshake included.
 
 use std::time::{Duration, Instant};
 
@@ -27,11 +27,11 @@ pub(crate) fn measure() {
 fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Duration {
     let proxy = Proxy::start(&["--prespawn", &pool.to_string()], command);
     let times = (0..rounds).map(|_| {
-        // A session each, as the second restart of one would have to wait.
+        // A new session for each: the second restart of one would wait for its cooldown.
         let mut client = proxy.connect();
         client.initialize();
         let server = server_of(&proxy, &client);
-        // Not a wait for something to happen: the measurement is of servers that have been up for a while.
+        // Not a wait for an event: what is measured is servers that have been up for a while.
         std::thread::sleep(COOLDOWN);
         eventually("the pool to be full", DEADLINE, || {
             proxy.servers().len() == pool + 1
@@ -46,7 +46,7 @@ fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Du
     });
     let times = Times::new(times.collect());
     println!(
-        "{name}, --prespawn {pool}: kill -9 to next answer p50 {}, worst {} ({rounds} rounds)",
+        "{name}, --prespawn {pool}: kill -9 to next response p50 {}, worst {} ({rounds} rounds)",
         ms(times.median()),
         ms(times.at(100))
     );
@@ -61,7 +61,8 @@ fn server_of(proxy: &Proxy, client: &Client) -> i32 {
     digits.parse().expect("it is a pid")
 }
 
-/// A request that was written before the death was noticed is answered by an error; then the next one counts.
+/// The time from the kill to the first result. A request written before the death was noticed gets an error; then the
+/// next one counts.
 fn recovery(client: &mut Client, server: i32) -> Duration {
     let begin = Instant::now();
     send_signal(server, Signal::SIGKILL);
