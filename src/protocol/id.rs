@@ -117,7 +117,9 @@ impl RequestId {
             Repr::Other(written) => match &written.value {
                 Value::Integer(integer) => ValueRef::Integer(*integer),
                 Value::Double(bits) => ValueRef::Double(*bits),
-                Value::Inner => ValueRef::String(&written.text.as_bytes()[1..written.text.len() - 1]),
+                Value::Inner => {
+                    ValueRef::String(&written.text.as_bytes()[1..written.text.len() - 1])
+                }
                 Value::String(string) => ValueRef::String(string),
                 Value::Json(text) => ValueRef::Json(text),
                 Value::Text => ValueRef::Json(&written.text),

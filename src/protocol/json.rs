@@ -11,7 +11,16 @@
     reason = "a call in the loop over members costs more than the member"
 )]
 
+mod nesting;
+pub(super) mod strings;
+pub(super) mod text;
+pub(super) mod word;
+
 use std::ops::Range;
+
+use self::nesting::{Deep, NOTHING_OPEN, Nesting, Shallow};
+use self::strings::{plain_string_end, string_end};
+use self::text::Text;
 
 /// The text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,17 +54,6 @@ pub(crate) fn find<const N: usize>(
     Some(found)
 }
 
-/// The longest name of a member, or of a method, that means something to a proxy.
-const LONGEST_NAME: usize = 32;
-
-/// A string, as written.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Text<'a> {
-    /// What is between the quotation marks.
-    inner: &'a [u8],
-    has_escapes: bool,
-}
-
 /// Where a value is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Value {
@@ -80,61 +78,6 @@ impl Value {
             }),
             _ => None,
         }
-    }
-}
-
-impl Text<'_> {
-    /// Calls `with` with what the string stands for, if that is ASCII and no longer than a name; otherwise with something
-    /// that no name equals.
-    #[inline(always)]
-    pub(super) fn with_name<T>(self, with: impl FnOnce(&[u8]) -> T) -> T {
-        if self.has_escapes {
-            with(unescape(self.inner, &mut [0; LONGEST_NAME]))
-        } else {
-            with(self.inner)
-        }
-    }
-}
-
-/// Takes no longer than the longest name: the rest of a long key is not examined.
-#[cold]
-fn unescape<'b>(mut inner: &[u8], buffer: &'b mut [u8; LONGEST_NAME]) -> &'b [u8] {
-    let mut len = 0;
-    while let Some((byte, rest)) = next_char(inner) {
-        let Some(place) = buffer.get_mut(len) else {
-            return &[];
-        };
-        *place = byte;
-        len += 1;
-        inner = rest;
-    }
-    &buffer[..len]
-}
-
-/// The first character of a valid string, and what follows it. Any byte that is not ASCII stands for one that is not.
-fn next_char(inner: &[u8]) -> Option<(u8, &[u8])> {
-    const NOT_ASCII: u8 = 0xff;
-    match inner {
-        [b'\\', b'u', digits @ ..] => {
-            let (digits, rest) = digits.split_at_checked(4)?;
-            let digits = str::from_utf8(digits).ok()?;
-            let unit = u16::from_str_radix(digits, 16).ok()?;
-            let byte = u8::try_from(unit).ok().filter(u8::is_ascii);
-            Some((byte.unwrap_or(NOT_ASCII), rest))
-        }
-        [b'\\', escape, rest @ ..] => {
-            let byte = match escape {
-                b'b' => 8,
-                b'f' => 12,
-                b'n' => b'\n',
-                b'r' => b'\r',
-                b't' => b'\t',
-                other => *other,
-            };
-            Some((byte, rest))
-        }
-        [byte, rest @ ..] => Some((*byte, rest)),
-        [] => None,
     }
 }
 
@@ -288,7 +231,7 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn skip_string(&mut self) -> Result<bool, Malformed> {
         let start = self.at + 1;
-        if let Some(end) = short_string_end(self.text, start) {
+        if let Some(end) = plain_string_end(self.text, start) {
             self.at = end;
             return Ok(false);
         }
@@ -375,114 +318,6 @@ impl Reader<'_> {
     }
 }
 
-/// The place after a string that begins at `start` and ends within a few words, if it is plain ASCII.
-#[inline(always)]
-fn short_string_end(text: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    for _ in 0..SHORT_WORDS {
-        let word = word_at(text, at)?;
-        let special = special_bytes(word) | word & HIGHS;
-        if special != 0 {
-            at += special.trailing_zeros() as usize / 8;
-            return (text.get(at) == Some(&b'"')).then_some(at + 1);
-        }
-        at += WORD;
-    }
-    None
-}
-
-/// Where a string ends, and what was in it.
-struct StringEnd {
-    /// The place after the closing quotation mark.
-    at: usize,
-    is_ascii: bool,
-    has_escapes: bool,
-}
-
-/// Reads the rest of a string from `start` on, whatever is in it.
-#[inline(never)]
-fn string_end(text: &[u8], start: usize) -> Option<StringEnd> {
-    let (mut at, mut seen) = plain_end(text, start);
-    let mut has_escapes = false;
-    loop {
-        match text[at..] {
-            [b'"', ..] => {
-                return Some(StringEnd {
-                    at: at + 1,
-                    is_ascii: seen & HIGHS == 0,
-                    has_escapes,
-                });
-            }
-            [
-                b'\\',
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
-                ..,
-            ] => at += 2,
-            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => {
-                at += 6;
-            }
-            _ => return None,
-        }
-        has_escapes = true;
-        // Escapes often follow each other.
-        if text.get(at) != Some(&b'\\') {
-            let (end, bits) = plain_end(text, at);
-            at = end;
-            seen |= bits;
-        }
-    }
-}
-
-/// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
-/// control character, which is not allowed there. Returns the bits of the bytes before it, too.
-#[inline]
-fn plain_end(text: &[u8], mut at: usize) -> (usize, u64) {
-    let mut seen = 0;
-    let mut words = 0;
-    while let Some(word) = word_at(text, at) {
-        let special = special_bytes(word);
-        seen |= word;
-        if special != 0 {
-            return (at + special.trailing_zeros() as usize / 8, seen);
-        }
-        at += WORD;
-        words += 1;
-        if words == LONG_WORDS {
-            let (end, bits) = skip_plain_blocks(text, at);
-            at = end;
-            seen |= bits;
-        }
-    }
-    // What is left is shorter than a word.
-    while let Some(byte) = text.get(at).filter(|byte| !is_special(**byte)) {
-        seen |= u64::from(*byte);
-        at += 1;
-    }
-    (at, seen)
-}
-
-/// The place, from `at` on, of the first block with such a byte in it, or of what follows the last block. The bytes of a
-/// block are compared a vector at a time.
-#[inline(never)]
-fn skip_plain_blocks(text: &[u8], mut at: usize) -> (usize, u64) {
-    let mut seen = 0;
-    let (words, _) = text[at..].as_chunks::<WORD>();
-    let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
-    for block in blocks {
-        let mut special = 0;
-        for word in block {
-            let word = u64::from_le_bytes(*word);
-            special |= special_bytes(word);
-            seen |= word;
-        }
-        if special != 0 {
-            break;
-        }
-        at += WORD * BLOCK_WORDS;
-    }
-    (at, seen)
-}
-
 #[cold]
 fn skip_blanks(text: &[u8], mut at: usize) -> usize {
     while let Some(b' ' | b'\t' | b'\r' | b'\n') = text.get(at) {
@@ -541,131 +376,6 @@ fn word_end(text: &[u8], at: usize) -> Option<usize> {
 #[inline(always)]
 fn closing(open: u8) -> u8 {
     open + (b'}' - b'{')
-}
-
-/// The lowest bit of each byte of a word.
-const ONES: u64 = u64::MAX / 0xff;
-
-/// The highest bit of each.
-const HIGHS: u64 = ONES << 7;
-
-/// Bytes in a word.
-const WORD: usize = size_of::<u64>();
-
-/// Words in a block.
-const BLOCK_WORDS: usize = 8;
-
-/// Most strings end within this many words.
-const SHORT_WORDS: usize = 2;
-
-/// A string of this many words and more is likely to be much longer.
-const LONG_WORDS: usize = 4;
-
-#[inline(always)]
-fn word_at(text: &[u8], at: usize) -> Option<u64> {
-    let word = text.get(at..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*word))
-}
-
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | ..b' ')
-}
-
-/// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
-/// subtraction borrows from them.
-#[inline(always)]
-fn special_bytes(word: u64) -> u64 {
-    const fn all(byte: u8) -> u64 {
-        ONES * byte as u64
-    }
-    // With this bit flipped, the quotation mark follows the control characters, and the two that were there are above it.
-    const FLIP: u8 = b'"' ^ b' ';
-    let control_or_quote = (word ^ all(FLIP)).wrapping_sub(all(b' ' + 1));
-    let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
-    (control_or_quote | backslash) & !word & HIGHS
-}
-
-/// Takes the place of a closing bracket where no container is open.
-const NOTHING_OPEN: u8 = 0;
-
-/// Remembers which of the open containers are objects.
-trait Nesting {
-    /// A container begins in the one that `close` closes. Returns whether there is room for it.
-    fn open(&mut self, close: u8) -> bool;
-
-    /// The innermost container has ended. Returns what closes the one around it.
-    fn close(&mut self) -> u8;
-}
-
-/// As deep as messages usually are. It stays in a register.
-struct Shallow {
-    /// One bit a level, the innermost lowest, and above them one that says where they begin.
-    levels: u64,
-}
-
-impl Default for Shallow {
-    fn default() -> Self {
-        Self { levels: 1 }
-    }
-}
-
-impl Nesting for Shallow {
-    #[inline(always)]
-    fn open(&mut self, close: u8) -> bool {
-        let has_room = self.levels >> (u64::BITS - 1) == 0;
-        self.levels = self.levels << 1 | u64::from(close == b'}');
-        has_room
-    }
-
-    #[inline(always)]
-    fn close(&mut self) -> u8 {
-        let in_object = self.levels & 1 == 1;
-        self.levels >>= 1;
-        if self.levels == 1 {
-            NOTHING_OPEN
-        } else {
-            closing_of(in_object)
-        }
-    }
-}
-
-/// As deep as memory allows.
-#[derive(Default)]
-struct Deep {
-    depth: usize,
-    /// The innermost 64 levels or fewer, the innermost in the lowest bit.
-    top: u64,
-    /// Full words of the levels further out.
-    outer: Vec<u64>,
-}
-
-impl Nesting for Deep {
-    fn open(&mut self, close: u8) -> bool {
-        if self.depth > 0 && self.depth.is_multiple_of(u64::BITS as usize) {
-            self.outer.push(self.top);
-        }
-        self.depth += 1;
-        self.top = self.top << 1 | u64::from(close == b'}');
-        true
-    }
-
-    fn close(&mut self) -> u8 {
-        let in_object = self.top & 1 == 1;
-        self.depth -= 1;
-        self.top >>= 1;
-        if self.depth == 0 {
-            return NOTHING_OPEN;
-        }
-        if self.depth.is_multiple_of(u64::BITS as usize) {
-            self.top = self.outer.pop().unwrap_or_default();
-        }
-        closing_of(in_object)
-    }
-}
-
-#[inline(always)]
-fn closing_of(in_object: bool) -> u8 {
-    if in_object { b'}' } else { b']' }
 }
 
 #[cfg(test)]

@@ -257,7 +257,9 @@ impl ServerRequests {
 
     /// Whether the present server waits for no response.
     pub fn none_open(&self) -> bool {
-        self.0.as_ref().is_none_or(|asked| asked.open.ids.is_empty())
+        self.0
+            .as_ref()
+            .is_none_or(|asked| asked.open.ids.is_empty())
     }
 
     /// What the ids of all that are remembered hold besides their own size, in bytes.
@@ -427,7 +429,10 @@ mod tests {
         assert_eq!(ended(&mut requests, "7"), coerced);
         let mut requests = in_flight(&[r#""7""#, r#""7""#]);
         assert_eq!(ended(&mut requests, "7"), None);
-        assert!(requests.cancel(&id("7")).is_none(), "taken back is what is named");
+        assert!(
+            requests.cancel(&id("7")).is_none(),
+            "taken back is what is named"
+        );
         assert!(requests.cancel(&id(r#""7""#)).is_some());
         assert_eq!(ended(&mut requests, "7"), coerced);
     }

@@ -145,7 +145,7 @@ impl Session {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
             info!(
-                "{}: the server turned the id {} into {id}; such responses are taken for what they are meant to be",
+                "{}: the server returns ids as another type ({id} for {}); its responses are matched all the same",
                 self.tag, request.id
             );
         }

@@ -188,7 +188,11 @@ impl<T: Keyed> Rest<T> {
         });
         index
             .numbers_of(key)
-            .filter_map(|number| elements.binary_search_by_key(&number, |one| one.number).ok())
+            .filter_map(|number| {
+                elements
+                    .binary_search_by_key(&number, |one| one.number)
+                    .ok()
+            })
             .filter(|at| elements[*at].element.key() == key)
             .nth(nth)
     }

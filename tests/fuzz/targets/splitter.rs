@@ -17,6 +17,9 @@ const BLOCK_SIGN: u8 = 0x01;
 
 const BLOCK: [u8; 8192] = [b'x'; 8192];
 
+/// It is dropped at the beginning of a stream.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// What is the same for all ways to cut a stream.
 #[derive(Clone, Copy)]
 struct Case<'a> {
@@ -125,7 +128,11 @@ impl Case<'_> {
 
     fn expected(&self, cuts: &[usize]) -> Vec<Expected<'_>> {
         let mut lines = Vec::new();
-        let mut start = 0;
+        let mut start = if self.stream.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
         while start < self.stream.len() {
             let end = self.stream[start..].iter().position(|byte| *byte == b'\n');
             let end = end.map_or(self.stream.len(), |len| start + len);
