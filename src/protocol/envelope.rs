@@ -220,7 +220,7 @@ impl<'a> Envelope<'a> {
         text(self.result?.text)
     }
 
-    /// Whether it is an error that a proxy answered in the server's place.
+    /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         self.error.is_some_and(|error| {
             error.text.len() <= MAX_PROXY_ERROR_BYTES && has_own_source(error.text)
@@ -422,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn cancellations_name_a_request_wherever_params_stand() {
+    fn cancellations_name_a_request_wherever_params_are() {
         single(
             r#"{"params":{"requestId":"7","reason":"x"},"method":"notifications/cancelled"}"#,
             |e| {

@@ -15,13 +15,13 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// Strings up to this many bytes are kept inline; a UUID has 36.
 pub const INLINE_BYTES: usize = 38;
 
-/// The id of a request: what it was written as, and what it is worth.
+/// The id of a request: how it was written, and its value.
 #[derive(Clone)]
 pub struct RequestId(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    /// An integer, written in the one way that `Display` writes it.
+    /// An integer, written as `Display` writes it.
     Integer(i64),
     /// A string without escapes.
     Plain { len: u8, bytes: [u8; INLINE_BYTES] },
@@ -167,7 +167,7 @@ impl fmt::Debug for RequestId {
 }
 
 impl Value {
-    /// What can't be read, as it holds one of Python's constants or is nested too deep, is worth its text.
+    /// What can't be read, as it holds one of Python's constants or is nested too deep, has its text as its value.
     fn of(text: &str) -> Self {
         let value = match text.as_bytes().first() {
             Some(b'"') if plain_string(text).is_some() => Some(Self::Inner),
@@ -202,13 +202,13 @@ impl Value {
     }
 }
 
-/// What servers keep an integer of up to 64 bits as is exact; beyond that, it is a double.
+/// Servers keep integers of up to 64 bits exactly; beyond that, a number becomes a double.
 const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 
 /// The longest of these, in bytes.
 const MAX_INTEGER_BYTES: usize = "-9223372036854775808".len();
 
-/// An integer, if `text` is the way in which `Display` would write it.
+/// An integer, if `text` is what `Display` would write.
 fn canonical_integer(text: &str) -> Option<i64> {
     /// This many digits always fit.
     const SAFE_DIGITS: usize = 18;
@@ -264,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_in_different_clothes() {
+    fn equal_values_in_different_spellings() {
         for (a, b) in [
             ("1", "1"),
             ("1.50", "1.5"),

@@ -389,7 +389,7 @@ mod tests {
         reader.value().and_then(|_| reader.end()).is_ok()
     }
 
-    /// Strings are looked at by words and by blocks of words: wherever a byte stands, it must be seen.
+    /// Strings are examined by words and by blocks of words: wherever a byte is, it must be seen.
     #[test]
     fn no_byte_of_a_string_is_overlooked() {
         for len in 0..200 {
@@ -448,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn pythons_constants_stand_where_numbers_stand() {
+    fn pythons_constants_may_take_the_place_of_numbers() {
         for text in ["NaN", "-Infinity", "[Infinity,-Infinity]", r#"{"a":NaN}"#] {
             assert!(accepts(text.as_bytes()), "{text}");
         }

@@ -519,8 +519,8 @@ mod tests {
     fn tells_requests_from_responses() {
         let request = skip(&[br#"{"method":"m","params":{"result":1},"id":1}"#]);
         assert!(request.has_method && !request.has_outcome);
-        let answer = skip(&[br#"{"id":1,"result":{"method":"m"}}"#]);
-        assert!(!answer.has_method && answer.has_outcome);
+        let response = skip(&[br#"{"id":1,"result":{"method":"m"}}"#]);
+        assert!(!response.has_method && response.has_outcome);
         assert!(!skip(&[br#"{"id":1,"method":null}"#]).has_method);
     }
 

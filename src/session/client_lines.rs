@@ -300,7 +300,7 @@ impl Session {
 
     /// Whose request is answered. A server on its way out can still ask, but gets nothing any more.
     fn addressee(&mut self, id: &str) -> Addressee {
-        match self.server_requests.answer(&RequestId::new(id)) {
+        match self.server_requests.end(&RequestId::new(id)) {
             Addressee::Present if !self.upstream.takes_input() => Addressee::Gone,
             addressee => addressee,
         }

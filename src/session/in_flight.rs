@@ -70,7 +70,7 @@ impl Keyed for Request {
     }
 }
 
-/// The client's requests that a server has been sent and has not answered, in order of arrival.
+/// The client's requests that were sent to a server and have no response yet, in order of arrival.
 #[derive(Debug, Default)]
 pub struct InFlight {
     requests: KeyedQueue<Request>,
@@ -83,11 +83,11 @@ pub struct InFlight {
 pub struct Ended {
     /// The request.
     pub request: Request,
-    /// Whether the response has its id.
+    /// How the response was matched with it.
     pub matched: Matched,
 }
 
-/// How a response was told to belong to a request.
+/// How a response was matched with a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Matched {
     /// By an equal id.
@@ -202,14 +202,14 @@ impl InFlight {
     }
 }
 
-/// The server's requests that the client has not answered. Most servers never ask anything.
+/// The server's requests that have no response of the client yet. Most servers never ask anything.
 #[derive(Debug, Default)]
 pub struct ServerRequests(Option<Box<Asked>>);
 
 #[derive(Debug, Default)]
 struct Asked {
     open: Ids,
-    /// Those of the present server that were answered last.
+    /// Those of the present server that got their responses last.
     answered: Ids,
     /// Those of servers that are gone.
     orphaned: Ids,
@@ -243,13 +243,13 @@ impl ServerRequests {
 
     /// The client sent a response. Of several requests of an id the oldest gets it, and if none has it, the one whose id
     /// was coerced into it, as in [`InFlight::end`].
-    pub fn answer(&mut self, id: &RequestId) -> Addressee {
+    pub fn end(&mut self, id: &RequestId) -> Addressee {
         let Some(asked) = self.0.as_mut().filter(|asked| !asked.awaits_nothing()) else {
             return Addressee::Unknown;
         };
-        match (asked.answer(id), id.coerced()) {
+        match (asked.end(id), id.coerced()) {
             (Addressee::Unknown, Some(coerced)) if asked.awaits_one(&coerced) => {
-                asked.answer(&coerced)
+                asked.end(&coerced)
             }
             (addressee, _) => addressee,
         }
@@ -290,7 +290,7 @@ impl ServerRequests {
 }
 
 impl Asked {
-    fn answer(&mut self, id: &RequestId) -> Addressee {
+    fn end(&mut self, id: &RequestId) -> Addressee {
         if self.orphaned.forget(id).is_some() {
             Addressee::Gone
         } else if let Some(id) = self.open.forget(id) {
@@ -377,9 +377,9 @@ mod tests {
         requests.open(id("0"));
         requests.orphan();
         requests.open(id("0"));
-        assert_eq!(requests.answer(&id("0")), Addressee::Gone);
-        assert_eq!(requests.answer(&id("0")), Addressee::Present);
-        assert_eq!(requests.answer(&id("0")), Addressee::Unknown);
+        assert_eq!(requests.end(&id("0")), Addressee::Gone);
+        assert_eq!(requests.end(&id("0")), Addressee::Present);
+        assert_eq!(requests.end(&id("0")), Addressee::Unknown);
     }
 
     #[test]
@@ -444,9 +444,9 @@ mod tests {
         requests.orphan();
         requests.open(id(r#""2""#));
         requests.open(id(r#""1""#));
-        assert_eq!(requests.answer(&id("2")), Addressee::Present);
-        assert_eq!(requests.answer(&id(r#""1""#)), Addressee::Present);
-        assert_eq!(requests.answer(&id(r#""1""#)), Addressee::Gone);
+        assert_eq!(requests.end(&id("2")), Addressee::Present);
+        assert_eq!(requests.end(&id(r#""1""#)), Addressee::Present);
+        assert_eq!(requests.end(&id(r#""1""#)), Addressee::Gone);
     }
 
     #[test]
@@ -460,7 +460,7 @@ mod tests {
         assert!(requests.id_bytes() <= 700 * MAX_SERVER_REQUESTS);
         requests.orphan();
         for number in 0..2 * MAX_SERVER_REQUESTS {
-            requests.answer(&long(number));
+            requests.end(&long(number));
         }
         assert_eq!((requests.remembered(), requests.id_bytes()), (0, 0));
     }

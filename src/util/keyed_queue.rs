@@ -1,6 +1,6 @@
 //! A queue whose elements are found by a key, in a time that does not grow with the queue.
 //!
-//! None costs no memory beyond the queue itself, one at a time no allocation, and a few are searched one by one. Only
+//! Empty it costs no memory beyond itself, one element at a time no allocation, and a few are searched one by one. Only
 //! when that has failed once is there an index, which lasts until few are left. Keys are chosen by peers, so their
 //! hashes are made with a key of their own (`RandomState`), and only tell where to look: equal is what `Eq` calls equal.
 

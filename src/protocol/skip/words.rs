@@ -19,7 +19,7 @@ pub(crate) struct Word {
 
 impl Word {
     /// The depth after the word, if it is above zero all the time; `depth` is that before it.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn depth_after(&self, depth: u64) -> Option<u64> {
         // Each byte becomes the number of brackets up to it, and the highest one that of all.
         let opened = self.opening.wrapping_mul(ONES);
@@ -43,7 +43,7 @@ impl<'a> Words<'a> {
 
     /// The next word; `None` if there is a backslash in it, or if less than a word is left. `in_string` tells whether it
     /// begins within a string.
-    #[inline(always)]
+    #[inline]
     pub(crate) fn next_unescaped(&mut self, in_string: bool) -> Option<Word> {
         let (word, rest) = self.rest.split_first_chunk()?;
         let word = u64::from_le_bytes(*word);

@@ -9,7 +9,7 @@ use crate::program::Program;
 /// Up to this length, a stream is cut in two at every point.
 const MAX_CUT_BYTES: usize = 120;
 
-/// What is left behind so many cuts comes in one piece.
+/// What is left after this many cuts comes in one piece.
 const MAX_CUTS: usize = 1_000;
 
 /// A byte that stands for [`BLOCK`] in an input, so that a small one reaches the limits of memory.
@@ -66,7 +66,7 @@ fn expanded(bytes: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// Where pieces of such sizes end, over and over. A large byte is a size that is no power of two.
+/// Where pieces of such sizes end, over and over. A large byte is a size that is not a power of two.
 fn cuts(sizes: &[u8], len: usize) -> Vec<usize> {
     let size = |byte: u8| match byte {
         0..200 => usize::from(byte),
