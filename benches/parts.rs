@@ -1,4 +1,5 @@
-//! What a message costs in the parts that every message goes through: splitter, envelope, outbox and timer wheel.
+//! What a message costs in the parts that every message goes through: splitter, envelope, requests in flight, outbox and timer
+//! wheel; and what an over-long line costs.
 //!
 //! `cargo bench --bench parts`
 
@@ -8,13 +9,16 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::buffers::outbox::Outbox;
 use mcp_tcp_proxy::protocol::envelope::Message;
+use mcp_tcp_proxy::protocol::id::RequestId;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
+use mcp_tcp_proxy::protocol::skip::SkipScanner;
+use mcp_tcp_proxy::session::in_flight::{InFlight, Kind, MAX_IN_FLIGHT, Request};
 use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
 /// What the proxy reads at once, in bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
 
-/// What waits for a consumer that takes nothing when its producer is stopped, in bytes.
+/// What waits for a consumer that takes nothing, before its producer is stopped.
 const STUCK_BYTES: usize = 64 * 1024;
 
 /// About as many sessions as fit into a hard limit of 20,000 descriptors.
@@ -38,6 +42,77 @@ fn envelope(criterion: &mut Criterion) {
         group.throughput(Throughput::Bytes(bytes as u64));
         group.bench_function(name, |bencher| {
             bencher.iter(|| Message::read(black_box(line.as_bytes())).is_ok());
+        });
+    }
+    group.finish();
+}
+
+/// Lines of a megabyte that are made of one piece over and over, each in a way that is slow in some reader.
+fn long_lines() -> impl Iterator<Item = (&'static str, String)> {
+    const BYTES: usize = 1_000_000;
+    let lines = [
+        ("text", r#"{"params":""#, "lorem ipsum ", r#"","id":5}"#),
+        ("escapes", r#"{"params":""#, r"\n", r#"","id":5}"#),
+        ("numbers", r#"{"params":["#, "1,", r#"1],"id":5}"#),
+        ("brackets", r#"{"params":["#, "[],", r#"1],"id":5}"#),
+        (
+            "objects",
+            r#"{"params":["#,
+            r#"{"a":1,"b":[true]},"#,
+            r#"1],"id":5}"#,
+        ),
+        ("members", "{", r#""a":1,"#, r#""id":5}"#),
+        ("escaped keys", "{", r#""\u0061":1,"#, r#""id":5}"#),
+    ];
+    lines.into_iter().map(|(name, head, piece, tail)| {
+        let line = [head, &piece.repeat(BYTES / piece.len()), tail].concat();
+        (name, line)
+    })
+}
+
+/// What it takes to skip a line must be less than what it takes to read it.
+fn skipping(criterion: &mut Criterion) {
+    for (name, line) in long_lines() {
+        let mut group = criterion.benchmark_group(format!("1 MB of {name}"));
+        group.throughput(Throughput::Bytes(line.len() as u64));
+        group.bench_function("read", |bencher| {
+            bencher.iter(|| Message::read(black_box(line.as_bytes())).is_ok());
+        });
+        group.bench_function("skipped", |bencher| {
+            bencher.iter(|| {
+                let mut scanner = SkipScanner::default();
+                for piece in black_box(line.as_bytes()).chunks(CHUNK_BYTES) {
+                    scanner.feed(piece);
+                }
+                scanner.finish()
+            });
+        });
+        group.finish();
+    }
+}
+
+/// Cancellations that name nothing, and a request at a time that gets its response, while requests with long ids wait
+/// that differ in their last bytes only.
+fn in_flight(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("in flight");
+    let id = |number: usize| RequestId::new(&format!("\"{}{number:04}\"", "x".repeat(900)));
+    let request = |id: RequestId| Request {
+        id,
+        kind: Kind::Plain,
+    };
+    for others in [0, MAX_IN_FLIGHT - 1] {
+        let mut in_flight = InFlight::default();
+        (0..others).for_each(|number| in_flight.begin(request(id(number))));
+        let short = RequestId::new("7");
+        group.bench_function(BenchmarkId::new("a request beside", others), |bencher| {
+            bencher.iter(|| {
+                in_flight.begin(request(black_box(&short).clone()));
+                in_flight.end(&short).is_some()
+            });
+        });
+        let none = id(others);
+        group.bench_function(BenchmarkId::new("no request beside", others), |bencher| {
+            bencher.iter(|| in_flight.cancel(black_box(&none)).is_some());
         });
     }
     group.finish();
@@ -72,7 +147,7 @@ fn splitter(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// Consumes the first `count` bytes; returns how many marked lines that started.
+/// Consumes the first `count` bytes, and collects the tags of lines that started by that.
 fn take(outbox: &mut Outbox<u64>, count: usize, memory: &mut BufferBudget) -> usize {
     outbox.consume(count, memory);
     std::iter::from_fn(|| outbox.next_started()).count()
@@ -83,19 +158,19 @@ fn outbox(criterion: &mut Criterion) {
     let mut memory = BufferBudget::new(256 << 20);
     let line = call(200);
     let line = line.as_bytes();
-    for (name, mark) in [
+    for (name, tag) in [
         ("200 B through", None),
-        ("200 B with a mark through", Some(1)),
+        ("200 B with a tag through", Some(1)),
     ] {
         let mut outbox = Outbox::default();
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
-                outbox.push(black_box(line), mark, &mut memory);
+                outbox.push(black_box(line), tag, &mut memory);
                 take(&mut outbox, line.len() + 1, &mut memory)
             });
         });
     }
-    group.bench_function("200 B after 64 KiB of a stuck consumer", |bencher| {
+    group.bench_function("200 B after a stuck consumer's 64 KiB", |bencher| {
         let mut outbox = Outbox::default();
         fill(&mut outbox, line, &mut memory);
         bencher.iter(|| {
@@ -111,12 +186,12 @@ fn outbox(criterion: &mut Criterion) {
             take(&mut outbox, len, &mut memory)
         });
     });
-    group.bench_function("64 KiB recalled and appended", |bencher| {
+    group.bench_function("64 KiB taken back and appended", |bencher| {
         let mut outbox = Outbox::default();
         fill(&mut outbox, line, &mut memory);
         bencher.iter(|| {
             let mut others = std::mem::take(&mut outbox);
-            others.retain_unstarted(|mark| black_box(*mark) == 1);
+            others.retain_unstarted(|tag| black_box(*tag) == 1);
             outbox.append(others, &mut memory);
             outbox.len()
         });
@@ -186,5 +261,13 @@ fn timer_wheel(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(parts, envelope, splitter, outbox, timer_wheel);
+criterion_group!(
+    parts,
+    envelope,
+    skipping,
+    splitter,
+    in_flight,
+    outbox,
+    timer_wheel
+);
 criterion_main!(parts);

@@ -573,6 +573,7 @@ impl Session {
                 .as_ref()
                 .map_or(0, |unread| unread.bytes.capacity()),
             self.in_flight.load().id_bytes + self.queued.id_bytes,
+            self.server_requests.id_bytes(),
         ];
         // The usual case: none of them can be over what is free.
         let charge = if buffers.iter().sum::<usize>() <= UNCHARGED_BYTES {

@@ -9,11 +9,11 @@ pub const UNCHARGED_BYTES: usize = 64 * 1024;
 /// What all sessions together may hold beyond that, in bytes.
 pub const DEFAULT_BUDGET_BYTES: usize = 256 * 1024 * 1024;
 
-/// Spare buffers that are kept; more would only be needed if that many sessions were written to at once.
+/// Spare buffers that are kept; more would only help if that many sessions were written to at once.
 const MAX_SPARES: usize = 4;
 
-/// Large spare buffers that are kept while long lines pass. To let go of one and to get the next from the system costs
-/// more than to copy its content.
+/// Large spare buffers that are kept while long lines pass. Freeing one and allocating the next costs more than copying
+/// what is in it.
 const MAX_LARGE_SPARES: usize = 4;
 
 /// The largest spare buffer, in bytes.
@@ -26,12 +26,12 @@ pub struct BufferBudget {
     used: usize,
     spares: Vec<Vec<u8>>,
     large_spares: Vec<Vec<u8>>,
-    /// Whether one of the large ones was needed since they were last looked through.
+    /// Whether one of the large ones was needed since the last [`Self::trim`].
     large_lent: bool,
 }
 
 impl BufferBudget {
-    /// Sessions may hold `limit` bytes beyond what each may hold for itself.
+    /// Sessions may hold `limit` bytes together, beyond what each may hold without asking.
     pub fn new(limit: usize) -> Self {
         Self {
             limit,
@@ -42,7 +42,7 @@ impl BufferBudget {
         }
     }
 
-    /// How much is left, in bytes.
+    /// What is left, in bytes.
     pub fn available(&self) -> usize {
         self.limit.saturating_sub(self.used)
     }
@@ -57,8 +57,8 @@ impl BufferBudget {
         self.used
     }
 
-    /// Whether so much is left that a session may draw on it to get out of a standstill, and not just for a line that
-    /// could not be read otherwise.
+    /// Whether enough is left for a session to draw on it to get out of a standstill, and not just for a line that could
+    /// not be read otherwise.
     pub fn has_headroom(&self) -> bool {
         self.used < self.limit / 2
     }
@@ -80,7 +80,7 @@ impl BufferBudget {
         self.large_spares.pop().unwrap_or_default()
     }
 
-    /// Takes a buffer back that is no longer needed.
+    /// Takes back a buffer that is no longer needed.
     pub fn give_back(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();
         let (spares, most) = if capacity > 2 * UNCHARGED_BYTES {
@@ -94,7 +94,7 @@ impl BufferBudget {
         }
     }
 
-    /// Lets go of large buffers, unless one was needed since this was last called. Call it now and then.
+    /// Frees the large buffers, unless one was needed since the last call. To be called periodically.
     pub fn trim(&mut self) {
         if !std::mem::take(&mut self.large_lent) {
             self.large_spares = Vec::new();

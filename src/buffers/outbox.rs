@@ -1,34 +1,34 @@
-//! A queue of lines on their way out: what of it was taken, which lines have not begun, and what each one means.
+//! A queue of lines on their way out: what was consumed, which lines have not started, and what each one means.
 //!
-//! Lines may carry a mark. A mark comes due when the first byte of its line is taken, because from then on the line
-//! can't be called back.
+//! Lines may carry a tag. It is handed out when the first byte of its line is consumed, because from then on the line
+//! can't be taken back.
 
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::small_queue::SmallQueue;
 
-/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: what it holds beyond its
-/// lines is charged to all sessions, too.
+/// Up to this size a buffer doubles when it is full, in bytes. A larger one grows by [`GROWTH_SHARE`]: unused capacity
+/// is charged to all sessions, too.
 const DOUBLING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Of its size, so much is added to a large buffer.
+/// A large buffer grows by its size divided by this.
 const GROWTH_SHARE: usize = 8;
 
-/// Lines that wait to be taken, with marks of type `M` on some.
+/// Lines that wait to be written, some of them with tags of type `M`.
 #[derive(Debug)]
 pub struct Outbox<M> {
     bytes: Vec<u8>,
-    /// How much of `bytes` was taken.
+    /// How much of `bytes` was consumed.
     head: usize,
-    /// How many bytes were ever taken.
+    /// How many bytes were ever consumed.
     position: u64,
-    /// Whether the last byte taken was inside a line.
+    /// Whether the last byte consumed was inside a line.
     mid_line: bool,
-    tags: SmallQueue<Marked<M>>,
+    tags: SmallQueue<Tagged<M>>,
     tagged_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Marked<M> {
+struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,
     len: usize,
@@ -76,7 +76,7 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// What waits to be taken.
+    /// What waits to be written.
     pub fn waiting(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
@@ -91,7 +91,7 @@ impl<M> Outbox<M> {
         self.len() == 0
     }
 
-    /// How many bytes wait in lines with a mark that has not come due.
+    /// How many bytes wait in tagged lines that have not started.
     pub fn tagged_bytes(&self) -> usize {
         self.tagged_bytes
     }
@@ -101,7 +101,8 @@ impl<M> Outbox<M> {
         self.bytes.capacity()
     }
 
-    /// Notes that the first `count` waiting bytes were taken. Marks that came due are then had from [`Self::due`].
+    /// Notes that the first `count` waiting bytes were written. The tags of lines that started by that are to be
+    /// collected with [`Self::next_started`].
     pub fn consume(&mut self, count: usize, memory: &mut BufferBudget) {
         debug_assert!(count <= self.len());
         if count == 0 {
@@ -116,66 +117,66 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// The next mark of which the line has begun.
+    /// The tag of the next line that has started.
     pub fn next_started(&mut self) -> Option<M> {
         if self.tags.front()?.start >= self.position {
             return None;
         }
-        let marked = self.tags.pop_front()?;
-        self.tagged_bytes -= marked.len;
-        Some(marked.tag)
+        let tagged = self.tags.pop_front()?;
+        self.tagged_bytes -= tagged.len;
+        Some(tagged.tag)
     }
 
-    /// The marks of lines that have not begun, in order.
+    /// The tags of lines that have not started, in order.
     pub fn tags(&self) -> impl Iterator<Item = &M> {
-        self.tags.iter().map(|marked| &marked.tag)
+        self.tags.iter().map(|tagged| &tagged.tag)
     }
 
-    /// The mark of the first waiting line, if it has one and has not begun.
+    /// The tag of the first waiting line, if it has one and has not started.
     pub fn first_tag(&self) -> Option<&M> {
         let first = self.tags.front()?;
         (first.start == self.position).then_some(&first.tag)
     }
 
-    /// Drops the rest of a line that has begun, and the lines whose mark `keep` refuses.
+    /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses.
     pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
         let mut rest = std::mem::take(self);
         let mut tags = std::mem::take(&mut rest.tags);
         debug_assert!(
-            tags.iter().all(|marked| marked.start >= rest.position),
-            "due marks were collected"
+            tags.iter().all(|tagged| tagged.start >= rest.position),
+            "the tags of started lines were collected"
         );
-        let begun = if rest.mid_line {
+        let started = if rest.mid_line {
             rest.waiting().iter().position(|byte| *byte == b'\n')
         } else {
             None
         };
-        let mut at = rest.position + begun.map_or(0, |end| end as u64 + 1);
+        let mut at = rest.position + started.map_or(0, |end| end as u64 + 1);
         let bytes_of = |from: u64, to: u64| {
             &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
         };
-        for marked in tags.drain() {
-            self.bytes.extend_from_slice(bytes_of(at, marked.start));
-            at = marked.start + marked.len as u64;
-            if keep(&marked.tag) {
-                self.tag(marked.len, Some(marked.tag));
-                self.bytes.extend_from_slice(bytes_of(marked.start, at));
+        for tagged in tags.drain() {
+            self.bytes.extend_from_slice(bytes_of(at, tagged.start));
+            at = tagged.start + tagged.len as u64;
+            if keep(&tagged.tag) {
+                self.tag(tagged.len, Some(tagged.tag));
+                self.bytes.extend_from_slice(bytes_of(tagged.start, at));
             }
         }
         self.bytes
             .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
     }
 
-    /// Moves all lines of `other`, none of which has begun, behind those of this queue.
+    /// Moves all lines of `other`, none of which has started, after those of this queue.
     pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) {
         debug_assert!(!other.mid_line);
         let len = other.len();
         let end = self.end();
-        for marked in other.tags.drain() {
-            self.tagged_bytes += marked.len;
-            self.tags.push_back(Marked {
-                start: marked.start - other.position + end,
-                ..marked
+        for tagged in other.tags.drain() {
+            self.tagged_bytes += tagged.len;
+            self.tags.push_back(Tagged {
+                start: tagged.start - other.position + end,
+                ..tagged
             });
         }
         if self.is_empty() {
@@ -199,7 +200,7 @@ impl<M> Outbox<M> {
 
     fn tag(&mut self, len: usize, tag: Option<M>) {
         if let Some(tag) = tag {
-            self.tags.push_back(Marked {
+            self.tags.push_back(Tagged {
                 start: self.end(),
                 len,
                 tag,
@@ -213,7 +214,7 @@ impl<M> Outbox<M> {
             self.bytes = memory.lend();
         }
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
-        // Moving what waits is cheaper than growing, and done rarely enough not to be done over and over.
+        // Moving what waits is cheaper than growing, and happens at most once for as many bytes as it moves.
         if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {
             self.bytes.drain(..self.head);
             self.head = 0;
@@ -247,7 +248,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mark_comes_due_with_the_first_byte() {
+    fn a_tag_is_handed_out_with_the_first_byte() {
         let mut outbox = Outbox::default();
         outbox.push(b"ab", None, &mut memory());
         outbox.push(b"cd", Some(1), &mut memory());
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn recalled_lines_have_not_begun() {
+    fn lines_taken_back_have_not_started() {
         let mut outbox = Outbox::default();
         for (line, tag) in [
             ("one", Some(1)),
@@ -321,33 +322,33 @@ mod tests {
         Push(String, bool),
         PushBuffer(String, bool),
         Append(Vec<(String, bool)>),
-        Took(usize),
-        Recall(bool),
+        Consume(usize),
+        Retain(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let line = || ("[a-z]{0,5}", any::<bool>());
         prop_oneof![
-            4 => line().prop_map(|(text, marked)| Step::Push(text, marked)),
-            2 => line().prop_map(|(text, marked)| Step::PushBuffer(text, marked)),
+            4 => line().prop_map(|(text, tagged)| Step::Push(text, tagged)),
+            2 => line().prop_map(|(text, tagged)| Step::PushBuffer(text, tagged)),
             1 => prop::collection::vec(line(), 0..4).prop_map(Step::Append),
-            4 => (0usize..12).prop_map(Step::Took),
-            1 => any::<bool>().prop_map(Step::Recall),
+            4 => (0usize..12).prop_map(Step::Consume),
+            1 => any::<bool>().prop_map(Step::Retain),
         ]
     }
 
-    /// A plain list of lines, each with its mark and how much of it was taken.
+    /// A plain list of lines, each with its tag and how much of it was consumed.
     #[derive(Default)]
     struct Model {
         lines: VecDeque<(String, Option<usize>, usize)>,
-        due: Vec<usize>,
+        started: Vec<usize>,
     }
 
     impl Model {
         fn consume(&mut self, mut count: usize) {
             while count > 0 {
                 let (text, tag, taken) = self.lines.front_mut().unwrap();
-                self.due.extend(tag.take());
+                self.started.extend(tag.take());
                 let step = count.min(text.len() - *taken);
                 *taken += step;
                 count -= step;
@@ -377,40 +378,40 @@ mod tests {
             let mut memory = BufferBudget::new(0);
             let mut outbox = Outbox::default();
             let mut model = Model::default();
-            let mut next_mark = 0;
-            let mut tag = |marked: bool| {
-                next_mark += 1;
-                marked.then_some(next_mark)
+            let mut next_tag = 0;
+            let mut tag = |tagged: bool| {
+                next_tag += 1;
+                tagged.then_some(next_tag)
             };
             for step in steps {
                 match step {
-                    Step::Push(text, marked) => {
-                        let tag = tag(marked);
+                    Step::Push(text, tagged) => {
+                        let tag = tag(tagged);
                         outbox.push(text.as_bytes(), tag, &mut memory);
                         model.lines.push_back((text + "\n", tag, 0));
                     }
-                    Step::PushBuffer(text, marked) => {
-                        let (text, tag) = (text + "\n", tag(marked));
+                    Step::PushBuffer(text, tagged) => {
+                        let (text, tag) = (text + "\n", tag(tagged));
                         outbox.push_buffer(text.clone().into_bytes(), tag, &mut memory);
                         model.lines.push_back((text, tag, 0));
                     }
                     Step::Append(lines) => {
                         let mut other = Outbox::default();
-                        for (text, marked) in lines {
-                            let tag = tag(marked);
+                        for (text, tagged) in lines {
+                            let tag = tag(tagged);
                             other.push(text.as_bytes(), tag, &mut memory);
                             model.lines.push_back((text + "\n", tag, 0));
                         }
                         outbox.append(other, &mut memory);
                     }
-                    Step::Took(count) => {
+                    Step::Consume(count) => {
                         let count = count.min(outbox.len());
                         outbox.consume(count, &mut memory);
                         model.consume(count);
-                        let due: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
-                        prop_assert_eq!(due, std::mem::take(&mut model.due));
+                        let started: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
+                        prop_assert_eq!(started, std::mem::take(&mut model.started));
                     }
-                    Step::Recall(keep_odd) => {
+                    Step::Retain(keep_odd) => {
                         outbox.retain_unstarted(|tag| (tag % 2 == 1) == keep_odd);
                         model.retain_unstarted(keep_odd);
                     }

@@ -2,11 +2,11 @@
 //!
 //! Valid is UTF-8 that `json` accepts. Of duplicate keys the last counts.
 
-use std::borrow::Cow;
 use std::fmt;
+use std::ops::Range;
 
 use super::id::MAX_ID_BYTES;
-use super::json::{self, Malformed, Reader, Text};
+use super::json::{self, Malformed, Reader, Value};
 use super::own_messages::SOURCE;
 
 /// A line that can be forwarded.
@@ -24,15 +24,21 @@ pub struct Batch<'a> {
     /// The messages with an id, and the notifications that mean something to a proxy, in order: the first
     /// [`MAX_BATCH`] of them.
     pub envelopes: Vec<Envelope<'a>>,
-    /// How many things there are in the array.
+    /// How many items the array has.
     pub len: usize,
     /// Whether there are more than [`MAX_BATCH`] that matter.
     pub is_cut: bool,
 }
 
-/// So many messages of a batch are looked at. An envelope takes more memory than the smallest message, so there has to
-/// be a limit; this is beyond what can be in flight both ways.
+/// Up to this many messages of a batch are examined. An envelope takes more memory than the smallest message, so there
+/// has to be a limit; this is beyond what can be in flight both ways.
 pub const MAX_BATCH: usize = 4096;
+
+/// What almost every message begins with, and what means nothing to a proxy.
+const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
+
+/// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
+const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
 /// The top level of one JSON object.
 #[derive(Debug, Default, Clone)]
@@ -43,9 +49,17 @@ pub struct Envelope<'a> {
     pub method: Option<Method>,
     /// The id as written, if it is there and not null.
     pub id: Option<&'a str>,
-    params: Option<&'a [u8]>,
-    result: Option<&'a [u8]>,
-    error: Option<&'a [u8]>,
+    id_start: usize,
+    params: Option<Member<'a>>,
+    result: Option<Member<'a>>,
+    error: Option<Member<'a>>,
+}
+
+/// The value of a member, and where in the line it begins.
+#[derive(Debug, Clone, Copy)]
+struct Member<'a> {
+    start: usize,
+    text: &'a [u8],
 }
 
 /// Lines that the two ends of a connection exchange about the connection itself.
@@ -66,7 +80,7 @@ pub enum Method {
     Initialize,
     /// `notifications/initialized`, which ends a legacy handshake.
     Initialized,
-    /// `server/discover`, with which a modern client looks whom it talks to.
+    /// `server/discover`, with which a modern client finds out what it talks to.
     Discover,
     /// `notifications/cancelled`, which takes a request back.
     Cancelled,
@@ -79,9 +93,9 @@ pub enum Method {
 /// Why a line can't be forwarded.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Invalid {
-    /// Some byte sequence in it is no UTF-8.
+    /// Some byte sequence in it is not UTF-8.
     NotUtf8,
-    /// It is no JSON text.
+    /// It is not a JSON text.
     NotJson,
     /// It is JSON, but neither an object nor an array.
     Scalar,
@@ -101,24 +115,41 @@ impl<'a> Message<'a> {
     /// Reads a line without its line end.
     pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
         let mut reader = Reader::new(line);
-        let read = Self::read_from(&mut reader);
-        let is_utf8 = read.is_ok() && reader.is_ascii() || str::from_utf8(line).is_ok();
-        if is_utf8 { read } else { Err(Invalid::NotUtf8) }
+        let message = Self::read_from(&mut reader);
+        if !(message.is_ok() && reader.is_ascii() || str::from_utf8(line).is_ok()) {
+            return Err(Invalid::NotUtf8);
+        }
+        message.map_err(|Malformed| Self::why_invalid(line))
     }
 
-    fn read_from(reader: &mut Reader<'a>) -> Result<Self, Invalid> {
-        let message = match reader.peek() {
-            Some(b'{') => Envelope::read(reader).map(Self::Single),
-            Some(b'[') => Batch::read(reader).map(Self::Batch),
-            _ => {
-                let scalar = reader.value().and_then(|_| reader.end());
-                return Err(scalar.map_or(Invalid::NotJson, |()| Invalid::Scalar));
+    /// Tells a JSON text of another kind from what is not JSON.
+    #[cold]
+    fn why_invalid(line: &[u8]) -> Invalid {
+        let mut reader = Reader::new(line);
+        match reader.peek() {
+            Some(b'{' | b'[') => Invalid::NotJson,
+            _ => match reader.value().and_then(|_| reader.end()) {
+                Ok(()) => Invalid::Scalar,
+                Err(Malformed) => Invalid::NotJson,
+            },
+        }
+    }
+
+    fn read_from(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
+        match reader.peek() {
+            Some(b'{') => {
+                let mut envelope = Envelope::default();
+                envelope.read(reader)?;
+                reader.end()?;
+                Ok(Self::Single(envelope))
             }
-        };
-        reader
-            .end()
-            .and(message)
-            .map_err(|Malformed| Invalid::NotJson)
+            Some(b'[') => {
+                let batch = Batch::read(reader)?;
+                reader.end()?;
+                Ok(Self::Batch(batch))
+            }
+            _ => Err(Malformed),
+        }
     }
 
     /// The envelopes in it, in order.
@@ -131,20 +162,44 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let mut envelope = Self::default();
-        reader.object(|key, value| envelope.set(key, value))?;
-        Ok(envelope)
+    /// Reads an object into an empty envelope.
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+        let line = reader.text();
+        // A copy, of which nobody else has the address, stays in registers.
+        let mut here = *reader;
+        let read = here.object(VERSION, |key, value| {
+            key.with_name(|key| self.set(line, key, value));
+        });
+        *reader = here;
+        read
     }
 
-    /// The id of a message with a method and an id: whoever sent it waits for an answer.
+    /// The id of a message with a method and an id: the sender waits for a response.
     pub fn request_id(&self) -> Option<&'a str> {
         self.method.and(self.id)
     }
 
-    /// The id of a message with an id and no method: the answer to a request of the other side.
+    /// The id of a message with an id and no method: the response to a request of the other side.
     pub fn response_id(&self) -> Option<&'a str> {
         if self.method.is_none() { self.id } else { None }
+    }
+
+    /// Where in the line the id is, if there is one.
+    pub fn id_range(&self) -> Option<Range<usize>> {
+        let id = self.id?;
+        Some(self.id_start..self.id_start + id.len())
+    }
+
+    /// Where in the line these members of `params` have their values, of equal names the last; `None` if there is no
+    /// object `params`. It is read anew for that, so that messages of which nobody asks this cost nothing.
+    pub fn ranges_in_params<const N: usize>(
+        &self,
+        names: [&str; N],
+    ) -> Option<[Option<Range<usize>>; N]> {
+        let params = self.params?;
+        let found = json::find(text(params.text)?, names)?;
+        let in_line = |range: Range<usize>| params.start + range.start..params.start + range.end;
+        Some(found.map(|range| range.map(in_line)))
     }
 
     /// The request that this message takes back, if it is a `notifications/cancelled`. No request has an id over
@@ -153,80 +208,98 @@ impl<'a> Envelope<'a> {
         if self.method != Some(Method::Cancelled) {
             return None;
         }
-        let params = json::members(text(self.params?)?)?;
-        let id = params.iter().rfind(|(key, _)| key == "requestId");
-        id.map(|(_, id)| *id)
-            .filter(|id| *id != "null" && id.len() <= MAX_ID_BYTES)
+        let params = self.params?;
+        let [id] = self.ranges_in_params(["requestId"])?;
+        let range = id.filter(|range| range.len() <= MAX_ID_BYTES)?;
+        let id = text(&params.text[range.start - params.start..range.end - params.start])?;
+        Some(id).filter(|id| *id != "null")
     }
 
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
-        self.result.and_then(text)
+        text(self.result?.text)
     }
 
-    /// Whether it is an error that a proxy answered in the server's place.
+    /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
-        let error = self
-            .error
-            .and_then(|error| serde_json::from_slice::<serde_json::Value>(error).ok());
-        error.is_some_and(|error| error["data"]["source"] == SOURCE)
+        self.error.is_some_and(|error| {
+            error.text.len() <= MAX_PROXY_ERROR_BYTES && has_own_source(error.text)
+        })
     }
 
-    fn set(&mut self, key: Text<'a>, value: &'a [u8]) {
-        let unescaped;
-        let key = if let Some(plain) = key.plain() {
-            plain
-        } else {
-            unescaped = key.value().unwrap_or_default();
-            unescaped.as_bytes()
-        };
-        let present = (value != b"null").then_some(value);
+    fn set(&mut self, line: &'a [u8], key: &[u8], value: Value) {
         match key {
-            b"type" => self.control = Control::of(value),
-            b"method" => self.method = present.map(Method::of),
-            b"id" => self.id = present.and_then(text),
-            b"params" => self.params = present,
-            b"result" => self.result = Some(value),
-            b"error" => self.error = present,
+            b"type" => self.control = Control::of(line, value),
+            b"method" => self.method = Method::of(line, value),
+            b"id" => {
+                self.id = Member::of(line, value).and_then(|member| text(member.text));
+                self.id_start = value.start;
+            }
+            b"params" => self.params = Member::of(line, value),
+            b"result" => self.result = Some(Member::any(line, value)),
+            b"error" => self.error = Member::of(line, value),
             _ => {}
         }
     }
 }
 
+impl<'a> Member<'a> {
+    #[inline]
+    fn any(line: &'a [u8], value: Value) -> Self {
+        Self {
+            start: value.start,
+            text: &line[value.range()],
+        }
+    }
+
+    /// `None` if it is null.
+    #[inline]
+    fn of(line: &'a [u8], value: Value) -> Option<Self> {
+        let member = Self::any(line, value);
+        (member.text != b"null").then_some(member)
+    }
+}
+
 impl Control {
     /// Reads the value of a `type`.
-    fn of(value: &[u8]) -> Option<Self> {
-        match &*without_escapes(value) {
-            b"\"heartbeat\"" => Some(Self::Heartbeat),
-            b"\"handshake\"" => Some(Self::Handshake),
-            b"\"heartbeat_response\"" => Some(Self::HeartbeatResponse),
+    fn of(line: &[u8], value: Value) -> Option<Self> {
+        value.string(line)?.with_name(|name| match name {
+            b"heartbeat" => Some(Self::Heartbeat),
+            b"handshake" => Some(Self::Handshake),
+            b"heartbeat_response" => Some(Self::HeartbeatResponse),
             _ => None,
-        }
+        })
     }
 }
 
 impl Method {
-    /// Reads the value of a `method`.
-    fn of(value: &[u8]) -> Self {
-        match &*without_escapes(value) {
-            b"\"initialize\"" => Self::Initialize,
-            b"\"notifications/initialized\"" => Self::Initialized,
-            b"\"server/discover\"" => Self::Discover,
-            b"\"notifications/cancelled\"" => Self::Cancelled,
-            b"\"$/mcp/serverRestarted\"" => Self::ServerRestarted,
+    /// Reads the value of a `method`; `None` if it is null.
+    fn of(line: &[u8], value: Value) -> Option<Self> {
+        let Some(name) = value.string(line) else {
+            return Member::of(line, value).map(|_| Self::Other);
+        };
+        Some(name.with_name(|name| match name {
+            b"initialize" => Self::Initialize,
+            b"notifications/initialized" => Self::Initialized,
+            b"server/discover" => Self::Discover,
+            b"notifications/cancelled" => Self::Cancelled,
+            b"$/mcp/serverRestarted" => Self::ServerRestarted,
             _ => Self::Other,
-        }
+        }))
     }
 }
 
-/// A valid JSON value. If it is a string with escapes that it could do without, it is written without them.
-fn without_escapes(value: &[u8]) -> Cow<'_, [u8]> {
-    if !value.contains(&b'\\') {
-        return value.into();
-    }
-    let string = serde_json::from_slice::<String>(value).ok();
-    let rewritten = string.and_then(|string| serde_json::to_vec(&string).ok());
-    rewritten.map_or(value.into(), Cow::Owned)
+/// Whether `error.data.source` is the proxy's.
+#[inline(never)]
+fn has_own_source(error: &[u8]) -> bool {
+    let source = || {
+        let error = text(error)?;
+        let [data] = json::find(error, ["data"])?;
+        let data = error.get(data?)?;
+        let [source] = json::find(data, ["source"])?;
+        serde_json::from_str::<String>(data.get(source?)?).ok()
+    };
+    source().is_some_and(|source| source == SOURCE)
 }
 
 /// A part of a text that is UTF-8, cut out where no character is cut.
@@ -240,7 +313,9 @@ impl<'a> Batch<'a> {
         reader.array(|reader| {
             batch.len += 1;
             if reader.peek() == Some(b'{') {
-                batch.add(Envelope::read(reader)?);
+                let mut envelope = Envelope::default();
+                envelope.read(reader)?;
+                batch.add(envelope);
             } else {
                 reader.value()?;
             }
@@ -347,7 +422,7 @@ mod tests {
     }
 
     #[test]
-    fn cancellations_name_a_request_wherever_params_stand() {
+    fn cancellations_name_a_request_wherever_params_are() {
         single(
             r#"{"params":{"requestId":"7","reason":"x"},"method":"notifications/cancelled"}"#,
             |e| {

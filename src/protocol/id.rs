@@ -1,9 +1,10 @@
 //! JSON-RPC request ids: compared by JSON value, echoed as they were written.
 //!
-//! A server may write `1.50` as `1.5`, `é` as `\u00e9` or `1.0` as `1`, so bytes do not tell whether an answer
+//! A server may write `1.50` as `1.5`, `é` as `\u00e9` or `1.0` as `1`, so bytes do not tell whether a response
 //! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation.
 
 use std::fmt;
+use std::hash::{Hash, Hasher};
 use std::ops::RangeInclusive;
 
 use serde::de::{Deserialize, Deserializer, Visitor};
@@ -14,13 +15,13 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// Strings up to this many bytes are kept inline; a UUID has 36.
 pub const INLINE_BYTES: usize = 38;
 
-/// The id of a request: what it was written as, and what it is worth.
+/// The id of a request: how it was written, and its value.
 #[derive(Clone)]
 pub struct RequestId(Repr);
 
 #[derive(Clone)]
 enum Repr {
-    /// An integer, written in the one way that `Display` writes it.
+    /// An integer, written as `Display` writes it.
     Integer(i64),
     /// A string without escapes.
     Plain { len: u8, bytes: [u8; INLINE_BYTES] },
@@ -31,8 +32,7 @@ enum Repr {
 #[derive(Clone)]
 struct Written {
     text: Box<str>,
-    /// What it is worth, if that is not the text itself.
-    value: Option<Value>,
+    value: Value,
 }
 
 /// The value of an id, in a form in which equal values have equal representations.
@@ -40,16 +40,20 @@ struct Written {
 enum Value {
     /// Of 64 bits, signed or unsigned.
     Integer(i128),
-    /// The bits of a double that is no 64-bit integer.
+    /// The bits of a double that is not a 64-bit integer.
     Double(u64),
+    /// What is between the quotation marks of the text.
+    Inner,
     /// The characters of a string; bytes, as a lone surrogate has no place in a `str`.
     String(Box<[u8]>),
     /// An array or an object with its keys sorted, or a boolean.
     Json(Box<str>),
+    /// The text itself.
+    Text,
 }
 
 /// The same, wherever it is kept.
-#[derive(PartialEq, Eq)]
+#[derive(PartialEq, Eq, Hash)]
 enum ValueRef<'a> {
     Integer(i128),
     Double(u64),
@@ -85,24 +89,40 @@ impl RequestId {
             return 0;
         };
         let value = match &written.value {
-            Some(Value::String(string)) => string.len(),
-            Some(Value::Json(text)) => text.len(),
-            Some(Value::Integer(_) | Value::Double(_)) | None => 0,
+            Value::String(string) => string.len(),
+            Value::Json(text) => text.len(),
+            Value::Integer(_) | Value::Double(_) | Value::Inner | Value::Text => 0,
         };
         size_of::<Written>() + written.text.len() + value
+    }
+
+    /// The id that a peer makes of this one if it keeps ids as strings, or as numbers: `"7"` of 7, and 7 of `"7"`.
+    pub fn coerced(&self) -> Option<Self> {
+        match self.value() {
+            ValueRef::Integer(integer) => Some(Self::new(&format!("\"{integer}\""))),
+            ValueRef::String(string) if string.len() <= MAX_INTEGER_BYTES => {
+                let text = str::from_utf8(string).ok()?;
+                let integer: i128 = text.parse().ok()?;
+                (INTEGERS.contains(&integer) && integer.to_string() == text)
+                    .then(|| Self::new(text))
+            }
+            _ => None,
+        }
     }
 
     fn value(&self) -> ValueRef<'_> {
         match &self.0 {
             Repr::Integer(integer) => ValueRef::Integer(i128::from(*integer)),
             Repr::Plain { len, bytes } => ValueRef::String(&bytes[..usize::from(*len)]),
-            Repr::Other(written) => match (&written.value, plain_string(&written.text)) {
-                (Some(Value::Integer(integer)), _) => ValueRef::Integer(*integer),
-                (Some(Value::Double(bits)), _) => ValueRef::Double(*bits),
-                (Some(Value::String(string)), _) => ValueRef::String(string),
-                (Some(Value::Json(text)), _) => ValueRef::Json(text),
-                (None, Some(string)) => ValueRef::String(string.as_bytes()),
-                (None, None) => ValueRef::Json(&written.text),
+            Repr::Other(written) => match &written.value {
+                Value::Integer(integer) => ValueRef::Integer(*integer),
+                Value::Double(bits) => ValueRef::Double(*bits),
+                Value::Inner => {
+                    ValueRef::String(&written.text.as_bytes()[1..written.text.len() - 1])
+                }
+                Value::String(string) => ValueRef::String(string),
+                Value::Json(text) => ValueRef::Json(text),
+                Value::Text => ValueRef::Json(&written.text),
             },
         }
     }
@@ -118,6 +138,13 @@ impl PartialEq for RequestId {
 }
 
 impl Eq for RequestId {}
+
+/// Equal ids have equal hashes, whatever they were written as.
+impl Hash for RequestId {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.value().hash(state);
+    }
+}
 
 /// The id as it was written, as JSON.
 impl fmt::Display for RequestId {
@@ -140,26 +167,23 @@ impl fmt::Debug for RequestId {
 }
 
 impl Value {
-    /// `None` if the text is its own value: a string without escapes, or what has none.
-    fn of(text: &str) -> Option<Self> {
-        match text.as_bytes().first() {
-            Some(b'"') if plain_string(text).is_some() => None,
-            Some(b'"') => {
-                let string = serde_json::from_str::<StringBytes>(text).ok()?;
-                Some(Self::String(string.0.into()))
-            }
+    /// What can't be read, as it holds one of Python's constants or is nested too deep, has its text as its value.
+    fn of(text: &str) -> Self {
+        let value = match text.as_bytes().first() {
+            Some(b'"') if plain_string(text).is_some() => Some(Self::Inner),
+            Some(b'"') => serde_json::from_str::<StringBytes>(text)
+                .ok()
+                .map(|string| Self::String(string.0.into())),
             Some(b'-' | b'0'..=b'9') => Self::of_number(text),
             // serde_json sorts the keys of an object.
-            _ => {
-                let value = serde_json::from_str::<serde_json::Value>(text).ok()?;
-                Some(Self::Json(value.to_string().into()))
-            }
-        }
+            _ => serde_json::from_str::<serde_json::Value>(text)
+                .ok()
+                .map(|value| Self::Json(value.to_string().into())),
+        };
+        value.unwrap_or(Self::Text)
     }
 
-    /// What servers keep an integer of up to 64 bits as is exact; beyond that, it is a double.
     fn of_number(text: &str) -> Option<Self> {
-        const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
         if let Some(integer) = text.parse().ok().filter(|value| INTEGERS.contains(value)) {
             return Some(Self::Integer(integer));
         }
@@ -178,9 +202,15 @@ impl Value {
     }
 }
 
-/// An integer, if `text` is the way in which `Display` would write it.
+/// Servers keep integers of up to 64 bits exactly; beyond that, a number becomes a double.
+const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
+
+/// The longest of these, in bytes.
+const MAX_INTEGER_BYTES: usize = "-9223372036854775808".len();
+
+/// An integer, if `text` is what `Display` would write.
 fn canonical_integer(text: &str) -> Option<i64> {
-    /// So many digits always fit.
+    /// This many digits always fit.
     const SAFE_DIGITS: usize = 18;
     let digits = text.as_bytes();
     match digits {
@@ -234,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn equal_values_in_different_clothes() {
+    fn equal_values_in_different_spellings() {
         for (a, b) in [
             ("1", "1"),
             ("1.50", "1.5"),
@@ -276,6 +306,54 @@ mod tests {
             ),
         ] {
             assert!(!same(a, b), "{a} and {b}");
+        }
+    }
+
+    #[test]
+    fn equal_ids_have_equal_hashes() {
+        let hashing = std::hash::RandomState::new();
+        let hash = |text: &str| std::hash::BuildHasher::hash_one(&hashing, RequestId::new(text));
+        let long = "é".repeat(60);
+        let escaped = "\\u00e9".repeat(60);
+        for (a, b) in [
+            ("1.50", "1.5"),
+            ("1.0", "1"),
+            ("-0", "0"),
+            (r#""é""#, r#""\u00e9""#),
+            (&format!("\"{long}\""), &format!("\"{escaped}\"")),
+            ("18446744073709551616", "1.8446744073709552e19"),
+            (r#"{"a":1,"b":[2]}"#, r#"{ "b": [2], "a": 1 }"#),
+        ] {
+            assert!(same(a, b), "{a} and {b}");
+            assert_eq!(hash(a), hash(b), "{a} and {b}");
+        }
+        assert_ne!(hash("7"), hash(r#""7""#));
+    }
+
+    #[test]
+    fn integers_and_strings_are_coerced_into_each_other() {
+        for (a, b) in [
+            ("7", r#""7""#),
+            ("-1", r#""-1""#),
+            ("7.0", r#""7""#),
+            ("18446744073709551615", r#""18446744073709551615""#),
+            (r#""\u0037""#, "7"),
+        ] {
+            assert_eq!(RequestId::new(a).coerced(), Some(RequestId::new(b)), "{a}");
+        }
+        for text in [
+            r#""07""#,
+            r#""7.0""#,
+            r#"" 7""#,
+            r#""+7""#,
+            r#""""#,
+            r#""x""#,
+            r#""18446744073709551616""#,
+            "1.5",
+            "true",
+            "[7]",
+        ] {
+            assert_eq!(RequestId::new(text).coerced(), None, "{text}");
         }
     }
 

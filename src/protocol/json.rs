@@ -1,65 +1,83 @@
-//! A JSON reader that checks a text and says where its parts lie, in one pass and without building anything.
+//! A JSON reader that checks a text and tells where its parts are, in one pass and without building anything.
 //!
 //! It accepts what `serde_json` accepts when it ignores a value, and the three constants that Python's `json` writes
-//! for numbers that JSON has no form for: `NaN`, `Infinity` and `-Infinity`. Nesting costs one bit a level.
+//! for numbers that JSON cannot express: `NaN`, `Infinity` and `-Infinity`. Nesting costs one bit a level.
+//!
+//! The common case is inlined into one piece, in which the position stays in a register. What is rare or long is left to
+//! functions that take the position and return it.
 
 #![allow(
     clippy::inline_always,
-    reason = "in one piece, the place in the text stays in a register: a third less time"
+    reason = "a call in the loop over members costs more than the member"
 )]
 
-use std::borrow::Cow;
+mod nesting;
+pub(super) mod strings;
+pub(super) mod text;
+pub(super) mod word;
 
-/// The text is no JSON.
+use std::ops::Range;
+
+use self::nesting::{Deep, NOTHING_OPEN, Nesting, Shallow};
+use self::strings::{plain_string_end, string_end};
+use self::text::Text;
+
+/// The text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Malformed;
 
 /// Reads a text from its start.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     text: &'a [u8],
     at: usize,
-    /// The bits of all bytes of strings up to here, in any order, and perhaps of what stands behind them.
-    seen: u64,
+    is_ascii: bool,
 }
 
-/// The members of an object, the last of equal keys last; `None` if the text is no object. Keys that no `str` can hold
-/// are left out.
-pub(crate) fn members(text: &str) -> Option<Vec<(Cow<'_, str>, &str)>> {
-    let mut members = Vec::new();
+/// Where the members of these names have their values, of equal names the last; `None` if the text is not an object. The
+/// names are ASCII, and no longer than `LONGEST_NAME`.
+pub(crate) fn find<const N: usize>(
+    text: &str,
+    names: [&str; N],
+) -> Option<[Option<Range<usize>>; N]> {
+    let mut found = [const { None }; N];
     let mut reader = Reader::new(text.as_bytes());
-    let read = reader.object(|key, value| {
-        let value = str::from_utf8(value).unwrap_or_default();
-        members.extend(key.value().map(|key| (key, value)));
+    let read = reader.object(b"", |key, value| {
+        key.with_name(|key| {
+            let names = names.iter().zip(&mut found);
+            for (_, place) in names.filter(|(name, _)| name.as_bytes() == key) {
+                *place = Some(value.range());
+            }
+        });
     });
     read.and_then(|()| reader.end()).ok()?;
-    Some(members)
+    Some(found)
 }
 
-/// A string, as written.
+/// Where a value is.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Text<'a> {
-    /// What stands between the quotation marks.
-    inner: &'a [u8],
+pub(super) struct Value {
+    pub(super) start: usize,
+    pub(super) end: usize,
+    /// Whether it is a string with escapes.
     has_escapes: bool,
 }
 
-impl<'a> Text<'a> {
-    /// What it stands for; `None` if it holds a lone surrogate, for which a `str` has no place.
-    pub(super) fn value(self) -> Option<Cow<'a, str>> {
-        let text = str::from_utf8(self.inner).ok()?;
-        if self.has_escapes {
-            serde_json::from_str(&format!("\"{text}\""))
-                .ok()
-                .map(Cow::Owned)
-        } else {
-            Some(Cow::Borrowed(text))
-        }
+impl Value {
+    pub(super) fn range(self) -> Range<usize> {
+        self.start..self.end
     }
 
-    /// What stands between the quotation marks, if that is what it stands for.
-    pub(super) fn plain(self) -> Option<&'a [u8]> {
-        (!self.has_escapes).then_some(self.inner)
+    /// What is between its quotation marks, if it is a string; `text` is what it is a part of.
+    #[inline]
+    pub(super) fn string(self, text: &[u8]) -> Option<Text<'_>> {
+        match text.get(self.range())? {
+            [b'"', inner @ .., b'"'] => Some(Text {
+                inner,
+                has_escapes: self.has_escapes,
+            }),
+            _ => None,
+        }
     }
 }
 
@@ -69,42 +87,43 @@ impl<'a> Reader<'a> {
         Self {
             text,
             at: 0,
-            seen: 0,
+            is_ascii: true,
         }
+    }
+
+    /// What is read.
+    pub(super) fn text(&self) -> &'a [u8] {
+        self.text
     }
 
     /// The first byte of what comes next, whitespace aside.
     #[inline(always)]
     pub(super) fn peek(&mut self) -> Option<u8> {
-        match self.text.get(self.at) {
-            Some(b' ' | b'\t' | b'\r' | b'\n') => self.peek_behind_blanks(),
-            other => other.copied(),
+        let byte = *self.text.get(self.at)?;
+        if byte > b' ' {
+            return Some(byte);
         }
-    }
-
-    #[cold]
-    fn peek_behind_blanks(&mut self) -> Option<u8> {
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.text.get(self.at) {
-            self.at += 1;
-        }
+        self.at = skip_blanks(self.text, self.at);
         self.text.get(self.at).copied()
     }
 
-    /// Whether all strings up to here are ASCII. What is no string is, in a text that was read without an error.
+    /// Whether everything read so far is ASCII. Only strings can be otherwise: outside them, valid JSON is ASCII.
     pub(super) fn is_ascii(&self) -> bool {
-        self.seen & HIGHS == 0
+        self.is_ascii
     }
 
-    /// Makes sure that nothing comes any more.
+    /// Makes sure that nothing follows.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
         self.peek().map_or(Ok(()), |_| Err(Malformed))
     }
 
-    /// Reads an object, and hands out its members: the keys, and the values as written.
-    #[inline]
+    /// Reads an object, and hands out its members: the keys, and where their values are. A member that is written as
+    /// `ignored` may be left out; it takes hardly any time.
+    #[inline(always)]
     pub(super) fn object(
         &mut self,
-        mut member: impl FnMut(Text<'a>, &'a [u8]),
+        ignored: &[u8],
+        mut member: impl FnMut(Text<'a>, Value),
     ) -> Result<(), Malformed> {
         self.expect(b'{')?;
         if self.peek() == Some(b'}') {
@@ -112,15 +131,19 @@ impl<'a> Reader<'a> {
             return Ok(());
         }
         loop {
-            let key = self.key()?;
-            member(key, self.value()?);
+            if !ignored.is_empty() && self.text[self.at..].starts_with(ignored) {
+                self.at += ignored.len();
+            } else {
+                let key = self.key()?;
+                member(key, self.value()?);
+            }
             if self.is_last(b'}')? {
                 return Ok(());
             }
         }
     }
 
-    /// Reads an array. `item` is called in front of each of its items, and has to read it.
+    /// Reads an array. `item` is called before each of its items, and has to read it.
     pub(super) fn array(
         &mut self,
         mut item: impl FnMut(&mut Self) -> Result<(), Malformed>,
@@ -138,63 +161,39 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads a value of any kind. Returns it as written.
+    /// Reads a value of any kind.
     #[inline(always)]
-    pub(super) fn value(&mut self) -> Result<&'a [u8], Malformed> {
+    pub(super) fn value(&mut self) -> Result<Value, Malformed> {
         let first = self.peek();
         let start = self.at;
-        match first {
-            Some(b'{' | b'[') => self.skip_container()?,
+        let has_escapes = match first {
+            Some(b'{' | b'[') => {
+                let end = container_end(self.text, self.at).ok_or(Malformed)?;
+                self.at = end.at;
+                self.is_ascii &= end.is_ascii;
+                false
+            }
             first => self.skip_scalar(first)?,
-        }
-        Ok(&self.text[start..self.at])
+        };
+        Ok(Value {
+            start,
+            end: self.at,
+            has_escapes,
+        })
     }
 
-    /// Skips an object or an array with all that is in it.
-    fn skip_container(&mut self) -> Result<(), Malformed> {
-        let mut nesting = Nesting::default();
-        loop {
-            match self.peek() {
-                Some(open @ (b'{' | b'[')) => {
-                    self.at += 1;
-                    let is_object = open == b'{';
-                    if self.peek() != Some(closing(is_object)) {
-                        nesting.open(is_object);
-                        if is_object {
-                            self.skip_key()?;
-                        }
-                        continue;
-                    }
-                    self.at += 1;
-                }
-                first => self.skip_scalar(first)?,
-            }
-            loop {
-                let Some(in_object) = nesting.innermost() else {
-                    return Ok(());
-                };
-                if !self.is_last(closing(in_object))? {
-                    if in_object {
-                        self.skip_key()?;
-                    }
-                    break;
-                }
-                nesting.close();
-            }
-        }
-    }
-
-    /// Skips what is no object and no array, and begins with this byte.
+    /// Skips what is neither an object nor an array, and begins with this byte. Returns whether it is a string with
+    /// escapes.
     #[inline(always)]
-    fn skip_scalar(&mut self, first: Option<u8>) -> Result<(), Malformed> {
-        match first {
-            Some(b'"') => self.skip_string().map(|_| ()),
-            Some(b'-' | b'0'..=b'9') => self.skip_number(),
-            _ => self.skip_word(),
+    fn skip_scalar(&mut self, first: Option<u8>) -> Result<bool, Malformed> {
+        if first == Some(b'"') {
+            return self.skip_string();
         }
+        self.at = number_or_word_end(self.text, self.at).ok_or(Malformed)?;
+        Ok(false)
     }
 
-    /// Reads a key and the colon behind it.
+    /// Reads a key and the colon after it.
     #[inline(always)]
     fn key(&mut self) -> Result<Text<'a>, Malformed> {
         if self.peek() != Some(b'"') {
@@ -207,16 +206,7 @@ impl<'a> Reader<'a> {
         Ok(Text { inner, has_escapes })
     }
 
-    #[inline(always)]
-    fn skip_key(&mut self) -> Result<(), Malformed> {
-        if self.peek() != Some(b'"') {
-            return Err(Malformed);
-        }
-        self.skip_string()?;
-        self.expect(b':')
-    }
-
-    /// Behind an item: whether `close` comes, and no comma.
+    /// After an item: whether `close` comes, and not a comma.
     #[inline(always)]
     fn is_last(&mut self, close: u8) -> Result<bool, Malformed> {
         let next = self.peek();
@@ -240,211 +230,152 @@ impl<'a> Reader<'a> {
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
     #[inline(always)]
     fn skip_string(&mut self) -> Result<bool, Malformed> {
-        let end = self.plain_end(self.at + 1);
-        if self.text.get(end) == Some(&b'"') {
-            self.at = end + 1;
+        let start = self.at + 1;
+        if let Some(end) = plain_string_end(self.text, start) {
+            self.at = end;
             return Ok(false);
         }
-        self.skip_escapes(end)
+        let end = string_end(self.text, start).ok_or(Malformed)?;
+        self.at = end.at;
+        self.is_ascii &= end.is_ascii;
+        Ok(end.has_escapes)
     }
+}
 
-    /// Skips the rest of a string, from an escape on.
-    fn skip_escapes(&mut self, mut at: usize) -> Result<bool, Malformed> {
-        loop {
-            match self.text[at..] {
-                [b'"', ..] => {
-                    self.at = at + 1;
-                    return Ok(true);
-                }
-                [
-                    b'\\',
-                    b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
-                    ..,
-                ] => at += 2,
-                [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => {
-                    at += 6;
-                }
-                _ => return Err(Malformed),
-            }
-            at = self.plain_end(at);
+/// Where an object or an array ends, and what was in it.
+struct ContainerEnd {
+    at: usize,
+    is_ascii: bool,
+}
+
+/// Skips an object or an array with all that is in it.
+fn container_end(text: &[u8], start: usize) -> Option<ContainerEnd> {
+    let mut reader = Reader {
+        text,
+        at: start,
+        is_ascii: true,
+    };
+    match reader.skip_container(&mut Shallow::default()) {
+        Some(Ok(())) => {}
+        Some(Err(Malformed)) => return None,
+        None => {
+            reader.at = start;
+            reader.skip_container(&mut Deep::default())?.ok()?;
         }
     }
+    Some(ContainerEnd {
+        at: reader.at,
+        is_ascii: reader.is_ascii,
+    })
+}
 
-    /// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
-    /// control character, which must not stand there.
+impl Reader<'_> {
+    /// `None` if the nesting is too deep for `nesting`.
     #[inline(always)]
-    fn plain_end(&mut self, mut at: usize) -> usize {
-        let mut words = 0;
-        while let Some(word) = self
-            .text
-            .get(at..at + WORD)
-            .and_then(|word| word.first_chunk())
-        {
-            let word = u64::from_le_bytes(*word);
-            let special = special_bytes(word);
-            self.seen |= word;
-            if special != 0 {
-                return at + special.trailing_zeros() as usize / 8;
+    fn skip_container(&mut self, nesting: &mut impl Nesting) -> Option<Result<(), Malformed>> {
+        macro_rules! check {
+            ($result:expr) => {
+                match $result {
+                    Ok(value) => value,
+                    Err(Malformed) => return Some(Err(Malformed)),
+                }
+            };
+        }
+        let mut close = NOTHING_OPEN;
+        loop {
+            match self.peek() {
+                Some(open @ (b'{' | b'[')) => {
+                    self.at += 1;
+                    if !nesting.open(close) {
+                        return None;
+                    }
+                    close = closing(open);
+                    if self.peek() != Some(close) {
+                        if open == b'{' {
+                            check!(self.key());
+                        }
+                        continue;
+                    }
+                    self.at += 1;
+                    close = nesting.close();
+                }
+                first => {
+                    check!(self.skip_scalar(first));
+                }
             }
-            at += WORD;
-            words += 1;
-            if words == SHORT_WORDS {
-                at = self.plain_blocks(at);
+            while close != NOTHING_OPEN {
+                if !check!(self.is_last(close)) {
+                    break;
+                }
+                close = nesting.close();
+            }
+            match close {
+                NOTHING_OPEN => return Some(Ok(())),
+                b'}' => drop(check!(self.key())),
+                _ => {}
             }
         }
-        self.plain_tail(at)
     }
+}
 
-    /// The place, from `at` on, of the first block with such a byte in it, or of what is left behind the last block. The
-    /// bytes of a block are compared a vector at a time.
-    #[inline(never)]
-    fn plain_blocks(&mut self, mut at: usize) -> usize {
-        let (words, _) = self.text[at..].as_chunks::<WORD>();
-        let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
-        for block in blocks {
-            let mut special = 0;
-            for word in block {
-                let word = u64::from_le_bytes(*word);
-                special |= special_bytes(word);
-                self.seen |= word;
+#[cold]
+fn skip_blanks(text: &[u8], mut at: usize) -> usize {
+    while let Some(b' ' | b'\t' | b'\r' | b'\n') = text.get(at) {
+        at += 1;
+    }
+    at
+}
+
+fn number_or_word_end(text: &[u8], mut at: usize) -> Option<usize> {
+    match text.get(at)? {
+        b'-' => {
+            at += 1;
+            if text.get(at) == Some(&b'I') {
+                return word_end(text, at);
             }
-            if special != 0 {
-                break;
-            }
-            at += WORD * BLOCK_WORDS;
         }
-        at
+        b'0'..=b'9' => {}
+        _ => return word_end(text, at),
     }
-
-    /// The same for what is shorter than a word.
-    fn plain_tail(&mut self, mut at: usize) -> usize {
-        while let Some(byte) = self.text.get(at).filter(|byte| !is_special(**byte)) {
-            self.seen |= u64::from(*byte);
+    at = if text.get(at) == Some(&b'0') {
+        at + 1
+    } else {
+        skip_digits(text, at)?
+    };
+    if text.get(at) == Some(&b'.') {
+        at = skip_digits(text, at + 1)?;
+    }
+    if let Some(b'e' | b'E') = text.get(at) {
+        at += 1;
+        if let Some(b'+' | b'-') = text.get(at) {
             at += 1;
         }
-        at
+        at = skip_digits(text, at)?;
     }
-
-    fn skip_number(&mut self) -> Result<(), Malformed> {
-        if self.text[self.at] == b'-' {
-            self.at += 1;
-            if self.next_is(b'I') {
-                return self.skip_word();
-            }
-        }
-        if self.next_is(b'0') {
-            self.at += 1;
-        } else {
-            self.skip_digits()?;
-        }
-        if self.next_is(b'.') {
-            self.at += 1;
-            self.skip_digits()?;
-        }
-        if self.next_is(b'e') || self.next_is(b'E') {
-            self.at += 1;
-            if self.next_is(b'+') || self.next_is(b'-') {
-                self.at += 1;
-            }
-            self.skip_digits()?;
-        }
-        Ok(())
-    }
-
-    #[inline(always)]
-    fn next_is(&self, byte: u8) -> bool {
-        self.text.get(self.at) == Some(&byte)
-    }
-
-    /// Skips digits, of which there must be one.
-    #[inline(always)]
-    fn skip_digits(&mut self) -> Result<(), Malformed> {
-        let start = self.at;
-        while let Some(b'0'..=b'9') = self.text.get(self.at) {
-            self.at += 1;
-        }
-        if self.at == start {
-            Err(Malformed)
-        } else {
-            Ok(())
-        }
-    }
-
-    fn skip_word(&mut self) -> Result<(), Malformed> {
-        let rest = &self.text[self.at.min(self.text.len())..];
-        let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
-        let word = words.iter().find(|word| rest.starts_with(word));
-        self.at += word.ok_or(Malformed)?.len();
-        Ok(())
-    }
+    Some(at)
 }
 
-#[inline]
-fn closing(is_object: bool) -> u8 {
-    if is_object { b'}' } else { b']' }
-}
-
-/// The lowest bit of each byte of a word.
-const ONES: u64 = u64::MAX / 0xff;
-
-/// The highest bit of each.
-const HIGHS: u64 = ONES << 7;
-
-/// Bytes in a word.
-const WORD: usize = size_of::<u64>();
-
-/// Words in a block.
-const BLOCK_WORDS: usize = 8;
-
-/// Most strings end within so many words.
-const SHORT_WORDS: usize = 4;
-
-fn is_special(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | ..b' ')
-}
-
-/// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
-/// subtraction borrows from them.
-#[inline]
-fn special_bytes(word: u64) -> u64 {
-    let all = |byte: u8| ONES * u64::from(byte);
-    let control = word.wrapping_sub(all(b' '));
-    let quote = (word ^ all(b'"')).wrapping_sub(ONES);
-    let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
-    (control | quote | backslash) & !word & HIGHS
-}
-
-/// Which of the containers that are open are objects, innermost last.
-#[derive(Debug, Default)]
-struct Nesting {
-    depth: usize,
-    /// The innermost 64 levels or fewer, the innermost in the lowest bit.
-    top: u64,
-    /// Full words of the levels further out.
-    outer: Vec<u64>,
-}
-
-impl Nesting {
-    fn open(&mut self, is_object: bool) {
-        if self.depth > 0 && self.depth.is_multiple_of(u64::BITS as usize) {
-            self.outer.push(self.top);
-        }
-        self.depth += 1;
-        self.top = self.top << 1 | u64::from(is_object);
+/// Skips digits, of which there must be one.
+#[inline(always)]
+fn skip_digits(text: &[u8], start: usize) -> Option<usize> {
+    let mut at = start;
+    while let Some(b'0'..=b'9') = text.get(at) {
+        at += 1;
     }
+    (at > start).then_some(at)
+}
 
-    fn close(&mut self) {
-        self.depth -= 1;
-        self.top >>= 1;
-        if self.depth.is_multiple_of(u64::BITS as usize) {
-            self.top = self.outer.pop().unwrap_or_default();
-        }
-    }
+fn word_end(text: &[u8], at: usize) -> Option<usize> {
+    let rest = text.get(at..)?;
+    let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
+    let word = words.iter().find(|word| rest.starts_with(word))?;
+    Some(at + word.len())
+}
 
-    /// Whether the innermost one is an object; `None` if none is open.
-    fn innermost(&self) -> Option<bool> {
-        (self.depth > 0).then_some(self.top & 1 == 1)
-    }
+/// What closes a container; the two pairs of brackets are equally far apart.
+#[inline(always)]
+fn closing(open: u8) -> u8 {
+    open + (b'}' - b'{')
 }
 
 #[cfg(test)]
@@ -458,7 +389,7 @@ mod tests {
         reader.value().and_then(|_| reader.end()).is_ok()
     }
 
-    /// Strings are looked at by words and by blocks of words: wherever a byte stands, it must be seen.
+    /// Strings are examined by words and by blocks of words: wherever a byte is, it must be seen.
     #[test]
     fn no_byte_of_a_string_is_overlooked() {
         for len in 0..200 {
@@ -517,7 +448,7 @@ mod tests {
     }
 
     #[test]
-    fn pythons_constants_stand_where_numbers_stand() {
+    fn pythons_constants_may_take_the_place_of_numbers() {
         for text in ["NaN", "-Infinity", "[Infinity,-Infinity]", r#"{"a":NaN}"#] {
             assert!(accepts(text.as_bytes()), "{text}");
         }

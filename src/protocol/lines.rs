@@ -1,10 +1,14 @@
 //! Cuts a stream of bytes into lines, with a bound on what an unfinished line may cost.
 //!
-//! A line that lies whole in the input is handed out where it lies. Only one that began in an earlier input is put
-//! together in a buffer, and one that is over its bound is skipped to its end without being kept.
+//! A line that is whole in the input is handed out in place. Only one that began in an earlier input is put together in a
+//! buffer, and one that is over its bound is skipped to its end without being kept. A byte order mark at the beginning of
+//! the stream is dropped: it belongs to no line.
 
 use super::skip::{SkipScanner, Skipped};
 use crate::buffers::budget::UNCHARGED_BYTES;
+
+/// U+FEFF in UTF-8, which some programs write before everything else.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What one line may cost.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +22,7 @@ pub struct LineLimits {
 /// A line, without its line end.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Line<'a> {
-    /// It lies in the input.
+    /// It is a part of the input.
     Borrowed(&'a [u8]),
     /// It was put together from several inputs. A line feed follows it in the buffer: `bytes[..len]` is the line.
     Buffered {
@@ -45,12 +49,28 @@ pub enum TooLong {
 pub struct Splitter {
     /// Whether a carriage return before the line feed is a part of the line.
     keeps_cr: bool,
+    start: Start,
     buffer: Vec<u8>,
     skipping: Option<Box<(SkipScanner, TooLong)>>,
 }
 
+/// Whether a byte order mark may come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Start {
+    /// Nothing has come but its first bytes, this many, and perhaps none.
+    Undecided(usize),
+    /// It has come, or something else.
+    Passed,
+}
+
+impl Default for Start {
+    fn default() -> Self {
+        Self::Undecided(0)
+    }
+}
+
 impl Splitter {
-    /// One that drops a carriage return before the line feed is had from `default`; this one keeps it.
+    /// The default drops a carriage return before the line feed; this one keeps it.
     pub fn verbatim() -> Self {
         Self {
             keeps_cr: true,
@@ -60,6 +80,9 @@ impl Splitter {
 
     /// Takes the next line from the front of `input`, or all of it if no line ends in it.
     pub fn next<'a>(&mut self, input: &mut &'a [u8], limits: LineLimits) -> Option<Line<'a>> {
+        if self.start != Start::Passed {
+            self.drop_byte_order_mark(input, limits);
+        }
         let Some(end) = memchr::memchr(b'\n', input) else {
             if !input.is_empty() {
                 self.keep(std::mem::take(input), limits);
@@ -78,6 +101,7 @@ impl Splitter {
 
     /// Ends the stream: what has no line end is a line too, if there is anything.
     pub fn end(&mut self, limits: LineLimits) -> Option<Line<'static>> {
+        self.keep_undecided(limits);
         if self.is_between_lines() {
             None
         } else {
@@ -85,7 +109,7 @@ impl Splitter {
         }
     }
 
-    /// Forgets an unfinished line.
+    /// Forgets an unfinished line. What comes next is the beginning of another stream.
     pub fn clear(&mut self) {
         *self = Self {
             keeps_cr: self.keeps_cr,
@@ -101,7 +125,8 @@ impl Splitter {
 
     /// Whether no line has begun.
     pub fn is_between_lines(&self) -> bool {
-        self.buffer.is_empty() && self.skipping.is_none()
+        let is_undecided = !matches!(self.start, Start::Passed | Start::Undecided(0));
+        self.buffer.is_empty() && self.skipping.is_none() && !is_undecided
     }
 
     /// Takes back a buffer that was lent and is not needed.
@@ -113,7 +138,7 @@ impl Splitter {
         }
     }
 
-    /// Whether more than so many bytes of an unfinished line have come.
+    /// Whether more than this many bytes of an unfinished line have come.
     pub fn is_within_line(&self, bytes: usize) -> bool {
         self.skipping.is_some() || self.buffer.len() > bytes
     }
@@ -121,6 +146,33 @@ impl Splitter {
     /// The memory that an unfinished line holds, in bytes.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
+    }
+
+    /// Takes a byte order mark, or what may be the beginning of one, from the front of `input`.
+    #[cold]
+    fn drop_byte_order_mark(&mut self, input: &mut &[u8], limits: LineLimits) {
+        let Start::Undecided(begun) = self.start else {
+            return;
+        };
+        let expected = &BYTE_ORDER_MARK[begun..];
+        if let Some(rest) = input.strip_prefix(expected) {
+            *input = rest;
+            self.start = Start::Passed;
+        } else if expected.starts_with(input) {
+            self.start = Start::Undecided(begun + input.len());
+            *input = &[];
+        } else {
+            self.keep_undecided(limits);
+        }
+    }
+
+    /// What looked like the beginning of a byte order mark is the beginning of a line.
+    fn keep_undecided(&mut self, limits: LineLimits) {
+        if let Start::Undecided(begun) = std::mem::replace(&mut self.start, Start::Passed)
+            && begun > 0
+        {
+            self.keep(&BYTE_ORDER_MARK[..begun], limits);
+        }
     }
 
     fn finish(&mut self, limits: LineLimits) -> Line<'static> {
@@ -249,6 +301,58 @@ mod tests {
             split(&[b"a\r", b"\nb", b"\r", b"c\n"], ROOMY),
             [line("a"), line("b\rc")]
         );
+    }
+
+    #[test]
+    fn a_byte_order_mark_at_the_beginning_is_dropped_wherever_it_is_cut() {
+        const MARK: &str = "\u{feff}";
+        for (stream, expected) in [
+            (format!("{MARK}a\nb\n"), vec![line("a"), line("b")]),
+            (format!("{MARK}\na\n"), vec![line(""), line("a")]),
+            (format!("{MARK}{MARK}a\n"), vec![line(&format!("{MARK}a"))]),
+            (
+                format!("a\n{MARK}b\n"),
+                vec![line("a"), line(&format!("{MARK}b"))],
+            ),
+            (format!("a{MARK}\n"), vec![line(&format!("a{MARK}"))]),
+            (MARK.to_owned(), vec![]),
+            ("\u{fefe}\n".to_owned(), vec![line("\u{fefe}")]),
+            (format!("{MARK}1234"), vec![line("1234")]),
+        ] {
+            let limits = LineLimits {
+                max_bytes: 4,
+                room: 0,
+            };
+            let bytes = stream.as_bytes();
+            for a in 0..=bytes.len() {
+                for b in a..=bytes.len() {
+                    let pieces = [&bytes[..a], &bytes[a..b], &bytes[b..]];
+                    assert_eq!(split(&pieces, limits), expected, "{stream:?} {a} {b}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_part_of_a_byte_order_mark_is_a_line_like_any_other() {
+        for stream in [
+            &b"\xef"[..],
+            b"\xef\xbb",
+            b"\xef\xbbx",
+            b"\xefx",
+            b"\xef\xef\xbb\xbf",
+        ] {
+            for cut in 0..=stream.len() {
+                let pieces = [&stream[..cut], &stream[cut..]];
+                assert_eq!(split(&pieces, ROOMY), [Out::Line(stream.to_vec())]);
+            }
+        }
+        let mut splitter = Splitter::default();
+        assert!(splitter.next(&mut &b"\xef\xbb"[..], ROOMY).is_none());
+        assert!(!splitter.is_between_lines());
+        splitter.clear();
+        let mut input: &[u8] = b"\xef\xbb\xbfa\n";
+        assert_eq!(splitter.next(&mut input, ROOMY).map(out), Some(line("a")));
     }
 
     #[test]

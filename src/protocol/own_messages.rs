@@ -8,18 +8,18 @@ use std::time::Duration;
 /// What `error.data.source` says in errors that are the proxy's own.
 pub const SOURCE: &str = "mcp-tcp-proxy";
 
-/// Why the proxy answers in the server's place.
+/// Why the proxy responds in the server's place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ErrorReason {
     /// A line is not JSON or not UTF-8.
     ParseError,
     /// A line or an id is over its limit, or there is no memory for the line.
     TooLarge,
-    /// Too many requests wait for their answers.
+    /// Too many requests wait for their responses.
     InFlightLimit,
-    /// The server process went away before it answered.
+    /// The server process went away before it responded.
     ProcessTerminated,
-    /// The connection went away before the answer came.
+    /// The connection went away before the response came.
     ConnectionLost,
     /// There are as many sessions as there may be.
     SessionLimit,
@@ -27,9 +27,9 @@ pub enum ErrorReason {
     RestartLimit,
     /// The server could not be started.
     SpawnFailed,
-    /// After a restart the server is not the one that the client shook hands with.
+    /// After a restart the server does not agree to what the client relies on.
     ServerChanged,
-    /// After a restart the server did not answer the handshake.
+    /// After a restart the server did not respond to the handshake.
     ReplayTimeout,
     /// The connection could not be made again, or is not to be.
     ReconnectLimit,

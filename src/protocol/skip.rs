@@ -1,21 +1,30 @@
-//! Looks for the id in a line that is too long to keep, in constant memory.
+//! Looks for the id in a line that is too long to keep, in constant memory, and in less time than it takes to read it.
 //!
-//! The line is not checked: it is going to be refused whatever it holds. All that matters is whose request it was,
-//! and the id may stand anywhere, also at the very end.
+//! The line is not checked: it is going to be refused whatever it holds. All that matters is whose request it was, and
+//! the id may be anywhere, also at the very end. What is nested is passed over a word at a time, by counting brackets.
 
+mod words;
+
+use self::words::{Words, count_blanks};
 use super::id::{MAX_ID_BYTES, RequestId};
+use super::json::strings::plain_string_end;
+use super::json::text::Text;
 
-/// Longer keys are none that matter, even if each character is written as `\u….`
+/// Longer keys mean nothing, even if each character is written as `\u….`
 const MAX_KEY_BYTES: usize = 64;
 
-/// A line of which only this is left.
+/// In a string, this many bytes without an escape are examined one by one before a search begins, which takes a while to
+/// get going.
+const NEAR_BYTES: usize = 16;
+
+/// What is left of a line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Skipped {
     /// Its top-level id, if it has one that is not null and within [`MAX_ID_BYTES`].
     pub id: Option<RequestId>,
     /// Whether it has a top-level `method`, which makes it a request or a notification.
     pub has_method: bool,
-    /// Whether it has a top-level `result` or `error`, which makes it an answer.
+    /// Whether it has a top-level `result` or `error`, which makes it a response.
     pub has_outcome: bool,
 }
 
@@ -31,14 +40,16 @@ pub struct SkipScanner {
     captured: Vec<u8>,
     /// Whether a blank has come since; there may be any number of them before what ends the key or the value.
     after_blank: bool,
-    /// Whether more has come than was captured: it is too long, or it is no JSON.
+    /// Whether more has come than was captured: it is too long, or it is not JSON.
     overflowed: bool,
-    id: Option<RequestId>,
+    /// The last id, which is not checked before the end of the line.
+    id: Vec<u8>,
+    has_id: bool,
     has_method: bool,
     has_outcome: bool,
 }
 
-/// Where in the top-level object the scanner stands.
+/// Where in the top-level object the scanner is.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 enum Place {
     #[default]
@@ -54,14 +65,31 @@ enum Field {
     Other,
 }
 
+impl Field {
+    fn of(key: &[u8]) -> Self {
+        match key {
+            b"id" => Self::Id,
+            b"method" => Self::Method,
+            b"result" | b"error" => Self::Outcome,
+            _ => Self::Other,
+        }
+    }
+}
+
 impl SkipScanner {
     /// Takes the next piece of the line.
     pub fn feed(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let taken = if self.in_string {
-                self.feed_string(bytes)
+            let taken = if self.is_capturing() {
+                self.feed_captured(bytes)
+            } else if self.depth > self.least_depth() {
+                self.skip_nested(bytes)
+            } else if self.in_string {
+                self.skip_string(bytes)
+            } else if self.depth == 0 {
+                self.skip_to_start(bytes)
             } else {
-                self.feed_structure(bytes)
+                self.skip_in_value(bytes)
             };
             bytes = &bytes[taken..];
         }
@@ -71,40 +99,109 @@ impl SkipScanner {
     pub fn finish(mut self) -> Skipped {
         self.end_value();
         Skipped {
-            id: self.id,
+            id: if self.has_id {
+                checked_id(&self.id)
+            } else {
+                None
+            },
             has_method: self.has_method,
             has_outcome: self.has_outcome,
         }
     }
 
-    /// Inside a string only a quote and a backslash mean anything.
-    fn feed_string(&mut self, bytes: &[u8]) -> usize {
-        if self.escaped {
-            self.escaped = false;
-            self.capture(&bytes[..1]);
-            return 1;
-        }
-        let Some(at) = memchr::memchr2(b'"', b'\\', bytes) else {
-            self.capture(bytes);
-            return bytes.len();
-        };
-        self.capture(&bytes[..=at]);
-        match bytes[at] {
-            b'"' => self.in_string = false,
-            _ => self.escaped = true,
-        }
-        at + 1
+    /// Whether what comes next is a part of something that matters.
+    fn is_capturing(&self) -> bool {
+        self.depth > 0 && self.top_is_object && !self.overflowed && self.limit() > 0
     }
 
-    fn feed_structure(&mut self, bytes: &[u8]) -> usize {
-        let byte = bytes[0];
-        match byte {
+    /// How much of what is at hand matters.
+    fn limit(&self) -> usize {
+        match self.place {
+            Place::Value(Field::Id) => MAX_ID_BYTES,
+            Place::Key | Place::Value(Field::Method) => MAX_KEY_BYTES,
+            Place::Value(Field::Outcome | Field::Other) => 0,
+        }
+    }
+
+    /// At this depth something may come that matters: in an object a member, in an array nothing.
+    fn least_depth(&self) -> u64 {
+        u64::from(self.top_is_object)
+    }
+
+    fn feed_captured(&mut self, bytes: &[u8]) -> usize {
+        let members = self.plain_members(bytes);
+        if members > 0 {
+            return members;
+        }
+        // More than this is not captured anyway.
+        let bytes = &bytes[..bytes.len().min(MAX_ID_BYTES + 1)];
+        if self.in_string {
+            return self.capture_string(bytes);
+        }
+        match bytes[0] {
             b'"' => {
                 self.in_string = true;
-                self.capture(&bytes[..1]);
+                let len = 1 + self.rest_of_string(&bytes[1..]);
+                self.capture(&bytes[..len]);
+                len
             }
+            b' ' | b'\t' | b'\r' if self.depth == 1 => {
+                self.after_blank = !self.captured.is_empty();
+                count_blanks(bytes)
+            }
+            b'0'..=b'9' | b'a'..=b'z' => {
+                let len = run(bytes, |byte| byte.is_ascii_alphanumeric());
+                self.capture(&bytes[..len]);
+                len
+            }
+            byte => {
+                self.feed_structure(byte);
+                1
+            }
+        }
+    }
+
+    /// Short members that are written plainly and mean nothing, with the commas after them: how many bytes they are.
+    fn plain_members(&mut self, bytes: &[u8]) -> usize {
+        if self.place != Place::Key || self.depth > 1 || !self.captured.is_empty() {
+            return 0;
+        }
+        let mut at = 0;
+        while let Some(end) = plain_member_end(bytes, at) {
+            at = end;
+        }
+        at
+    }
+
+    fn capture_string(&mut self, bytes: &[u8]) -> usize {
+        let len = self.rest_of_string(bytes);
+        self.capture(&bytes[..len]);
+        len
+    }
+
+    /// How much of a string there is, with the quotation mark at its end. Inside it, only that and a backslash mean
+    /// anything.
+    fn rest_of_string(&mut self, bytes: &[u8]) -> usize {
+        let mut at = usize::from(std::mem::take(&mut self.escaped));
+        while let Some(byte) = bytes.get(at) {
+            at += match byte {
+                b'"' => {
+                    self.in_string = false;
+                    return at + 1;
+                }
+                b'\\' => 2,
+                _ => 1,
+            };
+        }
+        self.escaped = at > bytes.len();
+        bytes.len()
+    }
+
+    /// What is not in a string, and neither a part of a word nor a blank between members.
+    fn feed_structure(&mut self, byte: u8) {
+        match byte {
             b'{' | b'[' => {
-                self.capture(&bytes[..1]);
+                self.capture(&[byte]);
                 self.depth += 1;
                 if self.depth == 1 {
                     self.top_is_object = byte == b'{';
@@ -115,28 +212,128 @@ impl SkipScanner {
                 if self.depth == 0 {
                     self.end_value();
                 } else {
-                    self.capture(&bytes[..1]);
+                    self.capture(&[byte]);
                 }
             }
             b':' if self.depth == 1 => self.end_key(),
             b',' if self.depth == 1 => self.end_value(),
-            b' ' | b'\t' | b'\r' if self.depth <= 1 => {
-                self.after_blank = !self.captured.is_empty();
-            }
-            _ => self.capture(&bytes[..1]),
+            _ => self.capture(&[byte]),
         }
-        1
+    }
+
+    /// Outside of everything, only its beginning matters.
+    fn skip_to_start(&mut self, bytes: &[u8]) -> usize {
+        let Some(at) = memchr::memchr3(b'"', b'{', b'[', bytes) else {
+            return bytes.len();
+        };
+        match bytes[at] {
+            b'"' => self.in_string = true,
+            bracket => self.feed_structure(bracket),
+        }
+        at + 1
+    }
+
+    /// In a member that means nothing, only its end matters, and what has to be passed over as a whole.
+    fn skip_in_value(&mut self, bytes: &[u8]) -> usize {
+        let at = run(bytes, |byte| {
+            !matches!(byte, b'"' | b':' | b',' | b'{' | b'}' | b'[' | b']')
+        });
+        match bytes.get(at) {
+            Some(b'"') => self.in_string = true,
+            Some(byte) => self.feed_structure(*byte),
+            None => return at,
+        }
+        at + 1
+    }
+
+    /// Skips the rest of a string, which may be long.
+    fn skip_string(&mut self, bytes: &[u8]) -> usize {
+        let mut at = usize::from(std::mem::take(&mut self.escaped));
+        let mut plain_bytes = 0;
+        while let Some(byte) = bytes.get(at) {
+            match byte {
+                b'"' => {
+                    self.in_string = false;
+                    return at + 1;
+                }
+                b'\\' => {
+                    at += 2;
+                    plain_bytes = 0;
+                }
+                _ if plain_bytes < NEAR_BYTES => {
+                    at += 1;
+                    plain_bytes += 1;
+                }
+                _ => {
+                    let rest = &bytes[at..];
+                    at += memchr::memchr2(b'"', b'\\', rest).unwrap_or(rest.len());
+                }
+            }
+        }
+        self.escaped = at > bytes.len();
+        bytes.len()
+    }
+
+    /// Skips what is deeper than anything that matters.
+    fn skip_nested(&mut self, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        while at < bytes.len() {
+            if self.in_string {
+                at += self.skip_string(&bytes[at..]);
+                continue;
+            }
+            let (passed, in_string) = self.pass_words(&bytes[at..]);
+            at += passed;
+            self.in_string = in_string;
+            if in_string {
+                continue;
+            }
+            // Near the end of it, or next to a backslash.
+            let near = bytes.len().min(at + size_of::<u64>());
+            while at < near && !self.in_string {
+                match bytes[at] {
+                    b'"' => self.in_string = true,
+                    b'{' | b'[' => self.depth += 1,
+                    b'}' | b']' => self.depth -= 1,
+                    _ => {}
+                }
+                at += 1;
+                if self.depth == self.least_depth() {
+                    if self.depth == 0 {
+                        self.end_value();
+                    }
+                    return at;
+                }
+            }
+        }
+        at
+    }
+
+    /// Passes over words without a backslash in which what is skipped can't end. Returns how many bytes that was, and
+    /// whether a string is open after them that may be long.
+    fn pass_words(&mut self, bytes: &[u8]) -> (usize, bool) {
+        let mut words = Words::new(bytes);
+        let mut passed = 0;
+        let mut in_string = false;
+        while let Some(word) = words.next_unescaped(in_string) {
+            let Some(depth) = word.depth_after(self.depth - self.least_depth()) else {
+                break;
+            };
+            self.depth = self.least_depth() + depth;
+            passed += size_of::<u64>();
+            if in_string && word.ends_in_string && !word.has_quote {
+                return (passed, true);
+            }
+            in_string = word.ends_in_string;
+        }
+        (passed, in_string)
     }
 
     fn capture(&mut self, bytes: &[u8]) {
-        let limit = match self.place {
-            Place::Value(Field::Id) => MAX_ID_BYTES,
-            Place::Key | Place::Value(Field::Method) => MAX_KEY_BYTES,
-            Place::Value(Field::Outcome | Field::Other) => 0,
-        };
         if self.depth == 0 || !self.top_is_object {
             return;
         }
+        let limit = self.limit();
         let taken = bytes.len().min(limit - self.captured.len().min(limit));
         self.captured.extend_from_slice(&bytes[..taken]);
         self.overflowed |= taken < bytes.len() || self.after_blank;
@@ -146,36 +343,23 @@ impl SkipScanner {
         if self.place != Place::Key {
             return;
         }
-        let key = if self.overflowed {
-            None
-        } else {
-            serde_json::from_slice::<String>(&self.captured).ok()
-        };
-        let field = match key.as_deref() {
-            Some("id") => Field::Id,
-            Some("method") => Field::Method,
-            Some("result" | "error") => Field::Outcome,
-            _ => Field::Other,
-        };
+        let key = Text::new(&self.captured).filter(|_| !self.overflowed);
+        let field = key.map_or(Field::Other, |key| key.with_name(Field::of));
         self.turn_to(Place::Value(field));
     }
 
     fn end_value(&mut self) {
         let null = !self.overflowed && self.captured == b"null";
         match self.place {
-            Place::Value(Field::Id) => self.id = if null { None } else { self.captured_id() },
+            Place::Value(Field::Id) => {
+                self.has_id = !null && !self.overflowed;
+                std::mem::swap(&mut self.id, &mut self.captured);
+            }
             Place::Value(Field::Method) => self.has_method = !null,
             Place::Value(Field::Outcome) => self.has_outcome = true,
             Place::Value(Field::Other) | Place::Key => {}
         }
         self.turn_to(Place::Key);
-    }
-
-    /// The id, if it is whole and is JSON; it is going to be written into an answer.
-    fn captured_id(&self) -> Option<RequestId> {
-        let text = std::str::from_utf8(&self.captured).ok()?;
-        serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
-        (!self.overflowed).then(|| RequestId::new(text))
     }
 
     fn turn_to(&mut self, place: Place) {
@@ -184,6 +368,55 @@ impl SkipScanner {
         self.after_blank = false;
         self.overflowed = false;
     }
+}
+
+/// The place after a member that begins at `at`, if it is short, written plainly, and means nothing.
+fn plain_member_end(bytes: &[u8], at: usize) -> Option<usize> {
+    if bytes.get(at) != Some(&b'"') {
+        return None;
+    }
+    let (key_end, field) = if let Some(end) = plain_string_end(bytes, at + 1) {
+        (end, Field::of(&bytes[at + 1..end - 1]))
+    } else {
+        let end = at + escaped_key_len(&bytes[at..])?;
+        (end, Text::new(&bytes[at..end])?.with_name(Field::of))
+    };
+    if bytes.get(key_end) != Some(&b':') || field != Field::Other {
+        return None;
+    }
+    let value = key_end + 1;
+    let value_end = if bytes.get(value) == Some(&b'"') {
+        plain_string_end(bytes, value + 1)?
+    } else {
+        value + run(&bytes[value..], |byte| byte.is_ascii_alphanumeric())
+    };
+    (bytes.get(value_end) == Some(&b',')).then_some(value_end + 1)
+}
+
+/// The length of a key with its quotation marks, with which `bytes` begin, if it is not too long to mean anything.
+fn escaped_key_len(bytes: &[u8]) -> Option<usize> {
+    let mut at = 1;
+    while at < MAX_KEY_BYTES {
+        at += match bytes.get(at)? {
+            b'"' => return Some(at + 1),
+            b'\\' => 2,
+            _ => 1,
+        };
+    }
+    None
+}
+
+/// How many bytes from the front on are of this kind.
+fn run(bytes: &[u8], is_of_kind: impl Fn(u8) -> bool) -> usize {
+    let end = bytes.iter().position(|byte| !is_of_kind(*byte));
+    end.unwrap_or(bytes.len())
+}
+
+/// The id, if it is JSON; it is going to be written into a response.
+fn checked_id(text: &[u8]) -> Option<RequestId> {
+    let text = std::str::from_utf8(text).ok()?;
+    serde_json::from_str::<serde::de::IgnoredAny>(text).ok()?;
+    Some(RequestId::new(text))
 }
 
 #[cfg(test)]
@@ -198,6 +431,43 @@ mod tests {
             scanner.feed(piece);
         }
         scanner.finish()
+    }
+
+    /// The same, one byte after the other.
+    #[derive(Default)]
+    struct Model(SkipScanner);
+
+    impl Model {
+        fn feed(&mut self, byte: u8) {
+            let scanner = &mut self.0;
+            match byte {
+                _ if scanner.escaped => {
+                    scanner.escaped = false;
+                    scanner.capture(&[byte]);
+                }
+                b'"' => {
+                    scanner.in_string ^= true;
+                    scanner.capture(&[byte]);
+                }
+                b'\\' if scanner.in_string => {
+                    scanner.escaped = true;
+                    scanner.capture(&[byte]);
+                }
+                _ if scanner.in_string => scanner.capture(&[byte]),
+                b' ' | b'\t' | b'\r' if scanner.depth <= 1 => {
+                    scanner.after_blank = !scanner.captured.is_empty();
+                }
+                _ => scanner.feed_structure(byte),
+            }
+        }
+
+        fn skip(line: &[u8]) -> Skipped {
+            let mut model = Self::default();
+            for byte in line {
+                model.feed(*byte);
+            }
+            model.0.finish()
+        }
     }
 
     fn id_of(line: &str) -> Option<String> {
@@ -246,11 +516,11 @@ mod tests {
     }
 
     #[test]
-    fn tells_requests_from_answers() {
+    fn tells_requests_from_responses() {
         let request = skip(&[br#"{"method":"m","params":{"result":1},"id":1}"#]);
         assert!(request.has_method && !request.has_outcome);
-        let answer = skip(&[br#"{"id":1,"result":{"method":"m"}}"#]);
-        assert!(!answer.has_method && answer.has_outcome);
+        let response = skip(&[br#"{"id":1,"result":{"method":"m"}}"#]);
+        assert!(!response.has_method && response.has_outcome);
         assert!(!skip(&[br#"{"id":1,"method":null}"#]).has_method);
     }
 
@@ -273,7 +543,53 @@ mod tests {
         assert_eq!(scanner.finish().id, Some(RequestId::new("5")));
     }
 
+    /// Pieces of which lines are made, likely and unlikely ones.
+    fn jsonish() -> impl Strategy<Value = String> {
+        let piece = prop::sample::select(vec![
+            "{",
+            "}",
+            "[",
+            "]",
+            ",",
+            ":",
+            "\"",
+            "\\",
+            "\\\"",
+            " ",
+            "\t",
+            "\"id\":",
+            "\"i\\u0064\":",
+            "7",
+            "\"a\"",
+            "null",
+            "\"method\":",
+            "\"m\"",
+            "\"error\":",
+            "{\"id\":[1,2]}",
+            "\"a long enough string\"",
+            "\"with \\\" quotes\"",
+            "[[[[[]]]]]",
+            "{\"a\":{\"b\":[]}}",
+            "12345678",
+            "é",
+            "\"parameters\":",
+        ]);
+        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+    }
+
     proptest! {
+        #[test]
+        fn equals_a_scan_byte_by_byte(text in jsonish(), begins in any::<bool>(), cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4)) {
+            let line = if begins { format!("{{{text}") } else { text };
+            let line = line.as_bytes();
+            let expected = Model::skip(line);
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.index(line.len() + 1)).collect();
+            cuts.extend([0, line.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &line[pair[0]..pair[1]]).collect();
+            prop_assert_eq!(skip(&pieces), expected);
+        }
+
         #[test]
         fn pieces_make_no_difference(cuts in prop::collection::vec(0usize..120, 0..6)) {
             let line = br#"{"jsonrpc":"2.0","params":{"a":"}\"{","id":[1]},"m\u0065thod":"tools/call","error":{},"id":"x\\y"}"#;

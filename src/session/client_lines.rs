@@ -252,23 +252,37 @@ impl Session {
                 }
             };
         }
-        Route::Forward(classify_notification(envelope))
+        Route::Forward(classify_notification(envelope).filter(|tag| self.note_queued(tag)))
+    }
+
+    /// Counts a part of a line that is going to wait for the server. Returns whether it has to be remembered: a
+    /// cancellation of what is not there means nothing.
+    fn note_queued(&mut self, part: &ToUpstream) -> bool {
+        match part {
+            ToUpstream::Request(request) => self.queued.add(request),
+            ToUpstream::Cancelled(id) => {
+                // Which requests wait is not searched: that there are some is seldom enough.
+                if self.queued.requests == 0 && !self.in_flight.contains(id) {
+                    return false;
+                }
+                self.queued.add_cancellation(id);
+            }
+            _ => {}
+        }
+        true
     }
 
     fn classify_batch(&mut self, batch: &Batch<'_>) -> Route {
         let envelopes = &batch.envelopes;
-        let parts: Box<[ToUpstream]> = envelopes.iter().filter_map(classify_in_batch).collect();
+        let parts = envelopes.iter().filter_map(classify_in_batch);
+        let parts: Box<[ToUpstream]> = parts.filter(|part| self.note_queued(part)).collect();
         let answers: Vec<Addressee> = envelopes
             .iter()
             .filter_map(Envelope::response_id)
             .map(|id| self.addressee(id))
             .collect();
         if !parts.is_empty() {
-            let batch = ToUpstream::Batch(parts);
-            batch
-                .requests()
-                .for_each(|request| self.queued.add(request));
-            return Route::Forward(Some(batch));
+            return Route::Forward(Some(ToUpstream::Batch(parts)));
         }
         let nothing_else = answers.len() == batch.len;
         if nothing_else
@@ -286,7 +300,7 @@ impl Session {
 
     /// Whose request is answered. A server on its way out can still ask, but gets nothing any more.
     fn addressee(&mut self, id: &str) -> Addressee {
-        match self.server_requests.answer(&RequestId::new(id)) {
+        match self.server_requests.end(&RequestId::new(id)) {
             Addressee::Present if !self.upstream.takes_input() => Addressee::Gone,
             addressee => addressee,
         }
@@ -294,15 +308,7 @@ impl Session {
 
     /// A copy of a line that may be sent to another server, unless such lines hold too much already.
     fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
-        let queued = self
-            .to_upstream
-            .tags()
-            .chain(self.held().tags())
-            .filter_map(|tag| match tag {
-                ToUpstream::Request(request) => request.resendable(),
-                _ => None,
-            });
-        let kept = self.in_flight.resendable_bytes() + queued.map(<[u8]>::len).sum::<usize>();
+        let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
 }

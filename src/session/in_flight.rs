@@ -1,21 +1,19 @@
-//! Requests without an answer: the client's, which must be answered if the server goes, and the server's, whose late
-//! answers must not reach another server.
-
-use std::collections::VecDeque;
+//! Requests without a response: the client's, which must get one if the server goes, and the server's, to which late
+//! responses must not reach another server.
+//!
+//! Both sides choose the ids and how many there are, so requests are found by the hash of their ids, and what the ids
+//! hold is counted.
 
 use crate::protocol::id::RequestId;
-use crate::util::small_queue::SmallQueue;
+use crate::util::keyed_queue::{Keyed, KeyedQueue};
 
-/// Requests of one session that may wait for their answers; each keeps its id.
+/// Requests of one session that may wait for their responses; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
 
-/// Requests of one server that are remembered. Of more, the oldest are forgotten: their answers pass unexamined.
+/// Requests of one server that are remembered. Of more, the oldest are forgotten: responses to them pass unexamined.
 const MAX_SERVER_REQUESTS: usize = 1024;
 
-/// A server that asks again and again finds room for this many of its requests.
-const KEPT_ENTRIES: usize = 4;
-
-/// Requests of one server that are remembered after they were answered: it may take one back before it sees the answer.
+/// Requests of one server that are remembered after their responses: it may take one back before it sees the response.
 const MAX_ANSWERED: usize = 16;
 
 /// What lines that are kept to be sent again may hold for one session, in bytes.
@@ -35,14 +33,14 @@ pub struct Request {
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
-    /// It only asks who is there. Few requests do, so it takes little room in the others.
+    /// It only asks what the server is. Few requests do, so it takes little room in the others.
     Opening(Box<Opening>),
 }
 
 /// A request with which a session opens.
 #[derive(Debug)]
 pub struct Opening {
-    /// Whether it is `initialize`, of which the line becomes the record of the handshake once it is answered, and not
+    /// Whether it is `initialize`, whose line becomes the record of the handshake with the response, and not
     /// `server/discover`.
     pub is_initialize: bool,
     /// The line, without its line end; `None` if it was too long to be kept.
@@ -64,20 +62,52 @@ impl Request {
     }
 }
 
-/// The client's requests that a server has been sent and has not answered, in order of arrival.
-#[derive(Debug, Default)]
-pub struct InFlight {
-    requests: SmallQueue<Request>,
-    load: Load,
+impl Keyed for Request {
+    type Key = RequestId;
+
+    fn key(&self) -> &RequestId {
+        &self.id
+    }
 }
 
-/// How many requests there are, and what their ids hold.
+/// The client's requests that were sent to a server and have no response yet, in order of arrival.
+#[derive(Debug, Default)]
+pub struct InFlight {
+    requests: KeyedQueue<Request>,
+    load: Load,
+    has_coerced: bool,
+}
+
+/// A request that got its response.
+#[derive(Debug)]
+pub struct Ended {
+    /// The request.
+    pub request: Request,
+    /// How the response was matched with it.
+    pub matched: Matched,
+}
+
+/// How a response was matched with a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Matched {
+    /// By an equal id.
+    Exactly,
+    /// By an id that became a string, or a number.
+    Coerced {
+        /// Whether there was none like it before.
+        is_first: bool,
+    },
+}
+
+/// How many requests there are, and what they hold.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// How many.
     pub requests: usize,
-    /// What the ids hold besides their own size, in bytes.
+    /// What ids hold besides their own size, in bytes; those of waiting cancellations count, too.
     pub id_bytes: usize,
+    /// What lines that are kept to be sent again hold, in bytes.
+    pub line_bytes: usize,
 }
 
 impl Load {
@@ -85,6 +115,7 @@ impl Load {
     pub fn add(&mut self, request: &Request) {
         self.requests += 1;
         self.id_bytes += request.id.heap_bytes();
+        self.line_bytes += request.resendable().map_or(0, <[u8]>::len);
     }
 
     /// One request less.
@@ -92,6 +123,17 @@ impl Load {
         debug_assert!(self.requests > 0);
         self.requests -= 1;
         self.id_bytes -= request.id.heap_bytes();
+        self.line_bytes -= request.resendable().map_or(0, <[u8]>::len);
+    }
+
+    /// One cancellation more that waits.
+    pub fn add_cancellation(&mut self, id: &RequestId) {
+        self.id_bytes += id.heap_bytes();
+    }
+
+    /// One cancellation less.
+    pub fn remove_cancellation(&mut self, id: &RequestId) {
+        self.id_bytes -= id.heap_bytes();
     }
 }
 
@@ -102,16 +144,40 @@ impl InFlight {
         self.requests.push_back(request);
     }
 
-    /// Ends the first request of this id, because it was answered or taken back.
-    pub fn end(&mut self, id: &RequestId) -> Option<Request> {
-        let request = self.requests.remove_first(|request| request.id == *id)?;
+    /// A response of this id came: ends the first request that has it. If there is none, it is the one whose id was
+    /// coerced into this, unless several could be meant: many peers turn `"7"` into 7, or 7 into `"7"`.
+    pub fn end(&mut self, id: &RequestId) -> Option<Ended> {
+        if let Some(request) = self.cancel(id) {
+            return Some(Ended {
+                request,
+                matched: Matched::Exactly,
+            });
+        }
+        if self.requests.is_empty() {
+            return None;
+        }
+        let coerced = id.coerced()?;
+        if self.requests.count_to_two(&coerced) != 1 {
+            return None;
+        }
+        let request = self.cancel(&coerced)?;
+        let is_first = !std::mem::replace(&mut self.has_coerced, true);
+        Some(Ended {
+            request,
+            matched: Matched::Coerced { is_first },
+        })
+    }
+
+    /// Ends the first request of this id, because it was taken back.
+    pub fn cancel(&mut self, id: &RequestId) -> Option<Request> {
+        let request = self.requests.remove_first(id)?;
         self.load.remove(&request);
         Some(request)
     }
 
-    /// Whether a request of this id waits for its answer.
-    pub fn contains(&self, id: &RequestId) -> bool {
-        self.requests.iter().any(|request| request.id == *id)
+    /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.
+    pub fn contains(&mut self, id: &RequestId) -> bool {
+        self.requests.contains(id)
     }
 
     /// Ends all, in order of arrival.
@@ -125,15 +191,6 @@ impl InFlight {
         self.requests.drain().map(|request| request.id)
     }
 
-    /// What the lines kept for sending again hold, in bytes.
-    pub fn resendable_bytes(&self) -> usize {
-        self.requests
-            .iter()
-            .filter_map(Request::resendable)
-            .map(<[u8]>::len)
-            .sum()
-    }
-
     /// How many there are, and what they hold.
     pub fn load(&self) -> Load {
         self.load
@@ -145,27 +202,27 @@ impl InFlight {
     }
 }
 
-/// The server's requests that the client has not answered. Most servers never ask anything.
+/// The server's requests that have no response of the client yet. Most servers never ask anything.
 #[derive(Debug, Default)]
 pub struct ServerRequests(Option<Box<Asked>>);
 
 #[derive(Debug, Default)]
 struct Asked {
-    open: VecDeque<RequestId>,
-    /// Those of the present server that were answered last.
-    answered: VecDeque<RequestId>,
+    open: Ids,
+    /// Those of the present server that got their responses last.
+    answered: Ids,
     /// Those of servers that are gone.
-    orphaned: VecDeque<RequestId>,
+    orphaned: Ids,
 }
 
-/// Whose request a client's answer belongs to.
+/// Which request a client's response belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Addressee {
-    /// The present server's.
+    /// One of the present server.
     Present,
-    /// A server's that is gone.
+    /// One of a server that is gone.
     Gone,
-    /// No request that is remembered.
+    /// None that is remembered.
     Unknown,
 }
 
@@ -173,35 +230,43 @@ impl ServerRequests {
     /// Notes a request of the present server.
     pub fn open(&mut self, id: RequestId) {
         let asked = self.0.get_or_insert_default();
-        remember(&mut asked.open, id, MAX_SERVER_REQUESTS);
+        asked.open.remember(id, MAX_SERVER_REQUESTS);
     }
 
-    /// The present server took its request back. Returns whether it had one of this id, be it that the answer is on its
-    /// way already.
+    /// The present server took its request back. Returns whether it had one of this id; the response may be on its way
+    /// already.
     pub fn cancel(&mut self, id: &RequestId) -> bool {
-        self.0
-            .as_mut()
-            .is_some_and(|asked| forget(&mut asked.open, id) || forget(&mut asked.answered, id))
+        self.0.as_mut().is_some_and(|asked| {
+            asked.open.forget(id).is_some() || asked.answered.forget(id).is_some()
+        })
     }
 
-    /// The client answered a request. The oldest request of an id is the one that is answered first.
-    pub fn answer(&mut self, id: &RequestId) -> Addressee {
-        let Some(asked) = &mut self.0 else {
+    /// The client sent a response. Of several requests of an id the oldest gets it, and if none has it, the one whose id
+    /// was coerced into it, as in [`InFlight::end`].
+    pub fn end(&mut self, id: &RequestId) -> Addressee {
+        let Some(asked) = self.0.as_mut().filter(|asked| !asked.awaits_nothing()) else {
             return Addressee::Unknown;
         };
-        if forget(&mut asked.orphaned, id) {
-            Addressee::Gone
-        } else if forget(&mut asked.open, id) {
-            remember(&mut asked.answered, id.clone(), MAX_ANSWERED);
-            Addressee::Present
-        } else {
-            Addressee::Unknown
+        match (asked.end(id), id.coerced()) {
+            (Addressee::Unknown, Some(coerced)) if asked.awaits_one(&coerced) => {
+                asked.end(&coerced)
+            }
+            (addressee, _) => addressee,
         }
     }
 
-    /// Whether the present server waits for no answer.
+    /// Whether the present server waits for no response.
     pub fn none_open(&self) -> bool {
-        self.0.as_ref().is_none_or(|asked| asked.open.is_empty())
+        self.0
+            .as_ref()
+            .is_none_or(|asked| asked.open.ids.is_empty())
+    }
+
+    /// What the ids of all that are remembered hold besides their own size, in bytes.
+    pub fn id_bytes(&self) -> usize {
+        self.0.as_ref().map_or(0, |asked| {
+            asked.open.heap_bytes + asked.answered.heap_bytes + asked.orphaned.heap_bytes
+        })
     }
 
     /// How many are remembered.
@@ -209,7 +274,7 @@ impl ServerRequests {
     pub fn remembered(&self) -> usize {
         self.0
             .as_ref()
-            .map_or(0, |asked| asked.open.len() + asked.orphaned.len())
+            .map_or(0, |asked| asked.open.ids.len() + asked.orphaned.ids.len())
     }
 
     /// The present server is gone.
@@ -217,29 +282,67 @@ impl ServerRequests {
         let Some(asked) = &mut self.0 else {
             return;
         };
-        asked.answered = VecDeque::new();
-        for id in std::mem::take(&mut asked.open) {
-            remember(&mut asked.orphaned, id, MAX_SERVER_REQUESTS);
+        asked.answered = Ids::default();
+        for id in std::mem::take(&mut asked.open).ids.drain() {
+            asked.orphaned.remember(id, MAX_SERVER_REQUESTS);
         }
     }
 }
 
-fn remember(ids: &mut VecDeque<RequestId>, id: RequestId, most: usize) {
-    if ids.len() >= most {
-        ids.pop_front();
+impl Asked {
+    fn end(&mut self, id: &RequestId) -> Addressee {
+        if self.orphaned.forget(id).is_some() {
+            Addressee::Gone
+        } else if let Some(id) = self.open.forget(id) {
+            self.answered.remember(id, MAX_ANSWERED);
+            Addressee::Present
+        } else {
+            Addressee::Unknown
+        }
     }
-    ids.push_back(id);
+
+    fn awaits_nothing(&self) -> bool {
+        self.open.ids.is_empty() && self.orphaned.ids.is_empty()
+    }
+
+    /// Whether exactly one request has this id.
+    fn awaits_one(&mut self, id: &RequestId) -> bool {
+        self.open.ids.count_to_two(id) + self.orphaned.ids.count_to_two(id) == 1
+    }
 }
 
-fn forget(ids: &mut VecDeque<RequestId>, id: &RequestId) -> bool {
-    let Some(at) = ids.iter().position(|open| open == id) else {
-        return false;
-    };
-    ids.remove(at);
-    if ids.is_empty() && ids.capacity() > KEPT_ENTRIES {
-        *ids = VecDeque::new();
+/// Some ids, in order of arrival.
+#[derive(Debug, Default)]
+struct Ids {
+    ids: KeyedQueue<RequestId>,
+    heap_bytes: usize,
+}
+
+impl Keyed for RequestId {
+    type Key = Self;
+
+    fn key(&self) -> &Self {
+        self
     }
-    true
+}
+
+impl Ids {
+    /// Adds an id, and drops the oldest if there are more than `most`.
+    fn remember(&mut self, id: RequestId, most: usize) {
+        self.heap_bytes += id.heap_bytes();
+        self.ids.push_back(id);
+        if self.ids.len() > most
+            && let Some(oldest) = self.ids.pop_front()
+        {
+            self.heap_bytes -= oldest.heap_bytes();
+        }
+    }
+
+    fn forget(&mut self, id: &RequestId) -> Option<RequestId> {
+        let id = self.ids.remove_first(id)?;
+        self.heap_bytes -= id.heap_bytes();
+        Some(id)
+    }
 }
 
 #[cfg(test)]
@@ -259,8 +362,9 @@ mod tests {
                 kind: Kind::Plain,
             });
         }
-        assert_eq!(in_flight.end(&id("1")).unwrap().id.to_string(), "1");
-        assert_eq!(in_flight.end(&id("1")).unwrap().id.to_string(), "1.0");
+        let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
+        assert_eq!(end(&mut in_flight).to_string(), "1");
+        assert_eq!(end(&mut in_flight).to_string(), "1.0");
         assert!(in_flight.end(&id("1")).is_none());
         assert!(in_flight.contains(&id("2")));
         assert_eq!(in_flight.take_all().count(), 1);
@@ -268,14 +372,14 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_goes_to_the_oldest_request_of_its_id() {
+    fn a_response_goes_to_the_oldest_request_of_its_id() {
         let mut requests = ServerRequests::default();
         requests.open(id("0"));
         requests.orphan();
         requests.open(id("0"));
-        assert_eq!(requests.answer(&id("0")), Addressee::Gone);
-        assert_eq!(requests.answer(&id("0")), Addressee::Present);
-        assert_eq!(requests.answer(&id("0")), Addressee::Unknown);
+        assert_eq!(requests.end(&id("0")), Addressee::Gone);
+        assert_eq!(requests.end(&id("0")), Addressee::Present);
+        assert_eq!(requests.end(&id("0")), Addressee::Unknown);
     }
 
     #[test]
@@ -286,5 +390,78 @@ mod tests {
         }
         assert!(!requests.cancel(&id("0")), "the oldest was forgotten");
         assert!(requests.cancel(&id("1")));
+    }
+
+    fn in_flight(ids: &[&str]) -> InFlight {
+        let mut in_flight = InFlight::default();
+        for text in ids {
+            in_flight.begin(Request {
+                id: id(text),
+                kind: Kind::Plain,
+            });
+        }
+        in_flight
+    }
+
+    /// What a response ends, and whether by a coerced id.
+    fn ended(in_flight: &mut InFlight, text: &str) -> Option<(String, Matched)> {
+        let ended = in_flight.end(&id(text))?;
+        Some((ended.request.id.to_string(), ended.matched))
+    }
+
+    #[test]
+    fn ids_that_come_back_as_another_type_are_known() {
+        let first = Matched::Coerced { is_first: true };
+        let later = Matched::Coerced { is_first: false };
+        let mut requests = in_flight(&["7", r#""8""#, r#""x""#]);
+        assert_eq!(ended(&mut requests, r#""7""#), Some(("7".into(), first)));
+        assert_eq!(ended(&mut requests, "8.0"), Some((r#""8""#.into(), later)));
+        assert_eq!(ended(&mut requests, "9"), None);
+        assert_eq!(requests.load().requests, 1);
+    }
+
+    #[test]
+    fn an_id_that_may_mean_several_requests_means_none() {
+        let coerced = Some((r#""7""#.into(), Matched::Coerced { is_first: true }));
+        let mut requests = in_flight(&[r#""7""#, "7"]);
+        let exactly = Some(("7".into(), Matched::Exactly));
+        assert_eq!(ended(&mut requests, "7"), exactly, "whichever came first");
+        assert_eq!(ended(&mut requests, "7"), coerced);
+        let mut requests = in_flight(&[r#""7""#, r#""7""#]);
+        assert_eq!(ended(&mut requests, "7"), None);
+        assert!(
+            requests.cancel(&id("7")).is_none(),
+            "taken back is what is named"
+        );
+        assert!(requests.cancel(&id(r#""7""#)).is_some());
+        assert_eq!(ended(&mut requests, "7"), coerced);
+    }
+
+    #[test]
+    fn a_client_may_coerce_ids_too() {
+        let mut requests = ServerRequests::default();
+        requests.open(id("1"));
+        requests.orphan();
+        requests.open(id(r#""2""#));
+        requests.open(id(r#""1""#));
+        assert_eq!(requests.end(&id("2")), Addressee::Present);
+        assert_eq!(requests.end(&id(r#""1""#)), Addressee::Present);
+        assert_eq!(requests.end(&id(r#""1""#)), Addressee::Gone);
+    }
+
+    #[test]
+    fn what_ids_hold_is_counted() {
+        let long = |number: usize| id(&format!("\"{number}{}\"", "x".repeat(500)));
+        let mut requests = ServerRequests::default();
+        for number in 0..2 * MAX_SERVER_REQUESTS {
+            requests.open(long(number));
+        }
+        assert!(requests.id_bytes() >= 500 * MAX_SERVER_REQUESTS);
+        assert!(requests.id_bytes() <= 700 * MAX_SERVER_REQUESTS);
+        requests.orphan();
+        for number in 0..2 * MAX_SERVER_REQUESTS {
+            requests.end(&long(number));
+        }
+        assert_eq!((requests.remembered(), requests.id_bytes()), (0, 0));
     }
 }

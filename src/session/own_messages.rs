@@ -82,13 +82,16 @@ impl Session {
     }
 
     /// Whether a request of this id was sent to the server, or is going to be.
-    fn is_unanswered(&self, id: &RequestId) -> bool {
+    fn is_unanswered(&mut self, id: &RequestId) -> bool {
+        if self.in_flight.contains(id) {
+            return true;
+        }
         let mut queued = self
             .to_upstream
             .tags()
             .chain(self.held().tags())
             .flat_map(ToUpstream::requests);
-        self.in_flight.contains(id) || queued.any(|request| request.id == *id)
+        queued.any(|request| request.id == *id)
     }
 
     /// Whether the client may still be told that the proxy lives.

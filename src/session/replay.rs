@@ -79,12 +79,13 @@ impl Handshake {
 
     /// Notes that an `initialize` was answered with this `result`. `request` is `None` if it was too long to be kept.
     pub fn record(&mut self, request: Option<Box<[u8]>>, result: &str) {
-        self.state = match (request, Agreement::of(result)) {
-            (_, None) => State::None,
-            (Some(request), Some(agreement)) if result.len() <= MAX_RECORD_BYTES => {
+        let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
+        self.state = match (request, agreement.and_then(Agreement::of)) {
+            _ if !result.starts_with('{') => State::None,
+            (Some(request), Some(agreement)) => {
                 State::Recorded(Box::new(Record { request, agreement }))
             }
-            (_, Some(_)) => State::TooLarge,
+            _ => State::TooLarge,
         };
     }
 
@@ -110,15 +111,17 @@ impl Handshake {
 impl Record {
     /// The recorded `initialize` under another id, given as JSON text.
     pub fn request_as(&self, id: &str) -> Vec<u8> {
-        let message = Message::read(&self.request);
-        let Ok(Message::Single(Envelope { id: Some(old), .. })) = message else {
+        let range = match Message::read(&self.request) {
+            Ok(Message::Single(envelope)) => envelope.id_range(),
+            _ => None,
+        };
+        let Some(old) = range else {
             return self.request.to_vec();
         };
-        let start = old.as_ptr() as usize - self.request.as_ptr() as usize;
         [
-            &self.request[..start],
+            &self.request[..old.start],
             id.as_bytes(),
-            &self.request[start + old.len()..],
+            &self.request[old.end..],
         ]
         .concat()
     }
@@ -135,15 +138,14 @@ impl Record {
 }
 
 impl Agreement {
-    /// Reads the result of an `initialize`. `None` if it is no object.
+    /// Reads the result of an `initialize`. `None` if it is not an object, or if there is more to compare than is ever
+    /// recorded.
     fn of(result: &str) -> Option<Self> {
-        let (mut version, mut capabilities) = ("null", "null");
-        for (key, value) in json::members(result)? {
-            match &*key {
-                "protocolVersion" => version = value,
-                "capabilities" => capabilities = value,
-                _ => {}
-            }
+        let parts = json::find(result, ["protocolVersion", "capabilities"])?;
+        let [version, capabilities] =
+            parts.map(|range| range.and_then(|range| result.get(range)).unwrap_or("null"));
+        if version.len() + capabilities.len() > MAX_RECORD_BYTES {
+            return None;
         }
         Some(Self(
             format!("{} {}", canonical(version), canonical(capabilities)).into(),
@@ -151,9 +153,15 @@ impl Agreement {
     }
 }
 
+/// The largest value that is compared as a document, in bytes; a document takes many times the memory of its text.
+const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
+
 /// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, as it is nested
-/// too deep or holds one of Python's constants, is only equal if it is written in the same way.
+/// too deep or holds one of Python's constants, is only equal if it is written in the same way, and so is what is long.
 fn canonical(value: &str) -> Cow<'_, str> {
+    if value.len() > MAX_DOCUMENT_BYTES {
+        return value.into();
+    }
     serde_json::from_str::<serde_json::Value>(value)
         .map_or(Cow::Borrowed(value), |value| value.to_string().into())
 }

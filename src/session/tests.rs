@@ -5,6 +5,7 @@
 mod connector;
 mod ends;
 mod idle;
+mod ids;
 mod lazy;
 mod losses;
 mod times;

@@ -465,7 +465,8 @@ impl Session {
             }
             ToUpstream::Initialized => self.handshake.complete(),
             ToUpstream::Cancelled(id) => {
-                self.in_flight.end(&id);
+                self.queued.remove_cancellation(&id);
+                self.in_flight.cancel(&id);
             }
             ToUpstream::Replay => {
                 if let Greeting::Replaying(replay) = &mut up.greeting {

@@ -6,7 +6,7 @@ use log::{debug, info, warn};
 
 use super::ending::Goal;
 use super::greeting::Greeting;
-use super::in_flight::{Kind, Request};
+use super::in_flight::{Ended, Kind, Matched, Request};
 use super::own_messages::too_long_message;
 use super::replay::MAX_RECORD_BYTES;
 use super::stderr::excerpt;
@@ -83,7 +83,7 @@ impl Session {
             }
         };
         if let Message::Single(envelope) = &message
-            && self.is_replay_response(envelope.response_id().map(RequestId::new).as_ref())
+            && self.replay_id().is_some_and(|id| responds_to(envelope, id))
         {
             self.replay_responded(envelope, cx);
             return false;
@@ -126,7 +126,7 @@ impl Session {
             return;
         }
         if let Some(id) = envelope.response_id() {
-            if let Some(request) = self.in_flight.end(&RequestId::new(id)) {
+            if let Some(request) = self.end_request(&RequestId::new(id)) {
                 self.request_responded(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
@@ -135,9 +135,21 @@ impl Session {
             let id = RequestId::new(id);
             // Ids of the two sides may coincide; a side that takes a request back means its own.
             if !self.server_requests.cancel(&id) {
-                self.in_flight.end(&id);
+                self.in_flight.cancel(&id);
             }
         }
+    }
+
+    /// Ends the request that a response of this id belongs to.
+    fn end_request(&mut self, id: &RequestId) -> Option<Request> {
+        let Ended { request, matched } = self.in_flight.end(id)?;
+        if matched == (Matched::Coerced { is_first: true }) {
+            info!(
+                "{}: the server returns ids as another type ({id} for {}); its responses are matched all the same",
+                self.tag, request.id
+            );
+        }
+        Some(request)
     }
 
     fn request_responded(&mut self, request: Request, answer: &Envelope<'_>, cx: &mut Context<'_>) {
@@ -173,23 +185,29 @@ impl Session {
         if skipped.has_method {
             return;
         }
-        if self.is_replay_response(skipped.id.as_ref()) {
+        if skipped.id.is_some() && self.replay_id() == skipped.id.as_ref() {
             self.replay_responded(&Envelope::default(), cx);
-        } else if let Some(request) = skipped.id.as_ref().and_then(|id| self.in_flight.end(id)) {
+        } else if let Some(request) = skipped.id.as_ref().and_then(|id| self.end_request(id)) {
             let id: &dyn Display = &request.id;
             self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
         }
     }
 
-    fn is_replay_response(&self, id: Option<&RequestId>) -> bool {
-        let replay = match &self.upstream {
+    /// The id of a replay under way.
+    fn replay_id(&self) -> Option<&RequestId> {
+        match &self.upstream {
             Upstream::Up(up) => match &up.greeting {
                 Greeting::Replaying(replay) => Some(&replay.id),
                 Greeting::Due | Greeting::Done => None,
             },
             Upstream::Leaving(leaving) => leaving.replay.as_ref(),
             _ => None,
-        };
-        replay.is_some() && replay == id
+        }
     }
+}
+
+/// Whether it is the response to the request of this id.
+fn responds_to(envelope: &Envelope<'_>, request: &RequestId) -> bool {
+    let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
+    id.is_some_and(|id| RequestId::new(id) == *request)
 }

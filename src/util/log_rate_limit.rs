@@ -1,4 +1,4 @@
-//! Keeps what a server writes from flooding the log, and counts what is left out.
+//! Keeps a server's output from flooding the log, and counts what is left out.
 
 use std::time::Duration;
 
@@ -46,7 +46,7 @@ impl LogRateLimit {
         true
     }
 
-    /// How many lines were left out since this was last asked.
+    /// How many lines were left out since the last call.
     pub fn take_left_out(&mut self) -> u64 {
         std::mem::take(&mut self.left_out)
     }

@@ -1,16 +1,17 @@
-//! A queue that holds its first element in place: none costs no memory beyond itself, and one at a time no allocation.
+//! A queue that holds its first element in place: empty it costs no memory beyond itself, and one element at a time
+//! no allocation.
 
 use std::collections::VecDeque;
 use std::iter;
 
-/// First in, first out, with a look at all and a removal from the middle.
+/// First in, first out.
 #[derive(Debug)]
 pub struct SmallQueue<T> {
     first: Option<T>,
-    /// What is behind `first`. It is kept, even if empty, until there is no `first` either.
+    /// What follows `first`. It is kept, even if empty, until there is no `first` either.
     #[allow(
         clippy::box_collection,
-        reason = "what is seldom there is to take little room"
+        reason = "what is seldom there must take little room"
     )]
     rest: Option<Box<VecDeque<T>>>,
 }
@@ -29,7 +30,7 @@ impl<T> SmallQueue<T> {
         self.first.is_none()
     }
 
-    /// Adds an element behind all others.
+    /// Adds an element after all others.
     pub fn push_back(&mut self, element: T) {
         if self.first.is_none() {
             self.first = Some(element);
@@ -50,16 +51,6 @@ impl<T> SmallQueue<T> {
             self.rest = None;
         }
         std::mem::replace(&mut self.first, second)
-    }
-
-    /// Takes the first element for which `is_wanted` holds.
-    pub fn remove_first(&mut self, mut is_wanted: impl FnMut(&T) -> bool) -> Option<T> {
-        if is_wanted(self.first.as_ref()?) {
-            return self.pop_front();
-        }
-        let rest = self.rest.as_mut()?;
-        let at = rest.iter().position(is_wanted)?;
-        rest.remove(at)
     }
 
     /// All elements, in order.
@@ -92,7 +83,6 @@ mod tests {
     enum Step {
         Push,
         Pop,
-        Remove(usize),
         Drain,
     }
 
@@ -100,7 +90,6 @@ mod tests {
         prop_oneof![
             8 => Just(Step::Push),
             4 => Just(Step::Pop),
-            3 => (0usize..40).prop_map(Step::Remove),
             1 => Just(Step::Drain),
         ]
     }
@@ -117,11 +106,6 @@ mod tests {
                         model.push_back(number);
                     }
                     Step::Pop => prop_assert_eq!(queue.pop_front(), model.pop_front()),
-                    Step::Remove(wanted) => {
-                        let at = model.iter().position(|number| *number == wanted);
-                        let expected = at.and_then(|at| model.remove(at));
-                        prop_assert_eq!(queue.remove_first(|number| *number == wanted), expected);
-                    }
                     Step::Drain => prop_assert_eq!(
                         queue.drain().collect::<Vec<_>>(),
                         model.drain(..).collect::<Vec<_>>()

@@ -101,7 +101,7 @@ impl<T: Copy> TimerWheel<T> {
     /// until it says `None`.
     ///
     /// Timers may be set and cancelled between the calls. One that is set for `now` or earlier is
-    /// returned in the same round, so whoever re-arms a timer must do so for later than `now`. A
+    /// returned in the same round, so a caller that re-arms a timer must do so for later than `now`. A
     /// `now` before an earlier one finds nothing.
     pub fn pop_expired(&mut self, now: u64) -> Option<T> {
         while let Some((place, earliest)) = self.first_slot() {
@@ -163,7 +163,7 @@ impl<T: Copy> TimerWheel<T> {
         }
     }
 
-    /// Hangs a timer behind the others in its slot.
+    /// Links a timer after the others in its slot.
     fn append(&mut self, key: u32) {
         let deadline = self.timers[key as usize].deadline;
         let place = Place::of(deadline, self.elapsed);
@@ -182,7 +182,7 @@ impl<T: Copy> TimerWheel<T> {
         timer.next = NONE;
     }
 
-    /// Unhooks a timer from its slot and frees it. The slot's `earliest` stays: finding the true
+    /// Unlinks a timer from its slot and frees it. The slot's `earliest` stays: finding the true
     /// one would mean going through the list.
     fn remove(&mut self, key: u32) -> Timer<T> {
         let timer = self.timers.remove(key as usize);

@@ -1,6 +1,7 @@
 //! Whose answer it is: ids are compared by value, and echoed as the client wrote them.
 
 use crate::common::{Proxy, servers};
+use crate::expect_nothing_before_marker;
 
 /// Sends a request with the id `asked`, has the server answer under the id `answered` and then end, and returns the
 /// lines that the client gets after the answer.
@@ -43,8 +44,9 @@ fn an_answer_may_spell_the_id_otherwise() {
 #[test]
 fn an_answer_to_another_id_is_none() {
     for (asked, answered) in [
-        ("1", r#""1""#),
-        (r#""1""#, "1"),
+        ("1", r#""2""#),
+        ("1", r#""1.0""#),
+        (r#""01""#, "1"),
         ("1", "2"),
         ("1.5", "1"),
         (r#""a""#, r#""A""#),
@@ -58,6 +60,53 @@ fn an_answer_to_another_id_is_none() {
             "{asked}, answered as {answered}: {left:?}"
         );
     }
+}
+
+#[test]
+fn a_response_may_have_its_id_as_another_type() {
+    for (asked, answered) in [("1", r#""1""#), (r#""1""#, "1"), (r#""1""#, "1.0")] {
+        let left = left_open(asked, answered);
+        assert!(left.is_empty(), "{asked}, answered as {answered}: {left:?}");
+    }
+}
+
+#[test]
+fn ids_of_another_type_are_logged_once() {
+    let script = r#"for id in 1 2; do
+    read line
+    printf '{"id":"%d","result":1}\n' $id
+done
+exec cat"#;
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    for id in 1..=2 {
+        client.send_line(&format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#));
+        assert_eq!(client.recv_line(), format!(r#"{{"id":"{id}","result":1}}"#));
+    }
+    expect_nothing_before_marker(&mut client);
+    let logged = proxy.wait_for_log("another type");
+    assert!(
+        logged.contains("INFO") && logged.contains("session 1"),
+        "{logged}"
+    );
+    assert_eq!(proxy.wait_for_logs("another type", 1).len(), 1);
+}
+
+#[test]
+fn when_a_string_and_a_number_are_asked_each_response_is_for_its_own() {
+    let script = r#"read a; read b
+printf '{"id":7,"result":"number"}\n'
+read go
+exit 3"#;
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(script));
+    let mut client = proxy.connect();
+    client.send_line(r#"{"jsonrpc":"2.0","id":"7","method":"m"}"#);
+    client.send_line(r#"{"jsonrpc":"2.0","id":7,"method":"m"}"#);
+    assert_eq!(client.recv_line(), r#"{"id":7,"result":"number"}"#);
+    client.send_line(r#"{"jsonrpc":"2.0","method":"go"}"#);
+    let left = client.read_to_end();
+    let start = r#"{"jsonrpc":"2.0","id":"7","error":{"code":502,"#;
+    assert!(left.len() == 1 && left[0].starts_with(start), "{left:?}");
 }
 
 #[test]

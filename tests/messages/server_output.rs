@@ -61,6 +61,14 @@ exec cat"#;
 }
 
 #[test]
+fn a_byte_order_mark_at_the_beginning_is_dropped() {
+    let script = r#"printf '\357\273\277{"method":"m"}\n'; exec cat"#;
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    assert_eq!(client.recv_line(), r#"{"method":"m"}"#);
+}
+
+#[test]
 fn a_line_that_comes_in_pieces_is_one_line() {
     // Each piece is written by a process of its own, so no buffer joins them.
     let script = r#"printf '{"method":'; printf '"in pieces"'; printf '}'; printf '\n'; exec cat"#;

@@ -44,6 +44,22 @@ fn odd_lines_come_back_as_they_went() {
 }
 
 #[test]
+fn a_byte_order_mark_at_the_beginning_is_dropped() {
+    let proxy = Proxy::start(&[], &servers::mirror());
+    for pieces in [
+        &[&b"\xef\xbb\xbf{\"method\":\"a\"}\n"[..]][..],
+        &[b"\xef", b"\xbb", b"\xbf", b"{\"method\":\"a\"}\n"],
+    ] {
+        let mut client = proxy.connect();
+        for piece in pieces {
+            client.send_raw(piece);
+        }
+        assert_eq!(client.recv_line(), r#"{"method":"a"}"#);
+        client.reset();
+    }
+}
+
+#[test]
 fn odd_lines_in_one_piece_come_back_in_order() {
     let proxy = Proxy::start(&[], &servers::mirror());
     let mut client = proxy.connect();
@@ -209,7 +225,7 @@ const BAD_LINES: &[&[u8]] = &[
     b"{\"a\":1}\0",
     b"\0",
     b"\0{\"a\":1}",
-    // A byte order mark.
+    // A byte order mark that is not at the beginning of the stream.
     b"\xef\xbb\xbf{\"a\":1}",
     // Not UTF-8: a stray byte, Latin-1, an encoded surrogate, an overlong form, beyond the last character, cut.
     b"\xff",

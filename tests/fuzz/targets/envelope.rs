@@ -1,5 +1,5 @@
-//! The envelope against plain JSON: the same lines are accepted, and the same is read from them. The scanner of lines
-//! that are too long must find in them what the envelope does.
+//! The envelope against plain JSON: the same lines are accepted, and the same is read from them. The scanner for
+//! over-long lines must find what the envelope does.
 
 use mcp_tcp_proxy::protocol::envelope::{Control, Envelope, Invalid, MAX_BATCH, Message, Method};
 use mcp_tcp_proxy::protocol::id::MAX_ID_BYTES;
@@ -37,7 +37,7 @@ pub(crate) fn envelope(line: &[u8]) {
         }
         Ok(Message::Single(envelope)) => {
             let expected = Expected::of(text).expect("an object");
-            expected.check(&envelope);
+            expected.check(text, &envelope);
             if is_json {
                 check_source(text, &envelope);
             }
@@ -53,7 +53,7 @@ pub(crate) fn envelope(line: &[u8]) {
             assert_eq!(batch.is_cut, matter.len() > MAX_BATCH);
             assert_eq!(batch.envelopes.len(), matter.len().min(MAX_BATCH));
             for (expected, envelope) in matter.into_iter().zip(&batch.envelopes) {
-                expected.check(envelope);
+                expected.check(text, envelope);
             }
         }
     }
@@ -65,6 +65,8 @@ struct Expected<'a> {
     method: Option<Method>,
     id: Option<&'a str>,
     cancelled: Option<&'a str>,
+    /// `requestId` and `_meta`, if `params` is an object.
+    in_params: Option<[Option<&'a str>; 2]>,
     has_result: bool,
     has_outcome: bool,
 }
@@ -82,28 +84,37 @@ impl<'a> Expected<'a> {
             cancelled: present("params")
                 .filter(|_| method == Some(Method::Cancelled))
                 .and_then(cancelled),
+            in_params: present("params").and_then(|params| {
+                let fields = json::fields(params, Dialect::Python)?;
+                Some(["requestId", "_meta"].map(|name| last_of(&fields, name)))
+            }),
             has_result: last("result").is_some(),
             has_outcome: last("result").or(last("error")).is_some(),
         })
     }
 
-    /// Whether a batch is looked at for such a message.
+    /// Whether such a message of a batch is examined.
     fn matters(&self) -> bool {
         self.id.is_some() || !matches!(self.method, None | Some(Method::Other))
     }
 
-    fn check(&self, envelope: &Envelope<'_>) {
+    fn check(&self, text: &str, envelope: &Envelope<'_>) {
         assert_eq!(envelope.control, self.control);
         assert_eq!(envelope.method, self.method);
         assert_eq!(envelope.id, self.id);
+        let range = envelope.id_range();
+        assert_eq!(range.and_then(|range| text.get(range)), self.id);
+        let ranges = envelope.ranges_in_params(["requestId", "_meta"]);
+        let in_params = ranges.map(|all| all.map(|range| range.and_then(|range| text.get(range))));
+        assert_eq!(in_params, self.in_params);
         assert_eq!(envelope.request_id(), self.method.and(self.id));
-        let is_answer = self.method.is_none();
-        assert_eq!(envelope.response_id(), self.id.filter(|_| is_answer));
+        let is_response = self.method.is_none();
+        assert_eq!(envelope.response_id(), self.id.filter(|_| is_response));
         assert_eq!(envelope.cancelled_id(), self.cancelled);
         assert_eq!(envelope.result().is_some(), self.has_result);
     }
 
-    /// The scanner is only used for lines that are refused, and writes no id that is no JSON into an answer.
+    /// The scanner is only used for lines that are refused, and never writes an id that is not JSON into a response.
     fn check_skipped(&self, line: &[u8], is_json: bool) {
         let whole = skip(&[line]);
         let id = self.id.filter(|id| id.len() <= MAX_ID_BYTES);

@@ -1,4 +1,6 @@
-//! Ids: equal exactly if their values are, and echoed as they were written.
+//! Ids: equal exactly if their values are, with equal hashes, and echoed as they were written.
+
+use std::hash::{BuildHasher, RandomState};
 
 use mcp_tcp_proxy::protocol::id::RequestId;
 use serde::de::IgnoredAny;
@@ -19,16 +21,31 @@ pub(crate) fn id(input: &[u8]) {
         assert_eq!(id.to_string(), *text, "as written");
         assert!(*id == id.clone() && *id == RequestId::new(text), "{text}");
     }
+    let hashing = RandomState::new();
     for (a, text_a) in ids.iter().zip(&texts) {
+        check_coerced(a, text_a);
         for (b, text_b) in ids.iter().zip(&texts) {
             let (forth, back) = (a == b, b == a);
             assert_eq!(forth, back, "symmetric: {text_a} and {text_b}");
+            let have_equal_hashes = hashing.hash_one(a) == hashing.hash_one(b);
+            assert_eq!(forth, have_equal_hashes, "hashes: {text_a} and {text_b}");
             check(text_a, text_b, forth);
         }
     }
     if let [a, b, c] = ids.as_slice() {
         assert!(!(a == b && b == c) || a == c, "transitive: {texts:?}");
     }
+}
+
+/// Only strings and integers become each other, and back.
+fn check_coerced(id: &RequestId, text: &str) {
+    let Some(coerced) = id.coerced() else {
+        let is_integer = text.parse::<i64>().is_ok() || text.parse::<u64>().is_ok();
+        assert!(!is_integer, "{text}");
+        return;
+    };
+    assert!(coerced != *id, "{text}");
+    assert_eq!(coerced.coerced(), Some(id.clone()), "{text}");
 }
 
 fn check(a: &str, b: &str, same: bool) {

@@ -1,4 +1,4 @@
-//! The outbox against a plain list of lines, each with its mark and how much of it was taken.
+//! The outbox against a plain list of lines, each with its tag and how much of it was consumed.
 
 use std::collections::VecDeque;
 
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// A line with its line end, unlike the one before, and its mark.
+    /// A line with its line end, unlike the one before, and its tag.
     fn line(&mut self, program: &mut Program<'_>) -> (Vec<u8>, Option<usize>) {
         self.lines += 1;
         let tag = program.flag().then_some(self.lines);
@@ -95,11 +95,11 @@ impl World {
     fn take(&mut self, count: usize) {
         let count = count.min(self.outbox.len());
         self.outbox.consume(count, &mut self.memory);
-        let due: Vec<usize> = std::iter::from_fn(|| self.outbox.next_started()).collect();
-        assert_eq!(due, self.model.take(count));
+        let started: Vec<usize> = std::iter::from_fn(|| self.outbox.next_started()).collect();
+        assert_eq!(started, self.model.take(count));
     }
 
-    /// Appends some lines, after others before them in their queue were taken whole.
+    /// Appends some lines, after others before them in their queue were consumed whole.
     fn append(&mut self, program: &mut Program<'_>) {
         let mut other = Outbox::default();
         let (gone, stay) = (program.byte() % 3, program.byte() % 4);
@@ -132,9 +132,9 @@ impl World {
             waiting = rest.expect("the lines that wait");
         }
         assert_eq!(waiting, b"");
-        let marked = || self.model.lines.iter().filter(|line| line.tag.is_some());
-        assert!(self.outbox.tags().eq(marked().flat_map(|line| &line.tag)));
-        let bytes: usize = marked().map(|line| line.text.len()).sum();
+        let tagged = || self.model.lines.iter().filter(|line| line.tag.is_some());
+        assert!(self.outbox.tags().eq(tagged().flat_map(|line| &line.tag)));
+        let bytes: usize = tagged().map(|line| line.text.len()).sum();
         assert_eq!(self.outbox.tagged_bytes(), bytes);
         let first = self.model.lines.front();
         let first_tag = first.and_then(|line| line.tag.as_ref());
@@ -151,12 +151,12 @@ impl Model {
         });
     }
 
-    /// Returns the marks that came due.
+    /// Returns the tags of lines that started by that.
     fn take(&mut self, mut count: usize) -> Vec<usize> {
-        let mut due = Vec::new();
+        let mut started = Vec::new();
         while count > 0 {
             let line = self.lines.front_mut().unwrap();
-            due.extend(line.tag.take());
+            started.extend(line.tag.take());
             let step = count.min(line.text.len() - line.taken);
             line.taken += step;
             count -= step;
@@ -164,6 +164,6 @@ impl Model {
                 self.lines.pop_front();
             }
         }
-        due
+        started
     }
 }

@@ -9,13 +9,16 @@ use crate::program::Program;
 /// Up to this length, a stream is cut in two at every point.
 const MAX_CUT_BYTES: usize = 120;
 
-/// What is left behind so many cuts comes in one piece.
+/// What is left after this many cuts comes in one piece.
 const MAX_CUTS: usize = 1_000;
 
 /// A byte that stands for [`BLOCK`] in an input, so that a small one reaches the limits of memory.
 const BLOCK_SIGN: u8 = 0x01;
 
 const BLOCK: [u8; 8192] = [b'x'; 8192];
+
+/// It is dropped at the beginning of a stream.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What is the same for all ways to cut a stream.
 #[derive(Clone, Copy)]
@@ -63,7 +66,7 @@ fn expanded(bytes: &[u8]) -> Vec<u8> {
     stream
 }
 
-/// Where pieces of such sizes end, over and over. A large byte is a size that is no power of two.
+/// Where pieces of such sizes end, over and over. A large byte is a size that is not a power of two.
 fn cuts(sizes: &[u8], len: usize) -> Vec<usize> {
     let size = |byte: u8| match byte {
         0..200 => usize::from(byte),
@@ -125,7 +128,11 @@ impl Case<'_> {
 
     fn expected(&self, cuts: &[usize]) -> Vec<Expected<'_>> {
         let mut lines = Vec::new();
-        let mut start = 0;
+        let mut start = if self.stream.starts_with(BYTE_ORDER_MARK) {
+            BYTE_ORDER_MARK.len()
+        } else {
+            0
+        };
         while start < self.stream.len() {
             let end = self.stream[start..].iter().position(|byte| *byte == b'\n');
             let end = end.map_or(self.stream.len(), |len| start + len);
