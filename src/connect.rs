@@ -158,7 +158,7 @@ impl Connector {
         match self.session.failure() {
             None => Ok(true),
             Some(reason) => {
-                error!("{}: {reason}", self.session.tag());
+                error!("{}: {reason}", self.session.label());
                 Ok(false)
             }
         }

@@ -229,7 +229,7 @@ impl World {
 
     /// Why the session ended, as the log has it.
     fn reason(&self) -> String {
-        self.session.end_reason.to_string()
+        self.session.goal.reason().unwrap().to_string()
     }
 }
 
