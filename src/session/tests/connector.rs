@@ -88,6 +88,51 @@ fn a_replay_that_the_proxy_refuses_is_made_again_on_the_next_connection() {
     assert_eq!(world.took_actions(), []);
 }
 
+/// A refused replay ends the link, whatever else was sent over it.
+#[test]
+fn nothing_that_follows_a_refused_replay_in_the_same_read_counts() {
+    let heartbeat = r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#;
+    let half = r#"{"method":"half"#;
+    let mut world = lost_after_handshake(None);
+    world.client(&request(2));
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&format!(
+        "{}\n{heartbeat}\n{NOTIFICATION}\n{}\n{half}",
+        refusal(&id),
+        answer(2)
+    ));
+    assert_eq!(world.client_got(), [""; 0]);
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    // Nor what is read of the link before it is released.
+    world.event(|session, cx| session.handle(Event::UpstreamBytes(half.as_bytes()), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamEof(None), cx));
+    world.pass(SECOND);
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    world.server(&answer(2));
+    assert_eq!(world.client_got(), [answer(2)]);
+}
+
+/// Its last line has no line end: it ends the link as its end does, once.
+#[test]
+fn a_refused_replay_may_be_the_last_words_on_a_link() {
+    let mut world = lost_after_handshake(Some(3));
+    world.client(&request(2));
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    let refusal = refusal(&id);
+    world.event(|session, cx| session.handle(Event::UpstreamBytes(refusal.as_bytes()), cx));
+    world.server_output_ends();
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.pass(SECOND);
+    connect(&mut world);
+    expect_replay(&mut world);
+    assert_eq!(world.client_got(), [""; 0]);
+}
+
 /// One that is the server's own says that it is not the server it was.
 #[test]
 fn a_replay_that_the_server_refuses_is_the_end() {
