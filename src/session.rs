@@ -387,24 +387,48 @@ impl Session {
 
     /// What follows from any event.
     fn finish_event(&mut self, cx: &mut Context<'_>) {
-        if !self.is_steady() {
-            self.advance_all(cx);
+        if self.is_calm() {
+            self.client_was_read = true;
+            self.upstream_was_read = true;
+        } else {
+            self.settle(cx);
         }
         if self.to_client.is_empty() {
             self.unwritten_since = None;
         } else {
             self.unwritten_since.get_or_insert(cx.now);
         }
-        self.client_was_read = self.wants_client_input();
-        self.upstream_was_read = self.wants_upstream_output(cx.memory);
-        self.recharge_budget(cx.memory);
         debug_assert!(self.unanswered() <= in_flight::MAX_IN_FLIGHT);
         debug_assert!(!self.is_finished() || self.in_flight.is_empty());
     }
 
-    /// Whether only an event can change anything: the usual case, in which [`Self::advance_all`] would do nothing.
-    fn is_steady(&self) -> bool {
-        self.goal.is_serve() && self.upstream.is_up() && !self.client.has_unread()
+    /// Whether both sides are served and read, and hold no more than they may without being charged. This is all there
+    /// is to know after nearly every event: [`Self::settle`] would change nothing.
+    fn is_calm(&self) -> bool {
+        self.goal.is_serve()
+            && self.upstream.is_up()
+            && self.client.has_all_handled()
+            && self.held.is_none()
+            && self.charged == 0
+            && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
+    }
+
+    /// The size of all buffers together, but for what is held and unread, in bytes.
+    fn buffered(&self) -> usize {
+        self.from_client.capacity()
+            + self.from_upstream.capacity()
+            + self.to_client.capacity()
+            + self.to_upstream.capacity()
+            + self.in_flight.load().id_bytes
+            + self.queued.id_bytes
+    }
+
+    /// Goes on as far as possible, and notes what that leads to.
+    fn settle(&mut self, cx: &mut Context<'_>) {
+        self.advance_all(cx);
+        self.client_was_read = self.wants_client_input();
+        self.upstream_was_read = self.wants_upstream_output(cx.memory);
+        self.recharge_budget(cx.memory);
     }
 
     fn advance_all(&mut self, cx: &mut Context<'_>) {
@@ -462,22 +486,14 @@ impl Session {
     }
 
     fn recharge_budget(&mut self, memory: &mut BufferBudget) {
-        let buffers = [
-            self.from_client.capacity(),
-            self.from_upstream.capacity(),
-            self.to_client.capacity(),
-            self.to_upstream.capacity(),
-            self.held().capacity(),
-            self.client.unread_capacity(),
-            self.in_flight.load().id_bytes + self.queued.id_bytes,
-        ];
-        // In the usual case even all of them together are within what one may hold uncharged.
-        let charge = if buffers.iter().sum::<usize>() <= UNCHARGED_BYTES {
-            0
-        } else {
-            let beyond = |bytes: &usize| bytes.saturating_sub(UNCHARGED_BYTES);
-            buffers.iter().map(beyond).sum()
-        };
+        let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
+        let charge = beyond(self.from_client.capacity())
+            + beyond(self.from_upstream.capacity())
+            + beyond(self.to_client.capacity())
+            + beyond(self.to_upstream.capacity())
+            + beyond(self.held().capacity())
+            + beyond(self.client.unread_capacity())
+            + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes);
         if charge != self.charged {
             memory.recharge(self.charged, charge);
             self.charged = charge;

@@ -77,6 +77,11 @@ impl Client {
         matches!(self, Self::Open { .. } | Self::Ended)
     }
 
+    /// Whether it may send, and all that was read of it was handled.
+    pub(super) fn has_all_handled(&self) -> bool {
+        matches!(self, Self::Open { unread: None, .. })
+    }
+
     pub(super) fn has_unread(&self) -> bool {
         matches!(
             self,
