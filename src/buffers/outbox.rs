@@ -1,47 +1,48 @@
-//! A queue of lines on their way out: what of it was taken, which lines have not begun, and what each one means.
+//! A queue of lines on their way out: how much of it was written, which lines have not started, what each one means.
 //!
-//! Lines may carry a mark. A mark comes due when the first byte of its line is taken, because from then on the line
-//! can't be called back.
+//! A line may carry a tag. The tag is handed out once the first byte of the line was written, because from then on the line
+//! can't be taken back.
 
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::small_queue::SmallQueue;
 
-/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: what it holds beyond its
-/// lines is charged to all sessions, too.
+/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: its unused part, too, is charged
+/// to the memory that all sessions share.
 const DOUBLING_BYTES: usize = 4 * 1024 * 1024;
 
-/// Of its size, so much is added to a large buffer.
+/// A large buffer grows by this fraction of its size: an eighth wastes little, and still copies each byte only a few
+/// times.
 const GROWTH_SHARE: usize = 8;
 
-/// Lines that wait to be taken, with marks of type `M` on some.
+/// Lines that wait to be written, some with a tag of type `T`.
 #[derive(Debug)]
-pub struct Outbox<M> {
+pub struct Outbox<T> {
     bytes: Vec<u8>,
-    /// How much of `bytes` was taken.
+    /// How much of `bytes` was written.
     head: usize,
-    /// How many bytes were ever taken.
+    /// How many bytes were ever written.
     position: u64,
-    /// Whether the last byte taken was inside a line.
+    /// Whether the last byte written was inside a line.
     mid_line: bool,
-    tags: SmallQueue<Marked<M>>,
+    tags: SmallQueue<Tagged<T>>,
     tagged_bytes: usize,
 }
 
 #[derive(Debug)]
-struct Marked<M> {
+struct Tagged<T> {
     /// Counted from the first byte that was ever queued.
     start: u64,
     len: usize,
-    tag: M,
+    tag: T,
 }
 
-impl<M> Default for Outbox<M> {
+impl<T> Default for Outbox<T> {
     fn default() -> Self {
         Self::new()
     }
 }
 
-impl<M> Outbox<M> {
+impl<T> Outbox<T> {
     /// An empty queue, which holds no memory.
     pub const fn new() -> Self {
         Self {
@@ -54,16 +55,16 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// Queues a line that has no line end yet.
-    pub fn push(&mut self, line: &[u8], tag: Option<M>, memory: &mut BufferBudget) {
+    /// Queues a line, given without its line end.
+    pub fn push(&mut self, line: &[u8], tag: Option<T>, memory: &mut BufferBudget) {
         self.tag(line.len() + 1, tag);
         self.make_room(line.len() + 1, memory);
         self.bytes.extend_from_slice(line);
         self.bytes.push(b'\n');
     }
 
-    /// Queues a line that has its line end, in a buffer that may be kept instead of copied.
-    pub fn push_buffer(&mut self, line: Vec<u8>, tag: Option<M>, memory: &mut BufferBudget) {
+    /// Queues a line, given with its line end, in a buffer that may be kept instead of copied.
+    pub fn push_buffer(&mut self, line: Vec<u8>, tag: Option<T>, memory: &mut BufferBudget) {
         debug_assert_eq!(line.last(), Some(&b'\n'));
         self.tag(line.len(), tag);
         if self.is_empty() {
@@ -76,7 +77,7 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// What waits to be taken.
+    /// What waits to be written.
     pub fn waiting(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
@@ -91,7 +92,7 @@ impl<M> Outbox<M> {
         self.len() == 0
     }
 
-    /// How many bytes wait in lines with a mark that has not come due.
+    /// How many bytes wait in tagged lines that have not started, line ends included.
     pub fn tagged_bytes(&self) -> usize {
         self.tagged_bytes
     }
@@ -101,7 +102,7 @@ impl<M> Outbox<M> {
         self.bytes.capacity()
     }
 
-    /// Notes that the first `count` waiting bytes were taken. Marks that came due are then had from [`Self::due`].
+    /// Notes that the first `count` waiting bytes were written. Call [`Self::next_started`] until there is nothing more.
     pub fn consume(&mut self, count: usize, memory: &mut BufferBudget) {
         debug_assert!(count <= self.len());
         if count == 0 {
@@ -116,66 +117,66 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// The next mark of which the line has begun.
-    pub fn next_started(&mut self) -> Option<M> {
+    /// Takes the tag of the next line that has started.
+    pub fn next_started(&mut self) -> Option<T> {
         if self.tags.front()?.start >= self.position {
             return None;
         }
-        let marked = self.tags.pop_front()?;
-        self.tagged_bytes -= marked.len;
-        Some(marked.tag)
+        let tagged = self.tags.pop_front()?;
+        self.tagged_bytes -= tagged.len;
+        Some(tagged.tag)
     }
 
-    /// The marks of lines that have not begun, in order.
-    pub fn tags(&self) -> impl Iterator<Item = &M> {
-        self.tags.iter().map(|marked| &marked.tag)
+    /// The tags of the lines that have not started, in order.
+    pub fn tags(&self) -> impl Iterator<Item = &T> {
+        self.tags.iter().map(|tagged| &tagged.tag)
     }
 
-    /// The mark of the first waiting line, if it has one and has not begun.
-    pub fn first_tag(&self) -> Option<&M> {
+    /// The tag of the first waiting line, if it has one and has not started.
+    pub fn first_tag(&self) -> Option<&T> {
         let first = self.tags.front()?;
         (first.start == self.position).then_some(&first.tag)
     }
 
-    /// Drops the rest of a line that has begun, and the lines whose mark `keep` refuses.
-    pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
+    /// Drops the rest of a line that has started, and the lines whose tag `keep` rejects.
+    pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&T) -> bool) {
         let mut rest = std::mem::take(self);
         let mut tags = std::mem::take(&mut rest.tags);
         debug_assert!(
-            tags.iter().all(|marked| marked.start >= rest.position),
-            "due marks were collected"
+            tags.iter().all(|tagged| tagged.start >= rest.position),
+            "the tags of started lines were taken"
         );
-        let begun = if rest.mid_line {
+        let rest_of_started = if rest.mid_line {
             rest.waiting().iter().position(|byte| *byte == b'\n')
         } else {
             None
         };
-        let mut at = rest.position + begun.map_or(0, |end| end as u64 + 1);
+        let mut at = rest.position + rest_of_started.map_or(0, |end| end as u64 + 1);
         let bytes_of = |from: u64, to: u64| {
             &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
         };
-        for marked in tags.drain() {
-            self.bytes.extend_from_slice(bytes_of(at, marked.start));
-            at = marked.start + marked.len as u64;
-            if keep(&marked.tag) {
-                self.tag(marked.len, Some(marked.tag));
-                self.bytes.extend_from_slice(bytes_of(marked.start, at));
+        for tagged in tags.drain() {
+            self.bytes.extend_from_slice(bytes_of(at, tagged.start));
+            at = tagged.start + tagged.len as u64;
+            if keep(&tagged.tag) {
+                self.tag(tagged.len, Some(tagged.tag));
+                self.bytes.extend_from_slice(bytes_of(tagged.start, at));
             }
         }
         self.bytes
             .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
     }
 
-    /// Moves all lines of `other`, none of which has begun, behind those of this queue.
+    /// Moves all lines of `other`, none of which has started, to the end of this queue.
     pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) {
         debug_assert!(!other.mid_line);
         let len = other.len();
         let end = self.end();
-        for marked in other.tags.drain() {
-            self.tagged_bytes += marked.len;
-            self.tags.push_back(Marked {
-                start: marked.start - other.position + end,
-                ..marked
+        for tagged in other.tags.drain() {
+            self.tagged_bytes += tagged.len;
+            self.tags.push_back(Tagged {
+                start: tagged.start - other.position + end,
+                ..tagged
             });
         }
         if self.is_empty() {
@@ -188,7 +189,7 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// Drops everything, and gives the memory back.
+    /// Drops everything, and frees the memory.
     pub fn clear(&mut self) {
         *self = Self::default();
     }
@@ -197,9 +198,9 @@ impl<M> Outbox<M> {
         self.position + self.len() as u64
     }
 
-    fn tag(&mut self, len: usize, tag: Option<M>) {
+    fn tag(&mut self, len: usize, tag: Option<T>) {
         if let Some(tag) = tag {
-            self.tags.push_back(Marked {
+            self.tags.push_back(Tagged {
                 start: self.end(),
                 len,
                 tag,
@@ -240,14 +241,14 @@ mod tests {
         BufferBudget::new(0)
     }
 
-    fn take_all<M>(outbox: &mut Outbox<M>) -> String {
+    fn take_all<T>(outbox: &mut Outbox<T>) -> String {
         let text = String::from_utf8(outbox.waiting().to_vec()).unwrap();
         outbox.consume(text.len(), &mut memory());
         text
     }
 
     #[test]
-    fn a_mark_comes_due_with_the_first_byte() {
+    fn a_tag_is_handed_out_with_the_first_byte() {
         let mut outbox = Outbox::default();
         outbox.push(b"ab", None, &mut memory());
         outbox.push(b"cd", Some(1), &mut memory());
@@ -269,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn recalled_lines_have_not_begun() {
+    fn only_lines_that_have_not_started_are_retained() {
         let mut outbox = Outbox::default();
         for (line, tag) in [
             ("one", Some(1)),
@@ -321,52 +322,52 @@ mod tests {
         Push(String, bool),
         PushBuffer(String, bool),
         Append(Vec<(String, bool)>),
-        Took(usize),
-        Recall(bool),
+        Written(usize),
+        Retain(bool),
     }
 
     fn step() -> impl Strategy<Value = Step> {
         let line = || ("[a-z]{0,5}", any::<bool>());
         prop_oneof![
-            4 => line().prop_map(|(text, marked)| Step::Push(text, marked)),
-            2 => line().prop_map(|(text, marked)| Step::PushBuffer(text, marked)),
+            4 => line().prop_map(|(text, tagged)| Step::Push(text, tagged)),
+            2 => line().prop_map(|(text, tagged)| Step::PushBuffer(text, tagged)),
             1 => prop::collection::vec(line(), 0..4).prop_map(Step::Append),
-            4 => (0usize..12).prop_map(Step::Took),
-            1 => any::<bool>().prop_map(Step::Recall),
+            4 => (0usize..12).prop_map(Step::Written),
+            1 => any::<bool>().prop_map(Step::Retain),
         ]
     }
 
-    /// A plain list of lines, each with its mark and how much of it was taken.
+    /// A plain list of lines, each with its tag and how much of it was written.
     #[derive(Default)]
     struct Model {
         lines: VecDeque<(String, Option<usize>, usize)>,
-        due: Vec<usize>,
+        started: Vec<usize>,
     }
 
     impl Model {
         fn consume(&mut self, mut count: usize) {
             while count > 0 {
-                let (text, tag, taken) = self.lines.front_mut().unwrap();
-                self.due.extend(tag.take());
-                let step = count.min(text.len() - *taken);
-                *taken += step;
+                let (text, tag, written) = self.lines.front_mut().unwrap();
+                self.started.extend(tag.take());
+                let step = count.min(text.len() - *written);
+                *written += step;
                 count -= step;
-                if *taken == text.len() {
+                if *written == text.len() {
                     self.lines.pop_front();
                 }
             }
         }
 
         fn retain_unstarted(&mut self, keep_odd: bool) {
-            self.lines.retain(|(_, tag, taken)| {
-                *taken == 0 && tag.is_none_or(|tag| (tag % 2 == 1) == keep_odd)
+            self.lines.retain(|(_, tag, written)| {
+                *written == 0 && tag.is_none_or(|tag| (tag % 2 == 1) == keep_odd)
             });
         }
 
         fn text(&self) -> String {
             self.lines
                 .iter()
-                .map(|(text, _, taken)| &text[*taken..])
+                .map(|(text, _, written)| &text[*written..])
                 .collect()
         }
     }
@@ -377,40 +378,40 @@ mod tests {
             let mut memory = BufferBudget::new(0);
             let mut outbox = Outbox::default();
             let mut model = Model::default();
-            let mut next_mark = 0;
-            let mut tag = |marked: bool| {
-                next_mark += 1;
-                marked.then_some(next_mark)
+            let mut next_tag = 0;
+            let mut tag = |tagged: bool| {
+                next_tag += 1;
+                tagged.then_some(next_tag)
             };
             for step in steps {
                 match step {
-                    Step::Push(text, marked) => {
-                        let tag = tag(marked);
+                    Step::Push(text, tagged) => {
+                        let tag = tag(tagged);
                         outbox.push(text.as_bytes(), tag, &mut memory);
                         model.lines.push_back((text + "\n", tag, 0));
                     }
-                    Step::PushBuffer(text, marked) => {
-                        let (text, tag) = (text + "\n", tag(marked));
+                    Step::PushBuffer(text, tagged) => {
+                        let (text, tag) = (text + "\n", tag(tagged));
                         outbox.push_buffer(text.clone().into_bytes(), tag, &mut memory);
                         model.lines.push_back((text, tag, 0));
                     }
                     Step::Append(lines) => {
                         let mut other = Outbox::default();
-                        for (text, marked) in lines {
-                            let tag = tag(marked);
+                        for (text, tagged) in lines {
+                            let tag = tag(tagged);
                             other.push(text.as_bytes(), tag, &mut memory);
                             model.lines.push_back((text + "\n", tag, 0));
                         }
                         outbox.append(other, &mut memory);
                     }
-                    Step::Took(count) => {
+                    Step::Written(count) => {
                         let count = count.min(outbox.len());
                         outbox.consume(count, &mut memory);
                         model.consume(count);
-                        let due: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
-                        prop_assert_eq!(due, std::mem::take(&mut model.due));
+                        let started: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
+                        prop_assert_eq!(started, std::mem::take(&mut model.started));
                     }
-                    Step::Recall(keep_odd) => {
+                    Step::Retain(keep_odd) => {
                         outbox.retain_unstarted(|tag| (tag % 2 == 1) == keep_odd);
                         model.retain_unstarted(keep_odd);
                     }
