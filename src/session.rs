@@ -18,41 +18,47 @@
 //! # The client (`client_side`)
 //!
 //! ```text
-//!          end of its side                  all was written to it
-//!   Open ──────────────────► Ended ───────────────────────────────► Closed
-//!    │                                                                ▲
-//!    │ goal is End, all was written to it            end of its side, │
-//!    └───────────────────────────────► Lingering ─────────────────────┘
-//!      half-close our side               too late, too much, or failed
+//!           it ended its side              the goal is End, and everything was written
+//!   Open ───────────────────────► Ended ───────────────────────────────────────────────► Closed
+//!    │                                                                                     ▲
+//!    │ the goal is End, and everything was written:                                        │
+//!    │ we half-close                                                                       │
+//!    └─────────────────────────────────────► Lingering ────────────────────────────────────┘
+//!                                              it ended its side, took too long or sent too much
 //! ```
 //!
-//! A client that fails is `Closed` at once, from any state.
+//! A client that fails, or to which nothing can be written for too long, is `Closed` at once.
 //!
 //! # The upstream (`upstream`, `loss`)
 //!
 //! ```text
-//!   OnDemand ──► Starting ──► Up ──► Leaving ──► None
-//!    something     ▲   │      a sign     │ released
-//!    waits         │   │ failed          │
-//!                  │   ▼                 │
-//!                 Cooling ◄──────────────┘
-//!                  wait for the next attempt
+//!              something waits
+//!   OnDemand ──────────────────► Starting ───────────► Up ───────────► Leaving ───────────► None
+//!                                 ▲    │    started        first sign    │     the last one
+//!                        its time │    │ failed            of a loss     │
+//!                                 │    ▼                                 │ there is to be another
+//!                                Cooling ◄───────────────────────────────┘
 //! ```
+//!
+//! The stages of `Leaving` are in `loss`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
+//! `None`.
 //!
 //! # The goal (`goal`)
 //!
 //! ```text
-//!   Serve ────► Finish ────► End
-//!     │  ▲         │          ▲
-//!     │  └─────────┘          │
-//!     │   used after all      │
-//!     └───────────────────────┘
+//!          the client ended its side,                everything is served,
+//!          or the session is idle, or stopped        or that took too long
+//!   Serve ────────────────────────────────► Finish ───────────────────────► End
+//!    │ ▲                                       │                             ▲
+//!    │ └────── was idle, and is used after all ┘                             │
+//!    └───────────────────────────────────────────────────────────────────────┘
+//!          the client is gone, or no upstream will come any more
 //! ```
 //!
 //! `Serve` until somebody ends it; `Finish` what the client has sent; `End`: serve nothing, deliver what is there, and
-//! close. When goals conflict, the later one in this order wins, and there is no way back, with one exception: a session
-//! that finishes only because it was idle serves again when a message arrives. The reason that was given first stays,
-//! except that
+//! close. When goals conflict, the later one in this order wins, and there is no way back, with one exception: a
+//! session that finishes only because it was idle serves again when a message arrives. The reason that was given first
+//! stays, except that
 //!
 //! - a loss that leaves something unserved replaces the reason to finish, and
 //! - a failure of our own stdin or stdout replaces any.
@@ -65,7 +71,8 @@
 //!   memory](Session::waits_for_memory) is asked again when memory was given back.
 //! - Writes [`Session::to_client`] and [`Session::to_upstream`] when it can, and reports what was written.
 //! - Carries out the actions after the event, in order. [`Action::StartUpstream`] may wait, but only while
-//!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an upstream.
+//!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an
+//!   upstream.
 //! - Calls with [`Event::Deadline`] once the time of [`Session::next_deadline`] has come, which every event may change.
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
@@ -112,8 +119,8 @@ use crate::util::time::Time;
 /// and as much as is read at once.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// A line of which more than this has arrived is read in larger pieces, in bytes: half a read of the usual size, so that
-/// the next piece of the line is likely to fill the whole of one.
+/// A line of which more than this has arrived is read in larger pieces, in bytes: half a read of the usual size, so
+/// that the next piece of the line is likely to fill the whole of one.
 const LARGE_LINE_BYTES: usize = 32 * 1024;
 
 /// What all sessions have in common.

@@ -1,13 +1,13 @@
 //! A queue of lines on their way out: how much of it was written, which lines have not started, what each one means.
 //!
-//! A line may carry a tag. The tag is handed out once the first byte of the line was written, because from then on the line
-//! can't be taken back.
+//! A line may carry a tag. The tag is handed out once the first byte of the line was written, because from then on the
+//! line can't be taken back.
 
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::small_queue::SmallQueue;
 
-/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: its unused part, too, is charged
-/// to the memory that all sessions share.
+/// Up to this size a buffer doubles when it is full. A larger one grows by [`GROWTH_SHARE`]: its unused part, too, is
+/// charged to the memory that all sessions share.
 const DOUBLING_BYTES: usize = 4 * 1024 * 1024;
 
 /// A large buffer grows by this fraction of its size: an eighth wastes little, and still copies each byte only a few
@@ -102,7 +102,8 @@ impl<T> Outbox<T> {
         self.bytes.capacity()
     }
 
-    /// Notes that the first `count` waiting bytes were written. Call [`Self::next_started`] until there is nothing more.
+    /// Notes that the first `count` waiting bytes were written. Call [`Self::next_started`] until there is nothing
+    /// more.
     pub fn consume(&mut self, count: usize, memory: &mut BufferBudget) {
         debug_assert!(count <= self.len());
         if count == 0 {

@@ -1,8 +1,8 @@
 //! The handshake of a legacy session, and how it is replayed to an upstream that took the place of another.
 //!
 //! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send it
-//! again, so the proxy does, in the client's words but under an id of its own. Until the server has responded, lines for
-//! it are held; then they are released.
+//! again, so the proxy does, in the client's words but under an id of its own. Until the server has responded, lines
+//! for it are held; then they are released.
 
 use std::borrow::Cow;
 
@@ -18,8 +18,8 @@ use crate::protocol::id::RequestId;
 use crate::protocol::json;
 use crate::util::time::Time;
 
-/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few hundred
-/// bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
+/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
+/// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
 /// Ends a handshake, in the words of the specification.
@@ -241,8 +241,8 @@ impl Handshake {
         self.owed = self.initialized;
     }
 
-    /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did not
-    /// live to respond, returns true once.
+    /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did
+    /// not live to respond, returns true once.
     pub(super) fn take_owed(&mut self) -> bool {
         std::mem::take(&mut self.owed)
     }

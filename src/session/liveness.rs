@@ -17,9 +17,9 @@ const SILENT_HALF_INTERVALS: u32 = 5;
 /// The longest of this many intervals counts, so that one short interval does not make the next one look late.
 const REMEMBERED_INTERVALS: usize = 4;
 
-/// Heartbeats that were held up on the way arrive in a bunch. Intervals of less than half the longest are therefore left
-/// out; but after this many in a row it is the longest that was an exception. More than any bunch: a proxy keeps at most
-/// one heartbeat waiting, so a bunch is what fits into the buffers between.
+/// Heartbeats that were held up on the way arrive in a bunch. Intervals of less than half the longest are therefore
+/// left out; but after this many in a row it is the longest that was an exception. More than any bunch: a proxy keeps
+/// at most one heartbeat waiting, so a bunch is what fits into the buffers between.
 const MAX_BUNCH: usize = 20;
 
 /// What is known of the proxy at the other end of one link.

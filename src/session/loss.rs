@@ -4,17 +4,19 @@
 //! request that it was sent is answered, and what it was not sent waits for the next one.
 //!
 //! ```text
-//!   Up ─── a pipe closed ──► ClosedPipe ── too late, stop it ──► Stopping ◄── told to stop ─── Up
-//!    │                        │                                 │      │
-//!    │ exited                 │ exited                   exited │      │ output ended, status too late
-//!    ▼                        ▼                                 ▼      ▼
-//!   Draining ── output ended, or too late ──► Drained ◄──────────   Drained ──► Settled
-//!                                                │ requests answered              │ exited
-//!                                                ▼                                ▼
-//!                                               Gone ◄────────────────────────────┘
+//!   stage        ends with                              and is followed by
+//!   ClosedPipe   the exit                               Draining; Drained if the output has ended
+//!                EXIT_GRACE: it is told to stop         Stopping; Drained if the output has ended
+//!   Stopping     the exit                               Draining; Drained if the output has ended
+//!                EXIT_GRACE after the output's end      Drained
+//!   Draining     the output's end, or DRAIN_GRACE       Drained
+//!   Drained      its requests are answered              Gone; Settled if the exit is not known
+//!   Settled      the exit                               Gone
+//!   Gone         it is released                         another upstream, or none
 //! ```
 //!
-//! A link has one sign only, its end, and is `Drained` at once.
+//! The first sign decides where it begins: an exit in `Draining`, the end of its output or a broken input in
+//! `ClosedPipe`, our word in `Stopping`. A link has one sign only, its end, and begins in `Drained`.
 
 use std::io;
 use std::time::Duration;
@@ -375,5 +377,51 @@ impl Session {
             }
             Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_nanos(1 << 40);
+
+    fn stage_after(signs: &[Sign]) -> Stage {
+        let first = Stage::first(signs[0], NOW);
+        signs[1..]
+            .iter()
+            .fold(first, |stage, sign| stage.after(*sign, NOW))
+    }
+
+    #[test]
+    fn the_order_of_the_signs_does_not_matter_once_the_exit_and_the_end_of_the_output_are_known() {
+        let signs = [
+            Sign::Exited(Exit::Code(3)),
+            Sign::OutputEnded,
+            Sign::InputBroke,
+            Sign::ToldToStop,
+        ];
+        let drained = Stage::Drained {
+            exit: Some(Exit::Code(3)),
+        };
+        for code in 0..256 {
+            let order = [code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6 & 3];
+            if (0..4).all(|sign| order.contains(&sign)) {
+                assert_eq!(
+                    stage_after(&order.map(|sign| signs[sign])),
+                    drained,
+                    "{order:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_of_the_output_does_not_prolong_the_wait_of_one_that_was_told_to_stop_later() {
+        let until = Some(NOW + EXIT_GRACE);
+        let stopping = stage_after(&[Sign::OutputEnded, Sign::ToldToStop]);
+        assert_eq!(stopping.deadline(), until);
+        let waiting = stage_after(&[Sign::InputBroke, Sign::ToldToStop]);
+        assert_eq!((waiting.deadline(), waiting.has_output()), (None, true));
     }
 }

@@ -5,8 +5,8 @@ use std::time::Duration;
 use super::restart::Decision;
 use crate::util::time::Time;
 
-/// The delay before the first attempt; it doubles with each that follows. Long enough for a proxy that is being restarted
-/// to have closed its old socket, short enough not to be noticed.
+/// The delay before the first attempt; it doubles with each that follows. Long enough for a proxy that is being
+/// restarted to have closed its old socket, short enough not to be noticed.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 
 /// Counts the attempts to connect since a server was last heard.
@@ -35,14 +35,14 @@ impl ReconnectPolicy {
         self.connected = Some(now);
     }
 
-    /// The server said something. A connection alone does not reset the count: a full proxy accepts and closes, again and
-    /// again.
+    /// The server said something. A connection alone does not reset the count: a full proxy accepts and closes, again
+    /// and again.
     pub(super) fn heard(&mut self) {
         self.attempts = 0;
     }
 
-    /// The proxy ended a link on which no response was awaited. If the link had held for a while, it was idle rather than
-    /// refused, and may be idle again and again.
+    /// The proxy ended a link on which no response was awaited. If the link had held for a while, it was idle rather
+    /// than refused, and may be idle again and again.
     pub(super) fn ended_idle(&mut self, now: Time) {
         let held = self
             .connected

@@ -14,11 +14,12 @@ const REPEATED_COOLDOWN: Duration = Duration::from_secs(5);
 /// A restart counts as recent, and lengthens the cooldown, for this long; the reference's.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// By how much each allowed restart lengthens the window in which they are counted. Longer than [`REPEATED_COOLDOWN`], so
-/// that a server that never stops failing does reach the limit.
+/// By how much each allowed restart lengthens the window in which they are counted. Longer than [`REPEATED_COOLDOWN`],
+/// so that a server that never stops failing does reach the limit.
 const WINDOW_PER_RESTART: Duration = Duration::from_secs(6);
 
-/// The shortest window in which restarts are counted: that of `RECENT`, so that a low limit is not easier to stay under.
+/// The shortest window in which restarts are counted: that of `RECENT`, so that a low limit is not easier to stay
+/// under.
 const MIN_WINDOW: Duration = Duration::from_mins(1);
 
 /// What to do about a lost upstream.

@@ -50,7 +50,8 @@ impl StderrLines {
     }
 }
 
-/// What the log gets to see of one session's servers, at a limited rate. Costs a pointer until there is something to log.
+/// What the log gets to see of one session's servers, at a limited rate. Costs a pointer until there is something to
+/// log.
 #[derive(Debug, Default)]
 pub(super) struct ServerLog(Option<Box<Output>>);
 
