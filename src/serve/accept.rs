@@ -122,7 +122,7 @@ impl Proxy {
         self.sessions_so_far += 1;
         let tag = Label::Session {
             number: self.sessions_so_far,
-            peer,
+            client: peer,
             pid: None,
         };
         let is_full = self.sessions.len() - self.refused >= self.max_sessions;

@@ -18,7 +18,7 @@ pub enum Label {
         /// Counts the sessions since the start of the proxy, from 1.
         number: u64,
         /// The client's address.
-        peer: SocketAddr,
+        client: SocketAddr,
         /// The server process, or the last one if it is gone; `None` before the first one.
         pid: Option<u32>,
     },
@@ -41,14 +41,14 @@ impl fmt::Display for Label {
         match self {
             Self::Session {
                 number,
-                peer,
+                client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({peer}, pid {pid})"),
+            } => write!(f, "session {number} ({client}, pid {pid})"),
             Self::Session {
                 number,
-                peer,
+                client,
                 pid: None,
-            } => write!(f, "session {number} ({peer}, no pid)"),
+            } => write!(f, "session {number} ({client}, no pid)"),
             Self::Connection(address) => f.write_str(address),
         }
     }
