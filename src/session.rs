@@ -395,10 +395,11 @@ impl Session {
     /// What follows from any event.
     fn finish_event(&mut self, cx: &mut Context<'_>) {
         if self.is_calm() {
+            debug_assert!(self.wants_client_input() && self.wants_upstream_output(cx.memory));
             self.client_was_read = true;
             self.upstream_was_read = true;
         } else {
-            self.settle(cx);
+            self.follow_up(cx);
         }
         if self.to_client.is_empty() {
             self.unwritten_since = None;
@@ -410,7 +411,7 @@ impl Session {
     }
 
     /// Whether both sides are served and read, and hold no more than they may without being charged. This is all there
-    /// is to know after nearly every event: [`Self::settle`] would change nothing.
+    /// is to know after nearly every event: [`Self::follow_up`] would change nothing.
     fn is_calm(&self) -> bool {
         self.goal.is_serve()
             && self.upstream.is_up()
@@ -431,7 +432,7 @@ impl Session {
     }
 
     /// Goes on as far as possible, and notes what that leads to.
-    fn settle(&mut self, cx: &mut Context<'_>) {
+    fn follow_up(&mut self, cx: &mut Context<'_>) {
         self.advance_all(cx);
         self.client_was_read = self.wants_client_input();
         self.upstream_was_read = self.wants_upstream_output(cx.memory);

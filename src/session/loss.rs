@@ -197,8 +197,11 @@ impl Session {
         }
     }
 
-    /// A link is gone, both ways at once.
+    /// A link is gone, both ways at once. That may be noticed twice: its last words can end it before its end is read.
     pub(super) fn link_ended(&mut self, exit: Exit, cx: &mut Context<'_>) {
+        if !self.upstream.has_output() {
+            return;
+        }
         let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
         self.backend.disconnected(was_idle, cx.now);
         self.begin_leaving(Sign::LinkEnded(exit), cx);
