@@ -431,7 +431,9 @@ impl Session {
             + self.queued.id_bytes
     }
 
-    /// Goes on as far as possible, and notes what that leads to.
+    /// Goes on as far as possible, and notes what that leads to. It is rarely called: inlined, it would make every event
+    /// more expensive.
+    #[inline(never)]
     fn follow_up(&mut self, cx: &mut Context<'_>) {
         self.advance_all(cx);
         self.client_was_read = self.wants_client_input();

@@ -9,7 +9,7 @@ use super::{Context, Session};
 use crate::protocol::own_messages;
 use crate::util::time::Time;
 
-/// A client that sends nothing for this many intervals is reported, once per silence. The reference does so after two.
+/// A client that sends nothing for this many intervals is reported, once per silence: one heartbeat may be late.
 const SILENT_INTERVALS: u32 = 2;
 
 /// The heartbeat of one session. Clients that never announce themselves get none.

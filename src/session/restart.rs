@@ -5,21 +5,22 @@ use std::time::Duration;
 
 use crate::util::time::Time;
 
-/// The shortest time between two starts of a server that seldom fails; the reference's.
+/// The shortest time between two starts of a server that seldom fails: as in the Python script that this program
+/// replaces.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
-/// The same for a server that fails again and again; the reference's.
+/// The same for a server that fails again and again, also as in that script.
 const REPEATED_COOLDOWN: Duration = Duration::from_secs(5);
 
-/// A restart counts as recent, and lengthens the cooldown, for this long; the reference's.
+/// For this long a restart counts as recent, and the cooldown is the longer one: a server that works for a minute is
+/// not one that fails again and again.
 const RECENT: Duration = Duration::from_mins(1);
 
 /// By how much each allowed restart lengthens the window in which they are counted. Longer than [`REPEATED_COOLDOWN`],
 /// so that a server that never stops failing does reach the limit.
 const WINDOW_PER_RESTART: Duration = Duration::from_secs(6);
 
-/// The shortest window in which restarts are counted: that of `RECENT`, so that a low limit is not easier to stay
-/// under.
+/// The shortest window in which restarts are counted: as long as one restart counts as recent.
 const MIN_WINDOW: Duration = Duration::from_mins(1);
 
 /// What to do about a lost upstream.
