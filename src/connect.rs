@@ -162,10 +162,10 @@ impl Connector {
             self.scheduler.wake_for_memory();
         }
         let session = self.scheduler.session(self.session);
-        match session.and_then(|session| Some((session.tag(), session.failure()?))) {
+        match session.and_then(|session| Some((session.label(), session.failure()?))) {
             None => Ok(true),
-            Some((tag, reason)) => {
-                error!("{tag}: {reason}");
+            Some((label, reason)) => {
+                error!("{label}: {reason}");
                 Ok(false)
             }
         }

@@ -421,7 +421,7 @@ mod tests {
         fn label() -> Label {
             Label::Session {
                 number: 1,
-                peer: ([127, 0, 0, 1], 1).into(),
+                client: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             }
         }

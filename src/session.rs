@@ -1,23 +1,95 @@
-//! The state machine of one session: a client, and an upstream that can be lost and renewed.
+//! The state machine of one session: a client, and an upstream that can be lost and replaced.
 //!
-//! Events and bytes go in, bytes and [`Action`]s come out. Nothing in here knows a file descriptor, a process or a
-//! clock: time is in every [`Context`]. What the two sides send is handled in `from_client` and `from_upstream`, the life
-//! of the upstream in `upstream`, the way to the end of the session in `ending`.
+//! Events go in, bytes and [`Action`]s come out. Nothing in here knows a file descriptor, a process or a clock: the
+//! time is in every [`Context`]. The same machine runs in `serve` and in `connect`.
+//!
+//! # Words
+//!
+//! - **client**: the peer that sends requests. For `serve` it is a TCP connection, for `connect` the program that
+//!   started it, on stdin and stdout.
+//! - **upstream**: where the client's messages go and its responses come from. For `serve` it is a server process, for
+//!   `connect` a TCP connection to a proxy. One session has many of them, one after the other.
+//! - **server**: the MCP server itself, directly upstream or beyond another proxy.
+//! - **link**: the TCP connection between `connect` and a proxy. Link lines concern the link alone: the announcement,
+//!   and heartbeats.
+//! - **session**: one client from its first byte to its last, with all its upstreams.
+//! - **slot**: the place of a session in the table of whoever drives it. Sessions do not know theirs.
+//!
+//! # The client (`client_side`)
+//!
+//! ```text
+//!           it ended its side              the goal is End, and everything was written
+//!   Open ───────────────────────► Ended ───────────────────────────────────────────────► Closed
+//!    │                                                                                     ▲
+//!    │ the goal is End, and everything was written:                                        │
+//!    │ we half-close                                                                       │
+//!    └─────────────────────────────────────► Lingering ────────────────────────────────────┘
+//!                                              it ended its side, took too long or sent too much
+//! ```
+//!
+//! A client that fails, or to which nothing can be written for too long, is `Closed` at once.
+//!
+//! # The upstream (`upstream`, `loss`)
+//!
+//! ```text
+//!              something waits
+//!   OnDemand ──────────────────► Starting ───────────► Up ───────────► Leaving ───────────► None
+//!                                 ▲    │    started        first sign    │     the last one
+//!                        its time │    │ failed            of a loss     │
+//!                                 │    ▼                                 │ there is to be another
+//!                                Cooling ◄───────────────────────────────┘
+//! ```
+//!
+//! The stages of `Leaving` are in `loss`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
+//! `None`.
+//!
+//! # The goal (`goal`)
+//!
+//! ```text
+//!          the client ended its side,                everything is served,
+//!          or the session is idle, or stopped        or that took too long
+//!   Serve ────────────────────────────────► Finish ───────────────────────► End
+//!    │ ▲                                       │                             ▲
+//!    │ └────── was idle, and is used after all ┘                             │
+//!    └───────────────────────────────────────────────────────────────────────┘
+//!          the client is gone, or no upstream will come any more
+//! ```
+//!
+//! `Serve` until somebody ends it; `Finish` what the client has sent; `End`: serve nothing, deliver what is there, and
+//! close. When goals conflict, the later one in this order wins, and there is no way back, with one exception: a
+//! session that finishes only because it was idle serves again when a message arrives. The reason that was given first
+//! stays, except that
+//!
+//! - a loss that leaves something unserved replaces the reason to finish, and
+//! - a failure of our own stdin or stdout replaces any.
+//!
+//! # Who drives a session
+//!
+//! - Passes every event to [`Session::handle`], with the same `now` for all events of an iteration.
+//! - Reads from the client only while [`Session::wants_client_input`], from the upstream only while
+//!   [`Session::wants_upstream_output`], and passes what it read in order. A session that [waits for
+//!   memory](Session::waits_for_memory) is asked again when memory was given back.
+//! - Writes [`Session::to_client`] and [`Session::to_upstream`] when it can, and reports what was written.
+//! - Carries out the actions after the event, in order. [`Action::StartUpstream`] may wait, but only while
+//!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an
+//!   upstream.
+//! - Calls with [`Event::Deadline`] once the time of [`Session::next_deadline`] has come, which every event may change.
+//! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
+mod backend;
 mod client_lines;
-mod ending;
-mod greeting;
-pub mod heartbeat;
+mod client_side;
+mod goal;
+mod handshake;
+mod heartbeat;
 pub mod idle;
 pub mod in_flight;
-pub mod liveness;
+mod liveness;
+mod loss;
 mod own_messages;
-pub mod reconnect;
-mod renewal;
-pub mod replay;
+mod reconnect;
 pub mod report;
 pub mod restart;
-mod server_log;
 pub mod stderr;
 #[cfg(test)]
 mod tests;
@@ -27,46 +99,42 @@ mod upstream_lines;
 use std::io;
 use std::time::Duration;
 
-use self::ending::{Goal, LastCall};
+pub use self::backend::Backend;
+use self::backend::BackendState;
+use self::client_side::{Client, OwnLine};
+use self::goal::Goal;
+use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::idle::{IdleLimits, LastLine};
-use self::in_flight::{InFlight, Load, Request, ServerRequests};
-use self::liveness::Liveness;
-use self::renewal::Policy;
-use self::replay::Handshake;
+use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
-use self::server_log::ServerLog;
-use self::upstream::Upstream;
+use self::stderr::ServerLog;
+use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
-use crate::protocol::id::RequestId;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
 use crate::util::time::Time;
 
-/// Of each direction, so much may wait before what feeds it is not read any more, in bytes.
+/// Once this many bytes wait in one direction, what feeds it is no longer read: what a pipe holds by default (pipe(7)),
+/// and as much as is read at once.
 const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// A line of which more than this has come is read in larger pieces, in bytes.
+/// A line of which more than this has arrived is read in larger pieces, in bytes: half a read of the usual size, so
+/// that the next piece of the line is likely to fill the whole of one.
 const LARGE_LINE_BYTES: usize = 32 * 1024;
 
-/// Of the proxy's own lines, so much may wait for a client before it is not read any more, in bytes.
-const OWN_LINES_BYTES: usize = 64 * 1024;
-
-/// After a server was started again, this long it must live before the client is told.
-const NOTICE_DELAY: Duration = Duration::from_millis(500);
-
-/// What holds for all sessions.
+/// What all sessions have in common.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// What the session is a part of.
+    /// What the upstreams are.
     pub role: Backend,
     /// The time between two heartbeats.
     pub heartbeat_interval: Duration,
-    /// Whether a lost upstream is renewed.
+    /// Whether a lost upstream is replaced.
     pub restarts_upstream: bool,
     /// The longest line either way, in bytes, without its line end.
     pub max_message_bytes: usize,
-    /// How long a restarted server may take to answer the replayed handshake.
+    /// How long a new upstream may take to answer the replayed handshake.
     pub replay_timeout: Duration,
     /// When the first upstream is started.
     pub spawn: Spawn,
@@ -83,29 +151,12 @@ pub enum Spawn {
     Lazy,
 }
 
-/// What a session is a part of.
-#[derive(Debug, Clone)]
-pub enum Backend {
-    /// The serving side: its clients come over TCP, its upstreams are server processes.
-    Process {
-        /// How many times a server is restarted within the window of its policy.
-        max_restarts: u32,
-    },
-    /// The stdio side: its client is the program that started it, its upstream a connection to a proxy.
-    Proxy {
-        /// The longest delay between two attempts to connect.
-        max_delay: Duration,
-        /// How many attempts are made in a row; `None` for no end.
-        max_attempts: Option<u32>,
-    },
-}
-
 /// What an event is handled with.
 #[derive(Debug)]
 pub struct Context<'a> {
-    /// The time, read once for all events of a turn of the loop.
+    /// The time, read once for all events of an iteration of the loop.
     pub now: Time,
-    /// What holds for all sessions.
+    /// What all sessions have in common.
     pub settings: &'a Settings,
     /// The memory that all sessions share.
     pub memory: &'a mut BufferBudget,
@@ -116,13 +167,13 @@ pub struct Context<'a> {
 /// What the session wants done to its two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// Start the upstream, and tell by [`Event::UpstreamStarted`] or [`Event::UpstreamFailed`].
+    /// Start the upstream, and report [`Event::UpstreamStarted`] or [`Event::UpstreamFailed`].
     StartUpstream,
-    /// Make the upstream end: close its input, and use force if it does not go.
+    /// End the upstream: close its input, and use force if it does not exit.
     StopUpstream,
-    /// The upstream is gone, and all that it said was read: let go of it.
+    /// The upstream is gone, and everything it said was read: release it.
     ReleaseUpstream,
-    /// Send the client the end of our side; nothing more will be sent.
+    /// Half-close the connection to the client; nothing more will be sent.
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
@@ -139,113 +190,54 @@ pub enum Event<'a> {
     ClientHup,
     /// The connection to the client broke, or can't be read or written for another reason.
     ClientFailed(&'a io::Error),
-    /// The client took the first bytes of [`Session::to_client`], this many.
+    /// The first bytes of [`Session::to_client`], this many, were written.
     ClientWritten(usize),
-    /// The upstream was started, as this process if it is one.
+    /// The upstream was started.
     UpstreamStarted {
-        /// The process.
+        /// Its process, if it is one.
         pid: Option<u32>,
     },
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
-    /// The upstream sent these bytes, a process on its stdout.
+    /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
     /// The end of the upstream's output was read, or an error instead.
     UpstreamEof(Option<&'a io::Error>),
-    /// Nobody reads what is written to the upstream any more.
+    /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,
-    /// The upstream took the first bytes of [`Session::to_upstream`], this many.
+    /// The first bytes of [`Session::to_upstream`], this many, were written.
     UpstreamWritten(usize),
     /// The server process wrote these bytes to its stderr.
     UpstreamStderr(&'a [u8]),
     /// The server process exited, and was reaped.
     UpstreamExited(Exit),
-    /// The time of [`Session::next_deadline`] has come. `unix_time` is the time since 1970.
+    /// The time of [`Session::next_deadline`] has come.
     Deadline {
-        /// For the time stamps of heartbeats and notices.
+        /// The time since 1970, for the time stamps of heartbeats and notices.
         unix_time: Duration,
     },
     /// The program is being stopped.
     ShutDown,
 }
 
-/// The client's side of the session.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Client {
-    /// It may send.
-    Open,
-    /// It has ended its side, and still takes what it is sent.
-    Ended,
-    /// Our side has ended too. What it sends is discarded, up to its end, so that no reset destroys our last lines.
-    Lingering { until: Time, discarded: usize },
-    /// There is no connection.
-    Closed,
-}
-
-/// What a line on its way to the server means.
-#[derive(Debug)]
-enum ToUpstream {
-    Request(Request),
-    /// What there is to know about the messages in a batch, in order. There are no batches in it.
-    Batch(Box<[ToUpstream]>),
-    /// An answer to a request of the present server; no other server may get it.
-    Answer,
-    /// `notifications/initialized` of the client.
-    Initialized,
-    /// The client takes a request back.
-    Cancelled(RequestId),
-    /// The handshake, sent by the proxy.
-    Replay,
-    /// `notifications/initialized`, sent by the proxy.
-    ReplayedInitialized,
-    /// A line about the connection, for the proxy at its other end.
-    Control,
-}
-
-impl ToUpstream {
-    /// The requests that come with the line.
-    fn requests(&self) -> impl Iterator<Item = &Request> {
-        let parts = match self {
-            Self::Batch(parts) => parts,
-            single => std::slice::from_ref(single),
-        };
-        parts.iter().filter_map(|part| match part {
-            Self::Request(request) => Some(request),
-            _ => None,
-        })
-    }
-}
-
-/// Lines for the client that are the proxy's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum OwnLine {
-    Heartbeat,
-    Other,
-}
-
-/// A client and an upstream.
+/// A client and its upstreams.
 #[derive(Debug)]
 pub struct Session {
-    tag: Label,
+    label: Label,
     opened: Time,
-    client: Client,
-    /// Since when the client is known to have hung up, although not everything it sent was read.
-    hung_up: Option<Time>,
-    upstream: Upstream,
     goal: Goal,
-    last_call: Option<Box<LastCall>>,
     /// Whether the program is being stopped.
     stopping: bool,
-    end_reason: EndReason,
+    client: Client,
+    upstream: Upstream,
+    backend: BackendState,
 
     from_client: Splitter,
-    /// What was read from the client while it could not be handled any further.
-    unread: Option<Box<Unread>>,
     from_upstream: Splitter,
     to_client: Outbox<OwnLine>,
-    /// For the present server.
+    /// For the present upstream.
     to_upstream: Outbox<ToUpstream>,
-    /// For a server that is not there, or that has not been greeted.
+    /// For an upstream that is not there, or that does not know the client yet.
     held: Option<Box<Outbox<ToUpstream>>>,
     /// The requests in `to_upstream` and `held`.
     queued: Load,
@@ -253,25 +245,20 @@ pub struct Session {
     in_flight: InFlight,
     server_requests: ServerRequests,
     handshake: Handshake,
-    replays: u32,
-    policy: Policy,
-    /// The proxy at the other end, while connected to one.
-    peer: Option<Box<Liveness>>,
-    /// A restart that the client has not been told of, and that cost it something.
-    notice_owed: bool,
     heartbeat: Heartbeat,
-    heartbeat_queued: bool,
+    /// Whether the client was read since the last event.
     client_was_read: bool,
+    /// Whether the upstream was.
     upstream_was_read: bool,
 
-    /// When either side last took something.
-    last_taken: Time,
-    last_line: LastLine,
-    /// Since when the client has taken nothing of what waits for it; `None` if nothing does.
+    /// When anything was last written to either side.
+    last_written: Time,
+    /// Since when nothing was written of what waits for the client; `None` if nothing waits.
     unwritten_since: Option<Time>,
+    last_line: LastLine,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
-    sent_to_server: Traffic,
+    sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
 }
@@ -284,17 +271,10 @@ fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     }
 }
 
-/// Bytes that were read and not handled. There are some.
-#[derive(Debug)]
-struct Unread {
-    bytes: Vec<u8>,
-    at: usize,
-}
-
 impl Session {
-    /// Begins a session: asks for its server, unless that is to wait for the client.
-    pub fn open(tag: Label, cx: &mut Context<'_>) -> Self {
-        let mut session = Self::new(tag, cx);
+    /// Begins a session, and asks for its upstream, unless that is to wait for the client's first message.
+    pub fn open(label: Label, cx: &mut Context<'_>) -> Self {
+        let mut session = Self::new(label, cx);
         session.upstream = Upstream::OnDemand;
         if cx.settings.spawn == Spawn::Eager {
             session.start_upstream(cx);
@@ -302,34 +282,26 @@ impl Session {
         session
     }
 
-    /// A session that has no place: it says so to the client and ends.
-    pub fn refuse(tag: Label, limit: usize, cx: &mut Context<'_>) -> Self {
-        let mut session = Self::new(tag, cx);
-        session.end_reason = EndReason::SessionLimit(limit);
-        session.goal = Goal::End;
-        session.reply_error(
-            None,
-            session.end_reason.reply_reason(),
-            &session.end_reason.to_string(),
-            cx,
-        );
+    /// A session for which there is no room: it tells the client so, and ends.
+    pub fn refuse(label: Label, limit: usize, cx: &mut Context<'_>) -> Self {
+        let mut session = Self::new(label, cx);
+        let reason = EndReason::SessionLimit(limit);
+        session.reply_error(None, reason.error_reason(), &reason.to_string(), cx);
+        session.goal = Goal::end(reason);
         session.finish_event(cx);
         session
     }
 
-    fn new(tag: Label, cx: &Context<'_>) -> Self {
+    fn new(label: Label, cx: &Context<'_>) -> Self {
         Self {
-            tag,
+            label,
             opened: cx.now,
-            client: Client::Open,
-            hung_up: None,
-            upstream: Upstream::None,
             goal: Goal::Serve,
-            last_call: None,
             stopping: false,
-            end_reason: EndReason::ClientEnded,
+            client: Client::new(),
+            upstream: Upstream::None,
+            backend: BackendState::new(&cx.settings.role),
             from_client: Splitter::default(),
-            unread: None,
             from_upstream: Splitter::verbatim(),
             to_client: Outbox::default(),
             to_upstream: Outbox::default(),
@@ -338,151 +310,167 @@ impl Session {
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             handshake: Handshake::default(),
-            replays: 0,
-            policy: Policy::new(&cx.settings.role),
-            peer: None,
-            notice_owed: false,
             heartbeat: Heartbeat::new(cx.now),
-            heartbeat_queued: false,
             client_was_read: true,
             upstream_was_read: true,
-            last_taken: cx.now,
-            last_line: LastLine::default(),
+            last_written: cx.now,
             unwritten_since: None,
+            last_line: LastLine::default(),
             charged: 0,
-            sent_to_server: Traffic::default(),
+            sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
         }
     }
 
     /// Who the session is, for log lines.
-    pub fn tag(&self) -> &Label {
-        &self.tag
+    pub fn label(&self) -> &Label {
+        &self.label
     }
 
     /// Whether both sides are gone, and the session can be forgotten.
     pub fn is_finished(&self) -> bool {
-        self.client == Client::Closed && matches!(self.upstream, Upstream::None)
+        matches!(self.client, Client::Closed) && matches!(self.upstream, Upstream::None)
     }
 
-    /// What there is to say at the end.
+    /// What the log says at the end.
     pub fn summary(&self, now: Time) -> Summary<'_> {
         Summary {
-            tag: &self.tag,
-            reason: &self.end_reason,
+            label: &self.label,
+            reason: self.goal.reason(),
             opened: self.opened,
             now,
-            to_upstream: self.sent_to_server,
+            to_upstream: self.sent_to_upstream,
             to_client: self.sent_to_client,
         }
     }
 
-    /// Whether the session was turned away, and never counted.
+    /// What made the session end before its client wanted that, if anything did.
+    pub fn failure(&self) -> Option<&EndReason> {
+        self.goal.reason().filter(|reason| reason.is_failure())
+    }
+
+    /// Whether the session was refused, and never counted.
     pub fn was_refused(&self) -> bool {
-        matches!(self.end_reason, EndReason::SessionLimit(_))
+        matches!(self.goal.reason(), Some(EndReason::SessionLimit(_)))
     }
 
-    /// Whether what the client sends is to be read now.
-    pub fn wants_client_input(&self) -> bool {
-        match self.client {
-            Client::Open => self.unread.is_none() && self.has_room_for_client_lines(),
-            Client::Lingering { .. } => true,
-            Client::Ended | Client::Closed => false,
+    /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
+    /// follows once, after it.
+    pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        match event {
+            Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
+            Event::ClientEof => self.client_eof(cx),
+            Event::ClientHup => self.client_hup(cx),
+            Event::ClientFailed(error) => self.client_failed(error, cx),
+            Event::ClientWritten(count) => self.client_written(count, cx),
+            Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
+            Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
+            Event::UpstreamEof(error) => self.upstream_eof(error, cx),
+            Event::UpstreamInputBroke => self.upstream_input_broke(cx),
+            Event::UpstreamWritten(count) => self.upstream_written(count, cx),
+            Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx.now),
+            Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
+            Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            Event::ShutDown => self.shut_down(cx),
+        }
+        self.finish_event(cx);
+    }
+
+    /// No clock that measures silence runs while the silent side was not read: it had no chance to be heard.
+    fn begin_event(&mut self, cx: &Context<'_>) {
+        if !self.client_was_read {
+            self.heartbeat.note_activity(cx.now);
+            self.goal.repeat_last_call(cx.now);
+        }
+        if !self.upstream_was_read
+            && let Some(liveness) = self.backend.liveness()
+        {
+            liveness.restart_clock(cx.now);
         }
     }
 
-    /// Whether what the server writes to its stdout is to be read now.
-    ///
-    /// If neither side takes anything, both may be waiting for this session to read them. The server is then read
-    /// beyond the limit, as long as memory is plentiful: its answers are what the client waits for.
-    pub fn wants_upstream_output(&self, memory: &BufferBudget) -> bool {
-        if !self.upstream.has_output() {
-            return false;
-        }
-        !self.delivers_to_client()
-            || self.to_client.len() < OUTBOX_BYTES
-            || (self.is_stuck() && memory.has_headroom())
-    }
-
-    /// Whether the server would be read if memory were plentiful. No event of this session tells when it is.
-    pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
-        self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_stuck()
-    }
-
-    /// Whether neither side takes anything.
-    fn is_stuck(&self) -> bool {
-        self.to_upstream.len() + self.held().len() >= OUTBOX_BYTES
-    }
-
-    /// Whether a line of the client is under way of which much has come.
-    pub fn is_within_long_line_of_client(&self) -> bool {
-        self.from_client.is_within_line(LARGE_LINE_BYTES)
-    }
-
-    /// Whether a line of the server is under way of which much has come.
-    pub fn is_within_long_line_of_upstream(&self) -> bool {
-        self.from_upstream.is_within_line(LARGE_LINE_BYTES)
-    }
-
-    /// What is to be written to the client.
-    pub fn to_client(&self) -> &[u8] {
-        self.to_client.waiting()
-    }
-
-    /// What is to be written to the server.
-    pub fn to_upstream(&self) -> &[u8] {
-        if self.upstream.takes_input() {
-            self.to_upstream.waiting()
+    /// What follows from any event.
+    fn finish_event(&mut self, cx: &mut Context<'_>) {
+        if self.is_calm() {
+            debug_assert!(self.wants_client_input() && self.wants_upstream_output(cx.memory));
+            self.client_was_read = true;
+            self.upstream_was_read = true;
         } else {
-            &[]
+            self.follow_up(cx);
+        }
+        if self.to_client.is_empty() {
+            self.unwritten_since = None;
+        } else {
+            self.unwritten_since.get_or_insert(cx.now);
+        }
+        debug_assert!(self.unanswered() <= in_flight::MAX_IN_FLIGHT);
+        debug_assert!(!self.is_finished() || self.in_flight.is_empty());
+    }
+
+    /// Whether both sides are served and read, and hold no more than they may without being charged. This is all there
+    /// is to know after nearly every event: [`Self::follow_up`] would change nothing.
+    fn is_calm(&self) -> bool {
+        self.goal.is_serve()
+            && self.upstream.is_up()
+            && self.client.has_all_handled()
+            && self.held.is_none()
+            && self.charged == 0
+            && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
+    }
+
+    /// The size of all buffers together, but for what is held and unread, in bytes.
+    fn buffered(&self) -> usize {
+        self.from_client.capacity()
+            + self.from_upstream.capacity()
+            + self.to_client.capacity()
+            + self.to_upstream.capacity()
+            + self.in_flight.load().id_bytes
+            + self.queued.id_bytes
+    }
+
+    /// Goes on as far as possible, and notes what that leads to. It is rarely called: inlined, it would make every event
+    /// more expensive.
+    #[inline(never)]
+    fn follow_up(&mut self, cx: &mut Context<'_>) {
+        self.advance_all(cx);
+        self.client_was_read = self.wants_client_input();
+        self.upstream_was_read = self.wants_upstream_output(cx.memory);
+        self.recharge_budget(cx.memory);
+    }
+
+    fn advance_all(&mut self, cx: &mut Context<'_>) {
+        loop {
+            self.handle_unread(cx);
+            self.advance(cx);
+            if !self.client.has_unread() || !self.has_room_for_client_lines() {
+                break;
+            }
         }
     }
 
-    /// The client took the first `count` bytes of [`Self::to_client`].
-    fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
-        self.last_taken = cx.now;
-        self.client_takes_lines(cx);
-        self.unwritten_since = None;
-        self.to_client.consume(count, cx.memory);
-        while let Some(line) = self.to_client.next_started() {
-            self.heartbeat_queued &= line != OwnLine::Heartbeat;
-        }
-    }
-
-    /// The server took the first `count` bytes of [`Self::to_upstream`].
-    fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
-        self.last_taken = cx.now;
-        self.line_passed(cx);
-        self.to_upstream.consume(count, cx.memory);
-        while let Some(line) = self.to_upstream.next_started() {
-            self.on_line_started(line, cx);
-        }
-    }
-
-    /// When [`Self::timeout`] is to be called, if nothing else happens before.
+    /// When [`Event::Deadline`] is due, if nothing else happens before.
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
-        let heartbeat = self.heartbeat.next().filter(|_| self.has_heartbeat());
-        let peer = self
-            .peer
-            .as_ref()
-            .map(|peer| peer.deadline(self.upstream_was_read));
-        let own = earliest(heartbeat, peer);
+        let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
-        let ending = earliest(upstream, self.ending_deadline());
-        earliest(ending, self.idle_deadline(settings))
+        let client = earliest(upstream, self.client_deadline());
+        let goal = earliest(client, self.goal_deadline());
+        earliest(goal, self.idle_deadline(settings))
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
     fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         self.heartbeat_timeout(unix_time, cx);
-        self.peer_timeout(unix_time, cx);
+        self.liveness_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);
-        self.ending_timeout(cx);
+        self.client_timeout(cx);
+        self.goal_timeout(cx);
         self.idle_timeout(cx);
     }
 
-    /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without.
+    /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without it.
     fn line_limits(cx: &Context<'_>) -> LineLimits {
         LineLimits {
             max_bytes: cx.settings.max_message_bytes,
@@ -490,8 +478,8 @@ impl Session {
         }
     }
 
-    /// Takes the next line from the front of `input`. What is left of a long input is likely to be the beginning of a long
-    /// line.
+    /// Takes the next line from the front of `input`. What remains of a long input is likely to be the beginning of a
+    /// long line, so a large buffer is at hand for it.
     fn next_line<'a>(
         splitter: &mut Splitter,
         input: &mut &'a [u8],
@@ -507,83 +495,16 @@ impl Session {
         line
     }
 
-    /// Handles one event. It is the only way in: no event is ever handled within another, so what follows from any event
-    /// follows once, at its end.
-    pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
-        self.begin_event(cx);
-        match event {
-            Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
-            Event::ClientEof => self.client_eof(cx),
-            Event::ClientHup => self.client_hup(cx),
-            Event::ClientFailed(error) => self.client_failed(error, cx),
-            Event::ClientWritten(count) => self.client_written(count, cx),
-            Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
-            Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
-            Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
-            Event::UpstreamEof(error) => self.upstream_eof(error, cx),
-            Event::UpstreamInputBroke => self.upstream_input_broke(cx),
-            Event::UpstreamWritten(count) => self.upstream_written(count, cx),
-            Event::UpstreamStderr(bytes) => self.upstream_stderr(bytes, cx),
-            Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
-            Event::Deadline { unix_time } => self.timeout(unix_time, cx),
-            Event::ShutDown => self.shut_down(cx),
-        }
-        self.finish_event(cx);
-    }
-
-    fn begin_event(&mut self, cx: &Context<'_>) {
-        if !self.client_was_read {
-            // It could not show any sign of life while it was not listened to.
-            self.heartbeat.note_activity(cx.now);
-            self.repeat_last_call(cx.now);
-        }
-        if let Some(peer) = self.peer.as_mut().filter(|_| !self.upstream_was_read) {
-            peer.skip(cx.now);
-        }
-    }
-
-    /// What follows from any event.
-    fn finish_event(&mut self, cx: &mut Context<'_>) {
-        loop {
-            self.handle_unread(cx);
-            self.advance(cx);
-            if self.unread.is_none() || !self.has_room_for_client_lines() {
-                break;
-            }
-        }
-        if self.to_client.is_empty() {
-            self.unwritten_since = None;
-        } else {
-            self.unwritten_since.get_or_insert(cx.now);
-        }
-        self.client_was_read = self.wants_client_input();
-        self.upstream_was_read = self.wants_upstream_output(cx.memory);
-        self.recharge_budget(cx.memory);
-        self.check();
-    }
-
     fn recharge_budget(&mut self, memory: &mut BufferBudget) {
-        let buffers = [
-            self.from_client.capacity(),
-            self.from_upstream.capacity(),
-            self.to_client.capacity(),
-            self.to_upstream.capacity(),
-            self.held().capacity(),
-            self.unread
-                .as_ref()
-                .map_or(0, |unread| unread.bytes.capacity()),
-            self.in_flight.load().id_bytes + self.queued.id_bytes,
-            self.server_requests.id_bytes(),
-        ];
-        // The usual case: none of them can be over what is free.
-        let charge = if buffers.iter().sum::<usize>() <= UNCHARGED_BYTES {
-            0
-        } else {
-            buffers
-                .iter()
-                .map(|bytes| bytes.saturating_sub(UNCHARGED_BYTES))
-                .sum()
-        };
+        let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
+        let charge = beyond(self.from_client.capacity())
+            + beyond(self.from_upstream.capacity())
+            + beyond(self.to_client.capacity())
+            + beyond(self.to_upstream.capacity())
+            + beyond(self.held().capacity())
+            + beyond(self.client.unread_capacity())
+            + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
+            + beyond(self.server_requests.id_bytes());
         if charge != self.charged {
             memory.recharge(self.charged, charge);
             self.charged = charge;
@@ -596,36 +517,8 @@ impl Session {
         self.charged = 0;
     }
 
-    /// What waits for a server that is not there, or that has not been greeted.
-    fn held(&self) -> &Outbox<ToUpstream> {
-        static NOTHING: Outbox<ToUpstream> = Outbox::new();
-        self.held.as_deref().unwrap_or(&NOTHING)
-    }
-
-    fn held_mut(&mut self) -> &mut Outbox<ToUpstream> {
-        self.held.get_or_insert_default()
-    }
-
-    fn take_held(&mut self) -> Outbox<ToUpstream> {
-        self.held.take().map_or_else(Outbox::new, |held| *held)
-    }
-
-    fn hold(&mut self, waiting: Outbox<ToUpstream>) {
-        self.held = (!waiting.is_empty()).then(|| Box::new(waiting));
-    }
-
-    /// How many requests of the client wait for their answers.
+    /// How many requests of the client wait for their responses.
     fn unanswered(&self) -> usize {
         self.in_flight.load().requests + self.queued.requests
-    }
-
-    /// Whether this is the stdio side.
-    fn is_connector(&self) -> bool {
-        matches!(self.policy, Policy::Reconnect(_))
-    }
-
-    fn check(&self) {
-        debug_assert!(self.unanswered() <= in_flight::MAX_IN_FLIGHT);
-        debug_assert!(!self.is_finished() || self.in_flight.is_empty());
     }
 }

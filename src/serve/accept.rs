@@ -123,7 +123,7 @@ impl Proxy {
         self.sessions_so_far += 1;
         let label = Label::Session {
             number: self.sessions_so_far,
-            peer,
+            client: peer,
             pid: None,
         };
         let is_full = self.scheduler.len() - self.refused >= self.max_sessions;

@@ -1,51 +1,59 @@
-//! When a heartbeat is due, and whether the client has gone silent.
+//! When a client gets its next heartbeat, and whether it has gone silent itself.
 
 use std::time::Duration;
 
+use log::warn;
+
+use super::client_side::OwnLine;
+use super::{Context, Session};
+use crate::protocol::own_messages;
 use crate::util::time::Time;
 
-/// A client that sends nothing for this many intervals is reported, once per silence.
+/// A client that sends nothing for this many intervals is reported, once per silence: one heartbeat may be late.
 const SILENT_INTERVALS: u32 = 2;
 
 /// The heartbeat of one session. Clients that never announce themselves get none.
 #[derive(Debug)]
-pub struct Heartbeat {
+pub(super) struct Heartbeat {
     /// When the next one is due; `None` for a client that has not announced itself.
     next: Option<Time>,
-    last_life: Time,
+    /// Whether one waits to be written. At most one does.
+    is_queued: bool,
+    last_activity: Time,
     silence_reported: bool,
 }
 
 impl Heartbeat {
-    /// The client was heard of just now.
-    pub fn new(now: Time) -> Self {
+    /// The client was active just now.
+    pub(super) fn new(now: Time) -> Self {
         Self {
             next: None,
-            last_life: now,
+            is_queued: false,
+            last_activity: now,
             silence_reported: false,
         }
     }
 
     /// The client takes heartbeats. They come at whole intervals since the session began, at `began`.
-    pub fn announce(&mut self, began: Time, now: Time, interval: Duration) {
+    pub(super) fn announce(&mut self, began: Time, now: Time, interval: Duration) {
         if self.next.is_none() {
             self.next = Some(next_after(now, began, interval));
         }
     }
 
-    /// The client sent something, or could not have.
-    pub fn note_activity(&mut self, now: Time) {
-        self.last_life = now;
+    /// The client sent something, or had no chance to.
+    pub(super) fn note_activity(&mut self, now: Time) {
+        self.last_activity = now;
         self.silence_reported = false;
     }
 
     /// When the next heartbeat is due.
-    pub fn next(&self) -> Option<Time> {
+    pub(super) fn next(&self) -> Option<Time> {
         self.next
     }
 
-    /// Whether a heartbeat is due. If so, the next one is set.
-    pub fn beat(&mut self, began: Time, now: Time, interval: Duration) -> bool {
+    /// If a heartbeat is due, sets the time of the next one. Returns whether it was.
+    pub(super) fn take_due(&mut self, began: Time, now: Time, interval: Duration) -> bool {
         let due = self.next.is_some_and(|next| next <= now);
         if due {
             self.next = Some(next_after(now, began, interval));
@@ -53,12 +61,21 @@ impl Heartbeat {
         due
     }
 
+    /// The first byte of the one that waited was written.
+    pub(super) fn started(&mut self) {
+        self.is_queued = false;
+    }
+
     /// How long the client has been silent, if that is to be reported now.
-    pub fn take_silence_report(&mut self, now: Time, interval: Duration) -> Option<Duration> {
-        let silence = now.saturating_since(self.last_life);
-        let report = silence >= interval * SILENT_INTERVALS && !self.silence_reported;
-        self.silence_reported |= report;
-        report.then_some(silence)
+    pub(super) fn take_silence_report(
+        &mut self,
+        now: Time,
+        interval: Duration,
+    ) -> Option<Duration> {
+        let silence = now.saturating_since(self.last_activity);
+        let is_due = silence >= interval * SILENT_INTERVALS && !self.silence_reported;
+        self.silence_reported |= is_due;
+        is_due.then_some(silence)
     }
 }
 
@@ -66,6 +83,33 @@ fn next_after(now: Time, began: Time, interval: Duration) -> Time {
     let past = now.saturating_since(began).as_nanos();
     let interval = interval.as_nanos().max(1);
     now + Duration::from_nanos((interval - past % interval) as u64)
+}
+
+impl Session {
+    pub(super) fn heartbeat_deadline(&self) -> Option<Time> {
+        self.heartbeat.next().filter(|_| self.delivers_to_client())
+    }
+
+    pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
+        let interval = cx.settings.heartbeat_interval;
+        if !self.delivers_to_client() || !self.heartbeat.take_due(self.opened, cx.now, interval) {
+            return;
+        }
+        if !std::mem::replace(&mut self.heartbeat.is_queued, true) {
+            let line = own_messages::heartbeat_response(unix_time, self.upstream.is_up());
+            self.own_line(&line, OwnLine::Heartbeat, cx);
+        }
+        if !self.wants_client_input() {
+            return;
+        }
+        if let Some(silence) = self.heartbeat.take_silence_report(cx.now, interval) {
+            warn!(
+                "{} has been silent for {:.3} s",
+                self.label,
+                silence.as_secs_f64()
+            );
+        }
+    }
 }
 
 #[cfg(test)]
@@ -79,12 +123,12 @@ mod tests {
         let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut heartbeat = Heartbeat::new(begin);
-        assert!(heartbeat.next().is_none() && !heartbeat.beat(begin, at(100), INTERVAL));
+        assert!(heartbeat.next().is_none() && !heartbeat.take_due(begin, at(100), INTERVAL));
         heartbeat.announce(begin, at(13), INTERVAL);
         assert_eq!(heartbeat.next(), Some(at(20)));
-        assert!(!heartbeat.beat(begin, at(19), INTERVAL));
+        assert!(!heartbeat.take_due(begin, at(19), INTERVAL));
         assert!(
-            heartbeat.beat(begin, at(47), INTERVAL),
+            heartbeat.take_due(begin, at(47), INTERVAL),
             "late, but not three times"
         );
         assert_eq!(heartbeat.next(), Some(at(50)));

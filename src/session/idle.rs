@@ -1,30 +1,32 @@
-//! Sessions that are not used: whose clients never say anything to a server, or in which nothing passes any more.
+//! The end of sessions that are not used: the client never sends a message, or no more messages pass.
 
 use std::time::Duration;
 
-use super::ending::Goal;
+use super::client_side::OwnLine;
+use super::goal::Goal;
 use super::report::EndReason;
-use super::{Context, OwnLine, Session, Settings, earliest};
+use super::{Context, Session, Settings, earliest};
 use crate::util::time::Time;
 
-/// A line of the client that is longer than any heartbeat counts while it comes in, not just when it is complete.
+/// A line of the client that is longer than any heartbeat counts while it arrives, not only once it is complete. Real
+/// heartbeats have about 100 bytes.
 const LONG_LINE_BYTES: usize = 4096;
 
 /// When a session that is not used is ended; `None` for never.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct IdleLimits {
-    /// How long after its beginning the client must have sent something for the server.
+    /// How long after the session began the client must have sent a message.
     pub first_message: Option<Duration>,
-    /// How long nothing may pass while nothing is waited for. Heartbeats are nothing.
+    /// How long no message may pass while no response is awaited. Heartbeats are not messages.
     pub idle: Option<Duration>,
 }
 
-/// When a line last passed, in nanoseconds since the session began: half as large as an instant.
+/// When a line last passed, in nanoseconds since the session began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LastLine(u64);
 
 impl Session {
-    /// A message passed, or a part of one, or the client was told something.
+    /// A message passed, or a part of one, or the proxy itself told the client something.
     pub(super) fn line_passed(&mut self, cx: &Context<'_>) {
         if cx.settings.idle_limits.idle.is_some() {
             let time = cx.now.saturating_since(self.opened);
@@ -32,16 +34,19 @@ impl Session {
         }
     }
 
-    /// The client takes something of what waits for it. A heartbeat alone is nothing.
-    pub(super) fn client_takes_lines(&mut self, cx: &Context<'_>) {
+    /// Something of what waits for the client is about to be written. A heartbeat alone does not count.
+    pub(super) fn note_delivery(&mut self, cx: &Context<'_>) {
+        if cx.settings.idle_limits.idle.is_none() {
+            return;
+        }
         let waiting = &self.to_client;
-        let is_server_heard = waiting.len() > waiting.tagged_bytes();
-        if is_server_heard || waiting.tags().any(|line| *line != OwnLine::Heartbeat) {
+        let has_messages = waiting.len() > waiting.tagged_bytes();
+        if has_messages || waiting.tags().any(|line| *line != OwnLine::Heartbeat) {
             self.line_passed(cx);
         }
     }
 
-    /// The client is seen to be sending, although no line is complete.
+    /// The client sent a part of a line, which counts if the line is long.
     pub(super) fn note_long_line(&mut self, cx: &Context<'_>) {
         if self.from_client.is_within_line(LONG_LINE_BYTES) {
             self.line_passed(cx);
@@ -51,18 +56,16 @@ impl Session {
     /// Whether the session is being ended because it was not used.
     pub(super) fn is_unused(&self) -> bool {
         matches!(
-            self.end_reason,
-            EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_)
+            self.goal.reason(),
+            Some(EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_))
         )
     }
 
-    /// A session that is about to end because it was not used is used after all. Its client has more to say perhaps, and
-    /// does not know of any end.
+    /// A session that is about to end because it was not used is used after all: it serves again. Its client does not
+    /// know of any end.
     pub(super) fn resume_use(&mut self) {
-        if self.is_unused() && matches!(self.goal, Goal::Finish { .. }) && !self.stopping {
+        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.stopping {
             self.goal = Goal::Serve;
-            self.last_call = None;
-            self.end_reason = EndReason::ClientEnded;
         }
     }
 
@@ -90,11 +93,9 @@ impl Session {
     }
 
     fn first_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        let waits = self.goal == Goal::Serve && self.sent_to_server.is_none();
-        limits
-            .first_message
-            .filter(|_| waits)
-            .map(|limit| self.opened + limit)
+        let limit = limits.first_message?;
+        let waits = self.goal.is_serve() && self.sent_to_upstream.is_none();
+        waits.then(|| self.opened + limit)
     }
 
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
@@ -103,9 +104,9 @@ impl Session {
             .then(|| self.opened + Duration::from_nanos(self.last_line.0) + limit)
     }
 
-    /// Whether nothing is on its way, and nobody waits for an answer.
+    /// Whether nothing is on its way, and nobody waits for a response.
     fn is_idle(&self) -> bool {
-        self.goal == Goal::Serve
+        self.goal.is_serve()
             && self.nothing_waits()
             && self.server_requests.none_open()
             && self.to_client.is_empty()

@@ -1,27 +1,35 @@
-//! The lines that the client gets from the proxy itself: errors in the server's place, heartbeats, notices.
+//! The lines that the client gets from the proxy itself: errors in place of responses, and notices. Heartbeats are in
+//! `heartbeat`.
 
 use std::fmt::Display;
 use std::time::Duration;
 
-use log::{debug, warn};
+use log::debug;
 
+use super::client_side::OwnLine;
 use super::in_flight::MAX_IN_FLIGHT;
 use super::stderr::excerpt;
-use super::{Client, Context, OwnLine, Session, ToUpstream};
+use super::upstream::ToUpstream;
+use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::TooLong;
 use crate::protocol::own_messages::{self, ErrorReason};
 use crate::protocol::skip::Skipped;
 
-/// So many requests of one line are refused one by one.
+/// Up to this many requests of one line are refused one by one: twice what could be in flight, so that whoever is over
+/// that limit by mistake still gets a response to each.
 const MAX_REFUSALS: usize = 2 * MAX_IN_FLIGHT;
 
 impl Session {
     /// Queues a line for the client.
     pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, cx: &mut Context<'_>) {
-        if matches!(self.client, Client::Open | Client::Ended) {
-            debug!("{} proxy → client: {}", self.tag, excerpt(line.as_bytes()));
+        if self.client.is_writable() {
+            debug!(
+                "{} proxy → client: {}",
+                self.label,
+                excerpt(line.as_bytes())
+            );
             if kind != OwnLine::Heartbeat {
                 self.line_passed(cx);
             }
@@ -44,9 +52,9 @@ impl Session {
         );
     }
 
-    /// Answers the requests of a line that no server will get: each, unless there are more than [`MAX_REFUSALS`]. Those
-    /// get one answer together, as theirs would take far more memory than the line.
-    pub(super) fn answer_all(
+    /// Refuses the requests of a line that no server will get: each, unless there are more than [`MAX_REFUSALS`]. Those
+    /// get one error together, because theirs would take far more memory than the line.
+    pub(super) fn refuse_requests(
         &mut self,
         message: &Message<'_>,
         reason: ErrorReason,
@@ -64,15 +72,15 @@ impl Session {
         }
     }
 
-    /// An over-long line is answered with its id, unless that would look like the answer to another request.
+    /// An over-long line is refused under its id, unless that would look like the response to another request.
     pub(super) fn refuse_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
-        let is_answer = skipped.has_outcome && !skipped.has_method;
+        let is_response = skipped.has_outcome && !skipped.has_method;
         let id = skipped
             .id
             .as_ref()
-            .filter(|id| !(is_answer && self.is_unanswered(id)));
+            .filter(|id| !(is_response && self.is_unanswered(id)));
         let message = too_long_message(why, cx);
-        debug!("{}: refused a line of the client: {message}", self.tag);
+        debug!("{}: refused a line of the client: {message}", self.label);
         self.reply_error(
             id.map(|id| id as &dyn Display),
             ErrorReason::TooLarge,
@@ -81,7 +89,7 @@ impl Session {
         );
     }
 
-    /// Whether a request of this id was sent to the server, or is going to be.
+    /// Whether a request of this id was sent to the upstream, or waits to be.
     fn is_unanswered(&mut self, id: &RequestId) -> bool {
         if self.in_flight.contains(id) {
             return true;
@@ -94,30 +102,12 @@ impl Session {
         queued.any(|request| request.id == *id)
     }
 
-    /// Whether the client may still be told that the proxy lives.
-    pub(super) fn has_heartbeat(&self) -> bool {
-        self.delivers_to_client()
-    }
-
-    pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
-        let interval = cx.settings.heartbeat_interval;
-        if !self.has_heartbeat() || !self.heartbeat.beat(self.opened, cx.now, interval) {
-            return;
-        }
-        if !self.heartbeat_queued {
-            let line = own_messages::heartbeat_response(unix_time, self.upstream.is_alive());
-            self.own_line(&line, OwnLine::Heartbeat, cx);
-            self.heartbeat_queued = true;
-        }
-        if !self.wants_client_input() {
-            return;
-        }
-        if let Some(silence) = self.heartbeat.take_silence_report(cx.now, interval) {
-            warn!(
-                "{} has been silent for {:.3} s",
-                self.tag,
-                silence.as_secs_f64()
-            );
+    /// Tells the client that it goes on with a new server, unless the session is about to end.
+    pub(super) fn give_notice(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
+        self.backend.notice_given();
+        if self.goal.is_serve() {
+            let line = own_messages::server_restarted(unix_time);
+            self.own_line(&line, OwnLine::Other, cx);
         }
     }
 }

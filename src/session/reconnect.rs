@@ -1,26 +1,27 @@
-//! When a lost connection is made again, and when no more. Policy only: nothing here connects.
+//! When a lost link is made again, and when no longer. Policy only: nothing here connects.
 
 use std::time::Duration;
 
 use super::restart::Decision;
 use crate::util::time::Time;
 
-/// The delay of the first attempt; it doubles with each that follows.
+/// The delay before the first attempt; it doubles with each that follows. Long enough for a proxy that is being
+/// restarted to have closed its old socket, short enough not to be noticed.
 const FIRST_DELAY: Duration = Duration::from_millis(100);
 
-/// Counts the attempts to connect since the server was last heard.
+/// Counts the attempts to connect since a server was last heard.
 #[derive(Debug)]
-pub struct ReconnectPolicy {
+pub(super) struct ReconnectPolicy {
     max_delay: Duration,
     max_attempts: Option<u32>,
     attempts: u32,
-    /// When the connection was made.
+    /// When the link was made.
     connected: Option<Time>,
 }
 
 impl ReconnectPolicy {
     /// Delays double up to `max_delay`. After `max_attempts` in a row there are no more.
-    pub fn new(max_delay: Duration, max_attempts: Option<u32>) -> Self {
+    pub(super) fn new(max_delay: Duration, max_attempts: Option<u32>) -> Self {
         Self {
             max_delay,
             max_attempts,
@@ -29,19 +30,20 @@ impl ReconnectPolicy {
         }
     }
 
-    /// A connection was made, or could not be.
-    pub fn started(&mut self, now: Time) {
+    /// A link was made, or could not be.
+    pub(super) fn started(&mut self, now: Time) {
         self.connected = Some(now);
     }
 
-    /// The server said something. To be let in is not enough: it may be shown out at once, over and over.
-    pub fn heard(&mut self) {
+    /// The server said something. A connection alone does not reset the count: a full proxy accepts and closes, again
+    /// and again.
+    pub(super) fn heard(&mut self) {
         self.attempts = 0;
     }
 
-    /// The other side ended a connection on which nothing was waited for. If it had held for a while, nobody was shown
-    /// out at once: it was idle, and may be so again and again.
-    pub fn ended_idle(&mut self, now: Time) {
+    /// The proxy ended a link on which no response was awaited. If the link had held for a while, it was idle rather
+    /// than refused, and may be idle again and again.
+    pub(super) fn ended_idle(&mut self, now: Time) {
         let held = self
             .connected
             .map_or(Duration::ZERO, |since| now.saturating_since(since));
@@ -50,8 +52,8 @@ impl ReconnectPolicy {
         }
     }
 
-    /// The connection was lost, or could not be made.
-    pub fn lost(&mut self, now: Time) -> Decision {
+    /// The link was lost, or could not be made.
+    pub(super) fn lost(&mut self, now: Time) -> Decision {
         if self.max_attempts.is_some_and(|max| self.attempts >= max) {
             return Decision::GiveUp {
                 restarts: self.attempts,
@@ -72,7 +74,7 @@ mod tests {
         let now = Time::from_nanos(1 << 40);
         let mut policy = ReconnectPolicy::new(Duration::from_secs(2), None);
         let delays = |count: usize, policy: &mut ReconnectPolicy| -> Vec<u128> {
-            let delay = |verdict| match verdict {
+            let delay = |decision| match decision {
                 Decision::RetryAt(at) => (at - now).as_millis(),
                 Decision::GiveUp { .. } => panic!("there is no limit"),
             };
@@ -102,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_that_held_for_a_while_are_no_failed_attempts() {
+    fn idle_links_that_held_for_a_while_are_not_failed_attempts() {
         let begin = Time::from_nanos(1 << 40);
         let delay = Duration::from_secs(2);
         let mut policy = ReconnectPolicy::new(delay, Some(1));
@@ -112,8 +114,8 @@ mod tests {
             policy.lost(begin + held)
         };
         for _ in 0..10 {
-            let verdict = cycle(delay + Duration::from_millis(1));
-            assert!(matches!(verdict, Decision::RetryAt(_)));
+            let decision = cycle(delay + Duration::from_millis(1));
+            assert!(matches!(decision, Decision::RetryAt(_)));
         }
         assert_eq!(cycle(delay), Decision::GiveUp { restarts: 1 });
     }

@@ -1,4 +1,4 @@
-//! What is said about a session: who it is, how its server ended, why it ended, what passed through it.
+//! What is said about a session: who it is, how its upstream ended, why it ended, what passed through it.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -18,16 +18,16 @@ pub enum Label {
         /// Counts the sessions since the start of the proxy, from 1.
         number: u64,
         /// The client's address.
-        peer: SocketAddr,
-        /// The server process, the last one if it is gone; `None` before the first one.
+        client: SocketAddr,
+        /// The server process, or the last one if it is gone; `None` before the first one.
         pid: Option<u32>,
     },
-    /// The one connection of a program that is the stdio side, by its address as the user wrote it.
+    /// The one session of `connect`, by the address of its proxy as the user wrote it.
     Connection(Box<str>),
 }
 
 impl Label {
-    /// Notes the process of the upstream that was started. Returns whether it is the first one.
+    /// Notes the process of the upstream that was started. Returns whether it is the session's first one.
     pub(super) fn started(&mut self, new: Option<u32>) -> bool {
         match self {
             Self::Session { pid, .. } => std::mem::replace(pid, new).is_none(),
@@ -41,14 +41,14 @@ impl fmt::Display for Label {
         match self {
             Self::Session {
                 number,
-                peer,
+                client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({peer}, pid {pid})"),
+            } => write!(f, "session {number} ({client}, pid {pid})"),
             Self::Session {
                 number,
-                peer,
+                client,
                 pid: None,
-            } => write!(f, "session {number} ({peer}, no pid)"),
+            } => write!(f, "session {number} ({client}, no pid)"),
             Self::Connection(address) => f.write_str(address),
         }
     }
@@ -61,7 +61,7 @@ pub enum Exit {
     Code(i32),
     /// The process was killed by this signal.
     Signal(i32),
-    /// It is gone, and how can't be told.
+    /// It is gone; how it ended is not known.
     Unknown,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
@@ -91,15 +91,16 @@ impl fmt::Display for Exit {
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
-    /// The client ended its side, and got what was due to it.
+    /// The client ended its side, and got all its responses.
     ClientEnded,
     /// The connection broke.
     ClientGone(String),
     /// Our own stdin or stdout failed.
     StdioFailed(String),
-    /// The client took nothing, or hung up with the server taking nothing, for too long.
+    /// For this long nothing could be written to the client; or the client had hung up, and nothing could be written to
+    /// the server.
     Stalled(Duration),
-    /// The server ended, and is not to be restarted.
+    /// The server ended like this, and is not to be restarted.
     ServerEnded(String),
     /// The server was lost once too often.
     RestartLimit {
@@ -108,28 +109,28 @@ pub enum EndReason {
         /// How it ended the last time.
         last: String,
     },
-    /// The server could not be started, and is not to be tried again.
+    /// The server could not be started, for this reason, and is not to be tried again.
     SpawnFailed(String),
-    /// The connection was lost, and is not to be made again.
+    /// The connection to the proxy was lost like this, and is not to be made again.
     ConnectionLost(String),
     /// The connection was lost once too often.
     ReconnectLimit {
         /// How many attempts there had been in a row.
         attempts: u32,
-        /// What came of the last one.
+        /// How the last one ended.
         last: String,
     },
-    /// The restarted server answered the handshake otherwise than the one before it.
+    /// The restarted server responded to the handshake in another way than the one before it.
     ServerChanged,
-    /// The restarted server did not answer the handshake.
+    /// The restarted server did not respond to the handshake in this time.
     ReplayTimeout(Duration),
-    /// There were as many sessions as there may be.
+    /// There were this many sessions, as many as there may be.
     SessionLimit(usize),
-    /// The client sent nothing for the server in this time.
+    /// The client sent no message in this time.
     FirstMessageTimeout(Duration),
-    /// Nothing passed either way, and nothing was waited for, for this long.
+    /// For this long no message passed either way, and no response was awaited.
     IdleTimeout(Duration),
-    /// After the end of the client's side, what it had sent could not be served in this time.
+    /// What the client had sent could not be served within this time after its end.
     Overdue(Duration),
     /// The proxy is being stopped.
     Shutdown,
@@ -137,7 +138,7 @@ pub enum EndReason {
 
 impl EndReason {
     /// What a client is told whose requests can't be served any more.
-    pub fn reply_reason(&self) -> ErrorReason {
+    pub fn error_reason(&self) -> ErrorReason {
         match self {
             Self::ClientEnded
             | Self::ClientGone(_)
@@ -154,6 +155,35 @@ impl EndReason {
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
             | Self::Shutdown => ErrorReason::Shutdown,
+        }
+    }
+}
+
+impl EndReason {
+    /// Whether this is an end that neither the client nor whoever stopped the program wanted.
+    pub(super) fn is_failure(&self) -> bool {
+        !matches!(
+            self,
+            Self::ClientEnded | Self::ClientGone(_) | Self::Shutdown
+        )
+    }
+
+    /// The reason of an upstream's loss, after `restarts` attempts to replace it.
+    pub(super) fn after_retries(&self, restarts: u32) -> Self {
+        match self {
+            Self::SpawnFailed(_) => self.clone(),
+            Self::ConnectionLost(last) => Self::ReconnectLimit {
+                attempts: restarts,
+                last: last.clone(),
+            },
+            Self::ServerEnded(last) => Self::RestartLimit {
+                restarts,
+                last: last.clone(),
+            },
+            other => Self::RestartLimit {
+                restarts,
+                last: other.to_string(),
+            },
         }
     }
 }
@@ -205,7 +235,7 @@ impl fmt::Display for EndReason {
             ),
             Self::Overdue(time) => write!(
                 f,
-                "not served within {} s of the client's end",
+                "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
             Self::Shutdown => f.write_str("the proxy is shutting down"),
@@ -226,9 +256,7 @@ impl Traffic {
         self.messages += 1;
         self.bytes += len as u64 + 1;
     }
-}
 
-impl Traffic {
     /// Whether nothing was counted.
     pub fn is_none(self) -> bool {
         self.messages == 0
@@ -244,8 +272,9 @@ impl fmt::Display for Traffic {
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) tag: &'a Label,
-    pub(super) reason: &'a EndReason,
+    pub(super) label: &'a Label,
+    /// `None` while the session goes on.
+    pub(super) reason: Option<&'a EndReason>,
     pub(super) opened: Time,
     pub(super) now: Time,
     pub(super) to_upstream: Traffic,
@@ -255,10 +284,14 @@ pub struct Summary<'a> {
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.now.saturating_since(self.opened).as_secs_f64();
+        match self.reason {
+            Some(reason) => write!(f, "{} closed: {reason}", self.label)?,
+            None => write!(f, "{} goes on", self.label)?,
+        }
         write!(
             f,
-            "{} closed: {}; {seconds:.3} s, {} to the server, {} to the client",
-            self.tag, self.reason, self.to_upstream, self.to_client
+            "; {seconds:.3} s, {} to the server, {} to the client",
+            self.to_upstream, self.to_client
         )
     }
 }

@@ -1,34 +1,36 @@
-//! When a lost server is started again, and when no more. Policy only: nothing here starts anything.
+//! When a lost server is restarted, and when no longer. Policy only: nothing here starts anything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use crate::util::time::Time;
 
-/// The least time between two starts of a server that seldom fails.
+/// The shortest time between two starts of a server that seldom fails: as in the Python script that this program
+/// replaces.
 const COOLDOWN: Duration = Duration::from_secs(1);
 
-/// The same while it fails again and again.
+/// The same for a server that fails again and again, also as in that script.
 const REPEATED_COOLDOWN: Duration = Duration::from_secs(5);
 
-/// A restart counts as recent, and lengthens the cooldown, for this long.
+/// For this long a restart counts as recent, and the cooldown is the longer one: a server that works for a minute is
+/// not one that fails again and again.
 const RECENT: Duration = Duration::from_mins(1);
 
-/// How long each allowed restart lengthens the window in which they are counted. It is longer than
-/// [`REPEATED_COOLDOWN`], so that a server that fails for ever does reach the limit.
+/// By how much each allowed restart lengthens the window in which they are counted. Longer than [`REPEATED_COOLDOWN`],
+/// so that a server that never stops failing does reach the limit.
 const WINDOW_PER_RESTART: Duration = Duration::from_secs(6);
 
-/// The shortest window in which restarts are counted.
+/// The shortest window in which restarts are counted: as long as one restart counts as recent.
 const MIN_WINDOW: Duration = Duration::from_mins(1);
 
-/// What to do about a lost server.
+/// What to do about a lost upstream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Decision {
-    /// Start it, but not before then.
+    /// Start another, but not before then.
     RetryAt(Time),
-    /// It failed too often.
+    /// Start none: it was lost too often.
     GiveUp {
-        /// How many times it was restarted within the window.
+        /// How many restarts, or attempts to connect, there were.
         restarts: u32,
     },
 }
@@ -52,7 +54,7 @@ impl RestartPolicy {
         }
     }
 
-    /// In what time restarts are counted.
+    /// The time in which restarts are counted.
     pub fn window(&self) -> Duration {
         MIN_WINDOW.max(WINDOW_PER_RESTART * self.max_restarts)
     }

@@ -1,6 +1,13 @@
-//! Cuts what a server writes to stderr into lines for the log. It is always read, so that no server ever blocks on it.
+//! What a server's output puts into the log: its stderr, which is always read so that no server ever blocks on it, and
+//! what of its stdout is not a message.
 
 use std::borrow::Cow;
+
+use log::warn;
+
+use super::report::Label;
+use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::time::Time;
 
 /// The longest line that is logged, in bytes; the rest of it is dropped. With what the log puts before it, that still is
 /// a line of the log (`PIPE_BUF`, 4096 bytes).
@@ -14,7 +21,7 @@ pub struct StderrLines {
 }
 
 impl StderrLines {
-    /// Takes bytes and hands out the lines that end in them.
+    /// Takes bytes, and passes on the lines that end in them.
     pub fn push(&mut self, mut bytes: &[u8], mut log: impl FnMut(&str)) {
         while let Some(end) = memchr::memchr(b'\n', bytes) {
             self.keep(&bytes[..end]);
@@ -24,7 +31,7 @@ impl StderrLines {
         self.keep(bytes);
     }
 
-    /// Hands out what has no line end.
+    /// Passes on what has no line end.
     pub fn end(&mut self, mut log: impl FnMut(&str)) {
         let line = std::mem::take(&mut self.partial);
         let text = String::from_utf8_lossy(&line);
@@ -44,9 +51,69 @@ impl StderrLines {
     }
 }
 
+/// What the log gets to see of one session's servers, at a limited rate. Costs a pointer until there is something to
+/// log.
+#[derive(Debug, Default)]
+pub(super) struct ServerLog(Option<Box<Output>>);
+
+#[derive(Debug)]
+struct Output {
+    stderr: StderrLines,
+    limit: LogRateLimit,
+}
+
+impl ServerLog {
+    /// The server wrote these bytes to its stderr.
+    pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, now: Time) {
+        let Output { stderr, limit } = self.begin(now);
+        stderr.push(bytes, |line| log_stderr(line, limit, label, now));
+    }
+
+    /// The server is gone: logs its last line even if it has no line end, and how many lines were left out.
+    pub(super) fn server_ended(&mut self, label: &Label, now: Time) {
+        let Some(Output { stderr, limit }) = self.0.as_deref_mut() else {
+            return;
+        };
+        stderr.end(|line| log_stderr(line, limit, label, now));
+        log_left_out(limit, label);
+    }
+
+    /// Logs one line about the server's output, unless there were too many.
+    pub(super) fn limited(&mut self, label: &Label, now: Time, log: impl FnOnce()) {
+        limited(&mut self.begin(now).limit, label, now, log);
+    }
+
+    fn begin(&mut self, now: Time) -> &mut Output {
+        self.0.get_or_insert_with(|| {
+            Box::new(Output {
+                stderr: StderrLines::default(),
+                limit: LogRateLimit::new(now),
+            })
+        })
+    }
+}
+
+fn log_stderr(line: &str, limit: &mut LogRateLimit, label: &Label, now: Time) {
+    limited(limit, label, now, || warn!("{label} stderr: {line}"));
+}
+
+fn limited(limit: &mut LogRateLimit, label: &Label, now: Time, log: impl FnOnce()) {
+    if limit.admit(now) {
+        log_left_out(limit, label);
+        log();
+    }
+}
+
+fn log_left_out(limit: &mut LogRateLimit, label: &Label) {
+    let left_out = limit.take_left_out();
+    if left_out > 0 {
+        warn!("{label}: {left_out} lines of the server's output were left out of the log");
+    }
+}
+
 /// A message as the debug log shows it.
-pub fn excerpt(line: &[u8]) -> Cow<'_, str> {
-    /// The longest part of a message that is logged, in bytes.
+pub(super) fn excerpt(line: &[u8]) -> Cow<'_, str> {
+    /// The longest part of a message that is logged, in bytes: most small messages whole.
     const MAX_EXCERPT_BYTES: usize = 1024;
     match line.get(..MAX_EXCERPT_BYTES) {
         Some(start) if line.len() > MAX_EXCERPT_BYTES => {

@@ -1,4 +1,4 @@
-//! A session by itself: driven by events, on a clock that the test sets.
+//! A session on its own: driven by events, on a clock that the test sets.
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
@@ -23,7 +23,7 @@ use crate::util::time::Time;
 const SECOND: Duration = Duration::from_secs(1);
 const MILLISECOND: Duration = Duration::from_millis(1);
 
-/// More deadlines than any of these tests passes: a session that sets one that it does not see to is stopped here.
+/// More deadlines than any of these tests passes: here a session is stopped that does nothing about one of its own.
 const MAX_TIMEOUTS: usize = 10_000;
 
 const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}"#;
@@ -31,20 +31,20 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 const AGREED: &str =
     r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
 
-/// A session, and what is outside of it.
+/// A session, and what is around it.
 struct World {
     session: Session,
     settings: Settings,
     memory: BufferBudget,
-    /// What the session wanted done and the test has not looked at.
+    /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
-    /// What the wall clock shows, which nothing else depends on.
+    /// What the wall clock shows. Only time stamps depend on it.
     unix_time: Duration,
 }
 
 impl World {
-    /// A session of the proxy that has asked for its first server.
+    /// A session of `serve` that has asked for its first server.
     fn new() -> Self {
         Self::with(|_| {})
     }
@@ -65,10 +65,10 @@ impl World {
             Vec::new(),
             Time::from_nanos(1 << 40),
         );
-        let tag = match settings.role {
+        let label = match settings.role {
             Backend::Process { .. } => Label::Session {
                 number: 1,
-                peer: ([127, 0, 0, 1], 1).into(),
+                client: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             },
             Backend::Proxy { .. } => Label::Connection("localhost:1".into()),
@@ -79,7 +79,7 @@ impl World {
             memory: &mut memory,
             actions: &mut actions,
         };
-        let session = Session::open(tag, &mut cx);
+        let session = Session::open(label, &mut cx);
         Self {
             session,
             settings,
@@ -130,7 +130,7 @@ impl World {
         self.event(|session, cx| session.handle(Event::ClientEof, cx));
     }
 
-    /// Takes all that there is for the client: its lines.
+    /// Writes everything that waits for the client, and returns its lines.
     fn client_got(&mut self) -> Vec<String> {
         let text = self.session.to_client().to_vec();
         if !text.is_empty() {
@@ -145,7 +145,7 @@ impl World {
         self.client_got().into_iter().map(json).collect()
     }
 
-    /// The next thing for the client has to be an error of the proxy's own, and the only one.
+    /// All that waits for the client must be one error of the proxy's own.
     #[track_caller]
     fn client_got_error(&mut self, id: &Value, code: i32, reason: &str) -> Value {
         let mut got = self.client_got_json();
@@ -156,7 +156,7 @@ impl World {
 
     // The server.
 
-    /// It was asked for a server, which is started.
+    /// A server was asked for; it is started.
     #[track_caller]
     fn start(&mut self) {
         assert_eq!(self.took_actions(), [Action::StartUpstream]);
@@ -169,7 +169,7 @@ impl World {
         });
     }
 
-    /// Says more than may wait for a client that does not read.
+    /// Sends more than may wait for a client that does not read.
     fn server_floods(&mut self) {
         let line = format!(r#"{{"method":"flood","params":"{}"}}"#, "x".repeat(900));
         for _ in 0..=OUTBOX_BYTES / 900 {
@@ -178,7 +178,7 @@ impl World {
         assert!(!self.session.wants_upstream_output(&self.memory));
     }
 
-    /// Takes all that there is for the server: its lines.
+    /// Writes everything that waits for the server, and returns its lines.
     fn server_got(&mut self) -> Vec<String> {
         let text = self.session.to_upstream().to_vec();
         if !text.is_empty() {
@@ -207,7 +207,7 @@ impl World {
         std::mem::take(&mut self.actions)
     }
 
-    /// Lets time pass, and the session see to every deadline in it.
+    /// Lets time pass, and reports every deadline on the way.
     #[track_caller]
     fn pass(&mut self, time: Duration) {
         let end = self.now + time;
@@ -221,7 +221,7 @@ impl World {
             let unix_time = self.unix_time;
             self.event(|session, cx| session.handle(Event::Deadline { unix_time }, cx));
         }
-        panic!("a deadline is not seen to");
+        panic!("nothing is done about a deadline");
     }
 
     fn shut_down(&mut self) {
@@ -230,17 +230,17 @@ impl World {
 
     /// Why the session ended, as the log has it.
     fn reason(&self) -> String {
-        self.session.end_reason.to_string()
+        self.session.goal.reason().unwrap().to_string()
     }
 }
 
 #[track_caller]
-fn assert_error(answer: &Value, id: &Value, code: i32, reason: &str) {
-    let error = &answer["error"];
+fn assert_error(response: &Value, id: &Value, code: i32, reason: &str) {
+    let error = &response["error"];
     assert_eq!(
-        (&answer["id"], &error["code"], &error["data"]["reason"]),
+        (&response["id"], &error["code"], &error["data"]["reason"]),
         (id, &json!(code), &json!(reason)),
-        "{answer}"
+        "{response}"
     );
 }
 
@@ -255,6 +255,6 @@ fn request(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"m"}}"#)
 }
 
-fn answer(id: u64) -> String {
+fn response(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }

@@ -1,38 +1,27 @@
-//! The life of a session's upstream: started, greeted, lost, started again.
-//!
-//! Loss has several signs that come in any order. What the upstream said is read to its end first; then every request
-//! that it had been sent is answered, and what it had not been sent waits for the next one.
+//! The upstream while it is there or to come: asked for, started, written to. How it is lost is in `loss`.
 
-use std::io;
 use std::time::Duration;
 
-use log::{info, warn};
-
-use super::ending::Goal;
-use super::greeting::Greeting;
+use super::handshake::Greeting;
 use super::in_flight::Request;
-use super::liveness::Liveness;
-use super::report::{EndReason, Exit};
-use super::{Action, Backend, Context, NOTICE_DELAY, OwnLine, Session, ToUpstream, earliest};
+use super::loss::Leaving;
+use super::report::EndReason;
+use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages::{self, ErrorReason};
+use crate::protocol::own_messages;
 use crate::util::time::Time;
 
-/// After the end of its output, a process has this long to exit, so that its status can be told, before it is stopped.
-const EXIT_GRACE: Duration = Duration::from_millis(50);
-
-/// After its exit, others may hold the output of a process open, and may still be saying something. This is how long
-/// they are listened to.
-const DRAIN_GRACE: Duration = Duration::from_millis(500);
+/// A new server must live this long before the client is told of it: one that fails at its start does so sooner.
+const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
 /// Where the upstream is in its life.
 #[derive(Debug)]
 pub(super) enum Upstream {
     /// There is none, and none is to come.
     None,
-    /// It is asked for when there is something for it.
+    /// It is asked for once something waits for it.
     OnDemand,
     /// It was asked for.
     Starting,
@@ -40,7 +29,7 @@ pub(super) enum Upstream {
     Up(Up),
     /// It is on its way out.
     Leaving(Box<Leaving>),
-    /// The next one waits for its time.
+    /// The next one is asked for at this time.
     Cooling { until: Time },
 }
 
@@ -49,66 +38,87 @@ pub(super) struct Up {
     pub(super) greeting: Greeting,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
-    /// Whether it was asked or has answered anything that can't be asked again.
+    /// Whether it was sent, or has answered, anything that can't be sent again.
     pub(super) used: bool,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Leaving {
-    /// How the process exited, once it was reaped.
-    pub(super) exit: Option<Exit>,
-    /// Whether there is nothing more to read.
-    pub(super) output_ended: bool,
-    /// Whether it was told to stop.
-    stopping: bool,
-    /// When the next sign is no longer waited for.
-    until: Option<Time>,
-    /// Since when that time stands still, because the client is too slow for the output to be read.
-    paused: Option<Time>,
-    /// Whether the status was waited for in vain after the end of the output.
-    status_overdue: bool,
-    /// Whether the requests that it had been sent were seen to.
-    settled: bool,
-    /// What [`Up::used`] was.
-    used: bool,
-    /// The replay that was not answered yet. The answer may be among the last words.
-    pub(super) replay: Option<RequestId>,
+/// What a line on its way to the upstream means.
+#[derive(Debug)]
+pub(super) enum ToUpstream {
+    Request(Request),
+    /// What there is to know about the messages in a batch, in order. There are no batches in it.
+    Batch(Box<[ToUpstream]>),
+    /// A response to a request of the present server; no other server may get it.
+    Response,
+    /// `notifications/initialized` of the client.
+    Initialized,
+    /// The client takes a request back.
+    Cancelled(RequestId),
+    /// The handshake, sent by the proxy.
+    Replay,
+    /// `notifications/initialized`, sent by the proxy.
+    ReplayedInitialized,
+    /// A line about the link, for the proxy at its other end.
+    Link,
+}
+
+impl ToUpstream {
+    /// The requests that come with the line.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
+        let parts = match self {
+            Self::Batch(parts) => parts,
+            single => std::slice::from_ref(single),
+        };
+        parts.iter().filter_map(|part| match part {
+            Self::Request(request) => Some(request),
+            _ => None,
+        })
+    }
+
+    /// Whether any upstream may get the line in place of this one.
+    pub(super) fn is_for_any(&self) -> bool {
+        match self {
+            Self::Request(_) | Self::Batch(_) | Self::Initialized | Self::Cancelled(_) => true,
+            Self::Response | Self::Replay | Self::ReplayedInitialized | Self::Link => false,
+        }
+    }
+
+    /// Whether an upstream that has it can be replaced by another without a loss.
+    fn leaves_unused(&self) -> bool {
+        match self {
+            Self::Replay | Self::ReplayedInitialized | Self::Link => true,
+            Self::Request(request) => request.resendable().is_some(),
+            Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
+        }
+    }
 }
 
 impl Upstream {
-    pub(super) fn is_alive(&self) -> bool {
+    /// Whether it serves, and takes input.
+    pub(super) fn is_up(&self) -> bool {
         matches!(self, Self::Up(_))
     }
 
-    pub(super) fn takes_input(&self) -> bool {
-        matches!(self, Self::Up(_))
-    }
-
+    /// Whether it may still say something that counts.
     pub(super) fn has_output(&self) -> bool {
         match self {
             Self::Up(_) => true,
-            Self::Leaving(leaving) => !leaving.output_ended,
+            Self::Leaving(leaving) => leaving.has_output(),
             Self::None | Self::OnDemand | Self::Starting | Self::Cooling { .. } => false,
         }
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
-            Self::Up(up) => {
-                let replay = match up.greeting {
-                    Greeting::Replaying(ref replay) => replay.deadline,
-                    Greeting::Due | Greeting::Done => None,
-                };
-                earliest(up.notice_at, replay)
-            }
-            Self::Leaving(leaving) if leaving.paused.is_some() => None,
-            Self::Leaving(leaving) => leaving.until,
+            Self::Up(up) => earliest(up.notice_at, up.greeting.deadline()),
+            Self::Leaving(leaving) => leaving.deadline(),
             Self::Cooling { until } => Some(*until),
             Self::None | Self::OnDemand | Self::Starting => None,
         }
     }
 }
 
+// What whoever drives the session asks.
 impl Session {
     /// Whether the upstream that was asked for is still wanted.
     pub fn wants_start(&self) -> bool {
@@ -120,6 +130,46 @@ impl Session {
         !self.held().is_empty()
     }
 
+    /// Whether what the upstream says is to be read now.
+    ///
+    /// If nothing can be written to either side, both may be waiting for this session to read. The upstream is then
+    /// read beyond the limit, as long as there is plenty of memory: its responses are what the client waits for.
+    pub fn wants_upstream_output(&self, memory: &BufferBudget) -> bool {
+        if !self.upstream.has_output() {
+            return false;
+        }
+        self.to_client.len() < OUTBOX_BYTES
+            || !self.delivers_to_client()
+            || (self.is_input_full() && memory.has_headroom())
+    }
+
+    /// Whether the upstream would be read if there were plenty of memory. No event of this session tells when there is.
+    pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
+        self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_input_full()
+    }
+
+    /// Whether as much waits for the upstream as may.
+    fn is_input_full(&self) -> bool {
+        self.to_upstream.len() + self.held().len() >= OUTBOX_BYTES
+    }
+
+    /// Whether a line of the upstream is under way of which much has arrived.
+    pub fn is_within_long_line_of_upstream(&self) -> bool {
+        self.from_upstream.is_within_line(LARGE_LINE_BYTES)
+    }
+
+    /// What is to be written to the upstream.
+    pub fn to_upstream(&self) -> &[u8] {
+        if self.upstream.is_up() {
+            self.to_upstream.waiting()
+        } else {
+            &[]
+        }
+    }
+}
+
+// Starting.
+impl Session {
     pub(super) fn start_upstream(&mut self, cx: &mut Context<'_>) {
         self.upstream = Upstream::Starting;
         cx.actions.push(Action::StartUpstream);
@@ -132,155 +182,40 @@ impl Session {
         }
     }
 
-    /// The upstream was started, as this process.
+    /// Asks for the next upstream once its time has come.
+    pub(super) fn start_if_due(&mut self, cx: &mut Context<'_>) {
+        if matches!(self.upstream, Upstream::Cooling { until } if until <= cx.now) {
+            self.start_upstream(cx);
+        }
+    }
+
+    /// The upstream was started, as this process if it is one.
     pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
-        let first = self.tag.started(pid);
-        self.policy.started(cx.now);
-        let greeting = if self.handshake.recorded().is_some() {
-            Greeting::Due
-        } else {
-            Greeting::Done
-        };
-        let notice_at = self.notice_owed.then(|| cx.now + NOTICE_DELAY);
+        let is_first = self.label.started(pid);
+        self.backend.started(cx.now, cx.settings.heartbeat_interval);
+        let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
-            greeting,
+            greeting: Greeting::first(&self.handshake),
             notice_at,
             used: false,
         });
-        match cx.settings.role {
-            Backend::Process { .. } if first => info!("{} opened", self.tag),
-            Backend::Process { .. } => info!("{} goes on with a new server", self.tag),
-            Backend::Proxy { .. } => {
-                info!("connected to {}", self.tag);
-                let peer = Liveness::new(cx.now, cx.settings.heartbeat_interval);
-                self.peer = Some(Box::new(peer));
-                self.control_line_to_peer(own_messages::HANDSHAKE, cx);
-            }
+        self.backend.log_started(&self.label, is_first);
+        if self.backend.is_link() {
+            self.link_line(own_messages::HANDSHAKE, cx);
         }
         self.release_held(cx);
     }
 
     /// The upstream could not be started. That counts as a loss.
     pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
-        let why = match cx.settings.role {
-            Backend::Process { .. } => EndReason::SpawnFailed(error.to_string()),
-            Backend::Proxy { .. } => EndReason::ConnectionLost(error.to_string()),
-        };
-        match &why {
-            EndReason::SpawnFailed(_) => {
-                warn!("{}: the server could not be started: {error}", self.tag);
-            }
-            _ => warn!("no connection to {}: {error}", self.tag),
-        }
-        self.policy.started(cx.now);
+        self.backend.log_start_failed(&self.label, error);
+        self.backend.start_failed(cx.now);
+        let why = self.backend.start_failure(error);
         self.after_loss(&why, cx);
     }
 
-    /// The process exited, and was reaped.
-    pub(super) fn upstream_exited(&mut self, exit: Exit, cx: &mut Context<'_>) {
-        self.begin_leaving(cx, |leaving, now| {
-            leaving.exit = Some(exit);
-            leaving.until = Some(now + DRAIN_GRACE);
-        });
-    }
-
-    /// The end of the output was read, or an error instead.
-    pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
-        if let Backend::Proxy { .. } = cx.settings.role {
-            return self.connection_ended(Exit::Connection(error.map(io::Error::kind)), cx);
-        }
-        self.upstream_tail(cx);
-        self.begin_leaving(cx, |leaving, now| {
-            leaving.output_ended = true;
-            if leaving.exit.is_none() {
-                leaving.until = Some(now + EXIT_GRACE);
-            }
-        });
-    }
-
-    /// Nobody reads the input any more.
-    pub(super) fn upstream_input_broke(&mut self, cx: &mut Context<'_>) {
-        if self.is_connector() {
-            // What had come before is still there to be read, and the end behind it.
-            return;
-        }
-        self.begin_leaving(cx, |leaving, now| {
-            if leaving.exit.is_none() && !leaving.stopping && leaving.until.is_none() {
-                leaving.until = Some(now + EXIT_GRACE);
-            }
-        });
-    }
-
-    /// Tells the upstream to go, if there is one, and lets none come.
-    pub(super) fn stop_upstream(&mut self, cx: &mut Context<'_>) {
-        match &mut self.upstream {
-            Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
-                self.upstream = Upstream::None;
-            }
-            Upstream::Up(_) => self.begin_leaving(cx, |leaving, _| leaving.stopping = true),
-            Upstream::Leaving(leaving) if !leaving.stopping && leaving.exit.is_none() => {
-                leaving.stopping = true;
-                if !leaving.output_ended {
-                    leaving.until = None;
-                }
-            }
-            Upstream::None | Upstream::Leaving(_) => return,
-        }
-        if matches!(self.upstream, Upstream::Leaving(_)) {
-            cx.actions.push(Action::StopUpstream);
-        }
-    }
-
-    /// Notes a sign that the upstream is leaving. With the first one, what it has not been sent is called back.
-    pub(super) fn begin_leaving(
-        &mut self,
-        cx: &mut Context<'_>,
-        note: impl FnOnce(&mut Leaving, Time),
-    ) {
-        match &mut self.upstream {
-            Upstream::Up(up) => {
-                let replay = match std::mem::replace(&mut up.greeting, Greeting::Done) {
-                    Greeting::Replaying(replay) => Some(replay.id),
-                    Greeting::Due | Greeting::Done => None,
-                };
-                let mut leaving = Leaving {
-                    used: up.used,
-                    replay,
-                    ..Leaving::default()
-                };
-                note(&mut leaving, cx.now);
-                self.upstream = Upstream::Leaving(Box::new(leaving));
-                self.retain_unstarted(cx.memory);
-            }
-            Upstream::Leaving(leaving) => note(leaving, cx.now),
-            Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
-            }
-        }
-    }
-
-    /// What was meant for any server waits for the next; what was meant for this one is dropped.
-    fn retain_unstarted(&mut self, memory: &mut BufferBudget) {
-        self.to_upstream.retain_unstarted(|line| match line {
-            ToUpstream::Request(_)
-            | ToUpstream::Batch(_)
-            | ToUpstream::Initialized
-            | ToUpstream::Cancelled(_) => true,
-            ToUpstream::Answer
-            | ToUpstream::Replay
-            | ToUpstream::ReplayedInitialized
-            | ToUpstream::Control => false,
-        });
-        let mut waiting = std::mem::take(&mut self.to_upstream);
-        waiting.append(self.take_held(), memory);
-        self.hold(waiting);
-    }
-
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
-        if self
-            .upstream
-            .deadline()
-            .is_none_or(|deadline| deadline > cx.now)
-        {
+        if self.upstream.deadline().is_none_or(|at| at > cx.now) {
             return;
         }
         match &mut self.upstream {
@@ -295,164 +230,58 @@ impl Session {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
+        let replay_failed = up.greeting.deadline().is_some_and(|at| at <= cx.now);
         if up.notice_at.is_some_and(|at| at <= cx.now) {
             up.notice_at = None;
-            self.notice_owed = false;
-            if self.goal == Goal::Serve {
-                self.own_line(
-                    &own_messages::server_restarted(unix_time),
-                    OwnLine::Other,
-                    cx,
-                );
-            }
+            self.give_notice(unix_time, cx);
         }
-        let Upstream::Up(up) = &self.upstream else {
-            return;
-        };
-        if matches!(&up.greeting, Greeting::Replaying(replay) if replay.deadline.is_some_and(|at| at <= cx.now))
-        {
-            self.end_now(&EndReason::ReplayTimeout(cx.settings.replay_timeout), cx);
+        if replay_failed {
+            let reason = EndReason::ReplayTimeout(cx.settings.replay_timeout);
+            self.end_now(&reason, cx);
+        }
+    }
+}
+
+// Writing.
+impl Session {
+    /// What waits for an upstream that is not there, or that does not know the client yet.
+    pub(super) fn held(&self) -> &Outbox<ToUpstream> {
+        static NOTHING: Outbox<ToUpstream> = Outbox::new();
+        self.held.as_deref().unwrap_or(&NOTHING)
+    }
+
+    pub(super) fn take_held(&mut self) -> Outbox<ToUpstream> {
+        self.held.take().map_or_else(Outbox::new, |held| *held)
+    }
+
+    pub(super) fn hold(&mut self, waiting: Outbox<ToUpstream>) {
+        self.held = (!waiting.is_empty()).then(|| Box::new(waiting));
+    }
+
+    /// What was meant for any upstream waits for the next; what was meant for this one is dropped.
+    pub(super) fn take_back_unsent(&mut self, memory: &mut BufferBudget) {
+        self.to_upstream.retain_unstarted(ToUpstream::is_for_any);
+        let mut waiting = std::mem::take(&mut self.to_upstream);
+        waiting.append(self.take_held(), memory);
+        self.hold(waiting);
+    }
+
+    /// The first `count` bytes for the upstream were written.
+    pub(super) fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.last_written = cx.now;
+        self.line_passed(cx);
+        self.to_upstream.consume(count, cx.memory);
+        while let Some(line) = self.to_upstream.next_started() {
+            self.on_line_started(line, cx);
         }
     }
 
-    fn leaving_timeout(&mut self, cx: &mut Context<'_>) {
-        let Upstream::Leaving(leaving) = &mut self.upstream else {
-            return;
-        };
-        leaving.until = None;
-        if leaving.exit.is_some() {
-            leaving.output_ended = true;
-            self.upstream_tail(cx);
-            return;
-        }
-        leaving.status_overdue = leaving.output_ended;
-        if !leaving.stopping {
-            leaving.stopping = true;
-            warn!(
-                "{}: the server closed a pipe but does not exit; it is stopped",
-                self.tag
-            );
-            cx.actions.push(Action::StopUpstream);
-        }
-    }
-
-    /// The time after an exit is for those who hold the output open, not for a client that is slow to take it.
-    fn pause_for_slow_client(&mut self, cx: &Context<'_>) {
-        let slow_client = !self.wants_upstream_output(cx.memory);
-        let Upstream::Leaving(leaving) = &mut self.upstream else {
-            return;
-        };
-        if leaving.exit.is_none() || leaving.output_ended || !slow_client {
-            if let (Some(since), Some(until)) = (leaving.paused.take(), &mut leaving.until) {
-                *until += cx.now.saturating_since(since);
-            }
-        } else if leaving.paused.is_none() {
-            leaving.paused = Some(cx.now);
-        }
-    }
-
-    /// Goes on with the loss of an upstream as far as its signs allow.
-    pub(super) fn advance_leaving(&mut self, cx: &mut Context<'_>) {
-        if !matches!(self.upstream, Upstream::Leaving(_)) {
-            return;
-        }
-        self.pause_for_slow_client(cx);
-        let delivers_to_client = self.delivers_to_client();
-        let Upstream::Leaving(leaving) = &mut self.upstream else {
-            return;
-        };
-        leaving.output_ended |= !delivers_to_client && leaving.exit.is_some();
-        let status_known = leaving.exit.is_some() || leaving.status_overdue;
-        if !leaving.settled && leaving.output_ended && status_known {
-            leaving.settled = true;
-            let status = leaving
-                .exit
-                .map_or_else(|| "stdout closed".to_owned(), |exit| exit.to_string());
-            self.settle_in_flight(&status, cx);
-        }
-        let exit = match &self.upstream {
-            Upstream::Leaving(leaving) if leaving.settled => leaving.exit,
-            _ => None,
-        };
-        let Some(exit) = exit else {
-            return;
-        };
-        self.from_upstream.clear();
-        self.server_requests.orphan();
-        self.server_log.server_ended(&self.tag, cx.now);
-        cx.actions.push(Action::ReleaseUpstream);
-        let why = match cx.settings.role {
-            Backend::Process { .. } => EndReason::ServerEnded(exit.to_string()),
-            Backend::Proxy { .. } => EndReason::ConnectionLost(exit.to_string()),
-        };
-        if self.goal == Goal::Serve {
-            match why {
-                EndReason::ConnectionLost(_) => {
-                    warn!("lost the connection to {}: {exit}", self.tag);
-                }
-                _ => warn!("{}: the server ended ({exit})", self.tag),
-            }
-        }
-        self.after_loss(&why, cx);
-    }
-
-    /// Answers what the upstream had been sent, but for requests that only ask who is there: those it is asked again.
-    fn settle_in_flight(&mut self, status: &str, cx: &mut Context<'_>) {
-        let may_resend = self.may_resend(cx);
-        let (again, lost): (Vec<Request>, Vec<Request>) = self
-            .in_flight
-            .take_all()
-            .partition(|request| may_resend && request.resendable().is_some());
-        let (reason, what) = match cx.settings.role {
-            Backend::Process { .. } => (
-                ErrorReason::ProcessTerminated,
-                "the MCP server went away before it answered",
-            ),
-            Backend::Proxy { .. } => (
-                ErrorReason::ConnectionLost,
-                "the connection was lost before the MCP server answered",
-            ),
-        };
-        for request in &lost {
-            let message = format!("{what} ({status})");
-            let line = own_messages::error(Some(&request.id), reason, &message, Some(status));
-            self.own_line(&line, OwnLine::Other, cx);
-        }
-        let greets = !again.is_empty()
-            || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
-        let used = matches!(&self.upstream, Upstream::Leaving(leaving) if leaving.used);
-        let tells = matches!(cx.settings.role, Backend::Process { .. });
-        self.notice_owed |= tells && (used || !lost.is_empty() || !greets);
-        let mut front = Outbox::default();
-        for request in again {
-            if request.is_initialize() {
-                self.handshake.repeat();
-            }
-            self.queued.add(&request);
-            let line = request.resendable().unwrap_or_default().to_vec();
-            front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
-        }
-        front.append(self.take_held(), cx.memory);
-        self.hold(front);
-    }
-
-    /// Whether another server may be asked in place of this one.
-    fn may_resend(&self, cx: &Context<'_>) -> bool {
-        cx.settings.restarts_upstream
-            && !self.stopping
-            && self.goal != Goal::End
-            && !self.goal.is_overdue(cx.now)
-    }
-
-    /// The first byte of a line was sent.
-    pub(super) fn on_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
+    /// The first byte of a line was written.
+    fn on_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        up.used |= !matches!(
-            &line,
-            ToUpstream::Replay | ToUpstream::ReplayedInitialized | ToUpstream::Control
-        ) && !matches!(&line, ToUpstream::Request(request) if request.resendable().is_some());
+        up.used |= !line.leaves_unused();
         match line {
             ToUpstream::Request(request) => {
                 self.queued.remove(&request);
@@ -469,11 +298,10 @@ impl Session {
                 self.in_flight.cancel(&id);
             }
             ToUpstream::Replay => {
-                if let Greeting::Replaying(replay) = &mut up.greeting {
-                    replay.deadline = Some(cx.now + cx.settings.replay_timeout);
-                }
+                let deadline = cx.now + cx.settings.replay_timeout;
+                up.greeting.replay_started(deadline);
             }
-            ToUpstream::Answer | ToUpstream::ReplayedInitialized | ToUpstream::Control => {}
+            ToUpstream::Response | ToUpstream::ReplayedInitialized | ToUpstream::Link => {}
         }
     }
 }

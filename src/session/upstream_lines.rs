@@ -1,42 +1,38 @@
-//! What the server writes: which lines reach the client, which requests they answer.
+//! What the lines of the upstream mean: which reach the client, which requests they answer.
 
 use std::fmt::Display;
 
 use log::{debug, info, warn};
 
-use super::ending::Goal;
-use super::greeting::Greeting;
+use super::client_lines::is_blank;
+use super::handshake::MAX_RECORD_BYTES;
 use super::in_flight::{Ended, Kind, Matched, Request};
 use super::own_messages::too_long_message;
-use super::replay::MAX_RECORD_BYTES;
 use super::stderr::excerpt;
-use super::{Client, Context, Session, Upstream};
-use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use super::upstream::Upstream;
+use super::{Context, Session};
+use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::Skipped;
 
 impl Session {
-    /// The server wrote these bytes to its stdout.
+    /// The upstream sent these bytes. Any line may be its last: after the refusal of a replay, say, nothing that came
+    /// over the same link counts.
     pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        if let Some(peer) = &mut self.peer {
-            peer.sign(cx.now);
+        if let Some(liveness) = self.backend.liveness() {
+            liveness.note_received(cx.now);
         }
         let mut input = bytes;
-        while self.delivers_to_client() && !input.is_empty() {
+        while !input.is_empty() && self.hears_upstream() {
             if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
                 self.upstream_line(line, cx);
             }
         }
     }
 
-    /// The server wrote these bytes to its stderr.
-    pub(super) fn upstream_stderr(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.server_log.stderr(bytes, &self.tag, cx.now);
-    }
-
-    /// What the server wrote and did not end by a line end before it ended is its last line.
+    /// What the upstream did not end by a line end before it ended itself is its last line.
     pub(super) fn upstream_tail(&mut self, cx: &mut Context<'_>) {
         if let Some(line) = self.from_upstream.end(Self::line_limits(cx))
             && self.delivers_to_client()
@@ -45,9 +41,9 @@ impl Session {
         }
     }
 
-    /// Whether the client still gets what the server says.
-    pub(super) fn delivers_to_client(&self) -> bool {
-        matches!(self.client, Client::Open | Client::Ended) && self.goal != Goal::End
+    /// Whether what the upstream says counts.
+    fn hears_upstream(&self) -> bool {
+        self.upstream.has_output() && self.delivers_to_client()
     }
 
     fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
@@ -66,68 +62,49 @@ impl Session {
         }
     }
 
-    /// Looks what a line means. Returns whether the client is to get it.
+    /// Handles what a line means. Returns whether the client is to get it.
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
-        if line.trim_ascii().is_empty() {
+        if is_blank(line) {
             return false;
         }
-        debug!("{} server → client: {}", self.tag, excerpt(line));
+        debug!("{} server → client: {}", self.label, excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                let tag = &self.tag;
-                self.server_log.limited(tag, cx.now, || {
-                    warn!("{tag} stdout: {invalid}: {}", excerpt(line));
+                let label = &self.label;
+                self.server_log.limited(label, cx.now, || {
+                    warn!("{label} stdout: {invalid}: {}", excerpt(line));
                 });
                 return false;
             }
         };
-        if let Message::Single(envelope) = &message
-            && self.replay_id().is_some_and(|id| responds_to(envelope, id))
-        {
-            self.replay_responded(envelope, cx);
-            return false;
+        if let Message::Single(envelope) = &message {
+            if self.is_replay_response(envelope) {
+                self.on_replay_response(envelope, cx);
+                return false;
+            }
+            if self.backend.take_link_line(envelope, &self.label, cx.now) {
+                return false;
+            }
         }
-        if let Message::Single(envelope) = &message
-            && self.is_for_connector(envelope, cx)
-        {
-            return false;
-        }
-        if self.is_connector() && !message.envelopes().iter().any(Envelope::is_proxy_error) {
-            self.policy.heard();
-        }
+        self.backend.message_heard(&message);
         for envelope in message.envelopes() {
-            self.note_server_message(envelope, cx);
+            self.note_upstream_message(envelope, cx);
         }
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
     }
 
-    /// Takes the lines of the proxy at the other end that are about the connection and the server process.
-    fn is_for_connector(&mut self, envelope: &Envelope<'_>, cx: &Context<'_>) -> bool {
-        let Some(peer) = &mut self.peer else {
-            return false;
-        };
-        if envelope.control == Some(Control::HeartbeatResponse) {
-            peer.response(cx.now);
-            return true;
-        }
-        let restarted = envelope.method == Some(Method::ServerRestarted);
-        if restarted {
-            info!("{}: the server was restarted", self.tag);
-        }
-        restarted
-    }
-
-    /// Ids that are too long to be kept are no request's of the client, and those of the server pass unexamined.
-    fn note_server_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
+    /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
+    /// unexamined.
+    fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
         if let Some(id) = envelope.response_id() {
             if let Some(request) = self.end_request(&RequestId::new(id)) {
-                self.request_responded(request, envelope, cx);
+                self.on_response(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
@@ -146,28 +123,33 @@ impl Session {
         if matched == (Matched::Coerced { is_first: true }) {
             info!(
                 "{}: the server returns ids as another type ({id} for {}); its responses are matched all the same",
-                self.tag, request.id
+                self.label, request.id
             );
         }
         Some(request)
     }
 
-    fn request_responded(&mut self, request: Request, answer: &Envelope<'_>, cx: &mut Context<'_>) {
+    /// The response to a request of the client arrived.
+    fn on_response(&mut self, request: Request, response: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
-        let is_initialize = request.is_initialize();
-        let (Kind::Opening(opening), true, Some(result)) =
-            (request.kind, is_initialize, answer.result())
-        else {
-            return;
-        };
-        self.handshake.record(opening.line, result);
+        if let Kind::Opening(opening) = request.kind
+            && opening.is_initialize
+            && let Some(result) = response.result()
+        {
+            self.on_initialized(opening.line, result, cx);
+        }
+    }
+
+    /// The server has agreed to the client's `initialize`.
+    fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+        self.handshake.record(request, result);
         if self.handshake.is_too_large() {
             warn!(
                 "{}: the handshake is too large to be kept (over {MAX_RECORD_BYTES} bytes with what else is kept) and \
                  will not be replayed after a restart",
-                self.tag
+                self.label
             );
         }
         if self.handshake.take_owed() {
@@ -178,31 +160,23 @@ impl Session {
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
         let message = too_long_message(why, cx);
-        let tag = &self.tag;
-        self.server_log.limited(tag, cx.now, || {
-            warn!("{tag} stdout: a line was dropped: {message}");
+        let label = &self.label;
+        self.server_log.limited(label, cx.now, || {
+            warn!("{label} stdout: a line was dropped: {message}");
         });
-        if skipped.has_method {
+        let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
             return;
-        }
-        if skipped.id.is_some() && self.replay_id() == skipped.id.as_ref() {
-            self.replay_responded(&Envelope::default(), cx);
-        } else if let Some(request) = skipped.id.as_ref().and_then(|id| self.end_request(id)) {
+        };
+        if self.replay_id() == Some(id) {
+            self.on_replay_response(&Envelope::default(), cx);
+        } else if let Some(request) = self.end_request(id) {
             let id: &dyn Display = &request.id;
             self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
         }
     }
 
-    /// The id of a replay under way.
-    fn replay_id(&self) -> Option<&RequestId> {
-        match &self.upstream {
-            Upstream::Up(up) => match &up.greeting {
-                Greeting::Replaying(replay) => Some(&replay.id),
-                Greeting::Due | Greeting::Done => None,
-            },
-            Upstream::Leaving(leaving) => leaving.replay.as_ref(),
-            _ => None,
-        }
+    fn is_replay_response(&self, envelope: &Envelope<'_>) -> bool {
+        self.replay_id().is_some_and(|id| responds_to(envelope, id))
     }
 }
 

@@ -176,7 +176,7 @@ impl World {
         let tag = match kind {
             Kind::Process => Label::Session {
                 number,
-                peer: ([127, 0, 0, 1], 1).into(),
+                client: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             },
             Kind::Connection => Label::Connection("localhost:1".into()),

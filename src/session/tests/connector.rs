@@ -1,11 +1,12 @@
-//! The stdio side: the proxy at the other end comes and goes, and the program that started this one is never hurried.
+//! Sessions of `connect`: the proxy at the other end comes and goes, and the program that started this one is never
+//! hurried.
 
 use super::*;
 use crate::session::Event;
 
 const NOTIFICATION: &str = r#"{"method":"m"}"#;
 
-/// A session of the stdio side that has asked for its first connection.
+/// A session of `connect` that has asked for its first link.
 fn connector(max_attempts: Option<u32>) -> World {
     World::with(|settings| {
         settings.role = Backend::Proxy {
@@ -15,14 +16,14 @@ fn connector(max_attempts: Option<u32>) -> World {
     })
 }
 
-/// The connection that was asked for is made; the proxy is greeted.
+/// The link that was asked for is made.
 #[track_caller]
 fn connect(world: &mut World) {
     assert_eq!(world.took_actions(), [Action::StartUpstream]);
     world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
 }
 
-/// What was said on a new connection, without the first line, which is for the proxy.
+/// What was sent over a new link, without the first line, which is for the proxy.
 #[track_caller]
 fn said(world: &mut World) -> Vec<String> {
     let mut got = world.server_got();
@@ -30,7 +31,7 @@ fn said(world: &mut World) -> Vec<String> {
     got
 }
 
-/// After its handshake, and the loss of the connection on which it took place.
+/// A session after its handshake, and after the loss of the link over which that took place.
 fn lost_after_handshake(max_attempts: Option<u32>) -> World {
     let mut world = connector(max_attempts);
     connect(&mut world);
@@ -45,7 +46,7 @@ fn lost_after_handshake(max_attempts: Option<u32>) -> World {
     world
 }
 
-/// The id, as JSON, under which the handshake is repeated, which is all that is said for now.
+/// The replayed handshake must be all that was sent. Returns its id.
 #[track_caller]
 fn expect_replay(world: &mut World) -> Value {
     let got = said(world);
@@ -55,14 +56,14 @@ fn expect_replay(world: &mut World) -> Value {
     replay["id"].clone()
 }
 
-/// How a proxy answers that has no server for a request.
+/// The response of a proxy that has no server for a request.
 fn refusal(id: &Value) -> String {
     let data = json!({"source": "mcp-tcp-proxy", "reason": "session_limit"});
     json!({"jsonrpc": "2.0", "id": id, "error": {"code": 503, "message": "x", "data": data}})
         .to_string()
 }
 
-/// The same from someone else.
+/// The same error from somebody else.
 fn error(id: &Value) -> String {
     refusal(id).replace(r#""source":"mcp-tcp-proxy""#, r#""source":"server""#)
 }
@@ -88,7 +89,52 @@ fn a_replay_that_the_proxy_refuses_is_made_again_on_the_next_connection() {
     assert_eq!(world.took_actions(), []);
 }
 
-/// One that is the server's own says that it is not the server it was.
+/// A refused replay ends the link, whatever else was sent over it.
+#[test]
+fn nothing_that_follows_a_refused_replay_in_the_same_read_counts() {
+    let heartbeat = r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#;
+    let half = r#"{"method":"half"#;
+    let mut world = lost_after_handshake(None);
+    world.client(&request(2));
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&format!(
+        "{}\n{heartbeat}\n{NOTIFICATION}\n{}\n{half}",
+        refusal(&id),
+        response(2)
+    ));
+    assert_eq!(world.client_got(), [""; 0]);
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    // The same goes for what is read from the link before it is released.
+    world.event(|session, cx| session.handle(Event::UpstreamBytes(half.as_bytes()), cx));
+    world.event(|session, cx| session.handle(Event::UpstreamEof(None), cx));
+    world.pass(SECOND);
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    world.server(&response(2));
+    assert_eq!(world.client_got(), [response(2)]);
+}
+
+/// The refusal has no line end, so it is handled only when the link ends: that is one loss, not two.
+#[test]
+fn a_refused_replay_may_be_the_last_words_on_a_link() {
+    let mut world = lost_after_handshake(Some(3));
+    world.client(&request(2));
+    connect(&mut world);
+    let id = expect_replay(&mut world);
+    let refusal = refusal(&id);
+    world.event(|session, cx| session.handle(Event::UpstreamBytes(refusal.as_bytes()), cx));
+    world.server_output_ends();
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.pass(SECOND);
+    connect(&mut world);
+    expect_replay(&mut world);
+    assert_eq!(world.client_got(), [""; 0]);
+}
+
+/// An error of the server's own shows that it is not the server that it was.
 #[test]
 fn a_replay_that_the_server_refuses_is_the_end() {
     let mut world = lost_after_handshake(None);
@@ -115,7 +161,7 @@ fn refused_replays_are_attempts_in_a_row() {
     assert_eq!(world.took_actions(), [Action::ShutdownClient]);
 }
 
-/// On each of many connections the peer says this and hangs up. Returns how many were made.
+/// Over each of many links the peer says this and hangs up. Returns how many were made.
 fn connections_on_which(peer_says: &str) -> usize {
     let mut world = connector(Some(3));
     for made in 0..20 {
@@ -149,7 +195,7 @@ fn only_what_a_server_says_shows_that_there_is_one() {
         assert_eq!(connections_on_which(&line), 4, "{line}");
     }
     let of_the_server = [
-        answer(1),
+        response(1),
         error(&json!(1)),
         NOTIFICATION.to_owned(),
         request(1),
@@ -182,7 +228,7 @@ fn ends_of_idle_connections_are_no_failed_attempts() {
     for _ in 0..20 {
         assert!(cycle(None));
     }
-    // Whoever asks something on each in vain is told in the end.
+    // A request over each of them, in vain, is refused in the end.
     assert_eq!([1, 2, 3].map(|id| cycle(Some(id))), [true, true, false]);
 }
 
@@ -219,8 +265,8 @@ fn what_came_before_a_write_failed_is_delivered() {
     assert_eq!(said(&mut world), [request(1), request(2)]);
     world.event(|session, cx| session.handle(Event::UpstreamInputBroke, cx));
     assert_eq!(world.client_got(), Vec::<String>::new());
-    world.server(&answer(1));
-    assert_eq!(world.client_got(), [answer(1)]);
+    world.server(&response(1));
+    assert_eq!(world.client_got(), [response(1)]);
     world.server_output_ends();
     world.client_got_error(&json!(2), 502, "connection_lost");
 }

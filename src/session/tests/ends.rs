@@ -1,10 +1,9 @@
-//! The way to the end of a session, of which some stations are half a minute apart.
+//! The way to the end of a session, some steps of which are half a minute apart.
 
 use super::*;
 use crate::session::Event;
 
-/// A session in which the client takes nothing and the server had much to say comes to an end when it begins to end by
-/// this.
+/// A session whose client reads nothing, although the server has sent much, comes to its end after this has begun it.
 fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World)) {
     let mut world = World::up();
     world.client(&request(1));
@@ -12,7 +11,7 @@ fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World))
     world.server_floods();
     begin_to_end(&mut world);
     world.pass(29 * SECOND);
-    assert_eq!(world.took_actions(), [], "it is waited for");
+    assert_eq!(world.took_actions(), [], "the client is waited for");
     world.pass(2 * SECOND);
     assert_eq!(
         world.took_actions(),
@@ -35,7 +34,7 @@ fn a_client_that_has_ended_its_side_and_does_not_read_is_given_up() {
     ends_although_the_client_does_not_read(World::client_ends);
 }
 
-/// One that dies later than everything could have been delivered leaves the same trap: its output is not read.
+/// The output of a server that is dead is not read either while the client does not read.
 #[test]
 fn a_client_that_does_not_read_is_given_up_although_the_server_is_gone() {
     for stops in [true, false] {
@@ -80,21 +79,21 @@ fn what_comes_late_waits_as_long_as_anything_else() {
     world.client(&request(1));
     world.server_got();
     world.client_ends();
-    // So far there was nothing for the client to take.
+    // So far there was nothing for the client to read.
     world.pass(29 * SECOND);
-    world.server(&answer(1));
+    world.server(&response(1));
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
     world.server_dies(Exit::Code(0));
     world.pass(29 * SECOND);
     assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
-    assert_eq!(world.client_got(), [answer(1)]);
+    assert_eq!(world.client_got(), [response(1)]);
     assert!(world.session.is_finished());
 }
 
 #[test]
 fn a_client_that_hung_up_unread_is_given_up() {
     let mut world = World::up();
-    // Nobody takes anything, so that the client is not read.
+    // The server reads nothing, so the client is not read.
     while world.session.wants_client_input() {
         world.client(&format!(
             r#"{{"method":"m","params":"{}"}}"#,
@@ -127,7 +126,7 @@ fn no_server_is_started_after_the_time_to_finish() {
     world.pass(2 * SECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
     world.server_dies(Exit::Code(0));
-    // Not asked again of another server, and not blamed on the number of restarts.
+    // It is not sent to another server, and the number of restarts is not blamed.
     world.client_got_error(&json!(1), 502, "process_terminated");
     assert_eq!(
         world.took_actions(),
@@ -139,7 +138,7 @@ fn no_server_is_started_after_the_time_to_finish() {
 
 #[test]
 fn what_was_not_even_sent_in_the_time_to_finish_is_refused() {
-    // With restarts left or not: that is not the reason.
+    // Whether restarts are left does not matter: that is not the reason.
     for max_restarts in [0, 5] {
         let mut world = World::with(|settings| settings.role = Backend::Process { max_restarts });
         world.start();
@@ -237,8 +236,8 @@ fn a_client_that_is_silent_when_the_proxy_stops_is_let_go_soon() {
     world.client(&request(1));
     assert_eq!(world.server_got(), [request(1)]);
     world.pass(SECOND);
-    world.server(&answer(1));
-    assert_eq!(world.client_got(), [answer(1)]);
+    world.server(&response(1));
+    assert_eq!(world.client_got(), [response(1)]);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
     world.server_dies(Exit::Code(0));
     assert_eq!(
@@ -253,7 +252,7 @@ fn a_client_that_is_silent_when_the_proxy_stops_is_let_go_soon() {
 fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
     let mut world = World::with(|settings| settings.max_message_bytes = OUTBOX_BYTES);
     world.start();
-    // The server takes nothing, so that the client is not read.
+    // The server reads nothing, so the client is not read.
     let padded = |id| {
         format!(
             r#"{{"id":{id},"method":"m","params":"{}"}}"#,
@@ -265,21 +264,21 @@ fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
     assert!(!world.session.wants_client_input());
     world.shut_down();
     world.pass(10 * SECOND);
-    // One that could not be heard was not silent.
+    // A client that could not be read was not silent.
     assert_eq!(world.server_got(), [padded(1), padded(2)]);
     assert!(world.session.wants_client_input());
     world.client(&request(3));
     assert_eq!(world.server_got(), [request(3)]);
     for id in 1..=3 {
-        world.server(&answer(id));
+        world.server(&response(id));
     }
-    assert_eq!(world.client_got(), [answer(1), answer(2), answer(3)]);
+    assert_eq!(world.client_got(), [response(1), response(2), response(3)]);
     assert_eq!(world.took_actions(), []);
     world.pass(200 * MILLISECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
 }
 
-/// Sends a notification every 40 ms, each of which the server takes. Returns how long that went on.
+/// Sends a notification every 40 ms, each of which the server reads. Returns for how long.
 fn chatters_until_the_server_is_stopped(world: &mut World) -> Duration {
     let begin = world.now;
     while world.took_actions() != [Action::StopUpstream] {
@@ -308,7 +307,7 @@ fn the_time_in_which_a_client_is_heard_begins_when_it_can_be() {
     world.client(&large);
     assert!(!world.session.wants_client_input());
     world.shut_down();
-    // The server is busy, and the time to finish is longer than that.
+    // The server is busy, but for less than the time to finish.
     world.pass(20 * SECOND);
     assert_eq!(world.took_actions(), []);
     assert_eq!(world.server_got(), [large]);

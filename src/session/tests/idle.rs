@@ -1,4 +1,4 @@
-//! The ends of sessions that are not used.
+//! The end of sessions that are not used.
 
 use super::*;
 use crate::session::Event;
@@ -28,12 +28,12 @@ fn limited() -> World {
     world
 }
 
-/// The session has not begun to end, and does when this much time has passed.
+/// The session has not begun to end, and does so once this much time has passed.
 #[track_caller]
 fn ends_after(world: &mut World, time: Duration, reason: &str) {
     world.pass(almost(time));
     assert_eq!(world.took_actions(), [], "too early");
-    // What the client has sent by then is heard, which takes a while.
+    // What the client has sent by then is still read, which takes a while.
     world.pass(MILLISECOND + SECOND);
     assert_eq!(
         world.took_actions(),
@@ -88,7 +88,7 @@ fn a_session_in_which_nothing_passes_is_ended() {
     let mut world = limited();
     world.client(&request(1));
     world.server_got();
-    world.server(&answer(1));
+    world.server(&response(1));
     world.client_got();
     ends_after(&mut world, IDLE, "idle_timeout: ");
 }
@@ -105,12 +105,12 @@ fn a_line_either_way_begins_the_time_anew() {
             world.server(r#"{"method":"note"}"#);
             world.client_got();
         },
-        // Refused, but an attempt to use the session all the same.
+        // It is refused, but is an attempt to use the session all the same.
         |world| {
             world.client("no JSON");
             world.client_got();
         },
-        // Under way for long.
+        // It is under way for a long time.
         |world| {
             world.settings.max_message_bytes = 10_000;
             let part = [b'x'; 5000];
@@ -140,7 +140,7 @@ fn heartbeats_do_not_keep_a_session() {
     ends_after(&mut world, SECOND, "idle_timeout: ");
 }
 
-/// A heartbeat may be due in the very moment.
+/// A heartbeat may be due at the same moment.
 #[test]
 fn a_heartbeat_that_waits_puts_the_end_off_but_for_a_moment() {
     let mut world = limited();
@@ -154,12 +154,12 @@ fn a_heartbeat_that_waits_puts_the_end_off_but_for_a_moment() {
 
 #[test]
 fn a_session_in_which_an_answer_is_waited_for_is_kept() {
-    // The server's answer.
+    // The server's response.
     let mut world = limited();
     world.client(&request(1));
     world.server_got();
     world.pass(10 * IDLE);
-    world.server(&answer(1));
+    world.server(&response(1));
     world.client_got();
     ends_after(&mut world, IDLE, "idle_timeout: ");
     // The client's.
@@ -168,7 +168,7 @@ fn a_session_in_which_an_answer_is_waited_for_is_kept() {
     world.client_got();
     world.pass(10 * IDLE);
     assert_eq!(world.took_actions(), []);
-    world.client(&answer(1));
+    world.client(&response(1));
     world.server_got();
     ends_after(&mut world, IDLE, "idle_timeout: ");
 }
@@ -210,12 +210,12 @@ fn a_session_that_is_used_in_the_last_moment_goes_on() {
         world.client(&request(1));
         assert_eq!(world.server_got(), [request(1)]);
         world.pass(almost(IDLE));
-        // The client does not know of any end, and is heard on.
+        // The client does not know of any end, and is still read.
         world.client(&request(2));
         assert_eq!(world.server_got(), [request(2)]);
-        world.server(&answer(1));
-        world.server(&answer(2));
-        assert_eq!(world.client_got(), [answer(1), answer(2)]);
+        world.server(&response(1));
+        world.server(&response(2));
+        assert_eq!(world.client_got(), [response(1), response(2)]);
         assert_eq!(world.took_actions(), []);
         if limits.1.is_some() {
             ends_after(&mut world, IDLE, "idle_timeout: ");
@@ -250,8 +250,8 @@ fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     left.event(|session, cx| session.handle(Event::ClientBytes(unterminated.as_bytes()), cx));
     left.client_ends();
     assert_eq!(left.server_got(), [request(1)]);
-    left.server(&answer(1));
-    assert_eq!(left.client_got(), [answer(1)]);
+    left.server(&response(1));
+    assert_eq!(left.client_got(), [response(1)]);
     assert!(left.reason().starts_with("the client closed"));
     let mut stopped = limited();
     stopped.pass(IDLE + MILLISECOND);
@@ -259,8 +259,8 @@ fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     stopped.client(&request(1));
     assert_eq!(stopped.server_got(), [request(1)]);
     stopped.pass(SECOND);
-    stopped.server(&answer(1));
-    assert_eq!(stopped.client_got(), [answer(1)]);
+    stopped.server(&response(1));
+    assert_eq!(stopped.client_got(), [response(1)]);
     assert_eq!(
         stopped.took_actions(),
         [Action::StopUpstream, Action::ShutdownClient]

@@ -1,4 +1,4 @@
-//! A session whose server is started when there is something for it.
+//! A session whose server is started once there is something for it.
 
 use super::*;
 use crate::session::Event;
@@ -74,8 +74,8 @@ fn an_unfinished_last_line_is_served_too() {
     world.client_ends();
     world.start();
     assert_eq!(world.server_got(), [request]);
-    world.server(&answer(1));
-    assert_eq!(world.client_got(), [answer(1)]);
+    world.server(&response(1));
+    assert_eq!(world.client_got(), [response(1)]);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
 }
 
@@ -95,7 +95,7 @@ fn a_lost_server_is_started_again_as_ever() {
     world.client(&request(1));
     world.start();
     world.server_got();
-    world.server(&answer(1));
+    world.server(&response(1));
     world.client_got();
     world.pass(2 * SECOND);
     world.server_dies(Exit::Code(1));

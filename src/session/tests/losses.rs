@@ -3,7 +3,7 @@
 use super::*;
 use crate::session::Event;
 
-/// Has the server lost, and the next one started, however long that takes.
+/// The server is lost, and the next one is started.
 #[track_caller]
 fn replace_server(world: &mut World) {
     world.pass(2 * SECOND);
@@ -53,8 +53,8 @@ fn a_server_that_takes_back_what_was_answered_does_not_mean_the_clients_request(
     world.server(&request(1));
     assert_eq!(world.client_got(), [request(1)]);
     world.client(&request(1));
-    world.client(&answer(1));
-    assert_eq!(world.server_got(), [request(1), answer(1)]);
+    world.client(&response(1));
+    assert_eq!(world.server_got(), [request(1), response(1)]);
     // The two have crossed.
     let taken_back = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
     world.server(taken_back);
@@ -69,7 +69,7 @@ fn a_handshake_that_is_repeated_is_repeated_whole() {
     world.client(INITIALIZE);
     world.client(INITIALIZED);
     assert_eq!(world.server_got(), [INITIALIZE, INITIALIZED]);
-    // It is lost before it answers.
+    // It is lost before it responds.
     replace_server(&mut world);
     assert_eq!(world.server_got(), [INITIALIZE]);
     world.server(AGREED);
@@ -95,7 +95,7 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
     assert_error(&got[1], &json!(2), 503, "replay_timeout");
 }
 
-/// The answer is among the last words.
+/// The response is among its last words.
 #[test]
 fn the_answer_to_a_replay_is_the_proxy_s_although_the_server_is_lost() {
     let signs: [fn(&mut World); 2] = [
@@ -162,7 +162,7 @@ fn a_notice_that_is_owed_is_given_by_the_server_that_lasts() {
     );
 }
 
-// Those who hold stdout open.
+// Others that hold stdout open.
 
 #[test]
 fn the_time_of_those_who_hold_stdout_open_stands_still_while_the_client_is_slow() {
@@ -191,7 +191,7 @@ fn the_time_of_those_who_hold_stdout_open_stands_still_while_the_client_is_slow(
     );
 }
 
-// Late answers.
+// Late responses.
 
 #[test]
 fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
@@ -209,8 +209,8 @@ fn the_answer_to_a_request_that_a_dying_server_wrote_goes_nowhere() {
         }
         world.server(ask);
         assert_eq!(world.client_got(), [ask]);
-        // This one comes in time, but the server is gone before it could be sent.
-        world.client(&answer(5));
+        // This response arrives in time, but the server is gone before it could be sent.
+        world.client(&response(5));
         world.server_dies(Exit::Code(3));
         world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
         assert_eq!(world.server_got(), Vec::<String>::new(), "{moment}");
@@ -225,17 +225,21 @@ fn an_answer_that_comes_when_the_next_server_is_up_goes_nowhere() {
     world.server_output_ends();
     world.pass(2 * SECOND);
     world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
-    world.client(&answer(5));
+    world.client(&response(5));
     assert_eq!(world.server_got(), Vec::<String>::new());
-    world.client(&answer(6));
-    assert_eq!(world.server_got(), [answer(6)], "nobody asked: it passes");
+    world.client(&response(6));
+    assert_eq!(
+        world.server_got(),
+        [response(6)],
+        "nobody has asked, so it passes"
+    );
 }
 
 // Over-long lines of the client.
 
 #[test]
 fn an_over_long_answer_is_not_taken_for_the_one_that_the_client_waits_for() {
-    let long_answer = |id: u64| {
+    let long_response = |id: u64| {
         format!(
             r#"{{"jsonrpc":"2.0","id":{id},"result":"{}"}}"#,
             "x".repeat(1000)
@@ -247,15 +251,15 @@ fn an_over_long_answer_is_not_taken_for_the_one_that_the_client_waits_for() {
         if server_took {
             world.server_got();
         }
-        world.client(&long_answer(5));
+        world.client(&long_response(5));
         world.client_got_error(&Value::Null, -32600, "too_large");
-        world.client(&long_answer(6));
+        world.client(&long_response(6));
         world.client_got_error(&json!(6), -32600, "too_large");
     }
-    // And with no server at all, and in a batch.
+    // The same without any server, and with the request in a batch.
     let mut world = World::new();
     world.client(&format!("[{},{}]", request(4), request(5)));
-    world.client(&long_answer(5));
+    world.client(&long_response(5));
     world.client_got_error(&Value::Null, -32600, "too_large");
 }
 
@@ -263,7 +267,7 @@ fn an_over_long_answer_is_not_taken_for_the_one_that_the_client_waits_for() {
 fn a_batch_of_too_many_answers_does_not_vanish() {
     let mut world = World::with(|settings| settings.max_message_bytes = 1 << 20);
     world.start();
-    let batch = format!("[{}]", [answer(1).as_str()].repeat(5000).join(","));
+    let batch = format!("[{}]", [response(1).as_str()].repeat(5000).join(","));
     world.client(&batch);
     world.client_got_error(&Value::Null, 429, "in_flight_limit");
     assert_eq!(world.server_got(), Vec::<String>::new());

@@ -67,7 +67,7 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
             "{got:?}"
         );
     }
-    // Its interval is known by the second of these; it is silent for two and a half of them.
+    // The second of these tells its interval; then it is silent for two and a half of them.
     let response = r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#;
     world.server(response);
     world.pass(10 * SECOND);
@@ -103,8 +103,8 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
     assert!(world.session.is_finished() && world.session.failure().is_none());
 }
 
-/// A minute in the life of a session of the proxy, of which the server dies now and then. Returns what the session did
-/// and when, and apart from that the time stamps that it gave. `clock` is the wall clock, by the tenth of a second.
+/// A minute in the life of a session whose server dies now and then. Returns what the session did and when, and apart
+/// from that the time stamps that it sent. `clock` is the wall clock, by tenths of a second.
 fn life_by(clock: impl Fn(u32) -> Duration) -> (Vec<String>, Vec<Value>) {
     let mut world = World::with(|settings| settings.heartbeat_interval = SECOND);
     let start = world.now;

@@ -92,7 +92,7 @@ impl World {
         } else {
             Label::Session {
                 number: 1,
-                peer: ([127, 0, 0, 1], 1).into(),
+                client: ([127, 0, 0, 1], 1).into(),
                 pid: None,
             }
         };

@@ -1,0 +1,294 @@
+//! Everything that differs between the two programs that a session is a part of: `serve`, whose upstreams are server
+//! processes, and `connect`, whose upstreams are connections to a proxy.
+
+use std::io;
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::liveness::Liveness;
+use super::reconnect::ReconnectPolicy;
+use super::report::{EndReason, Exit, Label};
+use super::restart::{Decision, RestartPolicy};
+use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use crate::protocol::own_messages::ErrorReason;
+use crate::util::time::Time;
+
+/// What the upstreams of all sessions are, and how lost ones are replaced.
+#[derive(Debug, Clone)]
+pub enum Backend {
+    /// Server processes: the clients come over TCP.
+    Process {
+        /// How many times a server is restarted within the window of its policy.
+        max_restarts: u32,
+    },
+    /// Connections to a proxy: the client is the program that started this one.
+    Proxy {
+        /// The longest delay between two attempts to connect.
+        max_delay: Duration,
+        /// How many attempts are made in a row; `None` for no limit.
+        max_attempts: Option<u32>,
+    },
+}
+
+/// The same of one session, with what there is to remember from one upstream to the next.
+#[derive(Debug)]
+pub(super) enum BackendState {
+    Process {
+        restarts: RestartPolicy,
+        /// Whether a restart cost the client something, and it has not been told.
+        notice_owed: bool,
+    },
+    Proxy {
+        reconnects: ReconnectPolicy,
+        /// The proxy at the other end, while connected to one.
+        liveness: Option<Box<Liveness>>,
+    },
+}
+
+// What happens to upstreams.
+impl BackendState {
+    pub(super) fn new(backend: &Backend) -> Self {
+        match *backend {
+            Backend::Process { max_restarts } => Self::Process {
+                restarts: RestartPolicy::new(max_restarts),
+                notice_owed: false,
+            },
+            Backend::Proxy {
+                max_delay,
+                max_attempts,
+            } => Self::Proxy {
+                reconnects: ReconnectPolicy::new(max_delay, max_attempts),
+                liveness: None,
+            },
+        }
+    }
+
+    /// An upstream was started.
+    pub(super) fn started(&mut self, now: Time, heartbeat_interval: Duration) {
+        match self {
+            Self::Process { restarts, .. } => restarts.started(now),
+            Self::Proxy {
+                reconnects,
+                liveness,
+            } => {
+                reconnects.started(now);
+                *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
+            }
+        }
+    }
+
+    /// An upstream could not be started. [`Self::lost`] follows.
+    pub(super) fn start_failed(&mut self, now: Time) {
+        match self {
+            Self::Process { restarts, .. } => restarts.started(now),
+            Self::Proxy { reconnects, .. } => reconnects.started(now),
+        }
+    }
+
+    /// The upstream is gone: is there to be another, and when?
+    pub(super) fn lost(&mut self, now: Time) -> Decision {
+        match self {
+            Self::Process { restarts, .. } => restarts.lost(now),
+            Self::Proxy { reconnects, .. } => reconnects.lost(now),
+        }
+    }
+
+    /// The link is gone. `was_idle` if the other side ended it while nothing was waited for.
+    pub(super) fn disconnected(&mut self, was_idle: bool, now: Time) {
+        if let Self::Proxy {
+            reconnects,
+            liveness,
+        } = self
+        {
+            *liveness = None;
+            if was_idle {
+                reconnects.ended_idle(now);
+            }
+        }
+    }
+
+    /// The server accepted the replayed handshake.
+    pub(super) fn server_heard(&mut self) {
+        if let Self::Proxy { reconnects, .. } = self {
+            reconnects.heard();
+        }
+    }
+
+    /// A message arrived from upstream. Only what the server itself says shows that there is one behind the proxy.
+    pub(super) fn message_heard(&mut self, message: &Message<'_>) {
+        if let Self::Proxy { reconnects, .. } = self
+            && !message.envelopes().iter().any(Envelope::is_proxy_error)
+        {
+            reconnects.heard();
+        }
+    }
+
+    /// Takes a line with which the proxy at the other end informs us of itself. Returns whether it was one.
+    pub(super) fn take_link_line(
+        &mut self,
+        envelope: &Envelope<'_>,
+        label: &Label,
+        now: Time,
+    ) -> bool {
+        let Self::Proxy {
+            liveness: Some(liveness),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        if envelope.control == Some(Control::HeartbeatResponse) {
+            liveness.note_heartbeat(now);
+            return true;
+        }
+        let is_restart = envelope.method == Some(Method::ServerRestarted);
+        if is_restart {
+            info!("{label}: the server was restarted");
+        }
+        is_restart
+    }
+
+    /// The proxy at the other end, while connected to one.
+    pub(super) fn liveness(&mut self) -> Option<&mut Liveness> {
+        match self {
+            Self::Proxy { liveness, .. } => liveness.as_deref_mut(),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// When something is to be done about the proxy at the other end; see [`Liveness::deadline`].
+    pub(super) fn liveness_deadline(&self, is_read: bool) -> Option<Time> {
+        match self {
+            Self::Proxy { liveness, .. } => Some(liveness.as_ref()?.deadline(is_read)),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// The loss of an upstream cost the client something. In `connect`, the proxy at the other end gives the notice of
+    /// its own restarts, and the loss of a link is no restart.
+    pub(super) fn owe_notice(&mut self) {
+        if let Self::Process { notice_owed, .. } = self {
+            *notice_owed = true;
+        }
+    }
+
+    pub(super) fn owes_notice(&self) -> bool {
+        matches!(
+            self,
+            Self::Process {
+                notice_owed: true,
+                ..
+            }
+        )
+    }
+
+    pub(super) fn notice_given(&mut self) {
+        if let Self::Process { notice_owed, .. } = self {
+            *notice_owed = false;
+        }
+    }
+}
+
+// What each of the two can and can't do.
+impl BackendState {
+    /// Whether the upstream is a connection, which is gone both ways at once, and exits without a status.
+    pub(super) fn is_link(&self) -> bool {
+        matches!(self, Self::Proxy { .. })
+    }
+
+    /// Whether a control line of the client is for us. `connect` takes none: between it and the program that started it
+    /// there is no link.
+    pub(super) fn takes_control_line(&self, control: Control) -> bool {
+        matches!(self, Self::Process { .. }) && control != Control::HeartbeatResponse
+    }
+
+    /// Whether an error of the proxy at the other end, in place of a response to the replay, says nothing about the
+    /// server: the next attempt may find the one that the client knows.
+    pub(super) fn may_find_server_later(&self, response: &Envelope<'_>) -> bool {
+        matches!(self, Self::Proxy { .. }) && response.is_proxy_error()
+    }
+
+    /// Whether a stop of the program ends the session although requests are open: whoever stops `connect` does not wait
+    /// long.
+    pub(super) fn ends_at_once_when_stopped(&self) -> bool {
+        matches!(self, Self::Proxy { .. })
+    }
+
+    /// Whether a client that takes nothing at the end is given up. Stdout breaks once nobody is going to read it; until
+    /// then somebody may.
+    pub(super) fn gives_up_stalled_client(&self) -> bool {
+        matches!(self, Self::Process { .. })
+    }
+}
+
+// What each of the two says.
+impl BackendState {
+    pub(super) fn log_started(&self, label: &Label, is_first: bool) {
+        match self {
+            Self::Process { .. } if is_first => info!("{label} opened"),
+            Self::Process { .. } => info!("{label} goes on with a new server"),
+            Self::Proxy { .. } => info!("connected to {label}"),
+        }
+    }
+
+    pub(super) fn log_start_failed(&self, label: &Label, error: &str) {
+        match self {
+            Self::Process { .. } => warn!("{label}: the server could not be started: {error}"),
+            Self::Proxy { .. } => warn!("no connection to {label}: {error}"),
+        }
+    }
+
+    pub(super) fn log_lost(&self, label: &Label, exit: Exit) {
+        match self {
+            Self::Process { .. } => warn!("{label}: the server ended ({exit})"),
+            Self::Proxy { .. } => warn!("lost the connection to {label}: {exit}"),
+        }
+    }
+
+    pub(super) fn log_retry(&self, label: &Label, delay: Duration) {
+        let seconds = delay.as_secs_f64();
+        match self {
+            Self::Process { .. } => info!("{label}: restarting the server in {seconds:.3} s"),
+            Self::Proxy { .. } => info!("{label}: next attempt in {seconds:.3} s"),
+        }
+    }
+
+    /// Why a session ends whose client can't be read or written.
+    pub(super) fn client_failed(&self, error: &io::Error) -> EndReason {
+        match self {
+            Self::Process { .. } => EndReason::ClientGone(error.to_string()),
+            Self::Proxy { .. } => EndReason::StdioFailed(error.to_string()),
+        }
+    }
+
+    /// Why a session ends whose upstream could not be started and is not to be tried again.
+    pub(super) fn start_failure(&self, error: &str) -> EndReason {
+        match self {
+            Self::Process { .. } => EndReason::SpawnFailed(error.to_string()),
+            Self::Proxy { .. } => EndReason::ConnectionLost(error.to_string()),
+        }
+    }
+
+    /// Why a session ends whose upstream ended and is not to be replaced.
+    pub(super) fn loss(&self, exit: Exit) -> EndReason {
+        match self {
+            Self::Process { .. } => EndReason::ServerEnded(exit.to_string()),
+            Self::Proxy { .. } => EndReason::ConnectionLost(exit.to_string()),
+        }
+    }
+
+    /// Why a request gets an error if its upstream was lost before the response arrived.
+    pub(super) fn lost_request(&self) -> (ErrorReason, &'static str) {
+        match self {
+            Self::Process { .. } => (
+                ErrorReason::ProcessTerminated,
+                "the MCP server went away before it answered",
+            ),
+            Self::Proxy { .. } => (
+                ErrorReason::ConnectionLost,
+                "the connection was lost before the MCP server answered",
+            ),
+        }
+    }
+}

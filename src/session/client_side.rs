@@ -1,0 +1,338 @@
+//! The client as a peer: what is read from it and when, what was written to it, how it leaves and how it is closed.
+//! What its lines mean is the business of `client_lines`.
+
+use std::io::{self, ErrorKind};
+use std::time::Duration;
+
+use log::debug;
+
+use super::in_flight::{InFlight, Load};
+use super::report::EndReason;
+use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use crate::util::time::Time;
+
+/// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
+/// does not read the errors must not fill our memory. The same as in either direction of the relay.
+const OWN_LINES_BYTES: usize = 64 * 1024;
+
+/// At the end of a session, a client to which nothing can be written is waited for this long; so is one that hung up
+/// while its lines could not be read.
+const STALL_TIME: Duration = Duration::from_secs(30);
+
+/// After our half-close, the client has this long to end its own side before it is cut off: several round trips, but
+/// short enough not to delay a stop of the program.
+const LINGER_TIME: Duration = Duration::from_secs(1);
+
+/// What a client may still send after our half-close before it is cut off, in bytes: more than its and our socket
+/// buffers usually hold.
+const LINGER_BYTES: usize = 1024 * 1024;
+
+/// The client's side of the session.
+#[derive(Debug)]
+pub(super) enum Client {
+    /// It may send.
+    Open {
+        /// What was read while it could not be handled.
+        unread: Option<Box<Unread>>,
+        /// Since when it is known to have hung up, although not everything that it sent was read.
+        hung_up: Option<Time>,
+    },
+    /// It has ended its side, and still reads what it is sent.
+    Ended,
+    /// Our side has ended too. What it sends is discarded, up to its end: a close before that would be a reset, which
+    /// destroys our last lines.
+    Lingering { until: Time, discarded: usize },
+    /// There is no connection.
+    Closed,
+}
+
+/// Bytes that were read and not handled. There is at least one.
+#[derive(Debug)]
+pub(super) struct Unread {
+    bytes: Vec<u8>,
+    handled: usize,
+}
+
+/// Lines for the client that are the proxy's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OwnLine {
+    Heartbeat,
+    Other,
+}
+
+impl Client {
+    pub(super) fn new() -> Self {
+        Self::Open {
+            unread: None,
+            hung_up: None,
+        }
+    }
+
+    pub(super) fn is_open(&self) -> bool {
+        matches!(self, Self::Open { .. })
+    }
+
+    /// Whether it still gets what it is sent.
+    pub(super) fn is_writable(&self) -> bool {
+        matches!(self, Self::Open { .. } | Self::Ended)
+    }
+
+    /// Whether it may send, and all that was read of it was handled.
+    pub(super) fn has_all_handled(&self) -> bool {
+        matches!(self, Self::Open { unread: None, .. })
+    }
+
+    pub(super) fn has_unread(&self) -> bool {
+        matches!(
+            self,
+            Self::Open {
+                unread: Some(_),
+                ..
+            }
+        )
+    }
+
+    pub(super) fn unread_capacity(&self) -> usize {
+        match self {
+            Self::Open {
+                unread: Some(unread),
+                ..
+            } => unread.bytes.capacity(),
+            _ => 0,
+        }
+    }
+
+    fn keep_unread(&mut self, more: &[u8]) {
+        if let Self::Open { unread, .. } = self
+            && !more.is_empty()
+        {
+            let new = || {
+                Box::new(Unread {
+                    bytes: Vec::new(),
+                    handled: 0,
+                })
+            };
+            unread.get_or_insert_with(new).bytes.extend_from_slice(more);
+        }
+    }
+
+    fn take_unread(&mut self) -> Option<Box<Unread>> {
+        match self {
+            Self::Open { unread, .. } => unread.take(),
+            Self::Ended | Self::Lingering { .. } | Self::Closed => None,
+        }
+    }
+}
+
+impl Session {
+    /// Whether what the client sends is to be read now.
+    pub fn wants_client_input(&self) -> bool {
+        match self.client {
+            Client::Open { ref unread, .. } => unread.is_none() && self.has_room_for_client_lines(),
+            Client::Lingering { .. } => true,
+            Client::Ended | Client::Closed => false,
+        }
+    }
+
+    /// Whether there is room for whatever a line of the client may lead to.
+    pub(super) fn has_room_for_client_lines(&self) -> bool {
+        self.accepts_client_lines()
+            && self.to_upstream.len() + self.held().len() < OUTBOX_BYTES
+            && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
+    }
+
+    /// Whether a line of the client is under way of which much has arrived.
+    pub fn is_within_long_line_of_client(&self) -> bool {
+        self.from_client.is_within_line(LARGE_LINE_BYTES)
+    }
+
+    /// What is to be written to the client.
+    pub fn to_client(&self) -> &[u8] {
+        self.to_client.waiting()
+    }
+
+    /// Whether the client still gets what the upstream says.
+    pub(super) fn delivers_to_client(&self) -> bool {
+        self.client.is_writable() && !self.goal.is_end()
+    }
+
+    /// The first `count` bytes for the client were written.
+    pub(super) fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.last_written = cx.now;
+        self.note_delivery(cx);
+        self.unwritten_since = None;
+        self.to_client.consume(count, cx.memory);
+        while let Some(line) = self.to_client.next_started() {
+            if line == OwnLine::Heartbeat {
+                self.heartbeat.started();
+            }
+        }
+    }
+
+    /// The client sent these bytes.
+    pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.heartbeat.note_activity(cx.now);
+        self.goal.prolong_last_call(cx.now);
+        match self.client {
+            Client::Open { .. } => {
+                let mut input = bytes;
+                if !self.client.has_unread() {
+                    self.handle_input(&mut input, cx);
+                }
+                self.client.keep_unread(input);
+                self.note_long_line(cx);
+            }
+            Client::Lingering { .. } => self.discard(bytes.len(), cx),
+            Client::Ended | Client::Closed => {}
+        }
+    }
+
+    /// Goes on with what could not be handled when it was read.
+    pub(super) fn handle_unread(&mut self, cx: &mut Context<'_>) {
+        if !self.has_room_for_client_lines() {
+            return;
+        }
+        let Some(mut rest) = self.client.take_unread() else {
+            return;
+        };
+        let mut input = &rest.bytes[rest.handled..];
+        self.handle_input(&mut input, cx);
+        rest.handled = rest.bytes.len() - input.len();
+        if !input.is_empty()
+            && let Client::Open { unread, .. } = &mut self.client
+        {
+            *unread = Some(rest);
+        }
+    }
+
+    /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
+    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+        while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
+            if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
+                self.client_line(line, cx);
+            }
+        }
+    }
+
+    /// The client ended its side. What has no line end is its last line.
+    pub(super) fn client_eof(&mut self, cx: &mut Context<'_>) {
+        match self.client {
+            Client::Open { .. } => {
+                debug_assert!(!self.client.has_unread(), "its end was read out of turn");
+                if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
+                    self.client_line(line, cx);
+                }
+                self.client = Client::Ended;
+                self.finish_after_client_eof(cx);
+            }
+            Client::Lingering { .. } => self.close_client(cx),
+            Client::Ended | Client::Closed => {}
+        }
+    }
+
+    /// The client is known to have ended its side, although that was not read yet.
+    pub(super) fn client_hup(&mut self, cx: &Context<'_>) {
+        if let Client::Open { hung_up, .. } = &mut self.client {
+            hung_up.get_or_insert(cx.now);
+        }
+    }
+
+    /// The client is gone altogether, or can't be read or written for another reason.
+    pub(super) fn client_failed(&mut self, error: &io::Error, cx: &mut Context<'_>) {
+        let has_left = matches!(
+            error.kind(),
+            ErrorKind::BrokenPipe | ErrorKind::ConnectionReset
+        );
+        let reason = if has_left {
+            EndReason::ClientGone(error.to_string())
+        } else {
+            self.backend.client_failed(error)
+        };
+        self.drop_client(reason, cx);
+    }
+
+    /// Closes the client once everything was written to it.
+    pub(super) fn advance_closing(&mut self, cx: &mut Context<'_>) {
+        if !self.to_client.is_empty() {
+            return;
+        }
+        match self.client {
+            Client::Open { .. } => {
+                cx.actions.push(Action::ShutdownClient);
+                self.client = Client::Lingering {
+                    until: cx.now + LINGER_TIME,
+                    discarded: 0,
+                };
+                self.from_client.clear();
+            }
+            Client::Ended => self.close_client(cx),
+            Client::Lingering { .. } | Client::Closed => {}
+        }
+    }
+
+    /// Counts what a client sends after our half-close.
+    fn discard(&mut self, count: usize, cx: &mut Context<'_>) {
+        if let Client::Lingering { discarded, .. } = &mut self.client {
+            *discarded += count;
+            if *discarded > LINGER_BYTES {
+                debug!("{}: cut off, as it does not stop sending", self.label);
+                self.close_client(cx);
+            }
+        }
+    }
+
+    fn close_client(&mut self, cx: &mut Context<'_>) {
+        self.client = Client::Closed;
+        cx.actions.push(Action::CloseClient);
+    }
+
+    fn drop_client(&mut self, reason: EndReason, cx: &mut Context<'_>) {
+        if matches!(self.client, Client::Closed) {
+            return;
+        }
+        self.close_client(cx);
+        self.end_without_client(reason);
+        self.to_client.clear();
+        self.to_upstream.clear();
+        self.held = None;
+        self.queued = Load::default();
+        self.in_flight = InFlight::default();
+        self.from_client.clear();
+    }
+
+    pub(super) fn client_deadline(&self) -> Option<Time> {
+        let linger = match self.client {
+            Client::Lingering { until, .. } => Some(until),
+            Client::Open { .. } | Client::Ended | Client::Closed => None,
+        };
+        earliest(linger, self.stall_deadline())
+    }
+
+    /// When a client is given up to which nothing can be written, or that is gone while its lines can't be read.
+    fn stall_deadline(&self) -> Option<Time> {
+        let since = match (&self.client, &self.goal) {
+            (
+                Client::Open {
+                    hung_up: Some(since),
+                    ..
+                },
+                Goal::Serve,
+            ) if !self.wants_client_input() => *since,
+            (Client::Open { .. } | Client::Ended, Goal::Finish { .. } | Goal::End { .. }) => {
+                self.unwritten_since?
+            }
+            _ => return None,
+        };
+        let at = since.max(self.last_written) + STALL_TIME;
+        self.backend.gives_up_stalled_client().then_some(at)
+    }
+
+    pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.stall_deadline().is_some_and(|at| at <= cx.now) {
+            self.drop_client(EndReason::Stalled(STALL_TIME), cx);
+        }
+        if matches!(self.client, Client::Lingering { until, .. } if until <= cx.now) {
+            self.close_client(cx);
+        }
+    }
+}

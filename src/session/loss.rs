@@ -1,0 +1,430 @@
+//! How an upstream is lost, and what follows.
+//!
+//! Loss has several signs, which arrive in any order. What the upstream said is read to its end first; then every
+//! request that it was sent is answered, and what it was not sent waits for the next one.
+//!
+//! ```text
+//!   stage        ends with                              and is followed by
+//!   ClosedPipe   the exit                               Draining; Drained if the output has ended
+//!                EXIT_GRACE: it is told to stop         Stopping; Drained if the output has ended
+//!   Stopping     the exit                               Draining; Drained if the output has ended
+//!                EXIT_GRACE after the output's end      Drained
+//!   Draining     the output's end, or DRAIN_GRACE       Drained
+//!   Drained      its requests are answered              Gone; Settled if the exit is not known
+//!   Settled      the exit                               Gone
+//!   Gone         it is released                         another upstream, or none
+//! ```
+//!
+//! The first sign decides where it begins: an exit in `Draining`, the end of its output or a broken input in
+//! `ClosedPipe`, our word in `Stopping`. A link has one sign only, its end, and begins in `Drained`.
+
+use std::io;
+use std::time::Duration;
+
+use log::warn;
+
+use super::client_side::OwnLine;
+use super::goal::Goal;
+use super::handshake::Greeting;
+use super::in_flight::Request;
+use super::report::{EndReason, Exit};
+use super::restart::Decision;
+use super::upstream::{ToUpstream, Upstream};
+use super::{Action, Context, Session};
+use crate::buffers::outbox::Outbox;
+use crate::protocol::id::RequestId;
+use crate::protocol::own_messages;
+use crate::util::time::Time;
+
+/// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
+/// process that exits closes its pipes first, and is reaped within a few milliseconds.
+const EXIT_GRACE: Duration = Duration::from_millis(50);
+
+/// After the exit of a process, others may hold its output open, and may still be writing. They are read for this long:
+/// what a child of it has to say follows at once, and a daemon may never close its copy.
+const DRAIN_GRACE: Duration = Duration::from_millis(500);
+
+/// An upstream on its way out.
+#[derive(Debug)]
+pub(super) struct Leaving {
+    stage: Stage,
+    /// What [`super::upstream::Up::used`] was.
+    used: bool,
+    /// The replay that was not answered yet. The response may be among the last words.
+    pub(super) replay: Option<RequestId>,
+}
+
+/// How far it has got.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// It closed a pipe; its exit is awaited.
+    ClosedPipe { output_ended: bool, until: Time },
+    /// It was told to stop. Once its output has ended, its status is awaited up to this time.
+    Stopping { status_until: Option<Time> },
+    /// It exited; its output is read to the end.
+    Draining {
+        exit: Exit,
+        until: Time,
+        /// Since when `until` stands still, because the client is too slow for the output to be read.
+        paused: Option<Time>,
+    },
+    /// Nothing more will be heard of it: its requests are to be answered. The exit may be unknown.
+    Drained { exit: Option<Exit> },
+    /// Its requests were answered; its exit is awaited.
+    Settled,
+    /// It exited, and its requests were answered.
+    Gone { exit: Exit },
+}
+
+/// A sign that an upstream is leaving.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sign {
+    Exited(Exit),
+    OutputEnded,
+    InputBroke,
+    /// We have told it to stop.
+    ToldToStop,
+    /// The link is gone.
+    LinkEnded(Exit),
+}
+
+impl Stage {
+    /// The stage that begins with the first sign.
+    fn first(sign: Sign, now: Time) -> Self {
+        let until = now + EXIT_GRACE;
+        match sign {
+            Sign::Exited(exit) => Self::draining(exit, now),
+            Sign::OutputEnded => Self::ClosedPipe {
+                output_ended: true,
+                until,
+            },
+            Sign::InputBroke => Self::ClosedPipe {
+                output_ended: false,
+                until,
+            },
+            Sign::ToldToStop => Self::Stopping { status_until: None },
+            Sign::LinkEnded(exit) => Self::Drained { exit: Some(exit) },
+        }
+    }
+
+    /// The stage after one more sign.
+    fn after(self, sign: Sign, now: Time) -> Self {
+        match (self, sign) {
+            (Self::Settled, Sign::Exited(exit)) => Self::Gone { exit },
+            (stage, Sign::Exited(exit)) if stage.has_output() => Self::draining(exit, now),
+            (Self::ClosedPipe { .. } | Self::Stopping { .. }, Sign::Exited(exit))
+            | (Self::Draining { exit, .. }, Sign::OutputEnded)
+            | (Self::Stopping { .. }, Sign::LinkEnded(exit)) => Self::Drained { exit: Some(exit) },
+            (Self::ClosedPipe { .. }, Sign::OutputEnded) => Self::ClosedPipe {
+                output_ended: true,
+                until: now + EXIT_GRACE,
+            },
+            (Self::Stopping { .. }, Sign::OutputEnded) => Self::Stopping {
+                status_until: Some(now + EXIT_GRACE),
+            },
+            (
+                Self::ClosedPipe {
+                    output_ended,
+                    until,
+                },
+                Sign::ToldToStop,
+            ) => Self::Stopping {
+                status_until: output_ended.then_some(until),
+            },
+            (stage, _) => stage,
+        }
+    }
+
+    fn draining(exit: Exit, now: Time) -> Self {
+        Self::Draining {
+            exit,
+            until: now + DRAIN_GRACE,
+            paused: None,
+        }
+    }
+
+    fn has_output(self) -> bool {
+        match self {
+            Self::ClosedPipe { output_ended, .. } => !output_ended,
+            Self::Stopping { status_until } => status_until.is_none(),
+            Self::Draining { .. } => true,
+            Self::Drained { .. } | Self::Settled | Self::Gone { .. } => false,
+        }
+    }
+
+    fn deadline(self) -> Option<Time> {
+        match self {
+            Self::ClosedPipe { until, .. } => Some(until),
+            Self::Stopping { status_until } => status_until,
+            Self::Draining { until, paused, .. } => paused.is_none().then_some(until),
+            Self::Drained { .. } | Self::Settled | Self::Gone { .. } => None,
+        }
+    }
+}
+
+impl Leaving {
+    pub(super) fn has_output(&self) -> bool {
+        self.stage.has_output()
+    }
+
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.stage.deadline()
+    }
+}
+
+// The signs.
+impl Session {
+    /// The process exited, and was reaped.
+    pub(super) fn upstream_exited(&mut self, exit: Exit, cx: &mut Context<'_>) {
+        self.begin_leaving(Sign::Exited(exit), cx);
+    }
+
+    /// The end of the output was read, or an error instead.
+    pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
+        self.upstream_tail(cx);
+        if self.backend.is_link() {
+            self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
+        } else {
+            self.begin_leaving(Sign::OutputEnded, cx);
+        }
+    }
+
+    /// Nobody reads the input any more. On a link, what had been sent before is still there to be read, and its end
+    /// after that.
+    pub(super) fn upstream_input_broke(&mut self, cx: &mut Context<'_>) {
+        if !self.backend.is_link() {
+            self.begin_leaving(Sign::InputBroke, cx);
+        }
+    }
+
+    /// A link is gone, both ways at once. That may be noticed twice: its last words can end it before its end is read.
+    pub(super) fn link_ended(&mut self, exit: Exit, cx: &mut Context<'_>) {
+        if !self.upstream.has_output() {
+            return;
+        }
+        let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
+        self.backend.disconnected(was_idle, cx.now);
+        self.begin_leaving(Sign::LinkEnded(exit), cx);
+    }
+
+    /// Tells the upstream to stop, if there is one, and lets none come.
+    pub(super) fn stop_upstream(&mut self, cx: &mut Context<'_>) {
+        match &self.upstream {
+            Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
+                self.upstream = Upstream::None;
+                return;
+            }
+            Upstream::Up(_) => {}
+            Upstream::Leaving(leaving) if matches!(leaving.stage, Stage::ClosedPipe { .. }) => {}
+            Upstream::None | Upstream::Leaving(_) => return,
+        }
+        self.begin_leaving(Sign::ToldToStop, cx);
+        cx.actions.push(Action::StopUpstream);
+    }
+
+    /// Notes a sign that the upstream is leaving. With the first one, what it was not sent is taken back.
+    fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
+        match &mut self.upstream {
+            Upstream::Up(up) => {
+                let replay = std::mem::replace(&mut up.greeting, Greeting::Done).into_replay_id();
+                self.upstream = Upstream::Leaving(Box::new(Leaving {
+                    stage: Stage::first(sign, cx.now),
+                    used: up.used,
+                    replay,
+                }));
+                self.take_back_unsent(cx.memory);
+            }
+            Upstream::Leaving(leaving) => leaving.stage = leaving.stage.after(sign, cx.now),
+            Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
+            }
+        }
+    }
+
+    /// The next sign was awaited long enough.
+    pub(super) fn leaving_timeout(&mut self, cx: &mut Context<'_>) {
+        let Upstream::Leaving(leaving) = &mut self.upstream else {
+            return;
+        };
+        match leaving.stage {
+            Stage::ClosedPipe { output_ended, .. } => {
+                leaving.stage = if output_ended {
+                    Stage::Drained { exit: None }
+                } else {
+                    Stage::Stopping { status_until: None }
+                };
+                warn!(
+                    "{}: the server closed a pipe but does not exit; it is stopped",
+                    self.label
+                );
+                cx.actions.push(Action::StopUpstream);
+            }
+            Stage::Stopping { .. } => leaving.stage = Stage::Drained { exit: None },
+            Stage::Draining { exit, .. } => {
+                leaving.stage = Stage::Drained { exit: Some(exit) };
+                self.upstream_tail(cx);
+            }
+            Stage::Drained { .. } | Stage::Settled | Stage::Gone { .. } => {}
+        }
+    }
+
+    /// The time after an exit is for those who hold the output open, not for a client that is slow to read it.
+    fn pause_for_slow_client(&mut self, cx: &Context<'_>) {
+        let is_read = self.wants_upstream_output(cx.memory);
+        let Upstream::Leaving(leaving) = &mut self.upstream else {
+            return;
+        };
+        if let Stage::Draining { until, paused, .. } = &mut leaving.stage {
+            if !is_read {
+                paused.get_or_insert(cx.now);
+            } else if let Some(since) = paused.take() {
+                *until += cx.now.saturating_since(since);
+            }
+        }
+    }
+
+    /// Goes on with the loss of an upstream as far as the signs allow.
+    pub(super) fn advance_leaving(&mut self, cx: &mut Context<'_>) {
+        self.pause_for_slow_client(cx);
+        let delivers_to_client = self.delivers_to_client();
+        let Upstream::Leaving(leaving) = &mut self.upstream else {
+            return;
+        };
+        if let Stage::Draining { exit, .. } = leaving.stage
+            && !delivers_to_client
+        {
+            leaving.stage = Stage::Drained { exit: Some(exit) };
+        }
+        if let Stage::Drained { exit } = leaving.stage {
+            leaving.stage = exit.map_or(Stage::Settled, |exit| Stage::Gone { exit });
+            let was_used = leaving.used;
+            self.settle_in_flight(exit, was_used, cx);
+        }
+        if let Upstream::Leaving(leaving) = &self.upstream
+            && let Stage::Gone { exit } = leaving.stage
+        {
+            self.release_upstream(exit, cx);
+        }
+    }
+
+    /// Answers what the upstream was sent, except for requests that only ask who is there: those are sent again.
+    fn settle_in_flight(&mut self, exit: Option<Exit>, was_used: bool, cx: &mut Context<'_>) {
+        let status = exit.map_or_else(|| "stdout closed".to_owned(), |exit| exit.to_string());
+        let may_resend = self.may_resend(cx);
+        let (again, lost): (Vec<Request>, Vec<Request>) = self
+            .in_flight
+            .take_all()
+            .partition(|request| may_resend && request.resendable().is_some());
+        let (reason, what) = self.backend.lost_request();
+        for request in &lost {
+            let message = format!("{what} ({status})");
+            let line = own_messages::error(Some(&request.id), reason, &message, Some(&status));
+            self.own_line(&line, OwnLine::Other, cx);
+        }
+        let begins_anew = !again.is_empty()
+            || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
+        if was_used || !lost.is_empty() || !begins_anew {
+            self.backend.owe_notice();
+        }
+        let mut front = Outbox::default();
+        for request in again {
+            if request.is_initialize() {
+                self.handshake.repeat();
+            }
+            self.queued.add(&request);
+            let line = request.resendable().unwrap_or_default().to_vec();
+            front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
+        }
+        front.append(self.take_held(), cx.memory);
+        self.hold(front);
+    }
+
+    /// Whether another upstream may be asked in place of this one.
+    fn may_resend(&self, cx: &Context<'_>) -> bool {
+        cx.settings.restarts_upstream
+            && !self.stopping
+            && !self.goal.is_end()
+            && !self.goal.is_overdue(cx.now)
+    }
+
+    fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
+        self.from_upstream.clear();
+        self.server_requests.orphan();
+        self.server_log.server_ended(&self.label, cx.now);
+        cx.actions.push(Action::ReleaseUpstream);
+        if self.goal.is_serve() {
+            self.backend.log_lost(&self.label, exit);
+        }
+        let why = self.backend.loss(exit);
+        self.after_loss(&why, cx);
+    }
+
+    /// The upstream is gone: is there to be another?
+    pub(super) fn after_loss(&mut self, why: &EndReason, cx: &mut Context<'_>) {
+        self.upstream = Upstream::None;
+        let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
+        if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
+            return;
+        }
+        if self.stopping || !cx.settings.restarts_upstream {
+            self.give_up(why, cx);
+            return;
+        }
+        match self.backend.lost(cx.now) {
+            Decision::RetryAt(at) => {
+                let delay = at.saturating_since(cx.now);
+                if !delay.is_zero() {
+                    self.backend.log_retry(&self.label, delay);
+                }
+                self.upstream = Upstream::Cooling { until: at };
+                self.start_if_due(cx);
+            }
+            Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NOW: Time = Time::from_nanos(1 << 40);
+
+    fn stage_after(signs: &[Sign]) -> Stage {
+        let first = Stage::first(signs[0], NOW);
+        signs[1..]
+            .iter()
+            .fold(first, |stage, sign| stage.after(*sign, NOW))
+    }
+
+    #[test]
+    fn the_order_of_the_signs_does_not_matter_once_the_exit_and_the_end_of_the_output_are_known() {
+        let signs = [
+            Sign::Exited(Exit::Code(3)),
+            Sign::OutputEnded,
+            Sign::InputBroke,
+            Sign::ToldToStop,
+        ];
+        let drained = Stage::Drained {
+            exit: Some(Exit::Code(3)),
+        };
+        for code in 0..256 {
+            let order = [code & 3, code >> 2 & 3, code >> 4 & 3, code >> 6 & 3];
+            if (0..4).all(|sign| order.contains(&sign)) {
+                assert_eq!(
+                    stage_after(&order.map(|sign| signs[sign])),
+                    drained,
+                    "{order:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn an_end_of_the_output_does_not_prolong_the_wait_of_one_that_was_told_to_stop_later() {
+        let until = Some(NOW + EXIT_GRACE);
+        let stopping = stage_after(&[Sign::OutputEnded, Sign::ToldToStop]);
+        assert_eq!(stopping.deadline(), until);
+        let waiting = stage_after(&[Sign::InputBroke, Sign::ToldToStop]);
+        assert_eq!((waiting.deadline(), waiting.has_output()), (None, true));
+    }
+}
