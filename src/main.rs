@@ -35,7 +35,7 @@ fn serve(options: &ServeOptions) -> ExitCode {
         LevelFilter::Info
     });
     let served = match server_command(&options.server) {
-        Ok(command) => Proxy::new(options, &command),
+        Ok(command) => Proxy::set_up(options, &command),
         Err(error) => return fail(&error, 1),
     };
     let ended = match served {
