@@ -16,6 +16,7 @@
 //! 9. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
+mod check;
 mod client;
 mod launch;
 mod pipe_widener;
@@ -205,6 +206,11 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || !self.talking_spares.is_empty()
+    }
+
+    /// Whether killed processes are being waited for.
+    fn is_forced(&self) -> bool {
+        self.stopping == Stopping::Forced
     }
 
     fn now(&self) -> Time {

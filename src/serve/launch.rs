@@ -82,7 +82,7 @@ impl<S: System> Proxy<S> {
             self.assign(server, key);
             return StartOutcome::Settled;
         }
-        match self.spawn() {
+        match self.spawn(Some(key)) {
             Ok(server) => {
                 self.spares.missed();
                 self.assign(server, key);
@@ -99,8 +99,8 @@ impl<S: System> Proxy<S> {
         StartOutcome::Spawned
     }
 
-    fn spawn(&mut self) -> io::Result<ServerKey> {
-        let spawned = self.system.spawn()?;
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+        let spawned = self.system.spawn(user)?;
         let (server, watched) = self.servers.add(spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());
         if watched.is_err() {
@@ -135,7 +135,7 @@ impl<S: System> Proxy<S> {
 
     fn prespawn(&mut self) {
         self.spares.started(&mut self.reactor.timers);
-        match self.spawn() {
+        match self.spawn(None) {
             Ok(key) => {
                 if let Some(server) = self.servers.get(key) {
                     debug!("pool: server pid {} was started", server.pid);

@@ -209,6 +209,27 @@ impl<S: System> Servers<S> {
         self.remnants = remnants;
     }
 
+    /// How many deadlines are set.
+    pub(super) fn deadlines(&self) -> usize {
+        let stopping = self.all.iter().filter_map(|(_, it)| it.stopping.as_deref());
+        stopping
+            .filter(|stopping| stopping.deadline.at().is_some())
+            .count()
+    }
+
+    /// What holds between two iterations of the loop; it panics if it does not.
+    pub(super) fn check(&self) {
+        for (key, server) in &self.all {
+            let key = ServerKey(key);
+            let is_running = self.by_pid.get(&server.pid) == Some(&key);
+            assert_eq!(is_running, server.life == Life::Running, "{key:?}");
+            let is_remnant = self.remnants.contains(&key);
+            assert_eq!(is_remnant, server.life == Life::Reaped, "{key:?}");
+            let is_over = server.life == Life::Gone && server.user.is_none();
+            assert!(!is_over, "{key:?} is kept for nothing");
+        }
+    }
+
     /// Its user lets go of a server.
     pub(super) fn release(&mut self, key: ServerKey) {
         if let Some(server) = self.all.get_mut(key.0) {

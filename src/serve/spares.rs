@@ -204,6 +204,17 @@ impl Spares {
         self.retired.iter().map(|spare| spare.key).collect()
     }
 
+    /// All that have not ended.
+    pub(super) fn keys(&self) -> impl Iterator<Item = ServerKey> {
+        let all = self.waiting.iter().chain(&self.retired);
+        all.map(|spare| spare.key)
+    }
+
+    /// When more may be started, if that is to wait.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline.at()
+    }
+
     /// What there is to say at the end, if there was a pool.
     pub(super) fn summary(&self) -> Option<String> {
         let Self {

@@ -148,6 +148,11 @@ impl StartQueue {
         self.deadline.set(at, Due::Starting, timers);
     }
 
+    /// When one may be started again, if someone waits for that.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline.at()
+    }
+
     /// The deadline has come.
     pub(super) fn timer_fired(&mut self) {
         self.deadline.fired();

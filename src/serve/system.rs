@@ -43,8 +43,9 @@ pub trait System: Sized {
     /// Accepts a connection (accept(2)).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, SocketAddr)>;
 
-    /// Starts a server. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
-    fn spawn(&mut self) -> io::Result<Spawned<Self::Stdin, Self::Output>>;
+    /// Starts a server, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
+    fn spawn(&mut self, user: Option<SessionKey>)
+    -> io::Result<Spawned<Self::Stdin, Self::Output>>;
 
     /// Reaps one process.
     fn reap(&mut self) -> Reaped;
@@ -110,7 +111,7 @@ impl System for Linux {
         listener.accept()
     }
 
-    fn spawn(&mut self) -> io::Result<Spawned> {
+    fn spawn(&mut self, _: Option<SessionKey>) -> io::Result<Spawned> {
         self.spawner.spawn()
     }
 

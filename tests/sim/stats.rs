@@ -31,9 +31,13 @@ pub enum Fault {
     NoFirstMessage,
     Idle,
     Refused,
+    AcceptExhausted,
+    RegisterExhausted,
+    Killed,
+    Handed,
 }
 
-const FAULTS: usize = Fault::Refused as usize + 1;
+const FAULTS: usize = Fault::Handed as usize + 1;
 
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -136,4 +140,8 @@ const NAMES: [&str; FAULTS] = [
     "no first message",
     "idle",
     "turned away",
+    "accept exhausted",
+    "register exhausted",
+    "second signal",
+    "spare handed out",
 ];
