@@ -302,7 +302,10 @@ impl<P> Scheduler<P> {
             .count()
     }
 
-    /// What holds between two iterations of a loop; it panics if it does not.
+    /// What holds between two iterations of a loop.
+    ///
+    /// # Panics
+    /// If it does not hold.
     pub fn check(&self) {
         for (key, entry) in &self.entries {
             let key = SessionKey(key);

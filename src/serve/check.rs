@@ -1,15 +1,18 @@
 //! What holds between two iterations of the loop. The simulation asks after each.
 
-use super::Proxy;
 use super::system::System;
+use super::{ClientSession, Proxy, Server};
 
 impl<S: System> Proxy<S> {
-    /// Panics if something does not hold that has to.
+    /// Looks at all that can be seen between two iterations.
+    ///
+    /// # Panics
+    /// If something does not hold.
     pub fn check(&self) {
         self.scheduler.check();
         for (key, _, place) in self.scheduler.iter() {
             let server = place.server().map(|server| self.servers.get(server));
-            let user = server.map(|server| server.and_then(|server| server.user()));
+            let user = server.map(|server| server.and_then(Server::user));
             assert!(
                 user.is_none_or(|user| user == Some(key)),
                 "{key:?} uses another\'s server"
@@ -17,7 +20,7 @@ impl<S: System> Proxy<S> {
         }
         for (key, server) in self.servers.iter() {
             let place = server.user().map(|user| self.scheduler.place(user));
-            let used = place.map(|place| place.and_then(|place| place.server()));
+            let used = place.map(|place| place.and_then(ClientSession::server));
             assert!(
                 used.is_none_or(|used| used == Some(key)),
                 "{key:?} is another\'s"

@@ -22,7 +22,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::below::Below;
-use crate::server::Kind;
+use crate::server::{Kind, Server};
 use crate::stats::Fault;
 use crate::transport::{Events, Output, Shared, Socket, Stdin};
 
@@ -72,10 +72,9 @@ impl Poll for Poller {
 }
 
 impl Poller {
-    fn watch<S>(&self, source: S, token: Token, interest: Interest) -> io::Result<Io<S>> {
-        let mut below = self.below.borrow_mut();
-        below.watched(token);
-        Ok(Io::new(source, token, interest))
+    fn watch<S>(&self, source: S, token: Token, interest: Interest) -> Io<S> {
+        self.below.borrow_mut().watched(token);
+        Io::new(source, token, interest)
     }
 
     /// Sometimes the system has no memory for one more.
@@ -103,7 +102,7 @@ impl Register<Socket> for Poller {
             self.below.borrow_mut().accepted(source.slot, key.unwrap());
         }
         source.watch(token);
-        self.watch(source, token, interest)
+        Ok(self.watch(source, token, interest))
     }
 }
 
@@ -116,7 +115,7 @@ impl Register<Stdin> for Poller {
     ) -> io::Result<Io<Stdin>> {
         self.exhaust()?;
         source.watch(token);
-        self.watch(source, token, interest)
+        Ok(self.watch(source, token, interest))
     }
 }
 
@@ -128,7 +127,7 @@ impl Register<Output> for Poller {
         interest: Interest,
     ) -> io::Result<Io<Output>> {
         source.watch(token);
-        self.watch(source, token, interest)
+        Ok(self.watch(source, token, interest))
     }
 }
 
@@ -166,9 +165,7 @@ impl System for Script {
 
     fn group_exists(&self, leader: Pid) -> bool {
         let below = self.0.borrow();
-        below
-            .process(leader)
-            .is_some_and(|server| server.group_is_left())
+        below.process(leader).is_some_and(Server::group_is_left)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
