@@ -8,6 +8,7 @@ use mcp_tcp_proxy::session::{Session, Settings};
 
 use crate::below::Below;
 use crate::server::Kind;
+use crate::stats::Fault;
 use crate::world::World;
 
 /// What may wait in one direction before its source is not read any more.
@@ -100,6 +101,8 @@ impl World {
 impl Below {
     fn look_at(&mut self, slot: usize, session: &Session, memory: &BufferBudget) {
         self.note(slot);
+        let waits = session.waits_for_memory(memory);
+        self.stats.fault_if(waits, Fault::WaitsForMemory);
         self.check_unused(slot, session);
         self.check_buffers(slot, session, memory);
     }

@@ -16,6 +16,9 @@ use crate::stats::{Fault, Stats};
 use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
 use mcp_tcp_proxy::util::time::Time;
 
+/// Lines that may be longer fill a direction by one.
+const LARGE_LINE_BYTES: usize = 64 * 1024;
+
 /// What a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
@@ -87,6 +90,8 @@ pub struct Server {
     /// Its child, which holds its output open, lasts until then unless it is killed.
     pub held_open_until: Option<Time>,
     pub stalls: bool,
+    /// It talks, and reads nothing.
+    is_deaf: bool,
     manners: Manners,
     max_line: usize,
     jobs: Vec<Job>,
@@ -127,7 +132,10 @@ impl Server {
             },
             chatty: rng.percent(20),
         };
+        // Where lines are long, so that both directions fill up, and the loop is short of memory.
+        let is_large = max_line > LARGE_LINE_BYTES;
         let stalls = !calm && rng.percent(3);
+        let is_deaf = !calm && rng.percent(if is_large { 30 } else { 3 });
         stats.fault_if(stalls, Fault::ServerStalls);
         Self {
             kind,
@@ -144,6 +152,7 @@ impl Server {
             deadline: Deadline::default(),
             held_open_until: None,
             stalls,
+            is_deaf,
             manners,
             max_line,
             jobs: Vec::new(),
@@ -154,6 +163,11 @@ impl Server {
             asked: 0,
             rng,
         }
+    }
+
+    /// It reads again.
+    pub fn hears(&mut self) {
+        self.is_deaf = false;
     }
 
     pub fn is_running(&self) -> bool {
@@ -200,7 +214,9 @@ impl Server {
             return self.let_go(now);
         }
         if !self.stalls {
-            self.read(journal);
+            if !self.is_deaf {
+                self.read(journal);
+            }
             self.work(journal, stats);
             if self.out.len() < 100_000 {
                 self.chat(journal, stats);
@@ -339,7 +355,7 @@ impl Server {
                 });
                 self.stalls = true;
             }
-            10..=29 => self.stalls = false,
+            10..=29 => (self.stalls, self.is_deaf) = (false, false),
             _ => {}
         }
     }

@@ -35,9 +35,10 @@ pub enum Fault {
     RegisterExhausted,
     Killed,
     Handed,
+    WaitsForMemory,
 }
 
-const FAULTS: usize = Fault::Handed as usize + 1;
+const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
 
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -144,4 +145,5 @@ const NAMES: [&str; FAULTS] = [
     "register exhausted",
     "second signal",
     "spare handed out",
+    "turns without memory",
 ];

@@ -379,6 +379,7 @@ impl World {
             let server = &mut below.servers[key];
             // A peer that says nothing and takes nothing is waited for without end.
             server.stalls &= server.kind == Kind::Process;
+            server.hears();
             below.server_acts(key);
         }
         drop(inner);
