@@ -52,3 +52,20 @@ pub fn group_exists(leader: Pid) -> bool {
 pub fn signal_group(leader: Pid, signal: Signal) -> nix::Result<()> {
     killpg(leader, signal)
 }
+
+#[cfg(test)]
+mod tests {
+    use nix::unistd::{getpgrp, getpid};
+
+    use super::*;
+
+    /// No process has it (proc_sys_kernel(5), `pid_max`).
+    const NOBODY: Pid = Pid::from_raw(i32::MAX);
+
+    #[test]
+    fn processes_and_groups_that_are_there_and_that_are_not() {
+        assert!(exists(getpid()) && !exists(NOBODY));
+        assert!(group_exists(getpgrp()) && !group_exists(NOBODY));
+        assert_eq!(signal_group(NOBODY, Signal::SIGTERM), Err(Errno::ESRCH));
+    }
+}

@@ -207,3 +207,34 @@ fn log_address(socket: &TcpListener) {
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out_to_sessions_and_waiting_servers() {
+        let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
+        assert_eq!(spares_limit(2, few), 2);
+        assert_eq!(spares_limit(100, few), 5, "one session has to fit");
+        assert_eq!(sessions_possible(0, few), 5);
+        assert_eq!(sessions_possible(4, few), 2);
+        assert_eq!(sessions_possible(7, few), 1, "at least");
+        let none = DescriptorLimit::of(10);
+        assert_eq!((spares_limit(1, none), sessions_possible(0, none)), (0, 1));
+        let endless = DescriptorLimit::of(u64::MAX);
+        assert_eq!(sessions_possible(0, endless), MAX_KEYS - MAX_REFUSED);
+        assert_eq!(session_limit(None, 7, few), 7);
+        assert_eq!(session_limit(Some(100), 7, few), 100);
+        let most = session_limit(Some(usize::MAX), 7, few);
+        assert_eq!(most, MAX_KEYS - MAX_REFUSED);
+    }
+
+    #[test]
+    fn an_error_says_what_was_being_done() {
+        let failed = failed_to("cannot listen")("in use");
+        assert_eq!(failed.to_string(), "cannot listen: in use");
+        let words = ["a".into(), "b c".into()];
+        assert_eq!(command_text(&words), "a b c");
+    }
+}
