@@ -42,7 +42,7 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
         warn!("{hint}");
     }
     let served = match server_command(&options.server) {
-        Ok(command) => Proxy::new(options, &command),
+        Ok(command) => Proxy::set_up(options, &command),
         Err(error) => return fail(&error, 1),
     };
     let ended = match served {

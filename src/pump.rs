@@ -168,3 +168,289 @@ fn read_bytes(is_within_long_line: bool) -> usize {
         READ_BYTES
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::io::ErrorKind;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::session::idle::IdleLimits;
+    use crate::session::report::Label;
+    use crate::session::{Action, Backend, Settings, Spawn};
+    use crate::util::time::Time;
+
+    /// A side that says what it is scripted to, and takes as much at once as it is scripted to.
+    #[derive(Default)]
+    struct Side {
+        says: VecDeque<io::Result<Vec<u8>>>,
+        /// How large the buffers were.
+        asked: Vec<usize>,
+        takes: VecDeque<io::Result<usize>>,
+        took: String,
+    }
+
+    impl Transport for Side {
+        fn is_readable(&self) -> bool {
+            !self.says.is_empty()
+        }
+
+        fn read(&mut self, buffer: &mut [u8]) -> Input {
+            self.asked.push(buffer.len());
+            match self.says.pop_front().expect("a read without need") {
+                Ok(bytes) if bytes.is_empty() => Input::End,
+                Ok(bytes) => {
+                    buffer[..bytes.len()].copy_from_slice(&bytes);
+                    Input::Bytes(bytes.len())
+                }
+                Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Blocked,
+                Err(error) => Input::Broken(error),
+            }
+        }
+
+        fn is_writable(&self) -> bool {
+            !self.takes.is_empty()
+        }
+
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            assert!(!bytes.is_empty(), "a write without need");
+            let count = self.takes.pop_front().expect("a write without room")?;
+            let count = count.min(bytes.len());
+            self.took += std::str::from_utf8(&bytes[..count]).unwrap();
+            Ok(count)
+        }
+    }
+
+    /// A session whose server is up, between two sides.
+    struct Between {
+        session: Session,
+        client: Side,
+        server: Side,
+        settings: Settings,
+        memory: BufferBudget,
+        actions: Vec<Action>,
+    }
+
+    const LINE: &str = "{\"method\":\"m\"}\n";
+
+    fn says(text: &str) -> io::Result<Vec<u8>> {
+        Ok(text.as_bytes().to_vec())
+    }
+
+    impl Between {
+        fn new() -> Self {
+            let settings = Settings {
+                role: Backend::Process { max_restarts: 5 },
+                heartbeat_interval: Duration::from_secs(30),
+                restarts_upstream: true,
+                max_message_bytes: 1_000_000,
+                replay_timeout: Duration::from_secs(30),
+                spawn: Spawn::Eager,
+                idle_limits: IdleLimits::default(),
+            };
+            let (mut memory, mut actions) = (BufferBudget::new(1 << 20), Vec::new());
+            let mut cx = Context {
+                now: Time::from_nanos(1 << 40),
+                settings: &settings,
+                memory: &mut memory,
+                actions: &mut actions,
+            };
+            let label = Label::Session {
+                number: 1,
+                client: ([127, 0, 0, 1], 1).into(),
+                pid: None,
+            };
+            let mut session = Session::open(label, &mut cx);
+            session.handle(Event::UpstreamStarted { pid: Some(1) }, &mut cx);
+            actions.clear();
+            Self {
+                session,
+                client: Side::default(),
+                server: Side::default(),
+                settings,
+                memory,
+                actions,
+            }
+        }
+
+        fn run(&mut self) -> bool {
+            let mut cx = Context {
+                now: Time::from_nanos(1 << 40),
+                settings: &self.settings,
+                memory: &mut self.memory,
+                actions: &mut self.actions,
+            };
+            let mut scratch = vec![0; SCRATCH_BYTES];
+            let (client, server) = (&mut self.client, &mut self.server);
+            pump(&mut self.session, client, server, &mut scratch, &mut cx)
+        }
+
+        fn has_more(&self) -> bool {
+            has_more(&self.session, &self.client, &self.server, &self.memory)
+        }
+    }
+
+    #[test]
+    fn what_one_side_says_the_other_gets_in_the_same_run() {
+        let mut between = Between::new();
+        between.client.says.push_back(says(LINE));
+        between.server.says.push_back(says("{\"method\":\"s\"}\n"));
+        between.client.takes.push_back(Ok(100));
+        between.server.takes.push_back(Ok(100));
+        assert!(!between.run());
+        assert_eq!(between.client.took, "{\"method\":\"s\"}\n");
+        assert_eq!(between.server.took, LINE);
+        assert_eq!(between.client.asked, [READ_BYTES]);
+    }
+
+    #[test]
+    fn a_run_has_a_budget_and_tells_that_there_is_more() {
+        let mut between = Between::new();
+        for _ in 0..=READS_PER_RUN {
+            between.client.says.push_back(says(LINE));
+            between.server.takes.push_back(Ok(100));
+        }
+        assert!(between.run() && between.has_more());
+        assert_eq!(between.server.took, LINE.repeat(READS_PER_RUN));
+        assert!(!between.run() && !between.has_more());
+        assert_eq!(between.server.took, LINE.repeat(READS_PER_RUN + 1));
+    }
+
+    #[test]
+    fn what_was_not_taken_is_written_when_there_is_room() {
+        let mut between = Between::new();
+        between.client.says.push_back(says(LINE));
+        between.server.takes.push_back(Ok(4));
+        between.server.says.push_back(says(LINE));
+        assert!(!between.run(), "there is no room");
+        assert_eq!(
+            (between.server.took.as_str(), between.client.took.as_str()),
+            (&LINE[..4], "")
+        );
+        between.server.takes.push_back(Ok(100));
+        between.client.takes.push_back(Ok(100));
+        assert!(between.has_more());
+        assert!(!between.run());
+        assert_eq!(
+            (between.server.took.as_str(), between.client.took.as_str()),
+            (LINE, LINE)
+        );
+    }
+
+    #[test]
+    fn more_room_on_either_side_is_more_to_do() {
+        for is_client in [true, false] {
+            let mut between = Between::new();
+            between.client.says.push_back(says(LINE));
+            between.server.says.push_back(says(LINE));
+            between.run();
+            assert!(!between.has_more());
+            let side = if is_client {
+                &mut between.client
+            } else {
+                &mut between.server
+            };
+            side.takes.push_back(Ok(1));
+            assert!(between.has_more());
+        }
+    }
+
+    #[test]
+    fn a_side_that_is_not_wanted_is_not_read() {
+        let mut between = Between::new();
+        between.memory = BufferBudget::new(0);
+        let long = format!("{{\"method\":\"{}\"}}\n", "x".repeat(60_000));
+        for _ in 0..4 {
+            between.client.says.push_back(says(&long));
+            between.server.says.push_back(says(&long));
+        }
+        for _ in 0..3 {
+            assert!(!between.run(), "as nobody takes anything");
+        }
+        assert_eq!(
+            (between.client.says.len(), between.server.says.len()),
+            (2, 2)
+        );
+    }
+
+    #[test]
+    fn a_long_line_is_read_in_larger_pieces() {
+        let mut between = Between::new();
+        for side in [&mut between.client, &mut between.server] {
+            side.says.push_back(says(&"x".repeat(READ_BYTES)));
+            side.says.push_back(says(&"x".repeat(LONG_READ_BYTES)));
+        }
+        between.run();
+        assert_eq!(between.client.asked, [READ_BYTES, LONG_READ_BYTES]);
+        assert_eq!(between.server.asked, [READ_BYTES, LONG_READ_BYTES]);
+    }
+
+    #[test]
+    fn a_read_that_finds_nothing_ends_the_run() {
+        let mut between = Between::new();
+        for side in [&mut between.client, &mut between.server] {
+            side.says.push_back(Err(ErrorKind::WouldBlock.into()));
+            side.says.push_back(says(LINE));
+        }
+        assert!(between.run());
+        assert_eq!(
+            (between.client.asked.len(), between.server.asked.len()),
+            (1, 1)
+        );
+    }
+
+    #[test]
+    fn ends_and_errors_of_the_server_are_told() {
+        for result in [says(""), Err(ErrorKind::ConnectionReset.into())] {
+            let mut between = Between::new();
+            between.server.says.push_back(result);
+            between.run();
+            assert!(!between.session.wants_upstream_output(&between.memory));
+        }
+        let mut between = Between::new();
+        between
+            .server
+            .takes
+            .push_back(Err(ErrorKind::BrokenPipe.into()));
+        between.client.says.push_back(says(LINE));
+        between.run();
+        assert!(
+            between.session.to_upstream().is_empty(),
+            "it waits for another"
+        );
+        assert!(between.session.waits_for_upstream());
+    }
+
+    #[test]
+    fn ends_and_errors_of_the_client_are_told() {
+        let mut between = Between::new();
+        between.client.says.push_back(says(""));
+        between.run();
+        assert!(!between.session.wants_client_input());
+        assert_eq!(between.actions, [Action::StopUpstream]);
+        let mut between = Between::new();
+        between
+            .client
+            .says
+            .push_back(Err(ErrorKind::ConnectionReset.into()));
+        between.run();
+        assert!(between.actions.contains(&Action::CloseClient));
+        let mut between = Between::new();
+        between.server.says.push_back(says(LINE));
+        between
+            .client
+            .takes
+            .push_back(Err(ErrorKind::BrokenPipe.into()));
+        between.run();
+        assert!(between.actions.contains(&Action::CloseClient));
+    }
+
+    #[test]
+    fn a_connection_that_is_not_there_neither_reads_nor_writes() {
+        let mut nothing: Option<Io<mio::net::TcpStream>> = None;
+        assert!(!nothing.is_readable() && !nothing.is_writable());
+        assert!(matches!(nothing.read(&mut [0; 4]), Input::Blocked));
+        assert!(matches!(nothing.write(b"x"), Ok(0)));
+    }
+}

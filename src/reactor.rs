@@ -99,19 +99,6 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
     }
 }
 
-impl<C: Channel, D> Reactor<C, D, Poller> {
-    /// Registers a descriptor anew, so that events about it name another target. What is ready already is told once more.
-    pub fn register_anew<S: mio::event::Source>(
-        &mut self,
-        io: &mut Io<S>,
-        target: Target<C>,
-        interest: Interest,
-    ) -> std::io::Result<()> {
-        let token = self.tokens.next(target);
-        io.register_anew(self.poller.registry(), token, interest)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::Duration;

@@ -294,6 +294,35 @@ impl<P> Scheduler<P> {
         }
     }
 
+    /// How many deadlines are set.
+    pub fn deadlines(&self) -> usize {
+        let entries = self.entries.iter();
+        entries
+            .filter(|(_, entry)| entry.deadline.at().is_some())
+            .count()
+    }
+
+    /// What holds between two iterations of a loop.
+    ///
+    /// # Panics
+    /// If it does not hold.
+    pub fn check(&self) {
+        for (key, entry) in &self.entries {
+            let key = SessionKey(key);
+            let at = entry.session.next_deadline(&self.shared.settings);
+            assert_eq!(entry.deadline.at(), at, "the deadline of {key:?}");
+            let is_queued = self.run_queue.contains(&key);
+            assert!(!entry.queued || is_queued, "{key:?} is not queued");
+            let waits = self.waiting_for_memory.contains(&key);
+            assert_eq!(waits, entry.waits_for_memory, "{key:?} and memory");
+            let session = &entry.session;
+            let is_lost = session.waits_for_memory(&self.shared.memory) && !waits;
+            assert!(!is_lost || entry.queued, "nobody tells {key:?} of memory");
+        }
+        assert!(self.shared.actions.is_empty());
+        assert!(self.shared.pending_actions.is_empty());
+    }
+
     /// No event tells a session that others have given memory back.
     pub fn wake_for_memory(&mut self) {
         if self.waiting_for_memory.is_empty() || !self.shared.memory.has_headroom() {

@@ -1,124 +1,94 @@
-//! The serving side: one poll loop over the listeners, the signals, and the descriptors of all sessions.
+//! The serving side: one loop over the listeners, the signals, and the descriptors of all sessions and servers.
 //!
-//! A turn of the loop is a row of phases. Events are only noted; then the sessions that they are about are run, each
-//! within its budget; then deadlines, new connections and what sessions want done. What a session frees is freed at
-//! the end of the turn, when no event can be about it any more.
+//! Each iteration is a row of phases, in an order that matters:
+//!
+//! 1. `wait`: the one place where time passes. It does not block if a phase below left something to do.
+//! 2. `dispatch`: events are only noted, so that none can free what another is about. A reaped server is noted here too,
+//!    before any session runs: a line that follows a crash is then not written to a dead server.
+//! 3. `run_ready`: the sessions that events were about, each within its budget. Input before timers: what arrived in time
+//!    must not be declared late.
+//! 4. `fire_timers`: before actions, as what is due may want something done.
+//! 5. `apply_actions`: what sessions want done, after all of them have run. What has come to its end is freed here, when no
+//!    event of this iteration can be about it any more.
+//! 6. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
+//! 7. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
+//! 8. `log_spares`: the output of servers that nobody uses can wait for all else.
+//! 9. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
+mod check;
 mod client;
-mod pipes;
-mod prespawning;
+mod launch;
+mod pipe_widener;
+mod server;
+mod servers;
 mod setup;
 mod spares;
 mod start_queue;
+pub mod system;
+mod targets;
 
 use std::io;
 use std::time::Duration;
 
 use log::{info, warn};
-use mio::Events;
-use mio::net::TcpListener;
+use mio::{Events, Token};
 
-use self::accept::Accepting;
-use self::client::ClientSession;
-pub use self::setup::SetupError;
+use self::accept::Listeners;
+pub use self::client::ClientSession;
+use self::client::Sides;
+pub use self::server::{Life, Server};
+pub use self::servers::{ServerKey, Servers};
+pub use self::setup::{Limits, SetupError};
 use self::spares::Spares;
-use self::start_queue::Starting;
-use crate::process::{Owner, Processes, Spawner};
+use self::start_queue::StartQueue;
+use self::system::{Linux, System};
+pub use self::targets::{Channel, Due};
+use crate::buffers::budget::BufferBudget;
 use crate::reactor::Reactor;
 use crate::reactor::io::{Io, Readiness};
-use crate::reactor::signals::Signals;
-use crate::reactor::timers::unix_time;
-use crate::reactor::token::{self, Target};
-use crate::scheduler::{Driver, Scheduler, SessionKey};
-use crate::session::{Action, Context, Event, Session};
+use crate::reactor::poller::Poll;
+use crate::reactor::timers::Deadline;
+use crate::reactor::token::Target;
+use crate::scheduler::{Scheduler, SessionKey};
+use crate::session::{Action, Backend, Event, Session, Settings};
 use crate::util::time::Time;
 
-/// Events taken from the system at once.
+/// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
+/// little memory.
 const EVENTS_PER_WAIT: usize = 1024;
 
-/// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty.
+/// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty. Few of them, so
+/// seldom enough to cost nothing.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
 
-/// After a second signal, killed processes are waited for this long.
+/// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
+/// in the middle of something for the process.
 const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 
 /// The serving side of the program.
-pub struct Proxy {
-    reactor: Reactor<Channel, Due>,
-    signals: Signals,
-    listeners: Vec<Io<TcpListener>>,
-    turn_of_listener: usize,
-    max_sessions: usize,
-    /// As many sessions there are descriptors for.
-    sessions_possible: usize,
-    spawner: Spawner,
+pub struct Proxy<S: System = Linux> {
+    system: S,
+    reactor: Reactor<Channel, Due, S::Poller>,
+    listeners: Listeners<S::Listener>,
+    limits: Limits,
 
-    scheduler: Scheduler<ClientSession>,
+    scheduler: Scheduler<ClientSession<S>>,
+    sessions_so_far: u64,
     /// Sessions that were turned away and are not freed yet.
     refused: usize,
-    sessions_so_far: u64,
-    processes: Processes,
-    accepting: Accepting,
-    starting: Starting,
-    pool: Spares,
+
+    servers: Servers<S>,
+    start_queue: StartQueue,
+    spares: Spares,
+    /// Spares of which stderr is to be read.
+    talking_spares: Vec<ServerKey>,
+
+    /// While something has run out: when the next attempt is made.
+    pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
-}
-
-/// The descriptors that this loop watches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Channel {
-    Signals,
-    Listener,
-    Client,
-    Stdin,
-    Stdout,
-    Stderr,
-    /// A pipe of a server that waits for a session; the key is its number.
-    Spares,
-}
-
-impl token::Channel for Channel {
-    const ALL: &'static [Self] = &[
-        Self::Signals,
-        Self::Listener,
-        Self::Client,
-        Self::Stdin,
-        Self::Stdout,
-        Self::Stderr,
-        Self::Spares,
-    ];
-
-    fn number(self) -> usize {
-        self as usize
-    }
-}
-
-/// What a deadline is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// A session.
-    Session(SessionKey),
-    /// A server process that is to go.
-    Process(usize),
-    /// Connections may be accepted again.
-    Accept,
-    /// More servers may be started.
-    Starting,
-    /// The pool of waiting servers may be filled up.
-    Spares,
-    /// What must be looked after now and then.
-    Monitor,
-    /// Killed processes are not waited for any more.
-    GiveUp,
-}
-
-impl From<SessionKey> for Due {
-    fn from(key: SessionKey) -> Self {
-        Self::Session(key)
-    }
 }
 
 /// Whether the program is on its way out.
@@ -138,40 +108,109 @@ impl Proxy {
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         while !self.is_done() {
-            self.wait(&mut events)?;
-            self.dispatch(&events);
-            self.run_ready();
-            self.fire_timers();
-            self.apply_actions();
-            self.accept_waiting();
-            self.start_servers();
-            let now = self.now();
-            self.pool.read_stderr(self.scheduler.scratch(), now);
-            self.scheduler.wake_for_memory();
+            self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
-        if let Some(summary) = self.pool.summary() {
+        if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
         info!("stopped");
         Ok(())
     }
+}
 
-    /// Once all sessions and processes have come to their ends, no deadline of one is left.
-    fn only_own_timers_are_left(&self) -> bool {
-        let retry = matches!(self.accepting, Accepting::Paused { .. });
-        let monitor = 1;
-        self.stopping != Stopping::Gently
-            || self.reactor.timers.len() == monitor + usize::from(retry)
+impl<S: System> Proxy<S> {
+    /// A loop over this system. What `reactor` watches under [`Channel::Signals`] and [`Channel::Listener`] is registered.
+    pub fn new(
+        system: S,
+        mut reactor: Reactor<Channel, Due, S::Poller>,
+        listeners: Vec<Io<S::Listener>>,
+        limits: Limits,
+        settings: Settings,
+        memory: BufferBudget,
+    ) -> Self {
+        let now = reactor.now();
+        reactor.timers.set(now + MONITOR_INTERVAL, Due::Monitor);
+        let max_restarts = match settings.role {
+            Backend::Process { max_restarts } => max_restarts,
+            Backend::Proxy { .. } => 0,
+        };
+        Self {
+            system,
+            reactor,
+            listeners: Listeners::new(listeners),
+            limits,
+            scheduler: Scheduler::new(settings, memory),
+            sessions_so_far: 0,
+            refused: 0,
+            servers: Servers::default(),
+            start_queue: StartQueue::new(limits.max_starting),
+            spares: Spares::new(limits.spares, max_restarts, now),
+            talking_spares: Vec::new(),
+            pause: Deadline::default(),
+            exhaustion_logged: false,
+            stopping: Stopping::No,
+        }
     }
 
-    fn is_done(&self) -> bool {
+    /// One iteration of the loop.
+    pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
+        self.wait(events)?;
+        self.dispatch(events);
+        self.run_ready();
+        self.fire_timers();
+        self.apply_actions();
+        self.accept_waiting();
+        self.start_servers();
+        self.log_spares();
+        self.scheduler.wake_for_memory();
+        Ok(())
+    }
+
+    /// Whether the program has been told to stop, and nothing is left to be served.
+    pub fn is_done(&self) -> bool {
         match self.stopping {
             Stopping::No => false,
-            Stopping::Gently => self.scheduler.is_empty() && self.processes.is_empty(),
-            Stopping::Forced => self.processes.is_empty(),
+            Stopping::Gently => self.scheduler.is_empty() && self.servers.left() == 0,
+            Stopping::Forced => self.servers.left() == 0,
             Stopping::Over => true,
         }
+    }
+
+    /// Once all sessions and servers have come to their ends, no deadline of one is left.
+    pub fn only_own_timers_are_left(&self) -> bool {
+        let monitor = 1;
+        let own = monitor + usize::from(self.is_paused());
+        self.stopping != Stopping::Gently || self.reactor.timers.len() == own
+    }
+
+    /// The sessions.
+    pub fn sessions(&self) -> &Scheduler<ClientSession<S>> {
+        &self.scheduler
+    }
+
+    /// The servers.
+    pub fn servers(&self) -> &Servers<S> {
+        &self.servers
+    }
+
+    /// What this loop waits with.
+    pub fn reactor(&self) -> &Reactor<Channel, Due, S::Poller> {
+        &self.reactor
+    }
+
+    /// Whether there is something to do although no event tells.
+    pub fn is_busy(&self) -> bool {
+        self.scheduler.is_busy()
+            || self.can_accept()
+            || self.can_start()
+            || self.can_prespawn()
+            || !self.talking_spares.is_empty()
+    }
+
+    /// Whether killed processes are being waited for.
+    fn is_forced(&self) -> bool {
+        self.stopping == Stopping::Forced
     }
 
     fn now(&self) -> Time {
@@ -179,42 +218,27 @@ impl Proxy {
     }
 
     /// Sleeps until something happens, unless something is left to do.
-    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let is_busy = self.scheduler.is_busy()
-            || self.can_accept()
-            || self.can_start()
-            || self.can_prespawn()
-            || self.pool.is_busy();
+    fn wait(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
+        let is_busy = self.is_busy();
         self.reactor.wait(events, is_busy)
     }
 
-    /// Notes what events say. Signals are handled before any session is run: a line that follows a crash is then not
-    /// written to a dead server.
-    fn dispatch(&mut self, events: &Events) {
+    /// Notes what events say.
+    fn dispatch(&mut self, events: &<S::Poller as Poll>::Events) {
         let mut is_signalled = false;
-        for event in events {
-            let Some(Target { key, channel }) = self.reactor.target(event.token()) else {
+        for (token, readiness) in S::Poller::iter(events) {
+            let Some(Target { key, channel }) = self.reactor.target(token) else {
                 continue;
             };
-            let said = (event.token(), Readiness::of(event));
             match channel {
+                Channel::Client => self
+                    .scheduler
+                    .note(SessionKey(key), |place| place.latch(token, readiness)),
+                Channel::Stdin | Channel::Stdout | Channel::Stderr => {
+                    self.latch_server(ServerKey(key), channel, token, readiness);
+                }
+                Channel::Listener => self.listeners.latch(key, token, readiness),
                 Channel::Signals => is_signalled = true,
-                Channel::Spares => self.pool_event(key, said),
-                Channel::Listener => {
-                    if let Some(listener) = self.listeners.get_mut(key) {
-                        listener.latch(said.0, said.1);
-                    }
-                }
-                Channel::Client | Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    let starting = &mut self.starting;
-                    self.scheduler.note(SessionKey(key), |connection| {
-                        let is_known = connection.latch(channel, said);
-                        if is_known {
-                            note_output(starting, connection, channel);
-                        }
-                        is_known
-                    });
-                }
             }
         }
         if is_signalled {
@@ -222,27 +246,36 @@ impl Proxy {
         }
     }
 
+    fn latch_server(
+        &mut self,
+        key: ServerKey,
+        channel: Channel,
+        token: Token,
+        readiness: Readiness,
+    ) {
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        if !server.latch(channel, token, readiness) {
+            return;
+        }
+        let user = server.user();
+        if channel != Channel::Stdin {
+            self.start_queue.has_started_up(key);
+        }
+        match user {
+            Some(session) => self.scheduler.enqueue(session),
+            None => self.spare_latched(key),
+        }
+    }
+
     fn handle_signals(&mut self) {
-        let pending = self.signals.take();
+        let pending = self.system.take_signals();
         if pending.child {
             self.reap();
         }
         if pending.stop {
             self.stop();
-        }
-    }
-
-    fn reap(&mut self) {
-        let now = self.now();
-        for ended in self.processes.reap(now, &mut self.reactor.timers) {
-            self.starting.has_started_up(ended.process);
-            match ended.owner {
-                Owner::Session(slot) => self.scheduler.note(SessionKey(slot), |connection| {
-                    connection.server_exited(ended.process, ended.exit);
-                    true
-                }),
-                Owner::Spares(slot) => self.pool_server_ended(slot, ended.process, ended.exit),
-            }
         }
     }
 
@@ -252,16 +285,16 @@ impl Proxy {
             Stopping::No => {
                 info!("shutting down; {} sessions are open", self.scheduler.len());
                 self.stopping = Stopping::Gently;
-                self.listeners.clear();
-                self.close_pool();
+                self.listeners.close();
+                self.close_spares();
                 let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
                 for key in keys {
                     self.tell(key, Event::ShutDown);
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.processes.len());
-                self.processes.kill_all();
+                warn!("second signal: killing {} servers", self.servers.left());
+                self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;
                 self.reactor.timers.set(at, Due::GiveUp);
@@ -270,49 +303,48 @@ impl Proxy {
         }
     }
 
-    /// Runs the sessions that are queued now. One that has more to do is queued again, for the next turn.
     fn run_ready(&mut self) {
-        let mut driver = Runner {
-            starting: &mut self.starting,
+        let mut sides = Sides {
+            servers: &mut self.servers,
+            start_queue: &mut self.start_queue,
         };
         self.scheduler
-            .run_ready(&mut driver, &mut self.reactor.timers);
+            .run_ready(&mut sides, &mut self.reactor.timers);
     }
 
     fn fire_timers(&mut self) {
         while let Some(due) = self.reactor.timers.pop() {
-            let now = self.now();
             match due {
                 Due::Session(key) => {
-                    let unix_time = unix_time();
+                    let unix_time = self.system.unix_time();
                     self.tell(key, Event::Deadline { unix_time });
                 }
-                Due::Process(process) => {
-                    self.processes
-                        .escalate(process, now, &mut self.reactor.timers);
+                Due::Server(key) => {
+                    let timers = &mut self.reactor.timers;
+                    self.servers.escalate(key, &mut self.system, timers);
                 }
-                Due::Accept => self.accepting = Accepting::Yes,
-                Due::Starting => self.starting.timer_fired(),
-                Due::Spares => self.pool.timer_fired(),
+                Due::Accept => self.pause.fired(),
+                Due::Starting => self.start_queue.timer_fired(),
+                Due::Spares => self.spares.timer_fired(),
+                Due::Monitor => self.look_around(),
                 Due::GiveUp => self.stopping = Stopping::Over,
-                Due::Monitor => {
-                    self.reap();
-                    self.scheduler.trim_memory();
-                    self.starting.let_go(now);
-                    log::logger().flush();
-                    self.reactor
-                        .timers
-                        .set(now + MONITOR_INTERVAL, Due::Monitor);
-                }
             }
         }
+    }
+
+    fn look_around(&mut self) {
+        self.reap();
+        self.scheduler.trim_memory();
+        log::logger().flush();
+        let at = self.now() + MONITOR_INTERVAL;
+        self.reactor.timers.set(at, Due::Monitor);
     }
 
     /// Hands an event to a session, and has the session run for what follows from it.
     fn tell(&mut self, key: SessionKey, event: Event<'_>) {
         let told = self.scheduler.handle(key, event, &mut self.reactor.timers);
         if told.is_some_and(Session::waits_for_upstream) {
-            self.starting.speaks(key.0);
+            self.start_queue.speaks(key);
         }
     }
 
@@ -321,73 +353,44 @@ impl Proxy {
         while let Some((key, action)) = self.scheduler.next_action() {
             self.apply(key, action);
             let timers = &mut self.reactor.timers;
-            if let Some((session, _)) = self.scheduler.free_if_finished(key, timers) {
-                self.starting.leave(key.0);
-                if session.was_refused() {
-                    self.refused -= 1;
-                }
+            if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
+                debug_assert!(place.server().is_none());
+                self.start_queue.leave(key);
+                self.refused -= usize::from(session.was_refused());
+                self.system.session_freed(key, &session);
                 info!("{}", session.summary(self.now()));
             }
         }
     }
 
     fn apply(&mut self, key: SessionKey, action: Action) {
-        if action == Action::StartUpstream {
-            let session = self.scheduler.session(key);
-            let speaks = session.is_some_and(Session::waits_for_upstream);
-            return self.starting.ask(key.0, speaks);
+        if let Some(session) = self.scheduler.session(key) {
+            self.system.action_taken(key, action, session);
+            if action == Action::StartUpstream {
+                let speaks = session.waits_for_upstream();
+                return self.start_queue.ask(key, speaks);
+            }
         }
-        if action == Action::ShutdownClient {
-            self.scheduler.enqueue(key);
-        }
-        let now = self.now();
-        let Some(connection) = self.scheduler.place_mut(key) else {
+        let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
+            Action::StartUpstream => {}
             Action::StopUpstream => {
-                if let Some(process) = connection.end_server_input() {
-                    self.processes.stop(process, now, &mut self.reactor.timers);
+                if let Some(server) = place.server() {
+                    self.servers.stop(server, &mut self.reactor.timers);
                 }
             }
-            Action::ReleaseUpstream => connection.release_server(),
-            Action::ShutdownClient => connection.shutdown_client(),
-            Action::CloseClient => connection.close_client(),
-            Action::StartUpstream => {}
+            Action::ReleaseUpstream => {
+                if let Some(server) = place.server.take() {
+                    self.servers.release(server);
+                }
+            }
+            Action::ShutdownClient => {
+                place.end_client();
+                self.scheduler.enqueue(key);
+            }
+            Action::CloseClient => place.close_client(),
         }
-    }
-}
-
-/// Runs sessions between their descriptors.
-struct Runner<'a> {
-    starting: &'a mut Starting,
-}
-
-impl Driver for Runner<'_> {
-    type Place = ClientSession;
-
-    fn run(
-        &mut self,
-        key: SessionKey,
-        session: &mut Session,
-        place: &mut ClientSession,
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> bool {
-        let has_more = place.run(session, scratch, cx);
-        if self.starting.has_silent() && session.waits_for_upstream() {
-            self.starting.speaks(key.0);
-        }
-        has_more
-    }
-}
-
-/// The first thing that a server writes shows that it has started up.
-fn note_output(starting: &mut Starting, connection: &ClientSession, channel: Channel) {
-    if !starting.none_starts_up()
-        && matches!(channel, Channel::Stdout | Channel::Stderr)
-        && let Some(process) = connection.process()
-    {
-        starting.has_started_up(process);
     }
 }

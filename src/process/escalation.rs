@@ -4,16 +4,19 @@ use std::time::Duration;
 
 use crate::util::time::Time;
 
-/// After the end of its input a server has this long to exit by itself.
+/// After the end of its input a server has this long to exit by itself; MCP asks clients to wait for "a reasonable time",
+/// and its own SDKs wait for two seconds.
 const TERMINATE_AFTER: Duration = Duration::from_secs(2);
 
-/// After SIGTERM, this long until SIGKILL.
+/// After SIGTERM, this long until SIGKILL: runtimes that clean up take seconds. With the two before, it stays below the ten
+/// that container runtimes give a whole machine to stop.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
-/// After SIGKILL, this long until what is still in the process group is taken for what no signal can end.
+/// After SIGKILL, this long until what is still in the process group is taken for what no signal can end: one that waits
+/// for a disk or a network file system, or has another user. As long as SIGTERM has, so that a slow machine is no reason.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
-/// The next rung of the ladder, and when it is due.
+/// The next step, and when it is due.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Escalation {
     next: Option<(Time, Step)>,
@@ -38,20 +41,20 @@ impl Escalation {
         }
     }
 
-    /// When the next rung is due; `None` after the last.
+    /// When the next step is due; `None` after the last.
     pub fn deadline(&self) -> Option<Time> {
         self.next.map(|(at, _)| at)
     }
 
-    /// Takes the next rung, if it is due.
+    /// Takes the next step, if it is due.
     pub fn escalate(&mut self, now: Time) -> Option<Step> {
-        let (_, rung) = self.next.filter(|(at, _)| *at <= now)?;
-        self.next = match rung {
+        let (_, step) = self.next.filter(|(at, _)| *at <= now)?;
+        self.next = match step {
             Step::Terminate => Some((now + KILL_AFTER, Step::Kill)),
             Step::Kill => Some((now + ABANDON_AFTER, Step::Abandon)),
             Step::Abandon => None,
         };
-        Some(rung)
+        Some(step)
     }
 }
 
@@ -60,27 +63,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_rung_after_the_other() {
+    fn one_step_after_the_other() {
         let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
-        let mut ladder = Escalation::new(begin);
+        let mut escalation = Escalation::new(begin);
         assert_eq!(
-            (ladder.escalate(at(1)), ladder.deadline()),
+            (escalation.escalate(at(1)), escalation.deadline()),
             (None, Some(at(2)))
         );
         assert_eq!(
-            (ladder.escalate(at(2)), ladder.deadline()),
+            (escalation.escalate(at(2)), escalation.deadline()),
             (Some(Step::Terminate), Some(at(7)))
         );
-        assert_eq!(ladder.escalate(at(6)), None);
+        assert_eq!(escalation.escalate(at(6)), None);
         assert_eq!(
-            (ladder.escalate(at(9)), ladder.deadline()),
+            (escalation.escalate(at(9)), escalation.deadline()),
             (Some(Step::Kill), Some(at(14)))
         );
         assert_eq!(
-            (ladder.escalate(at(14)), ladder.deadline()),
+            (escalation.escalate(at(14)), escalation.deadline()),
             (Some(Step::Abandon), None)
         );
-        assert_eq!(ladder.escalate(at(100)), None);
+        assert_eq!(escalation.escalate(at(100)), None);
     }
 }

@@ -22,6 +22,15 @@ impl DescriptorLimit {
         })
     }
 
+    /// A limit as it might be.
+    #[cfg(test)]
+    pub(crate) fn of(limit: u64) -> Self {
+        Self {
+            original: limit,
+            raised: limit,
+        }
+    }
+
     /// The limit of this process.
     pub fn get(&self) -> u64 {
         self.raised

@@ -47,13 +47,16 @@ fn check_executable(path: &Path) -> io::Result<()> {
     Ok(access(path, AccessFlags::X_OK)?)
 }
 
+/// The kernel reads no more of a first line (execve(2), "Interpreter scripts").
+const LINE_BYTES: u64 = 256;
+
 /// The program that a script names in its first line (execve(2), "Interpreter scripts").
 fn interpreter(path: &Path) -> Option<PathBuf> {
     use std::io::Read;
     let mut start = Vec::new();
     fs::File::open(path)
         .ok()?
-        .take(256)
+        .take(LINE_BYTES)
         .read_to_end(&mut start)
         .ok()?;
     let line = start

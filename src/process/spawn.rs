@@ -23,21 +23,21 @@ pub struct Spawner {
     descriptors: DescriptorLimit,
 }
 
-/// A process that was started, and our ends of its pipes.
+/// A process that was started, and our ends of its pipes: `I` goes in, `O` comes out.
 #[derive(Debug)]
-pub struct Spawned {
+pub struct Spawned<I = pipe::Sender, O = pipe::Receiver> {
     /// Its pid, which is its group's too.
     pub pid: Pid,
     /// What it reads.
-    pub stdin: pipe::Sender,
+    pub stdin: I,
     /// What it writes.
-    pub stdout: pipe::Receiver,
+    pub stdout: O,
     /// What it has to say about itself.
-    pub stderr: pipe::Receiver,
+    pub stderr: O,
 }
 
 impl Spawner {
-    /// Looks whether the command can be run at all. Servers get the environment and the working directory of the
+    /// Checks whether the command can be run at all. Servers get the environment and the working directory of the
     /// proxy, and the limit of descriptors that the proxy was started with.
     pub fn new(command: &[OsString], descriptors: DescriptorLimit) -> io::Result<Self> {
         let Some(program) = command.first() else {

@@ -143,20 +143,6 @@ impl<S> Io<S> {
     }
 }
 
-impl<S: mio::event::Source> Io<S> {
-    /// Registers the descriptor anew, so that events bear this token.
-    pub(super) fn register_anew(
-        &mut self,
-        registry: &mio::Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        registry.reregister(&mut self.source, token, interest)?;
-        self.token = token;
-        Ok(())
-    }
-}
-
 impl<S: Read> Io<S> {
     /// Reads once. A short read leaves nothing behind (epoll(7)), unless the end was announced.
     pub fn read(&mut self, buffer: &mut [u8]) -> Input {

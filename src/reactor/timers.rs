@@ -7,11 +7,18 @@ use nix::time::{ClockId, clock_gettime};
 use crate::util::time::Time;
 use crate::util::timer_wheel::{TimerId, TimerWheel};
 
+const NANOS_PER_SECOND: u64 = 1_000_000_000;
+
+/// What the wheel counts in: fine enough for any time-out here, and a wheel of hours is small.
+const NANOS_PER_TICK: u64 = 1_000_000;
+
 /// The time now, by `CLOCK_MONOTONIC`.
 pub fn now() -> Time {
     // It can't fail: the clock exists on every Linux (clock_gettime(2)).
-    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Duration::ZERO, Duration::from);
-    Time::default() + now
+    clock_gettime(ClockId::CLOCK_MONOTONIC).map_or(Time::default(), |now| {
+        let seconds = now.tv_sec().cast_unsigned() * NANOS_PER_SECOND;
+        Time::from_nanos(seconds + now.tv_nsec().cast_unsigned())
+    })
 }
 
 /// The time since 1970. The wall clock may be set at any time, so it is read when it is needed.
@@ -61,14 +68,16 @@ impl<D: Copy> Timers<D> {
 
     /// Takes a deadline that has come.
     pub fn pop(&mut self) -> Option<D> {
-        let elapsed = self.now.saturating_since(self.epoch);
-        self.wheel.pop_expired(elapsed.as_millis() as u64)
+        self.wheel
+            .pop_expired(self.nanos_to(self.now) / NANOS_PER_TICK)
     }
 
     /// When something may be due next; `None` if nothing ever is.
     pub fn next(&self) -> Option<Time> {
-        let tick = self.wheel.next_deadline()?;
-        Some(self.epoch + Duration::from_millis(tick))
+        let nanos = self.wheel.next_deadline()?.saturating_mul(NANOS_PER_TICK);
+        Some(Time::from_nanos(
+            self.epoch.as_nanos().saturating_add(nanos),
+        ))
     }
 
     /// How many deadlines there are.
@@ -83,9 +92,11 @@ impl<D: Copy> Timers<D> {
 
     /// Rounded up, so that nothing comes early.
     fn tick_of(&self, at: Time) -> u64 {
-        at.saturating_since(self.epoch)
-            .as_nanos()
-            .div_ceil(1_000_000) as u64
+        self.nanos_to(at).div_ceil(NANOS_PER_TICK)
+    }
+
+    fn nanos_to(&self, at: Time) -> u64 {
+        at.as_nanos().saturating_sub(self.epoch.as_nanos())
     }
 }
 

@@ -1,4 +1,4 @@
-//! Who gets in: connections are accepted, and sessions get their servers, in order and few in a turn.
+//! Who gets in: connections are accepted, few in an iteration, and turned away beyond the limit.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,89 +6,95 @@ use std::time::Duration;
 
 use log::{debug, error};
 use mio::Interest;
-use mio::net::{TcpListener, TcpStream};
 
 use super::client::ClientSession;
-use super::pipes::Pipes;
-use super::{Channel, Due, Proxy, Stopping};
-use crate::process::Owner;
-use crate::reactor::io::Io;
-use crate::reactor::listener::{self, AcceptError};
-use crate::reactor::tcp;
+use super::system::{ClientSocket, System};
+use super::{Channel, Due, Proxy};
+use crate::reactor::io::{Io, Readiness};
+use crate::reactor::listener::{AcceptError, classify_accept_error};
 use crate::reactor::token::{MAX_KEYS, Target};
-use crate::scheduler::SessionKey;
-use crate::session::Event;
-use crate::session::Session;
 use crate::session::report::Label;
-use crate::util::timer_wheel::TimerId;
 
-/// Clients that are being turned away at the same time; more wait in the backlog.
+/// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second at
+/// most, and these are descriptors that sessions can't have.
 pub(super) const MAX_REFUSED: usize = 64;
 
-/// Connections accepted in one turn.
-const ACCEPTS_PER_TURN: usize = 8;
+/// Connections accepted in one iteration: a rush delays open sessions by no more than eight times the price of one, some
+/// 20 µs.
+const ACCEPTS_PER_ITERATION: usize = 8;
 
-/// Waiting servers that are handed out in one turn.
-const TAKES_PER_TURN: usize = 8;
-
-/// Without descriptors, memory or processes for a new session, the next attempt is made after this.
+/// Without descriptors, memory or processes for a new session, the next attempt is made after this: soon for whoever
+/// waits, and seldom enough not to be felt by the others.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
-/// Whether connections are accepted.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Accepting {
-    Yes,
-    /// Something ran out. The deadline is that of the next attempt.
-    Paused {
-        retry: TimerId,
-    },
+/// The listening sockets.
+#[derive(Debug)]
+pub(super) struct Listeners<L> {
+    sockets: Vec<Io<L>>,
+    /// The one that was accepted from last.
+    last: usize,
 }
 
-/// What came of the start of a server.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Start {
-    /// Nothing had to be started.
-    Settled,
-    /// One was started, or should have been and could not.
-    Spawned,
-    /// Something ran out.
-    Exhausted,
-}
+impl<L> Listeners<L> {
+    pub(super) fn new(sockets: Vec<Io<L>>) -> Self {
+        Self { sockets, last: 0 }
+    }
 
-impl Proxy {
-    pub(super) fn can_accept(&self) -> bool {
-        self.accepting == Accepting::Yes
-            && (self.starting.is_empty() || self.scheduler.len() < self.sessions_possible)
-            && self.refused < MAX_REFUSED
-            && self.listeners.iter().any(Io::is_readable)
+    /// Latches what an event says of a socket.
+    pub(super) fn latch(&mut self, key: usize, token: mio::Token, readiness: Readiness) {
+        if let Some(socket) = self.sockets.get_mut(key) {
+            socket.latch(token, readiness);
+        }
+    }
+
+    /// Whether connections may wait.
+    pub(super) fn is_readable(&self) -> bool {
+        self.sockets.iter().any(Io::is_readable)
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
-    fn next_listener(&mut self) -> Option<&mut Io<TcpListener>> {
-        self.turn_of_listener = (self.turn_of_listener + 1) % self.listeners.len().max(1);
-        let (later, sooner) = self.listeners.split_at_mut_checked(self.turn_of_listener)?;
-        sooner
-            .iter_mut()
-            .chain(later)
-            .find(|listener| listener.is_readable())
+    fn next(&mut self) -> Option<&mut Io<L>> {
+        let count = self.sockets.len();
+        let mut all = (1..=count).map(|step| (self.last + step) % count);
+        self.last = all.find(|at| self.sockets[*at].is_readable())?;
+        self.sockets.get_mut(self.last)
+    }
+
+    /// Listens no more.
+    pub(super) fn close(&mut self) {
+        self.sockets.clear();
+    }
+}
+
+impl<S: System> Proxy<S> {
+    pub(super) fn can_accept(&self) -> bool {
+        self.listeners.is_readable()
+            && !self.is_paused()
+            && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
+            && self.refused < MAX_REFUSED
+    }
+
+    /// Whether something has run out, and the next attempt is to wait.
+    pub(super) fn is_paused(&self) -> bool {
+        self.pause.at().is_some()
     }
 
     pub(super) fn accept_waiting(&mut self) {
-        for _ in 0..ACCEPTS_PER_TURN {
+        for _ in 0..ACCEPTS_PER_ITERATION {
             if !self.can_accept() {
                 return;
             }
-            let Some(listener) = self.next_listener() else {
+            let Some(listener) = self.listeners.next() else {
                 return;
             };
-            match listener.source().accept() {
-                Ok((stream, peer)) => {
-                    self.accepted(stream, peer);
+            match self.system.accept(listener.source()) {
+                Ok((client, peer)) => {
+                    self.accepted(client, peer);
                     // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
                 }
-                Err(error) => match listener::classify_accept_error(&error) {
+                Err(error) => match classify_accept_error(&error) {
                     AcceptError::Blocked => {
                         listener.clear_readable();
                         self.note_whether_anyone_waits();
@@ -96,18 +102,18 @@ impl Proxy {
                     AcceptError::Connection => {
                         debug!("a connection was gone before it was accepted: {error}");
                     }
-                    AcceptError::Exhausted => self.pause_accepting(&error),
+                    AcceptError::Exhausted => self.pause(&error),
                 },
             }
         }
     }
 
-    fn accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
+    fn accepted(&mut self, client: S::Client, peer: SocketAddr) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
         }
-        if let Err(error) = tcp::configure(&stream) {
+        if let Err(error) = client.configure() {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
@@ -116,9 +122,9 @@ impl Proxy {
             channel: Channel::Client,
         };
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match self.reactor.register(stream, target, interest) {
+        let client = match self.reactor.register(client, target, interest) {
             Ok(client) => client,
-            Err(error) => return self.pause_accepting(&error),
+            Err(error) => return self.pause(&error),
         };
         self.sessions_so_far += 1;
         let label = Label::Session {
@@ -126,30 +132,23 @@ impl Proxy {
             client: peer,
             pid: None,
         };
-        let is_full = self.scheduler.len() - self.refused >= self.max_sessions;
         let place = ClientSession::new(client);
         let timers = &mut self.reactor.timers;
-        if is_full {
-            self.refused += 1;
-            self.scheduler
-                .refuse(label, self.max_sessions, place, timers);
-        } else {
+        let limit = self.limits.max_sessions;
+        if self.scheduler.len() - self.refused < limit {
             self.scheduler.open(label, place, timers);
+        } else {
+            self.refused += 1;
+            self.scheduler.refuse(label, limit, place, timers);
         }
     }
 
-    fn pause_accepting(&mut self, error: &io::Error) {
-        let retry = self
-            .reactor
-            .timers
-            .set(self.now() + ACCEPT_PAUSE, Due::Accept);
-        match self.accepting {
-            Accepting::Yes => {}
-            Accepting::Paused { retry } => self.reactor.timers.cancel(retry),
-        }
-        self.accepting = Accepting::Paused { retry };
-        if !self.exhaustion_logged {
-            self.exhaustion_logged = true;
+    /// Something has run out: nothing is accepted or started for a while.
+    pub(super) fn pause(&mut self, error: &io::Error) {
+        let timers = &mut self.reactor.timers;
+        let at = timers.now() + ACCEPT_PAUSE;
+        self.pause.set(Some(at), Due::Accept, timers);
+        if !std::mem::replace(&mut self.exhaustion_logged, true) {
             error!(
                 "new connections have to wait: {error}; {} sessions are open",
                 self.scheduler.len()
@@ -157,96 +156,32 @@ impl Proxy {
         }
     }
 
-    /// Sees to servers that are waited for. To start one is the dearest thing that a turn can do, so there is one in a
-    /// turn, and a rush delays open sessions by no more than that; those that wait in the pool are cheap. When something
-    /// has run out, the first one waits for the next attempt, and all others behind it.
-    pub(super) fn start_servers(&mut self) {
-        let mut spawned = false;
-        for _ in 0..TAKES_PER_TURN {
-            if spawned || !self.can_start() {
-                break;
-            }
-            let Some(ticket) = self.starting.take_next() else {
-                break;
-            };
-            match self.start_server(ticket.slot) {
-                Start::Exhausted => self.starting.put_back(ticket),
-                start => {
-                    spawned = start == Start::Spawned;
-                    self.note_whether_anyone_waits();
-                }
-            }
-            self.apply_actions();
-        }
-        if !spawned && self.can_prespawn() {
-            self.prespawn();
-        }
-        let wanted = !self.starting.is_empty() || self.pool.wants_server();
-        let now = self.now();
-        self.starting.watch(wanted, now, &mut self.reactor.timers);
-    }
-
     /// Once nobody waits, there is enough of everything, and the next shortage is a new one.
-    fn note_whether_anyone_waits(&mut self) {
-        let connections_wait = self.listeners.iter().any(Io::is_readable);
-        self.exhaustion_logged &= connections_wait || !self.starting.is_empty();
+    pub(super) fn note_whether_anyone_waits(&mut self) {
+        self.exhaustion_logged &= self.listeners.is_readable() || !self.start_queue.is_empty();
     }
+}
 
-    pub(super) fn can_start(&mut self) -> bool {
-        let forced = matches!(self.stopping, Stopping::Forced | Stopping::Over);
-        let now = self.now();
-        self.accepting == Accepting::Yes
-            && !self.starting.is_empty()
-            && !forced
-            && (self.pool.has_waiting() || self.starting.has_room(now))
-    }
+#[cfg(test)]
+mod tests {
+    use mio::Token;
 
-    fn start_server(&mut self, slot: usize) -> Start {
-        let session = self.scheduler.session(SessionKey(slot));
-        if !session.is_some_and(Session::wants_start) {
-            return Start::Settled;
-        }
-        if self.take_from_pool(slot) {
-            return Start::Settled;
-        }
-        let now = self.now();
-        let started = self.spawner.spawn().and_then(|spawned| {
-            let pid = spawned.pid;
-            let process = self.processes.add(pid, Owner::Session(slot));
-            self.starting.started(process, now);
-            let target = |channel| Target { key: slot, channel };
-            Pipes::register(spawned, &mut self.reactor, target)
-                .inspect_err(|_| self.processes.stop(process, now, &mut self.reactor.timers))
-                .map(|pipes| (pipes, process, pid))
-        });
-        match started {
-            Ok((pipes, process, pid)) => {
-                self.pool.missed();
-                self.connect_server(slot, pipes, process, u32::try_from(pid.as_raw()).ok());
-            }
-            Err(error) if listener::is_exhaustion(&error) => {
-                self.pause_accepting(&error);
-                return Start::Exhausted;
-            }
-            Err(error) => {
-                self.pool.missed();
-                self.tell(SessionKey(slot), Event::UpstreamFailed(&error.to_string()));
-            }
-        }
-        Start::Spawned
-    }
+    use super::*;
 
-    /// A session gets its server.
-    pub(super) fn connect_server(
-        &mut self,
-        slot: usize,
-        pipes: Pipes,
-        process: usize,
-        pid: Option<u32>,
-    ) {
-        if let Some(connection) = self.scheduler.place_mut(SessionKey(slot)) {
-            connection.attach(pipes, process);
-            self.tell(SessionKey(slot), Event::UpstreamStarted { pid });
+    #[test]
+    fn listeners_take_turns() {
+        let sockets = (0..3).map(|key| Io::new(key, Token(key), Interest::READABLE));
+        let mut listeners = Listeners::new(sockets.collect());
+        assert!(!listeners.is_readable() && listeners.next().is_none());
+        for key in [0, 2] {
+            listeners.latch(key, Token(key), Readiness::READABLE);
         }
+        listeners.latch(1, Token(0), Readiness::READABLE);
+        listeners.latch(7, Token(7), Readiness::READABLE);
+        assert!(listeners.is_readable());
+        let mut turns = || *listeners.next().unwrap().source();
+        assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);
+        listeners.close();
+        assert!(!listeners.is_readable() && listeners.next().is_none());
     }
 }

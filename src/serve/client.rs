@@ -1,131 +1,49 @@
-//! One session with its descriptors: the connection to a client, and the pipes of a server.
+//! What is around one session: the connection to its client, and its server.
 
-use std::io;
-use std::net::Shutdown;
-
-use mio::Token;
-use mio::net::TcpStream;
-use mio::unix::pipe;
-
-use super::Channel;
-use super::pipes::{PipeWidener, Pipes};
-use crate::pump::{READS_PER_RUN, Transport, pump};
-use crate::reactor::io::{Input, Io, Readiness};
-use crate::session::report::Exit;
+use super::server::Server;
+use super::servers::{ServerKey, Servers};
+use super::start_queue::StartQueue;
+use super::system::{ClientSocket, System};
+use crate::pump::pump;
+use crate::reactor::io::{Io, Readiness};
+use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
 
-/// A session and its descriptors.
-#[derive(Debug)]
-pub(super) struct ClientSession {
-    client: Option<Io<TcpStream>>,
-    server: Option<Server>,
+/// The two sides of a session.
+pub struct ClientSession<S: System> {
+    client: Option<Io<S::Client>>,
+    /// The server that it uses.
+    pub(super) server: Option<ServerKey>,
 }
 
-/// A server process as the connection sees it.
-#[derive(Debug)]
-struct Server {
-    process: usize,
-    stdin: Option<Io<pipe::Sender>>,
-    stdout: Option<Io<pipe::Receiver>>,
-    stderr: Option<Io<pipe::Receiver>>,
-    stdin_room: PipeWidener,
-    stdout_room: PipeWidener,
-    /// It was reaped, and the session has not been told.
-    exit: Option<Exit>,
-}
-
-impl ClientSession {
-    /// A session over a client's connection.
-    pub(super) fn new(client: Io<TcpStream>) -> Self {
+impl<S: System> ClientSession<S> {
+    pub(super) fn new(client: Io<S::Client>) -> Self {
         Self {
             client: Some(client),
             server: None,
         }
     }
 
-    /// Connects the session with its server. `process` is the number under which the process is known.
-    pub(super) fn attach(&mut self, pipes: Pipes, process: usize) {
-        self.server = Some(Server {
-            process,
-            stdin: pipes.stdin,
-            stdout: Some(pipes.stdout),
-            stderr: Some(pipes.stderr),
-            stdin_room: PipeWidener::default(),
-            stdout_room: PipeWidener::default(),
-            exit: None,
-        });
+    /// The connection to the client, until it is closed.
+    pub fn client(&self) -> Option<&Io<S::Client>> {
+        self.client.as_ref()
     }
 
-    /// Latches what an event says. Returns whether it was about a descriptor that is here.
-    pub(super) fn latch(&mut self, port: Channel, event: (Token, Readiness)) -> bool {
-        match (port, &mut self.client, &mut self.server) {
-            (Channel::Client, Some(client), _) => client.latch(event.0, event.1),
-            (
-                Channel::Stdin,
-                _,
-                Some(Server {
-                    stdin: Some(stdin), ..
-                }),
-            ) => stdin.latch(event.0, event.1),
-            (
-                Channel::Stdout,
-                _,
-                Some(Server {
-                    stdout: Some(stdout),
-                    ..
-                }),
-            ) => stdout.latch(event.0, event.1),
-            (
-                Channel::Stderr,
-                _,
-                Some(Server {
-                    stderr: Some(stderr),
-                    ..
-                }),
-            ) => stderr.latch(event.0, event.1),
-            _ => false,
-        }
+    /// The server that it uses.
+    pub fn server(&self) -> Option<ServerKey> {
+        self.server
     }
 
-    /// The server was reaped. All that it had written is in its pipes, whether or not an event has told of it.
-    pub(super) fn server_exited(&mut self, process: usize, exit: Exit) {
-        if let Some(server) = self
-            .server
-            .as_mut()
-            .filter(|server| server.process == process)
-        {
-            server.exit = Some(exit);
-            for output in [&mut server.stdout, &mut server.stderr]
-                .into_iter()
-                .flatten()
-            {
-                output.assume_readable();
-            }
-        }
-    }
-
-    /// The number of the server's process.
-    pub(super) fn process(&self) -> Option<usize> {
-        self.server.as_ref().map(|server| server.process)
-    }
-
-    /// Ends the server's input. Returns the number of its process.
-    pub(super) fn end_server_input(&mut self) -> Option<usize> {
-        let server = self.server.as_mut()?;
-        server.stdin = None;
-        Some(server.process)
-    }
-
-    /// Lets go of the server.
-    pub(super) fn release_server(&mut self) {
-        self.server = None;
+    /// Latches what an event says of the connection. Returns whether it was about this one.
+    pub(super) fn latch(&mut self, token: mio::Token, readiness: Readiness) -> bool {
+        let client = self.client.as_mut();
+        client.is_some_and(|client| client.latch(token, readiness))
     }
 
     /// Sends the client the end of our side.
-    pub(super) fn shutdown_client(&mut self) {
+    pub(super) fn end_client(&mut self) {
         if let Some(client) = &self.client {
-            // It may be gone already, which the next read tells.
-            let _ = client.source().shutdown(Shutdown::Write);
+            client.source().end();
         }
     }
 
@@ -134,119 +52,57 @@ impl ClientSession {
         self.client = None;
     }
 
-    /// Does what can be done now, within the budget. Returns whether there is more to be done although no event will tell.
-    pub(super) fn run(
-        &mut self,
-        session: &mut Session,
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> bool {
-        self.read_stderr(session, scratch, cx);
-        self.report_exit(session, cx);
-        self.notice_failures(session, cx);
-        let has_more = pump(session, &mut self.client, &mut self.server, scratch, cx);
-        let server = self.server.as_ref();
-        let stderr = server.and_then(|server| server.stderr.as_ref());
-        has_more || stderr.is_some_and(Io::is_readable)
-    }
-
-    /// Stderr comes first, so that a dying server's last words are in the log before its end is.
-    fn read_stderr(&mut self, session: &mut Session, scratch: &mut [u8], cx: &mut Context<'_>) {
-        let Some(server) = &mut self.server else {
+    /// What events told of the client although nothing is read or written at the moment.
+    fn notice_failure(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+        let client = self.client.as_ref();
+        let Some(client) = client.filter(|client| client.is_read_closed()) else {
             return;
         };
-        for _ in 0..READS_PER_RUN {
-            let Some(stderr) = server.stderr.as_mut().filter(|stderr| stderr.is_readable()) else {
-                return;
-            };
-            match stderr.read(scratch) {
-                Input::Bytes(count) => session.handle(Event::UpstreamStderr(&scratch[..count]), cx),
-                Input::End | Input::Broken(_) => server.stderr = None,
-                Input::Blocked => return,
-            }
-        }
-    }
-
-    fn report_exit(&mut self, session: &mut Session, cx: &mut Context<'_>) {
-        if let Some(exit) = self.server.as_mut().and_then(|server| server.exit.take()) {
-            session.handle(Event::UpstreamExited(exit), cx);
-        }
-    }
-
-    /// What events tell although nothing is read or written at the moment.
-    fn notice_failures(&mut self, session: &mut Session, cx: &mut Context<'_>) {
-        if let Some(client) = self
-            .client
-            .as_ref()
-            .filter(|client| client.is_read_closed())
+        session.handle(Event::ClientHup, cx);
+        if client.is_write_closed()
+            && let Some(error) = client.source().take_error()
         {
-            session.handle(Event::ClientHup, cx);
-            let error = if client.is_write_closed() {
-                client.source().take_error().ok().flatten()
-            } else {
-                None
-            };
-            if let Some(error) = error {
-                session.handle(Event::ClientFailed(&error), cx);
-            }
-        }
-        let Some(server) = &mut self.server else {
-            return;
-        };
-        if server.stdin.as_ref().is_some_and(Io::is_write_closed) {
-            server.stdin = None;
-            session.handle(Event::UpstreamInputBroke, cx);
+            session.handle(Event::ClientFailed(&error), cx);
         }
     }
 }
 
-/// The stdout and the stdin of a server. A pipe that has ended is closed.
-impl Transport for Option<Server> {
-    fn is_readable(&self) -> bool {
-        self.as_ref()
-            .and_then(|server| server.stdout.as_ref())
-            .is_some_and(Io::is_readable)
-    }
+/// Runs sessions between their clients and their servers.
+pub(super) struct Sides<'a, S: System> {
+    pub(super) servers: &'a mut Servers<S>,
+    pub(super) start_queue: &'a mut StartQueue,
+}
 
-    fn read(&mut self, buffer: &mut [u8]) -> Input {
-        let Some(server) = self else {
-            return Input::Blocked;
-        };
-        let Some(stdout) = &mut server.stdout else {
-            return Input::Blocked;
-        };
-        let input = stdout.read(buffer);
-        match &input {
-            Input::Bytes(count) => {
-                let wanted = buffer.len();
-                server.stdout_room.was_read(*count, wanted, stdout.source());
+impl<S: System> Driver for Sides<'_, S> {
+    type Place = ClientSession<S>;
+
+    fn run(
+        &mut self,
+        key: SessionKey,
+        session: &mut Session,
+        place: &mut ClientSession<S>,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let mut server = place.server.and_then(|key| self.servers.get_mut(key));
+        // Stderr comes first, so that a dying server's last words are in the log before its end is.
+        if let Some(server) = &mut server {
+            server.read_stderr(scratch, |bytes| {
+                session.handle(Event::UpstreamStderr(bytes), cx);
+            });
+            if let Some(exit) = server.exit.take() {
+                session.handle(Event::UpstreamExited(exit), cx);
             }
-            Input::End | Input::Broken(_) => server.stdout = None,
-            Input::Blocked => {}
         }
-        input
-    }
-
-    fn is_writable(&self) -> bool {
-        self.as_ref()
-            .and_then(|server| server.stdin.as_ref())
-            .is_some_and(Io::is_writable)
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(server) = self else {
-            return Ok(0);
-        };
-        let Some(stdin) = &mut server.stdin else {
-            return Ok(0);
-        };
-        let taken = stdin.write(bytes);
-        match &taken {
-            Ok(count) => server
-                .stdin_room
-                .was_left(bytes.len() - count, stdin.source()),
-            Err(_) => server.stdin = None,
+        place.notice_failure(session, cx);
+        if let Some(server) = server.as_mut().filter(|server| server.is_deaf()) {
+            server.stdin = None;
+            session.handle(Event::UpstreamInputBroke, cx);
         }
-        taken
+        let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        if self.start_queue.has_silent() && session.waits_for_upstream() {
+            self.start_queue.speaks(key);
+        }
+        has_more || server.is_some_and(|server| Server::has_stderr(server))
     }
 }

@@ -7,20 +7,18 @@ use log::{info, warn};
 use mio::Interest;
 use mio::net::TcpListener;
 
-use super::accept::{Accepting, MAX_REFUSED};
-use super::spares::Spares;
-use super::start_queue::Starting;
-use super::{Channel, Due, MONITOR_INTERVAL, Proxy, Stopping};
+use super::accept::MAX_REFUSED;
+use super::system::Linux;
+use super::{Channel, Proxy};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::options::ServeOptions;
-use crate::process::{DescriptorLimit, Processes, Spawner};
+use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
-use crate::scheduler::Scheduler;
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
 
@@ -30,9 +28,22 @@ const DESCRIPTORS_PER_SESSION: u64 = 4;
 /// Descriptors of a server that waits: three pipes.
 const DESCRIPTORS_PER_WAITING: u64 = 3;
 
-/// Descriptors for all else: what is open from the start, the far ends of the pipes of a server that is being
-/// started, and the connections of clients that are being turned away.
+/// Descriptors for all else: what is open from the start (a dozen, and what was inherited), the far ends of the pipes of a
+/// server that is being started, and the connections of clients that are being turned away.
 const SPARE_DESCRIPTORS: u64 = 64 + MAX_REFUSED as u64;
+
+/// How many of each there may be.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// More sessions are turned away.
+    pub max_sessions: usize,
+    /// As many sessions there are descriptors for.
+    pub possible_sessions: usize,
+    /// Servers that start up at the same time.
+    pub max_starting: usize,
+    /// Servers that wait for sessions.
+    pub spares: usize,
+}
 
 /// What kept the program from serving, in one line.
 #[derive(Debug)]
@@ -50,8 +61,8 @@ fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
 }
 
 impl Proxy {
-    /// Binds the addresses and looks whether the server can be run. `command` is the server's.
-    pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
+    /// Binds the addresses and checks whether the server can be run. `command` is the server's.
+    pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let text = command_text(command);
@@ -63,14 +74,14 @@ impl Proxy {
         let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
             "cannot listen on {address} (--host, --port)"
         )))?;
-        let pool = pool_size(options.prespawn, descriptors);
-        log_start(options, &text, &address, pool);
+        let limits = limits(options, descriptors);
+        log_start(options, &text, &address, limits.spares);
         let mut listeners = Vec::new();
         for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
             let channel = Channel::Listener;
-            let endpoint = reactor.register(socket, Target { key, channel }, Interest::READABLE);
-            listeners.push(endpoint.map_err(failed_to("cannot watch a listening socket"))?);
+            let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
+            listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
         }
         let token = reactor.next_token(Target {
             key: 0,
@@ -81,27 +92,24 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let possible = sessions_possible(pool, descriptors);
-        let now = reactor.now();
-        reactor.timers.set(now + MONITOR_INTERVAL, Due::Monitor);
-        Ok(Self {
-            reactor,
-            signals,
-            listeners,
-            turn_of_listener: 0,
-            max_sessions: session_limit(options.max_sessions, possible, descriptors),
-            sessions_possible: possible,
-            spawner,
-            scheduler: Scheduler::new(settings(options), BufferBudget::new(DEFAULT_BUDGET_BYTES)),
-            refused: 0,
-            sessions_so_far: 0,
-            processes: Processes::default(),
-            accepting: Accepting::Yes,
-            starting: Starting::new(options.max_starting),
-            pool: Spares::new(pool, options.max_restarts, now),
-            exhaustion_logged: false,
-            stopping: Stopping::No,
-        })
+        let system = Linux { spawner, signals };
+        let memory = BufferBudget::new(DEFAULT_BUDGET_BYTES);
+        let settings = settings(options);
+        Ok(Self::new(
+            system, reactor, listeners, limits, settings, memory,
+        ))
+    }
+}
+
+/// What the user wants, as far as there are descriptors for it.
+fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
+    let spares = spares_limit(options.prespawn, descriptors);
+    let possible_sessions = sessions_possible(spares, descriptors);
+    Limits {
+        max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
+        possible_sessions,
+        max_starting: options.max_starting,
+        spares,
     }
 }
 
@@ -123,7 +131,7 @@ fn settings(options: &ServeOptions) -> Settings {
 }
 
 /// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
-fn pool_size(wanted: usize, descriptors: DescriptorLimit) -> usize {
+fn spares_limit(wanted: usize, descriptors: DescriptorLimit) -> usize {
     let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_SESSION;
     let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_WAITING;
     let possible = usize::try_from(possible).unwrap_or(usize::MAX);
@@ -137,9 +145,9 @@ fn pool_size(wanted: usize, descriptors: DescriptorLimit) -> usize {
     wanted.min(possible)
 }
 
-/// As many sessions as there are descriptors for, besides a pool of so many servers.
-fn sessions_possible(pool: usize, descriptors: DescriptorLimit) -> usize {
-    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * pool as u64;
+/// As many sessions as there are descriptors for, besides this many servers that wait.
+fn sessions_possible(spares: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * spares as u64;
     let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_SESSION;
     usize::try_from(possible)
         .unwrap_or(usize::MAX)
@@ -167,7 +175,7 @@ fn command_text(command: &[OsString]) -> String {
         .join(" ")
 }
 
-fn log_start(options: &ServeOptions, command: &str, address: &str, pool: usize) {
+fn log_start(options: &ServeOptions, command: &str, address: &str, spares: usize) {
     info!("Starting TCP proxy on {address}");
     info!("MCP command: {command}");
     info!(
@@ -182,8 +190,8 @@ fn log_start(options: &ServeOptions, command: &str, address: &str, pool: usize) 
             "disabled"
         }
     );
-    if pool > 0 {
-        info!("Pool: {pool} servers wait for sessions");
+    if spares > 0 {
+        info!("Pool: {spares} servers wait for sessions");
     }
 }
 
@@ -197,5 +205,36 @@ fn log_address(socket: &TcpListener) {
             "{address} is not a loopback address: anyone who can reach it can use the MCP server; there is neither \
              encryption nor authentication"
         );
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_shared_out_to_sessions_and_waiting_servers() {
+        let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
+        assert_eq!(spares_limit(2, few), 2);
+        assert_eq!(spares_limit(100, few), 5, "one session has to fit");
+        assert_eq!(sessions_possible(0, few), 5);
+        assert_eq!(sessions_possible(4, few), 2);
+        assert_eq!(sessions_possible(7, few), 1, "at least");
+        let none = DescriptorLimit::of(10);
+        assert_eq!((spares_limit(1, none), sessions_possible(0, none)), (0, 1));
+        let endless = DescriptorLimit::of(u64::MAX);
+        assert_eq!(sessions_possible(0, endless), MAX_KEYS - MAX_REFUSED);
+        assert_eq!(session_limit(None, 7, few), 7);
+        assert_eq!(session_limit(Some(100), 7, few), 100);
+        let most = session_limit(Some(usize::MAX), 7, few);
+        assert_eq!(most, MAX_KEYS - MAX_REFUSED);
+    }
+
+    #[test]
+    fn an_error_says_what_was_being_done() {
+        let failed = failed_to("cannot listen")("in use");
+        assert_eq!(failed.to_string(), "cannot listen: in use");
+        let words = ["a".into(), "b c".into()];
+        assert_eq!(command_text(&words), "a b c");
     }
 }

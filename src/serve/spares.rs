@@ -1,47 +1,39 @@
-//! Servers that were started ahead of time and wait for someone to serve (`--prespawn`).
+//! Servers that were started ahead of time and wait for someone to serve (`--prespawn`): which wait, in what order they
+//! are handed out, and when there are to be more. The log calls them the pool.
 //!
-//! Nothing is said to a waiting server, and what it writes to stdout is left for whoever takes it. Its stderr is read
-//! and logged. This file keeps the servers and decides when there are to be more; starting them is the business of
-//! `prespawning`.
+//! Nothing is said to a waiting server, and what it writes to stdout is left for whoever takes it. Its stderr is logged.
+//! Nothing here starts, reads or stops anything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use log::warn;
-use mio::Token;
-use slab::Slab;
+use nix::unistd::Pid;
 
-use super::pipes::Pipes;
-use super::{Channel, Due};
-use crate::pump::READS_PER_RUN;
-use crate::reactor::io::{Input, Readiness};
+use super::Due;
+use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
-use crate::reactor::token::Target;
 use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::StderrLines;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
-/// After a server was taken, the next one is started this much later: a start takes longer than the first answer to
+/// After a server was taken, the next one is started this much later: a start takes longer than the first response to
 /// whoever took it, which it would delay.
 const REFILL_DELAY: Duration = Duration::from_millis(10);
 
-/// After a loss, one server must wait for this long without ending before more are started.
+/// After a loss, one server must wait for this long without ending before more are started: as long as the shortest
+/// cooldown of a session's server.
 const WATCH_TIME: Duration = Duration::from_secs(1);
-
-/// The descriptors of a server in the pool, in the numbers that their tokens bear.
-const PIPES: [Channel; 3] = [Channel::Stdin, Channel::Stdout, Channel::Stderr];
 
 /// The waiting servers.
 #[derive(Debug)]
 pub(super) struct Spares {
     size: usize,
-    /// Those that wait, and those that do no more but have not been reaped.
-    servers: Slab<Server>,
-    /// The slots of those that wait, the one that has waited longest first.
-    waiting: VecDeque<usize>,
-    /// The slots of those of which stderr is to be read.
-    readable: Vec<usize>,
+    /// Those that wait, the one that has waited longest first.
+    waiting: VecDeque<Spare>,
+    /// Those that are of no more use, and were not reaped.
+    retired: Vec<Spare>,
     policy: RestartPolicy,
     refill: Refill,
     /// The deadline of [`Self::refill`].
@@ -51,15 +43,11 @@ pub(super) struct Spares {
     misses: u64,
 }
 
-/// A server in the pool.
+/// A server that has no user.
 #[derive(Debug)]
-pub(super) struct Server {
-    /// The number of its process.
-    pub(super) process: usize,
-    /// Its pid.
-    pub(super) pid: u32,
-    /// Its pipes.
-    pub(super) pipes: Pipes,
+struct Spare {
+    key: ServerKey,
+    pid: Pid,
     stderr: StderrLines,
 }
 
@@ -79,24 +67,14 @@ enum Refill {
     Never,
 }
 
-/// Where the pipe of a server in the pool is kept, as far as tokens go.
-pub(super) fn address(slot: usize, port: Channel) -> Target<Channel> {
-    let pipe = PIPES.iter().position(|pipe| *pipe == port).unwrap_or(0);
-    Target {
-        key: slot * PIPES.len() + pipe,
-        channel: Channel::Spares,
-    }
-}
-
 impl Spares {
     /// A pool that is to have `size` servers waiting. Those that end by themselves are replaced under the policy of
     /// sessions with at most `max_restarts`.
     pub(super) fn new(size: usize, max_restarts: u32, now: Time) -> Self {
         Self {
             size,
-            servers: Slab::new(),
             waiting: VecDeque::new(),
-            readable: Vec::new(),
+            retired: Vec::new(),
             policy: RestartPolicy::new(max_restarts),
             refill: Refill::Freely,
             deadline: Deadline::default(),
@@ -106,9 +84,10 @@ impl Spares {
         }
     }
 
-    /// Whether one more server is to be started for the pool.
+    /// Whether one more server is to be started.
     pub(super) fn wants_server(&self) -> bool {
-        self.servers.len() < self.size && matches!(self.refill, Refill::Freely | Refill::One)
+        self.waiting.len() + self.retired.len() < self.size
+            && matches!(self.refill, Refill::Freely | Refill::One)
     }
 
     /// Whether a server waits.
@@ -116,45 +95,32 @@ impl Spares {
         !self.waiting.is_empty()
     }
 
-    /// Whether there is something to read although no event will tell.
-    pub(super) fn is_busy(&self) -> bool {
-        !self.readable.is_empty()
+    /// Takes a server in that was started.
+    pub(super) fn add(&mut self, key: ServerKey, pid: Pid) {
+        let stderr = StderrLines::default();
+        self.waiting.push_back(Spare { key, pid, stderr });
     }
 
-    /// Where the next server will be kept.
-    pub(super) fn next_slot(&self) -> usize {
-        self.servers.vacant_key()
-    }
-
-    /// Takes a server in that was started for the pool.
-    pub(super) fn add(&mut self, process: usize, pid: u32, pipes: Pipes) {
-        let slot = self.servers.insert(Server {
-            process,
-            pid,
-            pipes,
-            stderr: StderrLines::default(),
-        });
-        self.waiting.push_back(slot);
-    }
-
-    /// A server is being started for the pool.
-    pub(super) fn started(&mut self, now: Time, timers: &mut Timers<Due>) {
+    /// A server is being started.
+    pub(super) fn started(&mut self, timers: &mut Timers<Due>) {
+        let now = timers.now();
         self.policy.started(now);
         if self.refill == Refill::One {
             self.set(Refill::Watched, Some(now + WATCH_TIME), timers);
         }
     }
 
-    /// Hands out the server that has waited longest, for a session.
-    pub(super) fn take(&mut self, now: Time, timers: &mut Timers<Due>) -> Option<Server> {
-        let slot = self.waiting.pop_front()?;
-        let mut server = self.servers.remove(slot);
+    /// Hands out the server that has waited longest.
+    pub(super) fn take(&mut self, timers: &mut Timers<Due>) -> Option<ServerKey> {
+        let spare = self.waiting.pop_front()?;
         self.hits += 1;
-        self.log_rest(&mut server, now);
+        let key = spare.key;
+        self.log_rest(spare, timers.now());
         if self.refill == Refill::Freely {
-            self.set(Refill::Soon, Some(now + REFILL_DELAY), timers);
+            let at = timers.now() + REFILL_DELAY;
+            self.set(Refill::Soon, Some(at), timers);
         }
-        Some(server)
+        Some(key)
     }
 
     /// A session had a server started because none waited.
@@ -162,101 +128,39 @@ impl Spares {
         self.misses += 1;
     }
 
-    /// Latches what an event says of the pipe with this number. Returns the process that it is about, if it has written
-    /// something or has ended, and whether it is of no more use.
-    pub(super) fn latch(
-        &mut self,
-        number: usize,
-        event: (Token, Readiness),
-    ) -> Option<(usize, bool)> {
-        let slot = number / PIPES.len();
-        let server = self.servers.get_mut(slot)?;
-        let Pipes {
-            stdin,
-            stdout,
-            stderr,
-        } = &mut server.pipes;
-        match PIPES[number % PIPES.len()] {
-            Channel::Stdin => {
-                let stdin = stdin.as_mut()?;
-                let broke = stdin.latch(event.0, event.1) && stdin.is_write_closed();
-                broke.then_some((server.process, true))
-            }
-            Channel::Stdout => stdout
-                .latch(event.0, event.1)
-                .then_some((server.process, stdout.is_read_closed())),
-            _ => {
-                if !stderr.latch(event.0, event.1) {
-                    return None;
-                }
-                if !self.readable.contains(&slot) {
-                    self.readable.push(slot);
-                }
-                Some((server.process, false))
-            }
+    /// A server is not handed out any more. Returns whether it would have been.
+    pub(super) fn retire(&mut self, key: ServerKey) -> bool {
+        let at = self.waiting.iter().position(|spare| spare.key == key);
+        let spare = at.and_then(|at| self.waiting.remove(at));
+        let was_waiting = spare.is_some();
+        self.retired.extend(spare);
+        was_waiting
+    }
+
+    /// A server wrote this to its stderr.
+    pub(super) fn log(&mut self, key: ServerKey, bytes: &[u8], now: Time) {
+        let mut spares = self.waiting.iter_mut().chain(&mut self.retired);
+        if let Some(Spare { pid, stderr, .. }) = spares.find(|spare| spare.key == key) {
+            let limit = &mut self.log_rate_limit;
+            stderr.push(bytes, |line| log_stderr(limit, *pid, line, now));
         }
     }
 
-    /// Ends the input of a server, which is not handed out any more. Its process is to be stopped.
-    pub(super) fn retire(&mut self, process: usize) {
-        for (slot, server) in &mut self.servers {
-            if server.process == process {
-                server.pipes.stdin = None;
-                self.waiting.retain(|other| *other != slot);
-            }
-        }
-    }
-
-    /// Reads and logs what servers have written to stderr, within a budget.
-    pub(super) fn read_stderr(&mut self, scratch: &mut [u8], now: Time) {
-        for slot in std::mem::take(&mut self.readable) {
-            let Some(server) = self.servers.get_mut(slot) else {
-                continue;
-            };
-            let log_rate_limit = &mut self.log_rate_limit;
-            for _ in 0..READS_PER_RUN {
-                if !server.pipes.stderr.is_readable() {
-                    break;
-                }
-                if let Input::Bytes(count) = server.pipes.stderr.read(scratch) {
-                    let pid = server.pid;
-                    server.stderr.push(&scratch[..count], |line| {
-                        log_stderr(log_rate_limit, pid, line, now);
-                    });
-                }
-            }
-            if server.pipes.stderr.is_readable() {
-                self.readable.push(slot);
-            }
-        }
-    }
-
-    /// A server has ended, and was reaped. Returns whether it is a loss. It may never have been taken in, and then another
-    /// may be in its slot.
-    pub(super) fn ended(
-        &mut self,
-        slot: usize,
-        process: usize,
-        scratch: &mut [u8],
-        now: Time,
-    ) -> bool {
-        let server = self.servers.get_mut(slot);
-        let Some(server) = server.filter(|server| server.process == process) else {
+    /// A server has ended, and was reaped. Returns whether it was one of these, and is a loss.
+    pub(super) fn ended(&mut self, key: ServerKey, now: Time) -> bool {
+        self.retire(key);
+        let at = self.retired.iter().position(|spare| spare.key == key);
+        let Some(at) = at else {
             return false;
         };
-        // What it has written is there, whether or not an event has told of it.
-        server.pipes.stderr.assume_readable();
-        self.readable.push(slot);
-        self.read_stderr(scratch, now);
-        self.readable.retain(|other| *other != slot);
-        self.waiting.retain(|other| *other != slot);
-        let mut server = self.servers.remove(slot);
-        self.log_rest(&mut server, now);
+        let spare = self.retired.swap_remove(at);
+        self.log_rest(spare, now);
         self.refill != Refill::Never
     }
 
     /// A server ended while it waited, or could not be started: decides when there are to be others.
-    pub(super) fn lost(&mut self, why: &str, now: Time, timers: &mut Timers<Due>) {
+    pub(super) fn lost(&mut self, why: &str, timers: &mut Timers<Due>) {
+        let now = timers.now();
         if matches!(self.refill, Refill::Held | Refill::One | Refill::Never) {
             // It is one of several since the last start, and counts as one with them.
             return;
@@ -293,17 +197,22 @@ impl Spares {
         };
     }
 
-    /// Lets no server come any more, and ends the input of all. Returns the processes that are to be stopped.
-    pub(super) fn close(&mut self, timers: &mut Timers<Due>) -> Vec<usize> {
+    /// Lets no server come any more. Returns those that are to be stopped.
+    pub(super) fn close(&mut self, timers: &mut Timers<Due>) -> Vec<ServerKey> {
         self.set(Refill::Never, None, timers);
-        self.waiting.clear();
-        let servers = self.servers.iter_mut();
-        servers
-            .map(|(_, server)| {
-                server.pipes.stdin = None;
-                server.process
-            })
-            .collect()
+        self.retired.extend(self.waiting.drain(..));
+        self.retired.iter().map(|spare| spare.key).collect()
+    }
+
+    /// All that have not ended.
+    pub(super) fn keys(&self) -> impl Iterator<Item = ServerKey> {
+        let all = self.waiting.iter().chain(&self.retired);
+        all.map(|spare| spare.key)
+    }
+
+    /// When more may be started, if that is to wait.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline.at()
     }
 
     /// What there is to say at the end, if there was a pool.
@@ -320,16 +229,15 @@ impl Spares {
     }
 
     /// Logs what has no line end.
-    fn log_rest(&mut self, server: &mut Server, now: Time) {
-        let log_rate_limit = &mut self.log_rate_limit;
-        let pid = server.pid;
-        server
+    fn log_rest(&mut self, mut spare: Spare, now: Time) {
+        let limit = &mut self.log_rate_limit;
+        spare
             .stderr
-            .end(|line| log_stderr(log_rate_limit, pid, line, now));
+            .end(|line| log_stderr(limit, spare.pid, line, now));
     }
 }
 
-fn log_stderr(limit: &mut LogRateLimit, pid: u32, line: &str, now: Time) {
+fn log_stderr(limit: &mut LogRateLimit, pid: Pid, line: &str, now: Time) {
     if limit.admit(now) {
         let left_out = limit.take_left_out();
         if left_out > 0 {
@@ -341,58 +249,158 @@ fn log_stderr(limit: &mut LogRateLimit, pid: u32, line: &str, now: Time) {
 
 #[cfg(test)]
 mod tests {
-    use mio::unix::pipe;
-    use nix::unistd::Pid;
-
     use super::*;
-    use crate::process::Spawned;
-    use crate::reactor::Reactor;
-    use crate::reactor::poller::Poller;
 
     const SIZE: usize = 8;
 
-    /// A pool with one server, started now, and its time.
-    fn started() -> (Spares, Timers<Due>, Time) {
-        let now = Time::from_nanos(1 << 40);
-        let (mut pool, mut timers) = (Spares::new(SIZE, 5, now), Timers::new(now));
-        pool.started(now, &mut timers);
-        (pool, timers, now)
+    const START: Time = Time::from_nanos(1 << 40);
+
+    struct Pool {
+        spares: Spares,
+        timers: Timers<Due>,
+    }
+
+    impl Pool {
+        fn new() -> Self {
+            let (spares, timers) = (Spares::new(SIZE, 5, START), Timers::new(START));
+            Self { spares, timers }
+        }
+
+        /// Starts as many as are wanted. Returns how many.
+        fn fill(&mut self) -> usize {
+            let mut count = 0;
+            while self.spares.wants_server() {
+                self.spares.started(&mut self.timers);
+                self.spares.add(ServerKey(count), Pid::from_raw(7));
+                count += 1;
+            }
+            count
+        }
+
+        fn lose(&mut self, count: usize) {
+            for _ in 0..count {
+                self.spares.lost("killed", &mut self.timers);
+            }
+        }
+
+        fn take(&mut self) -> Option<usize> {
+            self.spares.take(&mut self.timers).map(|key| key.0)
+        }
+
+        /// Lets the time of the next deadline come.
+        fn wait(&mut self) -> Duration {
+            let at = self.timers.next().unwrap();
+            let waited = at.saturating_since(self.timers.now());
+            self.timers.advance(at);
+            assert_eq!(self.timers.pop(), Some(Due::Spares));
+            self.spares.timer_fired();
+            waited
+        }
+    }
+
+    #[test]
+    fn as_many_wait_as_are_wanted_and_the_first_is_handed_out_first_and_once() {
+        let mut pool = Pool::new();
+        assert!(!pool.spares.has_waiting());
+        assert_eq!(pool.fill(), SIZE);
+        assert!(pool.spares.has_waiting());
+        assert_eq!((pool.take(), pool.take()), (Some(0), Some(1)));
+        for key in 2..SIZE {
+            assert_eq!(pool.take(), Some(key));
+        }
+        assert_eq!((pool.take(), pool.spares.has_waiting()), (None, false));
+        pool.spares.missed();
+        let summary = pool.spares.summary().unwrap();
+        assert_eq!(summary, "pool: size 8, 8 hits, 1 misses");
+        assert_eq!(Spares::new(0, 5, START).summary(), None);
+    }
+
+    #[test]
+    fn the_next_one_is_started_a_little_later_than_one_is_taken() {
+        let mut pool = Pool::new();
+        pool.fill();
+        pool.take();
+        pool.take();
+        assert!(!pool.spares.wants_server());
+        assert_eq!(pool.wait(), REFILL_DELAY);
+        assert_eq!(pool.fill(), 2);
+    }
+
+    #[test]
+    fn one_that_is_of_no_use_is_not_handed_out_and_counts_until_it_was_reaped() {
+        let mut pool = Pool::new();
+        pool.fill();
+        assert!(pool.spares.retire(ServerKey(0)) && !pool.spares.retire(ServerKey(0)));
+        assert!(!pool.spares.wants_server());
+        assert_eq!(pool.take(), Some(1));
+        assert!(pool.spares.ended(ServerKey(0), START), "it is a loss");
+        assert!(
+            !pool.spares.ended(ServerKey(0), START),
+            "it is none of these"
+        );
+        assert!(!pool.spares.ended(ServerKey(1), START), "it was taken");
+        assert!(pool.spares.ended(ServerKey(7), START));
+        assert_eq!(
+            pool.spares.waiting.len() + pool.spares.retired.len(),
+            SIZE - 3
+        );
     }
 
     #[test]
     fn servers_that_are_lost_together_are_one_loss() {
-        let (mut pool, mut timers, start) = started();
-        let later = start + Duration::from_mins(10);
-        for _ in 0..SIZE {
-            pool.lost("killed", later, &mut timers);
-        }
-        assert!(pool.wants_server(), "{pool:?}");
-        pool.started(later, &mut timers);
-        assert!(!pool.wants_server(), "that one is watched");
-        for _ in 0..SIZE {
-            pool.lost("killed", later, &mut timers);
-        }
-        assert_eq!(timers.next(), Some(later + Duration::from_secs(5)));
-        pool.timer_fired();
-        assert!(pool.wants_server(), "{pool:?}");
+        let mut pool = Pool::new();
+        pool.spares.started(&mut pool.timers);
+        let later = START + Duration::from_mins(10);
+        pool.timers.advance(later);
+        pool.lose(SIZE);
+        assert!(pool.spares.wants_server(), "{:?}", pool.spares);
+        pool.spares.started(&mut pool.timers);
+        assert!(!pool.spares.wants_server(), "that one is watched");
+        pool.lose(SIZE);
+        assert_eq!(pool.wait(), Duration::from_secs(5));
+        assert!(pool.spares.wants_server(), "{:?}", pool.spares);
     }
 
     #[test]
-    fn the_end_of_a_server_that_was_never_taken_in_is_not_that_of_another_in_its_slot() {
-        let (mut pool, _, now) = started();
-        let mut reactor = Reactor::new(Poller::new().unwrap());
-        let (slot, process) = (pool.next_slot(), 2);
-        let spawned = Spawned {
-            pid: Pid::from_raw(0),
-            stdin: pipe::new().unwrap().0,
-            stdout: pipe::new().unwrap().1,
-            stderr: pipe::new().unwrap().1,
-        };
-        let target = |channel| address(slot, channel);
-        let pipes = Pipes::register(spawned, &mut reactor, target).unwrap();
-        pool.add(process, 0, pipes);
-        assert!(!pool.ended(slot, process - 1, &mut [0; 64], now) && pool.has_waiting());
-        assert!(pool.ended(slot, process, &mut [0; 64], now) && !pool.has_waiting());
-        assert!(!pool.ended(slot, process, &mut [0; 64], now));
+    fn one_that_lasts_a_while_after_a_loss_is_followed_by_the_others() {
+        let mut pool = Pool::new();
+        pool.spares.started(&mut pool.timers);
+        pool.lose(1);
+        assert_eq!(pool.wait(), Duration::from_secs(1), "the cooldown");
+        assert_eq!(pool.fill(), 1);
+        assert_eq!(pool.wait(), WATCH_TIME);
+        assert_eq!(pool.fill(), SIZE - 1);
+    }
+
+    #[test]
+    fn after_too_many_losses_there_is_a_pause() {
+        let mut pool = Pool::new();
+        for _ in 0..5 {
+            pool.spares.started(&mut pool.timers);
+            pool.lose(1);
+            if !pool.spares.wants_server() {
+                assert!(pool.wait() <= Duration::from_secs(5));
+            }
+        }
+        pool.spares.started(&mut pool.timers);
+        pool.lose(1);
+        assert!(!pool.spares.wants_server());
+        assert_eq!(pool.wait(), Duration::from_mins(1));
+        assert!(pool.spares.wants_server());
+    }
+
+    #[test]
+    fn a_closed_pool_wants_nothing_and_loses_nothing() {
+        let mut pool = Pool::new();
+        pool.fill();
+        pool.take();
+        pool.spares.retire(ServerKey(3));
+        let mut stopped = pool.spares.close(&mut pool.timers);
+        stopped.sort_unstable();
+        let all = (1..SIZE).map(ServerKey);
+        assert_eq!(stopped, all.collect::<Vec<_>>());
+        assert!(!pool.spares.has_waiting() && !pool.spares.ended(ServerKey(1), START));
+        pool.lose(1);
+        assert!(pool.timers.is_empty() && !pool.spares.wants_server());
     }
 }

@@ -1,10 +1,14 @@
-//! What has to hold after every turn, for all sessions together and for one that has run.
+//! What has to hold after every turn, and when all has come to rest.
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES, Transport};
-use mcp_tcp_proxy::session::Context;
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
+use mcp_tcp_proxy::session::{Session, Settings};
 
+use crate::below::Below;
+use crate::server::Kind;
+use crate::stats::Fault;
 use crate::world::World;
 
 /// What may wait in one direction before its source is not read any more.
@@ -20,17 +24,100 @@ const OWN_LINE_BYTES: usize = 500;
 const TICK: Duration = Duration::from_millis(1);
 
 impl World {
+    /// Looks at all sessions after an iteration of the loops.
+    pub fn look(&mut self) {
+        let below = &mut *self.below.borrow_mut();
+        if !self.is_over {
+            let sessions = self.proxy.sessions();
+            for (key, session, _) in sessions.iter() {
+                let slot = below.slot_of(key);
+                below.look_at(slot, session, sessions.memory());
+                let is_refused = session.was_refused();
+                assert_eq!(is_refused, below.places[slot].is_refused);
+            }
+            for (_, server) in self.proxy.servers().iter() {
+                if let Some(user) = server.user() {
+                    let (slot, key) = (below.slot_of(user), below.key_of(server.pid()));
+                    if below.places[slot].server != Some(key) {
+                        below.attached(slot, key);
+                    }
+                }
+            }
+            below.check_order(|key| sessions.session(key));
+            below.check_memory(sessions.memory());
+            self.proxy.check();
+        }
+        let sessions = &self.connectors.scheduler;
+        for (_, session, link) in sessions.iter() {
+            below.look_at(link.slot, session, sessions.memory());
+        }
+        below.check_memory(sessions.memory());
+        self.connectors.check(below);
+    }
+
+    /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.
+    pub fn check_rest(&mut self) {
+        let below = &*self.below.borrow();
+        if !self.is_over {
+            let sessions = self.proxy.sessions();
+            for (key, session, place) in sessions.iter() {
+                let slot = below.slot_of(key);
+                let has_client = place.client().is_some();
+                let settings = sessions.settings();
+                below.check_session_rests(slot, session, settings, has_client, sessions.memory());
+            }
+            below.check_starts(|key| sessions.session(key));
+        }
+        let sessions = &self.connectors.scheduler;
+        for (_, session, link) in sessions.iter() {
+            let settings = sessions.settings();
+            below.check_session_rests(link.slot, session, settings, true, sessions.memory());
+        }
+        for (_, server) in &below.servers {
+            let stderr = server.stderr.borrow();
+            assert!(
+                stderr.token.is_none() || !stderr.has_something(),
+                "the stderr of pid {} is not read",
+                server.pid
+            );
+        }
+    }
+
+    /// At the end nothing is left.
+    pub fn check_all_gone(&self) {
+        let below = self.below.borrow();
+        assert!(below.places.is_empty() && below.exited.is_empty());
+        let connectors = &self.connectors;
+        assert!(connectors.scheduler.is_empty() && connectors.reactor.timers.is_empty());
+        assert_eq!(connectors.scheduler.memory().used(), 0);
+        if !self.is_over {
+            assert!(self.proxy.only_own_timers_are_left(), "timers are left");
+            assert_eq!(self.proxy.sessions().memory().used(), 0, "memory is left");
+            assert_eq!(self.proxy.servers().iter().count(), 0, "servers are left");
+        }
+    }
+}
+
+impl Below {
+    fn look_at(&mut self, slot: usize, session: &Session, memory: &BufferBudget) {
+        self.note(slot);
+        let waits = session.waits_for_memory(memory);
+        self.stats.fault_if(waits, Fault::WaitsForMemory);
+        self.check_unused(slot, session);
+        self.check_buffers(slot, session, memory);
+    }
+
     /// Everything that waits for a session is within its limits.
-    pub fn check_buffers(&self, slot: usize) {
+    fn check_buffers(&self, slot: usize, session: &Session, memory: &BufferBudget) {
         let place = &self.places[slot];
         let line = self.proxy.max_message_bytes + "\r\n".len();
-        let to_client = place.session.to_client().len();
+        let to_client = session.to_client().len();
         let own_lines = OWN_LINES_BYTES + place.journal.unanswered() * OWN_LINE_BYTES;
         // With both sides at a standstill the server is read as long as there is memory.
-        let is_stuck = !place.session.wants_client_input();
+        let is_stuck = !session.wants_client_input();
         let limit = OUTBOX_BYTES + self.read_bytes() + line + own_lines;
         let most = if is_stuck {
-            limit + self.memory.limit() / 2
+            limit + memory.limit() / 2
         } else {
             limit
         };
@@ -39,7 +126,7 @@ impl World {
             "{to_client} bytes wait for the client of session {}",
             place.number
         );
-        let to_upstream = place.session.to_upstream().len();
+        let to_upstream = session.to_upstream().len();
         let most = OUTBOX_BYTES + 2 * line + OWN_LINE_BYTES;
         assert!(
             to_upstream <= most,
@@ -48,27 +135,12 @@ impl World {
         );
     }
 
-    /// The shared memory is within its budget, and all timers are someone's.
-    pub fn check_totals(&self) {
+    /// The shared memory is within its budget.
+    fn check_memory(&self, memory: &BufferBudget) {
         let per_session = 4 * (OUTBOX_BYTES + self.read_bytes() + self.proxy.max_message_bytes);
-        let most = self.memory.limit() + self.places.len() * per_session;
-        assert!(
-            self.memory.used() <= most,
-            "{} bytes of memory are held",
-            self.memory.used()
-        );
-        let of_sessions = self
-            .places
-            .iter()
-            .filter(|(_, place)| place.deadline.at().is_some())
-            .count();
-        let of_servers = self
-            .servers
-            .iter()
-            .filter(|(_, server)| server.timer.is_some())
-            .count();
-        let all = of_sessions + of_servers + usize::from(self.paused.at().is_some());
-        assert_eq!(self.timers.len(), all, "timers are left that are nobody's");
+        let most = memory.limit() + self.places.len() * per_session;
+        let used = memory.used();
+        assert!(used <= most, "{used} bytes of memory are held");
     }
 
     /// What may be read at once: more, if there are lines that one read does not hold.
@@ -80,58 +152,54 @@ impl World {
         }
     }
 
-    /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.
-    pub fn check_rest(&mut self) {
-        for (slot, place) in &mut self.places {
-            let settings = place.kind.choose(&self.proxy, &self.connector);
-            let deadline = place.session.next_deadline(settings);
-            if let Some(at) = deadline {
-                assert!(
-                    at + TICK > self.now,
-                    "session {} waits for a time that has come",
-                    place.number
-                );
-            }
-            assert_eq!(
-                place.deadline.at(),
-                deadline,
-                "the timer of session {} is not that of its deadline",
-                place.number
-            );
-            let cx = Context {
-                now: self.now,
-                settings: place.kind.choose(&self.proxy, &self.connector),
-                memory: &mut self.memory,
-                actions: &mut self.actions,
-            };
-            let server = place.server.and_then(|key| self.servers.get_mut(key));
+    fn check_session_rests(
+        &self,
+        slot: usize,
+        session: &Session,
+        settings: &Settings,
+        has_client: bool,
+        memory: &BufferBudget,
+    ) {
+        let place = &self.places[slot];
+        let number = place.number;
+        let deadline = session.next_deadline(settings);
+        assert!(
+            deadline.is_none_or(|at| at + TICK > self.now),
+            "session {number} waits for a time that has come"
+        );
+        let socket = place.socket.borrow();
+        let may_read = has_client && socket.input.has_something();
+        assert!(
+            !may_read || !session.wants_client_input(),
+            "session {number} could read its client, and is not run"
+        );
+        let may_write = has_client && socket.output.has_room();
+        assert!(
+            !may_write || session.to_client().is_empty(),
+            "session {number} could write to its client, and is not run"
+        );
+        if let Some(server) = place.server.map(|key| &self.servers[key]) {
+            let pipes = server.pipes.borrow();
+            let may_read = pipes.reads && pipes.input.has_something();
             assert!(
-                !place.is_ready(server, &cx),
-                "session {} could go on, and is not run",
-                place.number
+                !may_read || !session.wants_upstream_output(memory),
+                "session {number} could read its server, and is not run"
             );
-            // If there is nothing to be read, an event will tell when there is.
-            let has_input = place
-                .server
-                .is_some_and(|key| self.servers[key].pipes.is_readable());
-            let waits = has_input && place.session.waits_for_memory(&self.memory);
+            let is_deaf = server.kind == Kind::Process && pipes.output.broken.is_some();
             assert!(
-                !waits || self.waiting_for_memory.contains(&slot),
-                "nobody tells session {} of memory",
-                place.number
+                !is_deaf || !pipes.writes,
+                "session {number} keeps a broken stdin"
+            );
+            let may_write = pipes.writes && pipes.output.has_room();
+            assert!(
+                !may_write || session.to_upstream().is_empty(),
+                "session {number} could write to its server, and is not run"
             );
         }
-        for (_, place) in &self.places {
-            self.check_use(place);
+        if place.kind == Kind::Process {
+            let is_deaf = has_client && socket.output.broken.is_some();
+            assert!(!is_deaf, "session {number} keeps a broken connection");
+            self.check_use(place, session);
         }
-    }
-
-    /// At the end nothing is left.
-    pub fn check_all_gone(&self) {
-        assert_eq!(self.memory.used(), 0, "memory was not given back");
-        let accept = usize::from(self.paused.at().is_some());
-        assert_eq!(self.timers.len(), accept, "timers are left");
-        assert!(self.places.is_empty() && self.servers.is_empty() && self.exited.is_empty());
-        assert!(self.pending_actions.is_empty());
     }
 }

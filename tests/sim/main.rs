@@ -1,5 +1,6 @@
-//! A deterministic simulation: many sessions over the real session core, the real pump, outboxes, memory and timer
-//! wheel, in a world of random clients, servers and transports with a clock of its own.
+//! A deterministic simulation: the loop of the proxy itself, with its phases, its scheduler, start queue, waiting servers
+//! and sessions, over a system that is a script: random clients, servers, transports and shortages, and a clock of its own.
+//! The stdio side takes part by sessions over the same scheduler.
 //!
 //! A seed determines a run. `MCP_TCP_PROXY_SIM_SEED`, `_SEEDS` and `_STEPS` set the first seed, how many there are, and
 //! the steps of each run; a failure prints the line that runs it again, and what happened last.
@@ -11,11 +12,16 @@
     reason = "a panic is how a test fails"
 )]
 
+mod below;
 mod checks;
 mod client;
+mod connectors;
 mod journal;
+mod observe;
+mod order;
 mod place;
 mod rng;
+mod script;
 mod server;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
@@ -23,9 +29,7 @@ mod stats;
 mod text;
 mod trace;
 mod transport;
-mod turn;
 mod unused;
-mod upstreams;
 mod world;
 
 use std::time::Instant;

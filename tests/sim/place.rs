@@ -1,19 +1,13 @@
-//! One session of the simulated loop, between its transports: what `Connection` is in the proxy.
+//! One session as the world sees it: its client, what was said in it, and the server that it uses.
 
-use std::io::{Error, ErrorKind};
-
-use mcp_tcp_proxy::pump::{READS_PER_RUN, has_more, pump};
-use mcp_tcp_proxy::reactor::io::Input;
-use mcp_tcp_proxy::reactor::timers::Deadline;
-use mcp_tcp_proxy::session::report::Exit;
-use mcp_tcp_proxy::session::{Context, Event, Session};
+use mcp_tcp_proxy::scheduler::SessionKey;
+use mcp_tcp_proxy::util::time::Time;
 
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
 use crate::server::{Kind, Server};
-use crate::transport::{Begun, Duplex, End, Pipes};
+use crate::transport::{Begun, Duplex, Shared};
 use crate::unused::Activity;
-use mcp_tcp_proxy::util::time::Time;
 
 /// How a client's connection came to its end, as the world has seen it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,24 +22,21 @@ pub enum Route {
 pub struct Place {
     pub number: u64,
     pub kind: Kind,
-    pub session: Session,
-    pub socket: Duplex,
+    /// The session, once the connection was accepted.
+    pub key: Option<SessionKey>,
+    pub socket: Shared<Duplex>,
     pub client: Client,
     pub journal: Journal,
     /// The server in use, by its key.
     pub server: Option<usize>,
     /// An attempt to connect, by the key of what may become the server.
     pub connecting: Option<usize>,
-    /// The server was reaped, and the session has not been told.
-    pub exit: Option<Exit>,
-    pub deadline: Deadline,
-    pub queued: bool,
     pub fate: Route,
-    /// The connection broke, or was seen to be broken.
-    pub broke: bool,
     /// What the session has to answer for.
     pub heard: Heard,
     pub heard_before_turn: Heard,
+    /// What both sides had taken.
+    taken: (u64, u64),
     /// When either side last took something.
     pub last_taken: Time,
     pub activity: Activity,
@@ -54,103 +45,65 @@ pub struct Place {
 }
 
 impl Place {
-    /// Does what can be done now, as `Connection::run` does it.
-    pub fn run(
-        &mut self,
-        mut server: Option<&mut Server>,
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-    ) {
-        let taken = self.taken(server.as_deref());
-        if let Some(server) = server.as_deref_mut() {
-            self.read_stderr(server, scratch, cx);
+    pub fn new(
+        number: u64,
+        kind: Kind,
+        socket: Shared<Duplex>,
+        client: Client,
+        journal: Journal,
+        now: Time,
+    ) -> Self {
+        let nothing = Heard {
+            bytes: 0,
+            end: false,
+        };
+        Self {
+            number,
+            kind,
+            key: None,
+            socket,
+            client,
+            journal,
+            server: None,
+            connecting: None,
+            fate: Route::Open,
+            heard: nothing,
+            heard_before_turn: nothing,
+            taken: (0, 0),
+            last_taken: now,
+            activity: Activity::new(now),
+            is_refused: false,
         }
-        if let Some(exit) = self.exit.take() {
-            self.session.handle(Event::UpstreamExited(exit), cx);
-        }
-        self.notice_failures(server.as_deref_mut(), cx);
-        let mut pipes = Pipes(server.as_deref_mut().map(|server| &mut server.pipes));
-        pump(&mut self.session, &mut self.socket, &mut pipes, scratch, cx);
-        if self.taken(server.as_deref()) != taken {
-            self.last_taken = cx.now;
-        }
-        self.note_lines(server, cx.now);
     }
 
-    pub fn is_ready(&mut self, server: Option<&mut Server>, cx: &Context<'_>) -> bool {
-        let stderr = server
+    /// Looks at what has passed since the last look, and lets the programs expect the lines that have begun.
+    pub fn note(&mut self, mut server: Option<&mut Server>, now: Time) {
+        let of_server = server
             .as_ref()
-            .is_some_and(|server| server.kind == Kind::Process && server.stderr.is_readable());
-        let pipes = Pipes(server.map(|server| &mut server.pipes));
-        stderr || has_more(&self.session, &self.socket, &pipes, cx.memory)
-    }
-
-    fn taken(&self, server: Option<&Server>) -> (u64, u64) {
-        (
-            self.socket.output.taken,
-            server.map_or(0, |server| server.pipes.output.taken),
-        )
-    }
-
-    fn read_stderr(&mut self, server: &mut Server, scratch: &mut [u8], cx: &mut Context<'_>) {
-        for _ in 0..READS_PER_RUN {
-            if !server.stderr.is_readable() {
-                return;
-            }
-            match server.stderr.read(scratch) {
-                Input::Bytes(count) => self
-                    .session
-                    .handle(Event::UpstreamStderr(&scratch[..count]), cx),
-                Input::End | Input::Broken(_) | Input::Blocked => return,
-            }
+            .map_or(0, |it| it.pipes.borrow().output.taken);
+        let taken = (self.socket.borrow().output.taken, of_server);
+        let before = std::mem::replace(&mut self.taken, taken);
+        // Another server begins to count anew.
+        if taken.0 > before.0 || taken.1 > before.1 {
+            self.last_taken = now;
         }
-    }
-
-    fn notice_failures(&mut self, server: Option<&mut Server>, cx: &mut Context<'_>) {
-        if self.socket.reads && self.socket.input.end_told {
-            self.session.handle(Event::ClientHup, cx);
-            if self.socket.input.end == Some(End::Reset) {
-                self.broke = true;
-                self.session.handle(
-                    Event::ClientFailed(&Error::from(ErrorKind::ConnectionReset)),
-                    cx,
-                );
-            }
-        }
-        if let Some(server) = server.filter(|server| server.kind == Kind::Process)
-            && server.pipes.writes
-            && server.pipes.output.broken_told
-        {
-            server.pipes.writes = false;
-            self.session.handle(Event::UpstreamInputBroke, cx);
-        }
-    }
-
-    /// Looks at the lines that have begun in this turn, and lets the programs expect them.
-    fn note_lines(&mut self, mut server: Option<&mut Server>, now: Time) {
         if let Some(server) = &mut server {
-            for line in std::mem::take(&mut server.pipes.output.begun) {
+            let begun = std::mem::take(&mut server.pipes.borrow_mut().output.begun);
+            for line in begun {
                 let received = self.journal.sent_to_server(server.index, &line.text);
                 crate::trace::note(|| {
-                    format!(
-                        "{}: server {} gets {}",
-                        self.number,
-                        server.index,
-                        crate::text::show(&line.text)
-                    )
+                    let text = crate::text::show(&line.text);
+                    format!("{}: server {} gets {text}", self.number, server.index)
                 });
                 server.expect(line.end, received);
             }
         }
-        let begun = std::mem::take(&mut self.socket.output.begun);
+        let begun = std::mem::take(&mut self.socket.borrow_mut().output.begun);
         self.note_activity(server.as_deref(), &begun, now);
         for line in begun {
             crate::trace::note(|| {
-                format!(
-                    "{}: the client gets {}",
-                    self.number,
-                    crate::text::show(&line.text)
-                )
+                let text = crate::text::show(&line.text);
+                format!("{}: the client gets {text}", self.number)
             });
             let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
@@ -158,16 +111,18 @@ impl Place {
     }
 
     fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Time) {
+        let socket = self.socket.borrow();
         if self.fate == Route::Open {
             self.heard = Heard {
-                bytes: self.socket.input.read,
-                end: self.socket.input.end_read,
+                bytes: socket.input.read,
+                end: socket.input.end_read,
             };
         }
         let (read, written) = server.map_or((0, 0), |server| {
-            (server.pipes.input.read, server.pipes.output.taken)
+            let pipes = server.pipes.borrow();
+            (pipes.input.read, pipes.output.taken)
         });
-        let (client_read, client_written) = (self.socket.input.read, self.socket.output.taken);
+        let (client_read, client_written) = (socket.input.read, socket.output.taken);
         let messages = self.journal.hear(self.heard);
         let is_message = |line: &&Begun| !line.text.starts_with(br#"{"type":"heartbeat_response""#);
         self.activity.note(

@@ -5,15 +5,19 @@ mod speech;
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use mcp_tcp_proxy::process::escalation::{Escalation, Step};
+use mcp_tcp_proxy::reactor::timers::Deadline;
 use mcp_tcp_proxy::session::report::Exit;
-use mcp_tcp_proxy::util::timer_wheel::TimerId;
+use mio::Token;
+use nix::sys::signal::Signal;
 
 use crate::journal::{Journal, Received, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
-use crate::transport::{Duplex, End, Inflow, arrived};
+use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
 use mcp_tcp_proxy::util::time::Time;
+
+/// Lines that may be longer fill a direction by one.
+const LARGE_LINE_BYTES: usize = 64 * 1024;
 
 /// What a server is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -57,6 +61,8 @@ struct Manners {
     ignores_sigterm: bool,
     /// It leaves a child behind that holds its output open.
     leaves_child: bool,
+    /// No signal ends that child.
+    has_deaf_child: bool,
     replay: Replay,
     chatty: bool,
 }
@@ -64,20 +70,28 @@ struct Manners {
 #[derive(Debug)]
 pub struct Server {
     pub kind: Kind,
-    /// The session's slot, and its number, as the slot may be another session's by now.
-    pub slot: usize,
-    pub owner: u64,
+    /// The number of the process, or of the connection.
+    pub pid: i32,
+    pub started: Time,
+    /// It was started for nobody.
+    pub is_spare: bool,
+    /// The slot of the session that it serves.
+    pub slot: Option<usize>,
     /// Which one of the session's servers it is.
     pub index: usize,
-    pub pipes: Duplex,
-    pub stderr: Inflow,
+    pub pipes: Shared<Duplex>,
+    pub stderr: Shared<Inflow>,
     pub exit: Option<Exit>,
-    /// The session has let go of it.
-    pub released: bool,
-    pub ladder: Option<Escalation>,
-    pub timer: Option<TimerId>,
+    pub reaped: bool,
+    /// The loop was told that it has written something.
+    pub was_heard: bool,
+    /// When the other side of a connection has to be done, or an attempt to connect is.
+    pub deadline: Deadline,
+    /// Its child, which holds its output open, lasts until then unless it is killed.
     pub held_open_until: Option<Time>,
     pub stalls: bool,
+    /// It talks, and reads nothing.
+    is_deaf: bool,
     manners: Manners,
     max_line: usize,
     jobs: Vec<Job>,
@@ -93,8 +107,8 @@ pub struct Server {
 impl Server {
     pub fn new(
         kind: Kind,
-        slot: usize,
-        owner: u64,
+        pid: i32,
+        now: Time,
         calm: bool,
         max_line: usize,
         stats: &mut Stats,
@@ -107,6 +121,7 @@ impl Server {
             ignores_end: !calm && rng.percent(15),
             ignores_sigterm: !calm && rng.percent(15),
             leaves_child: !calm && rng.percent(10),
+            has_deaf_child: rng.percent(10),
             replay: match rng.below(20) {
                 _ if calm => Replay::Agrees,
                 0 => Replay::Differs,
@@ -117,21 +132,27 @@ impl Server {
             },
             chatty: rng.percent(20),
         };
+        // Where lines are long, so that both directions fill up, and the loop is short of memory.
+        let is_large = max_line > LARGE_LINE_BYTES;
         let stalls = !calm && rng.percent(3);
+        let is_deaf = !calm && rng.percent(if is_large { 30 } else { 3 });
         stats.fault_if(stalls, Fault::ServerStalls);
         Self {
             kind,
-            slot,
-            owner,
+            pid,
+            started: now,
+            is_spare: false,
+            slot: None,
             index: 0,
-            pipes: Duplex::new(capacity, &mut rng),
-            stderr: Inflow::new(4096, rng.fork()),
+            pipes: shared(Duplex::new(capacity, &mut rng)),
+            stderr: shared(Inflow::new(4096, rng.fork())),
             exit: None,
-            released: false,
-            ladder: None,
-            timer: None,
+            reaped: false,
+            was_heard: false,
+            deadline: Deadline::default(),
             held_open_until: None,
             stalls,
+            is_deaf,
             manners,
             max_line,
             jobs: Vec::new(),
@@ -142,6 +163,11 @@ impl Server {
             asked: 0,
             rng,
         }
+    }
+
+    /// It reads again.
+    pub fn hears(&mut self) {
+        self.is_deaf = false;
     }
 
     pub fn is_running(&self) -> bool {
@@ -155,10 +181,31 @@ impl Server {
         }
     }
 
-    /// An event tells of whatever has happened.
-    pub fn notify(&mut self) -> bool {
-        let stderr = self.kind == Kind::Process && !self.released && self.stderr.notify();
-        self.pipes.notify() || stderr
+    /// Events tell of whatever has happened.
+    pub fn notify(&mut self, events: &mut Events) {
+        let begin = events.len();
+        let mut pipes = self.pipes.borrow_mut();
+        pipes.input.notify(events);
+        self.stderr.borrow_mut().notify(events);
+        self.was_heard |= events.len() > begin;
+        pipes.output.notify(events);
+    }
+
+    /// One step of the program before anyone uses it. It can't say anything that is for a session.
+    pub fn wait(&mut self, now: Time, stats: &mut Stats) {
+        let mut nobody = Journal::default();
+        nobody.server_started();
+        if !self.is_running() {
+            return self.let_go(now);
+        }
+        if self.rng.percent(5) {
+            self.stderr.borrow_mut().write(b"waits\nand");
+        }
+        if !self.pipes.borrow().writes {
+            self.input_ended(now, &mut nobody, stats);
+        } else if !self.manners.calm {
+            self.misbehave(now, &mut nobody, stats);
+        }
     }
 
     /// One step of the program.
@@ -167,14 +214,19 @@ impl Server {
             return self.let_go(now);
         }
         if !self.stalls {
-            self.read(journal);
+            if !self.is_deaf {
+                self.read(journal);
+            }
             self.work(journal, stats);
             if self.out.len() < 100_000 {
                 self.chat(journal, stats);
             }
             self.flush(journal);
         }
-        let at_end = !self.pipes.writes && self.pipes.output.consumed == self.pipes.output.taken;
+        let at_end = {
+            let pipes = self.pipes.borrow();
+            !pipes.writes && pipes.output.consumed == pipes.output.taken
+        };
         if at_end && !self.stalls {
             self.input_ended(now, journal, stats);
         } else if !self.manners.calm {
@@ -188,8 +240,9 @@ impl Server {
         } else {
             usize::MAX
         };
-        self.pipes.output.consume(most);
-        while let Some((_, received)) = arrived(&mut self.coming, self.pipes.output.consumed) {
+        self.pipes.borrow_mut().output.consume(most);
+        let consumed = self.pipes.borrow().output.consumed;
+        while let Some((_, received)) = arrived(&mut self.coming, consumed) {
             match received {
                 Received::Line(line) => {
                     let requests = journal.lines[line].requests.clone();
@@ -241,11 +294,9 @@ impl Server {
         } else {
             waiting
         };
-        self.head += self
-            .pipes
-            .input
-            .write(&self.out[self.head..self.head + most]);
-        journal.servers[self.index].written = self.pipes.input.written;
+        let input = &mut self.pipes.borrow_mut().input;
+        self.head += input.write(&self.out[self.head..self.head + most]);
+        journal.servers[self.index].written = input.written;
         if self.head == self.out.len() {
             self.out.clear();
             self.head = 0;
@@ -276,7 +327,8 @@ impl Server {
                     (Exit::Code(self.rng.pick(&[0, 1, 3])), Fault::ServerExits)
                 };
                 stats.fault_if(self.kind == Kind::Process, fault);
-                if !self.stalls && self.out.is_empty() && self.rng.percent(40) {
+                let speaks = self.slot.is_some() && !self.stalls && self.out.is_empty();
+                if speaks && self.rng.percent(40) {
                     self.last_words(journal);
                 }
                 stats.fault_if(self.head > 0, Fault::ServerCrashesMidLine);
@@ -284,13 +336,16 @@ impl Server {
             }
             6 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdin);
-                self.pipes.output.break_off(std::io::ErrorKind::BrokenPipe);
+                self.pipes
+                    .borrow_mut()
+                    .output
+                    .break_off(std::io::ErrorKind::BrokenPipe);
             }
             7 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdout);
                 self.out.clear();
                 self.head = 0;
-                self.pipes.input.end(End::Closed);
+                self.pipes.borrow_mut().input.end(End::Closed);
             }
             8 | 9 => {
                 stats.fault(if self.kind == Kind::Process {
@@ -300,7 +355,7 @@ impl Server {
                 });
                 self.stalls = true;
             }
-            10..=29 => self.stalls = false,
+            10..=29 => (self.stalls, self.is_deaf) = (false, false),
             _ => {}
         }
     }
@@ -319,43 +374,67 @@ impl Server {
                 Fault::ConnectionClosed
             });
             if resets {
-                return self.pipes.reset();
+                return self.pipes.borrow_mut().reset();
             }
             self.pipes
+                .borrow_mut()
                 .output
                 .break_off(std::io::ErrorKind::ConnectionReset);
-            return self.pipes.input.end(End::Closed);
+            return self.pipes.borrow_mut().input.end(End::Closed);
         }
-        self.pipes.output.break_off(std::io::ErrorKind::BrokenPipe);
+        self.pipes
+            .borrow_mut()
+            .output
+            .break_off(std::io::ErrorKind::BrokenPipe);
         if self.manners.leaves_child {
             stats.fault(Fault::OutputHeldOpen);
             journal.servers[self.index].may_be_cut_off = true;
             let millis = self.rng.pick(&[1, 100, 499, 501, 2000]);
             self.held_open_until = Some(now + Duration::from_millis(millis));
         } else {
-            self.pipes.input.end(End::Closed);
-            self.stderr.end(End::Closed);
+            self.pipes.borrow_mut().input.end(End::Closed);
+            self.stderr.borrow_mut().end(End::Closed);
         }
     }
 
     /// Nobody holds the output of the process open any more.
-    fn let_go(&mut self, now: Time) {
+    pub fn let_go(&mut self, now: Time) {
         if self.held_open_until.is_some_and(|until| until <= now) {
             self.held_open_until = None;
-            self.pipes.input.end(End::Closed);
-            self.stderr.end(End::Closed);
+            self.pipes.borrow_mut().input.end(End::Closed);
+            self.stderr.borrow_mut().end(End::Closed);
         }
     }
 
-    /// What the next rung of the ladder does to the process.
-    pub fn escalate(&mut self, rung: Step, now: Time, journal: &mut Journal, stats: &mut Stats) {
-        stats.fault(Fault::ServerStaysAfterEnd);
-        match rung {
-            Step::Terminate if self.manners.ignores_sigterm => {
-                stats.fault(Fault::ServerIgnoresSigterm);
-            }
-            Step::Terminate => self.ends(Exit::Signal(15), now, journal, stats),
-            Step::Kill | Step::Abandon => self.ends(Exit::Signal(9), now, journal, stats),
+    pub fn has_token(&self, token: Token) -> bool {
+        let pipes = self.pipes.borrow();
+        let tokens = [
+            pipes.input.token,
+            pipes.output.token,
+            self.stderr.borrow().token,
+        ];
+        tokens.contains(&Some(token))
+    }
+
+    /// Whether anyone is left in its process group.
+    pub fn group_is_left(&self) -> bool {
+        !self.reaped || self.held_open_until.is_some()
+    }
+
+    /// What a signal does to its process group.
+    pub fn signal(&mut self, signal: Signal, now: Time, journal: &mut Journal, stats: &mut Stats) {
+        let is_ignored = signal == Signal::SIGTERM && self.manners.ignores_sigterm;
+        if self.is_running() {
+            stats.fault(Fault::ServerStaysAfterEnd);
+            stats.fault_if(is_ignored, Fault::ServerIgnoresSigterm);
+        }
+        if is_ignored {
+            return;
+        }
+        self.ends(Exit::Signal(signal as i32), now, journal, stats);
+        if self.held_open_until.is_some() && !self.manners.has_deaf_child {
+            self.held_open_until = Some(now);
+            self.let_go(now);
         }
     }
 }

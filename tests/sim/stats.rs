@@ -31,9 +31,14 @@ pub enum Fault {
     NoFirstMessage,
     Idle,
     Refused,
+    AcceptExhausted,
+    RegisterExhausted,
+    Killed,
+    Handed,
+    WaitsForMemory,
 }
 
-const FAULTS: usize = Fault::Refused as usize + 1;
+const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
 
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
@@ -136,4 +141,9 @@ const NAMES: [&str; FAULTS] = [
     "no first message",
     "idle",
     "turned away",
+    "accept exhausted",
+    "register exhausted",
+    "second signal",
+    "spare handed out",
+    "turns without memory",
 ];

@@ -1,16 +1,28 @@
 //! Simulated transports: what a session reads from and writes to, edge-triggered like the real ones.
 //!
-//! Bytes are there at once, but the session learns of them by [`Inflow::notify`], as by an event. A write may take
-//! less than it could. Of what the session writes nothing is kept but which lines have begun: the rest of a line that
-//! was taken in part lies in the same buffer, so it is known whole with its first byte.
+//! Bytes are there at once, but the loop learns of them by [`Inflow::notify`], as by an event. A write may take less than
+//! it could. Of what the session writes nothing is kept but which lines have begun: the rest of a line that was taken in
+//! part lies in the same buffer, so it is known whole with its first byte.
 
+use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{Error, ErrorKind, Result};
+use std::io::{self, Error, ErrorKind, Result};
+use std::rc::Rc;
 
-use mcp_tcp_proxy::pump::Transport;
-use mcp_tcp_proxy::reactor::io::Input;
+use mcp_tcp_proxy::reactor::io::Readiness;
+use mio::Token;
 
 use crate::rng::Rng;
+
+/// Whose events are to be told of, and what they say.
+pub type Events = Vec<(Token, Readiness)>;
+
+/// A transport between a program and the loop.
+pub type Shared<T> = Rc<RefCell<T>>;
+
+pub fn shared<T>(inner: T) -> Shared<T> {
+    Rc::new(RefCell::new(inner))
+}
 
 /// How a direction ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,14 +44,22 @@ pub struct Inflow {
     /// Whether the session has read the end.
     pub end_read: bool,
     /// Whether an event told of the end.
-    pub end_told: bool,
-    latched: bool,
+    end_told: bool,
+    /// Bytes came of which no event has told.
+    has_news: bool,
+    /// A read may return less than there is, as it does before urgent data, and events say so.
+    in_pieces: bool,
+    /// What events about it bear, while the loop has it.
+    pub token: Option<Token>,
     rng: Rng,
 }
 
 impl Inflow {
-    pub fn new(capacity: usize, rng: Rng) -> Self {
+    pub fn new(capacity: usize, mut rng: Rng) -> Self {
         Self {
+            in_pieces: rng.percent(30),
+            has_news: false,
+            token: None,
             bytes: Vec::new(),
             head: 0,
             capacity,
@@ -48,12 +68,12 @@ impl Inflow {
             end: None,
             end_read: false,
             end_told: false,
-            latched: false,
             rng,
         }
     }
 
-    fn waiting(&self) -> usize {
+    /// Bytes that were not read.
+    pub fn waiting(&self) -> usize {
         self.bytes.len() - self.head
     }
 
@@ -69,6 +89,7 @@ impl Inflow {
         }
         self.bytes.extend_from_slice(&bytes[..taken]);
         self.written += taken as u64;
+        self.has_news |= taken > 0;
         taken
     }
 
@@ -84,55 +105,49 @@ impl Inflow {
         self.end_told = false;
     }
 
-    /// An event tells what there is. Returns whether there is anything new to tell.
-    pub fn notify(&mut self) -> bool {
-        let is_new =
-            (!self.latched && self.waiting() > 0) || (self.end.is_some() && !self.end_told);
-        self.end_told |= self.end.is_some();
-        self.latched |= is_new;
-        is_new
+    /// An event tells what there is, if that is new.
+    pub fn notify(&mut self, events: &mut Events) {
+        let Some(token) = self.token else { return };
+        let mut says = Readiness::default();
+        if self.end.is_some() && !std::mem::replace(&mut self.end_told, true) {
+            says |= Readiness::READABLE | Readiness::READ_CLOSED;
+            says |= Readiness::WRITE_CLOSED.if_so(self.end == Some(End::Reset));
+        }
+        says |= Readiness::READABLE.if_so(std::mem::take(&mut self.has_news));
+        if says != Readiness::default() {
+            says |= Readiness::IN_PIECES.if_so(self.in_pieces);
+            events.push((token, says));
+        }
     }
 
-    /// The next read looks, whether or not an event told of anything.
-    pub fn assume_readable(&mut self) {
-        self.latched = true;
+    /// Whether a read would find something.
+    pub fn has_something(&self) -> bool {
+        self.waiting() > 0 || (self.end.is_some() && !self.end_read)
     }
 
-    pub fn is_readable(&self) -> bool {
-        self.latched
-    }
-
-    /// Whether the session knows of bytes that it has not read.
+    /// Whether the loop was told of bytes that it has not read.
     pub fn is_neglected(&self) -> bool {
-        self.latched && self.waiting() > 0
+        !self.has_news && self.waiting() > 0
     }
 
-    pub fn read(&mut self, buffer: &mut [u8]) -> Input {
+    pub fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
         let waiting = self.waiting();
         if waiting == 0 {
-            self.latched = false;
+            self.end_read |= self.end.is_some();
             return match self.end {
-                None => Input::Blocked,
-                Some(End::Closed) => {
-                    self.end_read = true;
-                    Input::End
-                }
-                Some(End::Reset) => {
-                    self.end_read = true;
-                    Input::Broken(ErrorKind::ConnectionReset.into())
-                }
+                None => Err(ErrorKind::WouldBlock.into()),
+                Some(End::Closed) => Ok(0),
+                Some(End::Reset) => Err(ErrorKind::ConnectionReset.into()),
             };
         }
         let mut count = waiting.min(buffer.len());
-        if self.rng.percent(20) {
+        if self.in_pieces && self.rng.percent(50) {
             count = self.rng.between(1, count);
         }
         buffer[..count].copy_from_slice(&self.bytes[self.head..self.head + count]);
         self.head += count;
         self.read += count as u64;
-        // With all read the latch may be up still: then the next read finds nothing.
-        self.latched = count < waiting || self.end.is_some() || self.rng.percent(10);
-        Input::Bytes(count)
+        Ok(count)
     }
 }
 
@@ -163,8 +178,11 @@ pub struct Outflow {
     pub begun: Vec<Begun>,
     pub broken: Option<ErrorKind>,
     /// Whether an event told that it is broken.
-    pub broken_told: bool,
-    latched: bool,
+    broken_told: bool,
+    /// A write has taken less than there was, and no event has told of room since.
+    is_blocked: bool,
+    /// What events about it bear, while the loop has it.
+    pub token: Option<Token>,
     pub short_writes: u64,
     rng: Rng,
 }
@@ -179,7 +197,8 @@ impl Outflow {
             begun: Vec::new(),
             broken: None,
             broken_told: false,
-            latched: true,
+            is_blocked: false,
+            token: None,
             short_writes: 0,
             rng,
         }
@@ -204,22 +223,29 @@ impl Outflow {
         self.broken.get_or_insert(how);
     }
 
-    /// An event tells that there is room, or that nobody reads any more.
-    pub fn notify(&mut self) -> bool {
-        let is_new =
-            (!self.latched && self.room() > 0) || (self.broken.is_some() && !self.broken_told);
-        self.latched |= is_new;
-        self.broken_told |= self.broken.is_some();
-        is_new
+    /// An event tells that there is room, or that nobody reads any more, if that is new.
+    pub fn notify(&mut self, events: &mut Events) {
+        let Some(token) = self.token else { return };
+        let mut says = Readiness::default();
+        if self.broken.is_some() && !std::mem::replace(&mut self.broken_told, true) {
+            says |= Readiness::WRITABLE | Readiness::WRITE_CLOSED;
+        }
+        if self.is_blocked && self.room() > 0 {
+            self.is_blocked = false;
+            says |= Readiness::WRITABLE;
+        }
+        if says != Readiness::default() {
+            events.push((token, says));
+        }
     }
 
-    pub fn is_writable(&self) -> bool {
-        self.latched
+    /// Whether a write would take something.
+    pub fn has_room(&self) -> bool {
+        self.broken.is_none() && self.room() > 0
     }
 
     pub fn write(&mut self, bytes: &[u8]) -> Result<usize> {
         if let Some(kind) = self.broken {
-            self.latched = false;
             return Err(Error::from(kind));
         }
         let mut count = bytes.len().min(self.room());
@@ -227,7 +253,7 @@ impl Outflow {
             count = self.rng.below(count + 1);
         }
         self.short_writes += u64::from(count < bytes.len());
-        self.latched = count == bytes.len();
+        self.is_blocked = count < bytes.len();
         self.note(bytes, count);
         self.taken += count as u64;
         Ok(count)
@@ -260,12 +286,12 @@ impl Outflow {
     }
 }
 
-/// A connection with both its directions. The session may have closed it.
+/// A connection, or the stdin and the stdout of a server, with both directions. The loop may have closed either.
 #[derive(Debug)]
 pub struct Duplex {
     pub input: Inflow,
     pub output: Outflow,
-    /// Whether the session still holds its reading, and its writing end.
+    /// Whether the loop still holds its reading, and its writing end.
     pub reads: bool,
     pub writes: bool,
 }
@@ -280,11 +306,10 @@ impl Duplex {
         }
     }
 
-    /// An event tells of whatever has happened.
-    pub fn notify(&mut self) -> bool {
-        let input = self.reads && self.input.notify();
-        let output = self.writes && self.output.notify();
-        input || output
+    /// Events tell of whatever has happened.
+    pub fn notify(&mut self, events: &mut Events) {
+        self.input.notify(events);
+        self.output.notify(events);
     }
 
     /// The other side breaks the connection.
@@ -294,55 +319,105 @@ impl Duplex {
     }
 }
 
-impl Transport for Duplex {
-    fn is_readable(&self) -> bool {
-        self.reads && self.input.is_readable()
-    }
+/// The loop's handle of a connection.
+pub struct Socket {
+    pub duplex: Shared<Duplex>,
+    /// Whose it is.
+    pub slot: usize,
+}
 
-    fn read(&mut self, buffer: &mut [u8]) -> Input {
-        self.input.read(buffer)
-    }
-
-    fn is_writable(&self) -> bool {
-        self.writes && self.output.is_writable()
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.output.write(bytes)
+impl Socket {
+    pub fn watch(&self, token: Token) {
+        let mut duplex = self.duplex.borrow_mut();
+        duplex.input.token = Some(token);
+        duplex.output.token = Some(token);
     }
 }
 
-/// Of a server's pipes the session closes those that have ended.
-pub struct Pipes<'a>(pub Option<&'a mut Duplex>);
-
-impl Transport for Pipes<'_> {
-    fn is_readable(&self) -> bool {
-        self.0.as_ref().is_some_and(|pipes| pipes.is_readable())
+impl io::Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        self.duplex.borrow_mut().input.read(buffer)
     }
+}
 
-    fn read(&mut self, buffer: &mut [u8]) -> Input {
-        let Some(pipes) = &mut self.0 else {
-            return Input::Blocked;
-        };
-        let input = pipes.read(buffer);
-        if matches!(input, Input::End | Input::Broken(_)) {
-            pipes.reads = false;
-        }
-        input
-    }
-
-    fn is_writable(&self) -> bool {
-        self.0.as_ref().is_some_and(|pipes| pipes.is_writable())
-    }
-
+impl io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        let Some(pipes) = &mut self.0 else {
-            return Ok(0);
-        };
-        let taken = pipes.write(bytes);
-        if taken.is_err() {
-            pipes.writes = false;
+        self.duplex.borrow_mut().output.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        let mut duplex = self.duplex.borrow_mut();
+        (duplex.reads, duplex.writes) = (false, false);
+        (duplex.input.token, duplex.output.token) = (None, None);
+    }
+}
+
+/// The loop's end of the stdin of a server.
+pub struct Stdin(pub Shared<Duplex>);
+
+impl Stdin {
+    pub fn watch(&self, token: Token) {
+        self.0.borrow_mut().output.token = Some(token);
+    }
+}
+
+impl io::Write for Stdin {
+    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        self.0.borrow_mut().output.write(bytes)
+    }
+
+    fn flush(&mut self) -> Result<()> {
+        Ok(())
+    }
+}
+
+impl Drop for Stdin {
+    fn drop(&mut self) {
+        let mut duplex = self.0.borrow_mut();
+        duplex.writes = false;
+        duplex.output.token = None;
+    }
+}
+
+/// The loop's end of what a server writes.
+pub enum Output {
+    Stdout(Shared<Duplex>),
+    Stderr(Shared<Inflow>),
+}
+
+impl Output {
+    pub fn watch(&self, token: Token) {
+        match self {
+            Self::Stdout(duplex) => duplex.borrow_mut().input.token = Some(token),
+            Self::Stderr(inflow) => inflow.borrow_mut().token = Some(token),
         }
-        taken
+    }
+}
+
+impl io::Read for Output {
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
+        match self {
+            Self::Stdout(duplex) => duplex.borrow_mut().input.read(buffer),
+            Self::Stderr(inflow) => inflow.borrow_mut().read(buffer),
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        match self {
+            Self::Stdout(duplex) => {
+                let mut duplex = duplex.borrow_mut();
+                duplex.reads = false;
+                duplex.input.token = None;
+            }
+            Self::Stderr(inflow) => inflow.borrow_mut().token = None,
+        }
     }
 }

@@ -2,18 +2,17 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::buffers::budget::DEFAULT_BUDGET_BYTES;
-use mcp_tcp_proxy::session::Spawn;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::EndReason;
+use mcp_tcp_proxy::session::{Session, Spawn};
 
+use crate::below::Below;
 use crate::journal::is_unused;
 use crate::place::{Place, Route};
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
 use crate::trace;
-use crate::world::World;
 use mcp_tcp_proxy::util::time::Time;
 
 /// What may wait for a client before it is not heard any more.
@@ -80,7 +79,7 @@ impl Activity {
     }
 }
 
-impl World {
+impl Below {
     /// Nobody has a server started for nothing.
     pub fn check_demand(&self, place: &Place) {
         assert!(
@@ -96,10 +95,10 @@ impl World {
     }
 
     /// A session that ends because it is not used was not used.
-    pub fn check_unused(&mut self, slot: usize) {
-        let memory_is_short = self.memory.limit() < DEFAULT_BUDGET_BYTES;
+    pub fn check_unused(&mut self, slot: usize, session: &Session) {
+        let memory_is_short = self.memory_is_short;
         let place = &mut self.places[slot];
-        let Some(reason) = place.session.failure().filter(|reason| is_unused(reason)) else {
+        let Some(reason) = session.failure().filter(|reason| is_unused(reason)) else {
             // It may be used after all.
             place.activity.is_told = false;
             return;
@@ -125,12 +124,12 @@ impl World {
             let waits = place.journal.surely_waits(place.heard, is_up);
             assert_eq!(waits, None, "session {} is not idle", place.number);
             assert!(
-                place.session.to_client().is_empty() && place.session.to_upstream().is_empty(),
+                session.to_client().is_empty() && session.to_upstream().is_empty(),
                 "session {} ends although lines wait",
                 place.number
             );
         } else {
-            let is_deaf = place.session.to_client().len() > OWN_LINES_BYTES;
+            let is_deaf = session.to_client().len() > OWN_LINES_BYTES;
             assert!(
                 is_deaf || memory_is_short || activity.heard == 0,
                 "session {} ends although its client has said something",
@@ -141,10 +140,10 @@ impl World {
     }
 
     /// A session that is not used is ended in time.
-    pub fn check_use(&self, place: &Place) {
+    pub fn check_use(&self, place: &Place, session: &Session) {
         let serves = place.fate == Route::Open
-            && place.session.failure().is_none()
-            && place.socket.input.end.is_none()
+            && session.failure().is_none()
+            && place.socket.borrow().input.end.is_none()
             && !place.is_refused
             && !self.stopping;
         if !serves || place.kind != Kind::Process {
@@ -160,8 +159,7 @@ impl World {
             "session {} goes on although its client has never said anything",
             place.number
         );
-        let nothing_waits =
-            place.session.to_client().is_empty() && place.session.to_upstream().is_empty();
+        let nothing_waits = session.to_client().is_empty() && session.to_upstream().is_empty();
         assert!(
             !is_over(place.activity.anything, limits.idle)
                 || !nothing_waits

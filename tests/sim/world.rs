@@ -1,71 +1,98 @@
-//! The world around the sessions: it opens them, lets programs act and time pass, and runs the loop in between.
+//! The world around the loops: it lets clients come, lets programs act and time pass, and runs the loops in between.
 
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use mcp_tcp_proxy::pump::SCRATCH_BYTES;
-use mcp_tcp_proxy::reactor::timers::{Deadline, Timers};
+use mcp_tcp_proxy::reactor::Reactor;
+use mcp_tcp_proxy::reactor::io::Io;
+use mcp_tcp_proxy::reactor::token::Target;
+use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
 use mcp_tcp_proxy::session::idle::IdleLimits;
-use mcp_tcp_proxy::session::report::Label;
-use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
-use slab::Slab;
+use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
+use mcp_tcp_proxy::util::time::Time;
+use mio::Interest;
 
-use crate::client::Client;
-use crate::journal::{Heard, Journal};
-use crate::place::{Place, Route};
+use crate::below::Below;
+use crate::connectors::Connectors;
+use crate::place::Route;
 use crate::rng::Rng;
-use crate::server::{Kind, Server};
+use crate::script::{Listener, Poller, Script, Sleep};
+use crate::server::Kind;
 use crate::stats::{Fault, Stats};
 use crate::trace;
-use crate::transport::Duplex;
-use crate::unused::{self, Activity};
-use mcp_tcp_proxy::util::time::Time;
+use crate::transport::{Events, Shared, shared};
+use crate::unused;
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 10_000;
 
 /// Rounds in which everything has to have come to its end, once no client says anything new.
-const MAX_ROUNDS: usize = 40_000;
+const MAX_ROUNDS: usize = 60_000;
 
 /// Rounds after which a client no longer waits to get rid of what it wants to say.
 const PATIENCE: usize = 300;
 
-/// What a deadline is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    Session(usize),
-    Server(usize),
-    Start,
+pub struct World {
+    pub below: Shared<Below>,
+    pub proxy: Proxy<Script>,
+    pub connectors: Connectors,
+    rng: Rng,
+    events: Events,
+    /// The share of connectors among the sessions, in percent.
+    share: usize,
+    max_clients: usize,
+    /// Whether a second signal comes.
+    is_forced: bool,
+    /// Whether it has come, and the serving loop is over.
+    pub is_over: bool,
 }
 
-pub struct World {
-    pub rng: Rng,
-    /// Nothing goes wrong in this one, so nothing may be lost.
-    pub calm: bool,
-    pub now: Time,
-    pub began: Time,
-    pub memory: BufferBudget,
-    pub timers: Timers<Due>,
-    pub places: Slab<Place>,
-    pub servers: Slab<Server>,
-    pub proxy: Settings,
-    pub connector: Settings,
-    /// The share of connectors among the sessions, in percent.
-    connectors: usize,
-    max_sessions: usize,
-    pub run_queue: VecDeque<usize>,
-    pub actions: Vec<Action>,
-    pub pending_actions: VecDeque<(usize, Action)>,
-    pub starting: VecDeque<usize>,
-    pub paused: Deadline,
-    pub waiting_for_memory: Vec<usize>,
-    pub scratch: Box<[u8]>,
-    /// Processes that have exited and were not reaped.
-    pub exited: Vec<usize>,
-    pub stopping: bool,
-    pub winding_up: bool,
-    pub stats: Stats,
+fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
+    let max_message_bytes = if large {
+        200_000
+    } else {
+        rng.pick(&[600, 1500, 3000])
+    };
+    let proxy = Settings {
+        role: Backend::Process {
+            max_restarts: rng.pick(&[0, 1, 5, 5, 20]),
+        },
+        heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
+        restarts_upstream: rng.percent(85),
+        max_message_bytes,
+        replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
+        spawn: unused::spawn(rng),
+        idle_limits: unused::idle_limits(rng),
+    };
+    let connector = Settings {
+        role: Backend::Proxy {
+            max_delay: Duration::from_secs(2),
+            max_attempts: rng.pick(&[None, Some(3)]),
+        },
+        spawn: Spawn::Eager,
+        idle_limits: IdleLimits::default(),
+        ..proxy.clone()
+    };
+    [proxy, connector]
+}
+
+/// The loop of the proxy, over a script.
+fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
+    let mut reactor = Reactor::new(Poller {
+        below: below.clone(),
+        kind: Kind::Process,
+        sleeps_until: Sleep::No,
+    });
+    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
+    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
+    let mut inner = below.borrow_mut();
+    (inner.signal_token, inner.listener_token) = (signals, listener);
+    let (limits, settings) = (inner.limits, inner.proxy.clone());
+    drop(inner);
+    let interest = Interest::READABLE;
+    let listeners = vec![Io::new(Listener, listener, interest)];
+    let system = Script(below.clone());
+    Proxy::new(system, reactor, listeners, limits, settings, memory)
 }
 
 impl World {
@@ -73,67 +100,39 @@ impl World {
         let mut rng = Rng::new(seed);
         let calm = rng.percent(25);
         let large = !calm && rng.percent(6);
-        let max_message_bytes = if large {
-            200_000
-        } else {
-            rng.pick(&[600, 1500, 3000])
-        };
         let budget = if large {
             rng.pick(&[100_000, 500_000, 2_000_000])
         } else {
             DEFAULT_BUDGET_BYTES
         };
-        let proxy = Settings {
-            role: Backend::Process {
-                max_restarts: rng.pick(&[0, 1, 5, 5, 20]),
-            },
-            heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
-            restarts_upstream: rng.percent(85),
-            max_message_bytes,
-            replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
-            spawn: unused::spawn(&mut rng),
-            idle_limits: unused::idle_limits(&mut rng),
-        };
-        let connector = Settings {
-            role: Backend::Proxy {
-                max_delay: Duration::from_secs(2),
-                max_attempts: rng.pick(&[None, Some(3)]),
-            },
-            spawn: Spawn::Eager,
-            idle_limits: IdleLimits::default(),
-            ..proxy.clone()
+        let settings = settings(large, &mut rng);
+        let max_clients = rng.pick(&[1, 3, 8, 24]);
+        let limits = Limits {
+            max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),
+            possible_sessions: rng.pick(&[2, 1000]),
+            max_starting: rng.pick(&[1, 2, 64, 64]),
+            spares: rng.pick(&[0, 0, 1, 3]),
         };
         let now = Time::from_nanos(1 << 40);
+        let is_short = budget < DEFAULT_BUDGET_BYTES;
+        let below = Below::new(rng.fork(), calm, now, settings, limits, is_short);
+        let below = shared(below);
         Self {
-            calm,
-            now,
-            began: now,
-            memory: BufferBudget::new(budget),
-            timers: Timers::new(now),
-            places: Slab::new(),
-            servers: Slab::new(),
-            proxy,
-            connector,
-            connectors: rng.pick(&[0, 0, 30, 100]),
-            max_sessions: rng.pick(&[1, 3, 8, 24]),
-            run_queue: VecDeque::new(),
-            actions: Vec::new(),
-            pending_actions: VecDeque::new(),
-            starting: VecDeque::new(),
-            paused: Deadline::default(),
-            waiting_for_memory: Vec::new(),
-            scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
-            exited: Vec::new(),
-            stopping: false,
-            winding_up: false,
-            stats: Stats::default(),
+            proxy: proxy(&below, BufferBudget::new(budget)),
+            connectors: Connectors::new(below.clone(), BufferBudget::new(budget)),
+            below,
+            events: Events::new(),
+            share: rng.pick(&[0, 0, 0, 30, 100]),
+            max_clients,
+            is_forced: !calm && rng.percent(10),
+            is_over: false,
             rng,
         }
     }
 
     /// Runs to the end, at which everything has to be gone.
     pub fn run(mut self, steps: usize) -> Stats {
-        let shuts_down = !self.calm && self.rng.percent(20);
+        let shuts_down = !self.below.borrow().calm && self.rng.percent(20);
         for step in 0..steps {
             if shuts_down && step == steps - steps / 10 {
                 self.shut_down();
@@ -142,16 +141,19 @@ impl World {
         }
         self.wind_up();
         self.check_all_gone();
-        self.stats.virtual_seconds = self.now.saturating_since(self.began).as_secs();
-        self.stats
+        let mut below = self.below.borrow_mut();
+        below.stats.virtual_seconds = below.now.saturating_since(below.began).as_secs();
+        std::mem::take(&mut below.stats)
     }
 
     fn step(&mut self) {
-        let may_open = self.places.len() < self.max_sessions && !self.stopping;
-        if may_open && (self.places.is_empty() || self.rng.percent(3)) {
-            self.open(false);
-        } else if self.places.len() == self.max_sessions && !self.stopping && self.rng.percent(1) {
-            self.open(true);
+        let (clients, stopping) = {
+            let below = self.below.borrow();
+            (below.places.len(), below.stopping)
+        };
+        let may_open = clients < self.max_clients && !stopping;
+        if may_open && (clients == 0 || self.rng.percent(3)) {
+            self.open();
         }
         match self.rng.below(100) {
             0..=44 => self.client_acts(),
@@ -159,261 +161,270 @@ impl World {
             _ => self.let_time_pass(),
         }
         if self.rng.percent(50) {
-            self.reap();
+            self.below.borrow_mut().raise_child();
         }
-        self.cx();
+        if self.rng.percent(2) {
+            self.below.borrow_mut().raise_stale();
+        }
+        self.turn();
     }
 
-    /// Opens a session, or turns one away.
-    fn open(&mut self, is_refused: bool) {
-        let kind = if !is_refused && self.rng.percent(self.connectors) {
-            Kind::Connection
+    fn open(&mut self) {
+        if self.rng.percent(self.share) {
+            self.connectors.open();
         } else {
-            Kind::Process
-        };
-        self.stats.sessions += 1;
-        let number = self.stats.sessions;
-        let tag = match kind {
-            Kind::Process => Label::Session {
-                number,
-                client: ([127, 0, 0, 1], 1).into(),
-                pid: None,
-            },
-            Kind::Connection => Label::Connection("localhost:1".into()),
-        };
-        let settings = kind.choose(&self.proxy, &self.connector);
-        let mut cx = Context {
-            now: self.now,
-            settings,
-            memory: &mut self.memory,
-            actions: &mut self.actions,
-        };
-        let session = if is_refused {
-            self.stats.fault(Fault::Refused);
-            Session::refuse(tag, self.max_sessions, &mut cx)
-        } else {
-            Session::open(tag, &mut cx)
-        };
-        let max_line = self.proxy.max_message_bytes;
-        let capacity = self.rng.pick(&[1000, 8192, 65_536]);
-        let nothing = Heard {
-            bytes: 0,
-            end: false,
-        };
-        let slot = self.places.insert(Place {
-            number,
-            kind,
-            session,
-            socket: Duplex::new(capacity, &mut self.rng),
-            client: Client::new(self.calm, max_line, &mut self.stats, &mut self.rng),
-            journal: Journal::new(
-                kind == Kind::Connection,
-                self.memory.limit() < DEFAULT_BUDGET_BYTES,
-            ),
-            server: None,
-            connecting: None,
-            exit: None,
-            deadline: Deadline::default(),
-            queued: false,
-            fate: Route::Open,
-            broke: false,
-            heard: nothing,
-            heard_before_turn: nothing,
-            last_taken: self.now,
-            activity: Activity::new(self.now),
-            is_refused,
-        });
-        trace::note(|| format!("{number}: opened in slot {slot}, {kind:?}"));
-        self.after_event(slot);
-        self.enqueue(slot);
+            self.below.borrow_mut().open(Kind::Process);
+        }
+    }
+
+    /// An iteration of each loop.
+    fn turn(&mut self) {
+        let mut below = self.below.borrow_mut();
+        below.stats.steps += 1;
+        for (_, place) in &mut below.places {
+            place.heard_before_turn = place.heard;
+        }
+        // Nobody listens to these.
+        if self.share == 0 {
+            below.events(Kind::Connection).clear();
+        }
+        if self.is_over {
+            below.events(Kind::Process).clear();
+        }
+        drop(below);
+        if !self.is_over {
+            self.proxy.iterate(&mut self.events).unwrap();
+        }
+        if self.share > 0 {
+            self.connectors.iterate();
+        }
+        self.look();
     }
 
     fn any_slot(&mut self) -> Option<usize> {
-        let count = self.places.len();
+        let below = self.below.borrow();
+        let count = below.places.len();
         let nth = if count > 0 {
             self.rng.below(count)
         } else {
             return None;
         };
-        self.places.iter().nth(nth).map(|(slot, _)| slot)
+        below.places.iter().nth(nth).map(|(slot, _)| slot)
     }
 
     fn client_acts(&mut self) {
         let Some(slot) = self.any_slot() else { return };
-        let place = &mut self.places[slot];
-        place
-            .client
-            .act(&mut place.socket, &mut place.journal, &mut self.stats);
+        let mut below = self.below.borrow_mut();
+        below.client_acts(slot);
         if self.rng.percent(80) {
-            self.notify_client(slot);
+            below.notify_client(slot);
         }
     }
 
     fn server_acts(&mut self) {
         let Some(slot) = self.any_slot() else { return };
-        if let Some(key) = self.places[slot].server {
-            self.act(key);
+        let mut below = self.below.borrow_mut();
+        if below.places[slot].connecting.is_some() {
+            drop(below);
+            return self.connectors.connection_made(slot);
+        }
+        let mut spares = below.servers.iter().filter(|(_, server)| server.is_spare);
+        let key = if self.rng.percent(5) {
+            spares.next().map(|(key, _)| key)
+        } else {
+            below.places[slot].server
+        };
+        if let Some(key) = key {
+            below.server_acts(key);
             if self.rng.percent(80) {
-                self.notify_server(key);
-            }
-        } else if let Some(key) = self.places[slot].connecting {
-            self.connection_made(slot, key);
-        }
-    }
-
-    /// Lets the program of a server do a step.
-    fn act(&mut self, key: usize) {
-        let server = &mut self.servers[key];
-        let place = self
-            .places
-            .get_mut(server.slot)
-            .filter(|place| place.number == server.owner);
-        let was_running = server.is_running();
-        let mut nobody = Journal::default();
-        let is_up = place
-            .as_ref()
-            .is_some_and(|place| place.server == Some(key));
-        let journal = place.map_or(&mut nobody, |place| &mut place.journal);
-        if is_up || !was_running {
-            server.act(self.now, journal, &mut self.stats);
-        }
-        if was_running && !server.is_running() {
-            self.has_ended(key);
-        }
-    }
-
-    pub fn has_ended(&mut self, key: usize) {
-        let server = &self.servers[key];
-        trace::note(|| {
-            format!(
-                "{}: server {} ends: {:?}",
-                server.owner, server.index, server.exit
-            )
-        });
-        if server.kind == Kind::Process {
-            self.exited.push(key);
-        }
-    }
-
-    fn notify_client(&mut self, slot: usize) {
-        if self.places[slot].socket.notify() {
-            self.enqueue(slot);
-        }
-    }
-
-    fn notify_server(&mut self, key: usize) {
-        let server = &mut self.servers[key];
-        if !server.released && server.notify() {
-            let slot = server.slot;
-            self.enqueue(slot);
-        }
-    }
-
-    /// All events come that have not come yet.
-    fn notify_all(&mut self) {
-        let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.notify_client(slot);
-            if let Some(key) = self.places[slot].server {
-                self.notify_server(key);
+                below.notify_server(key);
             }
         }
-        self.reap();
     }
 
     /// Nothing is left to do before time passes.
     fn come_to_rest(&mut self) {
         for _ in 0..MAX_TURNS {
-            self.notify_all();
-            let due = self.timers.next().is_some_and(|at| at <= self.now);
-            if self.run_queue.is_empty()
-                && self.pending_actions.is_empty()
-                && !due
-                && !self.can_start()
-            {
+            self.below.borrow_mut().notify_all();
+            self.turn();
+            if self.is_asleep() && !self.is_told() {
                 self.check_rest();
                 return;
             }
-            self.cx();
         }
+        let poller = self.proxy.reactor().poller();
         panic!(
-            "the loop does not come to rest: run queue {:?}, actions {:?}",
-            self.run_queue, self.pending_actions
+            "the loops do not come to rest: {:?}, busy {}, told {}, events {:?}, next {:?}",
+            poller.sleeps_until,
+            self.proxy.is_busy(),
+            self.is_told(),
+            self.events,
+            self.proxy.reactor().timers.next(),
         );
+    }
+
+    /// Whether the loops would sleep now.
+    fn is_asleep(&self) -> bool {
+        let now = self.below.borrow().now;
+        let reactor = self.proxy.reactor();
+        let is_due = reactor.timers.next().is_some_and(|at| at <= now);
+        let is_asleep = reactor.poller().sleeps_until != Sleep::No && self.events.is_empty();
+        (self.is_over || (is_asleep && !is_due && !self.proxy.is_busy()))
+            && (self.share == 0 || self.connectors.is_at_rest())
+    }
+
+    /// Whether there are events that no loop has seen.
+    fn is_told(&self) -> bool {
+        let mut below = self.below.borrow_mut();
+        !below.events(Kind::Process).is_empty() || !below.events(Kind::Connection).is_empty()
     }
 
     fn let_time_pass(&mut self) {
         self.come_to_rest();
-        let is_waiting = self.places.iter().any(|(_, place)| {
-            // Who has seen the end waits for no answer.
-            (place.journal.unanswered() > 0 && place.fate == Route::Open)
-                || place.connecting.is_some()
-                || !place.session.to_upstream().is_empty()
-        });
-        let next = self.timers.next();
-        let wait = next.map(|at| at.saturating_since(self.now));
+        let mut below = self.below.borrow_mut();
+        let calm = below.calm;
+        let is_waiting = calm
+            && (below.places.iter().any(|(_, place)| {
+                // Who has seen the end waits for no answer.
+                (place.journal.unanswered() > 0 && place.fate == Route::Open)
+                    || place.connecting.is_some()
+            }) || self.has_unsent());
+        let next = [
+            self.proxy.reactor().timers.next(),
+            self.connectors.reactor.timers.next(),
+        ];
+        let next = next.into_iter().flatten().min();
+        let wait = next.map(|at| at.saturating_since(below.now));
         let time = match wait {
-            _ if self.calm && is_waiting => Duration::from_millis(1),
+            _ if is_waiting => Duration::from_millis(1),
             Some(wait) if self.rng.percent(40) => wait,
             Some(wait) if self.rng.percent(15) => {
-                self.stats.fault(Fault::LateClock);
-                wait + Duration::from_micros(
-                    self.rng.pick(&[1, 700, 50_000, 3_000_000, 40_000_000]),
-                )
+                below.stats.fault(Fault::LateClock);
+                let late = [1, 700, 50_000, 3_000_000, 40_000_000];
+                wait + Duration::from_micros(self.rng.pick(&late))
             }
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
         };
-        self.now += time;
-        self.timers.advance(self.now);
+        below.now += time;
+        below.let_go();
         trace::note(|| format!("{time:?} pass"));
+    }
+
+    fn has_unsent(&self) -> bool {
+        let sessions = self.proxy.sessions().iter().map(|(_, session, _)| session);
+        let connectors = self.connectors.scheduler.iter();
+        let mut all = sessions.chain(connectors.map(|(_, session, _)| session));
+        all.any(|session| !session.to_upstream().is_empty())
     }
 
     fn shut_down(&mut self) {
         trace::note(|| "shutdown".to_owned());
-        self.stats.fault(Fault::Shutdown);
-        self.stopping = true;
-        let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.with_session(slot, |session, cx| session.handle(Event::ShutDown, cx));
+        let mut below = self.below.borrow_mut();
+        below.stats.fault(Fault::Shutdown);
+        below.stopping = true;
+        below.raise_stop();
+        // Whoever was not accepted is gone with the listening socket.
+        for slot in std::mem::take(&mut below.backlog) {
+            below.places.remove(slot);
         }
+        drop(below);
+        self.connectors.shut_down();
     }
 
     /// Clients come to their ends, and everything has to go.
     fn wind_up(&mut self) {
-        self.winding_up = true;
         trace::note(|| "winding up".to_owned());
         for round in 0..MAX_ROUNDS {
-            if self.places.is_empty() && self.servers.is_empty() {
+            let (is_empty, stopping) = {
+                let below = self.below.borrow();
+                (below.places.is_empty(), below.stopping)
+            };
+            let is_done = self.is_over || self.proxy.is_done();
+            if stopping && is_done && self.connectors.scheduler.is_empty() {
                 return;
             }
-            let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
-            for slot in slots {
-                let place = &mut self.places[slot];
-                let patient = round < PATIENCE || self.calm;
-                place.client.wind_up(
-                    patient,
-                    &mut place.socket,
-                    &mut place.journal,
-                    &mut self.stats,
-                );
-                if let Some(key) = place.connecting {
-                    self.connection_made(slot, key);
-                }
+            if is_empty && !stopping {
+                self.shut_down();
             }
-            let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
-            for key in keys {
-                let server = &mut self.servers[key];
-                // A peer that says nothing and takes nothing is waited for without end.
-                server.stalls &= server.kind == Kind::Process;
-                self.act(key);
+            if stopping && self.is_forced && self.rng.percent(5) {
+                self.force();
             }
-            self.cx();
+            self.clients_wind_up(round);
+            self.turn();
             self.let_time_pass();
         }
+        let below = self.below.borrow();
         panic!(
             "not all comes to its end: {} sessions, {} servers are left",
-            self.places.len(),
-            self.servers.len()
+            below.places.len(),
+            below.servers.len()
         );
+    }
+
+    fn clients_wind_up(&mut self, round: usize) {
+        let mut inner = self.below.borrow_mut();
+        let below = &mut *inner;
+        let mut attempts = Vec::new();
+        for (slot, place) in &mut below.places {
+            let patient = round < PATIENCE || below.calm;
+            let mut socket = place.socket.borrow_mut();
+            let (journal, stats) = (&mut place.journal, &mut below.stats);
+            place.client.wind_up(patient, &mut socket, journal, stats);
+            if place.connecting.is_some() {
+                attempts.push(slot);
+            }
+        }
+        let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            let server = &mut below.servers[key];
+            // A peer that says nothing and takes nothing is waited for without end.
+            server.stalls &= server.kind == Kind::Process;
+            server.hears();
+            below.server_acts(key);
+        }
+        drop(inner);
+        for slot in attempts {
+            self.connectors.connection_made(slot);
+        }
+    }
+
+    /// A second signal: it is over at once, and nobody is asked.
+    fn force(&mut self) {
+        trace::note(|| "second signal".to_owned());
+        self.is_forced = false;
+        let mut below = self.below.borrow_mut();
+        below.stats.fault(Fault::Killed);
+        below.raise_stop();
+        let at = below.now;
+        drop(below);
+        while !self.proxy.is_done() {
+            self.turn();
+            let mut below = self.below.borrow_mut();
+            assert!(
+                below.now < at + Duration::from_millis(1010),
+                "killed servers are waited for without end"
+            );
+            assert!(
+                below
+                    .servers
+                    .iter()
+                    .all(|(_, server)| server.kind == Kind::Connection || !server.is_running()),
+                "a server outlives a second signal"
+            );
+            if self.rng.percent(50) {
+                below.raise_child();
+            }
+            below.now += Duration::from_millis(self.rng.below(10) as u64);
+            below.let_go();
+        }
+        let mut below = self.below.borrow_mut();
+        self.is_over = true;
+        below
+            .places
+            .retain(|_, place| place.kind == Kind::Connection);
+        below
+            .servers
+            .retain(|_, server| server.kind == Kind::Connection);
+        below.exited.clear();
     }
 }

@@ -137,7 +137,9 @@ impl Server {
                 self.say(text.into(), ServerSays::TooLong(None), journal);
             }
             94..=97 if self.kind == Kind::Process => {
-                self.stderr.write(b"a line for the log\nand a part of");
+                self.stderr
+                    .borrow_mut()
+                    .write(b"a line for the log\nand a part of");
             }
             94..=97 => {
                 let text = br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","params":{}}"#;

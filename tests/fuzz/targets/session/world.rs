@@ -4,13 +4,15 @@ use std::io::{Error, ErrorKind};
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::reactor::timers::Timers;
+use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
+use mcp_tcp_proxy::util::time::Time;
 
 use super::lines::{ForClient, ForServers, Lines};
 use crate::program::Program;
-use mcp_tcp_proxy::util::time::Time;
 
 /// A session that still lives after so many deadlines and events, with both sides gone, lives for ever.
 const MAX_ROUNDS: usize = 1_000;
@@ -19,11 +21,10 @@ const MAX_ROUNDS: usize = 1_000;
 const UNIX_TIME: Duration = Duration::from_secs(1_700_000_000);
 
 pub(super) struct World {
-    session: Session,
+    scheduler: Scheduler<()>,
+    timers: Timers<SessionKey>,
+    key: SessionKey,
     settings: Settings,
-    memory: BufferBudget,
-    now: Time,
-    actions: Vec<Action>,
     /// The connection to the client; `None` once it was closed.
     client: Option<Client>,
     server: Option<Server>,
@@ -96,25 +97,20 @@ impl World {
                 pid: None,
             }
         };
-        let mut memory = BufferBudget::new(if options & 16 == 0 { 1 << 20 } else { 0 });
-        let (mut actions, now) = (Vec::new(), Time::from_nanos(1 << 40));
-        let mut cx = Context {
-            now,
-            settings: &settings,
-            memory: &mut memory,
-            actions: &mut actions,
-        };
-        let session = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
-            Session::refuse(tag, 1, &mut cx)
+        let memory = BufferBudget::new(if options & 16 == 0 { 1 << 20 } else { 0 });
+        let now = Time::from_nanos(1 << 40);
+        let mut timers = Timers::new(now);
+        let mut scheduler = Scheduler::new(settings.clone(), memory);
+        let key = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
+            scheduler.refuse(tag, 1, (), &mut timers)
         } else {
-            Session::open(tag, &mut cx)
+            scheduler.open(tag, (), &mut timers)
         };
         let mut world = Self {
-            session,
+            scheduler,
+            timers,
+            key,
             settings,
-            memory,
-            now,
-            actions,
             client: Some(Client::default()),
             server: None,
             wants_server: false,
@@ -124,18 +120,27 @@ impl World {
             last_taken: now,
             is_unused: false,
         };
-        world.apply();
+        world.settle();
         world
     }
 
     pub(super) fn is_over(&self) -> bool {
-        self.session.is_finished()
+        self.session().is_finished()
+    }
+
+    fn session(&self) -> &Session {
+        self.scheduler.session(self.key).expect("a session")
+    }
+
+    fn reads_server(&self) -> bool {
+        self.session()
+            .wants_upstream_output(self.scheduler.memory())
     }
 
     // The client.
 
     pub(super) fn client_sends(&mut self, bytes: &[u8]) {
-        let is_read = self.session.wants_client_input() && !bytes.is_empty();
+        let is_read = self.session().wants_client_input() && !bytes.is_empty();
         let Some(client) = self
             .client
             .as_mut()
@@ -146,11 +151,11 @@ impl World {
         for line in client.sent.cut(bytes) {
             self.for_servers.said(&line);
         }
-        self.event(|session, cx| session.handle(Event::ClientBytes(bytes), cx));
+        self.event(Event::ClientBytes(bytes));
     }
 
     pub(super) fn client_takes(&mut self, count: usize) {
-        let waiting = self.session.to_client();
+        let waiting = self.session().to_client();
         let took = waiting[..count.min(waiting.len())].to_vec();
         let Some(client) = self.client.as_mut().filter(|_| !took.is_empty()) else {
             return;
@@ -159,11 +164,11 @@ impl World {
         for line in client.took.cut(&took) {
             self.for_client.got(&line);
         }
-        self.event(|session, cx| session.handle(Event::ClientWritten(took.len()), cx));
+        self.event(Event::ClientWritten(took.len()));
     }
 
     pub(super) fn client_ends(&mut self) {
-        let is_read = self.session.wants_client_input();
+        let is_read = self.session().wants_client_input();
         let Some(client) = self
             .client
             .as_mut()
@@ -174,38 +179,38 @@ impl World {
         client.has_ended = true;
         let rest = client.sent.rest();
         self.for_servers.said(&rest);
-        self.event(|session, cx| session.handle(Event::ClientEof, cx));
+        self.event(Event::ClientEof);
     }
 
     pub(super) fn client_hangs_up(&mut self) {
         if self.client.is_some() {
-            self.event(|session, cx| session.handle(Event::ClientHup, cx));
+            self.event(Event::ClientHup);
         }
     }
 
     pub(super) fn client_goes(&mut self) {
         if self.client.is_some() {
             let error = Error::from(ErrorKind::ConnectionReset);
-            self.event(|session, cx| session.handle(Event::ClientFailed(&error), cx));
+            self.event(Event::ClientFailed(&error));
         }
     }
 
     // The server.
 
     pub(super) fn server_starts(&mut self, succeeds: bool) {
-        if !std::mem::take(&mut self.wants_server) || !self.session.wants_start() {
+        if !std::mem::take(&mut self.wants_server) || !self.session().wants_start() {
             return;
         }
         if succeeds {
             self.server = Some(Server::default());
-            self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(7) }, cx));
+            self.event(Event::UpstreamStarted { pid: Some(7) });
         } else {
-            self.event(|session, cx| session.handle(Event::UpstreamFailed("no such file"), cx));
+            self.event(Event::UpstreamFailed("no such file"));
         }
     }
 
     pub(super) fn server_sends(&mut self, bytes: &[u8]) {
-        let is_read = self.session.wants_upstream_output(&self.memory) && !bytes.is_empty();
+        let is_read = self.reads_server() && !bytes.is_empty();
         let Some(server) = self
             .server
             .as_mut()
@@ -216,11 +221,11 @@ impl World {
         for line in server.sent.cut(bytes) {
             self.for_client.said(line);
         }
-        self.event(|session, cx| session.handle(Event::UpstreamBytes(bytes), cx));
+        self.event(Event::UpstreamBytes(bytes));
     }
 
     pub(super) fn server_takes(&mut self, count: usize) {
-        let waiting = self.session.to_upstream();
+        let waiting = self.session().to_upstream();
         let took = waiting[..count.min(waiting.len())].to_vec();
         let Some(server) = self
             .server
@@ -232,8 +237,8 @@ impl World {
         for line in server.took.cut(&took) {
             self.for_servers.got(&line);
         }
-        self.last_taken = self.now;
-        self.event(|session, cx| session.handle(Event::UpstreamWritten(took.len()), cx));
+        self.last_taken = self.timers.now();
+        self.event(Event::UpstreamWritten(took.len()));
     }
 
     /// Only processes exit; of a connection there is nothing but its end.
@@ -245,12 +250,12 @@ impl World {
             .filter(|server| is_process && !server.has_exited)
         {
             server.has_exited = true;
-            self.event(|session, cx| session.handle(Event::UpstreamExited(Exit::Code(3)), cx));
+            self.event(Event::UpstreamExited(Exit::Code(3)));
         }
     }
 
     pub(super) fn server_output_ends(&mut self, broken: bool) {
-        let is_read = self.session.wants_upstream_output(&self.memory);
+        let is_read = self.reads_server();
         if let Some(server) = self
             .server
             .as_mut()
@@ -260,7 +265,7 @@ impl World {
             let rest = server.sent.rest();
             self.for_client.said(rest);
             let error = broken.then(|| Error::from(ErrorKind::ConnectionReset));
-            self.event(|session, cx| session.handle(Event::UpstreamEof(error.as_ref()), cx));
+            self.event(Event::UpstreamEof(error.as_ref()));
         }
     }
 
@@ -271,59 +276,41 @@ impl World {
             .filter(|server| !server.input_is_closed)
         {
             server.input_is_closed = true;
-            self.event(|session, cx| session.handle(Event::UpstreamInputBroke, cx));
+            self.event(Event::UpstreamInputBroke);
         }
     }
 
     pub(super) fn server_logs(&mut self, bytes: &[u8]) {
         if self.server.is_some() {
-            self.event(|session, cx| session.handle(Event::UpstreamStderr(bytes), cx));
+            self.event(Event::UpstreamStderr(bytes));
         }
     }
 
     // Time, and the end.
 
-    /// Sees to the next deadline, in time.
+    /// Lets the time of the next deadline come.
     pub(super) fn next_deadline(&mut self) {
-        if let Some(at) = self.session.next_deadline(&self.settings) {
-            self.now = self.now.max(at);
-            self.event(|session, cx| {
-                session.handle(
-                    Event::Deadline {
-                        unix_time: UNIX_TIME,
-                    },
-                    cx,
-                );
-            });
+        if let Some(at) = self.timers.next() {
+            self.pass(at.saturating_since(self.timers.now()));
         }
     }
 
     /// Jumps; deadlines that were passed are late. None of them stays.
     pub(super) fn pass(&mut self, time: Duration) {
-        self.now += time;
+        self.timers.advance(self.timers.now() + time);
         for _ in 0..MAX_ROUNDS {
-            if !self.is_due() {
+            if self.timers.pop().is_none() {
                 return;
             }
-            self.event(|session, cx| {
-                session.handle(
-                    Event::Deadline {
-                        unix_time: UNIX_TIME,
-                    },
-                    cx,
-                );
+            self.event(Event::Deadline {
+                unix_time: UNIX_TIME,
             });
         }
         panic!("a deadline is not seen to");
     }
 
-    fn is_due(&self) -> bool {
-        let deadline = self.session.next_deadline(&self.settings);
-        deadline.is_some_and(|at| at <= self.now)
-    }
-
     pub(super) fn shut_down(&mut self) {
-        self.event(|session, cx| session.handle(Event::ShutDown, cx));
+        self.event(Event::ShutDown);
     }
 
     /// Both sides go, and the session with them.
@@ -340,31 +327,31 @@ impl World {
             self.server_output_ends(false);
             self.next_deadline();
         }
-        assert!(self.is_over(), "it does not end: {:?}", self.session);
-        assert_eq!(
-            self.session.next_deadline(&self.settings),
-            None,
-            "of an ended session"
-        );
-        self.session.release_memory(&mut self.memory);
-        assert_eq!(self.memory.used(), 0);
+        assert!(self.is_over(), "it does not end: {:?}", self.session());
+        let freed = self.scheduler.free_if_finished(self.key, &mut self.timers);
+        assert!(freed.is_some() && self.timers.is_empty());
+        assert_eq!(self.scheduler.memory().used(), 0);
     }
 
-    fn event(&mut self, event: impl FnOnce(&mut Session, &mut Context<'_>)) {
-        let mut cx = Context {
-            now: self.now,
-            settings: &self.settings,
-            memory: &mut self.memory,
-            actions: &mut self.actions,
-        };
-        event(&mut self.session, &mut cx);
+    fn event(&mut self, event: Event<'_>) {
+        self.scheduler.handle(self.key, event, &mut self.timers);
+        self.settle();
+    }
+
+    /// Runs the loop: nothing is moved but by events, so there is only what follows from them.
+    fn settle(&mut self) {
         self.check_unused();
         self.apply();
+        self.scheduler.run_ready(&mut Nothing, &mut self.timers);
+        self.scheduler.wake_for_memory();
+        self.scheduler.run_ready(&mut Nothing, &mut self.timers);
+        self.scheduler.check();
+        assert_eq!(self.timers.len(), self.scheduler.deadlines());
     }
 
     /// A session that ends because it is not used was not used for so long.
     fn check_unused(&mut self) {
-        let (since, limit) = match self.session.failure() {
+        let (since, limit) = match self.session().failure() {
             Some(EndReason::FirstMessageTimeout(limit)) => (self.opened, *limit),
             Some(EndReason::IdleTimeout(limit)) => (self.last_taken, *limit),
             _ => {
@@ -376,44 +363,66 @@ impl World {
         if std::mem::replace(&mut self.is_unused, true) {
             return;
         }
-        assert!(since + limit <= self.now, "it ends too early");
+        assert!(since + limit <= self.timers.now(), "it ends too early");
         assert!(
-            self.session.to_upstream().is_empty() && !self.session.waits_for_upstream(),
+            self.session().to_upstream().is_empty() && !self.session().waits_for_upstream(),
             "it ends although lines wait"
         );
     }
 
     fn apply(&mut self) {
-        for action in std::mem::take(&mut self.actions) {
-            match action {
-                Action::StartUpstream => {
-                    assert!(self.server.is_none(), "two servers at a time");
-                    let is_lazy = self.settings.spawn == Spawn::Lazy;
-                    assert!(
-                        !is_lazy || self.for_servers.has_message(),
-                        "a server for nothing"
-                    );
-                    self.wants_server = true;
-                }
-                Action::StopUpstream => {
-                    if let Some(server) = &mut self.server {
-                        server.input_is_closed = true;
-                    }
-                }
-                Action::ReleaseUpstream => {
-                    let mut server = self.server.take().expect("a server");
-                    // Others may hold its output open, and what they have not ended is not waited for.
-                    self.for_client.said(server.sent.rest());
-                }
-                Action::ShutdownClient => {
-                    let client = self.client.as_mut().expect("a client");
-                    assert!(client.took.is_between_lines(), "cut off in a line");
-                    assert!(!std::mem::replace(&mut client.was_told_the_end, true));
-                }
-                Action::CloseClient => {
-                    assert!(self.client.take().is_some(), "closed twice");
+        while let Some((_, action)) = self.scheduler.next_action() {
+            self.carry_out(action);
+        }
+    }
+
+    fn carry_out(&mut self, action: Action) {
+        match action {
+            Action::StartUpstream => {
+                assert!(self.server.is_none(), "two servers at a time");
+                let is_lazy = self.settings.spawn == Spawn::Lazy;
+                assert!(
+                    !is_lazy || self.for_servers.has_message(),
+                    "a server for nothing"
+                );
+                self.wants_server = true;
+            }
+            Action::StopUpstream => {
+                if let Some(server) = &mut self.server {
+                    server.input_is_closed = true;
                 }
             }
+            Action::ReleaseUpstream => {
+                let mut server = self.server.take().expect("a server");
+                // Others may hold its output open, and what they have not ended is not waited for.
+                self.for_client.said(server.sent.rest());
+            }
+            Action::ShutdownClient => {
+                let client = self.client.as_mut().expect("a client");
+                assert!(client.took.is_between_lines(), "cut off in a line");
+                assert!(!std::mem::replace(&mut client.was_told_the_end, true));
+            }
+            Action::CloseClient => {
+                assert!(self.client.take().is_some(), "closed twice");
+            }
         }
+    }
+}
+
+/// Moves nothing: all that passes comes by events.
+struct Nothing;
+
+impl Driver for Nothing {
+    type Place = ();
+
+    fn run(
+        &mut self,
+        _: SessionKey,
+        _: &mut Session,
+        (): &mut (),
+        _: &mut [u8],
+        _: &mut Context<'_>,
+    ) -> bool {
+        false
     }
 }

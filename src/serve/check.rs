@@ -1,0 +1,58 @@
+//! What holds between two iterations of the loop. The simulation asks after each.
+
+use super::system::System;
+use super::{ClientSession, Proxy, Server};
+
+impl<S: System> Proxy<S> {
+    /// Looks at all that can be seen between two iterations.
+    ///
+    /// # Panics
+    /// If something does not hold.
+    pub fn check(&self) {
+        self.scheduler.check();
+        for (key, _, place) in self.scheduler.iter() {
+            let server = place.server().map(|server| self.servers.get(server));
+            let user = server.map(|server| server.and_then(Server::user));
+            assert!(
+                user.is_none_or(|user| user == Some(key)),
+                "{key:?} uses another\'s server"
+            );
+        }
+        for (key, server) in self.servers.iter() {
+            let place = server.user().map(|user| self.scheduler.place(user));
+            let used = place.map(|place| place.and_then(ClientSession::server));
+            assert!(
+                used.is_none_or(|used| used == Some(key)),
+                "{key:?} is another\'s"
+            );
+        }
+        self.servers.check();
+        let is_spare = |key| {
+            self.servers
+                .get(key)
+                .is_some_and(|server| server.user().is_none())
+        };
+        assert!(
+            self.spares.keys().all(is_spare),
+            "a server that waits has a user"
+        );
+        let monitor = 1;
+        let own = [
+            self.pause.at(),
+            self.start_queue.deadline(),
+            self.spares.deadline(),
+        ];
+        let own = own.iter().flatten().count() + usize::from(self.is_forced());
+        let all = monitor + own + self.scheduler.deadlines() + self.servers.deadlines();
+        assert_eq!(
+            self.reactor.timers.len(),
+            all,
+            "deadlines that are nobody\'s"
+        );
+        let refused = self
+            .scheduler
+            .iter()
+            .filter(|(_, session, _)| session.was_refused());
+        assert_eq!(refused.count(), self.refused);
+    }
+}

@@ -1,0 +1,225 @@
+//! Sessions get their servers: in order and few in an iteration, from those that wait or by a new process. What is left of
+//! an iteration is for those that are to wait.
+
+use std::io;
+
+use log::debug;
+
+use super::server::Life;
+use super::servers::ServerKey;
+use super::system::System;
+use super::{Proxy, Stopping};
+use crate::reactor::listener::is_exhaustion;
+use crate::scheduler::SessionKey;
+use crate::session::{Event, Session};
+
+/// Waiting servers that are handed out in one iteration: as many as connections are accepted.
+const TAKES_PER_ITERATION: usize = 8;
+
+/// What came of the start of a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum StartOutcome {
+    /// Nothing had to be started.
+    Settled,
+    /// One was started, or should have been and could not.
+    Spawned,
+    /// Something ran out.
+    Exhausted,
+}
+
+impl<S: System> Proxy<S> {
+    /// Whether a session that waits for its server can be given one.
+    pub(super) fn can_start(&self) -> bool {
+        !self.start_queue.is_empty()
+            && !self.is_paused()
+            && matches!(self.stopping, Stopping::No | Stopping::Gently)
+            && (self.spares.has_waiting() || self.start_queue.has_room(self.now()))
+    }
+
+    /// Whether a server may be started that waits. Sessions come first.
+    pub(super) fn can_prespawn(&self) -> bool {
+        self.spares.wants_server()
+            && self.start_queue.is_empty()
+            && !self.is_paused()
+            && self.stopping == Stopping::No
+            && self.start_queue.has_room(self.now())
+    }
+
+    /// Starts queued servers. A spawn is the most expensive step of an iteration, so there is one at most, and a rush delays
+    /// open sessions by no more than that; to hand out a server that waits is cheap. When something has run out, the first
+    /// session waits for the next attempt, and all others after it.
+    pub(super) fn start_servers(&mut self) {
+        let mut has_spawned = false;
+        for _ in 0..TAKES_PER_ITERATION {
+            if has_spawned || !self.can_start() {
+                break;
+            }
+            let Some(ticket) = self.start_queue.take_next() else {
+                break;
+            };
+            match self.start_server(ticket.session) {
+                StartOutcome::Exhausted => self.start_queue.put_back(ticket),
+                outcome => {
+                    has_spawned = outcome == StartOutcome::Spawned;
+                    self.note_whether_anyone_waits();
+                }
+            }
+            self.apply_actions();
+        }
+        if !has_spawned && self.can_prespawn() {
+            self.prespawn();
+        }
+        let wanted = !self.start_queue.is_empty() || self.spares.wants_server();
+        self.start_queue.watch(wanted, &mut self.reactor.timers);
+    }
+
+    fn start_server(&mut self, key: SessionKey) -> StartOutcome {
+        let session = self.scheduler.session(key);
+        if !session.is_some_and(Session::wants_start) {
+            return StartOutcome::Settled;
+        }
+        if let Some(server) = self.take_spare() {
+            self.assign(server, key);
+            return StartOutcome::Settled;
+        }
+        match self.spawn(Some(key)) {
+            Ok(server) => {
+                self.spares.missed();
+                self.assign(server, key);
+            }
+            Err(error) if is_exhaustion(&error) => {
+                self.pause(&error);
+                return StartOutcome::Exhausted;
+            }
+            Err(error) => {
+                self.spares.missed();
+                self.tell(key, Event::UpstreamFailed(&error.to_string()));
+            }
+        }
+        StartOutcome::Spawned
+    }
+
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+        let spawned = self.system.spawn(user)?;
+        let (server, watched) = self.servers.add(spawned, &mut self.reactor);
+        self.start_queue.started(server, self.now());
+        if watched.is_err() {
+            self.servers.stop(server, &mut self.reactor.timers);
+        }
+        watched.map(|()| server)
+    }
+
+    /// A session gets its server.
+    fn assign(&mut self, key: ServerKey, user: SessionKey) {
+        let (Some(server), Some(place)) =
+            (self.servers.get_mut(key), self.scheduler.place_mut(user))
+        else {
+            return;
+        };
+        debug_assert!(server.user.is_none() && place.server.is_none());
+        server.user = Some(user);
+        place.server = Some(key);
+        let pid = u32::try_from(server.pid.as_raw()).ok();
+        self.tell(user, Event::UpstreamStarted { pid });
+    }
+
+    /// The server that has waited longest.
+    fn take_spare(&mut self) -> Option<ServerKey> {
+        if !self.spares.has_waiting() {
+            return None;
+        }
+        // One that has ended may not have been reaped yet.
+        self.reap();
+        self.spares.take(&mut self.reactor.timers)
+    }
+
+    fn prespawn(&mut self) {
+        self.spares.started(&mut self.reactor.timers);
+        match self.spawn(None) {
+            Ok(key) => {
+                if let Some(server) = self.servers.get(key) {
+                    debug!("pool: server pid {} was started", server.pid);
+                    self.spares.add(key, server.pid);
+                }
+            }
+            Err(error) => self
+                .spares
+                .lost(&error.to_string(), &mut self.reactor.timers),
+        }
+    }
+
+    /// A server without a user has shown that it is of no use, or has something on its stderr.
+    pub(super) fn spare_latched(&mut self, key: ServerKey) {
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        if server.has_stderr() && !self.talking_spares.contains(&key) {
+            self.talking_spares.push(key);
+        }
+        if server.is_useless() && self.spares.retire(key) {
+            self.servers.stop(key, &mut self.reactor.timers);
+        }
+    }
+
+    /// Logs what waiting servers have written to stderr, within a budget.
+    pub(super) fn log_spares(&mut self) {
+        for key in std::mem::take(&mut self.talking_spares) {
+            if self.log_spare(key) {
+                self.talking_spares.push(key);
+            }
+        }
+    }
+
+    /// Returns whether there is more.
+    fn log_spare(&mut self, key: ServerKey) -> bool {
+        let now = self.now();
+        let server = self.servers.get_mut(key);
+        // If it was handed out meanwhile, whoever has it reads it.
+        let Some(server) = server.filter(|server| server.user.is_none()) else {
+            return false;
+        };
+        let spares = &mut self.spares;
+        server.read_stderr(self.scheduler.scratch(), |bytes| {
+            spares.log(key, bytes, now);
+        });
+        server.has_stderr()
+    }
+
+    /// Reaps all that have ended.
+    pub(super) fn reap(&mut self) {
+        let ended = self.servers.reap(&mut self.system);
+        for key in &ended {
+            self.start_queue.has_started_up(*key);
+            match self.servers.get(*key).map(|server| server.user) {
+                Some(Some(user)) => self.scheduler.enqueue(user),
+                Some(None) => self.spare_ended(*key),
+                None => {}
+            }
+        }
+        let timers = &mut self.reactor.timers;
+        self.servers.stop_remnants(&ended, &mut self.system, timers);
+    }
+
+    fn spare_ended(&mut self, key: ServerKey) {
+        self.log_spare(key);
+        self.talking_spares.retain(|other| *other != key);
+        let is_loss = self.spares.ended(key, self.now());
+        let Some(server) = self.servers.get_mut(key) else {
+            return;
+        };
+        debug_assert_eq!(server.life, Life::Reaped);
+        server.close();
+        if let Some(exit) = server.exit.filter(|_| is_loss) {
+            let timers = &mut self.reactor.timers;
+            self.spares.lost(&exit.to_string(), timers);
+        }
+    }
+
+    /// Stops the servers that wait.
+    pub(super) fn close_spares(&mut self) {
+        let timers = &mut self.reactor.timers;
+        for key in self.spares.close(timers) {
+            self.servers.stop(key, timers);
+        }
+    }
+}

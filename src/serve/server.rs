@@ -1,0 +1,201 @@
+//! One server process: our ends of its pipes, how it ended, and how far it was urged to go.
+
+use std::io;
+
+use nix::unistd::Pid;
+
+use super::pipe_widener::PipeWidener;
+use super::system::System;
+use super::{Channel, Due};
+use crate::process::escalation::Escalation;
+use crate::pump::{READS_PER_RUN, Transport};
+use crate::reactor::io::{Input, Io, Readiness};
+use crate::reactor::timers::Deadline;
+use crate::scheduler::SessionKey;
+use crate::session::report::Exit;
+
+/// What the loop watches with.
+pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>::Poller>;
+
+/// A server process and its pipes. A pipe that has ended is closed.
+pub struct Server<S: System> {
+    pub(super) pid: Pid,
+    /// The session that it serves. A server without one is a spare, or on its way out.
+    pub(super) user: Option<SessionKey>,
+    pub(super) life: Life,
+    /// It was reaped, and its user has not been told.
+    pub(super) exit: Option<Exit>,
+    /// It is to go. Few are at any time.
+    pub(super) stopping: Option<Box<Stopping>>,
+    pub(super) stdin: Option<Io<S::Stdin>>,
+    pub(super) stdout: Option<Io<S::Output>>,
+    pub(super) stderr: Option<Io<S::Output>>,
+    stdin_widener: PipeWidener,
+    stdout_widener: PipeWidener,
+}
+
+/// What is left of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Life {
+    /// It was not reaped.
+    Running,
+    /// It was, and of its group there may be more.
+    Reaped,
+    /// Nothing, or nothing that any signal can end.
+    Gone,
+}
+
+/// The end of its input, and force when that is due.
+#[derive(Debug)]
+pub(super) struct Stopping {
+    pub(super) escalation: Escalation,
+    pub(super) deadline: Deadline,
+}
+
+impl<S: System> Server<S> {
+    /// A process, without its pipes.
+    pub(super) fn new(pid: Pid) -> Self {
+        Self {
+            pid,
+            user: None,
+            life: Life::Running,
+            exit: None,
+            stopping: None,
+            stdin: None,
+            stdout: None,
+            stderr: None,
+            stdin_widener: PipeWidener::default(),
+            stdout_widener: PipeWidener::default(),
+        }
+    }
+
+    /// The number of the process.
+    pub fn pid(&self) -> Pid {
+        self.pid
+    }
+
+    /// The session that it serves.
+    pub fn user(&self) -> Option<SessionKey> {
+        self.user
+    }
+
+    /// What is left of the process.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// Latches what an event says of a pipe. Returns whether it was about one that is here.
+    pub(super) fn latch(
+        &mut self,
+        channel: Channel,
+        token: mio::Token,
+        readiness: Readiness,
+    ) -> bool {
+        let output = match channel {
+            Channel::Stdin => {
+                let stdin = self.stdin.as_mut();
+                return stdin.is_some_and(|stdin| stdin.latch(token, readiness));
+            }
+            Channel::Stdout => self.stdout.as_mut(),
+            _ => self.stderr.as_mut(),
+        };
+        output.is_some_and(|output| output.latch(token, readiness))
+    }
+
+    /// It has ended. All that it had written is in its pipes, whether or not an event has told of it.
+    pub(super) fn reaped(&mut self, exit: Exit) {
+        self.life = Life::Reaped;
+        self.exit = Some(exit);
+        for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
+            output.assume_readable();
+        }
+    }
+
+    /// Closes our ends of its pipes.
+    pub(super) fn close(&mut self) {
+        self.stdin = None;
+        self.stdout = None;
+        self.stderr = None;
+    }
+
+    /// Whether nobody reads what it is sent, or it writes nothing more.
+    pub(super) fn is_useless(&self) -> bool {
+        let is_open = self.stdin.is_some() && self.stdout.is_some();
+        !is_open || self.is_deaf() || self.stdout.as_ref().is_some_and(Io::is_read_closed)
+    }
+
+    /// Whether nobody reads what is written to it, and that is not known yet.
+    pub(super) fn is_deaf(&self) -> bool {
+        self.stdin.as_ref().is_some_and(Io::is_write_closed)
+    }
+
+    /// Whether there may be something to read on its stderr.
+    pub(super) fn has_stderr(&self) -> bool {
+        self.stderr.as_ref().is_some_and(Io::is_readable)
+    }
+
+    /// Hands out what it has written to stderr, within a budget.
+    pub(super) fn read_stderr(&mut self, scratch: &mut [u8], mut take: impl FnMut(&[u8])) {
+        for _ in 0..READS_PER_RUN {
+            let Some(stderr) = self.stderr.as_mut().filter(|stderr| stderr.is_readable()) else {
+                return;
+            };
+            match stderr.read(scratch) {
+                Input::Bytes(count) => take(&scratch[..count]),
+                Input::End | Input::Broken(_) => self.stderr = None,
+                Input::Blocked => return,
+            }
+        }
+    }
+}
+
+/// The stdout and the stdin of a server, if there is one.
+impl<S: System> Transport for Option<&mut Server<S>> {
+    fn is_readable(&self) -> bool {
+        let stdout = self.as_ref().and_then(|server| server.stdout.as_ref());
+        stdout.is_some_and(Io::is_readable)
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Input {
+        let Some(server) = self else {
+            return Input::Blocked;
+        };
+        let Some(stdout) = &mut server.stdout else {
+            return Input::Blocked;
+        };
+        let input = stdout.read(buffer);
+        match &input {
+            Input::Bytes(count) => {
+                let wanted = buffer.len();
+                let widener = &mut server.stdout_widener;
+                widener.was_read(*count, wanted, stdout.source());
+            }
+            Input::End | Input::Broken(_) => server.stdout = None,
+            Input::Blocked => {}
+        }
+        input
+    }
+
+    fn is_writable(&self) -> bool {
+        let stdin = self.as_ref().and_then(|server| server.stdin.as_ref());
+        stdin.is_some_and(Io::is_writable)
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let Some(server) = self else {
+            return Ok(0);
+        };
+        let Some(stdin) = &mut server.stdin else {
+            return Ok(0);
+        };
+        let taken = stdin.write(bytes);
+        match &taken {
+            Ok(count) => {
+                let widener = &mut server.stdin_widener;
+                widener.was_left(bytes.len() - count, stdin.source());
+            }
+            Err(_) => server.stdin = None,
+        }
+        taken
+    }
+}

@@ -1,0 +1,257 @@
+//! All server processes, in use or not: from their start until nothing is left of them and of their groups.
+//!
+//! Tokens and deadlines name a server by its key, whoever uses it, so a server that changes hands stays registered as it
+//! is. Which server serves whom is decided elsewhere.
+
+use std::collections::HashMap;
+use std::io;
+
+use log::{debug, warn};
+use mio::Interest;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use slab::Slab;
+
+use super::server::{Life, Reactor, Server, Stopping};
+use super::system::System;
+use super::{Channel, Due};
+use crate::process::Spawned;
+use crate::process::escalation::{Escalation, Step};
+use crate::process::reap::Reaped;
+use crate::reactor::timers::{Deadline, Timers};
+use crate::reactor::token::Target;
+use crate::session::report::Exit;
+
+/// Names a server. It is used again when nothing is left of the server, and no session uses it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ServerKey(pub usize);
+
+/// The servers.
+pub struct Servers<S: System> {
+    all: Slab<Server<S>>,
+    /// Those that were not reaped.
+    by_pid: HashMap<Pid, ServerKey>,
+    /// Those that were, but there may be more in their groups.
+    remnants: Vec<ServerKey>,
+}
+
+impl<S: System> Default for Servers<S> {
+    fn default() -> Self {
+        Self {
+            all: Slab::new(),
+            by_pid: HashMap::new(),
+            remnants: Vec::new(),
+        }
+    }
+}
+
+impl<S: System> Servers<S> {
+    /// Takes in a process that was started. It is kept in any case; an error tells that its pipes can't be watched, and
+    /// then it is of no use and to be stopped.
+    pub(super) fn add(
+        &mut self,
+        spawned: Spawned<S::Stdin, S::Output>,
+        reactor: &mut Reactor<S>,
+    ) -> (ServerKey, io::Result<()>) {
+        let Spawned {
+            pid,
+            stdin,
+            stdout,
+            stderr,
+        } = spawned;
+        let key = ServerKey(self.all.insert(Server::new(pid)));
+        self.by_pid.insert(pid, key);
+        let server = &mut self.all[key.0];
+        let target = |channel| Target {
+            key: key.0,
+            channel,
+        };
+        let watch = || {
+            let (write, read) = (Interest::WRITABLE, Interest::READABLE);
+            server.stdin = Some(reactor.register(stdin, target(Channel::Stdin), write)?);
+            server.stdout = Some(reactor.register(stdout, target(Channel::Stdout), read)?);
+            server.stderr = Some(reactor.register(stderr, target(Channel::Stderr), read)?);
+            Ok(())
+        };
+        (key, watch())
+    }
+
+    /// A server, if it is there.
+    pub fn get(&self, key: ServerKey) -> Option<&Server<S>> {
+        self.all.get(key.0)
+    }
+
+    pub(super) fn get_mut(&mut self, key: ServerKey) -> Option<&mut Server<S>> {
+        self.all.get_mut(key.0)
+    }
+
+    /// All that are there.
+    pub fn iter(&self) -> impl Iterator<Item = (ServerKey, &Server<S>)> {
+        self.all
+            .iter()
+            .map(|(key, server)| (ServerKey(key), server))
+    }
+
+    /// Of how many servers something is left.
+    pub fn left(&self) -> usize {
+        self.by_pid.len() + self.remnants.len()
+    }
+
+    /// Ends the input of a server: it is to go. [`Due::Server`] tells when force is due.
+    pub(super) fn stop(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+        let Some(server) = self.all.get_mut(key.0) else {
+            return;
+        };
+        server.stdin = None;
+        if server.stopping.is_none() && server.life != Life::Gone {
+            let escalation = Escalation::new(timers.now());
+            let mut deadline = Deadline::default();
+            deadline.set(escalation.deadline(), Due::Server(key), timers);
+            server.stopping = Some(Box::new(Stopping {
+                escalation,
+                deadline,
+            }));
+        }
+    }
+
+    /// Uses force, as it is due.
+    pub(super) fn escalate(&mut self, key: ServerKey, system: &mut S, timers: &mut Timers<Due>) {
+        let server = self.all.get_mut(key.0);
+        let Some((server, stopping)) =
+            server.and_then(|server| Some((server.pid, server.stopping.as_deref_mut()?)))
+        else {
+            return;
+        };
+        stopping.deadline.fired();
+        let step = stopping.escalation.escalate(timers.now());
+        let next = stopping.escalation.deadline();
+        stopping.deadline.set(next, Due::Server(key), timers);
+        match step {
+            Some(Step::Terminate) => signal_group(system, server, Signal::SIGTERM),
+            Some(Step::Kill) => signal_group(system, server, Signal::SIGKILL),
+            Some(Step::Abandon) => {
+                warn!("server pid {server}: its process group outlived SIGKILL and is left alone");
+            }
+            None => {}
+        }
+        self.forget_empty_groups(system, timers);
+    }
+
+    /// Sends SIGKILL to every group.
+    pub(super) fn kill_all(&self, system: &mut S) {
+        let left = self.all.iter().filter(|(_, it)| it.life != Life::Gone);
+        for (_, server) in left {
+            let _ = system.signal_group(server.pid, Signal::SIGKILL);
+        }
+    }
+
+    /// Reaps all that have ended, orphans of servers included. Returns the servers among them, of which
+    /// [`Self::stop_remnants`] is to be told once they were looked at.
+    pub(super) fn reap(&mut self, system: &mut S) -> Vec<ServerKey> {
+        let mut ended = Vec::new();
+        loop {
+            match system.reap() {
+                Reaped::Process(pid, exit) => ended.extend(self.reaped(pid, exit)),
+                Reaped::Unknown => {
+                    let pids = self.by_pid.keys().copied();
+                    let gone: Vec<Pid> = pids.filter(|pid| !system.process_exists(*pid)).collect();
+                    let gone = gone.into_iter();
+                    ended.extend(gone.filter_map(|pid| self.reaped(pid, Exit::Unknown)));
+                }
+                Reaped::Nothing => return ended,
+            }
+        }
+    }
+
+    fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
+        let key = self.by_pid.remove(&pid)?;
+        self.all.get_mut(key.0)?.reaped(exit);
+        self.remnants.push(key);
+        Some(key)
+    }
+
+    /// Stops what is left of the groups of servers that have ended.
+    pub(super) fn stop_remnants(
+        &mut self,
+        ended: &[ServerKey],
+        system: &mut S,
+        timers: &mut Timers<Due>,
+    ) {
+        self.forget_empty_groups(system, timers);
+        for key in ended {
+            if self.remnants.contains(key) {
+                self.stop(*key, timers);
+            }
+        }
+    }
+
+    /// Lets go of reaped servers that have left nothing behind in their groups.
+    fn forget_empty_groups(&mut self, system: &S, timers: &mut Timers<Due>) {
+        let mut remnants = std::mem::take(&mut self.remnants);
+        remnants.retain(|key| {
+            let Some(server) = self.all.get_mut(key.0) else {
+                return false;
+            };
+            let stopping = server.stopping.as_deref_mut();
+            let is_abandoned = stopping
+                .as_ref()
+                .is_some_and(|stopping| stopping.escalation.deadline().is_none());
+            let is_left = !is_abandoned && system.group_exists(server.pid);
+            if !is_left {
+                if let Some(stopping) = stopping {
+                    stopping.deadline.clear(timers);
+                }
+                server.life = Life::Gone;
+                self.free_if_gone(*key);
+            }
+            is_left
+        });
+        self.remnants = remnants;
+    }
+
+    /// How many deadlines are set.
+    pub(super) fn deadlines(&self) -> usize {
+        let stopping = self.all.iter().filter_map(|(_, it)| it.stopping.as_deref());
+        stopping
+            .filter(|stopping| stopping.deadline.at().is_some())
+            .count()
+    }
+
+    /// What holds between two iterations of the loop; it panics if it does not.
+    pub(super) fn check(&self) {
+        for (key, server) in &self.all {
+            let key = ServerKey(key);
+            let is_running = self.by_pid.get(&server.pid) == Some(&key);
+            assert_eq!(is_running, server.life == Life::Running, "{key:?}");
+            let is_remnant = self.remnants.contains(&key);
+            assert_eq!(is_remnant, server.life == Life::Reaped, "{key:?}");
+            let is_over = server.life == Life::Gone && server.user.is_none();
+            assert!(!is_over, "{key:?} is kept for nothing");
+        }
+    }
+
+    /// Its user lets go of a server.
+    pub(super) fn release(&mut self, key: ServerKey) {
+        if let Some(server) = self.all.get_mut(key.0) {
+            server.user = None;
+            server.close();
+            self.free_if_gone(key);
+        }
+    }
+
+    fn free_if_gone(&mut self, key: ServerKey) {
+        let server = &self.all[key.0];
+        if server.life == Life::Gone && server.user.is_none() {
+            self.all.remove(key.0);
+        }
+    }
+}
+
+fn signal_group<S: System>(system: &mut S, server: Pid, signal: Signal) {
+    match system.signal_group(server, signal) {
+        Ok(()) => {
+            warn!("server pid {server} did not go by itself: {signal} to its process group");
+        }
+        Err(error) => debug!("server pid {server}: {signal}: {error}"),
+    }
+}

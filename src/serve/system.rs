@@ -1,0 +1,168 @@
+//! What the loop asks of the system below it. The program has [`Linux`] there, the simulation a script, and both run the
+//! same loop.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use mio::net::{TcpListener, TcpStream};
+use mio::unix::pipe;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::process::reap::{self, Reaped};
+use crate::process::{Spawned, Spawner};
+use crate::reactor::poller::{Poll, Poller, Register};
+use crate::reactor::signals::{Pending, Signals};
+use crate::reactor::{tcp, timers};
+use crate::scheduler::SessionKey;
+use crate::session::{Action, Session};
+
+/// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
+/// 32 servers (/proc/sys/fs/pipe-user-pages-soft, pipe(7)).
+const WIDE_PIPE_BYTES: i32 = 512 * 1024;
+
+/// Connections, processes, signals and the wall clock.
+pub trait System: Sized {
+    /// Waits for events.
+    type Poller: Poll + Register<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
+    /// Where connections come in.
+    type Listener;
+    /// A connection to a client.
+    type Client: ClientSocket;
+    /// Our end of the stdin of a server.
+    type Stdin: Write + Pipe;
+    /// Our end of the stdout or the stderr of a server.
+    type Output: Read + Pipe;
+
+    /// Takes the signals that have come.
+    fn take_signals(&mut self) -> Pending;
+
+    /// Accepts a connection (accept(2)).
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, SocketAddr)>;
+
+    /// Starts a server, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
+    fn spawn(&mut self, user: Option<SessionKey>)
+    -> io::Result<Spawned<Self::Stdin, Self::Output>>;
+
+    /// Reaps one process.
+    fn reap(&mut self) -> Reaped;
+
+    /// Whether a process of this number is there, reaped or not.
+    fn process_exists(&self, pid: Pid) -> bool;
+
+    /// Whether anyone is left in the process group of this leader.
+    fn group_exists(&self, leader: Pid) -> bool;
+
+    /// Sends a signal to all of a process group.
+    fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
+
+    /// The time since 1970.
+    fn unix_time(&self) -> Duration;
+
+    /// A session wants something done, which is done next. The program has nothing to say to that.
+    fn action_taken(&mut self, _: SessionKey, _: Action, _: &Session) {}
+
+    /// A session is forgotten. The program has nothing to say to that.
+    fn session_freed(&mut self, _: SessionKey, _: &Session) {}
+}
+
+/// A connection to a client.
+pub trait ClientSocket: Read + Write {
+    /// Sets its options.
+    fn configure(&self) -> io::Result<()>;
+
+    /// Ends our side of it.
+    fn end(&self);
+
+    /// Takes the error that it has run into, if any (`SO_ERROR`, socket(7)).
+    fn take_error(&self) -> Option<io::Error>;
+}
+
+/// A pipe.
+pub trait Pipe {
+    /// Has it hold more. The system may refuse that, and then it has to do as it is.
+    fn widen(&self);
+}
+
+/// The system itself.
+#[derive(Debug)]
+pub struct Linux {
+    /// Starts servers.
+    pub spawner: Spawner,
+    /// Takes signals.
+    pub signals: Signals,
+}
+
+impl System for Linux {
+    type Poller = Poller;
+    type Listener = TcpListener;
+    type Client = TcpStream;
+    type Stdin = pipe::Sender;
+    type Output = pipe::Receiver;
+
+    fn take_signals(&mut self) -> Pending {
+        self.signals.take()
+    }
+
+    fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+        listener.accept()
+    }
+
+    fn spawn(&mut self, _: Option<SessionKey>) -> io::Result<Spawned> {
+        self.spawner.spawn()
+    }
+
+    fn reap(&mut self) -> Reaped {
+        reap::reap()
+    }
+
+    fn process_exists(&self, pid: Pid) -> bool {
+        reap::exists(pid)
+    }
+
+    fn group_exists(&self, leader: Pid) -> bool {
+        reap::group_exists(leader)
+    }
+
+    fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        reap::signal_group(leader, signal)
+    }
+
+    fn unix_time(&self) -> Duration {
+        timers::unix_time()
+    }
+}
+
+impl ClientSocket for TcpStream {
+    fn configure(&self) -> io::Result<()> {
+        tcp::configure(self)
+    }
+
+    fn end(&self) {
+        // It may be gone already, which the next read tells.
+        let _ = self.shutdown(Shutdown::Write);
+    }
+
+    fn take_error(&self) -> Option<io::Error> {
+        Self::take_error(self).ok().flatten()
+    }
+}
+
+impl Pipe for pipe::Sender {
+    fn widen(&self) {
+        widen(self);
+    }
+}
+
+impl Pipe for pipe::Receiver {
+    fn widen(&self) {
+        widen(self);
+    }
+}
+
+fn widen(pipe: &impl AsFd) {
+    let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
+}

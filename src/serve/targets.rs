@@ -1,0 +1,75 @@
+//! What events and deadlines of the loop are about.
+
+use super::servers::ServerKey;
+use crate::reactor::token;
+use crate::scheduler::SessionKey;
+
+/// The descriptors that this loop watches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Channel {
+    /// The signals.
+    Signals,
+    /// A listening socket.
+    Listener,
+    /// The connection to the client of a session.
+    Client,
+    /// A pipe of a server.
+    Stdin,
+    /// The same.
+    Stdout,
+    /// The same.
+    Stderr,
+}
+
+impl token::Channel for Channel {
+    const ALL: &'static [Self] = &[
+        Self::Signals,
+        Self::Listener,
+        Self::Client,
+        Self::Stdin,
+        Self::Stdout,
+        Self::Stderr,
+    ];
+
+    fn number(self) -> usize {
+        self as usize
+    }
+}
+
+/// What a deadline is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// A session.
+    Session(SessionKey),
+    /// Force against a server that is to go.
+    Server(ServerKey),
+    /// The next attempt after something had run out.
+    Accept,
+    /// More servers may be started.
+    Starting,
+    /// More servers may be started that wait.
+    Spares,
+    /// The look at what no event may tell.
+    Monitor,
+    /// Killed processes are not waited for any more.
+    GiveUp,
+}
+
+impl From<SessionKey> for Due {
+    fn from(key: SessionKey) -> Self {
+        Self::Session(key)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reactor::token::Channel as _;
+
+    #[test]
+    fn channels_are_listed_in_the_order_of_their_numbers() {
+        for (number, channel) in Channel::ALL.iter().enumerate() {
+            assert_eq!(channel.number(), number);
+        }
+    }
+}

@@ -1,0 +1,408 @@
+//! What is below the loops: clients, servers, and what the system knows of them. The loops reach it by their systems, the
+//! world lets it act.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+
+use mcp_tcp_proxy::process::Spawned;
+use mcp_tcp_proxy::process::reap::Reaped;
+use mcp_tcp_proxy::reactor::io::Readiness;
+use mcp_tcp_proxy::reactor::signals::Pending;
+use mcp_tcp_proxy::scheduler::SessionKey;
+use mcp_tcp_proxy::serve::Limits;
+use mcp_tcp_proxy::session::Settings;
+use mcp_tcp_proxy::util::time::Time;
+use mio::Token;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use slab::Slab;
+
+use crate::client::Client;
+use crate::journal::Journal;
+use crate::order::Order;
+use crate::place::Place;
+use crate::rng::Rng;
+use crate::server::{Kind, Server};
+use crate::stats::{Fault, Stats};
+use crate::trace;
+use crate::transport::{Duplex, Events, Output, Socket, Stdin, shared};
+use crate::unused::Activity;
+
+/// Tokens that are kept to be told of once more, when their descriptors are long closed.
+const MAX_OLD_TOKENS: usize = 64;
+
+/// A pid that is no server's.
+const ORPHAN: Pid = Pid::from_raw(999_999);
+
+pub struct Below {
+    pub rng: Rng,
+    /// Nothing goes wrong in this one, so nothing may be lost.
+    pub calm: bool,
+    pub now: Time,
+    pub began: Time,
+    pub places: Slab<Place>,
+    pub servers: Slab<Server>,
+    /// The servers by their pids.
+    by_pid: HashMap<i32, usize>,
+    last_pid: i32,
+    /// Of the places that were accepted by the serving loop.
+    slots: HashMap<SessionKey, usize>,
+    /// Connections that were not accepted.
+    pub backlog: VecDeque<usize>,
+    /// Processes that have exited and were not reaped.
+    pub exited: Vec<usize>,
+    pub signals: Pending,
+    pub signal_token: Token,
+    pub listener_token: Token,
+    old_tokens: Vec<Token>,
+    for_processes: Events,
+    for_connections: Events,
+    pub proxy: Settings,
+    pub connector: Settings,
+    pub limits: Limits,
+    /// What is known of the order in which servers are started.
+    pub order: Order,
+    pub memory_is_short: bool,
+    pub stopping: bool,
+    pub stats: Stats,
+}
+
+impl Below {
+    pub fn new(
+        rng: Rng,
+        calm: bool,
+        now: Time,
+        settings: [Settings; 2],
+        limits: Limits,
+        memory_is_short: bool,
+    ) -> Self {
+        let [proxy, connector] = settings;
+        Self {
+            rng,
+            calm,
+            now,
+            began: now,
+            places: Slab::new(),
+            servers: Slab::new(),
+            by_pid: HashMap::new(),
+            last_pid: 0,
+            slots: HashMap::new(),
+            backlog: VecDeque::new(),
+            exited: Vec::new(),
+            signals: Pending::default(),
+            signal_token: Token(0),
+            listener_token: Token(0),
+            old_tokens: Vec::new(),
+            for_processes: Vec::new(),
+            for_connections: Vec::new(),
+            proxy,
+            connector,
+            limits,
+            order: Order::default(),
+            memory_is_short,
+            stopping: false,
+            stats: Stats::default(),
+        }
+    }
+
+    // What the loops ask.
+
+    pub fn events(&mut self, kind: Kind) -> &mut Events {
+        kind.choose(&mut self.for_processes, &mut self.for_connections)
+    }
+
+    pub fn slot_of(&self, key: SessionKey) -> usize {
+        self.slots[&key]
+    }
+
+    /// Whether something goes wrong that seldom does.
+    pub fn happens_in_thousand(&mut self, chance: usize) -> bool {
+        !self.calm && self.rng.below(1000) < chance
+    }
+
+    /// A descriptor is watched under this token.
+    pub fn watched(&mut self, token: Token) {
+        if self.old_tokens.len() == MAX_OLD_TOKENS {
+            self.old_tokens.swap_remove(0);
+        }
+        self.old_tokens.push(token);
+    }
+
+    pub fn accept(&mut self) -> io::Result<Socket> {
+        if self.happens_in_thousand(30) {
+            self.stats.fault(Fault::AcceptExhausted);
+            self.order.exhausted_at = Some(self.now);
+            return Err(self
+                .rng
+                .pick(&[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM])
+                .into());
+        }
+        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let duplex = self.places[slot].socket.clone();
+        if self.happens_in_thousand(10) {
+            self.places.remove(slot);
+            return Err(Errno::ECONNABORTED.into());
+        }
+        Ok(Socket { duplex, slot })
+    }
+
+    /// The connection has become a session.
+    pub fn accepted(&mut self, slot: usize, key: SessionKey) {
+        let mut open = self.places.iter().filter(|(_, place)| {
+            place.kind == Kind::Process && place.key.is_some() && !place.is_refused
+        });
+        let is_full = open.by_ref().count() >= self.limits.max_sessions;
+        let place = &mut self.places[slot];
+        assert!(self.slots.insert(key, slot).is_none(), "{key:?} is used");
+        place.key = Some(key);
+        place.is_refused = is_full;
+        place.activity = Activity::new(self.now);
+        place.last_taken = self.now;
+        self.stats.fault_if(is_full, Fault::Refused);
+        trace::note(|| format!("{}: accepted as {key:?}", self.places[slot].number));
+    }
+
+    pub fn forget(&mut self, slot: usize) -> Place {
+        let place = self.places.remove(slot);
+        if let Some(key) = place.key.filter(|_| place.kind == Kind::Process) {
+            self.slots.remove(&key);
+        }
+        place
+    }
+
+    pub fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
+        let user = user.map(|key| self.slot_of(key));
+        self.check_spawn(user);
+        if self.happens_in_thousand(30) {
+            self.stats.fault(Fault::StartExhausted);
+            self.order.exhausted_at = user.map(|_| self.now).or(self.order.exhausted_at);
+            return Err(Errno::EAGAIN.into());
+        }
+        if self.happens_in_thousand(50) {
+            self.stats.fault(Fault::StartRefused);
+            if let Some(slot) = user {
+                self.places[slot].journal.spawn_failures += 1;
+                self.order.assigned(slot);
+            }
+            return Err(Errno::ENOENT.into());
+        }
+        let key = self.new_server(Kind::Process);
+        let server = &mut self.servers[key];
+        server.is_spare = user.is_none();
+        Ok(Spawned {
+            pid: Pid::from_raw(server.pid),
+            stdin: Stdin(server.pipes.clone()),
+            stdout: Output::Stdout(server.pipes.clone()),
+            stderr: Output::Stderr(server.stderr.clone()),
+        })
+    }
+
+    pub fn new_server(&mut self, kind: Kind) -> usize {
+        self.last_pid += 1;
+        let max_line = self.proxy.max_message_bytes;
+        let (pid, stats) = (self.last_pid, &mut self.stats);
+        let server = Server::new(
+            kind,
+            pid,
+            self.now,
+            self.calm,
+            max_line,
+            stats,
+            &mut self.rng,
+        );
+        let key = self.servers.insert(server);
+        self.by_pid.insert(pid, key);
+        key
+    }
+
+    pub fn reap(&mut self) -> Reaped {
+        if self.happens_in_thousand(20) {
+            return Reaped::Process(ORPHAN, mcp_tcp_proxy::session::report::Exit::Code(0));
+        }
+        let Some(key) = self.exited.pop() else {
+            return Reaped::Nothing;
+        };
+        let server = &mut self.servers[key];
+        server.reaped = true;
+        let (pid, exit) = (Pid::from_raw(server.pid), server.exit.unwrap());
+        trace::note(|| format!("pid {pid} is reaped"));
+        if self.happens_in_thousand(20) {
+            return Reaped::Unknown;
+        }
+        Reaped::Process(pid, exit)
+    }
+
+    pub fn key_of(&self, pid: Pid) -> usize {
+        self.by_pid[&pid.as_raw()]
+    }
+
+    pub fn process(&self, pid: Pid) -> Option<&Server> {
+        let key = self.by_pid.get(&pid.as_raw())?;
+        self.servers.get(*key)
+    }
+
+    pub fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let key = self.by_pid.get(&leader.as_raw()).copied();
+        let key = key.filter(|key| self.servers[*key].group_is_left());
+        let key = key.ok_or(Errno::ESRCH)?;
+        trace::note(|| format!("{signal} to pid {leader}"));
+        self.with_server(key, |server, journal, now, stats| {
+            server.signal(signal, now, journal, stats);
+        });
+        Ok(())
+    }
+
+    // What the world does.
+
+    /// A client connects.
+    pub fn open(&mut self, kind: Kind) -> usize {
+        self.stats.sessions += 1;
+        let number = self.stats.sessions;
+        let capacity = self.rng.pick(&[1000, 8192, 65_536]);
+        let socket = shared(Duplex::new(capacity, &mut self.rng));
+        let max_line = self.proxy.max_message_bytes;
+        let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
+        let journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
+        let place = Place::new(number, kind, socket, client, journal, self.now);
+        let slot = self.places.insert(place);
+        trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));
+        if kind == Kind::Process {
+            self.backlog.push_back(slot);
+            self.for_processes
+                .push((self.listener_token, Readiness::READABLE));
+        }
+        slot
+    }
+
+    /// Lets a server do something, with the journal of whoever uses it.
+    fn with_server(
+        &mut self,
+        key: usize,
+        act: impl FnOnce(&mut Server, &mut Journal, Time, &mut Stats),
+    ) {
+        let server = &mut self.servers[key];
+        let was_running = server.is_running();
+        let place = server.slot.and_then(|slot| self.places.get_mut(slot));
+        if let Some(place) = place {
+            act(server, &mut place.journal, self.now, &mut self.stats);
+        } else {
+            let mut nobody = Journal::default();
+            for _ in 0..=server.index {
+                nobody.server_started();
+            }
+            act(server, &mut nobody, self.now, &mut self.stats);
+        }
+        if was_running && !server.is_running() {
+            trace::note(|| format!("pid {} ends: {:?}", server.pid, server.exit));
+            if server.kind == Kind::Process {
+                self.exited.push(key);
+            }
+        }
+    }
+
+    /// Lets the program of a server do a step.
+    pub fn server_acts(&mut self, key: usize) {
+        self.with_server(key, |server, journal, now, stats| {
+            if server.slot.is_some() {
+                server.act(now, journal, stats);
+            } else {
+                server.wait(now, stats);
+            }
+        });
+    }
+
+    pub fn client_acts(&mut self, slot: usize) {
+        let place = &mut self.places[slot];
+        let mut socket = place.socket.borrow_mut();
+        place
+            .client
+            .act(&mut socket, &mut place.journal, &mut self.stats);
+    }
+
+    pub fn notify_client(&mut self, slot: usize) {
+        let place = &self.places[slot];
+        let events = place
+            .kind
+            .choose(&mut self.for_processes, &mut self.for_connections);
+        place.socket.borrow_mut().notify(events);
+    }
+
+    pub fn notify_server(&mut self, key: usize) {
+        let server = &mut self.servers[key];
+        let events = server
+            .kind
+            .choose(&mut self.for_processes, &mut self.for_connections);
+        server.notify(events);
+    }
+
+    /// SIGCHLD comes, if it is due.
+    pub fn raise_child(&mut self) {
+        if !self.exited.is_empty() {
+            self.signals.child = true;
+            self.raise();
+        }
+    }
+
+    /// SIGTERM comes.
+    pub fn raise_stop(&mut self) {
+        self.signals.stop = true;
+        self.raise();
+    }
+
+    fn raise(&mut self) {
+        self.for_processes
+            .push((self.signal_token, Readiness::READABLE));
+    }
+
+    /// An event comes that is about what is gone.
+    pub fn raise_stale(&mut self) {
+        let is_stale = |token: &Token| {
+            let is_place = |place: &Place| place.socket.borrow().input.token == Some(*token);
+            let is_server = |server: &Server| server.has_token(*token);
+            !self.places.iter().any(|(_, place)| is_place(place))
+                && !self.servers.iter().any(|(_, server)| is_server(server))
+        };
+        let stale = self.old_tokens.iter().copied().filter(is_stale);
+        let stale: Vec<Token> = stale.collect();
+        if !stale.is_empty() {
+            let token = self.rng.pick(&stale);
+            let all = Readiness::READABLE | Readiness::WRITABLE;
+            let all = all | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
+            self.for_processes.push((token, all));
+            self.for_connections.push((token, all));
+        }
+    }
+
+    /// All events come that have not come yet.
+    pub fn notify_all(&mut self) {
+        let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.notify_client(slot);
+        }
+        let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.notify_server(key);
+        }
+        if self.rng.percent(95) {
+            self.raise_child();
+        }
+    }
+
+    /// Children that servers have left behind end by themselves, and what is nobody's is forgotten.
+    pub fn let_go(&mut self) {
+        let (now, by_pid) = (self.now, &mut self.by_pid);
+        self.servers.retain(|_, server| {
+            server.let_go(now);
+            let is_over = server.reaped && server.slot.is_none() && !server.group_is_left();
+            if is_over {
+                by_pid.remove(&server.pid);
+            }
+            !is_over
+        });
+        let gone = |place: &Place| {
+            place.kind == Kind::Process && place.key.is_none() && !place.socket.borrow().reads
+        };
+        self.places.retain(|_, place| !gone(place));
+    }
+}

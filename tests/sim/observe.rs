@@ -1,0 +1,178 @@
+//! What is seen of the sessions while the loop runs: what they want done, which servers they get, how they end.
+
+use std::time::Duration;
+
+use mcp_tcp_proxy::session::report::EndReason;
+use mcp_tcp_proxy::session::{Action, Backend, Session};
+
+use crate::below::Below;
+use crate::journal::is_unused;
+use crate::place::{Place, Route};
+use crate::server::{Kind, Server};
+use crate::stats::Fault;
+use crate::trace;
+
+/// After this time without anything taken, a client may be given up.
+const STALL_TIME: Duration = Duration::from_secs(30);
+
+impl Below {
+    /// A place and its server.
+    pub fn sides(&mut self, slot: usize) -> (&mut Place, Option<&mut Server>) {
+        let place = &mut self.places[slot];
+        let server = place.server.and_then(|key| self.servers.get_mut(key));
+        (place, server)
+    }
+
+    pub fn note(&mut self, slot: usize) {
+        let now = self.now;
+        let (place, server) = self.sides(slot);
+        place.note(server, now);
+    }
+
+    /// A session wants something done, which is done next.
+    pub fn action_taken(&mut self, slot: usize, action: Action, session: &Session) {
+        self.note(slot);
+        self.check_unused(slot, session);
+        let place = &mut self.places[slot];
+        trace::note(|| format!("{}: {action:?}", place.number));
+        match action {
+            Action::StartUpstream => {
+                assert!(
+                    place.server.is_none(),
+                    "a server is asked for while there is one"
+                );
+                if place.kind == Kind::Process {
+                    self.order.asks(slot);
+                }
+                self.check_demand(&self.places[slot]);
+            }
+            Action::StopUpstream => {}
+            Action::ReleaseUpstream => self.released(slot),
+            Action::ShutdownClient => {
+                let mut socket = place.socket.borrow_mut();
+                assert!(
+                    session.to_client().is_empty(),
+                    "the client is shut down before it has everything"
+                );
+                assert!(
+                    !socket.output.is_mid_line(),
+                    "the client is shut down in the middle of a line"
+                );
+                assert!(
+                    !session.failure().is_some_and(is_unused) || !socket.input.is_neglected(),
+                    "the end of a session that is not used, while its client says something"
+                );
+                place.fate = Route::ShutDown;
+                place.heard = place.heard_before_turn;
+                // It sees the end, and goes.
+                place.client.sees_end(&mut socket);
+            }
+            Action::CloseClient => {
+                self.check_close(slot, session);
+                let place = &mut self.places[slot];
+                place.fate = Route::Closed;
+                place.client.gone = true;
+            }
+        }
+    }
+
+    /// A client is closed when it has everything, or is gone, or takes nothing.
+    fn check_close(&self, slot: usize, session: &Session) {
+        let place = &self.places[slot];
+        let socket = place.socket.borrow();
+        let has_everything = session.to_client().is_empty() && !socket.output.is_mid_line();
+        let is_done = place.fate == Route::ShutDown || (socket.input.end_read && has_everything);
+        let stalled = self.now.saturating_since(place.last_taken) >= STALL_TIME;
+        assert!(
+            is_done || socket.output.broken.is_some() || stalled,
+            "session {} closes a client that is there: {:?}",
+            place.number,
+            session.failure()
+        );
+    }
+
+    /// A session has got this server.
+    pub fn attached(&mut self, slot: usize, key: usize) {
+        let place = &mut self.places[slot];
+        assert!(place.server.is_none(), "a second server for a session");
+        let server = &mut self.servers[key];
+        assert!(server.slot.is_none(), "a server for two sessions");
+        if server.is_spare {
+            self.stats.fault(Fault::Handed);
+            self.order.taken = self.order.taken.max(Some(server.pid));
+        }
+        self.stats.servers += 1;
+        place.server = Some(key);
+        server.slot = Some(slot);
+        server.is_spare = false;
+        server.index = place.journal.server_started();
+        place.journal.servers[server.index].may_be_cut_off =
+            place.kind == Kind::Connection || server.held_open_until.is_some();
+        trace::note(|| {
+            let (index, pid) = (server.index, server.pid);
+            format!("{}: server {index} starts, pid {pid}", place.number)
+        });
+        self.order.assigned(slot);
+    }
+
+    pub fn released(&mut self, slot: usize) {
+        let place = &mut self.places[slot];
+        let Some(key) = place.server.take() else {
+            return;
+        };
+        let server = &mut self.servers[key];
+        assert!(
+            server.kind == Kind::Connection || server.reaped,
+            "a server is let go of before it has ended"
+        );
+        place.journal.losses += 1;
+        let read = server.pipes.borrow().input.read;
+        place.journal.servers[server.index].read_at_release = Some(read);
+        server.slot = None;
+        if server.kind == Kind::Connection {
+            self.servers.remove(key);
+        }
+    }
+
+    /// A session is over, and is forgotten.
+    pub fn session_freed(&mut self, slot: usize, session: &Session) {
+        self.note(slot);
+        self.check_unused(slot, session);
+        self.order.leaves(slot);
+        let place = self.forget(slot);
+        trace::note(|| format!("{}", session.summary(self.now)));
+        self.check_freed(&place, session);
+    }
+
+    fn check_freed(&mut self, place: &Place, session: &Session) {
+        assert!(
+            place.server.is_none(),
+            "a session is freed before it has let go of its server"
+        );
+        let journal = &place.journal;
+        let reason = session.failure();
+        if let Some(reason) = reason
+            && place.kind == Kind::Process
+            && let Backend::Process { max_restarts } = self.proxy.role
+        {
+            journal.check_reason(reason, self.proxy.restarts_upstream, max_restarts);
+        }
+        if place.is_refused {
+            journal.check_refused(place.heard);
+        }
+        let socket = place.socket.borrow();
+        let stalled = matches!(reason, Some(EndReason::Stalled(_)))
+            || self.now.saturating_since(place.last_taken) >= STALL_TIME;
+        if socket.output.broken.is_none() && !stalled {
+            journal.check_end(place.heard, reason, self.calm && !place.is_refused);
+        }
+        self.stats.client_lines += journal.lines.len() as u64;
+        self.stats.server_lines += journal.said.len() as u64;
+        self.stats.requests += journal.requests.len() as u64;
+        self.stats.proxy_errors += journal.proxy_errors;
+        self.stats.resent += journal.resent;
+        self.stats.replays += journal.replays;
+        self.stats
+            .faults(Fault::ShortWrite, socket.output.short_writes);
+    }
+}

@@ -1,0 +1,217 @@
+//! The system below the loop: connections that wait to be accepted, processes, signals and a clock, as the world has
+//! scripted them.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcp_tcp_proxy::process::Spawned;
+use mcp_tcp_proxy::process::reap::Reaped;
+use mcp_tcp_proxy::reactor::io::{Io, Readiness};
+use mcp_tcp_proxy::reactor::poller::{Poll, Register};
+use mcp_tcp_proxy::reactor::signals::Pending;
+use mcp_tcp_proxy::reactor::token::Target;
+use mcp_tcp_proxy::scheduler::SessionKey;
+use mcp_tcp_proxy::serve::Channel;
+use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, System};
+use mcp_tcp_proxy::session::{Action, Session};
+use mcp_tcp_proxy::util::time::Time;
+use mio::{Interest, Token};
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+
+use crate::below::Below;
+use crate::server::{Kind, Server};
+use crate::stats::Fault;
+use crate::transport::{Events, Output, Shared, Socket, Stdin};
+
+/// After the start of a world it is this late by the wall clock.
+const UNIX_TIME: Duration = Duration::from_secs(1);
+
+/// The system of the serving loop.
+pub struct Script(pub Shared<Below>);
+
+/// What a loop waits with. Each kind of session has a loop of its own.
+pub struct Poller {
+    pub below: Shared<Below>,
+    pub kind: Kind,
+    /// For how long the loop would have slept the last time.
+    pub sleeps_until: Sleep,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sleep {
+    /// It had something to do, or something was due.
+    No,
+    Until(Option<Time>),
+}
+
+impl Poll for Poller {
+    type Events = Events;
+
+    fn wait(&mut self, events: &mut Events, deadline: Option<Time>, now: Time) -> io::Result<()> {
+        events.clear();
+        let mut below = self.below.borrow_mut();
+        events.append(below.events(self.kind));
+        self.sleeps_until = if deadline.is_some_and(|at| at <= now.max(below.now)) {
+            Sleep::No
+        } else {
+            Sleep::Until(deadline)
+        };
+        Ok(())
+    }
+
+    fn iter(events: &Events) -> impl Iterator<Item = (Token, Readiness)> {
+        events.iter().copied()
+    }
+
+    fn now(&self) -> Time {
+        self.below.borrow().now
+    }
+}
+
+impl Poller {
+    fn watch<S>(&self, source: S, token: Token, interest: Interest) -> Io<S> {
+        self.below.borrow_mut().watched(token);
+        Io::new(source, token, interest)
+    }
+
+    /// Sometimes the system has no memory for one more.
+    fn exhaust(&self) -> io::Result<()> {
+        let mut below = self.below.borrow_mut();
+        if below.happens_in_thousand(2) {
+            below.stats.fault(Fault::RegisterExhausted);
+            below.order.exhausted_at = Some(below.now);
+            return Err(Errno::ENOMEM.into());
+        }
+        Ok(())
+    }
+}
+
+impl Register<Socket> for Poller {
+    fn register(
+        &mut self,
+        source: Socket,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Socket>> {
+        if self.kind == Kind::Process {
+            self.exhaust()?;
+            let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
+            self.below.borrow_mut().accepted(source.slot, key.unwrap());
+        }
+        source.watch(token);
+        Ok(self.watch(source, token, interest))
+    }
+}
+
+impl Register<Stdin> for Poller {
+    fn register(
+        &mut self,
+        source: Stdin,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Stdin>> {
+        self.exhaust()?;
+        source.watch(token);
+        Ok(self.watch(source, token, interest))
+    }
+}
+
+impl Register<Output> for Poller {
+    fn register(
+        &mut self,
+        source: Output,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Output>> {
+        source.watch(token);
+        Ok(self.watch(source, token, interest))
+    }
+}
+
+/// A listening socket.
+pub struct Listener;
+
+impl System for Script {
+    type Poller = Poller;
+    type Listener = Listener;
+    type Client = Socket;
+    type Stdin = Stdin;
+    type Output = Output;
+
+    fn take_signals(&mut self) -> Pending {
+        std::mem::take(&mut self.0.borrow_mut().signals)
+    }
+
+    fn accept(&mut self, _: &Listener) -> io::Result<(Socket, SocketAddr)> {
+        let socket = self.0.borrow_mut().accept()?;
+        Ok((socket, ([127, 0, 0, 1], 1).into()))
+    }
+
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
+        self.0.borrow_mut().spawn(user)
+    }
+
+    fn reap(&mut self) -> Reaped {
+        self.0.borrow_mut().reap()
+    }
+
+    fn process_exists(&self, pid: Pid) -> bool {
+        let below = self.0.borrow();
+        below.process(pid).is_some_and(|server| !server.reaped)
+    }
+
+    fn group_exists(&self, leader: Pid) -> bool {
+        let below = self.0.borrow();
+        below.process(leader).is_some_and(Server::group_is_left)
+    }
+
+    fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.0.borrow_mut().signal_group(leader, signal)
+    }
+
+    fn unix_time(&self) -> Duration {
+        let below = self.0.borrow();
+        UNIX_TIME + below.now.saturating_since(below.began)
+    }
+
+    fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {
+        let mut below = self.0.borrow_mut();
+        let slot = below.slot_of(key);
+        below.action_taken(slot, action, session);
+    }
+
+    fn session_freed(&mut self, key: SessionKey, session: &Session) {
+        let mut below = self.0.borrow_mut();
+        let slot = below.slot_of(key);
+        below.session_freed(slot, session);
+    }
+}
+
+impl ClientSocket for Socket {
+    fn configure(&self) -> io::Result<()> {
+        if self.duplex.borrow().output.broken.is_some() {
+            return Err(Errno::EINVAL.into());
+        }
+        Ok(())
+    }
+
+    fn end(&self) {
+        self.duplex.borrow_mut().writes = false;
+    }
+
+    fn take_error(&self) -> Option<io::Error> {
+        let kind = self.duplex.borrow().output.broken?;
+        Some(kind.into())
+    }
+}
+
+impl Pipe for Stdin {
+    fn widen(&self) {}
+}
+
+impl Pipe for Output {
+    fn widen(&self) {}
+}
