@@ -39,20 +39,24 @@ use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 
-/// Events taken from the system at once: there are six descriptors at most, so none has to wait for the next turn.
+/// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
 
 /// After the end of our side of the connection, the other side has this long to end its own. It stops its server in that
 /// time, by force if need be: two seconds until SIGTERM, five more until SIGKILL, and three to spare.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
 
-/// After a signal, what is left to be delivered has this long. Whoever stops a program does not wait much longer until
-/// SIGKILL: the SDKs of MCP two seconds.
+/// After a signal, what is left to be delivered has this long. Whoever sends it does not wait much longer before SIGKILL:
+/// the MCP SDKs for TypeScript and Python two seconds.
 const STOP_TIME: Duration = Duration::from_secs(1);
 
-/// At the end, a look-up that was killed is waited for this long, so that it is not left to others to be reaped. That
+/// At the end, a look-up that was killed is waited for this long, so that it is not left as a zombie for others to reap. It
 /// takes a millisecond; the rest is for a machine under load.
 const REAP_TIME: Duration = Duration::from_secs(1);
+
+/// In that time it is checked this often, as no signal tells of its end where SIGCHLD is ignored. Nobody notices a wait
+/// as short as this.
+const REAP_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The stdio side of the program.
 pub struct Connector {
@@ -105,7 +109,7 @@ enum Due {
     Close,
     /// [`STOP_TIME`] is over.
     Stop,
-    /// [`REAP_TIME`] is over.
+    /// [`REAP_INTERVAL`] is over.
     Reap,
 }
 
@@ -450,13 +454,14 @@ impl Connector {
         }
     }
 
-    /// Kills a look-up that is still under way, and leaves no process to others.
+    /// Kills a look-up that is still under way, and leaves no process behind.
     fn reap_look_ups(&mut self, events: &mut Events) -> io::Result<()> {
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.resolver.reap(None);
         let until = self.reactor.now() + REAP_TIME;
-        self.reactor.timers.set(until, Due::Reap);
         while !self.resolver.is_idle() && self.reactor.now() < until {
+            let at = self.reactor.now() + REAP_INTERVAL;
+            self.reactor.timers.set(at, Due::Reap);
             self.reactor.wait(events, false)?;
             for event in &*events {
                 self.reactor.target(event.token());

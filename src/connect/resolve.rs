@@ -2,11 +2,12 @@
 //!
 //! getaddrinfo(3) blocks for as long as a name server is silent, and there is no other way to ask for everything that a
 //! system may be set up to know names by. So this program is run once more as `mcp-tcp-proxy resolve HOST PORT`: it
-//! prints an address a line, or says on stderr why there is none. Both are one pipe that the loop reads. A process can
-//! be killed at any time, which a thread can't be.
+//! prints one address per line, or the reason on stderr why there is none. Both go to one pipe, which the loop reads.
+//! Unlike a thread, a process can be killed at any time.
 
 use std::env;
-use std::ffi::CString;
+use std::ffi::{CStr, CString};
+use std::fmt::Write;
 use std::fs::File;
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -17,7 +18,7 @@ use mio::unix::pipe;
 use mio::{Interest, Token};
 use nix::fcntl::OFlag;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
@@ -30,20 +31,24 @@ use crate::reactor::token::Target;
 /// This program, even if its file was replaced or removed since it was started (`proc_pid_exe(5)`).
 const THIS_PROGRAM: &str = "/proc/self/exe";
 
-/// What processes are listed under, in place of [`THIS_PROGRAM`].
-const NAME: &str = "mcp-tcp-proxy";
+/// The name that the process is listed under, in place of [`THIS_PROGRAM`].
+const NAME: &CStr = c"mcp-tcp-proxy";
 
-/// What one read takes at most, in bytes: room for more addresses than nearly any name has, and reads go on to the end.
+/// What one read takes at most, in bytes: the addresses of nearly any name. Those of others take several reads.
 const READ_BYTES: usize = 4096;
 
-/// What the process does: the addresses of a host, one a line.
+/// What that process prints: the addresses of a host, one per line.
 ///
 /// Errors are those of getaddrinfo(3).
 pub fn look_up(host: &str, port: u16) -> io::Result<String> {
-    // Without whoever asked, there is nobody to tell. If that can't be had, the answer comes to nothing in the end.
+    // It must not outlive the process that asked. If this fails, it lives as long as the name server keeps it waiting.
     let _ = set_pdeathsig(Signal::SIGKILL);
-    let addresses = (host, port).to_socket_addrs()?;
-    let lines: String = addresses.map(|address| format!("{address}\n")).collect();
+    // Or ps(1) would list it as "exe".
+    let _ = set_name(NAME);
+    let mut lines = String::new();
+    for address in (host, port).to_socket_addrs()? {
+        let _ = writeln!(lines, "{address}");
+    }
     if lines.is_empty() {
         return Err(io::Error::other("the name has no address"));
     }
@@ -62,7 +67,7 @@ pub(super) struct Resolver {
 /// A look-up that is under way. It is killed when this is dropped.
 #[derive(Debug)]
 pub(super) struct LookUp {
-    /// `None` once the process is known to end by itself.
+    /// `None` once it is over, so that there is nothing to kill.
     child: Option<Pid>,
     output: Io<pipe::Receiver>,
     text: Vec<u8>,
@@ -89,6 +94,8 @@ impl Resolver {
 
     /// Starts a look-up. A name is looked up anew each time, as its addresses may have changed.
     pub(super) fn start(&mut self, reactor: &mut Reactor<Channel, Due>) -> io::Result<LookUp> {
+        // Where SIGCHLD is ignored, nothing tells that the last one has ended.
+        self.reap(None);
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
         let ours = pipe::Receiver::from(ours);
         ours.set_nonblocking(true)?;
@@ -120,8 +127,9 @@ impl Resolver {
         let mut attributes = PosixSpawnAttr::init()?;
         attributes.set_sigmask(&SigSet::empty())?;
         attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
-        let arguments = [NAME, "resolve", &self.host, &self.port.to_string()].map(CString::new);
-        let arguments: Vec<CString> = arguments.into_iter().collect::<Result<_, _>>()?;
+        let host = CString::new(self.host.as_str())?;
+        let port = CString::new(self.port.to_string())?;
+        let arguments = [NAME, c"resolve", &host, &port];
         let environment = env::vars_os().filter_map(|(name, value)| {
             CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
         });
@@ -135,8 +143,8 @@ impl Resolver {
         )?)
     }
 
-    /// Reaps those that have ended, and tells the one that is under way if it is among them. Nothing else is reaped: there
-    /// may be children that this program was started with.
+    /// Reaps those that have ended, and tells the one that is under way if it is among them. Other children, which this
+    /// program may have been started with, are left alone.
     pub(super) fn reap(&mut self, under_way: Option<&mut LookUp>) {
         let has_ended = |child: &Pid| {
             let status = waitpid(*child, Some(WaitPidFlag::WNOHANG));
@@ -166,7 +174,7 @@ impl LookUp {
         self.output.latch(token, readiness);
     }
 
-    /// The process was reaped. Its output may be held open by others, but everything is there.
+    /// The process was reaped. All that it printed is in the pipe, even if something else holds that open.
     fn exited(&mut self) {
         self.child = None;
         self.output.assume_readable();
@@ -192,13 +200,13 @@ impl LookUp {
 impl Drop for LookUp {
     fn drop(&mut self) {
         if let Some(child) = self.child {
-            // It was not reaped, so the pid is its own.
+            // It has not been reaped, so the pid is still its own.
             let _ = kill(child, Signal::SIGKILL);
         }
     }
 }
 
-/// Libraries that know names may have printed something else.
+/// The libraries that resolve names may have printed something else.
 fn outcome(text: &str) -> Outcome {
     let addresses: Vec<SocketAddr> = text.lines().filter_map(|line| line.parse().ok()).collect();
     if !addresses.is_empty() {
@@ -212,7 +220,7 @@ fn outcome(text: &str) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
+    use std::io::Write as _;
 
     use super::*;
 

@@ -4,12 +4,18 @@ use std::io::{PipeReader, PipeWriter, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 
+use nix::fcntl::{FcntlArg, fcntl};
+
 use super::*;
+use crate::pump::Transport;
 use crate::reactor::stdio::Direction;
 use crate::util::time::Time;
 
-/// More than stdout holds: a pipe of 64 KiB. What is left is less than what the other side is not read with.
-const OUTPUT_BYTES: usize = 100 * 1024;
+/// The smallest pipe that there is (fcntl(2), `F_SETPIPE_SZ`).
+const STDOUT_BYTES: i32 = 4096;
+
+/// Much more than stdout holds, but not so much that the proxy is not read any more.
+const LINE_BYTES: usize = 40 * 1024;
 
 /// A loop with pipes, connected to a proxy that the test plays.
 struct Loop {
@@ -26,6 +32,7 @@ impl Loop {
         let address = listener.local_addr().unwrap();
         let (input, stdin) = std::io::pipe().unwrap();
         let (stdout, output) = std::io::pipe().unwrap();
+        fcntl(&output, FcntlArg::F_SETPIPE_SZ(STDOUT_BYTES)).unwrap();
         let options = ConnectOptions {
             host: address.ip().to_string(),
             port: address.port(),
@@ -55,11 +62,11 @@ impl Loop {
 
     /// The proxy says more than stdout takes.
     fn fill_stdout(&mut self) {
-        let line = format!("{{\"method\":\"{}\"}}\n", "x".repeat(OUTPUT_BYTES));
+        let line = format!("{{\"method\":\"{}\"}}\n", "x".repeat(LINE_BYTES));
         self.proxy.write_all(line.as_bytes()).unwrap();
         self.turn_until(|connector| {
             let session = connector.scheduler.session(connector.session).unwrap();
-            !session.to_client().is_empty() && session.to_client().len() < OUTPUT_BYTES - 60_000
+            !session.to_client().is_empty() && !connector.sides.stdio.is_writable()
         });
     }
 
