@@ -163,6 +163,8 @@ fn an_attempt_that_nobody_wants_any_more_is_not_declared_overdue() {
     let now = all.now();
     assert!(!all.is_done_at(now + millis(1)));
     assert!(matches!(all.connector.sides.link, Link::Down));
-    let session = all.connector.scheduler.session(all.connector.session);
-    assert!(session.unwrap().failure().is_none());
+    let scheduler = &all.connector.scheduler;
+    let session = scheduler.session(all.connector.session).unwrap();
+    // What it had been told before still holds.
+    assert!(session.wants_upstream_output(scheduler.memory()));
 }

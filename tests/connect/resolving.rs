@@ -1,9 +1,9 @@
 //! How a name becomes an address: in a process of its own, which nothing waits for.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -12,7 +12,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, request};
+use crate::common::connect::{IN_HASTE, in_shell, request};
 use crate::common::{
     Connect, DEADLINE, FakeServer, TempFolder, eventually, eventually_some, processes,
 };
@@ -45,17 +45,23 @@ impl Hanging {
 
     /// Starts `connect` to a name with this resolver. `None`, with a note, if names are looked up otherwise here.
     fn connect(&self, options: &[&str]) -> Option<Stuck> {
+        self.connect_configured(options, |_| {})
+    }
+
+    fn connect_configured(
+        &self,
+        options: &[&str],
+        configure: impl FnOnce(&mut Command),
+    ) -> Option<Stuck> {
         let connect = to_name(options, SLOW_NAME, |command| {
+            configure(command);
             command.env("HOSTALIASES", &self.fifo);
         });
         let hangs = eventually_some("a look-up that hangs", DEADLINE, || {
-            let mut writer = OpenOptions::new();
-            writer.write(true).custom_flags(nix::libc::O_NONBLOCK);
-            // It can be opened once somebody wants to read it (fifo(7)).
-            match writer.open(&self.fifo) {
-                Ok(writer) => Some(Some(writer)),
-                Err(_) => (connect.count_logs("no connection to") > 0).then_some(None),
-            }
+            let failed = || connect.count_logs("no connection to") > 0;
+            open_for_writing(&self.fifo)
+                .map(Some)
+                .or_else(|| failed().then_some(None))
         });
         let Some(writer) = hangs else {
             eprintln!("skipped: names are not looked up in the file that HOSTALIASES names here");
@@ -71,12 +77,19 @@ impl Hanging {
     }
 }
 
+/// Opens a FIFO once somebody wants to read it (fifo(7)).
+fn open_for_writing(fifo: &Path) -> Option<File> {
+    let mut options = OpenOptions::new();
+    options.write(true).custom_flags(nix::libc::O_NONBLOCK);
+    options.open(fifo).ok()
+}
+
 /// `connect` in the middle of a look-up.
 struct Stuck {
     connect: Connect,
     look_up: i32,
     /// As long as it is open, the look-up waits for what is written to it. It is dropped after `connect`.
-    _writer: fs::File,
+    _writer: File,
 }
 
 impl Stuck {
@@ -211,6 +224,67 @@ fn a_look_up_does_not_outlive_a_killed_connect() {
     });
 }
 
+/// Programs may be started with SIGCHLD ignored, and then nothing tells of the end of a child.
+#[test]
+fn look_ups_come_to_their_ends_where_sigchld_is_ignored() {
+    let server = FakeServer::start();
+    let name = format!("localhost:{}", server.address().port());
+    let ignore = |command: &mut Command| in_shell("trap '' CHLD; exec \"$@\"", "sh", command);
+    let mut connect = to_name(&IN_HASTE, &name, ignore);
+    server.greeted().close();
+    let _peer = server.greeted();
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+    let hanging = Hanging::new();
+    let Some(mut stuck) = hanging.connect_configured(&[], ignore) else {
+        return;
+    };
+    let start = Instant::now();
+    stuck.connect.signal(Signal::SIGTERM);
+    stuck.assert_ends(start);
+}
+
+/// A file that the resolver reads first is a FIFO, in a file system namespace of its own.
+#[test]
+fn what_is_sent_while_a_name_is_looked_up_is_delivered() {
+    let folder = TempFolder::new();
+    let fifo = folder.path().join("host.conf");
+    mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let mount = "mount --bind \"$0\" /etc/host.conf && exec \"$@\"";
+    let shell = |namespaces: &str, words: &[&str]| {
+        let mut command = Command::new("unshare");
+        command.args([namespaces, "/bin/sh", "-c", mount]);
+        command.arg(&fifo).args(words);
+        command
+    };
+    // With a namespace of users, too, if that is needed.
+    let can = |namespaces: &&str| {
+        let output = shell(namespaces, &["true"]).output();
+        output.is_ok_and(|output| output.status.success())
+    };
+    let Some(namespaces) = ["-m", "-rm"].into_iter().find(can) else {
+        eprintln!("skipped: /etc/host.conf can't be replaced in a namespace here");
+        return;
+    };
+    let server = FakeServer::start();
+    let name = format!("localhost:{}", server.address().port());
+    let mut connect = to_name(&[], &name, |command| {
+        let program = env!("CARGO_BIN_EXE_mcp-tcp-proxy");
+        *command = shell(namespaces, &[program, "connect", &name]);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    });
+    let call = request(1, "tools/call", &json!({}));
+    connect.send_line(&call);
+    let writer = eventually_some("a look-up that waits", DEADLINE, || open_for_writing(&fifo));
+    assert!(server.try_accept().is_none());
+    drop(writer);
+    let mut peer = server.greeted();
+    assert_eq!(peer.recv_line(), call);
+    peer.send_line(r#"{"id":1,"result":{}}"#);
+    assert_eq!(connect.recv_line(), r#"{"id":1,"result":{}}"#);
+    assert_eq!(connect.count_logs("no connection to"), 0);
+}
+
 #[test]
 fn a_name_is_looked_up_for_each_connection_and_leaves_no_process() {
     let server = FakeServer::start();
@@ -224,7 +298,7 @@ fn a_name_is_looked_up_for_each_connection_and_leaves_no_process() {
         peer.close();
     }
     let _peer = server.greeted();
-    connect.end_input();
+    connect.signal(Signal::SIGTERM);
     connect.wait_exit(0);
 }
 
