@@ -1,7 +1,7 @@
 //! Looks up the name of the proxy's host in a process of its own.
 //!
-//! getaddrinfo(3) blocks for as long as a name server is silent, and there is no other way to ask for everything that a
-//! system may be set up to know names by. So this program is run once more as `mcp-tcp-proxy resolve HOST PORT`: it
+//! getaddrinfo(3) blocks for as long as a name server is silent, and nothing else asks all the sources of names that a
+//! system may be set up with (`nsswitch.conf(5)`). So this program is run once more as `mcp-tcp-proxy resolve HOST PORT`: it
 //! prints one address per line, or the reason on stderr why there is none. Both go to one pipe, which the loop reads.
 //! Unlike a thread, a process can be killed at any time.
 
@@ -37,7 +37,7 @@ const NAME: &CStr = c"mcp-tcp-proxy";
 /// What one read takes at most, in bytes: the addresses of nearly any name. Those of others take several reads.
 const READ_BYTES: usize = 4096;
 
-/// What that process prints: the addresses of a host, one per line.
+/// What that process does. Returns what it has to print: the addresses of a host, one per line.
 ///
 /// Errors are those of getaddrinfo(3).
 pub fn look_up(host: &str, port: u16) -> io::Result<String> {
@@ -45,6 +45,10 @@ pub fn look_up(host: &str, port: u16) -> io::Result<String> {
     let _ = set_pdeathsig(Signal::SIGKILL);
     // Or ps(1) would list it as "exe".
     let _ = set_name(NAME);
+    addresses(host, port)
+}
+
+fn addresses(host: &str, port: u16) -> io::Result<String> {
     let mut lines = String::new();
     for address in (host, port).to_socket_addrs()? {
         let _ = writeln!(lines, "{address}");
@@ -255,7 +259,7 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_read_back() {
-        let text = super::look_up("127.0.0.1", 80).unwrap();
+        let text = addresses("127.0.0.1", 80).unwrap();
         assert_eq!(text, "127.0.0.1:80\n");
         let scoped = "[fe80::1%3]:80";
         let both = outcome(&format!("{text}{scoped}\n")).unwrap();
