@@ -3,23 +3,21 @@
 //! The same session state machine as on the serving side, with a connection in the place of the server process. A turn of
 //! the loop is a row of phases; [`Connector::turn`] says of each why it stands where it stands.
 
+mod attempt;
 mod link;
 mod resolve;
 mod stdio_pair;
 #[cfg(test)]
 mod tests;
 
-use std::fmt::Display;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::time::Duration;
 
-use log::{debug, error};
-use mio::net::TcpStream;
-use mio::{Events, Interest};
-use nix::errno::Errno;
+use log::error;
+use mio::Events;
 
-use self::link::{Attempt, Link};
+use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
 use self::stdio_pair::StdioPair;
@@ -27,7 +25,7 @@ use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::options::ConnectOptions;
 use crate::pump::pump;
 use crate::reactor::Reactor;
-use crate::reactor::io::{Io, Readiness};
+use crate::reactor::io::Readiness;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
@@ -316,142 +314,6 @@ impl Connector {
     fn drop_connection(&mut self) {
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
-    }
-
-    /// Begins to connect. All of it, from the look-up to the last address, has one deadline.
-    fn connect(&mut self) {
-        let timers = &mut self.reactor.timers;
-        let mut deadline = Deadline::default();
-        let at = timers.now() + self.connect_timeout;
-        deadline.set(Some(at), Due::Connect, timers);
-        if let Some(address) = self.resolver.literal() {
-            return self.try_addresses(vec![address], deadline);
-        }
-        match self.resolver.start(&mut self.reactor) {
-            Ok(look_up) => self.sides.link.resolve(look_up, deadline),
-            Err(error) => {
-                deadline.clear(&mut self.reactor.timers);
-                self.connect_failed(&error);
-            }
-        }
-    }
-
-    /// Goes on with an attempt to connect, if something was heard of it.
-    fn advance_attempt(&mut self) {
-        // A signal may just have come.
-        self.drop_unwanted_attempt();
-        match &mut self.sides.link {
-            Link::Resolving { look_up, .. } => {
-                if let Some(outcome) = look_up.read() {
-                    self.resolved(outcome);
-                }
-            }
-            Link::Connecting { has_answer, .. } => {
-                if std::mem::take(has_answer) {
-                    self.check_connection();
-                }
-            }
-            Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => {}
-        }
-    }
-
-    fn resolved(&mut self, outcome: resolve::Outcome) {
-        let Some(mut deadline) = self.sides.link.end_look_up() else {
-            return;
-        };
-        match outcome {
-            Ok(addresses) => self.try_addresses(addresses, deadline),
-            Err(reason) => {
-                deadline.clear(&mut self.reactor.timers);
-                self.connect_failed(&reason);
-            }
-        }
-    }
-
-    fn try_addresses(&mut self, addresses: Vec<SocketAddr>, deadline: Deadline) {
-        let addresses = addresses.into_iter();
-        let attempt = Attempt {
-            addresses,
-            deadline,
-        };
-        self.try_next_address(attempt, &"the name has no address");
-    }
-
-    /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.
-    fn try_next_address(&mut self, mut attempt: Attempt, reason: &dyn Display) {
-        let mut reason = reason.to_string();
-        while let Some(address) = attempt.addresses.next() {
-            debug!("connecting to {address}");
-            match self.begin_connecting(address) {
-                Ok(connection) => return self.sides.link.connect(connection, attempt),
-                Err(error) => reason = error.to_string(),
-            }
-        }
-        attempt.deadline.clear(&mut self.reactor.timers);
-        self.connect_failed(&reason);
-    }
-
-    fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Io<TcpStream>> {
-        let stream = TcpStream::connect(address)?;
-        tcp::configure(&stream)?;
-        let target = Target {
-            key: 0,
-            channel: Channel::Upstream,
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.reactor.register(stream, target, interest)
-    }
-
-    /// Checks what became of an attempt (connect(2), EINPROGRESS).
-    fn check_connection(&mut self) {
-        let Link::Connecting { io, .. } = &self.sides.link else {
-            return;
-        };
-        let stream = io.source();
-        let attempt = stream
-            .take_error()
-            .and_then(|error| error.map_or(Ok(()), Err));
-        match attempt.and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?))) {
-            // With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5).
-            Ok((peer, own)) if peer == own => self.address_failed(&"nobody listens there"),
-            Ok(_) => {
-                self.sides.link.accepted(&mut self.reactor.timers);
-                self.tell(Event::UpstreamStarted { pid: None });
-            }
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
-            Err(error) => self.address_failed(&error),
-        }
-    }
-
-    fn address_failed(&mut self, reason: &dyn Display) {
-        if let Some(attempt) = self.sides.link.give_up_address() {
-            self.try_next_address(attempt, reason);
-        }
-    }
-
-    fn attempt_overdue(&mut self) {
-        // A deadline of the session may just have come, too.
-        self.drop_unwanted_attempt();
-        let what = match self.sides.link {
-            Link::Resolving { .. } => "the name was not resolved",
-            Link::Connecting { .. } => "no answer",
-            Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => return,
-        };
-        self.sides.link.deadline_fired();
-        self.sides.link.bring_down(&mut self.reactor.timers);
-        let timeout = self.connect_timeout.as_secs_f64();
-        self.connect_failed(&format!("{what} within {timeout} s (--connect-timeout)"));
-    }
-
-    fn connect_failed(&mut self, reason: &dyn Display) {
-        self.tell(Event::UpstreamFailed(&reason.to_string()));
-    }
-
-    /// Nobody is told what becomes of an attempt that the session has no use for any more.
-    fn drop_unwanted_attempt(&mut self) {
-        if self.sides.link.is_attempt() && !self.wants_start() {
-            self.sides.link.bring_down(&mut self.reactor.timers);
-        }
     }
 
     /// Kills a look-up that is still under way, and leaves no process behind.
