@@ -41,6 +41,13 @@ pub enum Command {
     Connect(ConnectOptions),
     /// Be the demo MCP server, on stdio.
     DemoServer,
+    /// Print the addresses of a name. `connect` runs this; it is not for users.
+    Resolve {
+        /// The host's name.
+        host: String,
+        /// The port that the addresses are printed with.
+        port: u16,
+    },
     /// Print this text.
     Print(String),
 }
@@ -71,6 +78,7 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
     match args.first().and_then(|word| word.to_str()) {
         Some("connect") => parse_connect(args.split_off(1)),
         Some("demo-server") => bare("demo-server", &args[1..], || Command::DemoServer),
+        Some("resolve") => parse_resolve(&args[1..]),
         Some("completions") => parse_completions(&args[1..]),
         Some("man-page") => bare("man-page", &args[1..], || Command::Print(man_page::text())),
         _ => parse_serve(args),
@@ -96,6 +104,21 @@ fn parse_connect(args: Vec<OsString>) -> Result<Command, UsageError> {
     }
     guess?;
     connect::parse(&words).map(Command::Connect)
+}
+
+/// No help mentions it, so what is wrong here is likely to be meant for a program of that name.
+fn parse_resolve(rest: &[OsString]) -> Result<Command, UsageError> {
+    let words: Vec<&str> = rest.iter().filter_map(|word| word.to_str()).collect();
+    if let [host, port] = words[..]
+        && let Ok(port) = port.parse()
+        && rest.len() == 2
+    {
+        let host = host.to_owned();
+        return Ok(Command::Resolve { host, port });
+    }
+    Err(UsageError(
+        "resolve: takes a host and a port (to serve a program of that name: mcp-tcp-proxy -- resolve)".to_owned(),
+    ))
 }
 
 fn parse_completions(rest: &[OsString]) -> Result<Command, UsageError> {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
-use mcp_tcp_proxy::connect::Connector;
+use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::stdio::StandardStreams;
 use mcp_tcp_proxy::serve::Proxy;
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
             demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
         Ok(Command::Connect(options)) => connect(options),
+        Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
     }
@@ -74,6 +75,18 @@ fn connect(options: ConnectOptions) -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error, 1),
+    }
+}
+
+/// The addresses on stdout, or on stderr why there are none.
+fn resolve(host: &str, port: u16) -> ExitCode {
+    match look_up(host, port) {
+        Ok(addresses) => print(&addresses),
+        Err(error) => {
+            // Without the program's name: `connect` quotes it.
+            let _ = writeln!(io::stderr(), "{error}");
+            ExitCode::FAILURE
+        }
     }
 }
 

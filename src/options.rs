@@ -116,7 +116,7 @@ impl Default for ConnectOptions {
             heartbeat_interval: Duration::from_secs(30),
             reconnect: true,
             reconnect_delay: Duration::from_secs(2),
-            max_reconnect_attempts: Some(50),
+            max_reconnect_attempts: None,
             connect_timeout: Duration::from_secs(10),
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,

@@ -110,15 +110,15 @@ flags! {
     /// delay doubles up to this.
     connect "--reconnect-delay" "S", default "2", example "10": reconnect_delay = seconds;
 
-    /// Attempts to connect in a row, 0 to 1000000. 0 is for no limit. A line from the server resets the count (an error
-    /// of the proxy at the other end does not), and so does the end of an idle connection that had lasted longer than
-    /// the delay.
-    connect "--max-reconnect-attempts" "N", default "50", example "0": max_reconnect_attempts = attempts;
+    /// Attempts to connect in a row, 0 to 1000000, where 0 is for no limit. A line from the server resets the count (an
+    /// error of the proxy at the other end does not), and so does the end of an idle connection that had lasted longer
+    /// than the delay.
+    connect "--max-reconnect-attempts" "N", default "0", example "50": max_reconnect_attempts = attempts;
 
     /// End when the connection is lost, instead of reconnecting.
     connect "--no-reconnect": reconnect = false;
 
-    /// Seconds that an attempt to connect may take, 0.01 to 86400.
+    /// Seconds that an attempt to connect may take, 0.01 to 86400. To look up the name is a part of it.
     connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
 
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.

@@ -445,25 +445,58 @@ fn connect_has_options_of_its_own() {
             heartbeat_interval: seconds(30),
             reconnect: true,
             reconnect_delay: seconds(2),
-            max_reconnect_attempts: Some(50),
+            max_reconnect_attempts: None,
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
             debug: false,
         }
     );
-    let line = "connect --no-reconnect --max-reconnect-attempts=0 --connect-timeout 3 [::1]:2";
+    let line = "connect --no-reconnect --max-reconnect-attempts=7 --connect-timeout 3 [::1]:2";
     let options = connect(line);
     assert_eq!(
         (options.reconnect, options.max_reconnect_attempts),
-        (false, None)
+        (false, Some(7))
     );
+    let endless = connect("connect --max-reconnect-attempts=0 [::1]:2");
+    assert_eq!(endless.max_reconnect_attempts, None);
     assert_eq!(
         (options.connect_timeout, options.host.as_str()),
         (seconds(3), "::1")
     );
     assert!(error("connect --port 1 host").starts_with("--port: no such option"));
     assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
+}
+
+/// `connect` runs it; users need not know of it.
+#[test]
+fn resolve_is_a_subcommand_that_no_help_mentions() {
+    let expected = Command::Resolve {
+        host: "h.example".to_owned(),
+        port: 80,
+    };
+    assert_eq!(parse(words("resolve h.example 80")), Ok(expected));
+    for line in ["resolve", "resolve h", "resolve h x", "resolve h 80 x"] {
+        let error = error(line);
+        assert!(
+            error.starts_with("resolve: takes a host and a port"),
+            "{error}"
+        );
+        assert!(error.contains("mcp-tcp-proxy -- resolve"), "{error}");
+    }
+    assert_eq!(program(&serve("-- resolve h 80")), ["resolve", "h", "80"]);
+    assert_eq!(
+        program(&serve("--debug resolve h 80")),
+        ["resolve", "h", "80"]
+    );
+    let shells = ["bash", "zsh", "fish"].map(|shell| format!("completions {shell}"));
+    let asked = ["--help", "connect --help", "man-page"].map(str::to_owned);
+    for line in asked.into_iter().chain(shells) {
+        let Ok(Command::Print(text)) = parse(words(&line)) else {
+            panic!("{line} prints nothing");
+        };
+        assert!(!text.contains("resolve"), "{line}");
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Descriptors that this process was given and shares with others: used without blocking, and left as they were.
 //!
-//! `O_NONBLOCK` belongs to the open file description, and so to the shell and to everyone else who shares a terminal
+//! `O_NONBLOCK` belongs to the open file description, and so to the shell and to everyone else that shares a terminal
 //! or a pipe. So pipes and terminals are opened anew, sockets are told with each call not to wait, and files do not
 //! block.
 
-use std::io::{self, ErrorKind, IsTerminal, Read, Write};
+use std::io::{self, Cursor, ErrorKind, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use mio::event::Source;
@@ -13,7 +13,7 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl, open};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::socket::{MsgFlags, recv, send};
+use nix::sys::socket::{MsgFlags, SockType, getsockopt, recv, send, sockopt};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use nix::unistd::{read, write};
 
@@ -23,6 +23,10 @@ const PIPE_BUF: usize = 4096;
 /// A terminal's buffers are dealt out in multiples of 256 bytes, and a newline becomes two bytes: a terminal that
 /// polls as writable takes this much without blocking.
 const TERMINAL_CHUNK: usize = 128;
+
+/// The longest message that is sent over a socket of messages, in bytes: it fits the smallest send buffer that a socket
+/// can have (4,608 bytes with what the kernel adds to it, socket(7)), and a reader that reads like from a pipe.
+const MESSAGE_BYTES: usize = 4096;
 
 /// Which way a descriptor is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +63,6 @@ impl StandardStreams {
 #[derive(Debug)]
 pub struct Stdio {
     access: Access,
-    is_terminal: bool,
     /// epoll does not take it, because it never blocks (`epoll_ctl(2)`, EPERM).
     always_ready: bool,
 }
@@ -69,9 +72,13 @@ enum Access {
     /// An open file description of our own, with `O_NONBLOCK`.
     Reopened(OwnedFd),
     /// A pipe or terminal that could not be opened anew, as it belongs to another user. It is polled before each
-    /// operation; a write is of so many bytes at most. If someone else is faster, it blocks.
+    /// operation; a write is of this many bytes at most. If someone else is faster, it blocks.
     Polled(OwnedFd, usize),
-    Socket(OwnedFd),
+    /// A socket with a stream of bytes.
+    Stream(OwnedFd),
+    /// A socket that keeps messages apart (`SOCK_SEQPACKET`, `SOCK_DGRAM`), and what is left of a message that was longer
+    /// than the buffer it was to be read to: the socket itself would drop it.
+    Messages(OwnedFd, Cursor<Vec<u8>>),
     /// A regular file. Its description is shared on purpose: the file's offset must be.
     Plain(OwnedFd),
     Closed,
@@ -83,7 +90,6 @@ impl Stdio {
     pub fn open(descriptor: BorrowedFd<'_>, direction: Direction) -> Self {
         Self {
             access: Access::of(descriptor, direction),
-            is_terminal: descriptor.is_terminal(),
             always_ready: false,
         }
     }
@@ -93,10 +99,11 @@ impl Stdio {
         self.always_ready
     }
 
-    /// Whether a short read does not mean that there is nothing more: a terminal gives a line a read, however many there
-    /// are.
+    /// Whether a short read does not mean that there is nothing more. A terminal gives a line a read, a socket of messages
+    /// a message, and a pipe a packet, if whoever writes to it has set `O_DIRECT` (pipe(2)), which the end that is read
+    /// does not tell.
     pub fn reads_in_pieces(&self) -> bool {
-        self.is_terminal || self.always_ready
+        !matches!(self.access, Access::Stream(_))
     }
 
     /// Writes some of `bytes`, without blocking.
@@ -108,11 +115,15 @@ impl Stdio {
                 // Should it be an error that it polls with, this returns it.
                 write(own, &bytes[..bytes.len().min(*chunk)])
             }
-            Access::Socket(own) => send(
-                own.as_raw_fd(),
-                bytes,
-                MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL,
-            ),
+            Access::Stream(own) => send_now(own, bytes),
+            Access::Messages(own, _) => {
+                let message = &bytes[..bytes.len().min(MESSAGE_BYTES)];
+                match send_now(own, message) {
+                    // So says a socket without connections of a reader that is gone (unix(7)).
+                    Err(Errno::ECONNREFUSED) => Err(Errno::EPIPE),
+                    result => result,
+                }
+            }
             Access::Closed => Err(Errno::EBADF),
         }
     }
@@ -122,7 +133,6 @@ impl Stdio {
     pub(crate) fn polled(own: OwnedFd) -> Self {
         Self {
             access: Access::Polled(own, PIPE_BUF),
-            is_terminal: false,
             always_ready: false,
         }
     }
@@ -132,19 +142,19 @@ impl Stdio {
     pub(crate) fn closed() -> Self {
         Self {
             access: Access::Closed,
-            is_terminal: false,
             always_ready: false,
         }
     }
 
-    fn read_some(&self, buffer: &mut [u8]) -> nix::Result<usize> {
-        match &self.access {
+    fn read_some(&mut self, buffer: &mut [u8]) -> nix::Result<usize> {
+        match &mut self.access {
             Access::Reopened(own) | Access::Plain(own) => read(own, buffer),
             Access::Polled(own, _) => {
                 wait_for(own, PollFlags::POLLIN)?;
                 read(own, buffer)
             }
-            Access::Socket(own) => recv(own.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            Access::Stream(own) => recv(own.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT),
+            Access::Messages(own, rest) => receive(own, rest, buffer),
             Access::Closed => Ok(0),
         }
     }
@@ -153,7 +163,8 @@ impl Stdio {
         match &self.access {
             Access::Reopened(own)
             | Access::Polled(own, _)
-            | Access::Socket(own)
+            | Access::Stream(own)
+            | Access::Messages(own, _)
             | Access::Plain(own) => Ok(own),
             Access::Closed => Err(Errno::EBADF.into()),
         }
@@ -172,11 +183,46 @@ impl Access {
         let chunk = match SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT {
             SFlag::S_IFIFO => PIPE_BUF,
             SFlag::S_IFCHR => TERMINAL_CHUNK,
-            SFlag::S_IFSOCK => return Self::Socket(own),
+            SFlag::S_IFSOCK => return Self::of_socket(own),
             _ => return Self::Plain(own),
         };
         reopen(descriptor, direction).map_or(Self::Polled(own, chunk), Self::Reopened)
     }
+
+    fn of_socket(own: OwnedFd) -> Self {
+        match getsockopt(&own, sockopt::SockType) {
+            Ok(SockType::SeqPacket | SockType::Datagram) => Self::Messages(own, Cursor::default()),
+            _ => Self::Stream(own),
+        }
+    }
+}
+
+fn send_now(socket: &OwnedFd, bytes: &[u8]) -> nix::Result<usize> {
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    send(socket.as_raw_fd(), bytes, flags)
+}
+
+/// Reads of one message. An empty one is the end, as nothing else ends a stream of datagrams.
+fn receive(socket: &OwnedFd, rest: &mut Cursor<Vec<u8>>, buffer: &mut [u8]) -> nix::Result<usize> {
+    let left = Read::read(rest, buffer).unwrap_or_default();
+    if left > 0 {
+        return Ok(left);
+    }
+    *rest = Cursor::default();
+    let (socket, now) = (socket.as_raw_fd(), MsgFlags::MSG_DONTWAIT);
+    let length = recv(
+        socket,
+        &mut [],
+        now | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC,
+    )?;
+    if length <= buffer.len() {
+        return recv(socket, buffer, now);
+    }
+    let mut message = vec![0; length];
+    let length = recv(socket, &mut message, now)?;
+    message.truncate(length);
+    *rest = Cursor::new(message);
+    Ok(Read::read(rest, buffer).unwrap_or_default())
 }
 
 fn is_open_for(direction: Direction, descriptor: BorrowedFd<'_>) -> bool {
@@ -279,6 +325,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use mio::Poll;
+    use nix::sys::socket::{AddressFamily, SockFlag, socketpair};
     use nix::unistd::pipe2;
 
     use super::*;
@@ -332,6 +379,39 @@ mod tests {
         (&theirs).write_all(b"hello").unwrap();
         assert_eq!(stdio.read(&mut buffer).unwrap(), 5);
         assert!(!is_nonblocking(&ours));
+    }
+
+    #[test]
+    fn a_message_that_is_longer_than_the_buffer_is_read_in_pieces() {
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (ours, theirs) =
+            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+        let mut stdio = Stdio::open(ours.as_fd(), Direction::In);
+        assert!(stdio.reads_in_pieces() && !register(&mut stdio));
+        for message in ["0123456789", "abc"] {
+            send_now(&theirs, message.as_bytes()).unwrap();
+        }
+        let mut buffer = [0; 4];
+        let mut read = String::new();
+        while let Ok(count @ 1..) = stdio.read(&mut buffer) {
+            read += std::str::from_utf8(&buffer[..count]).unwrap();
+        }
+        assert_eq!(read, "0123456789abc");
+        let last = stdio.read(&mut buffer).unwrap_err();
+        assert_eq!(last.kind(), ErrorKind::WouldBlock);
+        assert!(!is_nonblocking(&ours));
+        drop(theirs);
+        assert_eq!(stdio.read(&mut buffer).unwrap(), 0);
+    }
+
+    #[test]
+    fn only_a_stream_socket_is_drained_by_a_short_read() {
+        let (stream, _other) = UnixStream::pair().unwrap();
+        let (reader, _writer) = pipe2(OFlag::O_DIRECT).unwrap();
+        for (descriptor, in_pieces) in [(stream.as_fd(), false), (reader.as_fd(), true)] {
+            let stdio = Stdio::open(descriptor, Direction::In);
+            assert_eq!(stdio.reads_in_pieces(), in_pieces);
+        }
     }
 
     #[test]

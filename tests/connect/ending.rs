@@ -215,3 +215,50 @@ fn a_signal_ends_it_although_the_host_does_not_read() {
         Err(NoLine::End { .. } | NoLine::Reset)
     ));
 }
+
+/// The other side has ten seconds to end its own; a signal in that time has its one second all the same.
+#[test]
+fn a_signal_after_the_end_of_stdin_does_not_wait_for_the_other_side() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.send_line(r#"{"method":"last"}"#);
+    connect.end_input();
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    connect.assert_runs();
+    let start = Instant::now();
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+    assert!(start.elapsed() < PROMPTLY);
+
+    // What the host has not read yet is no reason either, as nobody knows whether it ever will.
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    connect.end_input();
+    peer.read_to_end();
+    peer.send_line(&format!(r#"{{"method":"{}"}}"#, "x".repeat(200 * 1024)));
+    crate::common::eventually("something on stdout", PROMPTLY, || connect.has_output());
+    let start = Instant::now();
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+    assert!(start.elapsed() < PROMPTLY);
+}
+
+/// The second after a signal is for what is left; a host that reads in that time gets it, in whatever order the other side
+/// and the host end.
+#[test]
+fn what_was_said_before_a_signal_is_delivered_to_a_host_that_reads() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(100 * 1024));
+    connect.send_line(r#"{"method":"last"}"#);
+    connect.end_input();
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    peer.send_line(&line);
+    crate::common::eventually("something on stdout", PROMPTLY, || connect.has_output());
+    connect.signal(Signal::SIGTERM);
+    assert_eq!(connect.recv_line(), line);
+    assert_eq!(connect.read_to_end(), [""; 0]);
+    connect.wait_exit(0);
+}

@@ -11,6 +11,7 @@ mod ending;
 mod random_cuts;
 mod reconnecting;
 mod relaying;
+mod resolving;
 mod signs_of_life;
 mod stderr_kinds;
 mod stdio_kinds;

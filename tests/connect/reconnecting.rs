@@ -370,13 +370,15 @@ fn the_count_begins_anew_when_the_server_answers() {
 }
 
 #[test]
-fn attempts_can_be_without_end() {
-    let reserved = Reserved::new();
-    let options = ["--reconnect-delay", "0.01", "--max-reconnect-attempts", "0"];
-    let mut connect = Connect::start(&options, reserved.address());
-    connect.wait_for_logs("no connection to", 60);
-    connect.assert_runs();
-    reserved.listen(8).greeted();
+fn attempts_are_without_end_unless_there_is_a_limit() {
+    for limit in [&[][..], &["--max-reconnect-attempts", "0"]] {
+        let reserved = Reserved::new();
+        let options = [&["--reconnect-delay", "0.01"], limit].concat();
+        let mut connect = Connect::start(&options, reserved.address());
+        connect.wait_for_logs("no connection to", 60);
+        connect.assert_runs();
+        reserved.listen(8).greeted();
+    }
 }
 
 #[test]

@@ -1,12 +1,14 @@
 //! Everything that stdin and stdout can be, and that it is left as it was found.
 
 use std::fs::File;
-use std::io::{PipeReader, PipeWriter, Write};
+use std::io::{PipeReader, PipeWriter, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::pty::openpty;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
 use serde_json::json;
 
@@ -68,6 +70,111 @@ fn sockets() {
     peer.close();
     connect.wait_exit(0);
     assert_blocks(&watched);
+}
+
+/// Lines that are there before the program is, each in a message of its own: one event tells of all of them.
+const MESSAGES: [&str; 3] = [
+    r#"{"method":"one"}"#,
+    r#"{"method":"two"}"#,
+    r#"{"method":"three"}"#,
+];
+
+/// Starts `connect` with these, after all of [`MESSAGES`] were written to the first one, and has them arrive. Then it writes
+/// a long line, and ends.
+fn talk_in_messages(
+    (stdin, mut input): (OwnedFd, impl Write),
+    (output, stdout): (impl Read + AsFd, OwnedFd),
+) {
+    for line in MESSAGES {
+        input.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+    let server = FakeServer::start();
+    let watched = (stdin.try_clone().unwrap(), stdout.try_clone().unwrap());
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(stdin).stdout(stdout);
+    });
+    let mut peer = server.greeted();
+    for line in MESSAGES {
+        assert_eq!(peer.recv_line(), line);
+    }
+    // More than fits a message, with more to follow.
+    let long = format!(r#"{{"method":"{}"}}"#, "x".repeat(1 << 20));
+    let next = r#"{"method":"next"}"#;
+    peer.send_line(&long);
+    peer.send_line(next);
+    let mut output = Output::new(output);
+    for line in [&long, next] {
+        assert_eq!(output.next_line(DEADLINE).unwrap(), line);
+    }
+    assert_blocks(&watched.0);
+    assert_blocks(&watched.1);
+    // Several at once, while it waits for more.
+    for line in MESSAGES {
+        input.write_all(format!("{line}\n").as_bytes()).unwrap();
+    }
+    for line in MESSAGES {
+        assert_eq!(peer.recv_line(), line);
+    }
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+}
+
+#[test]
+fn pipes_of_packets() {
+    let packets = || nix::unistd::pipe2(OFlag::O_DIRECT | OFlag::O_CLOEXEC).unwrap();
+    let ((stdin, input), (output, stdout)) = (packets(), packets());
+    talk_in_messages((stdin, File::from(input)), (File::from(output), stdout));
+}
+
+#[test]
+fn sockets_of_messages() {
+    for kind in [SockType::SeqPacket, SockType::Datagram] {
+        let pair = || {
+            let flags = SockFlag::SOCK_CLOEXEC;
+            socketpair(AddressFamily::Unix, kind, None, flags).unwrap()
+        };
+        let ((stdin, input), (output, stdout)) = (pair(), pair());
+        talk_in_messages((stdin, File::from(input)), (File::from(output), stdout));
+    }
+}
+
+#[test]
+fn a_message_that_is_longer_than_a_read_arrives_whole() {
+    let server = FakeServer::start();
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (stdin, input) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    setsockopt(&input, sockopt::SndBuf, &(1 << 19)).unwrap();
+    let long = format!(r#"{{"method":"{}"}}"#, "x".repeat(100 * 1024));
+    File::from(input.try_clone().unwrap())
+        .write_all(format!("{long}\n").as_bytes())
+        .unwrap();
+    let mut connect = Connect::start_configured(&[], server.address(), |command| {
+        command.stdin(stdin);
+    });
+    let mut peer = server.greeted();
+    assert_eq!(peer.recv_line(), long);
+    // The end of a socket of messages with connections is an end, too.
+    drop(input);
+    peer.read_to_end();
+    peer.close();
+    connect.wait_exit(0);
+}
+
+#[test]
+fn a_socket_of_messages_that_nobody_reads_any_more_is_an_end() {
+    for kind in [SockType::SeqPacket, SockType::Datagram] {
+        let server = FakeServer::start();
+        let flags = SockFlag::SOCK_CLOEXEC;
+        let (output, stdout) = socketpair(AddressFamily::Unix, kind, None, flags).unwrap();
+        let mut connect = Connect::start_configured(&[], server.address(), |command| {
+            command.stdout(stdout);
+        });
+        let peer = server.greeted();
+        drop(output);
+        // With datagrams, only a write tells; with others, it may be over before.
+        let _ = peer.writer().write_all(b"{\"method\":\"m\"}\n");
+        connect.wait_exit(0);
+    }
 }
 
 /// Nothing is ever written: that nobody would read it is told by an event.

@@ -1,0 +1,158 @@
+//! An attempt to connect: the look-up of the name, then one address after the other.
+
+use std::fmt::Display;
+use std::io;
+use std::net::SocketAddr;
+
+use log::debug;
+use mio::Interest;
+use mio::net::TcpStream;
+use nix::errno::Errno;
+
+use super::link::{Attempt, Link};
+use super::resolve::Outcome;
+use super::{Channel, Connector, Due};
+use crate::reactor::io::Io;
+use crate::reactor::tcp;
+use crate::reactor::timers::Deadline;
+use crate::reactor::token::Target;
+use crate::session::Event;
+
+impl Connector {
+    /// Begins to connect. All of it, from the look-up to the last address, has one deadline.
+    pub(super) fn connect(&mut self) {
+        let timers = &mut self.reactor.timers;
+        let mut deadline = Deadline::default();
+        let at = timers.now() + self.connect_timeout;
+        deadline.set(Some(at), Due::Connect, timers);
+        if let Some(address) = self.resolver.literal() {
+            return self.try_addresses(vec![address], deadline);
+        }
+        match self.resolver.start(&mut self.reactor) {
+            Ok(look_up) => self.sides.link.resolve(look_up, deadline),
+            Err(error) => {
+                deadline.clear(&mut self.reactor.timers);
+                self.connect_failed(&error);
+            }
+        }
+    }
+
+    /// Goes on with an attempt to connect, if something was heard of it.
+    pub(super) fn advance_attempt(&mut self) {
+        // A signal may just have come.
+        self.drop_unwanted_attempt();
+        match &mut self.sides.link {
+            Link::Resolving { look_up, .. } => {
+                if let Some(outcome) = look_up.read() {
+                    self.resolved(outcome);
+                }
+            }
+            Link::Connecting { has_answer, .. } => {
+                if std::mem::take(has_answer) {
+                    self.check_connection();
+                }
+            }
+            Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => {}
+        }
+    }
+
+    fn resolved(&mut self, outcome: Outcome) {
+        let Some(mut deadline) = self.sides.link.end_look_up() else {
+            return;
+        };
+        match outcome {
+            Ok(addresses) => self.try_addresses(addresses, deadline),
+            Err(reason) => {
+                deadline.clear(&mut self.reactor.timers);
+                self.connect_failed(&reason);
+            }
+        }
+    }
+
+    fn try_addresses(&mut self, addresses: Vec<SocketAddr>, deadline: Deadline) {
+        let addresses = addresses.into_iter();
+        let attempt = Attempt {
+            addresses,
+            deadline,
+        };
+        self.try_next_address(attempt, &"the name has no address");
+    }
+
+    /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.
+    fn try_next_address(&mut self, mut attempt: Attempt, reason: &dyn Display) {
+        let mut reason = reason.to_string();
+        while let Some(address) = attempt.addresses.next() {
+            debug!("connecting to {address}");
+            match self.begin_connecting(address) {
+                Ok(connection) => return self.sides.link.connect(connection, attempt),
+                Err(error) => reason = error.to_string(),
+            }
+        }
+        attempt.deadline.clear(&mut self.reactor.timers);
+        self.connect_failed(&reason);
+    }
+
+    pub(super) fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Io<TcpStream>> {
+        let stream = TcpStream::connect(address)?;
+        tcp::configure(&stream)?;
+        let target = Target {
+            key: 0,
+            channel: Channel::Upstream,
+        };
+        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
+        self.reactor.register(stream, target, interest)
+    }
+
+    /// Checks what became of an attempt (connect(2), EINPROGRESS).
+    fn check_connection(&mut self) {
+        let Link::Connecting { io, .. } = &self.sides.link else {
+            return;
+        };
+        let stream = io.source();
+        let attempt = stream
+            .take_error()
+            .and_then(|error| error.map_or(Ok(()), Err));
+        match attempt.and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?))) {
+            // With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5).
+            Ok((peer, own)) if peer == own => self.address_failed(&"nobody listens there"),
+            Ok(_) => {
+                self.sides.link.accepted(&mut self.reactor.timers);
+                self.tell(Event::UpstreamStarted { pid: None });
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
+            Err(error) => self.address_failed(&error),
+        }
+    }
+
+    fn address_failed(&mut self, reason: &dyn Display) {
+        if let Some(attempt) = self.sides.link.give_up_address() {
+            self.try_next_address(attempt, reason);
+        }
+    }
+
+    /// The time for an attempt is over, wherever it is.
+    pub(super) fn attempt_overdue(&mut self) {
+        // A deadline of the session may just have come, too.
+        self.drop_unwanted_attempt();
+        let what = match self.sides.link {
+            Link::Resolving { .. } => "the name was not resolved",
+            Link::Connecting { .. } => "no answer",
+            Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => return,
+        };
+        self.sides.link.deadline_fired();
+        self.sides.link.bring_down(&mut self.reactor.timers);
+        let timeout = self.connect_timeout.as_secs_f64();
+        self.connect_failed(&format!("{what} within {timeout} s (--connect-timeout)"));
+    }
+
+    fn connect_failed(&mut self, reason: &dyn Display) {
+        self.tell(Event::UpstreamFailed(&reason.to_string()));
+    }
+
+    /// Nobody is told what becomes of an attempt that the session has no use for any more.
+    pub(super) fn drop_unwanted_attempt(&mut self) {
+        if self.sides.link.is_attempt() && !self.wants_start() {
+            self.sides.link.bring_down(&mut self.reactor.timers);
+        }
+    }
+}
