@@ -10,7 +10,8 @@ use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::Connector;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
-use mcp_tcp_proxy::reactor::stdio::StandardStreams;
+use mcp_tcp_proxy::reactor::signals;
+use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
 
@@ -35,7 +36,7 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     } else {
         LevelFilter::Info
     };
-    if let Err(error) = logger::install(level, StandardStreams::open().error) {
+    if let Err(error) = prepare(level, StandardStreams::open().error) {
         return fail(&error, 1);
     }
     if let Some(hint) = hint {
@@ -65,7 +66,7 @@ fn connect(options: ConnectOptions) -> ExitCode {
         output,
         error,
     } = StandardStreams::open();
-    if let Err(error) = logger::install(level, error) {
+    if let Err(error) = prepare(level, error) {
         return fail(&error, 1);
     }
     let ended = Connector::new(options, input, output).and_then(Connector::run);
@@ -75,6 +76,12 @@ fn connect(options: ConnectOptions) -> ExitCode {
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(&error, 1),
     }
+}
+
+/// What comes before all else that may go wrong or be logged.
+fn prepare(level: LevelFilter, stderr: Stdio) -> io::Result<()> {
+    signals::reset_inherited()?;
+    logger::install(level, stderr)
 }
 
 /// The demo server is this program too.

@@ -8,11 +8,12 @@ use std::{env, io};
 use mio::unix::pipe;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
 use super::fd_limit::DescriptorLimit;
 use super::program::check_program;
+use crate::reactor::signals::KEPT_IGNORED;
 
 /// Starts server processes, all by the same command.
 #[derive(Debug)]
@@ -93,11 +94,14 @@ impl Spawner {
     }
 }
 
-/// A group of its own, no signal blocked, and SIGPIPE, which Rust programs ignore, as it was.
+/// A group of its own, no signal blocked, and none ignored, whatever our parent ignores, but those that a user has a
+/// whole job ignore.
 fn attributes() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
-    let mut defaults = SigSet::empty();
-    defaults.add(Signal::SIGPIPE);
+    let mut defaults = SigSet::all();
+    for signal in KEPT_IGNORED {
+        defaults.remove(signal);
+    }
     attributes.set_sigdefault(&defaults)?;
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_pgroup(Pid::from_raw(0))?;

@@ -10,6 +10,7 @@ mod common;
 mod generated;
 mod inherited;
 mod log_lines;
+mod signals;
 mod start;
 mod stderr_kinds;
 mod stderr_trouble;
