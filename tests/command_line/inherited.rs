@@ -108,9 +108,10 @@ fn ignored_signals_are_those_that_were_meant_for_servers_too() {
         &[],
         &server,
     ));
+    // Not every other shell has SIGCHLD ignored.
     let trap = r#"trap '' HUP INT QUIT ABRT ALRM CHLD CONT IO PIPE PROF PWR TERM TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ 35 64; exec "$@""#;
     let (blocked, ignored, _) = state(&Proxy::start_under(
-        &["/bin/sh", "-c", trap, "sh"],
+        &["bash", "-c", trap, "bash"],
         &[],
         &server,
     ));

@@ -12,7 +12,11 @@ use crate::common::{Connect, DEADLINE, FakeServer, Proxy, Scratch, eventually_so
 #[test]
 fn a_parent_that_ignores_sigchld_does_not_hide_ends_of_servers() {
     let scratch = Scratch::new();
-    let mut proxy = Proxy::start_after("trap '' CHLD", &[], &servers::scripted(&scratch));
+    let mut proxy = Proxy::start_under(
+        &["bash", "-c", r#"trap '' CHLD; exec "$@""#, "bash"],
+        &[],
+        &servers::scripted(&scratch),
+    );
     let mut client = proxy.connect();
     let server = client.pid_of_server();
     let id = client.send_code("exit 3");
