@@ -1,6 +1,7 @@
 //! Data structures and small policies that know nothing of the program they are used in.
 
 pub mod log_rate_limit;
+pub mod shell_words;
 pub mod small_queue;
 pub mod time;
 pub mod timer_wheel;

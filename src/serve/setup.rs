@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use mio::Interest;
 use mio::net::TcpListener;
 
@@ -12,7 +12,7 @@ use super::spares::Spares;
 use super::start_queue::Starting;
 use super::{Channel, Due, MONITOR_INTERVAL, Proxy, Stopping};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::options::ServeOptions;
+use crate::options::{ServeOptions, ServerCommand};
 use crate::process::{DescriptorLimit, Processes, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
@@ -23,6 +23,7 @@ use crate::reactor::token::{MAX_KEYS, Target};
 use crate::scheduler::Scheduler;
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
+use crate::util::shell_words;
 
 /// Descriptors of one session: the connection and three pipes.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
@@ -54,9 +55,10 @@ impl Proxy {
     pub fn new(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let text = command_text(command);
-        let spawner = Spawner::new(command, descriptors)
-            .map_err(failed_to(format!("cannot run '{text}'")))?;
+        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
+            "cannot run {}",
+            shell_words::join(command)
+        )))?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let address = tcp::address_text(&options.host, options.port);
@@ -64,7 +66,7 @@ impl Proxy {
             "cannot listen on {address} (--host, --port)"
         )))?;
         let pool = pool_size(options.prespawn, descriptors);
-        log_start(options, &text, &address, pool);
+        log_start(options, command, &address, pool);
         let mut listeners = Vec::new();
         for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
@@ -159,17 +161,25 @@ fn session_limit(wanted: Option<usize>, possible: usize, descriptors: Descriptor
     limit
 }
 
-fn command_text(command: &[OsString]) -> String {
-    command
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Arguments hold secrets more often than not, so they are for `--debug`.
+fn log_command(command: &[OsString]) {
+    let program = command
+        .first()
+        .map_or_else(String::new, |word| shell_words::quoted(word));
+    match command.len().saturating_sub(1) {
+        0 => info!("MCP command: {program}"),
+        1 => info!("MCP command: {program} and 1 argument"),
+        count => info!("MCP command: {program} and {count} arguments"),
+    }
+    debug!("MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &str, address: &str, pool: usize) {
+fn log_start(options: &ServeOptions, command: &[OsString], address: &str, pool: usize) {
     info!("Starting TCP proxy on {address}");
-    info!("MCP command: {command}");
+    match options.server {
+        ServerCommand::Demo => info!("MCP command: the built-in demo server"),
+        ServerCommand::Program(_) => log_command(command),
+    }
     info!(
         "Heartbeat interval: {}s",
         options.heartbeat_interval.as_secs_f64()
