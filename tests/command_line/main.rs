@@ -10,6 +10,7 @@ mod common;
 mod generated;
 mod inherited;
 mod log_lines;
+mod programs;
 mod signals;
 mod start;
 mod stderr_kinds;
