@@ -4,6 +4,7 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use log::{LevelFilter, warn};
@@ -14,6 +15,7 @@ use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
+use nix::sys::prctl;
 
 /// The command line was wrong.
 const EXIT_USAGE: u8 = 2;
@@ -21,9 +23,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
         Ok(Command::Serve { options, hint }) => serve(&options, hint.as_deref()),
-        Ok(Command::DemoServer) => {
-            demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
-        }
+        Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => connect(options),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
@@ -84,15 +84,31 @@ fn prepare(level: LevelFilter, stderr: Stdio) -> io::Result<()> {
     logger::install(level, stderr)
 }
 
-/// The demo server is this program too.
+/// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as
+/// by an upgrade, and then it is still the same version.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 fn server_command(server: &ServerCommand) -> io::Result<Vec<OsString>> {
     match server {
-        ServerCommand::Demo => Ok(vec![
-            env::current_exe()?.into_os_string(),
-            "demo-server".into(),
-        ]),
+        ServerCommand::Demo => Ok(vec![own_program()?, "demo-server".into()]),
         ServerCommand::Program(command) => Ok(command.clone()),
     }
+}
+
+/// Without a `/proc`, the name by which this program was called has to do.
+fn own_program() -> io::Result<OsString> {
+    if Path::new(OWN_PROGRAM).exists() {
+        return Ok(OWN_PROGRAM.into());
+    }
+    env::args_os().next().ok_or_else(|| {
+        io::Error::other("--demo: this program can't find itself, as /proc is not mounted")
+    })
+}
+
+fn demo_server() -> ExitCode {
+    // For ps(1), which would call it "exe". It fails only for names that are no names.
+    let _ = prctl::set_name(c"mcp-tcp-proxy");
+    demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
 }
 
 fn print(text: &str) -> ExitCode {

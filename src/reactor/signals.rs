@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 use mio::unix::SourceFd;
 use mio::{Interest, Registry, Token};
 use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
@@ -153,7 +153,11 @@ struct Ignored(u64);
 impl Ignored {
     /// None, where there is no `/proc`.
     fn read() -> Self {
-        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        const STATUS: &str = "/proc/self/status";
+        let status = std::fs::read_to_string(STATUS).unwrap_or_else(|error| {
+            warn!("{STATUS}: {error}; SIGHUP stops the program, even under nohup");
+            String::new()
+        });
         let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
         let mask = mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
         Self(mask.unwrap_or(0))

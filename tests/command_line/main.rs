@@ -15,6 +15,7 @@ mod signals;
 mod start;
 mod stderr_kinds;
 mod stderr_trouble;
+mod surroundings;
 mod usage;
 
 use std::io::Read;
