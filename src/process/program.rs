@@ -1,8 +1,7 @@
-//! Finds the program of a command and checks that it can be run, so that a mistake is told at the start and not to each
-//! client.
+//! Finds the program of a command and checks that it can be run, so that a mistake is reported at the start and not to
+//! each client.
 //!
-//! All of it is done by looking. What the kernel does with a file is in execve(2), and how a program is searched for in
-//! execvp(3).
+//! Files are only read, never run. For what the kernel does with a file see execve(2), and for the search execvp(3).
 
 mod elf;
 mod script;
@@ -19,7 +18,7 @@ use nix::unistd::{AccessFlags, faccessat};
 
 use self::script::Interpreter;
 
-/// What execvp(3) runs a script by that does not say by what.
+/// What execvp(3) runs a script with that names no interpreter.
 pub(super) const SHELL: &str = "/bin/sh";
 
 /// Bytes of a file that the kernel looks at to tell what it is (`BINPRM_BUF_SIZE`).
@@ -115,7 +114,7 @@ fn missing(what: &str, program: &OsStr) -> String {
 
 fn check_file(path: &Path, depth: u32) -> Result<RunBy, Refusal> {
     check_permission(path)?;
-    // What may be run may not be read, and is then taken for what it should be.
+    // A program may be executable and not readable. Then there is nothing to check.
     let Some((file, head)) = read_head(path) else {
         return Ok(RunBy::Kernel);
     };
@@ -152,7 +151,7 @@ fn check_permission(path: &Path) -> Result<(), Refusal> {
         return refused("it is not a regular file");
     }
     if metadata.permissions().mode() & 0o111 == 0 {
-        return refused("it is not executable (chmod +x, or give the program that runs it, too)");
+        return refused("it is not executable (chmod +x, or put its interpreter before it)");
     }
     match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
         Ok(()) => Ok(()),
@@ -198,7 +197,7 @@ fn check_interpreter(path: &Path, depth: u32) -> Result<(), Refusal> {
         // The shell is for the outermost file alone.
         Some(Ok(RunBy::Shell)) => Refusal::Final("it has no #! line itself".to_owned()),
         Some(Err(refusal)) => refusal,
-        None => Refusal::Final("there are too many interpreters of interpreters".to_owned()),
+        None => Refusal::Final("interpreters are nested too deeply".to_owned()),
     };
     let named = |why: &str| format!("its interpreter {}: {why}", path.display());
     Err(match refusal {
@@ -224,15 +223,15 @@ fn check_elf(file: &File, head: &[u8]) -> Result<RunBy, Refusal> {
         check_permission(&loader).map_err(|_| {
             let loader = loader.display();
             Refusal::Passed(format!(
-                "its loader {loader} is missing (it is built for another system, or another C library)"
+                "its loader {loader} is missing (it was built for another system, or for another C library)"
             ))
         })?;
     }
     Ok(RunBy::Kernel)
 }
 
-/// Whether the kernel was told to run files by their contents or names (`binfmt_misc`), as for another machine's
-/// programs by an emulator. It then knows better what can be run.
+/// Whether the kernel was told how to run more formats (`binfmt_misc`), such as another machine's programs by an emulator.
+/// Then it knows better what can be run.
 fn has_foreign_formats() -> bool {
     let is_format = |name: OsString| name != "register" && name != "status";
     fs::read_dir("/proc/sys/fs/binfmt_misc").is_ok_and(|mut entries| {

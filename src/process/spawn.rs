@@ -53,7 +53,7 @@ impl Spawner {
         let Program { path, run_by } = find_program(program)?;
         if run_by == RunBy::Shell {
             let path = path.display();
-            warn!("{path} has no #! line that says what it is run by; {SHELL} runs it");
+            warn!("{path} has no #! line, so {SHELL} runs it");
         }
         let command = command
             .iter()

@@ -1,8 +1,7 @@
-//! Signals as a descriptor, and what the parent has left of them.
+//! Signals read from a descriptor, and the state in which the parent left them.
 //!
-//! What is blocked and what is ignored outlives execve(2), so the program may be started with any of it changed. The
-//! rule: nothing is blocked but what is read here; SIGCHLD is as the system has it; any other signal that the parent
-//! ignores stays ignored, except SIGTERM.
+//! Blocked and ignored signals survive execve(2), so the program may start with any of them. The rule: only what is read
+//! here is blocked; SIGCHLD is handled; any other signal that the parent ignores stays ignored, except SIGTERM.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -24,13 +23,13 @@ use crate::util::time::Time;
 /// `TOSTOP`), and all its sessions with it. While they are blocked, the first write fails and the second one succeeds.
 const WRITE_SIGNALS: [Signal; 2] = [Signal::SIGXFSZ, Signal::SIGTTOU];
 
-/// Signals that other programs take as a request to reopen a log or to read a file again, and that would end this one
-/// with its servers left behind.
+/// Signals that make other programs reopen a log or reload a file. By default they would end this one at once, with its
+/// servers left behind.
 const USER_SIGNALS: [Signal; 2] = [Signal::SIGUSR1, Signal::SIGUSR2];
 
-/// Signals that ask the program to stop. SIGTERM always does; the others unless the parent ignores them. `alarm N; exec`
-/// is how a Perl line limits a program's time (SIGALRM), SIGXCPU announces the end of the processor time that
-/// setrlimit(2) allows, and SIGPWR is how some container managers stop the first process of a container.
+/// Signals that ask the program to stop. SIGTERM always does; the others unless the parent ignores them. SIGALRM comes
+/// from wrappers that limit a program's time (alarms survive execve(2)), SIGXCPU when the limit of processor time is
+/// reached (setrlimit(2)), and SIGPWR from container managers to the first process of a container.
 const STOP_SIGNALS: [Signal; 7] = [
     Signal::SIGTERM,
     Signal::SIGINT,
@@ -41,19 +40,19 @@ const STOP_SIGNALS: [Signal; 7] = [
     Signal::SIGPWR,
 ];
 
-/// Signals that stay ignored in servers if the parent ignores them: nohup(1) and the shell's `&` mean the whole job.
+/// Signals that stay ignored in servers if the parent ignores them: nohup(1) and the shell's `&` are about a whole job.
 pub(crate) const KEPT_IGNORED: [Signal; 3] = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT];
 
-/// A ^C goes to the whole foreground group, and wrappers like npx(1) forward it, too: what comes this soon after the
-/// first stop signal is the same wish.
-const SAME_WISH: Duration = Duration::from_millis(500);
+/// A stop signal this soon after the first is an echo of it: the terminal sends ^C to the whole foreground group, and
+/// wrappers such as npx(1) forward theirs on top.
+const ECHO_TIME: Duration = Duration::from_millis(500);
 
-/// Undoes what the parent has done to signals. To be called before any thread or process is started.
+/// Undoes what the parent did to signals. To be called before any thread or process is started.
 ///
 /// Without this, a parent that ignores SIGCHLD has the kernel reap all our children, and waitpid(2) knows of none.
 pub fn reset_inherited() -> io::Result<()> {
-    // A handler takes the place of SIG_IGN, and there is no safe way to ask for SIG_DFL. The signal is blocked as soon
-    // as it is read from the descriptor, so the handler has next to nothing to do; execve(2) resets it.
+    // Any handler replaces SIG_IGN; there is no safe way to ask for SIG_DFL. It hardly ever runs, as the signal is
+    // blocked from `Signals::register` on, and execve(2) resets it.
     signal_hook::flag::register(Signal::SIGCHLD as i32, Arc::new(AtomicBool::new(false)))?;
     let mask: SigSet = WRITE_SIGNALS.into_iter().chain(USER_SIGNALS).collect();
     Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&mask), None)?)
@@ -135,11 +134,11 @@ struct StopRequests {
 impl StopRequests {
     fn admit(&mut self, signal: Signal, now: Time) -> bool {
         let Some(first) = self.first else {
-            info!("{signal}: stopping; the next signal (^C) forces the end");
+            info!("{signal}: stopping; another signal (^C) forces the end");
             self.first = Some(now);
             return true;
         };
-        let is_another = now.saturating_since(first) >= SAME_WISH;
+        let is_another = now.saturating_since(first) >= ECHO_TIME;
         if !is_another {
             debug!("{signal} is ignored, as it came right after the first signal");
         }

@@ -1,4 +1,4 @@
-//! Signals, whatever the parent has left of them.
+//! Signals, in whatever state the parent left them.
 
 use std::thread;
 use std::time::{Duration, Instant};
@@ -7,8 +7,8 @@ use nix::sys::signal::{SigSet, Signal};
 
 use crate::common::{Connect, DEADLINE, FakeServer, Proxy, Scratch, eventually_some, servers};
 
-/// Perl daemons and `trap '' CHLD` start programs in this way. The kernel then reaps children by itself, and tells no
-/// exit status.
+/// Perl daemons and `trap '' CHLD` start programs in this way. The kernel then reaps children itself, and their exit
+/// status is lost.
 #[test]
 fn a_parent_that_ignores_sigchld_does_not_hide_ends_of_servers() {
     let scratch = Scratch::new();
@@ -91,7 +91,7 @@ fn signals_that_ask_for_something_else_are_logged_and_end_nothing() {
 }
 
 /// Sends one stop signal after another, as a terminal and a wrapper do together. Returns the line that tells what was
-/// made of the second one, unless that came too late to be taken for an echo.
+/// made of the second one, unless that came too late to be an echo.
 fn echo() -> Option<String> {
     let scratch = Scratch::new();
     let mut proxy = Proxy::start(&["--debug"], &servers::scripted(&scratch));
@@ -104,7 +104,7 @@ fn echo() -> Option<String> {
     proxy.signal(Signal::SIGINT);
     let first = proxy.wait_for_log("SIGINT: stopping");
     assert!(
-        first.contains("the next signal (^C) forces the end"),
+        first.contains("another signal (^C) forces the end"),
         "{first}"
     );
     proxy.signal(Signal::SIGTERM);

@@ -1,4 +1,4 @@
-//! ELF files: for which machine they are, whether they are whole, and what loads them (elf(5)).
+//! ELF files (elf(5)): which machine they are for, whether they are complete, and what loads them.
 
 use std::env::consts::ARCH;
 use std::ffi::OsString;
@@ -26,7 +26,7 @@ const MAX_TABLE_BYTES: usize = 65_536;
 const MAX_PATH_BYTES: u64 = 4096;
 
 const DAMAGED: &str = "it is damaged: its ELF header makes no sense";
-const CUT_OFF: &str = "it is cut off: the file ends before the program does";
+const TRUNCATED: &str = "it is truncated: the file ends before the program does";
 
 /// A machine by its number in the header, its name, and the targets of this program that share a kernel with it.
 struct Machine(u16, &'static str, &'static [&'static str]);
@@ -43,7 +43,7 @@ const MACHINES: [Machine; 9] = [
     Machine(258, "loongarch64", &["loongarch64"]),
 ];
 
-/// The name of the machine that a file is for, if this machine is certain not to be one.
+/// The name of the machine that a file is for, if this machine certainly cannot run it.
 pub(super) fn foreign_machine(head: &[u8]) -> Option<String> {
     let knows_own = MACHINES.iter().any(|Machine(.., on)| on.contains(&ARCH));
     let data = *head.get(5)?;
@@ -71,14 +71,14 @@ pub(super) fn loader(file: &File, head: &[u8]) -> Result<Option<PathBuf>, &'stat
         let mut entry = vec![0; header.segment_bytes()];
         let at = number * entry.len() as u64;
         let at = header.segments_at.checked_add(at).ok_or(DAMAGED)?;
-        file.read_exact_at(&mut entry, at).map_err(|_| CUT_OFF)?;
+        file.read_exact_at(&mut entry, at).map_err(|_| TRUNCATED)?;
         let segment = Segment::read(&entry, header.is_64).ok_or(DAMAGED)?;
         let is_whole = segment
             .at
             .checked_add(segment.bytes)
             .is_some_and(|end| end <= length);
         match segment.kind {
-            SEGMENT_LOAD | SEGMENT_LOADER if !is_whole => return Err(CUT_OFF),
+            SEGMENT_LOAD | SEGMENT_LOADER if !is_whole => return Err(TRUNCATED),
             SEGMENT_LOADER if loader.is_none() => {
                 loader = Some(read_path(file, &segment).ok_or(DAMAGED)?);
             }

@@ -1,4 +1,4 @@
-//! Scripts: by what they want to be run, and what is text at all.
+//! Scripts: the interpreter that they name, and whether a file is text at all.
 
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -59,7 +59,7 @@ pub(super) fn run_by_env<'a>(interpreter: &Path, argument: &'a OsStr) -> Option<
     is_plain.then(|| OsStr::from_bytes(name))
 }
 
-/// Whether a shell would take the file for a script: there is no NUL in its first line. An error says what it is instead.
+/// Checks that a shell would take the file for a script, which has no NUL in its first line. An error says what it is.
 pub(super) fn check_text(head: &[u8]) -> Result<(), &'static str> {
     let first_line = head.split(|byte| *byte == b'\n').next().unwrap_or_default();
     match head {
