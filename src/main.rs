@@ -4,15 +4,18 @@ use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
-use mcp_tcp_proxy::reactor::stdio::StandardStreams;
+use mcp_tcp_proxy::reactor::signals;
+use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::{demo, logger};
+use nix::sys::prctl;
 
 /// The command line was wrong.
 const EXIT_USAGE: u8 = 2;
@@ -20,9 +23,7 @@ const EXIT_USAGE: u8 = 2;
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
         Ok(Command::Serve { options, hint }) => serve(&options, hint.as_deref()),
-        Ok(Command::DemoServer) => {
-            demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
-        }
+        Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => connect(options),
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Print(text)) => print(&text),
@@ -36,7 +37,7 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     } else {
         LevelFilter::Info
     };
-    if let Err(error) = logger::install(level, StandardStreams::open().error) {
+    if let Err(error) = prepare(level, StandardStreams::open().error) {
         return fail(&error, 1);
     }
     if let Some(hint) = hint {
@@ -66,7 +67,7 @@ fn connect(options: ConnectOptions) -> ExitCode {
         output,
         error,
     } = StandardStreams::open();
-    if let Err(error) = logger::install(level, error) {
+    if let Err(error) = prepare(level, error) {
         return fail(&error, 1);
     }
     let ended = Connector::new(options, input, output).and_then(Connector::run);
@@ -90,15 +91,37 @@ fn resolve(host: &str, port: u16) -> ExitCode {
     }
 }
 
-/// The demo server is this program too.
+/// What comes before all else that may go wrong or be logged.
+fn prepare(level: LevelFilter, stderr: Stdio) -> io::Result<()> {
+    signals::reset_inherited()?;
+    logger::install(level, stderr)
+}
+
+/// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as
+/// by an upgrade, and then it is still the same version.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+
 fn server_command(server: &ServerCommand) -> io::Result<Vec<OsString>> {
     match server {
-        ServerCommand::Demo => Ok(vec![
-            env::current_exe()?.into_os_string(),
-            "demo-server".into(),
-        ]),
+        ServerCommand::Demo => Ok(vec![own_program()?, "demo-server".into()]),
         ServerCommand::Program(command) => Ok(command.clone()),
     }
+}
+
+/// Without a `/proc`, the name by which this program was called has to do.
+fn own_program() -> io::Result<OsString> {
+    if Path::new(OWN_PROGRAM).exists() {
+        return Ok(OWN_PROGRAM.into());
+    }
+    env::args_os().next().ok_or_else(|| {
+        io::Error::other("--demo: this program can't find itself, as /proc is not mounted")
+    })
+}
+
+fn demo_server() -> ExitCode {
+    // For ps(1), which would call it "exe". It fails only for names that are no names.
+    let _ = prctl::set_name(c"mcp-tcp-proxy");
+    demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
 }
 
 fn print(text: &str) -> ExitCode {

@@ -2,6 +2,7 @@
 
 pub mod keyed_queue;
 pub mod log_rate_limit;
+pub mod shell_words;
 pub mod small_queue;
 pub mod time;
 pub mod timer_wheel;

@@ -394,8 +394,8 @@ fn no_server_is_started_after_a_second_signal() {
     client.shutdown_write();
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
-    proxy.signal(Signal::SIGTERM);
-    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    let status = proxy.signal_until_exit(Signal::SIGTERM, DEADLINE);
+    assert_eq!(status.code(), Some(0));
     proxy.wait_for_log("second signal");
     proxy.wait_for_log("stopped");
     let started = proxy
@@ -418,8 +418,7 @@ fn a_second_signal_kills_at_once() {
     scratch.read("deaf");
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
-    proxy.signal(Signal::SIGINT);
-    let status = proxy.wait_exit(Duration::from_secs(5));
+    let status = proxy.signal_until_exit(Signal::SIGINT, Duration::from_secs(5));
     assert_eq!(status.code(), Some(0));
     assert!(!processes::process_exists(server));
 }

@@ -266,8 +266,17 @@ fn a_stop_signal_leaves_nothing_behind() {
         }
     };
     thread::scope(|scope| {
-        for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-            // Under nohup(1) the proxy ignores SIGHUP, as it should.
+        let signals = [
+            Signal::SIGTERM,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGQUIT,
+            Signal::SIGALRM,
+            Signal::SIGXCPU,
+            Signal::SIGPWR,
+        ];
+        for signal in signals {
+            // Under nohup(1), for example, the proxy ignores SIGHUP, as it should.
             if !processes::ignores(signal) {
                 scope.spawn(move || attempt(signal));
             }
@@ -276,14 +285,15 @@ fn a_stop_signal_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_hangup_that_was_ignored_at_the_start_stays_ignored() {
+fn signals_that_were_ignored_at_the_start_stay_ignored() {
     let scratch = Scratch::new();
     let server = servers::scripted(&scratch);
-    let mut proxy = Proxy::start_after("trap '' HUP", &[], &server);
+    // nohup(1), and what the shell has a command with a `&` ignore.
+    let mut proxy = Proxy::start_after("trap '' HUP INT QUIT", &[], &server);
     let mut client = proxy.connect();
     let pid = client.pid_of_server();
-    for _ in 0..3 {
-        proxy.signal(Signal::SIGHUP);
+    for signal in [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
+        proxy.signal(signal);
         assert_eq!(client.pid_of_server(), pid);
     }
     proxy.connect().pid_of_server();

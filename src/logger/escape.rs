@@ -47,11 +47,24 @@ impl fmt::Write for Escaped<'_> {
     }
 }
 
-/// Control characters, and those that break a line or reverse its direction where it is displayed.
+/// Control characters, and those that break a line, change the direction in which it is displayed, or can't be seen at
+/// all: a line must not look like another one, nor say anything that its reader does not see.
 fn is_unsafe_to_show(c: char) -> bool {
-    let breaks_or_reverses =
-        matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    (c.is_control() && c != '\t') || breaks_or_reverses
+    (c.is_control() && c != '\t') || breaks_line(c) || is_invisible(c)
+}
+
+fn breaks_line(c: char) -> bool {
+    matches!(c, '\u{2028}' | '\u{2029}')
+}
+
+/// What Unicode calls default-ignorable, the marks of direction among them, and the marks of annotations. The first 16
+/// variation selectors are let through: they make emoji of signs, which many servers log.
+fn is_invisible(c: char) -> bool {
+    matches!(c,
+        '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+        | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{3164}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+        | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 #[cfg(test)]
@@ -73,6 +86,27 @@ mod tests {
     fn nothing_forges_a_line() {
         let line = shown("a\r\nb\x1b[2J\0\u{85}\u{2028}\u{202e}c");
         assert_eq!(line, r"a\r\nb\u{1b}[2J\u{0}\u{85}\u{2028}\u{202e}c");
+    }
+
+    #[test]
+    fn nothing_is_hidden_or_reordered() {
+        let hidden = [
+            '\u{200b}'..='\u{200f}',
+            '\u{202a}'..='\u{202e}',
+            '\u{2066}'..='\u{2069}',
+            '\u{61c}'..='\u{61c}',
+            '\u{feff}'..='\u{feff}',
+            '\u{e0000}'..='\u{e007f}',
+            '\u{e0100}'..='\u{e01ef}',
+        ];
+        for c in hidden.into_iter().flatten() {
+            assert_eq!(
+                shown(&format!("a{c}b")),
+                format!("a{}b", c.escape_unicode())
+            );
+        }
+        let visible = "שלום עולם, مرحبا, 日本語, ⚠\u{fe0f} 🚀";
+        assert_eq!(shown(visible), visible);
     }
 
     #[test]

@@ -1,68 +1,240 @@
-//! Whether a program is there and can be run, so that a mistyped name is told at the start and not to each client.
+//! Finds the program of a command and checks that it can be run, so that a mistake is reported at the start and not to
+//! each client.
+//!
+//! Files are only read, never run. For what the kernel does with a file see execve(2), and for the search execvp(3).
+
+mod elf;
+mod script;
 
 use std::ffi::{OsStr, OsString};
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::fs::{self, File};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{FileExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::{env, fs, io};
+use std::{env, io};
 
-use nix::unistd::{AccessFlags, access};
+use nix::fcntl::{AT_FDCWD, AtFlags};
+use nix::unistd::{AccessFlags, faccessat};
+
+use self::script::Interpreter;
+
+/// What execvp(3) runs a script with that names no interpreter.
+pub(super) const SHELL: &str = "/bin/sh";
+
+/// Bytes of a file that the kernel looks at to tell what it is (`BINPRM_BUF_SIZE`).
+const HEAD_BYTES: usize = 256;
+
+/// Scripts may be run by scripts, to this depth (execve(2), ELOOP).
+const MAX_INTERPRETERS: u32 = 5;
+
+/// A file that can be run.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) path: PathBuf,
+    pub(super) run_by: RunBy,
+}
+
+/// What runs a file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RunBy {
+    /// The kernel, or what it was told to run such a file by.
+    Kernel,
+    /// [`SHELL`]: the kernel does not know what it is, and it is text.
+    Shell,
+}
+
+/// Why a file can't be run.
+enum Refusal {
+    /// There is none.
+    Missing,
+    /// The search goes on in the next folder.
+    Passed(String),
+    /// The search ends here.
+    Final(String),
+}
 
 /// Looks for a program where `posix_spawnp(3)` will.
-pub(super) fn check_program(program: &OsStr) -> io::Result<()> {
-    let candidates: Vec<PathBuf> = if program.as_bytes().contains(&b'/') {
-        vec![PathBuf::from(program)]
-    } else {
-        // What posix_spawnp(3) falls back to without a PATH.
-        let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-        env::split_paths(&path)
-            .map(|folder| folder.join(program))
-            .collect()
-    };
-    let mut refusal = io::Error::new(io::ErrorKind::NotFound, "there is no such program");
-    for candidate in &candidates {
-        match check_file(candidate) {
-            Ok(()) => return Ok(()),
-            Err(error) if error.kind() != io::ErrorKind::NotFound => refusal = error,
-            Err(_) => {}
+pub(super) fn find_program(program: &OsStr) -> io::Result<Program> {
+    find(program, MAX_INTERPRETERS).map_err(io::Error::other)
+}
+
+fn find(program: &OsStr, depth: u32) -> Result<Program, String> {
+    if program.as_bytes().contains(&b'/') {
+        let path = PathBuf::from(program);
+        return match check_file(&path, depth) {
+            Ok(run_by) => Ok(Program { path, run_by }),
+            Err(Refusal::Missing) => Err(missing("there is no such file", program)),
+            Err(Refusal::Passed(why) | Refusal::Final(why)) => Err(why),
+        };
+    }
+    let mut refusal = None;
+    for path in candidates(program) {
+        let named = |why| format!("{}: {why}", path.display());
+        match check_file(&path, depth) {
+            Ok(run_by) => return Ok(Program { path, run_by }),
+            Err(Refusal::Missing) => {}
+            Err(Refusal::Passed(why)) => refusal = Some(named(why)),
+            Err(Refusal::Final(why)) => return Err(named(why)),
         }
     }
-    Err(refusal)
+    Err(refusal.unwrap_or_else(|| not_in_path(program)))
 }
 
-fn check_file(path: &Path) -> io::Result<()> {
-    check_executable(path)?;
-    match interpreter(path) {
-        Some(interpreter) => check_executable(&interpreter).map_err(|error| {
-            let interpreter = interpreter.display();
-            io::Error::other(format!("its interpreter {interpreter}: {error}"))
-        }),
-        None => Ok(()),
+fn candidates(program: &OsStr) -> Vec<PathBuf> {
+    if program.is_empty() {
+        return Vec::new();
+    }
+    // What posix_spawnp(3) falls back to without a PATH.
+    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    env::split_paths(&path)
+        .map(|folder| folder.join(program))
+        .collect()
+}
+
+fn not_in_path(program: &OsStr) -> String {
+    if !program.is_empty() && Path::new(program).is_file() {
+        let name = program.display();
+        return format!(
+            "there is no such program in PATH (write ./{name} for the file in the working directory)"
+        );
+    }
+    missing("there is no such program in PATH", program)
+}
+
+/// A word with blanks in it is more often a command in quotes than the name of a program.
+fn missing(what: &str, program: &OsStr) -> String {
+    if program.as_bytes().contains(&b' ') {
+        format!(
+            "{what}; it is one word with spaces in it (leave out the quotes to give a program and its arguments)"
+        )
+    } else {
+        what.to_owned()
     }
 }
 
-fn check_executable(path: &Path) -> io::Result<()> {
-    if fs::metadata(path)?.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+fn check_file(path: &Path, depth: u32) -> Result<RunBy, Refusal> {
+    check_permission(path)?;
+    // A program may be executable and not readable. Then there is nothing to check.
+    let Some((file, head)) = read_head(path) else {
+        return Ok(RunBy::Kernel);
+    };
+    if head.is_empty() {
+        return Err(Refusal::Final("the file is empty".to_owned()));
     }
-    Ok(access(path, AccessFlags::X_OK)?)
+    if head.starts_with(b"\xef\xbb\xbf#!") {
+        let why = "it has a byte order mark before its #! line (save it without)";
+        return Err(Refusal::Final(why.to_owned()));
+    }
+    if head.starts_with(b"#!") {
+        return check_script(&head, depth);
+    }
+    if head.starts_with(elf::MAGIC) {
+        return check_elf(&file, &head);
+    }
+    match script::check_text(&head) {
+        Ok(()) => check_interpreter(Path::new(SHELL), depth).map(|()| RunBy::Shell),
+        Err(_) if has_foreign_formats() => Ok(RunBy::Kernel),
+        Err(why) => Err(Refusal::Final(why.to_owned())),
+    }
 }
 
-/// The kernel reads no more of a first line (execve(2), "Interpreter scripts").
-const LINE_BYTES: u64 = 256;
+fn check_permission(path: &Path) -> Result<(), Refusal> {
+    let metadata = fs::metadata(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound | io::ErrorKind::NotADirectory => Refusal::Missing,
+        _ => Refusal::Passed(error.to_string()),
+    })?;
+    let refused = |why: &str| Err(Refusal::Passed(why.to_owned()));
+    if metadata.is_dir() {
+        return refused("it is a folder");
+    }
+    if !metadata.is_file() {
+        return refused("it is not a regular file");
+    }
+    if metadata.permissions().mode() & 0o111 == 0 {
+        return refused("it is not executable (chmod +x, or put its interpreter before it)");
+    }
+    match faccessat(AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS) {
+        Ok(()) => Ok(()),
+        Err(error) => Err(Refusal::Passed(format!(
+            "{} (this user may not run it, or its file system is mounted noexec)",
+            error.desc()
+        ))),
+    }
+}
 
-/// The program that a script names in its first line (execve(2), "Interpreter scripts").
-fn interpreter(path: &Path) -> Option<PathBuf> {
-    use std::io::Read;
-    let mut start = Vec::new();
-    fs::File::open(path)
-        .ok()?
-        .take(LINE_BYTES)
-        .read_to_end(&mut start)
-        .ok()?;
-    let line = start
-        .strip_prefix(b"#!")?
-        .split(|byte| *byte == b'\n')
-        .next()?;
-    let name = line.trim_ascii().split(u8::is_ascii_whitespace).next()?;
-    Some(PathBuf::from(OsString::from_vec(name.to_vec())))
+fn read_head(path: &Path) -> Option<(File, Vec<u8>)> {
+    let file = File::open(path).ok()?;
+    let mut head = vec![0; HEAD_BYTES];
+    let mut filled = 0;
+    while filled < HEAD_BYTES {
+        match file.read_at(&mut head[filled..], filled as u64).ok()? {
+            0 => break,
+            count => filled += count,
+        }
+    }
+    head.truncate(filled);
+    Some((file, head))
+}
+
+fn check_script(head: &[u8], depth: u32) -> Result<RunBy, Refusal> {
+    let Interpreter { path, argument } = script::interpreter(head).map_err(Refusal::Final)?;
+    check_interpreter(&path, depth)?;
+    if let Some(name) = argument
+        .as_deref()
+        .and_then(|argument| script::run_by_env(&path, argument))
+    {
+        find(name, depth - 1).map_err(|why| {
+            Refusal::Final(format!("its interpreter '{}': {why}", name.display()))
+        })?;
+    }
+    Ok(RunBy::Kernel)
+}
+
+/// `depth` is how many more interpreters there may be, this one included.
+fn check_interpreter(path: &Path, depth: u32) -> Result<(), Refusal> {
+    let refusal = match depth.checked_sub(1).map(|depth| check_file(path, depth)) {
+        Some(Ok(RunBy::Kernel)) => return Ok(()),
+        // The shell is for the outermost file alone.
+        Some(Ok(RunBy::Shell)) => Refusal::Final("it has no #! line itself".to_owned()),
+        Some(Err(refusal)) => refusal,
+        None => Refusal::Final("interpreters are nested too deeply".to_owned()),
+    };
+    let named = |why: &str| format!("its interpreter {}: {why}", path.display());
+    Err(match refusal {
+        Refusal::Missing => Refusal::Passed(named("there is no such file")),
+        Refusal::Passed(why) => Refusal::Passed(named(&why)),
+        Refusal::Final(why) => Refusal::Final(named(&why)),
+    })
+}
+
+fn check_elf(file: &File, head: &[u8]) -> Result<RunBy, Refusal> {
+    if let Some(machine) = elf::foreign_machine(head) {
+        return if has_foreign_formats() {
+            Ok(RunBy::Kernel)
+        } else {
+            let own = env::consts::ARCH;
+            Err(Refusal::Final(format!(
+                "it is a program for {machine}, and this machine is {own}"
+            )))
+        };
+    }
+    let loader = elf::loader(file, head).map_err(|why| Refusal::Final(why.to_owned()))?;
+    if let Some(loader) = loader {
+        check_permission(&loader).map_err(|_| {
+            let loader = loader.display();
+            Refusal::Passed(format!(
+                "its loader {loader} is missing (it was built for another system, or for another C library)"
+            ))
+        })?;
+    }
+    Ok(RunBy::Kernel)
+}
+
+/// Whether the kernel was told how to run more formats (`binfmt_misc`), such as another machine's programs by an emulator.
+/// Then it knows better what can be run.
+fn has_foreign_formats() -> bool {
+    let is_format = |name: OsString| name != "register" && name != "status";
+    fs::read_dir("/proc/sys/fs/binfmt_misc").is_ok_and(|mut entries| {
+        entries.any(|entry| entry.is_ok_and(|entry| is_format(entry.file_name())))
+    })
 }

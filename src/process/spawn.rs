@@ -1,18 +1,22 @@
 //! Starts server processes: three pipes, a group of their own, clean signals and limits.
 
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
 use std::{env, io};
 
+use log::warn;
 use mio::unix::pipe;
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawnp};
-use nix::sys::signal::{SigSet, Signal};
+use nix::sys::signal::SigSet;
 use nix::unistd::{Pid, pipe2};
 
 use super::fd_limit::DescriptorLimit;
-use super::program::check_program;
+use super::program::{Program, RunBy, SHELL, find_program};
+use crate::reactor::signals::KEPT_IGNORED;
 
 /// Starts server processes, all by the same command.
 #[derive(Debug)]
@@ -37,7 +41,7 @@ pub struct Spawned<I = pipe::Sender, O = pipe::Receiver> {
 }
 
 impl Spawner {
-    /// Checks whether the command can be run at all. Servers get the environment and the working directory of the
+    /// Checks that the command can be run at all. Servers get the environment and the working directory of the
     /// proxy, and the limit of descriptors that the proxy was started with.
     pub fn new(command: &[OsString], descriptors: DescriptorLimit) -> io::Result<Self> {
         let Some(program) = command.first() else {
@@ -46,7 +50,11 @@ impl Spawner {
                 "the command is empty",
             ));
         };
-        check_program(program)?;
+        let Program { path, run_by } = find_program(program)?;
+        if run_by == RunBy::Shell {
+            let path = path.display();
+            warn!("{path} has no #! line, so {SHELL} runs it");
+        }
         let command = command
             .iter()
             .map(|word| CString::new(word.as_bytes()))
@@ -75,15 +83,10 @@ impl Spawner {
         for (descriptor, number) in [(&child_stdin, 0), (&child_stdout, 1), (&child_stderr, 2)] {
             actions.add_dup2(descriptor.as_raw_fd(), number)?;
         }
-        let pid = self.descriptors.with_original(|| {
-            posix_spawnp(
-                &self.command[0],
-                &actions,
-                &self.attributes,
-                &self.command,
-                &self.environment,
-            )
-        })??;
+        let pid = match self.spawn_with(&self.command, &actions)? {
+            Err(Errno::ENOEXEC) => self.spawn_with(&by_shell(&self.command)?, &actions)??,
+            result => result?,
+        };
         Ok(Spawned {
             pid,
             stdin: stdin.into(),
@@ -91,13 +94,48 @@ impl Spawner {
             stderr: stderr.into(),
         })
     }
+
+    fn spawn_with(
+        &self,
+        command: &[CString],
+        actions: &PosixSpawnFileActions,
+    ) -> io::Result<nix::Result<Pid>> {
+        self.descriptors.with_original(|| {
+            posix_spawnp(
+                &command[0],
+                actions,
+                &self.attributes,
+                command,
+                &self.environment,
+            )
+        })
+    }
 }
 
-/// A group of its own, no signal blocked, and SIGPIPE, which Rust programs ignore, as it was.
+/// Has [`SHELL`] run a file, as execvp(3) does with one of unknown format.
+fn by_shell(command: &[CString]) -> io::Result<Vec<CString>> {
+    let program = find_program(OsStr::from_bytes(command[0].to_bytes()))?;
+    if program.run_by != RunBy::Shell {
+        return Err(Errno::ENOEXEC.into());
+    }
+    // A shell takes a word that begins with a dash for an option.
+    let path = Path::new(".").join(program.path);
+    let mut words = vec![
+        CString::new(SHELL)?,
+        CString::new(path.into_os_string().into_vec())?,
+    ];
+    words.extend_from_slice(&command[1..]);
+    Ok(words)
+}
+
+/// A group of its own, no signal blocked, and none ignored, whatever our parent ignores, but those that a user has a
+/// whole job ignore.
 fn attributes() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
-    let mut defaults = SigSet::empty();
-    defaults.add(Signal::SIGPIPE);
+    let mut defaults = SigSet::all();
+    for signal in KEPT_IGNORED {
+        defaults.remove(signal);
+    }
     attributes.set_sigdefault(&defaults)?;
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_pgroup(Pid::from_raw(0))?;

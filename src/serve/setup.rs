@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use mio::Interest;
 use mio::net::TcpListener;
 
@@ -11,7 +11,7 @@ use super::accept::MAX_REFUSED;
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::options::ServeOptions;
+use crate::options::{ServeOptions, ServerCommand};
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
@@ -21,6 +21,7 @@ use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
+use crate::util::shell_words;
 
 /// Descriptors of one session: the connection and three pipes.
 const DESCRIPTORS_PER_SESSION: u64 = 4;
@@ -65,9 +66,10 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let text = command_text(command);
-        let spawner = Spawner::new(command, descriptors)
-            .map_err(failed_to(format!("cannot run '{text}'")))?;
+        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
+            "cannot run {}",
+            shell_words::join(command)
+        )))?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let address = tcp::address_text(&options.host, options.port);
@@ -75,7 +77,7 @@ impl Proxy {
             "cannot listen on {address} (--host, --port)"
         )))?;
         let limits = limits(options, descriptors);
-        log_start(options, &text, &address, limits.spares);
+        log_start(options, command, &address, limits.spares);
         let mut listeners = Vec::new();
         for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
@@ -167,17 +169,25 @@ fn session_limit(wanted: Option<usize>, possible: usize, descriptors: Descriptor
     limit
 }
 
-fn command_text(command: &[OsString]) -> String {
-    command
-        .iter()
-        .map(|word| word.to_string_lossy())
-        .collect::<Vec<_>>()
-        .join(" ")
+/// Arguments hold secrets more often than not, so they are for `--debug`.
+fn log_command(command: &[OsString]) {
+    let program = command
+        .first()
+        .map_or_else(String::new, |word| shell_words::quoted(word));
+    match command.len().saturating_sub(1) {
+        0 => info!("MCP command: {program}"),
+        1 => info!("MCP command: {program} and 1 argument"),
+        count => info!("MCP command: {program} and {count} arguments"),
+    }
+    debug!("MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &str, address: &str, spares: usize) {
+fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares: usize) {
     info!("Starting TCP proxy on {address}");
-    info!("MCP command: {command}");
+    match options.server {
+        ServerCommand::Demo => info!("MCP command: the built-in demo server"),
+        ServerCommand::Program(_) => log_command(command),
+    }
     info!(
         "Heartbeat interval: {}s",
         options.heartbeat_interval.as_secs_f64()
@@ -234,7 +244,5 @@ mod tests {
     fn an_error_says_what_was_being_done() {
         let failed = failed_to("cannot listen")("in use");
         assert_eq!(failed.to_string(), "cannot listen: in use");
-        let words = ["a".into(), "b c".into()];
-        assert_eq!(command_text(&words), "a b c");
     }
 }

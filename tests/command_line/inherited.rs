@@ -98,21 +98,26 @@ fn no_signal_is_blocked_and_sigpipe_is_not_ignored() {
     assert_eq!(ignored & bit(Signal::SIGPIPE), 0);
 }
 
+/// What nohup(1) and the shell's `&` have a command ignore is meant for all that belongs to it. All else, a server would
+/// not expect: one that ignores SIGCHLD can't wait for its children, one that ignores SIGTERM has to be killed.
 #[test]
-fn ignored_signals_are_those_that_the_proxy_was_started_with() {
+fn ignored_signals_are_those_that_were_meant_for_servers_too() {
     let server = servers::sh(TELL_STATE);
     let (_, plain, _) = state(&Proxy::start_under(
         &["/bin/sh", "-c", r#"exec "$@""#, "sh"],
         &[],
         &server,
     ));
-    let trap = r#"trap '' USR1 HUP; exec "$@""#;
-    let (_, ignored, _) = state(&Proxy::start_under(
-        &["/bin/sh", "-c", trap, "sh"],
+    // Not every other shell has SIGCHLD ignored.
+    let trap = r#"trap '' HUP INT QUIT ABRT ALRM CHLD CONT IO PIPE PROF PWR TERM TSTP TTIN TTOU URG USR1 USR2 VTALRM WINCH XCPU XFSZ 35 64; exec "$@""#;
+    let (blocked, ignored, _) = state(&Proxy::start_under(
+        &["bash", "-c", trap, "bash"],
         &[],
         &server,
     ));
-    assert_eq!(ignored, plain | bit(Signal::SIGUSR1) | bit(Signal::SIGHUP));
+    let kept = [Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT].map(bit);
+    assert_eq!(ignored, plain | kept[0] | kept[1] | kept[2]);
+    assert_eq!(blocked, 0);
 }
 
 #[test]

@@ -20,7 +20,7 @@ fn the_start_is_described() {
     proxy.wait_for_log(&format!("listening on {}", proxy.address()));
     let log = proxy.log();
     for text in [
-        "MCP command: /bin/sh -c exec cat",
+        "MCP command: /bin/sh and 2 arguments",
         "Heartbeat interval: 7.5s",
         "Auto-restart: disabled",
     ] {
@@ -28,6 +28,25 @@ fn the_start_is_described() {
         assert!(position(&log, text) < position(&log, "listening on "));
     }
     assert!(log.iter().all(|line| line.contains(" INFO ")), "{log:#?}");
+}
+
+/// They hold secrets: keys, addresses with passwords.
+#[test]
+fn arguments_of_the_server_are_for_debug_alone() {
+    let server = servers::sh("exec cat # --token=$SECRET it's");
+    let proxy = Proxy::start(&[], &server);
+    proxy.wait_for_log("listening on ");
+    assert!(!proxy.log().iter().any(|line| line.contains("SECRET")));
+    let proxy = Proxy::start(&["--debug"], &server);
+    let line = proxy.wait_for_log("SECRET");
+    assert!(line.contains(" DEBUG "), "{line}");
+    let shown = r"/bin/sh -c 'exec cat # --token=$SECRET it'\''s'";
+    assert!(line.ends_with(shown), "{line}");
+    for (words, shown) in [(1, "cat"), (2, "cat and 1 argument")] {
+        let words: Vec<String> = ["cat", "-"].map(str::to_owned)[..words].to_vec();
+        let line = Proxy::start(&[], &words).wait_for_log("MCP command: ");
+        assert!(line.ends_with(&format!("MCP command: {shown}")), "{line}");
+    }
 }
 
 #[test]
@@ -57,10 +76,10 @@ fn an_address_that_others_can_reach_is_warned_of() {
 #[test]
 fn no_line_forges_another() {
     let proxy = Proxy::start(
-        &[],
+        &["--debug"],
         &servers::sh("# a\n# 2026-01-01T00:00:00.000Z INFO  forged\x1b[2J\nexec cat"),
     );
-    let line = proxy.wait_for_log("MCP command: ");
+    let line = proxy.wait_for_log("MCP command in full: ");
     assert!(
         line.contains(r"# a\n# 2026") && line.contains(r"\u{1b}[2J"),
         "{line}"

@@ -10,9 +10,12 @@ mod common;
 mod generated;
 mod inherited;
 mod log_lines;
+mod programs;
+mod signals;
 mod start;
 mod stderr_kinds;
 mod stderr_trouble;
+mod surroundings;
 mod usage;
 
 use std::io::Read;

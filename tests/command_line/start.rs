@@ -10,14 +10,14 @@ use crate::run;
 
 /// Asserts that a command can't be served, that the one line about it names it, and returns the line.
 #[track_caller]
-fn assert_unusable(command: &str) -> String {
+pub(crate) fn assert_unusable(command: &str) -> String {
     let ended = run(&["--host=127.0.0.1", "--port=0", command]);
     let line = ended.one_line(1);
     assert!(line.contains(command), "{line}");
     line.to_owned()
 }
 
-fn write_script(path: &Path, text: &str, mode: u32) -> String {
+pub(crate) fn write_script(path: &Path, text: &str, mode: u32) -> String {
     fs::write(path, text).unwrap();
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     path.to_str().unwrap().to_owned()

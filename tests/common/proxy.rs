@@ -116,6 +116,19 @@ impl Proxy {
         processes::send_signal(self.pid(), signal);
     }
 
+    /// Sends a signal again and again until the proxy ends: one that comes right after the first stop signal counts as
+    /// the same.
+    #[track_caller]
+    pub(crate) fn signal_until_exit(&mut self, signal: Signal, deadline: Duration) -> ExitStatus {
+        eventually_some("the end after a second signal", deadline, || {
+            let status = self.child.try_wait().unwrap();
+            if status.is_none() {
+                self.signal(signal);
+            }
+            status
+        })
+    }
+
     /// Waits for the proxy's own end.
     pub(crate) fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
         eventually_some("the proxy's exit", deadline, || {

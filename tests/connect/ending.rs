@@ -196,6 +196,21 @@ fn a_signal_while_reconnecting_ends_it() {
     connect.wait_exit(0);
 }
 
+#[test]
+fn signals_that_ask_for_something_else_do_not_end_it() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&["--debug"], server.address());
+    let mut peer = server.greeted();
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        connect.signal(signal);
+        connect.wait_for_log(&format!("{signal} is ignored"));
+    }
+    peer.send_line("[1]");
+    assert_eq!(connect.recv_line(), "[1]");
+    connect.signal(Signal::SIGQUIT);
+    connect.wait_exit(0);
+}
+
 /// Nobody reads, so the lines that are due can't be delivered: the second signal, or a second, is enough.
 #[test]
 fn a_signal_ends_it_although_the_host_does_not_read() {

@@ -48,7 +48,7 @@ exec cat"#;
         ("scalar 43", "\"scalar 43\""),
         ("not UTF-8 44", "\u{fffd}\u{fffd} not UTF-8 44"),
         ("control 45", r"\u{1b}[2J control 45"),
-        ("{\"bom\":46}", "\u{feff}{\"bom\":46}"),
+        ("{\"bom\":46}", r#"\u{feff}{"bom":46}"#),
         ("10047", "10047"),
         ("\u{fffd}48", "{\"a\":\"\u{fffd}48\"}"),
     ] {

@@ -62,6 +62,24 @@ fn control_characters_are_escaped() {
     client.close();
 }
 
+/// A line that only looks like another one, or that says more than can be seen.
+#[test]
+fn invisible_and_reordering_characters_are_escaped() {
+    let script = r"printf 'a\342\200\213b\342\200\256c\363\240\201\201d\357\273\277e\330\234f %d\n' $((40 + 2)) >&2; exec cat";
+    let proxy = Proxy::start(&["--debug"], &servers::sh(script));
+    let mut client = proxy.connect();
+    let line = proxy.wait_for_log("f 42");
+    let shown = r"a\u{200b}b\u{202e}c\u{e0041}d\u{feff}e\u{61c}f 42";
+    assert!(line.ends_with(shown), "{line}");
+    client.send_line("[\"a\u{200b}b\u{202e}c\u{e0041}d\"]");
+    client.recv_line();
+    let excerpt = proxy.wait_for_log("client → server");
+    assert!(
+        excerpt.ends_with(r#"["a\u{200b}b\u{202e}c\u{e0041}d"]"#),
+        "{excerpt}"
+    );
+}
+
 #[test]
 fn an_unterminated_last_line_is_logged() {
     let script = r"printf 'last words %d' $((40 + 2)) >&2";

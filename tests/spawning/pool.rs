@@ -339,7 +339,9 @@ fn a_second_signal_kills_waiting_servers() {
     }
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
-    assert_eq!(stop(&mut proxy), "size 3, 0 hits, 0 misses");
+    let status = proxy.signal_until_exit(Signal::SIGTERM, DEADLINE);
+    assert_eq!(status.code(), Some(0));
+    proxy.wait_for_log("pool: size 3, 0 hits, 0 misses");
     proxy.wait_for_log("second signal: killing 3 servers");
     for server in scratch.servers() {
         assert!(!processes::process_exists(server));
