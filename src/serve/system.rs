@@ -231,12 +231,12 @@ mod tests {
         let count = server.stdout.read(&mut line).unwrap();
         assert_eq!(&line[..count], b"echo\n");
         assert_eq!(
-            next_reaped(&mut system, server.stdout),
+            next_reaped(&mut system, &server.stdout),
             (server.pid, Exit::Code(3))
         );
         system.signal_group(killed.pid, Signal::SIGKILL).unwrap();
         assert_eq!(
-            next_reaped(&mut system, killed.stdout),
+            next_reaped(&mut system, &killed.stdout),
             (killed.pid, Exit::Signal(9))
         );
         assert!(!system.process_exists(killed.pid) && !system.group_exists(killed.pid));
@@ -244,8 +244,8 @@ mod tests {
     }
 
     /// A process ends its output before it can be reaped.
-    fn next_reaped(system: &mut Linux, output: pipe::Receiver) -> (Pid, Exit) {
-        wait(&output);
+    fn next_reaped(system: &mut Linux, output: &pipe::Receiver) -> (Pid, Exit) {
+        wait(output);
         loop {
             if let Reaped::Process(pid, exit) = system.reap() {
                 return (pid, exit);
