@@ -234,8 +234,8 @@ mod tests {
 
     const LINE: &str = "{\"method\":\"m\"}\n";
 
-    fn says(text: &str) -> io::Result<Vec<u8>> {
-        Ok(text.as_bytes().to_vec())
+    fn says(text: &str) -> Vec<u8> {
+        text.as_bytes().to_vec()
     }
 
     impl Between {
@@ -294,8 +294,11 @@ mod tests {
     #[test]
     fn what_one_side_says_the_other_gets_in_the_same_run() {
         let mut between = Between::new();
-        between.client.says.push_back(says(LINE));
-        between.server.says.push_back(says("{\"method\":\"s\"}\n"));
+        between.client.says.push_back(Ok(says(LINE)));
+        between
+            .server
+            .says
+            .push_back(Ok(says("{\"method\":\"s\"}\n")));
         between.client.takes.push_back(Ok(100));
         between.server.takes.push_back(Ok(100));
         assert!(!between.run());
@@ -308,7 +311,7 @@ mod tests {
     fn a_run_has_a_budget_and_tells_that_there_is_more() {
         let mut between = Between::new();
         for _ in 0..=READS_PER_RUN {
-            between.client.says.push_back(says(LINE));
+            between.client.says.push_back(Ok(says(LINE)));
             between.server.takes.push_back(Ok(100));
         }
         assert!(between.run() && between.has_more());
@@ -320,9 +323,9 @@ mod tests {
     #[test]
     fn what_was_not_taken_is_written_when_there_is_room() {
         let mut between = Between::new();
-        between.client.says.push_back(says(LINE));
+        between.client.says.push_back(Ok(says(LINE)));
         between.server.takes.push_back(Ok(4));
-        between.server.says.push_back(says(LINE));
+        between.server.says.push_back(Ok(says(LINE)));
         assert!(!between.run(), "there is no room");
         assert_eq!(
             (between.server.took.as_str(), between.client.took.as_str()),
@@ -342,8 +345,8 @@ mod tests {
     fn more_room_on_either_side_is_more_to_do() {
         for is_client in [true, false] {
             let mut between = Between::new();
-            between.client.says.push_back(says(LINE));
-            between.server.says.push_back(says(LINE));
+            between.client.says.push_back(Ok(says(LINE)));
+            between.server.says.push_back(Ok(says(LINE)));
             between.run();
             assert!(!between.has_more());
             let side = if is_client {
@@ -362,8 +365,8 @@ mod tests {
         between.memory = BufferBudget::new(0);
         let long = format!("{{\"method\":\"{}\"}}\n", "x".repeat(60_000));
         for _ in 0..4 {
-            between.client.says.push_back(says(&long));
-            between.server.says.push_back(says(&long));
+            between.client.says.push_back(Ok(says(&long)));
+            between.server.says.push_back(Ok(says(&long)));
         }
         for _ in 0..3 {
             assert!(!between.run(), "as nobody takes anything");
@@ -378,8 +381,8 @@ mod tests {
     fn a_long_line_is_read_in_larger_pieces() {
         let mut between = Between::new();
         for side in [&mut between.client, &mut between.server] {
-            side.says.push_back(says(&"x".repeat(READ_BYTES)));
-            side.says.push_back(says(&"x".repeat(LONG_READ_BYTES)));
+            side.says.push_back(Ok(says(&"x".repeat(READ_BYTES))));
+            side.says.push_back(Ok(says(&"x".repeat(LONG_READ_BYTES))));
         }
         between.run();
         assert_eq!(between.client.asked, [READ_BYTES, LONG_READ_BYTES]);
@@ -391,7 +394,7 @@ mod tests {
         let mut between = Between::new();
         for side in [&mut between.client, &mut between.server] {
             side.says.push_back(Err(ErrorKind::WouldBlock.into()));
-            side.says.push_back(says(LINE));
+            side.says.push_back(Ok(says(LINE)));
         }
         assert!(between.run());
         assert_eq!(
@@ -402,7 +405,7 @@ mod tests {
 
     #[test]
     fn ends_and_errors_of_the_server_are_told() {
-        for result in [says(""), Err(ErrorKind::ConnectionReset.into())] {
+        for result in [Ok(says("")), Err(ErrorKind::ConnectionReset.into())] {
             let mut between = Between::new();
             between.server.says.push_back(result);
             between.run();
@@ -413,7 +416,7 @@ mod tests {
             .server
             .takes
             .push_back(Err(ErrorKind::BrokenPipe.into()));
-        between.client.says.push_back(says(LINE));
+        between.client.says.push_back(Ok(says(LINE)));
         between.run();
         assert!(
             between.session.to_upstream().is_empty(),
@@ -425,7 +428,7 @@ mod tests {
     #[test]
     fn ends_and_errors_of_the_client_are_told() {
         let mut between = Between::new();
-        between.client.says.push_back(says(""));
+        between.client.says.push_back(Ok(says("")));
         between.run();
         assert!(!between.session.wants_client_input());
         assert_eq!(between.actions, [Action::StopUpstream]);
@@ -437,7 +440,7 @@ mod tests {
         between.run();
         assert!(between.actions.contains(&Action::CloseClient));
         let mut between = Between::new();
-        between.server.says.push_back(says(LINE));
+        between.server.says.push_back(Ok(says(LINE)));
         between
             .client
             .takes

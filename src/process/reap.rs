@@ -59,7 +59,7 @@ mod tests {
 
     use super::*;
 
-    /// No process has it (proc_sys_kernel(5), `pid_max`).
+    /// No process has it (`pid_max`, `proc_sys_kernel(5)`).
     const NOBODY: Pid = Pid::from_raw(i32::MAX);
 
     #[test]

@@ -166,3 +166,101 @@ impl Pipe for pipe::Receiver {
 fn widen(pipe: &impl AsFd) {
     let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
 }
+
+#[cfg(test)]
+mod tests {
+    use std::net;
+
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    use nix::sys::socket::{getsockopt, sockopt};
+
+    use super::*;
+    use crate::process::DescriptorLimit;
+    use crate::session::report::Exit;
+
+    /// Waits until there is something to be read.
+    fn wait(source: &impl AsFd) {
+        let mut descriptors = [PollFd::new(source.as_fd(), PollFlags::POLLIN)];
+        assert_eq!(poll(&mut descriptors, PollTimeout::from(10_000_u16)), Ok(1));
+    }
+
+    /// The servers of this system echo a line, and exit with 3.
+    fn linux() -> Linux {
+        let command = ["sh", "-c", "read line; echo $line; exit 3"].map(Into::into);
+        let poller = Poller::new().unwrap();
+        Linux {
+            spawner: Spawner::new(&command, DescriptorLimit::raise().unwrap()).unwrap(),
+            signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
+        }
+    }
+
+    #[test]
+    fn connections_are_accepted_set_up_ended_and_closed() {
+        let mut system = linux();
+        let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let nobody = system.accept(&listener).unwrap_err();
+        assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
+        let mut peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        wait(&listener);
+        let (client, address) = system.accept(&listener).unwrap();
+        assert_eq!(address, peer.local_addr().unwrap());
+        client.configure().unwrap();
+        assert!(client.nodelay().unwrap());
+        assert!(getsockopt(&client, sockopt::KeepAlive).unwrap());
+        assert!(ClientSocket::take_error(&client).is_none());
+        client.end();
+        assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);
+        assert_eq!(peer.write(b"x").unwrap(), 1, "the other direction is open");
+        drop(client);
+    }
+
+    #[test]
+    fn servers_are_started_and_reaped_and_signals_reach_their_groups() {
+        let mut system = linux();
+        let mut server = system.spawn(None).unwrap();
+        let killed = system.spawn(None).unwrap();
+        for pipe in [&server.stdout, &killed.stderr] {
+            pipe.widen();
+        }
+        server.stdin.widen();
+        assert!(system.process_exists(killed.pid) && system.group_exists(killed.pid));
+        assert_eq!(system.reap(), Reaped::Nothing);
+        server.stdin.write_all(b"echo\n").unwrap();
+        wait(&server.stdout);
+        let mut line = [0; 8];
+        let count = server.stdout.read(&mut line).unwrap();
+        assert_eq!(&line[..count], b"echo\n");
+        assert_eq!(
+            next_reaped(&mut system, &server.stdout),
+            (server.pid, Exit::Code(3))
+        );
+        system.signal_group(killed.pid, Signal::SIGKILL).unwrap();
+        assert_eq!(
+            next_reaped(&mut system, &killed.stdout),
+            (killed.pid, Exit::Signal(9))
+        );
+        assert!(!system.process_exists(killed.pid) && !system.group_exists(killed.pid));
+        assert!(system.unix_time() > Duration::from_secs(1_700_000_000));
+    }
+
+    /// A process ends its output before it can be reaped.
+    fn next_reaped(system: &mut Linux, output: &pipe::Receiver) -> (Pid, Exit) {
+        wait(output);
+        loop {
+            if let Reaped::Process(pid, exit) = system.reap() {
+                return (pid, exit);
+            }
+            std::thread::yield_now();
+        }
+    }
+
+    #[test]
+    fn a_wide_pipe_holds_more_if_the_system_allows_it() {
+        let (_, receiver) = pipe::new().unwrap();
+        let size = || fcntl(receiver.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap();
+        let before = size();
+        receiver.widen();
+        let is_refused = fcntl(receiver.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES)).is_err();
+        assert!(size() == WIDE_PIPE_BYTES || (is_refused && size() == before));
+    }
+}

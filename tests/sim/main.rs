@@ -11,6 +11,10 @@
     unreachable_pub,
     reason = "a panic is how a test fails"
 )]
+#![allow(
+    clippy::struct_excessive_bools,
+    reason = "the programs of a random world have many habits"
+)]
 
 mod below;
 mod checks;
