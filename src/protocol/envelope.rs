@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::id::MAX_ID_BYTES;
+use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
 use super::own_messages::SOURCE;
 
@@ -167,8 +168,9 @@ impl<'a> Envelope<'a> {
         let line = reader.text();
         // A copy, of which nobody else has the address, stays in registers.
         let mut here = *reader;
-        let read = here.object(VERSION, |key, value| {
-            key.with_name(|key| self.set(line, key, value));
+        let read = here.object(VERSION, |key, value| match key.plain() {
+            Some(name) => self.set(line, name, value),
+            None => self.set_escaped(line, key, value),
         });
         *reader = here;
         read
@@ -227,8 +229,15 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    fn set(&mut self, line: &'a [u8], key: &[u8], value: Value) {
-        match key {
+    #[cold]
+    fn set_escaped(&mut self, line: &'a [u8], key: Text<'_>, value: Value) {
+        key.with_name(|name| self.set(line, name, value));
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
+    fn set(&mut self, line: &'a [u8], name: &[u8], value: Value) {
+        match name {
             b"type" => self.control = Control::of(line, value),
             b"method" => self.method = Method::of(line, value),
             b"id" => {

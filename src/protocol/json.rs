@@ -189,7 +189,10 @@ impl<'a> Reader<'a> {
         if first == Some(b'"') {
             return self.skip_string();
         }
-        self.at = number_or_word_end(self.text, self.at).ok_or(Malformed)?;
+        self.at = match integer_end(self.text, self.at) {
+            Some(end) => end,
+            None => number_or_word_end(self.text, self.at).ok_or(Malformed)?,
+        };
         Ok(false)
     }
 
@@ -204,6 +207,15 @@ impl<'a> Reader<'a> {
         let inner = &self.text[start..self.at - 1];
         self.expect(b':')?;
         Ok(Text { inner, has_escapes })
+    }
+
+    #[inline(always)]
+    fn skip_key(&mut self) -> Result<(), Malformed> {
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        self.skip_string()?;
+        self.expect(b':')
     }
 
     /// After an item: whether `close` comes, and not a comma.
@@ -292,7 +304,7 @@ impl Reader<'_> {
                     close = closing(open);
                     if self.peek() != Some(close) {
                         if open == b'{' {
-                            check!(self.key());
+                            check!(self.skip_key());
                         }
                         continue;
                     }
@@ -311,7 +323,7 @@ impl Reader<'_> {
             }
             match close {
                 NOTHING_OPEN => return Some(Ok(())),
-                b'}' => drop(check!(self.key())),
+                b'}' => check!(self.skip_key()),
                 _ => {}
             }
         }
@@ -324,6 +336,22 @@ fn skip_blanks(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The place after a positive integer, if that is all there is.
+#[inline(always)]
+fn integer_end(text: &[u8], start: usize) -> Option<usize> {
+    let Some(b'1'..=b'9') = text.get(start) else {
+        return None;
+    };
+    let mut at = start + 1;
+    loop {
+        match text.get(at) {
+            Some(b'0'..=b'9') => at += 1,
+            Some(b'.' | b'e' | b'E') => return None,
+            _ => return Some(at),
+        }
+    }
 }
 
 fn number_or_word_end(text: &[u8], mut at: usize) -> Option<usize> {
