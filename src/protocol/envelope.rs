@@ -391,6 +391,15 @@ mod tests {
             None,
         );
         single(&own, |e| assert!(e.is_proxy_error()));
+        single(
+            r#"{"error":{"data":{"source":"mcp-tcp-prox\u0079"},"code":1}}"#,
+            |e| assert!(e.is_proxy_error()),
+        );
+        let long = format!(
+            r#"{{"error":{{"data":{{"source":"{SOURCE}"}},"message":"{}"}}}}"#,
+            "x".repeat(MAX_PROXY_ERROR_BYTES)
+        );
+        single(&long, |e| assert!(!e.is_proxy_error(), "none is as long"));
         for other in [
             r#"{"id":1,"error":{"code":1,"data":{"source":"x"}}}"#,
             r#"{"error":null}"#,
@@ -450,6 +459,21 @@ mod tests {
                 },
             );
         }
+    }
+
+    #[test]
+    fn members_are_found_where_they_are_in_the_line() {
+        let line =
+            r#" {"params" : {"_meta":1,"requestId": "é", "_m\u0065ta":{"a":2} },"id": 1.50}"#;
+        single(line, |e| {
+            assert_eq!(&line[e.id_range().unwrap()], "1.50");
+            let found = e.ranges_in_params(["_meta", "requestId", "x"]).unwrap();
+            let texts = found.map(|range| range.map(|range| &line[range]));
+            assert_eq!(texts, [Some(r#"{"a":2}"#), Some("\"é\""), None]);
+        });
+        single(r#"{"params":[1]}"#, |e| {
+            assert_eq!((e.id_range(), e.ranges_in_params(["a"])), (None, None));
+        });
     }
 
     #[test]
