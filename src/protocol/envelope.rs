@@ -6,6 +6,7 @@ use std::fmt;
 use std::ops::Range;
 
 use super::id::MAX_ID_BYTES;
+use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
 use super::own_messages::SOURCE;
 
@@ -167,8 +168,9 @@ impl<'a> Envelope<'a> {
         let line = reader.text();
         // A copy, of which nobody else has the address, stays in registers.
         let mut here = *reader;
-        let read = here.object(VERSION, |key, value| {
-            key.with_name(|key| self.set(line, key, value));
+        let read = here.object(VERSION, |key, value| match key.plain() {
+            Some(name) => self.set(line, name, value),
+            None => self.set_escaped(line, key, value),
         });
         *reader = here;
         read
@@ -227,8 +229,15 @@ impl<'a> Envelope<'a> {
         })
     }
 
-    fn set(&mut self, line: &'a [u8], key: &[u8], value: Value) {
-        match key {
+    #[cold]
+    fn set_escaped(&mut self, line: &'a [u8], key: Text<'_>, value: Value) {
+        key.with_name(|name| self.set(line, name, value));
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
+    fn set(&mut self, line: &'a [u8], name: &[u8], value: Value) {
+        match name {
             b"type" => self.control = Control::of(line, value),
             b"method" => self.method = Method::of(line, value),
             b"id" => {
@@ -382,6 +391,15 @@ mod tests {
             None,
         );
         single(&own, |e| assert!(e.is_proxy_error()));
+        single(
+            r#"{"error":{"data":{"source":"mcp-tcp-prox\u0079"},"code":1}}"#,
+            |e| assert!(e.is_proxy_error()),
+        );
+        let long = format!(
+            r#"{{"error":{{"data":{{"source":"{SOURCE}"}},"message":"{}"}}}}"#,
+            "x".repeat(MAX_PROXY_ERROR_BYTES)
+        );
+        single(&long, |e| assert!(!e.is_proxy_error(), "none is as long"));
         for other in [
             r#"{"id":1,"error":{"code":1,"data":{"source":"x"}}}"#,
             r#"{"error":null}"#,
@@ -441,6 +459,21 @@ mod tests {
                 },
             );
         }
+    }
+
+    #[test]
+    fn members_are_found_where_they_are_in_the_line() {
+        let line =
+            r#" {"params" : {"_meta":1,"requestId": "é", "_m\u0065ta":{"a":2} },"id": 1.50}"#;
+        single(line, |e| {
+            assert_eq!(&line[e.id_range().unwrap()], "1.50");
+            let found = e.ranges_in_params(["_meta", "requestId", "x"]).unwrap();
+            let texts = found.map(|range| range.map(|range| &line[range]));
+            assert_eq!(texts, [Some(r#"{"a":2}"#), Some("\"é\""), None]);
+        });
+        single(r#"{"params":[1]}"#, |e| {
+            assert_eq!((e.id_range(), e.ranges_in_params(["a"])), (None, None));
+        });
     }
 
     #[test]

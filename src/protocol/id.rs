@@ -63,10 +63,16 @@ enum ValueRef<'a> {
 
 impl RequestId {
     /// Reads an id from its JSON text, which is taken to be valid.
+    #[inline]
     pub fn new(text: &str) -> Self {
-        if let Some(integer) = canonical_integer(text) {
-            return Self(Repr::Integer(integer));
+        match canonical_integer(text) {
+            Some(integer) => Self(Repr::Integer(integer)),
+            None => Self::of_other(text),
         }
+    }
+
+    /// Reads what is not a plain integer.
+    fn of_other(text: &str) -> Self {
         if let Some(string) = plain_string(text)
             && string.len() <= INLINE_BYTES
         {
@@ -209,6 +215,7 @@ const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 const MAX_INTEGER_BYTES: usize = "-9223372036854775808".len();
 
 /// An integer, if `text` is what `Display` would write.
+#[inline]
 fn canonical_integer(text: &str) -> Option<i64> {
     /// This many digits always fit.
     const SAFE_DIGITS: usize = 18;

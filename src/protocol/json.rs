@@ -189,7 +189,10 @@ impl<'a> Reader<'a> {
         if first == Some(b'"') {
             return self.skip_string();
         }
-        self.at = number_or_word_end(self.text, self.at).ok_or(Malformed)?;
+        self.at = match integer_end(self.text, self.at) {
+            Some(end) => end,
+            None => number_or_word_end(self.text, self.at).ok_or(Malformed)?,
+        };
         Ok(false)
     }
 
@@ -204,6 +207,15 @@ impl<'a> Reader<'a> {
         let inner = &self.text[start..self.at - 1];
         self.expect(b':')?;
         Ok(Text { inner, has_escapes })
+    }
+
+    #[inline(always)]
+    fn skip_key(&mut self) -> Result<(), Malformed> {
+        if self.peek() != Some(b'"') {
+            return Err(Malformed);
+        }
+        self.skip_string()?;
+        self.expect(b':')
     }
 
     /// After an item: whether `close` comes, and not a comma.
@@ -248,7 +260,7 @@ struct ContainerEnd {
     is_ascii: bool,
 }
 
-/// Skips an object or an array with all that is in it.
+/// Skips an object or an array with all that is in it. One that turns out to be deep is read once more.
 fn container_end(text: &[u8], start: usize) -> Option<ContainerEnd> {
     let mut reader = Reader {
         text,
@@ -256,11 +268,11 @@ fn container_end(text: &[u8], start: usize) -> Option<ContainerEnd> {
         is_ascii: true,
     };
     match reader.skip_container(&mut Shallow::default()) {
-        Some(Ok(())) => {}
-        Some(Err(Malformed)) => return None,
-        None => {
+        Ok(()) => {}
+        Err(Failed::Malformed) => return None,
+        Err(Failed::TooDeep) => {
             reader.at = start;
-            reader.skip_container(&mut Deep::default())?.ok()?;
+            reader.skip_container(&mut Deep::default()).ok()?;
         }
     }
     Some(ContainerEnd {
@@ -269,30 +281,35 @@ fn container_end(text: &[u8], start: usize) -> Option<ContainerEnd> {
     })
 }
 
-impl Reader<'_> {
-    /// `None` if the nesting is too deep for `nesting`.
+/// Why a container could not be skipped.
+enum Failed {
+    Malformed,
+    /// What remembers the nesting has no room for more.
+    TooDeep,
+}
+
+impl From<Malformed> for Failed {
     #[inline(always)]
-    fn skip_container(&mut self, nesting: &mut impl Nesting) -> Option<Result<(), Malformed>> {
-        macro_rules! check {
-            ($result:expr) => {
-                match $result {
-                    Ok(value) => value,
-                    Err(Malformed) => return Some(Err(Malformed)),
-                }
-            };
-        }
+    fn from(Malformed: Malformed) -> Self {
+        Self::Malformed
+    }
+}
+
+impl Reader<'_> {
+    #[inline(always)]
+    fn skip_container(&mut self, nesting: &mut impl Nesting) -> Result<(), Failed> {
         let mut close = NOTHING_OPEN;
         loop {
             match self.peek() {
                 Some(open @ (b'{' | b'[')) => {
                     self.at += 1;
                     if !nesting.open(close) {
-                        return None;
+                        return Err(Failed::TooDeep);
                     }
                     close = closing(open);
                     if self.peek() != Some(close) {
                         if open == b'{' {
-                            check!(self.key());
+                            self.skip_key()?;
                         }
                         continue;
                     }
@@ -300,18 +317,18 @@ impl Reader<'_> {
                     close = nesting.close();
                 }
                 first => {
-                    check!(self.skip_scalar(first));
+                    self.skip_scalar(first)?;
                 }
             }
             while close != NOTHING_OPEN {
-                if !check!(self.is_last(close)) {
+                if !self.is_last(close)? {
                     break;
                 }
                 close = nesting.close();
             }
             match close {
-                NOTHING_OPEN => return Some(Ok(())),
-                b'}' => drop(check!(self.key())),
+                NOTHING_OPEN => return Ok(()),
+                b'}' => self.skip_key()?,
                 _ => {}
             }
         }
@@ -324,6 +341,22 @@ fn skip_blanks(text: &[u8], mut at: usize) -> usize {
         at += 1;
     }
     at
+}
+
+/// The place after a positive integer, if that is all there is.
+#[inline(always)]
+fn integer_end(text: &[u8], start: usize) -> Option<usize> {
+    let Some(b'1'..=b'9') = text.get(start) else {
+        return None;
+    };
+    let mut at = start + 1;
+    loop {
+        match text.get(at) {
+            Some(b'0'..=b'9') => at += 1,
+            Some(b'.' | b'e' | b'E') => return None,
+            _ => return Some(at),
+        }
+    }
 }
 
 fn number_or_word_end(text: &[u8], mut at: usize) -> Option<usize> {

@@ -95,8 +95,7 @@ impl Splitter {
         if is_whole && without_cr(piece).len() <= limits.max_bytes {
             return Some(Line::Borrowed(self.content(piece)));
         }
-        self.keep(piece, limits);
-        Some(self.finish(limits))
+        Some(self.finish_with(piece, limits))
     }
 
     /// Ends the stream: what has no line end is a line too, if there is anything.
@@ -173,6 +172,12 @@ impl Splitter {
         {
             self.keep(&BYTE_ORDER_MARK[..begun], limits);
         }
+    }
+
+    #[inline(never)]
+    fn finish_with(&mut self, piece: &[u8], limits: LineLimits) -> Line<'static> {
+        self.keep(piece, limits);
+        self.finish(limits)
     }
 
     fn finish(&mut self, limits: LineLimits) -> Line<'static> {

@@ -413,6 +413,31 @@ mod tests {
     }
 
     #[test]
+    fn only_what_is_compared_is_limited() {
+        let response = |rest: &str, capabilities: &str| {
+            format!(
+                r#"{{"id":9,"result":{{"protocolVersion":"2025-06-18","x":"{rest}","capabilities":{capabilities}}}}}"#
+            )
+        };
+        let long = "x".repeat(MAX_RECORD_BYTES);
+        let agreed = r#"{"logging":{},"tools":{}}"#;
+        assert_eq!(compare(&response(&long, agreed)), Outcome::Agreed);
+        let blanks = " ".repeat(MAX_RECORD_BYTES);
+        let spread = format!(r#"{{"logging":{{}},"tools":{{}}{blanks}}}"#);
+        assert_eq!(compare(&response("", &spread)), Outcome::Changed);
+    }
+
+    #[test]
+    fn long_values_agree_if_they_are_written_alike() {
+        let result = |blank: &str| {
+            let long = "x".repeat(MAX_DOCUMENT_BYTES);
+            format!(r#"{{"capabilities":{{"a":"{long}",{blank}"b":1}}}}"#)
+        };
+        assert_eq!(Agreement::of(&result("")), Agreement::of(&result("")));
+        assert_ne!(Agreement::of(&result("")), Agreement::of(&result(" ")));
+    }
+
+    #[test]
     fn a_response_too_large_to_keep_is_told() {
         let large = format!(
             r#"{{"capabilities":{{"x":"{}"}}}}"#,

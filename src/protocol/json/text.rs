@@ -23,6 +23,12 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// What is between the quotation marks, if that is what it stands for.
+    #[inline(always)]
+    pub(crate) fn plain(self) -> Option<&'a [u8]> {
+        (!self.has_escapes).then_some(self.inner)
+    }
+
     /// Calls `with` with what the string stands for, if that is ASCII and no longer than a name; otherwise with something
     /// that no name equals.
     #[inline(always)]

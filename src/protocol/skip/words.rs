@@ -47,26 +47,32 @@ impl<'a> Words<'a> {
     pub(crate) fn next_unescaped(&mut self, in_string: bool) -> Option<Word> {
         let (word, rest) = self.rest.split_first_chunk()?;
         let word = u64::from_le_bytes(*word);
-        let backslash = word ^ (ONES * u64::from(b'\\'));
-        if backslash.wrapping_sub(ONES) & !backslash & HIGHS != 0 {
+        if has_byte(word, b'\\') {
             return None;
         }
         self.rest = rest;
-        let quotes = equal_bytes(word, b'"');
+        let has_quote = has_byte(word, b'"');
         // Each byte becomes the number of quotation marks up to it.
-        let counts = quotes
-            .wrapping_mul(ONES)
-            .wrapping_add(ONES * u64::from(in_string));
+        let mut counts = ONES * u64::from(in_string);
+        if has_quote {
+            counts += equal_bytes(word, b'"').wrapping_mul(ONES);
+        }
         let outside = !counts & ONES;
         // The two kinds of brackets differ in this bit.
         let brackets = word | (ONES * u64::from(b'{' ^ b'['));
         Some(Word {
             opening: equal_bytes(brackets, b'{') & outside,
             closing: equal_bytes(brackets, b'}') & outside,
-            has_quote: quotes != 0,
+            has_quote,
             ends_in_string: counts >> (u64::BITS - 8) & 1 == 1,
         })
     }
+}
+
+#[inline]
+fn has_byte(word: u64, byte: u8) -> bool {
+    let differing = word ^ (ONES * u64::from(byte));
+    differing.wrapping_sub(ONES) & !differing & HIGHS != 0
 }
 
 /// How many blanks a text that is not checked begins with.
