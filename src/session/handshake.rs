@@ -329,8 +329,8 @@ impl Agreement {
     }
 }
 
-/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't
-/// read, because it is nested too deep or holds one of Python's constants, is equal only if written in the same way.
+/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, because it is
+/// nested too deep or holds one of Python's constants, is equal only if written in the same way.
 fn canonical(value: &str) -> Cow<'_, str> {
     serde_json::from_str::<serde_json::Value>(value)
         .map_or(Cow::Borrowed(value), |value| value.to_string().into())
