@@ -105,7 +105,7 @@ use self::client_side::{Client, OwnLine};
 use self::goal::Goal;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
-use self::idle::{IdleLimits, LastLine};
+use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::ServerLog;
@@ -255,7 +255,8 @@ pub struct Session {
     last_written: Time,
     /// Since when nothing was written of what waits for the client; `None` if nothing waits.
     unwritten_since: Option<Time>,
-    last_line: LastLine,
+    /// When a message last passed, or a part of one.
+    last_line: Time,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_upstream: Traffic,
@@ -315,7 +316,7 @@ impl Session {
             upstream_was_read: true,
             last_written: cx.now,
             unwritten_since: None,
-            last_line: LastLine::default(),
+            last_line: cx.now,
             charged: 0,
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),

@@ -166,7 +166,7 @@ impl BackendState {
     }
 
     /// The loss of an upstream cost the client something. In `connect`, the proxy at the other end gives the notice of
-    /// its own restarts, and the loss of a link is no restart.
+    /// its own restarts, and the loss of a link is not a restart.
     pub(super) fn owe_notice(&mut self) {
         if let Self::Process { notice_owed, .. } = self {
             *notice_owed = true;

@@ -21,17 +21,10 @@ pub struct IdleLimits {
     pub idle: Option<Duration>,
 }
 
-/// When a line last passed, in nanoseconds since the session began.
-#[derive(Debug, Clone, Copy, Default)]
-pub(super) struct LastLine(u64);
-
 impl Session {
     /// A message passed, or a part of one, or the proxy itself told the client something.
     pub(super) fn line_passed(&mut self, cx: &Context<'_>) {
-        if cx.settings.idle_limits.idle.is_some() {
-            let time = cx.now.saturating_since(self.opened);
-            self.last_line = LastLine(time.as_nanos() as u64);
-        }
+        self.last_line = cx.now;
     }
 
     /// Something of what waits for the client is about to be written. A heartbeat alone does not count.
@@ -100,8 +93,7 @@ impl Session {
 
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let limit = limits.idle?;
-        self.is_idle()
-            .then(|| self.opened + Duration::from_nanos(self.last_line.0) + limit)
+        self.is_idle().then(|| self.last_line + limit)
     }
 
     /// Whether nothing is on its way, and nobody waits for a response.
