@@ -91,6 +91,7 @@ mod reconnect;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+mod subscriptions;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -109,6 +110,7 @@ use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::ServerLog;
+use self::subscriptions::Subscriptions;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -244,6 +246,7 @@ pub struct Session {
 
     in_flight: InFlight,
     server_requests: ServerRequests,
+    subscriptions: Subscriptions,
     handshake: Handshake,
     heartbeat: Heartbeat,
     /// Whether the client was read since the last event.
@@ -310,6 +313,7 @@ impl Session {
             queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
+            subscriptions: Subscriptions::default(),
             handshake: Handshake::default(),
             heartbeat: Heartbeat::new(cx.now),
             client_was_read: true,

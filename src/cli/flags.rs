@@ -86,7 +86,8 @@ flags! {
     serve "--first-message-timeout" "S", default "0", example "30": first_message_timeout = seconds_or_off;
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
-    /// that waits for a response or has something to deliver is not idle. Heartbeats are not messages.
+    /// that waits for a response, other than to `subscriptions/listen`, or has something to deliver is not idle. Heartbeats
+    /// are not messages.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a

@@ -85,6 +85,8 @@ pub enum Method {
     Discover,
     /// `notifications/cancelled`, which takes a request back.
     Cancelled,
+    /// `subscriptions/listen`, which is answered only when the subscription ends.
+    Listen,
     /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
     ServerRestarted,
     /// Any other.
@@ -292,6 +294,7 @@ impl Method {
             b"notifications/initialized" => Self::Initialized,
             b"server/discover" => Self::Discover,
             b"notifications/cancelled" => Self::Cancelled,
+            b"subscriptions/listen" => Self::Listen,
             b"$/mcp/serverRestarted" => Self::ServerRestarted,
             _ => Self::Other,
         }))
@@ -334,7 +337,7 @@ impl<'a> Batch<'a> {
     }
 
     fn add(&mut self, envelope: Envelope<'a>) {
-        let is_plain = matches!(envelope.method, None | Some(Method::Other));
+        let is_plain = matches!(envelope.method, None | Some(Method::Other | Method::Listen));
         if envelope.id.is_none() && is_plain {
             return;
         }

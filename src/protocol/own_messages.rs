@@ -123,6 +123,21 @@ pub fn server_restarted(unix_time: Duration) -> String {
     )
 }
 
+/// Takes a request back. `id` is JSON text.
+pub fn cancelled(id: &dyn Display, reason: &str) -> String {
+    let reason = JsonString(reason);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
+    )
+}
+
+/// The result with which a `subscriptions/listen` ends well. `id` is JSON text.
+pub fn subscription_closed(id: &dyn Display) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+    )
+}
+
 /// With this a client announces itself to a proxy.
 pub const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,

@@ -210,6 +210,9 @@ impl Session {
 
     fn kind_of_request(&mut self, method: Option<Method>, line: &[u8]) -> Kind {
         let is_initialize = method == Some(Method::Initialize);
+        if method == Some(Method::Listen) {
+            return Kind::Listen;
+        }
         if is_initialize {
             self.handshake.begin();
         } else if method != Some(Method::Discover) {

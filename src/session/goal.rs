@@ -139,6 +139,7 @@ impl Session {
         self.stopping = true;
         if self.backend.ends_at_once_when_stopped() {
             if !self.goal.is_end() {
+                self.close_subscriptions(cx);
                 self.end_now(&EndReason::Shutdown, cx);
             }
         } else if self.goal.is_serve() {
@@ -183,7 +184,7 @@ impl Session {
     /// Whether everything that was read is served.
     fn nothing_is_open(&self) -> bool {
         !self.client.has_unread()
-            && self.in_flight.is_empty()
+            && self.in_flight.is_no_work()
             && self.held().is_empty()
             && self.to_upstream.is_empty()
     }
@@ -258,6 +259,10 @@ impl Session {
             return;
         };
         let reason = reason.clone();
+        // A session that is not used may go on after all, and its subscriptions with it.
+        if !self.is_unused() || self.nothing_waits() {
+            self.close_subscriptions(cx);
+        }
         let overdue = self.goal.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
         match &self.upstream {

@@ -33,6 +33,9 @@ pub struct Request {
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
+    /// `subscriptions/listen`: it stays open for as long as the client likes, and is no work that would have to be
+    /// waited for.
+    Listen,
     /// It only asks what the server is. Few requests do, so it takes little room in the others.
     Opening(Box<Opening>),
 }
@@ -48,6 +51,11 @@ pub struct Opening {
 }
 
 impl Request {
+    /// Whether it is `subscriptions/listen`.
+    pub fn is_listen(&self) -> bool {
+        matches!(self.kind, Kind::Listen)
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
@@ -56,7 +64,7 @@ impl Request {
     /// The line, if it may be sent to another server when the one that has it is lost.
     pub fn resendable(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Plain => None,
+            Kind::Plain | Kind::Listen => None,
             Kind::Opening(opening) => opening.line.as_deref(),
         }
     }
@@ -104,6 +112,8 @@ pub enum Matched {
 pub struct Load {
     /// How many.
     pub requests: usize,
+    /// How many of them are `subscriptions/listen`.
+    pub listens: usize,
     /// What ids hold besides their own size, in bytes; those of waiting cancellations count, too.
     pub id_bytes: usize,
     /// What lines that are kept to be sent again hold, in bytes.
@@ -114,6 +124,7 @@ impl Load {
     /// One request more.
     pub fn add(&mut self, request: &Request) {
         self.requests += 1;
+        self.listens += usize::from(request.is_listen());
         self.id_bytes += request.id.heap_bytes();
         self.line_bytes += request.resendable().map_or(0, <[u8]>::len);
     }
@@ -122,6 +133,7 @@ impl Load {
     pub fn remove(&mut self, request: &Request) {
         debug_assert!(self.requests > 0);
         self.requests -= 1;
+        self.listens -= usize::from(request.is_listen());
         self.id_bytes -= request.id.heap_bytes();
         self.line_bytes -= request.resendable().map_or(0, <[u8]>::len);
     }
@@ -178,6 +190,18 @@ impl InFlight {
     /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.
     pub fn contains(&mut self, id: &RequestId) -> bool {
         self.requests.contains(id)
+    }
+
+    /// Ends all `subscriptions/listen`, in order of arrival.
+    pub fn take_listens(&mut self) -> Vec<Request> {
+        let listens = self.requests.iter().filter(|request| request.is_listen());
+        let ids: Vec<RequestId> = listens.map(|request| request.id.clone()).collect();
+        ids.iter().filter_map(|id| self.cancel(id)).collect()
+    }
+
+    /// Whether there is no request that would have to be waited for.
+    pub fn is_no_work(&self) -> bool {
+        self.load.requests == self.load.listens
     }
 
     /// Ends all, in order of arrival.

@@ -29,6 +29,7 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
+use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
@@ -349,6 +350,7 @@ impl Session {
     fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
+        self.subscriptions = Subscriptions::default();
         self.server_log.server_ended(&self.label, cx.now);
         cx.actions.push(Action::ReleaseUpstream);
         if self.goal.is_serve() {

@@ -8,6 +8,7 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod subscriptions;
 mod times;
 
 use std::time::Duration;

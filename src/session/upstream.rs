@@ -54,6 +54,8 @@ pub(super) enum ToUpstream {
     Initialized,
     /// The client takes a request back.
     Cancelled(RequestId),
+    /// A subscription is taken back by the proxy.
+    Closed,
     /// The handshake, sent by the proxy.
     Replay,
     /// `notifications/initialized`, sent by the proxy.
@@ -79,14 +81,18 @@ impl ToUpstream {
     pub(super) fn is_for_any(&self) -> bool {
         match self {
             Self::Request(_) | Self::Batch(_) | Self::Initialized | Self::Cancelled(_) => true,
-            Self::Response | Self::Replay | Self::ReplayedInitialized | Self::Link => false,
+            Self::Response
+            | Self::Closed
+            | Self::Replay
+            | Self::ReplayedInitialized
+            | Self::Link => false,
         }
     }
 
     /// Whether an upstream that has it can be replaced by another without a loss.
     fn leaves_unused(&self) -> bool {
         match self {
-            Self::Replay | Self::ReplayedInitialized | Self::Link => true,
+            Self::Closed | Self::Replay | Self::ReplayedInitialized | Self::Link => true,
             Self::Request(request) => request.resendable().is_some(),
             Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
         }
@@ -301,7 +307,10 @@ impl Session {
                 let deadline = cx.now + cx.settings.replay_timeout;
                 up.greeting.replay_started(deadline);
             }
-            ToUpstream::Response | ToUpstream::ReplayedInitialized | ToUpstream::Link => {}
+            ToUpstream::Response
+            | ToUpstream::Closed
+            | ToUpstream::ReplayedInitialized
+            | ToUpstream::Link => {}
         }
     }
 }

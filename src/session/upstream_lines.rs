@@ -86,6 +86,9 @@ impl Session {
             if self.backend.take_link_line(envelope, &self.label, cx.now) {
                 return false;
             }
+            if self.answers_closed_subscription(envelope) {
+                return false;
+            }
         }
         self.backend.message_heard(&message);
         for envelope in message.envelopes() {

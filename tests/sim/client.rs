@@ -144,7 +144,7 @@ impl Client {
                 self.out.pop();
                 self.send(socket);
             }
-            let waits = self.head < self.out.len() || (self.calm && journal.unanswered() > 0);
+            let waits = self.head < self.out.len() || (self.calm && journal.awaited() > 0);
             if !waits || !patient {
                 self.leave(socket, stats);
             }
@@ -255,6 +255,7 @@ impl Client {
                 self.too_long(journal);
             }
             97 => self.stray_answer(journal),
+            98 => self.request("subscriptions/listen", ClientSays::Listen, journal),
             _ => {}
         }
     }

@@ -39,6 +39,8 @@ pub enum ClientSays {
     Initialize,
     Discover,
     Initialized,
+    /// A subscription, which nobody waits for.
+    Listen,
     Other,
     /// To what a server asked in this line of its own.
     Answer(usize),
@@ -70,6 +72,8 @@ pub struct Request {
     begun: Option<u64>,
     answers: u32,
     answered_by_proxy: bool,
+    /// It is a subscription that the proxy has closed.
+    closed: bool,
 }
 
 /// A line of a server.
@@ -181,6 +185,8 @@ pub struct Journal {
     next_heard: usize,
     begun: u64,
     answered: usize,
+    /// Subscriptions without an answer.
+    listening: usize,
     announced: bool,
     initialize_answered: bool,
     initialize_delivered: bool,
@@ -219,6 +225,7 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        self.listening += usize::from(what == ClientSays::Listen);
         self.lines.push(ClientLine {
             text,
             text_end: u64::MAX,
@@ -283,5 +290,14 @@ impl Journal {
     /// Requests without an answer.
     pub fn unanswered(&self) -> usize {
         self.requests.len() - self.answered
+    }
+
+    /// The same without subscriptions.
+    pub fn awaited(&self) -> usize {
+        self.unanswered() - self.listening
+    }
+
+    fn is_listen(&self, request: usize) -> bool {
+        self.lines[self.requests[request].line].what == ClientSays::Listen
     }
 }

@@ -10,7 +10,7 @@ use mcp_tcp_proxy::session::report::Exit;
 use mio::Token;
 use nix::sys::signal::Signal;
 
-use crate::journal::{Journal, Received, ServerSays};
+use crate::journal::{ClientSays, Journal, Received, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
@@ -245,6 +245,9 @@ impl Server {
         while let Some((_, received)) = arrived(&mut self.coming, consumed) {
             match received {
                 Received::Line(line) => {
+                    if journal.lines[line].what == ClientSays::Listen && self.rng.percent(70) {
+                        continue;
+                    }
                     let requests = journal.lines[line].requests.clone();
                     self.jobs.extend(requests.map(Job::Answer));
                 }

@@ -53,6 +53,25 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&text[..text.len().min(200)])
 }
 
+/// The id of a subscription that the proxy closes.
+pub fn closed_subscription(text: &[u8]) -> Option<String> {
+    const CLOSED: &str =
+        r#","result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":"#;
+    let text = std::str::from_utf8(text).ok()?;
+    let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
+    let (id, again) = rest.split_once(CLOSED)?;
+    (again.strip_suffix("}}}") == Some(id)).then(|| id.to_owned())
+}
+
+/// The id of a request that the proxy takes back.
+pub fn cancelled_by_proxy(text: &[u8]) -> Option<String> {
+    const CANCELLED: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
+    let rest = std::str::from_utf8(text).ok()?.strip_prefix(CANCELLED)?;
+    let (id, reason) = rest.split_once(r#","reason":""#)?;
+    reason.ends_with(r#""}}"#).then(|| id.to_owned())
+}
+
 /// An error of the proxy's own.
 #[derive(Debug)]
 pub struct OwnError {

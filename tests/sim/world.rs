@@ -286,7 +286,7 @@ impl World {
         let is_waiting = calm
             && (below.places.iter().any(|(_, place)| {
                 // Who has seen the end waits for no answer.
-                (place.journal.unanswered() > 0 && place.fate == Route::Open)
+                (place.journal.awaited() > 0 && place.fate == Route::Open)
                     || place.connecting.is_some()
             }) || self.has_unsent());
         let next = [

@@ -84,6 +84,7 @@ impl Journal {
                 assert!(
                     refused
                         || !request.answered_by_proxy
+                        || request.closed
                         || self
                             .said
                             .iter()

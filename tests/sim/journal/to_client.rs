@@ -27,6 +27,8 @@ impl Journal {
                 "a restart is told of that was none"
             );
             return Comes::Restarted;
+        } else if let Some(id) = text::closed_subscription(text) {
+            self.proxy_closes(&id, text);
         } else {
             self.proxy_answers(text);
         }
@@ -97,11 +99,26 @@ impl Journal {
             line.what,
             ServerSays::Answer(..) | ServerSays::Request(_) | ServerSays::Other
         );
+        let is_late = matches!(line.what, ServerSays::Answer(of) if self.requests[of].closed);
         is_for_client
+            && !is_late
             && line.end <= server.written
             && !line.delivered
             && !may_be_lost
             && !was_cut_off
+    }
+
+    fn proxy_closes(&mut self, id: &str, text: &[u8]) {
+        let request = self.by_id.get(id).copied();
+        let request = request.filter(|request| self.is_listen(*request));
+        let Some(request) = request else {
+            panic!(
+                "a subscription is closed that is none: {}",
+                text::show(text)
+            );
+        };
+        self.answered(request, true);
+        self.requests[request].closed = true;
     }
 
     fn proxy_answers(&mut self, text: &[u8]) {
@@ -165,6 +182,7 @@ impl Journal {
     }
 
     fn answered(&mut self, request: usize, by_proxy: bool) {
+        self.listening -= usize::from(self.is_listen(request));
         let request = &mut self.requests[request];
         request.answers += 1;
         assert!(

@@ -20,6 +20,13 @@ impl Journal {
                 said && self.initialize_answered,
                 "the proxy says 'initialized' for a client that did not"
             );
+        } else if let Some(id) = text::cancelled_by_proxy(text) {
+            let request = self.by_id.get(&id).copied();
+            let is_right = request.is_some_and(|request| {
+                let sent_to = self.lines[self.requests[request].line].sent_to;
+                self.is_listen(request) && sent_to == Some(server)
+            });
+            assert!(is_right, "the proxy takes back what is not its own: {id}");
         } else {
             assert!(
                 self.is_connector
