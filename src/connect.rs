@@ -347,6 +347,7 @@ fn settings(options: &ConnectOptions) -> Settings {
         restarts_upstream: options.reconnect,
         max_message_bytes: options.max_message_bytes,
         replay_timeout: options.replay_timeout,
+        stop_timeout: STOP_TIME,
         // The host may speak at any time, and then expects the connection to be there.
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),

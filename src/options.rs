@@ -32,6 +32,8 @@ pub struct ServeOptions {
     pub max_sessions: Option<usize>,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
+    /// How long a stop may take: 10 ms to one day.
+    pub stop_timeout: Duration,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day. `None`: for ever.
@@ -67,6 +69,7 @@ impl Default for ServeOptions {
             max_restarts: 5,
             max_sessions: None,
             replay_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,

@@ -434,6 +434,7 @@ mod tests {
                 restarts_upstream: true,
                 max_message_bytes: 1_000_000,
                 replay_timeout: HOUR,
+                stop_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits {
                     first_message: Some(HOUR),

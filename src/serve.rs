@@ -25,13 +25,14 @@ mod servers;
 mod setup;
 mod spares;
 mod start_queue;
+mod stopping;
 pub mod system;
 mod targets;
 
 use std::io;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::info;
 use mio::{Events, Token};
 
 use self::accept::Listeners;
@@ -42,6 +43,7 @@ pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
 use self::spares::Spares;
 use self::start_queue::StartQueue;
+use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use crate::buffers::budget::BufferBudget;
@@ -61,10 +63,6 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty. Few of them, so
 /// seldom enough to cost nothing.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
-
-/// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
-/// in the middle of something for the process.
-const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 
 /// The serving side of the program.
 pub struct Proxy<S: System = Linux> {
@@ -89,18 +87,7 @@ pub struct Proxy<S: System = Linux> {
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
-}
-
-/// Whether the program is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// Sessions come to their ends.
-    Gently,
-    /// Processes were killed, and are reaped for a while.
-    Forced,
-    /// They were waited for long enough.
-    Over,
+    stop_timers: StopTimers,
 }
 
 impl Proxy {
@@ -150,6 +137,7 @@ impl<S: System> Proxy<S> {
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
+            stop_timers: StopTimers::default(),
         }
     }
 
@@ -165,23 +153,6 @@ impl<S: System> Proxy<S> {
         self.log_spares();
         self.scheduler.wake_for_memory();
         Ok(())
-    }
-
-    /// Whether the program has been told to stop, and nothing is left to be served.
-    pub fn is_done(&self) -> bool {
-        match self.stopping {
-            Stopping::No => false,
-            Stopping::Gently => self.scheduler.is_empty() && self.servers.left() == 0,
-            Stopping::Forced => self.servers.left() == 0,
-            Stopping::Over => true,
-        }
-    }
-
-    /// Once all sessions and servers have come to their ends, no deadline of one is left.
-    pub fn only_own_timers_are_left(&self) -> bool {
-        let monitor = 1;
-        let own = monitor + usize::from(self.is_paused());
-        self.stopping != Stopping::Gently || self.reactor.timers.len() == own
     }
 
     /// The sessions.
@@ -206,11 +177,6 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || !self.talking_spares.is_empty()
-    }
-
-    /// Whether killed processes are being waited for.
-    fn is_forced(&self) -> bool {
-        self.stopping == Stopping::Forced
     }
 
     fn now(&self) -> Time {
@@ -279,30 +245,6 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    /// The first signal lets sessions come to their ends, the second one ends them.
-    fn stop(&mut self) {
-        match self.stopping {
-            Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
-                self.stopping = Stopping::Gently;
-                self.listeners.close();
-                self.close_spares();
-                let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
-                for key in keys {
-                    self.tell(key, Event::ShutDown);
-                }
-            }
-            Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
-                self.servers.kill_all(&mut self.system);
-                self.stopping = Stopping::Forced;
-                let at = self.now() + FORCED_REAP_TIME;
-                self.reactor.timers.set(at, Due::GiveUp);
-            }
-            Stopping::Forced | Stopping::Over => {}
-        }
-    }
-
     fn run_ready(&mut self) {
         let mut sides = Sides {
             servers: &mut self.servers,
@@ -327,7 +269,9 @@ impl<S: System> Proxy<S> {
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares => self.spares.timer_fired(),
                 Due::Monitor => self.look_around(),
-                Due::GiveUp => self.stopping = Stopping::Over,
+                Due::StopTimeout => self.stop_timeout(),
+                Due::StopReport => self.report_stop(),
+                Due::GiveUp => self.give_up(),
             }
         }
     }

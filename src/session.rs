@@ -88,6 +88,7 @@ mod liveness;
 mod loss;
 mod own_messages;
 mod reconnect;
+mod refusals;
 pub mod report;
 pub mod restart;
 pub mod stderr;
@@ -138,6 +139,8 @@ pub struct Settings {
     pub max_message_bytes: usize,
     /// How long a new upstream may take to answer the replayed handshake.
     pub replay_timeout: Duration,
+    /// After a stop was asked for, what is in flight has this long to be answered.
+    pub stop_timeout: Duration,
     /// When the first upstream is started.
     pub spawn: Spawn,
     /// When a session that is not used is ended.
@@ -228,8 +231,8 @@ pub struct Session {
     label: Label,
     opened: Time,
     goal: Goal,
-    /// Whether the program is being stopped.
-    stopping: bool,
+    /// If the program is being stopped: when nothing more is waited for.
+    stop_deadline: Option<Time>,
     client: Client,
     upstream: Upstream,
     backend: BackendState,
@@ -301,7 +304,7 @@ impl Session {
             label,
             opened: cx.now,
             goal: Goal::Serve,
-            stopping: false,
+            stop_deadline: None,
             client: Client::new(),
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),

@@ -7,9 +7,11 @@ mod common;
 
 use std::time::{Duration, Instant};
 
-use common::processes::wait_until_dead;
+use common::client::assert_own_error;
+use common::processes::{self, wait_until_dead};
 use common::{Connect, DEADLINE, Proxy, Scratch, servers};
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 /// Less than anything that is waited out takes.
 const PROMPTLY: Duration = Duration::from_secs(10);
@@ -76,4 +78,63 @@ fn the_end_of_stdin_ends_subscriptions_at_both_ends() {
     connect.wait_exit(0);
     wait_until_dead(server);
     assert!(began.elapsed() < PROMPTLY, "{:?}", began.elapsed());
+}
+
+// The time that a stop may take.
+
+#[test]
+fn a_stop_takes_no_longer_than_it_may() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&["--stop-timeout", "3"], &servers::scripted(&scratch));
+    let [mut client, mut unread] = [(); 2].map(|()| proxy.connect());
+    let pids = [client.pid_of_server(), unread.pid_of_server()];
+    // One never answers and minds nothing, the other has far more to say than anyone reads.
+    let slow = client.send_code("trap '' TERM; while :; do sleep 1; done");
+    let flood = "while :; do note flood; done";
+    unread.send_code(flood);
+    scratch.wait_for_lines(pids[0], 2);
+    scratch.wait_for_lines(pids[1], 2);
+    let began = Instant::now();
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_log("shutting down; 2 sessions");
+    // A new request is refused at once.
+    let new = client.send_request("pid", &json!({}));
+    let refusal = client.answer_to(new);
+    assert_own_error(&refusal, 503, "shutdown");
+    assert_eq!(refusal["error"]["data"]["delivered"], false);
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    let told = client.answer_to(slow);
+    assert_own_error(&told, 503, "shutdown");
+    assert_ne!(told["error"]["data"]["delivered"], false);
+    assert!(
+        began.elapsed() >= Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+    for pid in pids {
+        assert!(!processes::process_exists(pid));
+    }
+    proxy.wait_for_log("(--stop-timeout): ending 2 sessions, killing 2 servers");
+    proxy.wait_for_log("for the clients of 1 sessions could not be delivered");
+}
+
+#[test]
+fn it_is_said_what_a_stop_waits_for() {
+    let scratch = Scratch::new();
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let server = client.pid_of_server();
+    client.send_code("while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; answer");
+    scratch.wait_for_lines(server, 2);
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_for_logs("waiting for 1 sessions and 1 servers", 2);
+    scratch.write("go", "");
+    assert_eq!(client.recv_json()["result"]["pid"], server);
+    client.close();
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
 }

@@ -72,6 +72,10 @@ flags! {
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
     serve "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
+    /// Seconds that a stop may take, 0.01 to 86400. After them, what is still in flight gets 503 `shutdown`, and servers
+    /// are killed.
+    serve "--stop-timeout" "S", default "30", example "60": stop_timeout = seconds;
+
     /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
     both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
 

@@ -66,6 +66,7 @@ fn the_defaults() {
         max_restarts: 5,
         max_sessions: None,
         replay_timeout: Duration::from_secs(30),
+        stop_timeout: Duration::from_secs(30),
         spawn: Spawn::Eager,
         first_message_timeout: None,
         idle_timeout: None,
@@ -88,6 +89,7 @@ fn every_option_in_both_spellings() {
         max_restarts: 0,
         max_sessions: Some(7),
         replay_timeout: Duration::from_millis(10),
+        stop_timeout: Duration::from_millis(1_500),
         spawn: Spawn::Lazy,
         first_message_timeout: Some(Duration::from_millis(500)),
         idle_timeout: Some(Duration::from_hours(24)),
@@ -96,11 +98,11 @@ fn every_option_in_both_spellings() {
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
     assert_eq!(serve(line), expected);
 }

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::id::MAX_ID_BYTES;
 use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
-use super::own_messages::SOURCE;
+use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
 #[derive(Debug)]
@@ -231,6 +231,14 @@ impl<'a> Envelope<'a> {
         })
     }
 
+    /// Whether it is a proxy's error that says that it is being stopped, and that no server has seen the request.
+    pub fn is_refusal_by_stop(&self) -> bool {
+        self.is_proxy_error()
+            && self
+                .error
+                .is_some_and(|error| refuses_by_stop(error.text) == Some(true))
+    }
+
     #[cold]
     fn set_escaped(&mut self, line: &'a [u8], key: Text<'_>, value: Value) {
         key.with_name(|name| self.set(line, name, value));
@@ -314,6 +322,17 @@ fn has_own_source(error: &[u8]) -> bool {
     source().is_some_and(|source| source == SOURCE)
 }
 
+/// Whether `error.data` says `shutdown`, and that the request was not delivered.
+#[inline(never)]
+fn refuses_by_stop(error: &[u8]) -> Option<bool> {
+    let error = text(error)?;
+    let [data] = json::find(error, ["data"])?;
+    let data = error.get(data?)?;
+    let [reason, delivered] = json::find(data, ["reason", "delivered"])?;
+    let is_stop = data.get(reason?)?.trim_matches('"') == ErrorReason::Shutdown.name();
+    Some(is_stop && data.get(delivered?)? == "false")
+}
+
 /// A part of a text that is UTF-8, cut out where no character is cut.
 fn text(part: &[u8]) -> Option<&str> {
     str::from_utf8(part).ok()
@@ -391,7 +410,7 @@ mod tests {
             None,
             crate::protocol::own_messages::ErrorReason::Shutdown,
             "x",
-            None,
+            crate::protocol::own_messages::Loss::default(),
         );
         single(&own, |e| assert!(e.is_proxy_error()));
         single(

@@ -197,6 +197,11 @@ impl BackendState {
         matches!(self, Self::Proxy { .. })
     }
 
+    /// Whether requests may come back that no server has seen.
+    pub(super) fn may_refuse_unseen(&self) -> bool {
+        matches!(self, Self::Proxy { .. })
+    }
+
     /// Whether a control line of the client is for us. `connect` takes none: between it and the program that started it
     /// there is no link.
     pub(super) fn takes_control_line(&self, control: Control) -> bool {

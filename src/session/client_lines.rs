@@ -4,6 +4,7 @@ use log::debug;
 
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_messages::too_long_message;
+use super::report::EndReason;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
@@ -115,6 +116,11 @@ impl Session {
             self.refuse_at_end(message, cx);
             return false;
         }
+        if self.is_stopping() && ids.requests > 0 {
+            let reason = EndReason::Shutdown;
+            self.refuse_requests(message, reason.error_reason(), &reason.to_string(), cx);
+            return false;
+        }
         let is_cut = matches!(message, Message::Batch(batch) if batch.is_cut);
         if is_cut || (ids.requests > 0 && self.unanswered() + ids.requests > MAX_IN_FLIGHT) {
             self.refuse_by_number(message, ids.requests, cx);
@@ -210,13 +216,12 @@ impl Session {
 
     fn kind_of_request(&mut self, method: Option<Method>, line: &[u8]) -> Kind {
         let is_initialize = method == Some(Method::Initialize);
-        if method == Some(Method::Listen) {
-            return Kind::Listen;
-        }
         if is_initialize {
             self.handshake.begin();
+        } else if method == Some(Method::Listen) {
+            return Kind::Listen(self.keep_for_refusal(line));
         } else if method != Some(Method::Discover) {
-            return Kind::Plain;
+            return self.keep_for_refusal(line).map_or(Kind::Plain, Kind::Kept);
         }
         Kind::Opening(Box::new(Opening {
             is_initialize,

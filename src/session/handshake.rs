@@ -79,6 +79,8 @@ pub(super) enum Greeting {
     Replaying(Box<Replay>),
     /// Lines pass.
     Done,
+    /// The other side takes no new requests any more: they wait for the next upstream.
+    Refusing,
 }
 
 /// A handshake that waits for its response.
@@ -103,7 +105,7 @@ impl Greeting {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Replaying(replay) => replay.deadline,
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 
@@ -118,7 +120,7 @@ impl Greeting {
     pub(super) fn replay_id(&self) -> Option<&RequestId> {
         match self {
             Self::Replaying(replay) => Some(&replay.id),
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 
@@ -126,7 +128,7 @@ impl Greeting {
     pub(super) fn into_replay_id(self) -> Option<RequestId> {
         match self {
             Self::Replaying(replay) => Some(replay.id),
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 }
@@ -134,14 +136,21 @@ impl Greeting {
 impl Session {
     /// Where a line of this meaning waits: responses to the present server pass those that wait for the handshake.
     pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
-        match &self.upstream {
-            Upstream::Up(up)
-                if matches!(up.greeting, Greeting::Done)
-                    || matches!(tag, Some(ToUpstream::Response)) =>
-            {
-                &mut self.to_upstream
-            }
-            _ => self.held.get_or_insert_default(),
+        let passes = match (&self.upstream, tag) {
+            (Upstream::Up(_), Some(ToUpstream::Response)) => true,
+            (Upstream::Up(up), tag) => match up.greeting {
+                Greeting::Done => true,
+                Greeting::Refusing => {
+                    matches!(tag, Some(ToUpstream::Cancelled(id)) if self.in_flight.contains(id))
+                }
+                Greeting::Due | Greeting::Replaying(_) => false,
+            },
+            _ => false,
+        };
+        if passes {
+            &mut self.to_upstream
+        } else {
+            self.held.get_or_insert_default()
         }
     }
 

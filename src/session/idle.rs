@@ -57,7 +57,7 @@ impl Session {
     /// A session that is about to end because it was not used is used after all: it serves again. Its client does not
     /// know of any end.
     pub(super) fn resume_use(&mut self) {
-        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.stopping {
+        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.is_stopping() {
             self.goal = Goal::Serve;
         }
     }

@@ -33,12 +33,18 @@ pub struct Request {
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
+    /// The same, but with the line: the proxy at the other end of a link may say that no server has seen it.
+    Kept(Box<KeptLine>),
     /// `subscriptions/listen`: it stays open for as long as the client likes, and is no work that would have to be
     /// waited for.
-    Listen,
+    Listen(Option<Box<KeptLine>>),
     /// It only asks what the server is. Few requests do, so it takes little room in the others.
     Opening(Box<Opening>),
 }
+
+/// A line without its line end, that can be sent again if it was refused unseen.
+#[derive(Debug)]
+pub struct KeptLine(pub Box<[u8]>);
 
 /// A request with which a session opens.
 #[derive(Debug)]
@@ -53,7 +59,7 @@ pub struct Opening {
 impl Request {
     /// Whether it is `subscriptions/listen`.
     pub fn is_listen(&self) -> bool {
-        matches!(self.kind, Kind::Listen)
+        matches!(self.kind, Kind::Listen(_))
     }
 
     /// Whether it is `initialize`.
@@ -64,8 +70,17 @@ impl Request {
     /// The line, if it may be sent to another server when the one that has it is lost.
     pub fn resendable(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Plain | Kind::Listen => None,
+            Kind::Plain | Kind::Kept(_) | Kind::Listen(_) => None,
             Kind::Opening(opening) => opening.line.as_deref(),
+        }
+    }
+
+    /// The line, if it may be sent to another server when no server has seen it.
+    pub fn line(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Kept(line) => Some(&line.0),
+            Kind::Listen(line) => line.as_ref().map(|line| &*line.0),
+            Kind::Plain | Kind::Opening(_) => self.resendable(),
         }
     }
 }
@@ -126,7 +141,7 @@ impl Load {
         self.requests += 1;
         self.listens += usize::from(request.is_listen());
         self.id_bytes += request.id.heap_bytes();
-        self.line_bytes += request.resendable().map_or(0, <[u8]>::len);
+        self.line_bytes += request.line().map_or(0, <[u8]>::len);
     }
 
     /// One request less.
@@ -135,7 +150,7 @@ impl Load {
         self.requests -= 1;
         self.listens -= usize::from(request.is_listen());
         self.id_bytes -= request.id.heap_bytes();
-        self.line_bytes -= request.resendable().map_or(0, <[u8]>::len);
+        self.line_bytes -= request.line().map_or(0, <[u8]>::len);
     }
 
     /// One cancellation more that waits.

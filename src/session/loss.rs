@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use log::warn;
 
-use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
@@ -34,7 +33,7 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages;
+use crate::protocol::own_messages::Loss;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -318,8 +317,11 @@ impl Session {
         let (reason, what) = self.backend.lost_request();
         for request in &lost {
             let message = format!("{what} ({status})");
-            let line = own_messages::error(Some(&request.id), reason, &message, Some(&status));
-            self.own_line(&line, OwnLine::Other, cx);
+            let told = Loss {
+                status: Some(&status),
+                delivered: None,
+            };
+            self.reply_lost(Some(&request.id), reason, &message, told, cx);
         }
         let begins_anew = !again.is_empty()
             || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
@@ -342,7 +344,7 @@ impl Session {
     /// Whether another upstream may be asked in place of this one.
     fn may_resend(&self, cx: &Context<'_>) -> bool {
         cx.settings.restarts_upstream
-            && !self.stopping
+            && !self.is_stopping()
             && !self.goal.is_end()
             && !self.goal.is_overdue(cx.now)
     }
@@ -367,7 +369,7 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.stopping || !cx.settings.restarts_upstream {
+        if self.is_stopping() || !cx.settings.restarts_upstream {
             self.give_up(why, cx);
             return;
         }

@@ -57,6 +57,7 @@ impl World {
             restarts_upstream: true,
             max_message_bytes: 1000,
             replay_timeout: 10 * SECOND,
+            stop_timeout: 30 * SECOND,
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
         };

@@ -86,7 +86,7 @@ impl Session {
             if self.backend.take_link_line(envelope, &self.label, cx.now) {
                 return false;
             }
-            if self.answers_closed_subscription(envelope) {
+            if self.answers_closed_subscription(envelope) || self.take_refusal(envelope, cx) {
                 return false;
             }
         }

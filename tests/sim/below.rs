@@ -65,6 +65,8 @@ pub struct Below {
     pub order: Order,
     pub memory_is_short: bool,
     pub stopping: bool,
+    /// When a stop has taken long enough.
+    pub stop_until: Option<Time>,
     pub stats: Stats,
 }
 
@@ -102,6 +104,7 @@ impl Below {
             order: Order::default(),
             memory_is_short,
             stopping: false,
+            stop_until: None,
             stats: Stats::default(),
         }
     }

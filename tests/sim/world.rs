@@ -43,6 +43,8 @@ pub struct World {
     max_clients: usize,
     /// Whether a second signal comes.
     is_forced: bool,
+    /// Since when the loop has known that a stop takes too long.
+    pub late_since: Option<Time>,
     /// Whether it has come, and the serving loop is over.
     pub is_over: bool,
 }
@@ -61,6 +63,7 @@ fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
         restarts_upstream: rng.percent(85),
         max_message_bytes,
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
+        stop_timeout: Duration::from_millis(rng.pick(&[500, 10_000, 30_000])),
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
     };
@@ -125,6 +128,7 @@ impl World {
             share: rng.pick(&[0, 0, 0, 30, 100]),
             max_clients,
             is_forced: !calm && rng.percent(10),
+            late_since: None,
             is_over: false,
             rng,
         }
@@ -322,6 +326,7 @@ impl World {
         let mut below = self.below.borrow_mut();
         below.stats.fault(Fault::Shutdown);
         below.stopping = true;
+        below.stop_until = Some(below.now + below.proxy.stop_timeout);
         below.raise_stop();
         // Whoever was not accepted is gone with the listening socket.
         for slot in std::mem::take(&mut below.backlog) {
@@ -340,6 +345,11 @@ impl World {
                 (below.places.is_empty(), below.stopping)
             };
             let is_done = self.is_over || self.proxy.is_done();
+            let is_left = self.proxy.servers().left() > 0 || !self.proxy.sessions().is_empty();
+            if is_done && stopping && !self.is_over && is_left {
+                self.cut_off();
+                continue;
+            }
             if stopping && is_done && self.connectors.scheduler.is_empty() {
                 return;
             }
@@ -417,6 +427,11 @@ impl World {
             below.now += Duration::from_millis(self.rng.below(10) as u64);
             below.let_go();
         }
+        self.cut_off();
+    }
+
+    /// The serving loop is over, and whatever it had not done is not done any more.
+    fn cut_off(&mut self) {
         let mut below = self.below.borrow_mut();
         self.is_over = true;
         below

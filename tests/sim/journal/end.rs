@@ -14,8 +14,8 @@ pub fn is_unused(reason: &EndReason) -> bool {
 }
 
 impl Journal {
-    /// The session is over, and its client was there up to then.
-    pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
+    /// The session is over, and its client was there up to then. `is_late` if a stop has taken too long.
+    pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool, is_late: bool) {
         let heard_lines = || self.lines.iter().filter(|line| heard.has(line));
         for line in heard_lines() {
             // A batch for which there is no memory has no id to be refused by.
@@ -51,6 +51,7 @@ impl Journal {
         // A session that can't go on with a server, or that is not used, does not wait for what else it has to say.
         let is_unused = reason.is_some_and(is_unused);
         let cut_short = is_unused
+            || is_late
             || self
                 .servers
                 .iter()

@@ -82,6 +82,7 @@ impl World {
             restarts_upstream: options & 8 == 0,
             max_message_bytes: 64 + 4 * usize::from(size),
             replay_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(30),
             spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
             idle_limits: IdleLimits {
                 first_message: limit(0b0110, 5),
