@@ -87,6 +87,7 @@ pub mod in_flight;
 mod liveness;
 mod loss;
 mod own_messages;
+mod questions;
 mod reconnect;
 mod refusals;
 pub mod report;

@@ -138,3 +138,26 @@ fn it_is_said_what_a_stop_waits_for() {
     client.close();
     assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
 }
+
+// What a server has asked.
+
+#[test]
+fn what_a_server_has_asked_is_taken_back_when_it_dies() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let mut connect = Connect::start(&[], proxy.address());
+    client.send_code("ask 41; exit 3");
+    connect.send_request(1, "sh", &json!({"code": "ask 41; exit 3"}));
+    let taken_back = json!({
+        "jsonrpc": "2.0",
+        "method": "notifications/cancelled",
+        "params": {"requestId": 41, "reason": "the MCP server that asked is gone"},
+    });
+    assert_eq!(client.recv_json()["method"], "roots/list");
+    client.recv_error(502, "process_terminated");
+    assert_eq!(client.recv_json(), taken_back);
+    assert_eq!(connect.recv_json()["method"], "roots/list");
+    connect.recv_error(502, "process_terminated");
+    assert_eq!(connect.recv_json(), taken_back);
+}

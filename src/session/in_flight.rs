@@ -316,6 +316,14 @@ impl ServerRequests {
             .map_or(0, |asked| asked.open.ids.len() + asked.orphaned.ids.len())
     }
 
+    /// The ids of the present server's requests that have no response, in order.
+    pub fn open_ids(&self) -> Vec<RequestId> {
+        let asked = self.0.iter();
+        asked
+            .flat_map(|asked| asked.open.ids.iter().cloned())
+            .collect()
+    }
+
     /// The present server is gone.
     pub fn orphan(&mut self) {
         let Some(asked) = &mut self.0 else {

@@ -323,6 +323,7 @@ impl Session {
             };
             self.reply_lost(Some(&request.id), reason, &message, told, cx);
         }
+        self.take_back_questions(cx);
         let begins_anew = !again.is_empty()
             || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
         if was_used || !lost.is_empty() || !begins_anew {

@@ -8,6 +8,7 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod questions;
 mod subscriptions;
 mod times;
 
@@ -163,6 +164,14 @@ impl World {
     fn start(&mut self) {
         assert_eq!(self.took_actions(), [Action::StartUpstream]);
         self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(7) }, cx));
+    }
+
+    /// The next server was asked for; it is started.
+    #[track_caller]
+    fn start_next(&mut self) {
+        let expected = [Action::ReleaseUpstream, Action::StartUpstream];
+        assert_eq!(self.took_actions(), expected);
+        self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
     }
 
     fn server(&mut self, line: &str) {

@@ -87,6 +87,8 @@ pub struct ServerLine {
     delivered: bool,
     /// It is a request that the server took back: whose the answer is can't be told any more.
     pub taken_back: bool,
+    /// The same, by the proxy, as the server is gone.
+    orphaned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,6 +247,7 @@ impl Journal {
             what,
             delivered: false,
             taken_back: false,
+            orphaned: false,
         });
     }
 

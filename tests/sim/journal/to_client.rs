@@ -1,6 +1,6 @@
 //! Which lines may reach the client: the servers', in order and unaltered, and answers in a server's place.
 
-use super::{ClientSays, Comes, Journal, SAFE_BYTES, ServerSays};
+use super::{ClientSays, Comes, Journal, SAFE_BYTES, ServerLine, ServerSays};
 use crate::text;
 
 impl Journal {
@@ -27,6 +27,8 @@ impl Journal {
                 "a restart is told of that was none"
             );
             return Comes::Restarted;
+        } else if let Some(id) = text::cancelled_by_proxy(text) {
+            self.proxy_takes_back(&id);
         } else if let Some(id) = text::closed_subscription(text) {
             self.proxy_closes(&id, text);
         } else {
@@ -106,6 +108,22 @@ impl Journal {
             && !line.delivered
             && !may_be_lost
             && !was_cut_off
+    }
+
+    /// Each question of a server is taken back once at most, and only after the client has got it.
+    fn proxy_takes_back(&mut self, id: &str) {
+        let is_open = |line: &&mut ServerLine| {
+            let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
+            is_same && line.delivered && !line.orphaned
+        };
+        let asked = self.said.iter_mut().find(is_open);
+        let asked = asked.unwrap_or_else(|| panic!("{id} is taken back, which nobody has asked"));
+        asked.orphaned = true;
+        assert!(
+            asked.server + 1 == self.servers.len()
+                || self.servers[asked.server].read_at_release.is_some(),
+            "what a server has asked that is there is taken back: {id}"
+        );
     }
 
     fn proxy_closes(&mut self, id: &str, text: &[u8]) {
