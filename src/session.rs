@@ -79,11 +79,13 @@
 mod backend;
 mod client_lines;
 mod client_side;
+mod era;
 mod goal;
 mod handshake;
 mod heartbeat;
 pub mod idle;
 pub mod in_flight;
+mod list_changes;
 mod liveness;
 mod loss;
 mod own_messages;
@@ -105,6 +107,7 @@ use std::time::Duration;
 pub use self::backend::Backend;
 use self::backend::BackendState;
 use self::client_side::{Client, OwnLine};
+use self::era::Era;
 use self::goal::Goal;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
@@ -251,6 +254,7 @@ pub struct Session {
     in_flight: InFlight,
     server_requests: ServerRequests,
     subscriptions: Subscriptions,
+    era: Era,
     handshake: Handshake,
     heartbeat: Heartbeat,
     /// Whether the client was read since the last event.
@@ -318,6 +322,7 @@ impl Session {
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             subscriptions: Subscriptions::default(),
+            era: Era::default(),
             handshake: Handshake::default(),
             heartbeat: Heartbeat::new(cx.now),
             client_was_read: true,

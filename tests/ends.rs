@@ -161,3 +161,44 @@ fn what_a_server_has_asked_is_taken_back_when_it_dies() {
     connect.recv_error(502, "process_terminated");
     assert_eq!(connect.recv_json(), taken_back);
 }
+
+// What a client is told of a new server.
+
+const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"sh","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"code":"exit 3"}}"#;
+
+#[test]
+fn a_modern_client_that_did_not_announce_itself_is_not_told_of_a_restart() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let [mut silent, mut announced] = [(); 2].map(|()| proxy.connect());
+    announced.send_line(r#"{"type":"handshake"}"#);
+    for client in [&mut silent, &mut announced] {
+        client.send_line(MODERN);
+        client.recv_error(502, "process_terminated");
+    }
+    assert_eq!(announced.recv_json()["method"], "$/mcp/serverRestarted");
+    // The other one's server was started as early.
+    scratch.wait_for_server(4);
+    silent.shutdown_write();
+    assert_eq!(silent.read_to_end(), [""; 0]);
+}
+
+#[test]
+fn a_legacy_client_is_told_to_fetch_the_declared_lists_anew() {
+    let scratch = Scratch::new();
+    scratch.write(
+        "on-initialize",
+        r#"printf '{"jsonrpc":"2.0","id":%s,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}},"serverInfo":{"name":"x","version":"1"}}}\n' "$id""#,
+    );
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut connect = Connect::start(&[], proxy.address());
+    connect.initialize();
+    connect.send_request(1, "sh", &json!({"code": "exit 3"}));
+    connect.recv_error(502, "process_terminated");
+    connect.send_request(2, "pid", &json!({}));
+    assert_eq!(
+        connect.recv_json()["method"],
+        "notifications/tools/list_changed"
+    );
+    assert_eq!(connect.recv_json()["id"], 2);
+}

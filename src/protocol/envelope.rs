@@ -38,6 +38,9 @@ pub const MAX_BATCH: usize = 4096;
 /// What almost every message begins with, and what means nothing to a proxy.
 const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
 
+/// The member of `_meta` in which a modern client names the version of MCP that it speaks.
+const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
@@ -217,6 +220,18 @@ impl<'a> Envelope<'a> {
         let range = id.filter(|range| range.len() <= MAX_ID_BYTES)?;
         let id = text(&params.text[range.start - params.start..range.end - params.start])?;
         Some(id).filter(|id| *id != "null")
+    }
+
+    /// Whether `params._meta` names a protocol version, as each request of a modern client does. `params` is read anew for
+    /// that.
+    pub fn names_protocol_version(&self) -> bool {
+        let version = || {
+            let params = text(self.params?.text)?;
+            let [meta] = json::find(params, ["_meta"])?;
+            let [version] = json::find(params.get(meta?)?, [PROTOCOL_VERSION])?;
+            version
+        };
+        version().is_some()
     }
 
     /// The text of `result`, if there is one.

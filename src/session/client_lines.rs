@@ -94,6 +94,7 @@ impl Session {
             return Route::Drop;
         }
         if self.admits(&message, cx) {
+            self.era.note(&message);
             self.classify(&message, line)
         } else {
             Route::Drop

@@ -8,6 +8,7 @@ use std::borrow::Cow;
 
 use log::{debug, info};
 
+use super::list_changes::Declared;
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
@@ -54,6 +55,7 @@ enum State {
 struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
+    lists: Declared,
 }
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
@@ -213,6 +215,7 @@ impl Session {
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
                 }
+                self.tell_list_changes(cx);
                 self.release_held(cx);
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {
@@ -262,10 +265,22 @@ impl Handshake {
         self.state = match (request, agreement.and_then(Agreement::of)) {
             _ if !result.starts_with('{') => State::None,
             (Some(request), Some(agreement)) => {
-                State::Recorded(Box::new(Record { request, agreement }))
+                let lists = Declared::of(result);
+                State::Recorded(Box::new(Record {
+                    request,
+                    agreement,
+                    lists,
+                }))
             }
             _ => State::TooLarge,
         };
+    }
+
+    /// The lists that the client is told the changes of.
+    pub(super) fn declared_lists(&self) -> Declared {
+        self.recorded()
+            .map(|record| record.lists)
+            .unwrap_or_default()
     }
 
     fn recorded(&self) -> Option<&Record> {

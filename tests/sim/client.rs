@@ -293,6 +293,12 @@ impl Client {
             15..=18 => self.rng.below(400),
             _ => self.rng.below(self.max_line - 250),
         };
+        let meta = if self.era == Era::Modern {
+            text::MODERN.len()
+        } else {
+            0
+        };
+        let len = len.min(self.max_line - 250 - meta);
         let constant = if self.rng.percent(3) { "NaN" } else { "1" };
         let padding = text::padding(len, &mut self.rng);
         format!(r#"{{"method":"initialize","id":3,"x":{constant},"pad":"{padding}"}}"#)
@@ -305,6 +311,13 @@ impl Client {
             self.params()
         } else {
             "{}".into()
+        };
+        let is_modern = matches!(what, ClientSays::Other | ClientSays::Listen);
+        let params = if self.era == Era::Modern && is_modern {
+            let comma = if params == "{}" { "" } else { "," };
+            params.replacen('{', &format!("{{{}{comma}", text::MODERN), 1)
+        } else {
+            params
         };
         let text = if self.rng.percent(50) {
             format!(

@@ -10,6 +10,8 @@ mod waiting;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use crate::text;
+
 pub use self::end::is_unused;
 
 /// A line of the client.
@@ -190,6 +192,9 @@ pub struct Journal {
     /// Subscriptions without an answer.
     listening: usize,
     announced: bool,
+    /// It has made a request that does not say that it is modern.
+    has_legacy_request: bool,
+    list_changes: usize,
     initialize_answered: bool,
     initialize_delivered: bool,
     /// Errors without an id: of lines that can't be read, and of those too long.
@@ -218,6 +223,7 @@ impl Journal {
     pub fn client_says(&mut self, text: Vec<u8>, what: ClientSays, ids: Vec<String>) -> usize {
         let first = self.requests.len();
         let line = self.lines.len();
+        let ids_are_empty = ids.is_empty();
         for id in ids {
             self.by_id.insert(id.clone(), self.requests.len());
             self.requests.push(Request {
@@ -227,6 +233,9 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        let may_decide =
+            !ids_are_empty && !matches!(what, ClientSays::Discover | ClientSays::TooLong);
+        self.has_legacy_request |= may_decide && !text::is_modern(&text);
         self.listening += usize::from(what == ClientSays::Listen);
         self.lines.push(ClientLine {
             text,

@@ -53,6 +53,13 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&text[..text.len().min(200)])
 }
 
+/// What a modern client says in each request.
+pub const MODERN: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+
+pub fn is_modern(text: &[u8]) -> bool {
+    memchr::memmem::find(text, MODERN.as_bytes()).is_some()
+}
+
 /// The id of a subscription that the proxy closes.
 pub fn closed_subscription(text: &[u8]) -> Option<String> {
     const CLOSED: &str =

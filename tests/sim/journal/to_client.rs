@@ -26,7 +26,24 @@ impl Journal {
                 !self.is_connector && self.notices < self.servers.len(),
                 "a restart is told of that was none"
             );
+            let has_asked = self.lines.iter().any(|line| {
+                line.what != ClientSays::Discover
+                    && !line.requests.is_empty()
+                    && line.sent_to.is_some()
+            });
+            assert!(
+                self.announced || self.has_legacy_request || !has_asked,
+                "a modern client is told of a restart"
+            );
             return Comes::Restarted;
+        } else if text == br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"# {
+            self.list_changes += 1;
+            let servers = self.servers.iter();
+            let agreed = servers.filter(|server| server.replay_responded && !server.replay_differs);
+            assert!(
+                self.list_changes <= agreed.count(),
+                "the lists are said to have changed without a replay"
+            );
         } else if let Some(id) = text::cancelled_by_proxy(text) {
             self.proxy_takes_back(&id);
         } else if let Some(id) = text::closed_subscription(text) {

@@ -32,7 +32,7 @@ impl Server {
         let outcome = match what {
             ClientSays::Initialize => {
                 journal.initialize_answered();
-                r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}"#
+                r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}}}"#
                     .to_owned()
             }
             _ if is_error => r#""error":{"code":-32601,"message":"no"}"#.to_owned(),
@@ -68,7 +68,7 @@ impl Server {
         let outcome = match self.manners.replay {
             Replay::Never => return,
             Replay::Agrees => {
-                r#""result":{"capabilities":{ "tools":{}},"protocolVersion":"2025-06-18"}"#
+                r#""result":{"capabilities":{ "tools":{"listChanged":true}},"protocolVersion":"2025-06-18"}"#
                     .to_owned()
             }
             Replay::Differs => {
