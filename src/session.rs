@@ -94,6 +94,7 @@ mod reconnect;
 mod refusals;
 pub mod report;
 pub mod restart;
+mod server_memory;
 pub mod stderr;
 mod subscriptions;
 #[cfg(test)]
@@ -114,6 +115,7 @@ use self::heartbeat::Heartbeat;
 use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
+use self::server_memory::ServerMemory;
 use self::stderr::ServerLog;
 use self::subscriptions::Subscriptions;
 use self::upstream::{ToUpstream, Upstream};
@@ -254,6 +256,7 @@ pub struct Session {
     in_flight: InFlight,
     server_requests: ServerRequests,
     subscriptions: Subscriptions,
+    server_memory: ServerMemory,
     era: Era,
     handshake: Handshake,
     heartbeat: Heartbeat,
@@ -322,6 +325,7 @@ impl Session {
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
             subscriptions: Subscriptions::default(),
+            server_memory: ServerMemory::default(),
             era: Era::default(),
             handshake: Handshake::default(),
             heartbeat: Heartbeat::new(cx.now),

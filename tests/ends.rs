@@ -202,3 +202,25 @@ fn a_legacy_client_is_told_to_fetch_the_declared_lists_anew() {
     );
     assert_eq!(connect.recv_json()["id"], 2);
 }
+
+// What a server has to remember.
+
+#[test]
+fn a_session_whose_server_waits_for_its_user_is_not_idle() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&["--idle-timeout", "0.2"], &servers::scripted(&scratch));
+    let [mut asked, mut other] = [(); 2].map(|()| proxy.connect());
+    let server = asked.pid_of_server();
+    asked.send_code(
+        r#"printf '{"jsonrpc":"2.0","id":%s,"result":{"resultType":"input_required","requestState":"s"}}\n' "$id""#,
+    );
+    assert_eq!(asked.recv_json()["result"]["requestState"], "s");
+    // What is idle ends, one session after the other, which takes longer than the first one may be idle.
+    assert_eq!(other.read_to_end(), [""; 0]);
+    for _ in 0..2 {
+        assert_eq!(proxy.connect().read_to_end(), [""; 0]);
+    }
+    let retry = asked.send_request("pid", &json!({"requestState": "s"}));
+    assert_eq!(asked.answer_to(retry)["result"]["pid"], server);
+    assert_eq!(asked.read_to_end(), [""; 0]);
+}

@@ -91,7 +91,8 @@ flags! {
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
     /// that waits for a response, other than to `subscriptions/listen`, or has something to deliver is not idle. Heartbeats
-    /// are not messages.
+    /// are not messages. Where a server waits for its user (`input_required`) or works on a task, it is kept for 10 min
+    /// at most.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a

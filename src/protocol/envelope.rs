@@ -234,6 +234,11 @@ impl<'a> Envelope<'a> {
         version().is_some()
     }
 
+    /// The text of `params`, if there are any.
+    pub fn params(&self) -> Option<&'a str> {
+        text(self.params?.text)
+    }
+
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
         text(self.result?.text)

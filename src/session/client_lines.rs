@@ -95,6 +95,7 @@ impl Session {
         }
         if self.admits(&message, cx) {
             self.era.note(&message);
+            self.server_memory.note_client(&message);
             self.classify(&message, line)
         } else {
             Route::Drop

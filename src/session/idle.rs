@@ -93,7 +93,8 @@ impl Session {
 
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let limit = limits.idle?;
-        self.is_idle().then(|| self.last_line + limit)
+        let at = || self.server_memory.needed_until(self.last_line + limit);
+        self.is_idle().then(at)
     }
 
     /// Whether nothing is on its way, and nobody waits for a response.

@@ -28,6 +28,7 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
+use super::server_memory::ServerMemory;
 use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
@@ -354,6 +355,7 @@ impl Session {
         self.from_upstream.clear();
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
+        self.server_memory = ServerMemory::default();
         self.server_log.server_ended(&self.label, cx.now);
         cx.actions.push(Action::ReleaseUpstream);
         if self.goal.is_serve() {

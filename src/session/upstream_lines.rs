@@ -105,6 +105,9 @@ impl Session {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
+        if cx.settings.idle_limits.idle.is_some() {
+            self.server_memory.note_server(envelope, cx.now);
+        }
         if let Some(id) = envelope.response_id() {
             if let Some(request) = self.end_request(&RequestId::new(id)) {
                 self.on_response(request, envelope, cx);

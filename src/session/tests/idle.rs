@@ -292,3 +292,41 @@ fn no_limits_no_ends() {
     world.pass(1000 * IDLE);
     assert_eq!(world.took_actions(), []);
 }
+
+#[test]
+fn a_session_whose_server_has_something_to_remember_is_kept() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#);
+    world.client_got();
+    world.pass(9 * IDLE);
+    assert_eq!(world.took_actions(), []);
+    world.client(r#"{"id":2,"method":"m","params":{"requestState":"s"}}"#);
+    world.server_got();
+    world.server(&response(2));
+    world.client_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+    // A user who never comes back is not waited for without end.
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#);
+    world.client_got();
+    ends_after(&mut world, 10 * IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn what_a_lost_server_had_to_remember_keeps_nobody() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"task","taskId":"t","status":"working"}}"#);
+    world.client_got();
+    world.pass(2 * SECOND);
+    world.server_dies(Exit::Code(1));
+    world.start_next();
+    world.pass(SECOND);
+    assert_eq!(world.client_got().len(), 1);
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+}
