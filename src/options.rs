@@ -30,6 +30,8 @@ pub struct ServeOptions {
     pub max_restarts: u32,
     /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
     pub max_sessions: Option<usize>,
+    /// Whether the handshake is replayed to a restarted server.
+    pub replay: bool,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
     /// How long a stop may take: 10 ms to one day.
@@ -68,6 +70,7 @@ impl Default for ServeOptions {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_restarts: 5,
             max_sessions: None,
+            replay: true,
             replay_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
             spawn: Spawn::Eager,
@@ -103,6 +106,8 @@ pub struct ConnectOptions {
     pub max_reconnect_attempts: Option<u32>,
     /// How long an attempt may take: 10 ms to one day.
     pub connect_timeout: Duration,
+    /// Whether the handshake is replayed to a new server.
+    pub replay: bool,
     /// How long a new server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -121,6 +126,7 @@ impl Default for ConnectOptions {
             reconnect_delay: Duration::from_secs(2),
             max_reconnect_attempts: None,
             connect_timeout: Duration::from_secs(10),
+            replay: true,
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             debug: false,

@@ -245,6 +245,7 @@ mod tests {
                 heartbeat_interval: Duration::from_secs(30),
                 restarts_upstream: true,
                 max_message_bytes: 1_000_000,
+                replays: true,
                 replay_timeout: Duration::from_secs(30),
                 stop_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,

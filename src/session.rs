@@ -95,6 +95,7 @@ mod refusals;
 pub mod report;
 pub mod restart;
 mod server_memory;
+mod standing;
 pub mod stderr;
 mod subscriptions;
 #[cfg(test)]
@@ -116,6 +117,7 @@ use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::server_memory::ServerMemory;
+use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::subscriptions::Subscriptions;
 use self::upstream::{ToUpstream, Upstream};
@@ -143,6 +145,8 @@ pub struct Settings {
     pub restarts_upstream: bool,
     /// The longest line either way, in bytes, without its line end.
     pub max_message_bytes: usize,
+    /// Whether the handshake, and what follows from it, is replayed to a new upstream.
+    pub replays: bool,
     /// How long a new upstream may take to answer the replayed handshake.
     pub replay_timeout: Duration,
     /// After a stop was asked for, what is in flight has this long to be answered.
@@ -259,6 +263,9 @@ pub struct Session {
     server_memory: ServerMemory,
     era: Era,
     handshake: Handshake,
+    standing: Standing,
+    /// Whether the handshake is replayed to the next upstream although the client says nothing.
+    replays_at_once: bool,
     heartbeat: Heartbeat,
     /// Whether the client was read since the last event.
     client_was_read: bool,
@@ -328,6 +335,8 @@ impl Session {
             server_memory: ServerMemory::default(),
             era: Era::default(),
             handshake: Handshake::default(),
+            standing: Standing::default(),
+            replays_at_once: false,
             heartbeat: Heartbeat::new(cx.now),
             client_was_read: true,
             upstream_was_read: true,

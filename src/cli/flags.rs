@@ -69,6 +69,9 @@ flags! {
     /// Restarts of a session's server within max(60, 6 x N) seconds, 0 to 1000000. One more closes the session.
     serve "--max-restarts" "N", default "5", example "20": max_restarts = restarts;
 
+    /// Replay nothing to a restarted server: neither the handshake nor subscriptions and the log level.
+    serve "--no-replay": replay = false;
+
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
     serve "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
@@ -126,6 +129,9 @@ flags! {
 
     /// Seconds that an attempt to connect may take, 0.01 to 86400. To look up the name is a part of it.
     connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
+
+    /// Replay nothing after a reconnect: neither the handshake nor subscriptions and the log level.
+    connect "--no-replay": replay = false;
 
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;

@@ -65,6 +65,7 @@ fn the_defaults() {
         max_message_bytes: 10_485_760,
         max_restarts: 5,
         max_sessions: None,
+        replay: true,
         replay_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(30),
         spawn: Spawn::Eager,
@@ -88,6 +89,7 @@ fn every_option_in_both_spellings() {
         max_message_bytes: 1,
         max_restarts: 0,
         max_sessions: Some(7),
+        replay: false,
         replay_timeout: Duration::from_millis(10),
         stop_timeout: Duration::from_millis(1_500),
         spawn: Spawn::Lazy,
@@ -98,11 +100,11 @@ fn every_option_in_both_spellings() {
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 --stop-timeout 1.5 \
+                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 --stop-timeout=1.5 \
+                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
     assert_eq!(serve(line), expected);
 }
@@ -449,11 +451,13 @@ fn connect_has_options_of_its_own() {
             reconnect_delay: seconds(2),
             max_reconnect_attempts: None,
             connect_timeout: seconds(10),
+            replay: true,
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
             debug: false,
         }
     );
+    assert!(!connect("connect --no-replay [::1]:2").replay);
     let line = "connect --no-reconnect --max-reconnect-attempts=7 --connect-timeout 3 [::1]:2";
     let options = connect(line);
     assert_eq!(

@@ -90,6 +90,12 @@ pub enum Method {
     Cancelled,
     /// `subscriptions/listen`, which is answered only when the subscription ends.
     Listen,
+    /// `resources/subscribe`, with which a legacy client asks for updates of a resource.
+    Subscribe,
+    /// `resources/unsubscribe`, which ends that.
+    Unsubscribe,
+    /// `logging/setLevel`, with which a legacy client says how much of the server's log it wants.
+    SetLevel,
     /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
     ServerRestarted,
     /// Any other.
@@ -312,6 +318,20 @@ impl Control {
 }
 
 impl Method {
+    /// Whether a message with it means nothing to a proxy unless it is a request.
+    fn needs_id(self) -> bool {
+        match self {
+            Self::Other | Self::Listen | Self::Subscribe | Self::Unsubscribe | Self::SetLevel => {
+                true
+            }
+            Self::Initialize
+            | Self::Initialized
+            | Self::Discover
+            | Self::Cancelled
+            | Self::ServerRestarted => false,
+        }
+    }
+
     /// Reads the value of a `method`; `None` if it is null.
     fn of(line: &[u8], value: Value) -> Option<Self> {
         let Some(name) = value.string(line) else {
@@ -323,6 +343,9 @@ impl Method {
             b"server/discover" => Self::Discover,
             b"notifications/cancelled" => Self::Cancelled,
             b"subscriptions/listen" => Self::Listen,
+            b"resources/subscribe" => Self::Subscribe,
+            b"resources/unsubscribe" => Self::Unsubscribe,
+            b"logging/setLevel" => Self::SetLevel,
             b"$/mcp/serverRestarted" => Self::ServerRestarted,
             _ => Self::Other,
         }))
@@ -376,7 +399,7 @@ impl<'a> Batch<'a> {
     }
 
     fn add(&mut self, envelope: Envelope<'a>) {
-        let is_plain = matches!(envelope.method, None | Some(Method::Other | Method::Listen));
+        let is_plain = envelope.method.is_none_or(Method::needs_id);
         if envelope.id.is_none() && is_plain {
             return;
         }

@@ -175,7 +175,7 @@ pub fn subscription_closed(id: &dyn Display) -> String {
 pub const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,
     env!("CARGO_PKG_VERSION"),
-    r#"","supports_heartbeat":true}"#
+    r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
 
 /// The heartbeat of a client. `unix_time` is the time since 1970.
@@ -274,7 +274,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             handshake,
-            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true})
+            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"})
         );
         assert_eq!(
             heartbeat_response(time, true),

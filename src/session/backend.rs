@@ -144,7 +144,7 @@ impl BackendState {
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
         if is_restart {
-            info!("{label}: the server was restarted");
+            warn!("{label}: the server was restarted; what it kept in memory is lost");
         }
         is_restart
     }

@@ -10,6 +10,7 @@ use super::upstream::ToUpstream;
 use super::{Context, Session};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
+use crate::protocol::json;
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 
@@ -90,7 +91,7 @@ impl Session {
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
-            self.control_line(control, cx);
+            self.control_line(control, line, cx);
             return Route::Drop;
         }
         if self.admits(&message, cx) {
@@ -102,8 +103,9 @@ impl Session {
         }
     }
 
-    fn control_line(&mut self, control: Control, cx: &Context<'_>) {
+    fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
         debug!("{} announced itself by a {control:?} line", self.label);
+        self.replays_at_once |= control == Control::Handshake && asks_for_eager_replay(line);
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
@@ -182,6 +184,7 @@ impl Session {
                 kind: self.kind_of_request(envelope.method, line),
             };
             self.queued.add(&request);
+            self.note_standing(envelope, &request.id, line);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
         let Some(id) = envelope.response_id() else {
@@ -267,6 +270,16 @@ impl Session {
         let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
+}
+
+/// Whether the announcement of a client says that it does not know about restarts, nor does who is behind it.
+fn asks_for_eager_replay(line: &[u8]) -> bool {
+    let replay = || {
+        let line = str::from_utf8(line).ok()?;
+        let [replay] = json::find(line, ["replay"])?;
+        line.get(replay?)
+    };
+    replay() == Some(r#""eager""#)
 }
 
 /// Whether there is nothing in a line but white space.

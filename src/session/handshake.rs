@@ -75,7 +75,7 @@ enum Outcome {
 /// Whether an upstream knows the client.
 #[derive(Debug)]
 pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed.
+    /// The client's next line decides whether the handshake is replayed, or its time comes first.
     Due,
     /// The handshake was sent by the proxy.
     Replaying(Box<Replay>),
@@ -95,8 +95,8 @@ pub(super) struct Replay {
 
 impl Greeting {
     /// How a new upstream begins.
-    pub(super) fn first(handshake: &Handshake) -> Self {
-        if handshake.recorded().is_some() {
+    pub(super) fn first(handshake: &Handshake, replays: bool) -> Self {
+        if replays && handshake.recorded().is_some() {
             Self::Due
         } else {
             Self::Done
@@ -161,7 +161,7 @@ impl Session {
         let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
             return;
         };
-        let Upstream::Up(up) = &mut self.upstream else {
+        let Upstream::Up(up) = &self.upstream else {
             return;
         };
         if matches!(up.greeting, Greeting::Due) {
@@ -169,25 +169,38 @@ impl Session {
                 held.first_tag(),
                 Some(ToUpstream::Request(request)) if request.is_initialize()
             );
-            let replay = if greets_itself {
-                None
-            } else {
-                self.handshake.next_replay()
-            };
-            match replay {
-                Some((id, line)) => {
-                    up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-                    debug!("{} proxy → server: {}", self.label, excerpt(&line));
-                    self.to_upstream
-                        .push(&line, Some(ToUpstream::Replay), cx.memory);
-                }
-                None => up.greeting = Greeting::Done,
+            if greets_itself || !self.start_replay(cx) {
+                self.greet_done();
             }
         }
+        let Upstream::Up(up) = &self.upstream else {
+            return;
+        };
         if matches!(up.greeting, Greeting::Done) {
             let held = self.take_held();
             self.to_upstream.append(held, cx.memory);
         }
+    }
+
+    fn greet_done(&mut self) {
+        if let Upstream::Up(up) = &mut self.upstream {
+            up.greeting = Greeting::Done;
+        }
+    }
+
+    /// Sends the recorded handshake. Returns whether there is one.
+    pub(super) fn start_replay(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return false;
+        };
+        let Some((id, line)) = self.handshake.next_replay() else {
+            return false;
+        };
+        up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
+        debug!("{} proxy → server: {}", self.label, excerpt(&line));
+        self.to_upstream
+            .push(&line, Some(ToUpstream::Replay), cx.memory);
+        true
     }
 
     /// The id of the replay that waits for its response, if one does. It may be among an upstream's last words.
@@ -214,6 +227,7 @@ impl Session {
                 self.backend.server_heard();
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
+                    self.restore_standing(cx);
                 }
                 self.tell_list_changes(cx);
                 self.release_held(cx);

@@ -205,6 +205,8 @@ impl Session {
         }
         let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
         self.backend.disconnected(was_idle, cx.now);
+        // A link that ended because nothing passed is not to bring its server back before anything does.
+        self.replays_at_once = !was_idle && self.standing.has_any();
         self.begin_leaving(Sign::LinkEnded(exit), cx);
     }
 
@@ -356,6 +358,7 @@ impl Session {
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
+        self.standing.server_lost();
         self.server_log.server_ended(&self.label, cx.now);
         cx.actions.push(Action::ReleaseUpstream);
         if self.goal.is_serve() {

@@ -9,6 +9,7 @@ mod ids;
 mod lazy;
 mod losses;
 mod questions;
+mod standing;
 mod subscriptions;
 mod times;
 
@@ -57,6 +58,7 @@ impl World {
             heartbeat_interval: 30 * SECOND,
             restarts_upstream: true,
             max_message_bytes: 1000,
+            replays: true,
             replay_timeout: 10 * SECOND,
             stop_timeout: 30 * SECOND,
             spawn: Spawn::Eager,

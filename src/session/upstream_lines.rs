@@ -86,7 +86,10 @@ impl Session {
             if self.backend.take_link_line(envelope, &self.label, cx.now) {
                 return false;
             }
-            if self.answers_closed_subscription(envelope) || self.take_refusal(envelope, cx) {
+            if self.take_restored(envelope)
+                || self.answers_closed_subscription(envelope)
+                || self.take_refusal(envelope, cx)
+            {
                 return false;
             }
         }
@@ -140,6 +143,8 @@ impl Session {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
+        self.standing
+            .answered(&request.id, response.result().is_some());
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
             && let Some(result) = response.result()

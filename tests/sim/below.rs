@@ -266,7 +266,8 @@ impl Below {
         let socket = shared(Duplex::new(capacity, &mut self.rng));
         let max_line = self.proxy.max_message_bytes;
         let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
-        let journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
+        let mut journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
+        journal.may_replay = self.proxy.replays;
         let place = Place::new(number, kind, socket, client, journal, self.now);
         let slot = self.places.insert(place);
         trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));

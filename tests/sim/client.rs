@@ -256,6 +256,11 @@ impl Client {
             }
             97 => self.stray_answer(journal),
             98 => self.request("subscriptions/listen", ClientSays::Listen, journal),
+            99 => {
+                let methods = ["resources/subscribe", "logging/setLevel"];
+                let method = self.rng.pick(&methods);
+                self.request(method, ClientSays::SetsUp, journal);
+            }
             _ => {}
         }
     }
@@ -309,6 +314,8 @@ impl Client {
         // Of what may be sent again, only so much is kept.
         let params = if what == ClientSays::Other {
             self.params()
+        } else if what == ClientSays::SetsUp {
+            format!(r#"{{"uri":"a:/{}"}}"#, self.rng.below(5))
         } else {
             "{}".into()
         };
@@ -372,7 +379,8 @@ impl Client {
         let kind = self
             .rng
             .pick(&["heartbeat", "handshake", "heart\\u0062eat"]);
-        let text = format!(r#"{{"n":{serial},"type":"{kind}"}}"#);
+        let replay = self.rng.pick(&["", r#","replay":"eager""#]);
+        let text = format!(r#"{{"n":{serial},"type":"{kind}"{replay}}}"#);
         let what = if journal.is_connector {
             ClientSays::Other
         } else {

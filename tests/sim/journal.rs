@@ -43,6 +43,8 @@ pub enum ClientSays {
     Initialized,
     /// A subscription, which nobody waits for.
     Listen,
+    /// A subscription to a resource, or the log level.
+    SetsUp,
     Other,
     /// To what a server asked in this line of its own.
     Answer(usize),
@@ -112,6 +114,8 @@ pub enum ServerSays {
 pub enum Received {
     Line(usize),
     Replay(String),
+    /// What the client had set up, under this id.
+    Restored(String),
     /// From one end of a connection to the other.
     Heartbeat,
     Nothing,
@@ -174,6 +178,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
+    /// Whether handshakes are replayed.
+    pub may_replay: bool,
     pub lines: Vec<ClientLine>,
     pub requests: Vec<Request>,
     by_id: HashMap<String, usize>,
@@ -262,7 +268,7 @@ impl Journal {
 
     pub fn server_started(&mut self) -> usize {
         self.servers.push(ServerRecord {
-            due: self.initialize_delivered,
+            due: self.may_replay && self.initialize_delivered,
             replayed: false,
             serves: false,
             replay_responded: false,

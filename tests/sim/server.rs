@@ -41,6 +41,7 @@ impl Kind {
 enum Job {
     Answer(usize),
     AnswerReplay(String),
+    AnswerRestored(String),
 }
 
 /// How it takes a replayed handshake.
@@ -252,6 +253,7 @@ impl Server {
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Restored(id) => self.jobs.push(Job::AnswerRestored(id)),
                 Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
                     self.say(
                         br#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#
@@ -283,6 +285,7 @@ impl Server {
             match self.jobs.remove(at) {
                 Job::Answer(request) => self.answer(request, journal),
                 Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
+                Job::AnswerRestored(id) => self.answer_restored(&id, journal),
             }
         }
     }

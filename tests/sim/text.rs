@@ -13,6 +13,8 @@ pub const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/init
 
 const REPLAY_ID: &[u8] = b"\"mcp-tcp-proxy-replay-";
 
+const RESTORE_ID: &[u8] = b"\"mcp-tcp-proxy-restore-";
+
 /// The serial number in a line.
 pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
     let start = memchr::memmem::find(text, key)? + key.len();
@@ -28,7 +30,16 @@ pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
 
 /// The id of a replayed handshake.
 pub fn replay_id(text: &[u8]) -> Option<String> {
-    let start = memchr::memmem::find(text, REPLAY_ID)?;
+    own_id(text, REPLAY_ID)
+}
+
+/// The id of what is set up anew.
+pub fn restore_id(text: &[u8]) -> Option<String> {
+    own_id(text, RESTORE_ID)
+}
+
+fn own_id(text: &[u8], begin: &[u8]) -> Option<String> {
+    let start = memchr::memmem::find(text, begin)?;
     let len = memchr::memchr(b'"', &text[start + 1..])? + 2;
     String::from_utf8(text[start..start + len].to_vec()).ok()
 }

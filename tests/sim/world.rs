@@ -62,6 +62,7 @@ fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
         heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
         restarts_upstream: rng.percent(85),
         max_message_bytes,
+        replays: rng.percent(95),
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
         stop_timeout: Duration::from_millis(rng.pick(&[500, 10_000, 30_000])),
         spawn: unused::spawn(rng),

@@ -1,6 +1,6 @@
 //! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
 
-use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
+use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine, ServerSays};
 use crate::text;
 
 impl Journal {
@@ -165,6 +165,9 @@ impl Journal {
     }
 
     fn replay(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        if self.lines[index].what == ClientSays::SetsUp {
+            return self.restored(server, index, text);
+        }
         let line = &self.lines[index];
         assert!(
             line.what == ClientSays::Initialize,
@@ -181,7 +184,7 @@ impl Journal {
             text::show(text)
         );
         assert!(
-            self.initialize_answered,
+            self.initialize_answered && self.may_replay,
             "a handshake is replayed that did not take place"
         );
         let record = &mut self.servers[server];
@@ -193,5 +196,33 @@ impl Journal {
         record.due = false;
         self.replays += 1;
         Received::Replay(id)
+    }
+
+    /// What the client had set up at a server before is set up at one that has agreed to the replayed handshake.
+    fn restored(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        let line = &self.lines[index];
+        let request = &self.requests[line.requests.start];
+        let id = text::restore_id(text);
+        let id = id.unwrap_or_else(|| panic!("a line is altered: {}", text::show(text)));
+        assert!(
+            text::with_id(&line.text, &request.id, &id) == text,
+            "what is restored is not what the client said: {}",
+            text::show(text)
+        );
+        // The client may not have read the answer yet.
+        let answer = ServerSays::Answer(line.requests.start);
+        let is_answered = self.said.iter().any(|said| said.what == answer);
+        assert!(
+            is_answered && !request.answered_by_proxy,
+            "what no server has agreed to is restored: {}",
+            text::show(text)
+        );
+        let record = &self.servers[server];
+        assert!(
+            record.replay_responded && !record.replay_differs && line.sent_to != Some(server),
+            "what a server knows is restored: {}",
+            text::show(text)
+        );
+        Received::Restored(id)
     }
 }

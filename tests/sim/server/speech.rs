@@ -81,6 +81,16 @@ impl Server {
         self.say(text.into(), ServerSays::Swallowed, journal);
     }
 
+    pub(super) fn answer_restored(&mut self, id: &str, journal: &mut Journal) {
+        let serial = journal.said.len();
+        let outcome = self.rng.pick(&[
+            r#""result":{}"#,
+            r#""error":{"code":-32601,"message":"no"}"#,
+        ]);
+        let text = format!(r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},{outcome}}}"#);
+        self.say(text.into(), ServerSays::Swallowed, journal);
+    }
+
     /// Says what nobody asked for.
     pub(super) fn chat(&mut self, journal: &mut Journal, stats: &mut Stats) {
         if !self.rng.percent(if self.manners.chatty { 90 } else { 25 }) {
@@ -193,7 +203,7 @@ impl Server {
     pub(super) fn last_words(&mut self, journal: &mut Journal) {
         match self.jobs.pop() {
             Some(Job::Answer(request)) => self.answer(request, journal),
-            Some(Job::AnswerReplay(_)) | None => {
+            Some(Job::AnswerReplay(_) | Job::AnswerRestored(_)) | None => {
                 let serial = journal.said.len();
                 let text = format!(r#"{{"m":{serial},"method":"notifications/message"}}"#);
                 self.say(text.into(), ServerSays::Other, journal);
