@@ -91,7 +91,7 @@ mod loss;
 mod own_messages;
 mod questions;
 mod reconnect;
-mod refusals;
+mod held_back;
 pub mod report;
 pub mod restart;
 mod server_memory;
