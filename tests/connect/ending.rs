@@ -215,3 +215,24 @@ fn a_signal_ends_it_although_the_host_does_not_read() {
         Err(NoLine::End { .. } | NoLine::Reset)
     ));
 }
+
+/// The ten seconds in which the other side is to end a connection are over while the second after a signal is not.
+#[test]
+fn a_signal_leaves_a_second_although_the_connection_is_being_closed() {
+    const NEARLY_CLOSED: Duration = Duration::from_millis(9_500);
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&[], server.address());
+    let mut peer = server.greeted();
+    peer.send_line(&format!(r#"{{"method":"{}"}}"#, "x".repeat(200 * 1024)));
+    crate::common::eventually("something on stdout", PROMPTLY, || connect.has_output());
+    connect.end_input();
+    assert!(matches!(peer.try_recv(PROMPTLY), Err(NoLine::End { .. })));
+    let closing = Instant::now();
+    crate::common::eventually("the time to be nearly over", 2 * NEARLY_CLOSED, || {
+        closing.elapsed() >= NEARLY_CLOSED
+    });
+    let signalled = Instant::now();
+    connect.signal(Signal::SIGTERM);
+    connect.wait_exit(0);
+    assert!(signalled.elapsed() >= Duration::from_secs(1));
+}
