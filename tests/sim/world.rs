@@ -101,7 +101,7 @@ impl World {
         let calm = rng.percent(25);
         let large = !calm && rng.percent(6);
         let budget = if large {
-            rng.pick(&[100_000, 500_000, 2_000_000])
+            rng.pick(&[100_000, 300_000, 300_000, 2_000_000])
         } else {
             DEFAULT_BUDGET_BYTES
         };
