@@ -71,6 +71,7 @@ pub fn pump(
         let from_upstream = read_upstream(session, upstream, scratch, cx);
         if from_upstream {
             flush_client(session, client, cx);
+            flush_upstream(session, upstream, cx);
         }
         let from_client = read_client(session, client, scratch, cx);
         if from_client {
@@ -81,8 +82,6 @@ pub fn pump(
             break;
         }
     }
-    flush_upstream(session, upstream, cx);
-    flush_client(session, client, cx);
     has_more(session, client, upstream, cx.memory)
 }
 

@@ -88,11 +88,6 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
         &self.poller
     }
 
-    /// The same, to be told something.
-    pub fn poller_mut(&mut self) -> &mut P {
-        &mut self.poller
-    }
-
     /// A token for what is registered by other means.
     pub fn next_token(&mut self, target: Target<C>) -> Token {
         self.tokens.next(target)

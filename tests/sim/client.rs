@@ -49,7 +49,7 @@ impl Client {
     pub fn new(calm: bool, max_line: usize, stats: &mut Stats, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
         // Where lines are long, so that both directions fill up.
-        let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 25 } else { 4 });
+        let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 50 } else { 4 });
         stats.fault_if(stalls, Fault::ClientStalls);
         Self {
             era: rng.pick(&[Era::Legacy, Era::Legacy, Era::Modern, Era::Abrupt]),

@@ -21,6 +21,7 @@ mod checks;
 mod client;
 mod connectors;
 mod journal;
+mod memory;
 mod observe;
 mod order;
 mod place;

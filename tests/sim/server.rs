@@ -116,6 +116,9 @@ impl Server {
     ) -> Self {
         let mut rng = rng.fork();
         let capacity = rng.pick(&[700, 4096, 8192, 65_536]);
+        // Where lines are long, so that both directions fill up, and the loop is short of memory.
+        let is_large = max_line > LARGE_LINE_BYTES;
+        let is_deaf = !calm && rng.percent(if is_large { 60 } else { 3 });
         let manners = Manners {
             calm,
             ignores_end: !calm && rng.percent(15),
@@ -130,12 +133,9 @@ impl Server {
                 3 => Replay::Never,
                 _ => Replay::Agrees,
             },
-            chatty: rng.percent(20),
+            chatty: is_deaf || rng.percent(20),
         };
-        // Where lines are long, so that both directions fill up, and the loop is short of memory.
-        let is_large = max_line > LARGE_LINE_BYTES;
         let stalls = !calm && rng.percent(3);
-        let is_deaf = !calm && rng.percent(if is_large { 30 } else { 3 });
         stats.fault_if(stalls, Fault::ServerStalls);
         Self {
             kind,
