@@ -12,6 +12,7 @@ pub mod cli;
 pub mod connect;
 pub mod demo;
 pub mod logger;
+pub mod malloc;
 pub mod options;
 pub mod process;
 pub mod protocol;

@@ -12,18 +12,24 @@ use mcp_tcp_proxy::connect::Connector;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::stdio::StandardStreams;
 use mcp_tcp_proxy::serve::Proxy;
-use mcp_tcp_proxy::{demo, logger};
+use mcp_tcp_proxy::{demo, logger, malloc};
 
 /// The command line was wrong.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Serve { options, hint }) => serve(&options, hint.as_deref()),
+        Ok(Command::Serve { options, hint }) => {
+            malloc::start_with_thresholds();
+            serve(&options, hint.as_deref())
+        }
         Ok(Command::DemoServer) => {
             demo::run().map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
         }
-        Ok(Command::Connect(options)) => connect(options),
+        Ok(Command::Connect(options)) => {
+            malloc::start_with_thresholds();
+            connect(options)
+        }
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
     }

@@ -13,6 +13,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::fd_limit::DescriptorLimit;
 use super::program::check_program;
+use crate::malloc::is_own_variable;
 
 /// Starts server processes, all by the same command.
 #[derive(Debug)]
@@ -51,9 +52,11 @@ impl Spawner {
             .iter()
             .map(|word| CString::new(word.as_bytes()))
             .collect::<Result<_, _>>()?;
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-        });
+        let environment = env::vars_os()
+            .filter(|(name, _)| !is_own_variable(name))
+            .filter_map(|(name, value)| {
+                CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+            });
         Ok(Self {
             command,
             environment: environment.collect(),
