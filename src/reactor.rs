@@ -7,6 +7,7 @@ pub mod io;
 pub mod listener;
 pub mod poller;
 pub mod signals;
+pub mod sock_diag;
 pub mod stdio;
 pub mod tcp;
 pub mod timers;
