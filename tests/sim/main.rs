@@ -21,7 +21,6 @@ mod checks;
 mod client;
 mod connectors;
 mod journal;
-mod memory;
 mod observe;
 mod order;
 mod place;
@@ -30,6 +29,7 @@ mod script;
 mod server;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
+mod standstill;
 mod stats;
 mod text;
 mod trace;
