@@ -27,6 +27,7 @@ mod place;
 mod rng;
 mod script;
 mod server;
+mod spares;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
 mod standstill;

@@ -59,6 +59,13 @@ impl Server {
 }
 
 impl Below {
+    /// The pids of the servers that wait for someone to serve.
+    pub fn waiting(&self) -> Vec<i32> {
+        let servers = self.servers.iter().map(|(_, server)| server);
+        let waiting = servers.filter(|server| server.is_waiting());
+        waiting.map(|server| server.pid).collect()
+    }
+
     fn starting_up(&self) -> usize {
         let servers = self.servers.iter().map(|(_, server)| server);
         let is_starting = |server: &&Server| {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Limits;
-use mcp_tcp_proxy::session::{Session, Spawn};
+use mcp_tcp_proxy::session::{Backend, Session, Spawn};
 
 use crate::journal::{ClientSays, ServerSays};
 use crate::rng::Rng;
@@ -22,15 +22,21 @@ const LINE_BYTES: usize = 60_000;
 const MANY: usize = 100;
 
 fn world() -> World {
+    world_with(0)
+}
+
+/// Where this many servers wait for sessions.
+pub fn world_with(spares: usize) -> World {
     let mut rng = Rng::new(1);
     let mut both = settings(true, &mut rng);
+    both[0].role = Backend::Process { max_restarts: 5 };
     both[0].spawn = Spawn::Eager;
     both[0].idle_limits = mcp_tcp_proxy::session::idle::IdleLimits::default();
     let limits = Limits {
         max_sessions: 10,
         possible_sessions: 10,
         max_starting: 10,
-        spares: 0,
+        spares,
     };
     World::build(rng, true, BUDGET, both, limits)
 }
