@@ -249,6 +249,61 @@ fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
     });
 }
 
+// What was not read.
+
+#[test]
+fn what_a_dead_server_has_not_read_is_answered_by_the_next() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let before = client.pid_of_server();
+    // A shell reads its input byte by byte, so what follows is still in the pipe, and a line that it never gets whole.
+    let go = scratch.file("go");
+    let first = client.send_code(&format!(
+        "while ! [ -e {} ]; do sleep 0.02; done; exit 3",
+        go.display()
+    ));
+    let large = "x".repeat(PIPE_BYTES + 1000);
+    let rest = [
+        client.send_request("pid", &json!({})),
+        client.send_request("pid", &json!({"large": large})),
+        client.send_request("pid", &json!({})),
+    ];
+    scratch.write("go", "");
+    assert_eq!(recv_deaths(&mut client, &[first]), "exit code 3");
+    let mut answered = Vec::new();
+    while answered.len() < rest.len() {
+        let message = client.recv_json();
+        if message["method"] == "$/mcp/serverRestarted" {
+            continue;
+        }
+        assert!(message["result"]["pid"] != before, "{message}");
+        answered.push(message["id"].as_u64().unwrap());
+    }
+    assert_eq!(answered, rest);
+}
+
+/// What it has left in the pipe may be read by others.
+#[test]
+fn what_others_may_still_read_counts_as_read() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    client.pid_of_server();
+    let go = scratch.file("go");
+    // In a shell, what runs in the background has another stdin unless it is told.
+    let first = client.send_code(&format!(
+        "exec 3<&0; sleep 60 <&3 & while ! [ -e {} ]; do sleep 0.02; done; exit 3",
+        go.display()
+    ));
+    let second = client.send_request("pid", &json!({}));
+    scratch.write("go", "");
+    let (failed, data) = client.recv_error(502, "process_terminated");
+    assert_eq!((failed, &data["delivered"]), (json!(first), &json!(true)));
+    let (failed, _) = client.recv_error(502, "process_terminated");
+    assert_eq!(failed, second);
+}
+
 // What was not sent.
 
 #[test]

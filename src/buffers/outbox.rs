@@ -138,6 +138,12 @@ impl<M> Outbox<M> {
         (first.start == self.position).then_some(&first.tag)
     }
 
+    /// What waits of a line that has started, with its line end.
+    pub fn rest_of_started(&self) -> &[u8] {
+        let end = self.mid_line.then(|| memchr::memchr(b'\n', self.waiting()));
+        end.flatten().map_or(&[], |end| &self.waiting()[..=end])
+    }
+
     /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses.
     pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
         let mut rest = std::mem::take(self);
@@ -283,9 +289,11 @@ mod tests {
         }
         outbox.consume(1, &mut memory());
         assert_eq!(outbox.next_started(), Some(1));
+        assert_eq!(outbox.rest_of_started(), b"ne\n");
         outbox.retain_unstarted(|tag| *tag != 3);
         assert_eq!(outbox.tagged_bytes(), "four\n".len());
         assert_eq!(outbox.tags().collect::<Vec<_>>(), [&4]);
+        assert_eq!(outbox.rest_of_started(), b"");
         assert_eq!(take_all(&mut outbox), "two\nfour\nfive\n");
         assert_eq!(outbox.next_started(), Some(4));
     }

@@ -102,7 +102,10 @@ impl<S: System> Servers<S> {
         let Some(server) = self.all.get_mut(key.0) else {
             return;
         };
-        server.stdin = None;
+        // What one that has exited has not read is still looked at by its user.
+        if server.exit.is_none() {
+            server.stdin = None;
+        }
         if server.stopping.is_none() && server.life != Life::Gone {
             let escalation = Escalation::new(timers.now());
             let mut deadline = Deadline::default();

@@ -218,6 +218,7 @@ impl Session {
         Kind::Opening(Box::new(Opening {
             is_initialize,
             line: self.keep_for_resending(line),
+            was_sent: false,
         }))
     }
 

@@ -236,6 +236,16 @@ impl Handshake {
         self.initialized = true;
     }
 
+    /// `notifications/initialized` was not read by the server to which it was sent.
+    pub(super) fn take_back_initialized(&mut self) {
+        self.initialized = false;
+    }
+
+    /// Whether the next server is told all of the handshake by the proxy.
+    pub(super) fn is_replayed_whole(&self) -> bool {
+        self.recorded().is_some() && self.initialized
+    }
+
     /// The `initialize` in flight is about to be sent again.
     pub(super) fn repeat(&mut self) {
         self.owed = self.initialized;

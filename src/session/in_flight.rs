@@ -45,12 +45,26 @@ pub struct Opening {
     pub is_initialize: bool,
     /// The line, without its line end; `None` if it was too long to be kept.
     pub line: Option<Box<[u8]>>,
+    /// Whether it was sent to a server that was lost.
+    pub was_sent: bool,
 }
 
 impl Request {
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
+    }
+
+    /// Whether it was sent to an upstream that was lost, although it waits to be sent.
+    pub fn was_sent(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if opening.was_sent)
+    }
+
+    /// It is going to be sent once more.
+    pub fn note_sent(&mut self) {
+        if let Kind::Opening(opening) = &mut self.kind {
+            opening.was_sent = true;
+        }
     }
 
     /// The line, if it may be sent to another server when the one that has it is lost.

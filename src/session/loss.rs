@@ -23,7 +23,6 @@ use std::time::Duration;
 
 use log::warn;
 
-use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
@@ -33,7 +32,7 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages;
+use crate::protocol::own_messages::Loss;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -52,6 +51,8 @@ pub(super) struct Leaving {
     used: bool,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
+    /// What was not written of the last line of which something was.
+    pub(super) rest: Vec<u8>,
 }
 
 /// How far it has got.
@@ -170,6 +171,11 @@ impl Leaving {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.stage.deadline()
     }
+
+    /// Whether its requests were answered.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.stage, Stage::Settled | Stage::Gone { .. })
+    }
 }
 
 // The signs.
@@ -195,6 +201,12 @@ impl Session {
         if !self.backend.is_link() {
             self.begin_leaving(Sign::InputBroke, cx);
         }
+    }
+
+    /// Nobody reads the input any more, and this is what nobody has read of it.
+    pub(super) fn upstream_left_unread(&mut self, unread: &[u8], cx: &mut Context<'_>) {
+        self.begin_leaving(Sign::InputBroke, cx);
+        self.take_back_unread(unread, cx);
     }
 
     /// A link is gone, both ways at once. That may be noticed twice: its last words can end it before its end is read.
@@ -227,10 +239,17 @@ impl Session {
         match &mut self.upstream {
             Upstream::Up(up) => {
                 let replay = std::mem::replace(&mut up.greeting, Greeting::Done).into_replay_id();
+                // A process may turn out not to have read any of that line.
+                let rest = if self.backend.is_link() {
+                    Vec::new()
+                } else {
+                    self.to_upstream.rest_of_started().to_vec()
+                };
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
                     used: up.used,
                     replay,
+                    rest,
                 }));
                 self.take_back_unsent(cx.memory);
             }
@@ -315,10 +334,13 @@ impl Session {
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
         let (reason, what) = self.backend.lost_request();
+        let message = format!("{what} ({status})");
+        let data = Loss {
+            status: Some(&status),
+            delivered: Some(self.backend.delivers()),
+        };
         for request in &lost {
-            let message = format!("{what} ({status})");
-            let line = own_messages::error(Some(&request.id), reason, &message, Some(&status));
-            self.own_line(&line, OwnLine::Other, cx);
+            self.reply_lost(Some(&request.id), reason, &message, data, cx);
         }
         let begins_anew = !again.is_empty()
             || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
@@ -326,7 +348,8 @@ impl Session {
             self.backend.owe_notice();
         }
         let mut front = Outbox::default();
-        for request in again {
+        for mut request in again {
+            request.note_sent();
             if request.is_initialize() {
                 self.handshake.repeat();
             }

@@ -108,6 +108,14 @@ impl Upstream {
         }
     }
 
+    /// What is kept of a line in case that nothing of it was read, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        match self {
+            Self::Leaving(leaving) => leaving.rest.capacity(),
+            _ => 0,
+        }
+    }
+
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Up(up) => earliest(up.notice_at, up.greeting.deadline()),

@@ -61,6 +61,8 @@ struct Manners {
     ignores_sigterm: bool,
     /// It leaves a child behind that holds its output open.
     leaves_child: bool,
+    /// It reads what the server leaves unread, and nobody knows.
+    child_holds_input: bool,
     /// No signal ends that child.
     has_deaf_child: bool,
     replay: Replay,
@@ -121,6 +123,7 @@ impl Server {
             ignores_end: !calm && rng.percent(15),
             ignores_sigterm: !calm && rng.percent(15),
             leaves_child: !calm && rng.percent(10),
+            child_holds_input: rng.percent(30),
             has_deaf_child: rng.percent(10),
             replay: match rng.below(20) {
                 _ if calm => Replay::Agrees,
@@ -246,6 +249,7 @@ impl Server {
             match received {
                 Received::Line(line) => {
                     let requests = journal.lines[line].requests.clone();
+                    let requests = requests.filter(|at| !journal.requests[*at].taken_out);
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
@@ -336,10 +340,7 @@ impl Server {
             }
             6 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdin);
-                self.pipes
-                    .borrow_mut()
-                    .output
-                    .break_off(std::io::ErrorKind::BrokenPipe);
+                self.close_input();
             }
             7 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdout);
@@ -382,10 +383,9 @@ impl Server {
                 .break_off(std::io::ErrorKind::ConnectionReset);
             return self.pipes.borrow_mut().input.end(End::Closed);
         }
-        self.pipes
-            .borrow_mut()
-            .output
-            .break_off(std::io::ErrorKind::BrokenPipe);
+        if !(self.manners.leaves_child && self.manners.child_holds_input) {
+            self.close_input();
+        }
         if self.manners.leaves_child {
             stats.fault(Fault::OutputHeldOpen);
             journal.servers[self.index].may_be_cut_off = true;
@@ -397,10 +397,16 @@ impl Server {
         }
     }
 
+    fn close_input(&self) {
+        let output = &mut self.pipes.borrow_mut().output;
+        output.break_off(std::io::ErrorKind::BrokenPipe);
+    }
+
     /// Nobody holds the output of the process open any more.
     pub fn let_go(&mut self, now: Time) {
         if self.held_open_until.is_some_and(|until| until <= now) {
             self.held_open_until = None;
+            self.close_input();
             self.pipes.borrow_mut().input.end(End::Closed);
             self.stderr.borrow_mut().end(End::Closed);
         }
