@@ -37,9 +37,9 @@ pub trait Transport {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
     /// After a write has failed: takes what was written before and nobody has read, up to its end. Returns how many bytes
-    /// that is, which is nothing where it can't be told.
-    fn take_unread(&mut self, _: &mut [u8]) -> usize {
-        0
+    /// that is, if it can be told.
+    fn take_unread(&mut self, _: &mut [u8]) -> Option<usize> {
+        None
     }
 }
 
@@ -129,8 +129,8 @@ fn flush_upstream(
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
         Err(_) => match upstream.take_unread(scratch) {
-            0 => session.handle(Event::UpstreamInputBroke, cx),
-            count => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+            Some(count) => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+            None => session.handle(Event::UpstreamInputBroke, cx),
         },
     }
 }

@@ -212,10 +212,7 @@ impl<S: System> Transport for Option<&mut Server<S>> {
         taken
     }
 
-    fn take_unread(&mut self, buffer: &mut [u8]) -> usize {
-        let stdin = self.as_mut().and_then(|server| server.stdin.take());
-        stdin
-            .and_then(|stdin| stdin.source().take_unread(buffer))
-            .unwrap_or(0)
+    fn take_unread(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.as_mut()?.stdin.take()?.source().take_unread(buffer)
     }
 }

@@ -36,6 +36,8 @@ pub(super) struct Handshake {
     owed: bool,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
+    /// How many requests there were with which a session opens.
+    openings: u32,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +202,7 @@ impl Session {
             Outcome::Agreed => {
                 info!("{}: the handshake was replayed", self.label);
                 up.greeting = Greeting::Done;
+                up.has_responded = true;
                 self.backend.server_heard();
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
@@ -229,6 +232,12 @@ impl Handshake {
     pub(super) fn begin(&mut self) {
         self.initialized = false;
         self.owed = false;
+    }
+
+    /// The number of the next request with which a session opens.
+    pub(super) fn next_opening(&mut self) -> u32 {
+        self.openings += 1;
+        self.openings
     }
 
     /// The client said `notifications/initialized` to a server.

@@ -8,6 +8,7 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod probes;
 mod times;
 mod unread;
 

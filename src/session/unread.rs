@@ -38,7 +38,7 @@ impl Session {
             return;
         };
         let rest = std::mem::take(&mut leaving.rest);
-        if unread.is_empty() || leaving.is_settled() || self.goal.is_end() {
+        if leaving.is_settled() || self.goal.is_end() {
             return;
         }
         let lines = lines(unread, &rest);
@@ -132,8 +132,8 @@ impl Session {
 fn lines<'a>(unread: &'a [u8], rest: &[u8]) -> Vec<Cow<'a, [u8]>> {
     let mut lines: Vec<Cow<'a, [u8]>> =
         unread.split(|byte| *byte == b'\n').map(Cow::from).collect();
+    // Of what follows the last line end all may have been read, if that was nothing but blanks.
     if let Some(last) = lines.pop()
-        && !last.is_empty()
         && let Some((_, rest)) = rest.split_last()
     {
         lines.push([&last, rest].concat().into());
@@ -158,7 +158,7 @@ mod tests {
         assert_eq!(texts("a\nb\n", ""), ["a", "b"]);
         assert_eq!(texts("a\nb", "cd\n"), ["a", "bcd"]);
         assert_eq!(texts("b", "cd\n"), ["bcd"]);
-        assert_eq!(texts("a\n", "cd\n"), ["a"], "nothing of it was left unread");
+        assert_eq!(texts("a\n", "cd\n"), ["a", "cd"]);
         assert_eq!(texts("\na\n", ""), ["", "a"]);
         assert_eq!(texts("a\nb", ""), ["a"], "the rest of it is lost");
     }

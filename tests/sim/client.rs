@@ -14,6 +14,8 @@ enum Era {
     Legacy,
     /// Opens with `server/discover`.
     Modern,
+    /// Opens with that, and goes on with `initialize`.
+    Both,
     /// Just asks.
     Abrupt,
 }
@@ -52,7 +54,13 @@ impl Client {
         let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 25 } else { 4 });
         stats.fault_if(stalls, Fault::ClientStalls);
         Self {
-            era: rng.pick(&[Era::Legacy, Era::Legacy, Era::Modern, Era::Abrupt]),
+            era: rng.pick(&[
+                Era::Legacy,
+                Era::Legacy,
+                Era::Modern,
+                Era::Both,
+                Era::Abrupt,
+            ]),
             opened: false,
             calm,
             stalls,
@@ -224,6 +232,13 @@ impl Client {
                     self.request("initialize", ClientSays::Initialize, journal);
                     if self.rng.percent(20) {
                         self.say_initialized(journal);
+                    }
+                    return;
+                }
+                Era::Both => {
+                    self.request("server/discover", ClientSays::Discover, journal);
+                    if self.rng.percent(50) {
+                        self.request("initialize", ClientSays::Initialize, journal);
                     }
                     return;
                 }

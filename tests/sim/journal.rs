@@ -59,8 +59,13 @@ impl ClientSays {
         )
     }
 
-    fn may_be_resent(self) -> bool {
-        matches!(self, Self::Initialize | Self::Discover)
+    /// Whether it goes to another server even if the one that was lost has read it. A server may have died of a probe.
+    fn may_be_resent(self, is_connector: bool) -> bool {
+        match self {
+            Self::Initialize => true,
+            Self::Discover => is_connector,
+            _ => false,
+        }
     }
 }
 
@@ -276,6 +281,16 @@ impl Journal {
             return None;
         };
         Some(id.clone())
+    }
+
+    /// Whether this request is a probe.
+    pub fn is_probe(&self, request: usize) -> bool {
+        self.lines[self.requests[request].line].what == ClientSays::Discover
+    }
+
+    /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.
+    fn may_be_forgotten(&self, request: &Request) -> bool {
+        self.lines[request.line].what == ClientSays::Discover && self.initialize_answered
     }
 
     /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer

@@ -53,6 +53,14 @@ enum Replay {
     Never,
 }
 
+/// How it takes a `server/discover`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    Answers,
+    Ignores,
+    Dies,
+}
+
 /// How the program treats the one that started it.
 #[derive(Debug)]
 struct Manners {
@@ -66,6 +74,7 @@ struct Manners {
     /// No signal ends that child.
     has_deaf_child: bool,
     replay: Replay,
+    probe: Probe,
     chatty: bool,
 }
 
@@ -132,6 +141,12 @@ impl Server {
                 2 => Replay::TooLong,
                 3 => Replay::Never,
                 _ => Replay::Agrees,
+            },
+            probe: match rng.below(10) {
+                _ if calm => Probe::Answers,
+                0 => Probe::Ignores,
+                1 | 2 if kind == Kind::Process => Probe::Dies,
+                _ => Probe::Answers,
             },
             chatty: rng.percent(20),
         };
@@ -219,6 +234,10 @@ impl Server {
         if !self.stalls {
             if !self.is_deaf {
                 self.read(journal);
+                if self.manners.probe == Probe::Dies && self.is_probed(journal) {
+                    stats.fault(Fault::ServerDiesOfProbe);
+                    return self.ends(Exit::Code(1), now, journal, stats);
+                }
             }
             self.work(journal, stats);
             if self.out.len() < 100_000 {
@@ -264,6 +283,13 @@ impl Server {
                 Received::Heartbeat | Received::Nothing => {}
             }
         }
+    }
+
+    /// Whether a probe is among what it has to do.
+    fn is_probed(&self, journal: &Journal) -> bool {
+        let is_probe =
+            |job: &Job| matches!(job, Job::Answer(request) if journal.is_probe(*request));
+        self.jobs.iter().any(is_probe)
     }
 
     fn work(&mut self, journal: &mut Journal, stats: &mut Stats) {

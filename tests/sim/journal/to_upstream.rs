@@ -97,7 +97,8 @@ impl Journal {
                 );
                 if let Some(before) = line.sent_to {
                     let lost = self.servers[before].read_at_release.is_some();
-                    let may_be_resent = what.may_be_resent() || self.is_unread(line);
+                    let may_be_resent =
+                        what.may_be_resent(self.is_connector) || self.is_unread(line);
                     assert!(
                         may_be_resent && lost && before != server,
                         "a line is sent twice, to server {before} and server {server}: {}",

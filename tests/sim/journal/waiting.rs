@@ -44,6 +44,7 @@ impl Journal {
                     && !request.cancelled
                     && !is_refused
                     && !self.may_be_mistaken(&request.id)
+                    && !self.may_be_forgotten(request)
             });
             if let Some(request) = waits {
                 return Some(format!("request {} is not answered", request.id));
