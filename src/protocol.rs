@@ -8,3 +8,4 @@ pub(crate) mod json;
 pub mod lines;
 pub mod own_messages;
 pub mod skip;
+pub mod splice;

@@ -27,6 +27,7 @@ mod spares;
 mod start_queue;
 pub mod system;
 mod targets;
+pub mod unread;
 
 use std::io;
 use std::time::Duration;

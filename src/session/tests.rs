@@ -8,7 +8,9 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod probes;
 mod times;
+mod unread;
 
 use std::time::Duration;
 
