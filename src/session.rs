@@ -60,8 +60,9 @@
 //! session that finishes only because it was idle serves again when a message arrives. The reason that was given first
 //! stays, except that
 //!
-//! - a loss that leaves something unserved replaces the reason to finish, and
-//! - a failure of our own stdin or stdout replaces any.
+//! - a loss that leaves something unserved replaces the reason to finish,
+//! - a failure of our own stdin or stdout replaces any, and
+//! - so does a first line of another protocol (`guard`).
 //!
 //! # Who drives a session
 //!
@@ -80,6 +81,7 @@ mod backend;
 mod client_lines;
 mod client_side;
 mod goal;
+mod guard;
 mod handshake;
 mod heartbeat;
 pub mod idle;
@@ -113,6 +115,7 @@ use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
+use crate::protocol::recogniser::Recogniser;
 use crate::util::time::Time;
 
 /// Once this many bytes wait in one direction, what feeds it is no longer read: what a pipe holds by default (pipe(7)),
@@ -232,6 +235,8 @@ pub struct Session {
     upstream: Upstream,
     backend: BackendState,
 
+    /// Looks at the client's first line, until it is known to be ours.
+    guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
     to_client: Outbox<OwnLine>,
@@ -302,6 +307,7 @@ impl Session {
             client: Client::new(),
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
+            guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
             from_upstream: Splitter::verbatim(),
             to_client: Outbox::default(),

@@ -31,6 +31,13 @@ pub enum Backend {
     },
 }
 
+impl Backend {
+    /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
+    pub(super) fn is_guarded(&self) -> bool {
+        matches!(self, Self::Process { .. })
+    }
+}
+
 /// The same of one session, with what there is to remember from one upstream to the next.
 #[derive(Debug)]
 pub(super) enum BackendState {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::recogniser::Protocol;
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -132,6 +133,8 @@ pub enum EndReason {
     IdleTimeout(Duration),
     /// What the client had sent could not be served within this time after its end.
     Overdue(Duration),
+    /// The client speaks this protocol.
+    OtherProtocol(Protocol),
     /// The proxy is being stopped.
     Shutdown,
 }
@@ -151,6 +154,7 @@ impl EndReason {
             Self::ServerChanged => ErrorReason::ServerChanged,
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
+            Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -238,8 +242,28 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::OtherProtocol(protocol) => {
+                write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
+            }
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }
+    }
+}
+
+/// What to do about a client that speaks another protocol.
+fn remedy(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => {
+            "nothing of its request was served; this port takes MCP over plain TCP, which applications reach through \
+             `mcp-tcp-proxy connect`; if nobody you know did this, a web page may have"
+        }
+        Protocol::Tls => {
+            "this port takes plain TCP; let the client connect without TLS, or end TLS before this port"
+        }
+        Protocol::Proxy => {
+            "turn the PROXY protocol off in the load balancer (HAProxy: no `send-proxy`)"
+        }
+        Protocol::Ssh => "this is not the port of an ssh server",
     }
 }
 

@@ -4,6 +4,7 @@
 
 mod connector;
 mod ends;
+mod guard;
 mod idle;
 mod ids;
 mod lazy;

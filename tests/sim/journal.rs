@@ -36,6 +36,8 @@ pub enum ClientSays {
     Invalid,
     /// Refused: it, or its id, is too long.
     TooLong,
+    /// The first line, of another protocol: the end of the session.
+    OtherProtocol,
     Initialize,
     Discover,
     Initialized,
@@ -50,7 +52,7 @@ impl ClientSays {
     fn is_forwarded(self) -> bool {
         !matches!(
             self,
-            Self::Blank | Self::Control | Self::Invalid | Self::TooLong
+            Self::Blank | Self::Control | Self::Invalid | Self::TooLong | Self::OtherProtocol
         )
     }
 
@@ -166,6 +168,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
+    /// The client is a stranger: nothing that it says may be looked at.
+    pub is_other_protocol: bool,
     pub lines: Vec<ClientLine>,
     pub requests: Vec<Request>,
     by_id: HashMap<String, usize>,
@@ -219,6 +223,7 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        self.is_other_protocol |= what == ClientSays::OtherProtocol;
         self.lines.push(ClientLine {
             text,
             text_end: u64::MAX,

@@ -35,6 +35,7 @@ pub enum Fault {
     RegisterExhausted,
     Killed,
     Handed,
+    OtherProtocol,
     WaitsForMemory,
 }
 
@@ -145,5 +146,6 @@ const NAMES: [&str; FAULTS] = [
     "register exhausted",
     "second signal",
     "spare handed out",
+    "another protocol",
     "turns without memory",
 ];

@@ -34,6 +34,11 @@ impl Journal {
     }
 
     fn client_line_begins(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        assert!(
+            !self.is_other_protocol,
+            "a server gets what follows another protocol's first line: {}",
+            text::show(text)
+        );
         let line = &self.lines[index];
         if line.text != text {
             return self.replay(server, index, text);
