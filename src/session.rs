@@ -89,6 +89,7 @@ pub mod in_flight;
 mod liveness;
 mod loss;
 mod own_messages;
+mod peer;
 mod reconnect;
 pub mod report;
 pub mod restart;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::liveness::Liveness;
+use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
@@ -50,6 +51,8 @@ pub(super) enum BackendState {
         reconnects: ReconnectPolicy,
         /// The proxy at the other end, while connected to one.
         liveness: Option<Box<Liveness>>,
+        /// What it says first.
+        first_line: FirstLine,
     },
 }
 
@@ -67,6 +70,7 @@ impl BackendState {
             } => Self::Proxy {
                 reconnects: ReconnectPolicy::new(max_delay, max_attempts),
                 liveness: None,
+                first_line: FirstLine::new(),
             },
         }
     }
@@ -78,8 +82,10 @@ impl BackendState {
             Self::Proxy {
                 reconnects,
                 liveness,
+                first_line,
             } => {
                 reconnects.started(now);
+                *first_line = FirstLine::new();
                 *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
             }
         }
@@ -106,6 +112,7 @@ impl BackendState {
         if let Self::Proxy {
             reconnects,
             liveness,
+            ..
         } = self
         {
             *liveness = None;
@@ -140,12 +147,14 @@ impl BackendState {
     ) -> bool {
         let Self::Proxy {
             liveness: Some(liveness),
+            reconnects,
             ..
         } = self
         else {
             return false;
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
+            reconnects.reached();
             liveness.note_heartbeat(now);
             return true;
         }
@@ -154,6 +163,19 @@ impl BackendState {
             info!("{label}: the server was restarted");
         }
         is_restart
+    }
+
+    /// What the peer says first; `None` for a process.
+    pub(super) fn first_line(&mut self) -> Option<&mut FirstLine> {
+        match self {
+            Self::Proxy { first_line, .. } => Some(first_line),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// Whether a proxy was ever at the other end.
+    pub(super) fn was_reached(&self) -> bool {
+        matches!(self, Self::Proxy { reconnects, .. } if reconnects.was_reached())
     }
 
     /// The proxy at the other end, while connected to one.

@@ -70,6 +70,8 @@ pub enum Exit {
     Refused,
     /// The other side sent nothing for this long.
     Silent(Duration),
+    /// The other side is not a proxy: it speaks this protocol.
+    OtherProtocol(Protocol),
 }
 
 impl fmt::Display for Exit {
@@ -80,6 +82,7 @@ impl fmt::Display for Exit {
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
@@ -133,6 +136,8 @@ pub enum EndReason {
     IdleTimeout(Duration),
     /// What the client had sent could not be served within this time after its end.
     Overdue(Duration),
+    /// The peer that was connected to speaks this protocol.
+    PeerProtocol(Protocol),
     /// The client speaks this protocol.
     OtherProtocol(Protocol),
     /// The proxy is being stopped.
@@ -155,6 +160,7 @@ impl EndReason {
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
+            Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -242,6 +248,12 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::PeerProtocol(protocol) => {
+                write!(
+                    f,
+                    "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
+                )
+            }
             Self::OtherProtocol(protocol) => {
                 write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
             }

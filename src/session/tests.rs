@@ -9,6 +9,7 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod peer;
 mod times;
 
 use std::time::Duration;

@@ -23,6 +23,9 @@ impl Session {
     pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if let Some(liveness) = self.backend.liveness() {
             liveness.note_received(cx.now);
+            if !self.is_from_proxy(bytes, cx) {
+                return;
+            }
         }
         let mut input = bytes;
         while !input.is_empty() && self.hears_upstream() {

@@ -8,6 +8,7 @@
 mod common;
 
 mod ending;
+mod other_protocols;
 mod random_cuts;
 mod reconnecting;
 mod relaying;

@@ -1,0 +1,51 @@
+//! What the first line over a link tells of whoever is at its other end: it may be no proxy at all.
+
+use super::report::{EndReason, Exit};
+use super::{Context, Session};
+use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
+
+/// What is known of the peer by what it said first.
+#[derive(Debug)]
+pub(super) struct FirstLine {
+    /// Until the protocol is known.
+    recogniser: Option<Recogniser>,
+}
+
+impl FirstLine {
+    pub(super) fn new() -> Self {
+        Self {
+            recogniser: Some(Recogniser::of_server()),
+        }
+    }
+
+    /// Looks at what came. Returns the protocol, if it is another one.
+    fn look(&mut self, bytes: &[u8]) -> Option<Protocol> {
+        match self.recogniser.as_mut()?.look(bytes) {
+            Verdict::Undecided => None,
+            Verdict::Ours => {
+                self.recogniser = None;
+                None
+            }
+            Verdict::Other(protocol) => Some(protocol),
+        }
+    }
+}
+
+impl Session {
+    /// Looks at what came over a link before it is handled. Returns whether it may be.
+    ///
+    /// A peer of another protocol is a mistake in the address, which no further attempt corrects, unless there was a proxy
+    /// before: then something may be in its place for a while.
+    pub(super) fn is_from_proxy(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> bool {
+        let first_line = self.backend.first_line();
+        let Some(protocol) = first_line.and_then(|first_line| first_line.look(bytes)) else {
+            return true;
+        };
+        if self.backend.was_reached() {
+            self.link_ended(Exit::OtherProtocol(protocol), cx);
+        } else {
+            self.end_now(&EndReason::PeerProtocol(protocol), cx);
+        }
+        false
+    }
+}
