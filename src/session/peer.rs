@@ -2,6 +2,8 @@
 
 use super::report::{EndReason, Exit};
 use super::{Context, Session};
+use crate::protocol::envelope::Message;
+use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
 
 /// What is known of the peer by what it said first.
@@ -9,12 +11,15 @@ use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
 pub(super) struct FirstLine {
     /// Until the protocol is known.
     recogniser: Option<Recogniser>,
+    /// Whether it has come.
+    has_come: bool,
 }
 
 impl FirstLine {
     pub(super) fn new() -> Self {
         Self {
             recogniser: Some(Recogniser::of_server()),
+            has_come: false,
         }
     }
 
@@ -47,5 +52,28 @@ impl Session {
             self.end_now(&EndReason::PeerProtocol(protocol), cx);
         }
         false
+    }
+
+    /// Notes that a line has come. Returns whether it is the first one over a link.
+    pub(super) fn note_line(&mut self) -> bool {
+        let first_line = self.backend.first_line();
+        first_line.is_some_and(|first_line| !std::mem::replace(&mut first_line.has_come, true))
+    }
+
+    /// Takes the refusal of a proxy that is full, which is all that it says. It is a failed attempt, and nothing for the
+    /// program that started this one. Returns whether it was one.
+    ///
+    /// Ask this of the first line alone, or a server could end the link by saying the same.
+    pub(super) fn take_refusal(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+        let Message::Single(envelope) = message else {
+            return false;
+        };
+        let is_refusal = envelope.id.is_none()
+            && envelope.method.is_none()
+            && envelope.is_proxy_error_of(ErrorReason::SessionLimit);
+        if is_refusal {
+            self.link_ended(Exit::Full, cx);
+        }
+        is_refusal
     }
 }

@@ -68,6 +68,8 @@ pub enum Exit {
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
     Refused,
+    /// The proxy at the other end has as many sessions as it may have.
+    Full,
     /// The other side sent nothing for this long.
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
@@ -81,6 +83,9 @@ impl fmt::Display for Exit {
             Self::Unknown => f.write_str("unknown status"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
+            Self::Full => {
+                f.write_str("the proxy has as many sessions as it may have (session_limit)")
+            }
             Self::Refused => f.write_str("the proxy has no server"),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),

@@ -8,6 +8,7 @@
 mod common;
 
 mod ending;
+mod full_proxy;
 mod other_protocols;
 mod random_cuts;
 mod reconnecting;

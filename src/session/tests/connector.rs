@@ -4,7 +4,7 @@
 use super::*;
 use crate::session::Event;
 
-const NOTIFICATION: &str = r#"{"method":"m"}"#;
+pub(super) const NOTIFICATION: &str = r#"{"method":"m"}"#;
 
 /// A session of `connect` that has asked for its first link.
 pub(super) fn connector(max_attempts: Option<u32>) -> World {

@@ -1,6 +1,6 @@
 //! What is at the other end of a link: another program, or a proxy that is full.
 
-use super::connector::{connect, connector, said};
+use super::connector::{NOTIFICATION, connect, connector, said};
 use super::*;
 
 const HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}";
@@ -72,6 +72,57 @@ fn once_a_proxy_was_there_another_protocol_is_a_loss_like_any_other() {
         assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
         world.pass(SECOND);
         connect(&mut world);
+    }
+}
+
+fn full(data: &str) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":null,"error":{{"code":503,"message":"x","data":{{{data}}}}}}}"#
+    )
+}
+
+const FULL: &str = r#""source":"mcp-tcp-proxy","reason":"session_limit""#;
+
+#[test]
+fn a_full_proxy_is_a_failed_attempt_and_nothing_for_the_host() {
+    let mut world = connector(Some(3));
+    world.client(INITIALIZE);
+    for _ in 0..4 {
+        connect(&mut world);
+        assert_eq!(said(&mut world), [INITIALIZE]);
+        world.server(&full(FULL));
+        assert_eq!(world.took_actions()[0], Action::ReleaseUpstream);
+        world.event(|session, cx| session.handle(Event::UpstreamEof(None), cx));
+        world.pass(SECOND);
+        world
+            .actions
+            .retain(|action| *action == Action::StartUpstream);
+    }
+    let error = world.client_got_error(&json!(1), 503, "reconnect_limit");
+    let text = error["error"]["message"].as_str().unwrap();
+    assert!(text.contains("session_limit"), "{text}");
+}
+
+#[test]
+fn only_the_first_line_of_a_proxy_is_a_refusal() {
+    let lines = [
+        (Some(NOTIFICATION), FULL),
+        (Some("not JSON, but a line"), FULL),
+        (None, r#""source":"server","reason":"session_limit""#),
+        (None, r#""source":"mcp-tcp-proxy","reason":"parse_error""#),
+        (None, r#""source":"mcp-tcp-proxy""#),
+        (None, r#""reason":"session_limit""#),
+    ];
+    for (first, data) in lines {
+        let mut world = connector(None);
+        connect(&mut world);
+        said(&mut world);
+        if let Some(first) = first {
+            world.server(first);
+        }
+        world.server(&full(data));
+        assert_eq!(world.client_got().pop(), Some(full(data)));
+        assert_eq!(world.took_actions(), []);
     }
 }
 
