@@ -56,7 +56,7 @@ impl ClientSays {
         )
     }
 
-    fn may_be_resent(self) -> bool {
+    pub(super) fn may_be_resent(self) -> bool {
         matches!(self, Self::Initialize | Self::Discover)
     }
 }
@@ -72,6 +72,8 @@ pub struct Request {
     begun: Option<u64>,
     answers: u32,
     answered_by_proxy: bool,
+    /// Because there was no connection for too long.
+    pub was_unreachable: bool,
 }
 
 /// A line of a server.
