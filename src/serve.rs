@@ -53,6 +53,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -89,6 +90,8 @@ pub struct Proxy<S: System = Linux> {
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
+    /// Log lines about clients that speak another protocol, of all sessions together.
+    strangers: LogRateLimit,
     stopping: Stopping,
 }
 
@@ -150,6 +153,7 @@ impl<S: System> Proxy<S> {
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,
+            strangers: LogRateLimit::new(now),
             stopping: Stopping::No,
         }
     }
@@ -361,7 +365,21 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.log_end(&session);
+            }
+        }
+    }
+
+    /// Clients that speak another protocol are worth a look, but anyone can make any number of them.
+    fn log_end(&mut self, session: &Session) {
+        let now = self.now();
+        let summary = session.summary(now);
+        if session.other_protocol().is_none() {
+            info!("{summary}");
+        } else if self.strangers.admit(now) {
+            match self.strangers.take_left_out() {
+                0 => warn!("{summary}"),
+                count => warn!("{summary} ({count} more like this were not logged)"),
             }
         }
     }

@@ -60,8 +60,9 @@
 //! session that finishes only because it was idle serves again when a message arrives. The reason that was given first
 //! stays, except that
 //!
-//! - a loss that leaves something unserved replaces the reason to finish, and
-//! - a failure of our own stdin or stdout replaces any.
+//! - a loss that leaves something unserved replaces the reason to finish,
+//! - a failure of our own stdin or stdout replaces any, and
+//! - so does a first line of another protocol (`guard`).
 //!
 //! # Who drives a session
 //!
@@ -80,13 +81,16 @@ mod backend;
 mod client_lines;
 mod client_side;
 mod goal;
+mod guard;
 mod handshake;
 mod heartbeat;
+mod held;
 pub mod idle;
 pub mod in_flight;
 mod liveness;
 mod loss;
 mod own_messages;
+mod peer;
 mod reconnect;
 pub mod report;
 pub mod restart;
@@ -114,6 +118,7 @@ use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
+use crate::protocol::recogniser::Recogniser;
 use crate::util::time::Time;
 
 /// Once this many bytes wait in one direction, what feeds it is no longer read: what a pipe holds by default (pipe(7)),
@@ -235,6 +240,8 @@ pub struct Session {
     upstream: Upstream,
     backend: BackendState,
 
+    /// Looks at the client's first line, until it is known to be ours.
+    guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
     to_client: Outbox<OwnLine>,
@@ -265,6 +272,8 @@ pub struct Session {
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
+    /// Requests that were answered for want of a connection.
+    unserved: u32,
 }
 
 /// The earlier of two times.
@@ -305,6 +314,7 @@ impl Session {
             client: Client::new(),
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
+            guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
             from_upstream: Splitter::verbatim(),
             to_client: Outbox::default(),
@@ -324,6 +334,7 @@ impl Session {
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
+            unserved: 0,
         }
     }
 
@@ -462,7 +473,8 @@ impl Session {
         let upstream = earliest(own, self.upstream.deadline());
         let client = earliest(upstream, self.client_deadline());
         let goal = earliest(client, self.goal_deadline());
-        earliest(goal, self.idle_deadline(settings))
+        let held = earliest(goal, self.held_deadline(settings));
+        earliest(held, self.idle_deadline(settings))
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -472,6 +484,7 @@ impl Session {
         self.upstream_timeout(unix_time, cx);
         self.client_timeout(cx);
         self.goal_timeout(cx);
+        self.held_timeout(cx);
         self.idle_timeout(cx);
     }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::id::MAX_ID_BYTES;
 use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
-use super::own_messages::SOURCE;
+use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
 #[derive(Debug)]
@@ -225,8 +225,18 @@ impl<'a> Envelope<'a> {
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         self.error.is_some_and(|error| {
-            error.text.len() <= MAX_PROXY_ERROR_BYTES && has_own_source(error.text)
+            error.text.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error.text).is_some()
         })
+    }
+
+    /// The same, for this reason.
+    pub fn is_proxy_error_of(&self, reason: ErrorReason) -> bool {
+        self.is_proxy_error()
+            && self
+                .error
+                .and_then(|error| own_reason(error.text))
+                .as_deref()
+                == Some(reason.name())
     }
 
     #[cold]
@@ -298,17 +308,18 @@ impl Method {
     }
 }
 
-/// Whether `error.data.source` is the proxy's.
+/// What `error.data.reason` says, or nothing, if `error.data.source` is the proxy's.
 #[inline(never)]
-fn has_own_source(error: &[u8]) -> bool {
-    let source = || {
-        let error = text(error)?;
-        let [data] = json::find(error, ["data"])?;
-        let data = error.get(data?)?;
-        let [source] = json::find(data, ["source"])?;
-        serde_json::from_str::<String>(data.get(source?)?).ok()
-    };
-    source().is_some_and(|source| source == SOURCE)
+fn own_reason(error: &[u8]) -> Option<String> {
+    let error = text(error)?;
+    let [data] = json::find(error, ["data"])?;
+    let data = error.get(data?)?;
+    let [source, reason] = json::find(data, ["source", "reason"])?;
+    let read = |range| serde_json::from_str::<String>(data.get(range)?).ok();
+    if read(source?)? != SOURCE {
+        return None;
+    }
+    Some(reason.and_then(read).unwrap_or_default())
 }
 
 /// A part of a text that is UTF-8, cut out where no character is cut.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use log::{info, warn};
 
 use super::liveness::Liveness;
+use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
@@ -28,7 +29,16 @@ pub enum Backend {
         max_delay: Duration,
         /// How many attempts are made in a row; `None` for no limit.
         max_attempts: Option<u32>,
+        /// How long a request may wait for a connection; `None` for ever.
+        held_timeout: Option<Duration>,
     },
+}
+
+impl Backend {
+    /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
+    pub(super) fn is_guarded(&self) -> bool {
+        matches!(self, Self::Process { .. })
+    }
 }
 
 /// The same of one session, with what there is to remember from one upstream to the next.
@@ -43,6 +53,8 @@ pub(super) enum BackendState {
         reconnects: ReconnectPolicy,
         /// The proxy at the other end, while connected to one.
         liveness: Option<Box<Liveness>>,
+        /// What it says first.
+        first_line: FirstLine,
     },
 }
 
@@ -57,9 +69,11 @@ impl BackendState {
             Backend::Proxy {
                 max_delay,
                 max_attempts,
+                ..
             } => Self::Proxy {
                 reconnects: ReconnectPolicy::new(max_delay, max_attempts),
                 liveness: None,
+                first_line: FirstLine::new(),
             },
         }
     }
@@ -71,8 +85,10 @@ impl BackendState {
             Self::Proxy {
                 reconnects,
                 liveness,
+                first_line,
             } => {
                 reconnects.started(now);
+                *first_line = FirstLine::new();
                 *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
             }
         }
@@ -99,6 +115,7 @@ impl BackendState {
         if let Self::Proxy {
             reconnects,
             liveness,
+            ..
         } = self
         {
             *liveness = None;
@@ -133,12 +150,14 @@ impl BackendState {
     ) -> bool {
         let Self::Proxy {
             liveness: Some(liveness),
+            reconnects,
             ..
         } = self
         else {
             return false;
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
+            reconnects.reached();
             liveness.note_heartbeat(now);
             return true;
         }
@@ -147,6 +166,24 @@ impl BackendState {
             info!("{label}: the server was restarted");
         }
         is_restart
+    }
+
+    /// What the peer says first; `None` for a process.
+    pub(super) fn first_line(&mut self) -> Option<&mut FirstLine> {
+        match self {
+            Self::Proxy { first_line, .. } => Some(first_line),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// Whether anything was heard over the present link, or the last one.
+    pub(super) fn was_link_heard(&self) -> bool {
+        matches!(self, Self::Proxy { first_line, .. } if first_line.has_come())
+    }
+
+    /// Whether a proxy was ever at the other end.
+    pub(super) fn was_reached(&self) -> bool {
+        matches!(self, Self::Proxy { reconnects, .. } if reconnects.was_reached())
     }
 
     /// The proxy at the other end, while connected to one.

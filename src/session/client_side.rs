@@ -176,15 +176,22 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 let mut input = bytes;
-                if !self.client.has_unread() {
-                    self.handle_input(&mut input, cx);
+                if self.guard.is_none() || self.guard(&mut input, cx) {
+                    self.take_input(input, cx);
                 }
-                self.client.keep_unread(input);
-                self.note_long_line(cx);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
+    }
+
+    /// Handles as much as possible, and keeps the rest.
+    pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.has_unread() {
+            self.handle_input(&mut input, cx);
+        }
+        self.client.keep_unread(input);
+        self.note_long_line(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -206,7 +213,7 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
-    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+    pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.client_line(line, cx);
@@ -219,6 +226,7 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 debug_assert!(!self.client.has_unread(), "its end was read out of turn");
+                self.end_guard(cx);
                 if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
                     self.client_line(line, cx);
                 }

@@ -226,11 +226,7 @@ impl Session {
         }
         self.queued = Load::default();
         for (id, was_sent) in waiting {
-            if was_sent {
-                self.reply_lost(Some(&id), reason, text, loss, cx);
-            } else {
-                self.reply_error(Some(&id), reason, text, cx);
-            }
+            self.reply_unserved(&id, was_sent, reason, text, cx);
         }
     }
 

@@ -345,13 +345,18 @@ impl Session {
             status: Some(&status),
             delivered: Some(self.backend.delivers()),
         };
+        self.note_unserved(lost.len());
         for request in &lost {
             self.reply_lost(Some(&request.id), reason, &message, data, cx);
         }
         self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
+        let is_new_wait = self.backend.was_link_heard() && !is_refusal(exit);
         for mut request in again {
             request.note_sent();
+            if is_new_wait {
+                request.since = cx.now;
+            }
             if request.is_initialize() {
                 self.handshake.repeat();
             }
@@ -451,6 +456,14 @@ impl Session {
             Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
         }
     }
+}
+
+/// Whether the peer had nothing to offer: then whoever waits has waited all along.
+fn is_refusal(exit: Option<Exit>) -> bool {
+    matches!(
+        exit,
+        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+    )
 }
 
 #[cfg(test)]

@@ -47,9 +47,29 @@ impl Session {
     ) {
         let loss = Loss {
             status: None,
-            delivered: (reason.code() == 503).then_some(Delivered::No),
+            delivered: matches!(reason.code(), 502 | 503).then_some(Delivered::No),
         };
         self.reply_lost(id, reason, message, loss, cx);
+    }
+
+    /// Queues an error about a request that waits. It may have been sent to an upstream that was lost.
+    pub(super) fn reply_unserved(
+        &mut self,
+        id: &RequestId,
+        was_sent: bool,
+        reason: ErrorReason,
+        message: &str,
+        cx: &mut Context<'_>,
+    ) {
+        if was_sent {
+            let loss = Loss {
+                status: None,
+                delivered: Some(self.backend.delivers()),
+            };
+            self.reply_lost(Some(id), reason, message, loss, cx);
+        } else {
+            self.reply_error(Some(id), reason, message, cx);
+        }
     }
 
     /// Queues an error that says what became of the request.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::recogniser::Protocol;
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -67,8 +68,12 @@ pub enum Exit {
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
     Refused,
+    /// The proxy at the other end has as many sessions as it may have.
+    Full,
     /// The other side sent nothing for this long.
     Silent(Duration),
+    /// The other side is not a proxy: it speaks this protocol.
+    OtherProtocol(Protocol),
 }
 
 impl fmt::Display for Exit {
@@ -78,7 +83,11 @@ impl fmt::Display for Exit {
             Self::Unknown => f.write_str("unknown status"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
+            Self::Full => {
+                f.write_str("the proxy has as many sessions as it may have (session_limit)")
+            }
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
@@ -132,6 +141,10 @@ pub enum EndReason {
     IdleTimeout(Duration),
     /// What the client had sent could not be served within this time after its end.
     Overdue(Duration),
+    /// The peer that was connected to speaks this protocol.
+    PeerProtocol(Protocol),
+    /// The client speaks this protocol.
+    OtherProtocol(Protocol),
     /// The proxy is being stopped.
     Shutdown,
 }
@@ -151,6 +164,8 @@ impl EndReason {
             Self::ServerChanged => ErrorReason::ServerChanged,
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
+            Self::OtherProtocol(_) => ErrorReason::ParseError,
+            Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -238,8 +253,34 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::PeerProtocol(protocol) => {
+                write!(
+                    f,
+                    "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
+                )
+            }
+            Self::OtherProtocol(protocol) => {
+                write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
+            }
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }
+    }
+}
+
+/// What to do about a client that speaks another protocol.
+fn remedy(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => {
+            "nothing of its request was served; this port takes MCP over plain TCP, which applications reach through \
+             `mcp-tcp-proxy connect`; if nobody you know did this, a web page may have"
+        }
+        Protocol::Tls => {
+            "this port takes plain TCP; let the client connect without TLS, or end TLS before this port"
+        }
+        Protocol::Proxy => {
+            "turn the PROXY protocol off in the load balancer (HAProxy: no `send-proxy`)"
+        }
+        Protocol::Ssh => "this is not the port of an ssh server",
     }
 }
 

@@ -4,10 +4,13 @@
 
 mod connector;
 mod ends;
+mod guard;
+mod held;
 mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod peer;
 mod probes;
 mod times;
 mod unread;

@@ -23,6 +23,9 @@ impl Session {
     pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if let Some(liveness) = self.backend.liveness() {
             liveness.note_received(cx.now);
+            if !self.is_from_proxy(bytes, cx) {
+                return;
+            }
         }
         let mut input = bytes;
         while !input.is_empty() && self.hears_upstream() {
@@ -58,7 +61,10 @@ impl Session {
                     self.to_client.push_buffer(bytes, None, cx.memory);
                 }
             }
-            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, cx),
+            Line::Skipped(skipped, why) => {
+                self.note_line();
+                self.report_skipped(&skipped, why, cx);
+            }
         }
     }
 
@@ -68,6 +74,7 @@ impl Session {
             return false;
         }
         debug!("{} server → client: {}", self.label, excerpt(line));
+        let is_first = self.note_line();
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
@@ -78,6 +85,9 @@ impl Session {
                 return false;
             }
         };
+        if is_first && self.take_refusal(&message, cx) {
+            return false;
+        }
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
                 self.on_replay_response(envelope, cx);

@@ -28,7 +28,7 @@ fn world() -> World {
 /// Where this many servers wait for sessions.
 pub fn world_with(spares: usize) -> World {
     let mut rng = Rng::new(1);
-    let mut both = settings(true, &mut rng);
+    let mut both = settings(true, true, &mut rng);
     both[0].role = Backend::Process { max_restarts: 5 };
     both[0].spawn = Spawn::Eager;
     both[0].idle_limits = mcp_tcp_proxy::session::idle::IdleLimits::default();

@@ -36,6 +36,7 @@ pub enum Fault {
     RegisterExhausted,
     Killed,
     Handed,
+    OtherProtocol,
     WaitsForMemory,
 }
 
@@ -150,5 +151,6 @@ const NAMES: [&str; FAULTS] = [
     "register exhausted",
     "second signal",
     "spare handed out",
+    "another protocol",
     "turns without memory",
 ];

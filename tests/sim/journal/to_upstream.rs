@@ -1,6 +1,6 @@
 //! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
 
-use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
+use super::{ClientLine, ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
 use crate::text;
 
 impl Journal {
@@ -37,6 +37,11 @@ impl Journal {
     }
 
     fn client_line_begins(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        assert!(
+            !self.is_other_protocol,
+            "a server gets what follows another protocol's first line: {}",
+            text::show(text)
+        );
         let line = &self.lines[index];
         // A server may have read the blanks before a line that goes to another.
         if line.text.trim_ascii_start() != text.trim_ascii_start() {
@@ -137,8 +142,8 @@ impl Journal {
         );
         for line in &self.lines[self.next_other..index] {
             let is_answer = matches!(line.what, ClientSays::Answer(_) | ClientSays::StrayAnswer);
-            let is_dropped = line.what == ClientSays::Cancel;
-            let may_be_refused = is_dropped
+            let may_be_refused = line.what == ClientSays::Cancel
+                || self.is_useless(line)
                 || !line.requests.is_empty()
                 || (self.memory_is_short && line.text.len() > SAFE_BYTES);
             assert!(
@@ -148,6 +153,13 @@ impl Journal {
             );
         }
         self.next_other = index + 1;
+    }
+
+    /// Whether it is about a request that waited too long for a connection.
+    fn is_useless(&self, line: &ClientLine) -> bool {
+        let is_about_one = line.what == ClientSays::Initialized
+            || text::show(&line.text).contains("notifications/cancelled");
+        is_about_one && self.requests.iter().any(|request| request.was_unreachable)
     }
 
     /// Whether another request of this id was taken back. If that was answered all the same, nothing tells the answers
