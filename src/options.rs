@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -24,6 +25,8 @@ pub struct ServeOptions {
     pub auto_restart: bool,
     /// Whether debug messages are logged.
     pub debug: bool,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
     /// Restarts of one session within its window: 0 to 1,000,000.
@@ -63,6 +66,7 @@ impl Default for ServeOptions {
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             debug: false,
+            server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_restarts: 5,
             max_sessions: None,

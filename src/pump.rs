@@ -178,6 +178,7 @@ mod tests {
     use super::*;
     use crate::session::idle::IdleLimits;
     use crate::session::report::Label;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
     use crate::util::time::Time;
 
@@ -248,6 +249,7 @@ mod tests {
                 replay_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits::default(),
+                server_log: ServerLogging::Limited,
             };
             let (mut memory, mut actions) = (BufferBudget::new(1 << 20), Vec::new());
             let mut cx = Context {

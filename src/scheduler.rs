@@ -386,6 +386,7 @@ mod tests {
     use super::*;
     use crate::session::idle::IdleLimits;
     use crate::session::report::Exit;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Backend, Spawn};
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -439,6 +440,7 @@ mod tests {
                     first_message: Some(HOUR),
                     idle: None,
                 },
+                server_log: ServerLogging::Limited,
             };
             Self {
                 scheduler: Scheduler::new(settings, BufferBudget::new(1_000_000)),

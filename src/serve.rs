@@ -135,6 +135,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log, now);
         Self {
             system,
             reactor,
@@ -145,7 +146,7 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,

@@ -84,6 +84,7 @@ mod handshake;
 mod heartbeat;
 pub mod idle;
 pub mod in_flight;
+pub mod last_words;
 mod liveness;
 mod loss;
 mod own_messages;
@@ -108,7 +109,7 @@ use self::heartbeat::Heartbeat;
 use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
-use self::stderr::ServerLog;
+use self::stderr::{ServerLog, ServerLogging};
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -140,6 +141,8 @@ pub struct Settings {
     pub spawn: Spawn,
     /// When a session that is not used is ended.
     pub idle_limits: IdleLimits,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
 }
 
 /// When a session's first upstream is started.
@@ -372,7 +375,7 @@ impl Session {
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
             Event::UpstreamWritten(count) => self.upstream_written(count, cx),
-            Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx.now),
+            Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
             Event::ShutDown => self.shut_down(cx),
@@ -419,6 +422,7 @@ impl Session {
             && self.client.has_all_handled()
             && self.held.is_none()
             && self.charged == 0
+            && self.server_log.kept_bytes() == 0
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
     }
 
@@ -505,7 +509,8 @@ impl Session {
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
-            + beyond(self.server_requests.id_bytes());
+            + beyond(self.server_requests.id_bytes())
+            + self.server_log.kept_bytes();
         if charge != self.charged {
             memory.recharge(self.charged, charge);
             self.charged = charge;

@@ -8,8 +8,8 @@
 
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off, sessions,
-    spawn, starting,
+    attempts, host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off, server_log,
+    sessions, spawn, starting,
 };
 use crate::options::ServerCommand;
 
@@ -102,6 +102,10 @@ flags! {
 
     /// Log debug messages too. Among them is every message with its direction, cut at 1 KiB.
     serve "--debug": debug = true;
+
+    /// What servers write to stderr and the log shows. `limited` is at most 100 lines at once and 20 a second for each
+    /// session, and when a server ends although it was not asked to, the last 50 lines that were left out.
+    serve "--server-log" "all|limited|none", default "limited", example "all": server_log = server_log;
 
     /// Seconds between heartbeats to the other side, 0.01 to 86400.
     connect "--heartbeat-interval" "S", default "30", example "5": heartbeat_interval = seconds;

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use super::*;
 use crate::options::ServerCommand;
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
@@ -62,6 +63,7 @@ fn the_defaults() {
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
         debug: false,
+        server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
         max_restarts: 5,
         max_sessions: None,
@@ -84,6 +86,7 @@ fn every_option_in_both_spellings() {
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
         debug: true,
+        server_log: ServerLogging::All,
         max_message_bytes: 1,
         max_restarts: 0,
         max_sessions: Some(7),
@@ -96,11 +99,11 @@ fn every_option_in_both_spellings() {
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
     assert_eq!(serve(line), expected);
 }
@@ -235,6 +238,23 @@ fn servers_are_started_eagerly_or_lazily() {
         let named = format!("--spawn: '{bad}' is not a start mode (eager or lazy)");
         assert_eq!(error(&format!("--spawn={bad} x")), named);
     }
+}
+
+#[test]
+fn what_servers_say_is_logged_within_limits_or_all_or_not() {
+    assert_eq!(serve("--demo").server_log, ServerLogging::Limited);
+    for (word, logging) in [
+        ("all", ServerLogging::All),
+        ("limited", ServerLogging::Limited),
+        ("none", ServerLogging::None),
+    ] {
+        let options = serve(&format!("--demo --server-log {word}"));
+        assert_eq!(options.server_log, logging);
+    }
+    assert_eq!(
+        error("--server-log=off x"),
+        "--server-log: 'off' is not what to log of servers (all, limited or none)"
+    );
 }
 
 #[test]

@@ -6,6 +6,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
@@ -54,6 +55,15 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
         "eager" => Ok(Spawn::Eager),
         "lazy" => Ok(Spawn::Lazy),
         _ => Err("a start mode (eager or lazy)".to_owned()),
+    }
+}
+
+pub(super) fn server_log(value: &str) -> Result<ServerLogging, String> {
+    match value {
+        "all" => Ok(ServerLogging::All),
+        "limited" => Ok(ServerLogging::Limited),
+        "none" => Ok(ServerLogging::None),
+        _ => Err("what to log of servers (all, limited or none)".to_owned()),
     }
 }
 

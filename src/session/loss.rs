@@ -50,6 +50,8 @@ pub(super) struct Leaving {
     stage: Stage,
     /// What [`super::upstream::Up::used`] was.
     used: bool,
+    /// Whether it was told to stop before there was any other sign.
+    was_asked: bool,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
 }
@@ -230,6 +232,7 @@ impl Session {
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
                     used: up.used,
+                    was_asked: sign == Sign::ToldToStop,
                     replay,
                 }));
                 self.take_back_unsent(cx.memory);
@@ -302,7 +305,8 @@ impl Session {
         if let Upstream::Leaving(leaving) = &self.upstream
             && let Stage::Gone { exit } = leaving.stage
         {
-            self.release_upstream(exit, cx);
+            let was_asked = leaving.was_asked && !exit.is_crash();
+            self.release_upstream(exit, was_asked, cx);
         }
     }
 
@@ -346,10 +350,11 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
+    /// `was_asked` unless the upstream ended by itself.
+    fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
-        self.server_log.server_ended(&self.label, cx.now);
+        self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
         if self.goal.is_serve() {
             self.backend.log_lost(&self.label, exit);

@@ -71,6 +71,21 @@ pub enum Exit {
     Silent(Duration),
 }
 
+impl Exit {
+    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
+    /// that it gets when it writes to nobody.
+    pub fn is_crash(self) -> bool {
+        const ASKED: [Signal; 5] = [
+            Signal::SIGTERM,
+            Signal::SIGKILL,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGPIPE,
+        ];
+        matches!(self, Self::Signal(number) if !ASKED.iter().any(|asked| *asked as i32 == number))
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {

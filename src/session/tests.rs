@@ -6,6 +6,7 @@ mod connector;
 mod ends;
 mod idle;
 mod ids;
+mod last_words;
 mod lazy;
 mod losses;
 mod times;
@@ -16,6 +17,7 @@ use serde_json::{Value, json};
 
 use super::Event;
 use super::report::{Exit, Label};
+use super::stderr::ServerLogging;
 use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
@@ -58,6 +60,7 @@ impl World {
             replay_timeout: 10 * SECOND,
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
+            server_log: ServerLogging::Limited,
         };
         configure(&mut settings);
         let (mut memory, mut actions, now) = (

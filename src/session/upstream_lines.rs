@@ -71,10 +71,8 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                let label = &self.label;
-                self.server_log.limited(label, cx.now, || {
-                    warn!("{label} stdout: {invalid}: {}", excerpt(line));
-                });
+                let text = format_args!("stdout: {invalid}: {}", excerpt(line));
+                self.server_log.warn(&self.label, cx, text);
                 return false;
             }
         };
@@ -160,10 +158,8 @@ impl Session {
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
         let message = too_long_message(why, cx);
-        let label = &self.label;
-        self.server_log.limited(label, cx.now, || {
-            warn!("{label} stdout: a line was dropped: {message}");
-        });
+        let text = format_args!("stdout: a line was dropped: {message}");
+        self.server_log.warn(&self.label, cx, text);
         let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
             return;
         };

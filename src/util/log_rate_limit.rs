@@ -30,8 +30,8 @@ impl LogRateLimit {
 
     /// Whether one more line may be logged now; if not, it is counted.
     pub fn admit(&mut self, now: Time) -> bool {
-        let earned = now.saturating_since(self.refilled).as_millis() / INTERVAL.as_millis();
-        if earned >= u128::from(BURST - self.tokens) {
+        let earned = self.earned(now);
+        if self.is_full(now) {
             self.tokens = BURST;
             self.refilled = now;
         } else {
@@ -44,6 +44,15 @@ impl LogRateLimit {
         }
         self.tokens -= 1;
         true
+    }
+
+    /// Whether a whole burst may be logged: there was nothing to be logged for a while.
+    pub fn is_full(&self, now: Time) -> bool {
+        self.earned(now) >= u128::from(BURST - self.tokens)
+    }
+
+    fn earned(&self, now: Time) -> u128 {
+        now.saturating_since(self.refilled).as_millis() / INTERVAL.as_millis()
     }
 
     /// How many lines were left out since the last call.
@@ -65,6 +74,10 @@ mod tests {
             BURST
         );
         assert_eq!((limit.take_left_out(), limit.take_left_out()), (150, 0));
+        assert!(
+            !limit.is_full(begin + INTERVAL * (BURST - 1))
+                && limit.is_full(begin + INTERVAL * BURST)
+        );
         let later = begin + 3 * INTERVAL;
         assert_eq!((0..10).filter(|_| limit.admit(later)).count(), 3);
         let much_later = begin + Duration::from_hours(1);

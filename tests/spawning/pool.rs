@@ -93,6 +93,17 @@ fn what_a_waiting_server_says_is_for_whoever_takes_it() {
 }
 
 #[test]
+fn the_last_words_of_one_that_crashes_while_it_waits_are_logged() {
+    skip_on_reference!("has no pool");
+    let script = r#"awk 'BEGIN { for (i = 0; i < 150; i++) print "debug", i + 1000 }' >&2
+echo "RuntimeError: $((40 + 2)) is the wrong password" >&2; exit 3"#;
+    let proxy = Proxy::start(&["--prespawn", "1"], &servers::sh(script));
+    proxy.wait_for_log(LOST);
+    let line = proxy.wait_for_log("RuntimeError: 42");
+    assert!(line.contains("WARN") && line.contains("pool"), "{line}");
+}
+
+#[test]
 fn a_lazy_session_takes_one_when_it_has_something_to_say() {
     skip_on_reference!("has no pool");
     let scratch = Scratch::new();
