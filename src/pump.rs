@@ -177,6 +177,7 @@ mod tests {
 
     use super::*;
     use crate::session::idle::IdleLimits;
+    use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
     use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
@@ -230,6 +231,7 @@ mod tests {
         server: Side,
         settings: Settings,
         memory: BufferBudget,
+        logs: LogLimits,
         actions: Vec<Action>,
     }
 
@@ -256,6 +258,7 @@ mod tests {
                 now: Time::from_nanos(1 << 40),
                 settings: &settings,
                 memory: &mut memory,
+                logs: &mut LogLimits::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -272,6 +275,7 @@ mod tests {
                 server: Side::default(),
                 settings,
                 memory,
+                logs: LogLimits::default(),
                 actions,
             }
         }
@@ -281,6 +285,7 @@ mod tests {
                 now: Time::from_nanos(1 << 40),
                 settings: &self.settings,
                 memory: &mut self.memory,
+                logs: &mut self.logs,
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

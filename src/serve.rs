@@ -111,6 +111,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -135,7 +136,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
-        let spares = Spares::new(limits.spares, max_restarts, settings.server_log, now);
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -336,6 +337,7 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -359,7 +361,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

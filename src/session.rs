@@ -86,12 +86,15 @@ pub mod idle;
 pub mod in_flight;
 pub mod last_words;
 mod liveness;
+pub mod log_limits;
 mod loss;
 mod own_messages;
 mod reconnect;
+mod refusals;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -99,6 +102,8 @@ mod upstream_lines;
 
 use std::io;
 use std::time::Duration;
+
+use log::{Level, log};
 
 pub use self::backend::Backend;
 use self::backend::BackendState;
@@ -108,8 +113,11 @@ use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
+use self::log_limits::LogLimits;
+use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::{ServerLog, ServerLogging};
+use self::tally::Tally;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -163,6 +171,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The memory that all sessions share.
     pub memory: &'a mut BufferBudget,
+    /// What may be logged of all sessions together.
+    pub logs: &'a mut LogLimits,
     /// Where actions go; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }
@@ -265,6 +275,10 @@ pub struct Session {
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
+    refusals: Refusals,
+    tally: Tally,
+    /// Whether the log has not been told that the session is open, because there were too many connections.
+    owes_opened: bool,
 }
 
 /// The earlier of two times.
@@ -324,6 +338,9 @@ impl Session {
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
+            refusals: Refusals::default(),
+            tally: Tally::default(),
+            owes_opened: false,
         }
     }
 
@@ -346,7 +363,27 @@ impl Session {
             now,
             to_upstream: self.sent_to_upstream,
             to_client: self.sent_to_client,
+            tally: &self.tally,
         }
+    }
+
+    /// Logs the end. Of sessions that brought no message, there may be too many for the log.
+    pub fn log_end(&self, cx: &mut Context<'_>) {
+        if self.sent_to_upstream.is_none() {
+            let unasked = &mut cx.logs.unasked;
+            if self.owes_opened {
+                unasked.leave_out();
+            }
+            if !unasked.admit(cx.now) {
+                return;
+            }
+        }
+        let level = if self.was_refused() {
+            Level::Warn
+        } else {
+            Level::Info
+        };
+        log!(level, "{}", self.summary(cx.now));
     }
 
     /// What made the session end before its client wanted that, if anything did.

@@ -15,7 +15,7 @@ use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
-use crate::session::stderr::{Gate, ServerLogging, StderrLines, log_last_words};
+use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, log_last_words};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
@@ -80,7 +80,7 @@ enum Refill {
 impl Spares {
     /// A pool that is to have `size` servers waiting. Those that end by themselves are replaced under the policy of
     /// sessions with at most `max_restarts`.
-    pub(super) fn new(size: usize, max_restarts: u32, logging: ServerLogging, now: Time) -> Self {
+    pub(super) fn new(size: usize, max_restarts: u32, logging: ServerLogging) -> Self {
         Self {
             size,
             waiting: VecDeque::new(),
@@ -88,7 +88,7 @@ impl Spares {
             policy: RestartPolicy::new(max_restarts),
             refill: Refill::Freely,
             deadline: Deadline::default(),
-            log_rate_limit: LogRateLimit::new(now),
+            log_rate_limit: LogRateLimit::new(&SESSION_OUTPUT),
             logging,
             hits: 0,
             misses: 0,
@@ -162,6 +162,7 @@ impl Spares {
             let label = Spare::label(spare.pid);
             let mut gate = Gate {
                 limit: is_limited.then_some(&mut self.log_rate_limit),
+                shared: None,
                 last_words: Some(&mut spare.last_words),
             };
             let stderr = &mut spare.stderr;
@@ -258,6 +259,7 @@ impl Spares {
         let label = Spare::label(spare.pid);
         let mut gate = Gate {
             limit: is_limited.then_some(&mut self.log_rate_limit),
+            shared: None,
             last_words: Some(&mut spare.last_words),
         };
         spare.stderr.end(|line| gate.log_stderr(&label, line, now));
@@ -283,7 +285,7 @@ mod tests {
     impl Pool {
         fn new() -> Self {
             let (spares, timers) = (
-                Spares::new(SIZE, 5, ServerLogging::Limited, START),
+                Spares::new(SIZE, 5, ServerLogging::Limited),
                 Timers::new(START),
             );
             Self { spares, timers }
@@ -335,10 +337,7 @@ mod tests {
         pool.spares.missed();
         let summary = pool.spares.summary().unwrap();
         assert_eq!(summary, "pool: size 8, 8 hits, 1 misses");
-        assert_eq!(
-            Spares::new(0, 5, ServerLogging::Limited, START).summary(),
-            None
-        );
+        assert_eq!(Spares::new(0, 5, ServerLogging::Limited).summary(), None);
     }
 
     #[test]

@@ -4,6 +4,7 @@ use log::debug;
 
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_messages::too_long_message;
+use super::refusals::Refusal;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
@@ -67,6 +68,9 @@ impl Session {
 
     /// A line of this many bytes is forwarded: the session is used.
     fn note_forwarded(&mut self, len: usize, cx: &Context<'_>) {
+        if std::mem::take(&mut self.owes_opened) {
+            self.backend.log_started(&self.label, true);
+        }
         self.sent_to_upstream.count(len);
         self.line_passed(cx);
         self.resume_use();
@@ -81,7 +85,9 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                self.reply_error(None, ErrorReason::ParseError, &invalid.to_string(), cx);
+                let text = invalid.to_string();
+                self.note_refusal(Refusal::Unreadable, &text, cx);
+                self.reply_error(None, ErrorReason::ParseError, &text, cx);
                 return Route::Drop;
             }
         };
@@ -125,13 +131,16 @@ impl Session {
 
     /// Refuses a line with ids that are too long to be kept. Returns whether it did.
     fn refuse_by_ids(&mut self, message: &Message<'_>, ids: &Ids, cx: &mut Context<'_>) -> bool {
-        let text = if ids.longest > MAX_ID_BYTES {
-            format!("an id is too long: the limit is {MAX_ID_BYTES} bytes")
+        let (kind, text) = if ids.longest > MAX_ID_BYTES {
+            let text = format!("an id is too long: the limit is {MAX_ID_BYTES} bytes");
+            (Refusal::TooLong, text)
         } else if ids.bytes > cx.memory.available() {
-            too_long_message(TooLong::BufferBudget, cx)
+            let text = too_long_message(TooLong::BufferBudget, cx);
+            (Refusal::NoMemory, text)
         } else {
             return false;
         };
+        self.note_refusal(kind, &text, cx);
         self.refuse_requests(message, ErrorReason::TooLarge, &text, cx);
         if ids.longest > MAX_ID_BYTES {
             self.reply_error(None, ErrorReason::TooLarge, &text, cx);
@@ -142,6 +151,7 @@ impl Session {
     fn refuse_at_end(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         if let Some(reason) = self.goal.reason() {
             let (reason, text) = (reason.error_reason(), reason.to_string());
+            self.note_refusal(Refusal::AtEnd, &text, cx);
             self.refuse_requests(message, reason, &text, cx);
         }
     }
@@ -152,6 +162,7 @@ impl Session {
         let text = format!(
             "{unanswered} requests are waiting for their responses already; the limit is {MAX_IN_FLIGHT}"
         );
+        self.note_refusal(Refusal::InFlight, &text, cx);
         if requests == 0 {
             // More responses than are looked at: nobody waits for a reply, but the line must not vanish.
             self.reply_error(None, ErrorReason::InFlightLimit, &text, cx);
@@ -169,10 +180,8 @@ impl Session {
 
     fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Route {
         if let Some(id) = envelope.request_id() {
-            let request = Request {
-                id: RequestId::new(id),
-                kind: self.kind_of_request(envelope.method, line),
-            };
+            let kind = self.kind_of_request(envelope.method, line);
+            let request = Request::new(RequestId::new(id), kind);
             self.queued.add(&request);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
@@ -267,10 +276,10 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 /// What a message in a batch means. A request in a batch is never sent twice, because the batch is not.
 fn classify_in_batch(envelope: &Envelope<'_>) -> Option<ToUpstream> {
     match envelope.request_id() {
-        Some(id) => Some(ToUpstream::Request(Request {
-            id: RequestId::new(id),
-            kind: Kind::Plain,
-        })),
+        Some(id) => Some(ToUpstream::Request(Request::new(
+            RequestId::new(id),
+            Kind::Plain,
+        ))),
         None => classify_notification(envelope),
     }
 }

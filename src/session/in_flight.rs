@@ -6,6 +6,7 @@
 
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
+use crate::util::time::Time;
 
 /// Requests of one session that may wait for their responses; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -26,6 +27,8 @@ pub struct Request {
     pub id: RequestId,
     /// What it is, and the line if it may be sent to a second server.
     pub kind: Kind,
+    /// When its first byte was written to a server.
+    pub sent: Time,
 }
 
 /// What a request is to the proxy.
@@ -48,6 +51,15 @@ pub struct Opening {
 }
 
 impl Request {
+    /// A request that was not sent yet.
+    pub fn new(id: RequestId, kind: Kind) -> Self {
+        Self {
+            id,
+            kind,
+            sent: Time::from_nanos(0),
+        }
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
@@ -357,10 +369,7 @@ mod tests {
     fn the_first_of_two_with_one_id_ends_first() {
         let mut in_flight = InFlight::default();
         for text in ["1", "2", "1.0"] {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain));
         }
         let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
         assert_eq!(end(&mut in_flight).to_string(), "1");
@@ -395,10 +404,7 @@ mod tests {
     fn in_flight(ids: &[&str]) -> InFlight {
         let mut in_flight = InFlight::default();
         for text in ids {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain));
         }
         in_flight
     }

@@ -318,6 +318,7 @@ impl Session {
             .in_flight
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
+        self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         let (reason, what) = self.backend.lost_request();
         for request in &lost {
             let message = format!("{what} ({status})");
@@ -356,7 +357,7 @@ impl Session {
         self.server_requests.orphan();
         self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
-        if self.goal.is_serve() {
+        if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
         let why = self.backend.loss(exit);

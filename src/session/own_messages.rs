@@ -80,7 +80,7 @@ impl Session {
             .as_ref()
             .filter(|id| !(is_response && self.is_unanswered(id)));
         let message = too_long_message(why, cx);
-        debug!("{}: refused a line of the client: {message}", self.label);
+        self.note_refusal(why.into(), &message, cx);
         self.reply_error(
             id.map(|id| id as &dyn Display),
             ErrorReason::TooLarge,

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::util::time::Time;
 
@@ -294,6 +295,7 @@ pub struct Summary<'a> {
     pub(super) now: Time,
     pub(super) to_upstream: Traffic,
     pub(super) to_client: Traffic,
+    pub(super) tally: &'a Tally,
 }
 
 impl fmt::Display for Summary<'_> {
@@ -305,8 +307,8 @@ impl fmt::Display for Summary<'_> {
         }
         write!(
             f,
-            "; {seconds:.3} s, {} to the server, {} to the client",
-            self.to_upstream, self.to_client
+            "; {seconds:.3} s, {} to the server, {} to the client{}",
+            self.to_upstream, self.to_client, self.tally
         )
     }
 }

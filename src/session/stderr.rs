@@ -3,18 +3,25 @@
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
+use std::time::Duration;
 
 use log::{Level, info, log, log_enabled, warn};
 
 use super::Context;
 use super::last_words::LastWords;
 use super::report::Label;
-use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::time::Time;
 
 /// The longest line that is logged, in bytes; the rest of it is dropped. With what the log puts before it, that still is
 /// a line of the log (`PIPE_BUF`, 4096 bytes).
 const MAX_LINE_BYTES: usize = 3900;
+
+/// Lines of the servers of one session.
+pub static SESSION_OUTPUT: LogRate = LogRate {
+    burst: 100,
+    interval: Duration::from_millis(50),
+};
 
 /// Which lines of a server's stderr are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,7 +85,7 @@ struct Output {
 
 impl ServerLog {
     /// The server wrote these bytes to its stderr.
-    pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, cx: &Context<'_>) {
+    pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, cx: &mut Context<'_>) {
         let logging = cx.settings.server_log;
         if logging == ServerLogging::None {
             return;
@@ -87,9 +94,10 @@ impl ServerLog {
             stderr,
             limit,
             last_words,
-        } = self.begin(cx.now);
+        } = self.begin();
         let mut gate = Gate {
             limit: (logging == ServerLogging::Limited).then_some(limit),
+            shared: Some(&mut cx.logs.output),
             last_words: cx.memory.has_headroom().then_some(last_words),
         };
         stderr.push(bytes, |line| gate.log_stderr(label, line, cx.now));
@@ -97,7 +105,7 @@ impl ServerLog {
 
     /// The server is gone: logs its last line even if it has no line end, and how many lines were left out; the last of
     /// them, too, if it was not asked to end.
-    pub(super) fn server_ended(&mut self, was_asked: bool, label: &Label, cx: &Context<'_>) {
+    pub(super) fn server_ended(&mut self, was_asked: bool, label: &Label, cx: &mut Context<'_>) {
         let Some(Output {
             stderr,
             limit,
@@ -109,6 +117,7 @@ impl ServerLog {
         let is_limited = cx.settings.server_log == ServerLogging::Limited;
         let mut gate = Gate {
             limit: is_limited.then_some(&mut *limit),
+            shared: Some(&mut cx.logs.output),
             last_words: Some(&mut *last_words),
         };
         stderr.end(|line| gate.log_stderr(label, line, cx.now));
@@ -121,12 +130,13 @@ impl ServerLog {
     }
 
     /// Warns of something in the server's output, unless there was too much of that.
-    pub(super) fn warn(&mut self, label: &Label, cx: &Context<'_>, text: fmt::Arguments<'_>) {
+    pub(super) fn warn(&mut self, label: &Label, cx: &mut Context<'_>, text: fmt::Arguments<'_>) {
         let Output {
             limit, last_words, ..
-        } = self.begin(cx.now);
+        } = self.begin();
         let mut gate = Gate {
             limit: Some(limit),
+            shared: Some(&mut cx.logs.output),
             last_words: cx.memory.has_headroom().then_some(last_words),
         };
         gate.log(Level::Warn, label, text, cx.now);
@@ -138,11 +148,11 @@ impl ServerLog {
         output.map_or(0, |output| output.last_words.bytes())
     }
 
-    fn begin(&mut self, now: Time) -> &mut Output {
+    fn begin(&mut self) -> &mut Output {
         self.0.get_or_insert_with(|| {
             Box::new(Output {
                 stderr: StderrLines::default(),
-                limit: LogRateLimit::new(now),
+                limit: LogRateLimit::new(&SESSION_OUTPUT),
                 last_words: LastWords::default(),
             })
         })
@@ -151,8 +161,10 @@ impl ServerLog {
 
 /// Lets lines of a server's output into the log, up to a limit.
 pub struct Gate<'a> {
-    /// `None` for no limit.
+    /// `None` for no limit. It counts what is left out.
     pub limit: Option<&'a mut LogRateLimit>,
+    /// The limit of all sessions together, if this is a session's and there is one.
+    pub shared: Option<&'a mut LogRateLimit>,
     /// Where lines are kept that are left out; `None` if they are not to be.
     pub last_words: Option<&'a mut LastWords>,
 }
@@ -184,7 +196,11 @@ impl Gate<'_> {
         {
             last_words.clear();
         }
-        limit.admit(now)
+        let is_admitted = limit.take(now) && self.shared.as_mut().is_none_or(|it| it.take(now));
+        if !is_admitted {
+            limit.leave_out();
+        }
+        is_admitted
     }
 }
 

@@ -132,6 +132,10 @@ impl Session {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
         }
+        self.tally.responded(cx.now.saturating_since(request.sent));
+        if response.is_error() {
+            self.tally.errors = self.tally.errors.saturating_add(1);
+        }
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
             && let Some(result) = response.result()
