@@ -169,7 +169,7 @@ impl Connector {
         match session.and_then(|session| Some((session.label(), session.failure()?))) {
             None => Ok(true),
             Some((label, reason)) => {
-                error!("{label}: {reason}");
+                error!("{}: {reason}", label.peer());
                 Ok(false)
             }
         }

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 
@@ -23,8 +25,8 @@ pub struct ServeOptions {
     pub heartbeat_interval: Duration,
     /// Whether a server that died is started again.
     pub auto_restart: bool,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
     /// What of the stderr of servers is logged.
     pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -65,7 +67,7 @@ impl Default for ServeOptions {
             port: DEFAULT_PORT,
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
-            debug: false,
+            log_level: LevelFilter::Info,
             server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_restarts: 5,
@@ -108,8 +110,8 @@ pub struct ConnectOptions {
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
 }
 
 impl Default for ConnectOptions {
@@ -124,7 +126,7 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(10),
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
-            debug: false,
+            log_level: LevelFilter::Warn,
         }
     }
 }

@@ -357,7 +357,6 @@ impl Session {
     /// What the log says at the end.
     pub fn summary(&self, now: Time) -> Summary<'_> {
         Summary {
-            label: &self.label,
             reason: self.goal.reason(),
             opened: self.opened,
             now,
@@ -383,7 +382,7 @@ impl Session {
         } else {
             Level::Info
         };
-        log!(level, "{}", self.summary(cx.now));
+        log!(target: &self.label.to_string(), level, "{}", self.summary(cx.now));
     }
 
     /// What made the session end before its client wanted that, if anything did.

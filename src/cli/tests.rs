@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use std::os::unix::ffi::OsStrExt;
 
+use log::LevelFilter;
+
 use super::*;
 use crate::options::ServerCommand;
 use crate::session::Spawn;
@@ -62,7 +64,7 @@ fn the_defaults() {
         port: 8080,
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
-        debug: false,
+        log_level: LevelFilter::Info,
         server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
         max_restarts: 5,
@@ -85,7 +87,7 @@ fn every_option_in_both_spellings() {
         port: 0,
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
-        debug: true,
+        log_level: LevelFilter::Debug,
         server_log: ServerLogging::All,
         max_message_bytes: 1,
         max_restarts: 0,
@@ -122,7 +124,7 @@ fn the_servers_own_words_are_untouched() {
         "--demo",
     ];
     assert_eq!(program(&options), expected);
-    assert_eq!((options.port, options.debug), (1, false));
+    assert_eq!((options.port, options.log_level), (1, LevelFilter::Info));
 }
 
 #[test]
@@ -144,7 +146,10 @@ fn the_last_of_a_repeated_option_counts_whatever_its_spelling() {
     assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, 3);
     assert!(serve("--demo --no-auto-restart --auto-restart").auto_restart);
     assert!(!serve("--demo --auto-restart --no-auto-restart").auto_restart);
-    assert!(serve("--demo --demo --debug --debug").debug);
+    assert_eq!(
+        serve("--demo --demo --debug --debug").log_level,
+        LevelFilter::Debug
+    );
 }
 
 #[test]
@@ -254,6 +259,19 @@ fn what_servers_say_is_logged_within_limits_or_all_or_not() {
     assert_eq!(
         error("--server-log=off x"),
         "--server-log: 'off' is not what to log of servers (all, limited or none)"
+    );
+}
+
+#[test]
+fn levels_of_the_log_have_names_and_count_more_than_the_short_form() {
+    assert_eq!(serve("--demo").log_level, LevelFilter::Info);
+    let options = serve("--demo --debug --log-level warn");
+    assert_eq!(options.log_level, LevelFilter::Warn);
+    let options = serve("--demo --log-level error --debug");
+    assert_eq!(options.log_level, LevelFilter::Error);
+    assert_eq!(
+        error("--log-level=off x"),
+        "--log-level: 'off' is not a level (error, warn, info, debug or trace)"
     );
 }
 
@@ -469,7 +487,7 @@ fn connect_has_options_of_its_own() {
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
-            debug: false,
+            log_level: LevelFilter::Warn,
         }
     );
     let line = "connect --no-reconnect --max-reconnect-attempts=7 --connect-timeout 3 [::1]:2";
@@ -531,7 +549,7 @@ fn options_of_connect_may_follow_the_address() {
     ] {
         let options = connect(line);
         assert_eq!((options.host.as_str(), options.port), ("host", 1), "{line}");
-        assert!(options.debug, "{line}");
+        assert_eq!(options.log_level, LevelFilter::Debug, "{line}");
         assert_eq!(options.connect_timeout, Duration::from_secs(3), "{line}");
     }
     for line in ["connect host:1 --debug x", "connect host:1 -- x"] {

@@ -57,7 +57,7 @@ struct Spare {
 impl Spare {
     /// How the log calls it.
     fn label(pid: Pid) -> String {
-        format!("pool (pid {pid})")
+        format!("spare pid {pid}")
     }
 }
 

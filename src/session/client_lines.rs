@@ -1,7 +1,5 @@
 //! What the lines of the client mean: which are for the proxy, which are forwarded, which are refused.
 
-use log::debug;
-
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_messages::too_long_message;
 use super::refusals::Refusal;
@@ -12,6 +10,7 @@ use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
+use crate::util::about::about;
 
 /// Where a line goes.
 enum Route {
@@ -81,7 +80,7 @@ impl Session {
         if is_blank(line) {
             return Route::Drop;
         }
-        debug!("{} client → server: {}", self.label, excerpt(line));
+        about!(debug, self.label, "client → server: {}", excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
@@ -106,7 +105,7 @@ impl Session {
     }
 
     fn control_line(&mut self, control: Control, cx: &Context<'_>) {
-        debug!("{} announced itself by a {control:?} line", self.label);
+        about!(debug, self.label, "announced itself by a {control:?} line");
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
@@ -193,8 +192,11 @@ impl Session {
             Addressee::Present => Route::Forward(Some(ToUpstream::Response)),
             Addressee::Unknown => Route::Forward(None),
             Addressee::Gone => {
-                let label = &self.label;
-                debug!("{label}: dropped the response {id}: the server that asked is gone");
+                about!(
+                    debug,
+                    self.label,
+                    "dropped the response {id}: the server that asked is gone"
+                );
                 Route::Drop
             }
         }

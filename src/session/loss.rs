@@ -21,8 +21,6 @@
 use std::io;
 use std::time::Duration;
 
-use log::warn;
-
 use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::handshake::Greeting;
@@ -34,6 +32,7 @@ use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -255,9 +254,10 @@ impl Session {
                 } else {
                     Stage::Stopping { status_until: None }
                 };
-                warn!(
-                    "{}: the server closed a pipe but does not exit; it is stopped",
-                    self.label
+                about!(
+                    warn,
+                    self.label,
+                    "the server closed a pipe but does not exit; it is stopped"
                 );
                 cx.actions.push(Action::StopUpstream);
             }

@@ -1,11 +1,10 @@
 //! What the log says of messages that the client sends and no server gets.
 
-use log::warn;
-
 use super::log_limits::LogLimits;
 use super::report::Label;
 use super::{Context, Session};
 use crate::protocol::lines::TooLong;
+use crate::util::about::about;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::time::Time;
 
@@ -56,7 +55,7 @@ impl Refusals {
 
     fn log(&mut self, kind: Refusal, why: &str, label: &Label, cx: &mut Context<'_>) {
         if self.admit(kind, cx.logs, cx.now) {
-            warn!("{label}: refused a message of the client: {why}");
+            about!(warn, label, "refused a message of the client: {why}");
         }
     }
 }

@@ -37,6 +37,16 @@ impl Label {
     }
 }
 
+impl Label {
+    /// Who is at the other end of the connection.
+    pub fn peer(&self) -> &dyn fmt::Display {
+        match self {
+            Self::Session { client, .. } => client,
+            Self::Connection(address) => address,
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,13 +54,13 @@ impl fmt::Display for Label {
                 number,
                 client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({client}, pid {pid})"),
+            } => write!(f, "session {number} {client} pid {pid}"),
             Self::Session {
                 number,
                 client,
                 pid: None,
-            } => write!(f, "session {number} ({client}, no pid)"),
-            Self::Connection(address) => f.write_str(address),
+            } => write!(f, "session {number} {client}"),
+            Self::Connection(_) => f.write_str("connect"),
         }
     }
 }
@@ -288,7 +298,6 @@ impl fmt::Display for Traffic {
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) label: &'a Label,
     /// `None` while the session goes on.
     pub(super) reason: Option<&'a EndReason>,
     pub(super) opened: Time,
@@ -302,8 +311,8 @@ impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.now.saturating_since(self.opened).as_secs_f64();
         match self.reason {
-            Some(reason) => write!(f, "{} closed: {reason}", self.label)?,
-            None => write!(f, "{} goes on", self.label)?,
+            Some(reason) => write!(f, "closed: {reason}")?,
+            None => f.write_str("goes on")?,
         }
         write!(
             f,

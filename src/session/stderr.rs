@@ -5,11 +5,12 @@ use std::borrow::Cow;
 use std::fmt::{self, Display};
 use std::time::Duration;
 
-use log::{Level, info, log, log_enabled, warn};
+use log::{Level, log, log_enabled};
 
 use super::Context;
 use super::last_words::LastWords;
 use super::report::Label;
+use crate::util::about::about;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::time::Time;
 
@@ -180,7 +181,7 @@ impl Gate<'_> {
             if let Some(limit) = &mut self.limit {
                 log_left_out(limit, label);
             }
-            log!(level, "{label} {text}");
+            log!(target: &label.to_string(), level, "{text}");
         } else if let Some(last_words) = &mut self.last_words {
             last_words.keep(text.to_string());
         }
@@ -208,7 +209,11 @@ impl Gate<'_> {
 pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Display) {
     let left_out = limit.take_left_out();
     if left_out > 0 {
-        info!("{label}: {left_out} lines of the server's output were left out of the log");
+        about!(
+            info,
+            label,
+            "{left_out} lines of the server's output were left out of the log"
+        );
     }
 }
 
@@ -217,10 +222,14 @@ pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
     let lines = last_words.take();
     if !lines.is_empty() {
         let count = lines.len();
-        warn!("{label}: of the lines that were left out of the log, these {count} were the last:");
+        about!(
+            warn,
+            label,
+            "of the lines that were left out of the log, these {count} were the last:"
+        );
     }
     for line in lines {
-        warn!("{label} {line}");
+        about!(warn, label, "{line}");
     }
 }
 

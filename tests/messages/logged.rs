@@ -35,8 +35,8 @@ fn each_kind_of_refusal_is_a_warning() {
 
 #[test]
 fn many_refusals_are_counted_at_the_end_and_a_few_are_logged() {
-    skip_on_reference!("refuses nothing");
     const REFUSED: usize = 2000;
+    skip_on_reference!("refuses nothing");
     let proxy = Proxy::start(&[], &servers::mirror());
     let mut client = proxy.connect();
     for _ in 0..REFUSED {
@@ -92,8 +92,8 @@ fn a_crash_is_told_although_the_client_has_ended_its_side() {
 
 #[test]
 fn connections_without_a_message_do_not_flood_the_log() {
-    skip_on_reference!("logs each");
     const STRANGERS: usize = 1000;
+    skip_on_reference!("logs each");
     let proxy = Proxy::start(&["--max-sessions", "1"], &servers::mirror());
     let mut client = proxy.connect();
     client.send_line("[]");

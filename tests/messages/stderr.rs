@@ -18,9 +18,9 @@ fn lines_are_tagged_with_session_and_pid() {
         let server = proxy.only_server();
         let lines = proxy.wait_for_logs("words 42", session);
         let line = lines.last().unwrap();
-        let tag = format!("session {session} (127.0.0.1:");
+        let tag = format!("[session {session} 127.0.0.1:");
         assert!(line.contains("INFO") && line.contains(&tag), "{line}");
-        assert!(line.contains(&format!("pid {server})")), "{line}");
+        assert!(line.contains(&format!("pid {server}]")), "{line}");
         assert!(line.ends_with("words 42"), "{line}");
         client.close();
         proxy.wait_until_childless();
