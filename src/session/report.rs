@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::time::Time;
@@ -37,6 +38,16 @@ impl Label {
     }
 }
 
+impl Label {
+    /// Who is at the other end of the connection.
+    pub fn peer(&self) -> &dyn fmt::Display {
+        match self {
+            Self::Session { client, .. } => client,
+            Self::Connection(address) => address,
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,13 +55,13 @@ impl fmt::Display for Label {
                 number,
                 client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({client}, pid {pid})"),
+            } => write!(f, "session {number} {client} pid {pid}"),
             Self::Session {
                 number,
                 client,
                 pid: None,
-            } => write!(f, "session {number} ({client}, no pid)"),
-            Self::Connection(address) => f.write_str(address),
+            } => write!(f, "session {number} {client}"),
+            Self::Connection(_) => f.write_str("connect"),
         }
     }
 }
@@ -74,6 +85,21 @@ pub enum Exit {
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
     OtherProtocol(Protocol),
+}
+
+impl Exit {
+    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
+    /// that it gets when it writes to nobody.
+    pub fn is_crash(self) -> bool {
+        const ASKED: [Signal; 5] = [
+            Signal::SIGTERM,
+            Signal::SIGKILL,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGPIPE,
+        ];
+        matches!(self, Self::Signal(number) if !ASKED.iter().any(|asked| *asked as i32 == number))
+    }
 }
 
 impl fmt::Display for Exit {
@@ -313,26 +339,26 @@ impl fmt::Display for Traffic {
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) label: &'a Label,
     /// `None` while the session goes on.
     pub(super) reason: Option<&'a EndReason>,
     pub(super) opened: Time,
     pub(super) now: Time,
     pub(super) to_upstream: Traffic,
     pub(super) to_client: Traffic,
+    pub(super) tally: &'a Tally,
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.now.saturating_since(self.opened).as_secs_f64();
         match self.reason {
-            Some(reason) => write!(f, "{} closed: {reason}", self.label)?,
-            None => write!(f, "{} goes on", self.label)?,
+            Some(reason) => write!(f, "closed: {reason}")?,
+            None => f.write_str("goes on")?,
         }
         write!(
             f,
-            "; {seconds:.3} s, {} to the server, {} to the client",
-            self.to_upstream, self.to_client
+            "; {seconds:.3} s, {} to the server, {} to the client{}",
+            self.to_upstream, self.to_client, self.tally
         )
     }
 }

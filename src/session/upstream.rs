@@ -210,11 +210,24 @@ impl Session {
             used: false,
             has_responded: false,
         });
-        self.backend.log_started(&self.label, is_first);
+        self.note_started(is_first, cx);
         if self.backend.is_link() {
             self.link_line(own_messages::HANDSHAKE, cx);
         }
         self.release_held(cx);
+    }
+
+    /// Of sessions that open before they bring a message, there may be too many for the log.
+    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+        if !is_first && !self.backend.is_link() {
+            self.tally.restarts = self.tally.restarts.saturating_add(1);
+        }
+        let is_unasked = is_first && self.held().is_empty();
+        if is_unasked && !cx.logs.unasked.take(cx.now) {
+            self.owes_opened = true;
+        } else {
+            self.backend.log_started(&self.label, is_first);
+        }
     }
 
     /// The upstream could not be started. That counts as a loss.
@@ -294,8 +307,9 @@ impl Session {
         };
         up.used |= !line.leaves_unused();
         match line {
-            ToUpstream::Request(request) => {
+            ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);
+                request.sent = cx.now;
                 self.in_flight.begin(request);
             }
             ToUpstream::Batch(parts) => {
