@@ -28,6 +28,7 @@ mod start_queue;
 mod stopping;
 pub mod system;
 mod targets;
+pub mod unread;
 
 use std::io;
 use std::time::Duration;
@@ -35,7 +36,7 @@ use std::time::Duration;
 use log::info;
 use mio::{Events, Token};
 
-use self::accept::Listeners;
+use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
 pub use self::server::{Life, Server};
@@ -98,6 +99,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -122,6 +124,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -132,7 +135,7 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,
@@ -203,7 +206,9 @@ impl<S: System> Proxy<S> {
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
                     self.latch_server(ServerKey(key), channel, token, readiness);
                 }
-                Channel::Listener => self.listeners.latch(key, token, readiness),
+                Channel::Listener => {
+                    self.listeners.latch(ListenerKey(key), token, readiness);
+                }
                 Channel::Signals => is_signalled = true,
             }
         }
@@ -279,6 +284,7 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -302,7 +308,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

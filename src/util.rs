@@ -1,5 +1,6 @@
 //! Data structures and small policies that know nothing of the program they are used in.
 
+pub(crate) mod about;
 pub mod keyed_queue;
 pub mod log_rate_limit;
 pub mod shell_words;

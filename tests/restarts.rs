@@ -87,7 +87,7 @@ fn a_server_that_does_not_last_is_not_announced() {
 
     // The first restart comes a second after the first start, the next one five seconds after the second.
     let starts = [
-        proxy.wait_for_logs(") opened", 1),
+        proxy.wait_for_logs("] opened", 1),
         proxy.wait_for_logs("goes on with a new server", 2),
     ];
     let times: Vec<f64> = starts

@@ -250,19 +250,34 @@ impl<'a> Envelope<'a> {
         text(self.result?.text)
     }
 
+    /// Whether it has an error that is not null.
+    pub fn is_error(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         self.error.is_some_and(|error| {
-            error.text.len() <= MAX_PROXY_ERROR_BYTES && has_own_source(error.text)
+            error.text.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error.text).is_some()
         })
     }
 
     /// Whether it is a proxy's error that says that it is being stopped, and that no server has seen the request.
     pub fn is_refusal_by_stop(&self) -> bool {
+        self.is_proxy_error_of(ErrorReason::Shutdown)
+            && self
+                .error
+                .is_some_and(|error| is_undelivered(error.text) == Some(true))
+    }
+
+    /// The same, for this reason.
+    pub fn is_proxy_error_of(&self, reason: ErrorReason) -> bool {
         self.is_proxy_error()
             && self
                 .error
-                .is_some_and(|error| refuses_by_stop(error.text) == Some(true))
+                .and_then(|error| own_reason(error.text))
+                .as_deref()
+                == Some(reason.name())
     }
 
     #[cold]
@@ -352,28 +367,28 @@ impl Method {
     }
 }
 
-/// Whether `error.data.source` is the proxy's.
+/// What `error.data.reason` says, or nothing, if `error.data.source` is the proxy's.
 #[inline(never)]
-fn has_own_source(error: &[u8]) -> bool {
-    let source = || {
-        let error = text(error)?;
-        let [data] = json::find(error, ["data"])?;
-        let data = error.get(data?)?;
-        let [source] = json::find(data, ["source"])?;
-        serde_json::from_str::<String>(data.get(source?)?).ok()
-    };
-    source().is_some_and(|source| source == SOURCE)
-}
-
-/// Whether `error.data` says `shutdown`, and that the request was not delivered.
-#[inline(never)]
-fn refuses_by_stop(error: &[u8]) -> Option<bool> {
+fn own_reason(error: &[u8]) -> Option<String> {
     let error = text(error)?;
     let [data] = json::find(error, ["data"])?;
     let data = error.get(data?)?;
-    let [reason, delivered] = json::find(data, ["reason", "delivered"])?;
-    let is_stop = data.get(reason?)?.trim_matches('"') == ErrorReason::Shutdown.name();
-    Some(is_stop && data.get(delivered?)? == "false")
+    let [source, reason] = json::find(data, ["source", "reason"])?;
+    let read = |range| serde_json::from_str::<String>(data.get(range)?).ok();
+    if read(source?)? != SOURCE {
+        return None;
+    }
+    Some(reason.and_then(read).unwrap_or_default())
+}
+
+/// Whether `error.data` says that no server has seen the request.
+#[inline(never)]
+fn is_undelivered(error: &[u8]) -> Option<bool> {
+    let error = text(error)?;
+    let [data] = json::find(error, ["data"])?;
+    let data = error.get(data?)?;
+    let [delivered] = json::find(data, ["delivered"])?;
+    Some(data.get(delivered?)? == "false")
 }
 
 /// A part of a text that is UTF-8, cut out where no character is cut.

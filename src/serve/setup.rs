@@ -131,6 +131,7 @@ fn settings(options: &ServeOptions) -> Settings {
             first_message: options.first_message_timeout,
             idle: options.idle_timeout,
         },
+        server_log: options.server_log,
     }
 }
 

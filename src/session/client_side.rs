@@ -4,11 +4,10 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use log::debug;
-
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
@@ -176,15 +175,22 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 let mut input = bytes;
-                if !self.client.has_unread() {
-                    self.handle_input(&mut input, cx);
+                if self.guard.is_none() || self.guard(&mut input, cx) {
+                    self.take_input(input, cx);
                 }
-                self.client.keep_unread(input);
-                self.note_long_line(cx);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
+    }
+
+    /// Handles as much as possible, and keeps the rest.
+    pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.has_unread() {
+            self.handle_input(&mut input, cx);
+        }
+        self.client.keep_unread(input);
+        self.note_long_line(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -206,7 +212,7 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
-    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+    pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.client_line(line, cx);
@@ -219,6 +225,7 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 debug_assert!(!self.client.has_unread(), "its end was read out of turn");
+                self.end_guard(cx);
                 if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
                     self.client_line(line, cx);
                 }
@@ -275,7 +282,7 @@ impl Session {
         if let Client::Lingering { discarded, .. } = &mut self.client {
             *discarded += count;
             if *discarded > LINGER_BYTES {
-                debug!("{}: cut off, as it does not stop sending", self.label);
+                about!(debug, self.label, "cut off, as it does not stop sending");
                 self.close_client(cx);
             }
         }

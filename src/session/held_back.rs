@@ -3,8 +3,6 @@
 //!
 //! What is in flight still gets its responses, and so the link is kept until nothing is.
 
-use log::info;
-
 use super::handshake::Greeting;
 use super::in_flight::{KeptLine, MAX_RESEND_BYTES};
 use super::report::Exit;
@@ -12,6 +10,7 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};
 use crate::protocol::envelope::Envelope;
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use crate::util::about::about;
 
 impl Session {
     /// A copy of a request that may be refused unseen, unless such lines hold too much already.
@@ -22,7 +21,11 @@ impl Session {
     }
 
     /// Takes the refusal of a request that can be sent again. Returns whether it was one: then the client does not get it.
-    pub(super) fn take_refusal(&mut self, response: &Envelope<'_>, cx: &mut Context<'_>) -> bool {
+    pub(super) fn take_back_refused(
+        &mut self,
+        response: &Envelope<'_>,
+        cx: &mut Context<'_>,
+    ) -> bool {
         let may_go_on = cx.settings.restarts_upstream && !self.is_stopping() && !self.goal.is_end();
         if !may_go_on || !self.backend.may_refuse_unseen() || !response.is_refusal_by_stop() {
             return false;
@@ -39,7 +42,11 @@ impl Session {
             && !matches!(up.greeting, Greeting::Refusing)
         {
             up.greeting = Greeting::Refusing;
-            info!("{}: the proxy is being stopped; requests wait", self.label);
+            about!(
+                info,
+                self.label,
+                "the proxy is being stopped; requests wait"
+            );
         }
         self.queued.add(&request);
         let held = self.held.get_or_insert_default();

@@ -7,14 +7,13 @@
 
 use std::time::Duration;
 
-use log::{debug, warn};
-
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session, era::Era};
 use crate::protocol::envelope::{Envelope, Message, Method};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::json;
+use crate::util::about::about;
 
 /// After the notice of a restart, a client that knows about restarts has this long to begin anew: more than it takes over
 /// any network, and not so long that many updates are missed.
@@ -159,10 +158,11 @@ impl Session {
         if set_up.bytes + entry.size() <= MAX_BYTES {
             set_up.put(usize::MAX, entry);
         } else if !std::mem::replace(&mut set_up.is_too_large, true) {
-            warn!(
-                "{}: the client has set up too much for all of it to be kept (over {MAX_BYTES} bytes); the rest is not \
-                 restored after a restart",
-                self.label
+            about!(
+                warn,
+                self.label,
+                "the client has set up too much for all of it to be kept (over {MAX_BYTES} bytes); the rest is not \
+                 restored after a restart"
             );
         }
     }
@@ -209,7 +209,7 @@ impl Session {
             let Some(line) = entry.line_as(&id) else {
                 continue;
             };
-            debug!("{} proxy → server: {}", self.label, excerpt(&line));
+            about!(debug, self.label, "proxy → server: {}", excerpt(&line));
             set_up.awaited.push(RequestId::new(&id));
             self.to_upstream
                 .push(&line, Some(ToUpstream::Restored), cx.memory);
@@ -231,9 +231,10 @@ impl Session {
         };
         set_up.awaited.swap_remove(at);
         if response.result().is_none() {
-            warn!(
-                "{}: the new server refuses what the client had set up: {id}",
-                self.label
+            about!(
+                warn,
+                self.label,
+                "the new server refuses what the client had set up: {id}"
             );
         }
         true

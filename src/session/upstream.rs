@@ -43,6 +43,8 @@ pub(super) struct Up {
     pub(super) replay_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
     pub(super) used: bool,
+    /// Whether it has answered anything.
+    pub(super) has_responded: bool,
 }
 
 /// What a line on its way to the upstream means.
@@ -103,7 +105,7 @@ impl ToUpstream {
             | Self::Replay
             | Self::ReplayedInitialized
             | Self::Link => true,
-            Self::Request(request) => request.resendable().is_some(),
+            Self::Request(request) => request.is_probe() || request.resendable().is_some(),
             Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
         }
     }
@@ -121,6 +123,14 @@ impl Upstream {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
             Self::None | Self::OnDemand | Self::Starting | Self::Cooling { .. } => false,
+        }
+    }
+
+    /// What is kept of a line in case that nothing of it was read, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        match self {
+            Self::Leaving(leaving) => leaving.rest.capacity(),
+            _ => 0,
         }
     }
 
@@ -226,8 +236,9 @@ impl Session {
             notice_at,
             replay_at: self.replays_at_once.then_some(cx.now),
             used: false,
+            has_responded: false,
         });
-        self.backend.log_started(&self.label, is_first);
+        self.note_started(is_first, cx);
         if self.backend.is_link() {
             self.link_line(own_messages::HANDSHAKE, cx);
         }
@@ -235,12 +246,25 @@ impl Session {
         self.replay_unasked(cx);
     }
 
+    /// Of sessions that open before they bring a message, there may be too many for the log.
+    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+        if !is_first && !self.backend.is_link() {
+            self.tally.restarts = self.tally.restarts.saturating_add(1);
+        }
+        let is_unasked = is_first && self.held().is_empty();
+        if is_unasked && !cx.logs.unasked.take(cx.now) {
+            self.owes_opened = true;
+        } else {
+            self.backend.log_started(&self.label, is_first);
+        }
+    }
+
     /// The upstream could not be started. That counts as a loss.
     pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
-        self.after_loss(&why, cx);
+        self.after_loss(&why, true, cx);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
@@ -314,8 +338,9 @@ impl Session {
         };
         up.used |= !line.leaves_unused();
         match line {
-            ToUpstream::Request(request) => {
+            ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);
+                request.sent = cx.now;
                 self.in_flight.begin(request);
             }
             ToUpstream::Batch(parts) => {

@@ -45,6 +45,7 @@ fn the_stdio_side_takes_questions_back_too() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
         };
     });
     world.start();

@@ -171,6 +171,7 @@ fn the_stdio_side_restores_what_a_lost_link_cost() {
             settings.role = Backend::Proxy {
                 max_delay: SECOND,
                 max_attempts: None,
+                held_timeout: None,
             };
         });
         world.start();

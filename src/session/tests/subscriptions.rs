@@ -122,6 +122,7 @@ fn the_stdio_side_closes_subscriptions_too() {
             settings.role = Backend::Proxy {
                 max_delay: 2 * SECOND,
                 max_attempts: None,
+                held_timeout: None,
             };
         });
         world.start();
