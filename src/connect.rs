@@ -165,13 +165,7 @@ impl Connector {
         }
         self.reap_look_ups(&mut events)?;
         let session = self.scheduler.session(self.session);
-        match session.and_then(|session| Some((session.label(), session.failure()?))) {
-            None => Ok(true),
-            Some((label, reason)) => {
-                error!("{label}: {reason}");
-                Ok(false)
-            }
-        }
+        Ok(session.is_none_or(has_ended_well))
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
@@ -337,11 +331,30 @@ impl Connector {
     }
 }
 
+/// Whether the host got all that it wanted; if not, the reason is logged.
+fn has_ended_well(session: &Session) -> bool {
+    let label = session.label();
+    if let Some(reason) = session.failure() {
+        error!("{label}: {reason}");
+        return false;
+    }
+    match session.unserved() {
+        0 => true,
+        count => {
+            error!(
+                "{label}: {count} requests were not served, as the connection was lost or not there"
+            );
+            false
+        }
+    }
+}
+
 fn settings(options: &ConnectOptions) -> Settings {
     Settings {
         role: Backend::Proxy {
             max_delay: options.reconnect_delay,
             max_attempts: options.max_reconnect_attempts,
+            held_timeout: options.held_request_timeout,
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,

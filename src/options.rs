@@ -98,6 +98,8 @@ pub struct ConnectOptions {
     pub reconnect_delay: Duration,
     /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
     pub max_reconnect_attempts: Option<u32>,
+    /// How long a request may wait for a connection: 10 ms to one day. `None`: for ever.
+    pub held_request_timeout: Option<Duration>,
     /// How long an attempt may take: 10 ms to one day.
     pub connect_timeout: Duration,
     /// How long a new server may take to answer the replayed handshake: 10 ms to one day.
@@ -117,6 +119,7 @@ impl Default for ConnectOptions {
             reconnect: true,
             reconnect_delay: Duration::from_secs(2),
             max_reconnect_attempts: None,
+            held_request_timeout: Some(Duration::from_mins(1)),
             connect_timeout: Duration::from_secs(10),
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,

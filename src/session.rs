@@ -84,6 +84,7 @@ mod goal;
 mod guard;
 mod handshake;
 mod heartbeat;
+mod held;
 pub mod idle;
 pub mod in_flight;
 mod liveness;
@@ -268,6 +269,8 @@ pub struct Session {
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
+    /// Requests that were answered for want of a connection.
+    unserved: u32,
 }
 
 /// The earlier of two times.
@@ -328,6 +331,7 @@ impl Session {
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
+            unserved: 0,
         }
     }
 
@@ -465,7 +469,8 @@ impl Session {
         let upstream = earliest(own, self.upstream.deadline());
         let client = earliest(upstream, self.client_deadline());
         let goal = earliest(client, self.goal_deadline());
-        earliest(goal, self.idle_deadline(settings))
+        let held = earliest(goal, self.held_deadline(settings));
+        earliest(held, self.idle_deadline(settings))
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -475,6 +480,7 @@ impl Session {
         self.upstream_timeout(unix_time, cx);
         self.client_timeout(cx);
         self.goal_timeout(cx);
+        self.held_timeout(cx);
         self.idle_timeout(cx);
     }
 

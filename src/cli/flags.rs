@@ -118,6 +118,10 @@ flags! {
     /// End when the connection is lost, instead of reconnecting.
     connect "--no-reconnect": reconnect = false;
 
+    /// Seconds that a request waits for a connection, 0.01 to 86400, or 0 for off. Then it is answered with 502
+    /// `unreachable`, and attempts to connect go on.
+    connect "--held-request-timeout" "S", default "60", example "10": held_request_timeout = seconds_or_off;
+
     /// Seconds that an attempt to connect may take, 0.01 to 86400. To look up the name is a part of it.
     connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
 

@@ -446,6 +446,7 @@ fn connect_has_options_of_its_own() {
             reconnect: true,
             reconnect_delay: seconds(2),
             max_reconnect_attempts: None,
+            held_request_timeout: Some(seconds(60)),
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
@@ -460,6 +461,8 @@ fn connect_has_options_of_its_own() {
     );
     let endless = connect("connect --max-reconnect-attempts=0 [::1]:2");
     assert_eq!(endless.max_reconnect_attempts, None);
+    let patient = connect("connect --held-request-timeout 0 [::1]:2");
+    assert_eq!(patient.held_request_timeout, None);
     assert_eq!(
         (options.connect_timeout, options.host.as_str()),
         (seconds(3), "::1")

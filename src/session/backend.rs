@@ -29,6 +29,8 @@ pub enum Backend {
         max_delay: Duration,
         /// How many attempts are made in a row; `None` for no limit.
         max_attempts: Option<u32>,
+        /// How long a request may wait for a connection; `None` for ever.
+        held_timeout: Option<Duration>,
     },
 }
 
@@ -67,6 +69,7 @@ impl BackendState {
             Backend::Proxy {
                 max_delay,
                 max_attempts,
+                ..
             } => Self::Proxy {
                 reconnects: ReconnectPolicy::new(max_delay, max_attempts),
                 liveness: None,
@@ -171,6 +174,11 @@ impl BackendState {
             Self::Proxy { first_line, .. } => Some(first_line),
             Self::Process { .. } => None,
         }
+    }
+
+    /// Whether anything was heard over the present link, or the last one.
+    pub(super) fn was_link_heard(&self) -> bool {
+        matches!(self, Self::Proxy { first_line, .. } if first_line.has_come())
     }
 
     /// Whether a proxy was ever at the other end.

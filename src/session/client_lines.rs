@@ -11,6 +11,7 @@ use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
+use crate::util::time::Time;
 
 /// Where a line goes.
 enum Route {
@@ -93,7 +94,7 @@ impl Session {
             return Route::Drop;
         }
         if self.admits(&message, cx) {
-            self.classify(&message, line)
+            self.classify(&message, line, cx.now)
         } else {
             Route::Drop
         }
@@ -160,18 +161,19 @@ impl Session {
     }
 
     /// What a message that may pass means.
-    fn classify(&mut self, message: &Message<'_>, line: &[u8]) -> Route {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8], now: Time) -> Route {
         match message {
-            Message::Single(envelope) => self.classify_single(envelope, line),
-            Message::Batch(batch) => self.classify_batch(batch),
+            Message::Single(envelope) => self.classify_single(envelope, line, now),
+            Message::Batch(batch) => self.classify_batch(batch, now),
         }
     }
 
-    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Route {
+    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8], now: Time) -> Route {
         if let Some(id) = envelope.request_id() {
             let request = Request {
                 id: RequestId::new(id),
                 kind: self.kind_of_request(envelope.method, line),
+                since: now,
             };
             self.queued.add(&request);
             return Route::Forward(Some(ToUpstream::Request(request)));
@@ -221,9 +223,10 @@ impl Session {
         }))
     }
 
-    fn classify_batch(&mut self, batch: &Batch<'_>) -> Route {
+    fn classify_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
         let envelopes = &batch.envelopes;
-        let parts = envelopes.iter().filter_map(classify_in_batch);
+        let parts = envelopes.iter();
+        let parts = parts.filter_map(|envelope| classify_in_batch(envelope, now));
         let parts: Box<[ToUpstream]> = parts.filter(|part| self.note_queued(part)).collect();
         let addressees: Vec<Addressee> = envelopes
             .iter()
@@ -265,11 +268,12 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 }
 
 /// What a message in a batch means. A request in a batch is never sent twice, because the batch is not.
-fn classify_in_batch(envelope: &Envelope<'_>) -> Option<ToUpstream> {
+fn classify_in_batch(envelope: &Envelope<'_>, now: Time) -> Option<ToUpstream> {
     match envelope.request_id() {
         Some(id) => Some(ToUpstream::Request(Request {
             id: RequestId::new(id),
             kind: Kind::Plain,
+            since: now,
         })),
         None => classify_notification(envelope),
     }

@@ -6,6 +6,7 @@
 
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
+use crate::util::time::Time;
 
 /// Requests of one session that may wait for their responses; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -26,6 +27,8 @@ pub struct Request {
     pub id: RequestId,
     /// What it is, and the line if it may be sent to a second server.
     pub kind: Kind,
+    /// Since when it waits to be sent.
+    pub since: Time,
 }
 
 /// What a request is to the proxy.
@@ -360,6 +363,7 @@ mod tests {
             in_flight.begin(Request {
                 id: id(text),
                 kind: Kind::Plain,
+                since: Time::from_nanos(0),
             });
         }
         let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
@@ -398,6 +402,7 @@ mod tests {
             in_flight.begin(Request {
                 id: id(text),
                 kind: Kind::Plain,
+                since: Time::from_nanos(0),
             });
         }
         in_flight

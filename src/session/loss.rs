@@ -315,6 +315,7 @@ impl Session {
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
         let (reason, what) = self.backend.lost_request();
+        self.note_unserved(lost.len());
         for request in &lost {
             let message = format!("{what} ({status})");
             let line = own_messages::error(Some(&request.id), reason, &message, Some(&status));
@@ -326,7 +327,11 @@ impl Session {
             self.backend.owe_notice();
         }
         let mut front = Outbox::default();
-        for request in again {
+        let is_new_wait = self.backend.was_link_heard() && !is_refusal(exit);
+        for mut request in again {
+            if is_new_wait {
+                request.since = cx.now;
+            }
             if request.is_initialize() {
                 self.handshake.repeat();
             }
@@ -381,6 +386,14 @@ impl Session {
             Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
         }
     }
+}
+
+/// Whether the peer had nothing to offer: then whoever waits has waited all along.
+fn is_refusal(exit: Option<Exit>) -> bool {
+    matches!(
+        exit,
+        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+    )
 }
 
 #[cfg(test)]

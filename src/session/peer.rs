@@ -23,6 +23,11 @@ impl FirstLine {
         }
     }
 
+    /// Whether it has come.
+    pub(super) fn has_come(&self) -> bool {
+        self.has_come
+    }
+
     /// Looks at what came. Returns the protocol, if it is another one.
     fn look(&mut self, bytes: &[u8]) -> Option<Protocol> {
         match self.recogniser.as_mut()?.look(bytes) {

@@ -5,6 +5,7 @@
 mod connector;
 mod ends;
 mod guard;
+mod held;
 mod idle;
 mod ids;
 mod lazy;

@@ -17,5 +17,6 @@ mod resolving;
 mod signs_of_life;
 mod stderr_kinds;
 mod stdio_kinds;
+mod unreachable;
 mod usage;
 mod without_server;

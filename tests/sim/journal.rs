@@ -56,7 +56,7 @@ impl ClientSays {
         )
     }
 
-    fn may_be_resent(self) -> bool {
+    pub(super) fn may_be_resent(self) -> bool {
         matches!(self, Self::Initialize | Self::Discover)
     }
 }

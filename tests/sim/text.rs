@@ -58,6 +58,7 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
 pub struct OwnError {
     pub id: String,
     pub code: i32,
+    pub is_unreachable: bool,
 }
 
 impl OwnError {
@@ -70,6 +71,7 @@ impl OwnError {
             .then_some(Self {
                 id: id.to_owned(),
                 code: code.parse().ok()?,
+                is_unreachable: rest.contains(r#""reason":"unreachable""#),
             })
     }
 }

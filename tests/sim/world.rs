@@ -47,7 +47,7 @@ pub struct World {
     pub is_over: bool,
 }
 
-fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
+fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
     let max_message_bytes = if large {
         200_000
     } else {
@@ -64,10 +64,16 @@ fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
     };
+    let held = if calm {
+        None
+    } else {
+        rng.pick(&[None, Some(300), Some(5_000), Some(60_000)])
+    };
     let connector = Settings {
         role: Backend::Proxy {
             max_delay: Duration::from_secs(2),
             max_attempts: rng.pick(&[None, Some(3)]),
+            held_timeout: held.map(Duration::from_millis),
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -105,7 +111,7 @@ impl World {
         } else {
             DEFAULT_BUDGET_BYTES
         };
-        let settings = settings(large, &mut rng);
+        let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
         let limits = Limits {
             max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),

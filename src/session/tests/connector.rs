@@ -12,6 +12,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts,
+            held_timeout: Some(60 * SECOND),
         };
     })
 }

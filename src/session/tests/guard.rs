@@ -159,6 +159,7 @@ fn the_stdin_of_connect_is_not_guarded() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
         };
     });
     sends(&mut world, b"GET / HTTP/1.1\r\n");

@@ -54,6 +54,7 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
         };
     });
     world.start();
@@ -88,6 +89,7 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
         };
     });
     world.start();

@@ -153,6 +153,14 @@ impl Journal {
         let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
         match error.code {
+            502 if error.is_unreachable => {
+                let line = &self.lines[self.requests[request].line];
+                assert!(
+                    self.is_connector && (begun.is_none() || line.what.may_be_resent()),
+                    "unreachable, for a request that was sent: {}",
+                    text::show(text)
+                );
+            }
             502 => {
                 let begun = begun.unwrap_or_else(|| {
                     panic!("502 for a request that no server got: {}", text::show(text))

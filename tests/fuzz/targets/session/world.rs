@@ -64,6 +64,7 @@ impl World {
             Backend::Proxy {
                 max_delay: Duration::from_secs(2),
                 max_attempts: (options & 2 == 0).then_some(3),
+                held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
             }
         } else {
             Backend::Process {
