@@ -12,6 +12,7 @@ use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use crate::protocol::json;
 use crate::protocol::own_messages::ErrorReason;
 use crate::util::time::Time;
 
@@ -145,6 +146,7 @@ impl BackendState {
     pub(super) fn take_link_line(
         &mut self,
         envelope: &Envelope<'_>,
+        line: &[u8],
         label: &Label,
         now: Time,
     ) -> bool {
@@ -158,7 +160,7 @@ impl BackendState {
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
             reconnects.reached();
-            liveness.note_heartbeat(now);
+            liveness.note_heartbeat(timestamp(line), now);
             return true;
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
@@ -225,6 +227,14 @@ impl BackendState {
             *notice_owed = false;
         }
     }
+}
+
+/// What a heartbeat says of when it was sent, since 1970.
+fn timestamp(line: &[u8]) -> Option<Duration> {
+    let line = str::from_utf8(line).ok()?;
+    let [timestamp] = json::find(line, ["timestamp"])?;
+    let seconds = line.get(timestamp?)?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 // What each of the two can and can't do.

@@ -93,7 +93,10 @@ impl Session {
                 self.on_replay_response(envelope, cx);
                 return false;
             }
-            if self.backend.take_link_line(envelope, &self.label, cx.now) {
+            if self
+                .backend
+                .take_link_line(envelope, line, &self.label, cx.now)
+            {
                 return false;
             }
         }

@@ -68,8 +68,10 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
             "{got:?}"
         );
     }
-    // The second of these tells its interval; then it is silent for two and a half of them.
+    // The third of these tells its interval; then it is silent for two and a half of them.
     let response = r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#;
+    world.server(response);
+    world.pass(10 * SECOND);
     world.server(response);
     world.pass(10 * SECOND);
     world.server(response);
