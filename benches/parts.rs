@@ -13,6 +13,7 @@ use mcp_tcp_proxy::protocol::id::RequestId;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
 use mcp_tcp_proxy::protocol::skip::SkipScanner;
 use mcp_tcp_proxy::session::in_flight::{InFlight, Kind, MAX_IN_FLIGHT, Request};
+use mcp_tcp_proxy::util::time::Time;
 use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
 /// What the proxy reads at once, in bytes.
@@ -99,6 +100,7 @@ fn in_flight(criterion: &mut Criterion) {
     let request = |id: RequestId| Request {
         id,
         kind: Kind::Plain,
+        since: Time::from_nanos(0),
     };
     for others in [0, MAX_IN_FLIGHT - 1] {
         let mut in_flight = InFlight::default();

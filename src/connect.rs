@@ -394,6 +394,7 @@ fn settings(options: &ConnectOptions) -> Settings {
             max_delay: options.reconnect_delay,
             max_attempts: options.max_reconnect_attempts,
             held_timeout: options.held_request_timeout,
+            is_tidy: options.tidy,
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,

@@ -97,6 +97,7 @@ pub mod restart;
 pub mod stderr;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod upstream;
 mod upstream_lines;
 
@@ -113,6 +114,7 @@ use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::ServerLog;
+use self::tidy::Tidy;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -271,6 +273,8 @@ pub struct Session {
     server_log: ServerLog,
     /// Requests that were answered for want of a connection.
     unserved: u32,
+    /// Set if the host is to be spared what it did not ask for.
+    tidy: Option<Box<Tidy>>,
 }
 
 /// The earlier of two times.
@@ -332,6 +336,7 @@ impl Session {
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
             unserved: 0,
+            tidy: cx.settings.role.is_tidy().then(Box::default),
         }
     }
 

@@ -128,6 +128,10 @@ flags! {
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
+    /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
+    /// dropped is logged.
+    connect "--tidy": tidy = true;
+
     /// Log every message, and more. Without it only warnings and errors are logged.
     connect "--debug": debug = true;
 

@@ -32,10 +32,16 @@ pub enum Backend {
         max_attempts: Option<u32>,
         /// How long a request may wait for a connection; `None` for ever.
         held_timeout: Option<Duration>,
+        /// Whether the host is spared responses and progress that it did not ask for.
+        is_tidy: bool,
     },
 }
 
 impl Backend {
+    pub(super) fn is_tidy(&self) -> bool {
+        matches!(self, Self::Proxy { is_tidy: true, .. })
+    }
+
     /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
     pub(super) fn is_guarded(&self) -> bool {
         matches!(self, Self::Process { .. })

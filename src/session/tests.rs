@@ -11,6 +11,7 @@ mod ids;
 mod lazy;
 mod losses;
 mod peer;
+mod tidy;
 mod times;
 
 use std::time::Duration;

@@ -101,6 +101,9 @@ impl Session {
             }
         }
         self.backend.message_heard(&message);
+        if self.is_unasked(&message, line, cx) {
+            return false;
+        }
         for envelope in message.envelopes() {
             self.note_upstream_message(envelope, cx);
         }

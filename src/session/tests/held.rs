@@ -120,6 +120,7 @@ fn without_a_limit_they_wait_for_ever() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     world.client(&request(1));

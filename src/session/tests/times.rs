@@ -55,6 +55,7 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();
@@ -92,6 +93,7 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();
