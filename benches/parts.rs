@@ -99,8 +99,8 @@ fn in_flight(criterion: &mut Criterion) {
     let id = |number: usize| RequestId::new(&format!("\"{}{number:04}\"", "x".repeat(900)));
     let request = |id: RequestId| Request {
         id,
+        since: Time::default(),
         kind: Kind::Plain,
-        since: Time::from_nanos(0),
     };
     for others in [0, MAX_IN_FLIGHT - 1] {
         let mut in_flight = InFlight::default();

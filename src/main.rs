@@ -14,7 +14,7 @@ use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
-use mcp_tcp_proxy::{demo, logger};
+use mcp_tcp_proxy::{demo, logger, malloc};
 use nix::sys::prctl;
 
 /// The command line was wrong.
@@ -22,9 +22,15 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Serve { options, hint }) => serve(&options, hint.as_deref()),
+        Ok(Command::Serve { options, hint }) => {
+            malloc::start_with_thresholds();
+            serve(&options, hint.as_deref())
+        }
         Ok(Command::DemoServer) => demo_server(),
-        Ok(Command::Connect(options)) => connect(options),
+        Ok(Command::Connect(options)) => {
+            malloc::start_with_thresholds();
+            connect(options)
+        }
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),

@@ -9,3 +9,4 @@ pub mod lines;
 pub mod own_messages;
 pub mod recogniser;
 pub mod skip;
+pub mod splice;

@@ -35,6 +35,12 @@ pub trait Transport {
 
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// After a write has failed: takes what was written before and nobody has read, up to its end. Returns how many bytes
+    /// that is, if it can be told.
+    fn take_unread(&mut self, _: &mut [u8]) -> Option<usize> {
+        None
+    }
 }
 
 /// A connection, if there is one.
@@ -65,24 +71,23 @@ pub fn pump(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) -> bool {
-    flush_upstream(session, upstream, cx);
+    flush_upstream(session, upstream, scratch, cx);
     flush_client(session, client, cx);
     for _ in 0..READS_PER_RUN {
         let from_upstream = read_upstream(session, upstream, scratch, cx);
         if from_upstream {
             flush_client(session, client, cx);
+            flush_upstream(session, upstream, scratch, cx);
         }
         let from_client = read_client(session, client, scratch, cx);
         if from_client {
-            flush_upstream(session, upstream, cx);
+            flush_upstream(session, upstream, scratch, cx);
             flush_client(session, client, cx);
         }
         if !from_upstream && !from_client {
             break;
         }
     }
-    flush_upstream(session, upstream, cx);
-    flush_client(session, client, cx);
     has_more(session, client, upstream, cx.memory)
 }
 
@@ -110,14 +115,22 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
     }
 }
 
-fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
+fn flush_upstream(
+    session: &mut Session,
+    upstream: &mut impl Transport,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
     if !upstream.is_writable() || session.to_upstream().is_empty() {
         return;
     }
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
-        Err(_) => session.handle(Event::UpstreamInputBroke, cx),
+        Err(_) => match upstream.take_unread(scratch) {
+            Some(count) => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+            None => session.handle(Event::UpstreamInputBroke, cx),
+        },
     }
 }
 

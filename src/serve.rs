@@ -27,6 +27,7 @@ mod spares;
 mod start_queue;
 pub mod system;
 mod targets;
+pub mod unread;
 
 use std::io;
 use std::time::Duration;
@@ -34,7 +35,7 @@ use std::time::Duration;
 use log::{info, warn};
 use mio::{Events, Token};
 
-use self::accept::Listeners;
+use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
 pub use self::server::{Life, Server};
@@ -241,7 +242,9 @@ impl<S: System> Proxy<S> {
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
                     self.latch_server(ServerKey(key), channel, token, readiness);
                 }
-                Channel::Listener => self.listeners.latch(key, token, readiness),
+                Channel::Listener => {
+                    self.listeners.latch(ListenerKey(key), token, readiness);
+                }
                 Channel::Signals => is_signalled = true,
             }
         }

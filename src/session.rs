@@ -98,6 +98,7 @@ pub mod stderr;
 #[cfg(test)]
 mod tests;
 mod tidy;
+mod unread;
 mod upstream;
 mod upstream_lines;
 
@@ -212,6 +213,8 @@ pub enum Event<'a> {
     UpstreamEof(Option<&'a io::Error>),
     /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,
+    /// The same, and this is what nobody has read of what was written, up to its end. It may begin inside of a line.
+    UpstreamLeftUnread(&'a [u8]),
     /// The first bytes of [`Session::to_upstream`], this many, were written.
     UpstreamWritten(usize),
     /// The server process wrote these bytes to its stderr.
@@ -387,6 +390,7 @@ impl Session {
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
+            Event::UpstreamLeftUnread(unread) => self.upstream_left_unread(unread, cx),
             Event::UpstreamWritten(count) => self.upstream_written(count, cx),
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx.now),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
@@ -522,6 +526,7 @@ impl Session {
             + beyond(self.to_upstream.capacity())
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
+            + beyond(self.upstream.capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
             + beyond(self.server_requests.id_bytes());
         if charge != self.charged {

@@ -429,7 +429,7 @@ mod tests {
             None,
             crate::protocol::own_messages::ErrorReason::Shutdown,
             "x",
-            None,
+            crate::protocol::own_messages::Loss::default(),
         );
         single(&own, |e| assert!(e.is_proxy_error()));
         single(

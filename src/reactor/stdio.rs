@@ -72,7 +72,7 @@ enum Access {
     /// An open file description of our own, with `O_NONBLOCK`.
     Reopened(OwnedFd),
     /// A pipe or terminal that could not be opened anew, as it belongs to another user. It is polled before each
-    /// operation; a write is of this many bytes at most. If someone else is faster, it blocks.
+    /// operation; a write is of at most this many bytes. If someone else is faster, it blocks.
     Polled(OwnedFd, usize),
     /// A socket with a stream of bytes.
     Stream(OwnedFd),

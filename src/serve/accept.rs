@@ -27,6 +27,10 @@ const ACCEPTS_PER_ITERATION: usize = 8;
 /// waits, and seldom enough not to be felt by the others.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
+/// Names a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ListenerKey(pub(super) usize);
+
 /// The listening sockets.
 #[derive(Debug)]
 pub(super) struct Listeners<L> {
@@ -41,8 +45,8 @@ impl<L> Listeners<L> {
     }
 
     /// Latches what an event says of a socket.
-    pub(super) fn latch(&mut self, key: usize, token: mio::Token, readiness: Readiness) {
-        if let Some(socket) = self.sockets.get_mut(key) {
+    pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
+        if let Some(socket) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
         }
     }
@@ -174,10 +178,10 @@ mod tests {
         let mut listeners = Listeners::new(sockets.collect());
         assert!(!listeners.is_readable() && listeners.next().is_none());
         for key in [0, 2] {
-            listeners.latch(key, Token(key), Readiness::READABLE);
+            listeners.latch(ListenerKey(key), Token(key), Readiness::READABLE);
         }
-        listeners.latch(1, Token(0), Readiness::READABLE);
-        listeners.latch(7, Token(7), Readiness::READABLE);
+        listeners.latch(ListenerKey(1), Token(0), Readiness::READABLE);
+        listeners.latch(ListenerKey(7), Token(7), Readiness::READABLE);
         assert!(listeners.is_readable());
         let mut turns = || *listeners.next().unwrap().source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);

@@ -13,7 +13,7 @@ use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
@@ -328,6 +328,14 @@ impl BackendState {
         match self {
             Self::Process { .. } => EndReason::ServerEnded(exit.to_string()),
             Self::Proxy { .. } => EndReason::ConnectionLost(exit.to_string()),
+        }
+    }
+
+    /// Whether what was written to an upstream may have reached a server.
+    pub(super) fn delivers(&self) -> Delivered {
+        match self {
+            Self::Process { .. } => Delivered::Yes,
+            Self::Proxy { .. } => Delivered::Unknown,
         }
     }
 

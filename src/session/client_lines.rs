@@ -218,9 +218,15 @@ impl Session {
         } else if method != Some(Method::Discover) {
             return Kind::Plain;
         }
+        // A server may have died of the probe, but a link did not.
+        let may_be_resent = is_initialize || self.backend.is_link();
+        let line = may_be_resent.then(|| self.keep_for_resending(line));
+        let line = line.flatten();
         Kind::Opening(Box::new(Opening {
             is_initialize,
-            line: self.keep_for_resending(line),
+            line,
+            was_sent: false,
+            number: self.handshake.next_opening(),
         }))
     }
 

@@ -8,7 +8,7 @@ use super::report::EndReason;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session, earliest};
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::time::Time;
 
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is closed:
@@ -218,14 +218,21 @@ impl Session {
 
     /// Answers what waits for an upstream that will not come, and what is in flight.
     fn refuse_waiting(&mut self, reason: ErrorReason, text: &str, cx: &mut Context<'_>) {
-        let mut ids: Vec<RequestId> = std::mem::take(&mut self.in_flight).into_ids().collect();
+        let loss = Loss {
+            status: None,
+            delivered: Some(self.backend.delivers()),
+        };
+        for id in std::mem::take(&mut self.in_flight).into_ids() {
+            self.reply_lost(Some(&id), reason, text, loss, cx);
+        }
+        let mut waiting: Vec<(RequestId, bool)> = Vec::new();
         for outbox in [std::mem::take(&mut self.to_upstream), self.take_held()] {
             let requests = outbox.tags().flat_map(ToUpstream::requests);
-            ids.extend(requests.map(|request| request.id.clone()));
+            waiting.extend(requests.map(|request| (request.id.clone(), request.was_sent())));
         }
         self.queued = Load::default();
-        for id in ids {
-            self.reply_error(Some(&id), reason, text, cx);
+        for (id, was_sent) in waiting {
+            self.reply_unserved(&id, was_sent, reason, text, cx);
         }
     }
 

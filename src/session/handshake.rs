@@ -36,6 +36,8 @@ pub(super) struct Handshake {
     owed: bool,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
+    /// How many requests there were with which a session opens.
+    openings: u32,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +202,7 @@ impl Session {
             Outcome::Agreed => {
                 info!("{}: the handshake was replayed", self.label);
                 up.greeting = Greeting::Done;
+                up.has_responded = true;
                 self.backend.server_heard();
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
@@ -231,9 +234,25 @@ impl Handshake {
         self.owed = false;
     }
 
+    /// The number of the next request with which a session opens.
+    pub(super) fn next_opening(&mut self) -> u32 {
+        self.openings += 1;
+        self.openings
+    }
+
     /// The client said `notifications/initialized` to a server.
     pub(super) fn complete(&mut self) {
         self.initialized = true;
+    }
+
+    /// `notifications/initialized` was not read by the server to which it was sent.
+    pub(super) fn take_back_initialized(&mut self) {
+        self.initialized = false;
+    }
+
+    /// Whether the next server is told all of the handshake by the proxy.
+    pub(super) fn is_replayed_whole(&self) -> bool {
+        self.recorded().is_some() && self.initialized
     }
 
     /// The `initialize` in flight is about to be sent again.

@@ -42,15 +42,15 @@ impl Session {
             overdue.len()
         );
         self.note_unserved(overdue.len());
-        for id in overdue {
-            self.reply_error(Some(&id), ErrorReason::Unreachable, &text, cx);
+        for (id, was_sent) in overdue {
+            self.reply_unserved(&id, was_sent, ErrorReason::Unreachable, &text, cx);
         }
     }
 
     /// Takes out the lines whose requests have waited this long. What is said about these requests in other lines stays,
-    /// and means nothing to a server.
-    fn take_overdue(&mut self, limit: Duration, cx: &Context<'_>) -> Vec<RequestId> {
-        let mut overdue: Vec<RequestId> = Vec::new();
+    /// and means nothing to a server. Returns the ids, each with whether it was sent to an upstream that was lost.
+    fn take_overdue(&mut self, limit: Duration, cx: &Context<'_>) -> Vec<(RequestId, bool)> {
+        let mut overdue: Vec<(RequestId, bool)> = Vec::new();
         let mut held = self.take_held();
         let queued = &mut self.queued;
         held.retain_unstarted(|tag| {
@@ -60,7 +60,7 @@ impl Session {
             }
             for request in tag.requests() {
                 queued.remove(request);
-                overdue.push(request.id.clone());
+                overdue.push((request.id.clone(), request.was_sent()));
             }
             false
         });

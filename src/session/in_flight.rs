@@ -46,14 +46,35 @@ pub struct Opening {
     /// Whether it is `initialize`, whose line becomes the record of the handshake with the response, and not
     /// `server/discover`.
     pub is_initialize: bool,
-    /// The line, without its line end; `None` if it was too long to be kept.
+    /// The line, without its line end; `None` if it is not sent again, or was too long to be kept.
     pub line: Option<Box<[u8]>>,
+    /// Whether it was sent to a server that was lost.
+    pub was_sent: bool,
+    /// Counts the openings of a session.
+    pub number: u32,
 }
 
 impl Request {
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
+    }
+
+    /// Whether it is `server/discover`, which some servers do not survive.
+    pub fn is_probe(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if !opening.is_initialize)
+    }
+
+    /// Whether it was sent to an upstream that was lost, although it waits to be sent.
+    pub fn was_sent(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if opening.was_sent)
+    }
+
+    /// It is going to be sent once more.
+    pub fn note_sent(&mut self) {
+        if let Kind::Opening(opening) = &mut self.kind {
+            opening.was_sent = true;
+        }
     }
 
     /// The line, if it may be sent to another server when the one that has it is lost.
@@ -176,6 +197,16 @@ impl InFlight {
         let request = self.requests.remove_first(id)?;
         self.load.remove(&request);
         Some(request)
+    }
+
+    /// Forgets the probes before the opening of this number. Legacy servers may ignore them.
+    pub fn forget_probes(&mut self, before: u32) {
+        for request in self.take_all() {
+            let is_late = |opening: &Opening| !opening.is_initialize && opening.number < before;
+            if !matches!(&request.kind, Kind::Opening(opening) if is_late(opening)) {
+                self.begin(request);
+            }
+        }
     }
 
     /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.

@@ -14,7 +14,7 @@ use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::TooLong;
-use crate::protocol::own_messages::{self, ErrorReason};
+use crate::protocol::own_messages::{self, Delivered, ErrorReason, Loss};
 use crate::protocol::skip::Skipped;
 
 /// Up to this many requests of one line are refused one by one: twice what could be in flight, so that whoever is over
@@ -37,7 +37,7 @@ impl Session {
         }
     }
 
-    /// Queues an error. `id` is JSON text.
+    /// Queues an error about what no server got. `id` is JSON text.
     pub(super) fn reply_error(
         &mut self,
         id: Option<&dyn Display>,
@@ -45,11 +45,44 @@ impl Session {
         message: &str,
         cx: &mut Context<'_>,
     ) {
-        self.own_line(
-            &own_messages::error(id, reason, message, None),
-            OwnLine::Other,
-            cx,
-        );
+        let loss = Loss {
+            status: None,
+            delivered: matches!(reason.code(), 502 | 503).then_some(Delivered::No),
+        };
+        self.reply_lost(id, reason, message, loss, cx);
+    }
+
+    /// Queues an error about a request that waits. It may have been sent to an upstream that was lost.
+    pub(super) fn reply_unserved(
+        &mut self,
+        id: &RequestId,
+        was_sent: bool,
+        reason: ErrorReason,
+        message: &str,
+        cx: &mut Context<'_>,
+    ) {
+        if was_sent {
+            let loss = Loss {
+                status: None,
+                delivered: Some(self.backend.delivers()),
+            };
+            self.reply_lost(Some(id), reason, message, loss, cx);
+        } else {
+            self.reply_error(Some(id), reason, message, cx);
+        }
+    }
+
+    /// Queues an error that says what became of the request.
+    pub(super) fn reply_lost(
+        &mut self,
+        id: Option<&dyn Display>,
+        reason: ErrorReason,
+        message: &str,
+        loss: Loss<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let line = own_messages::error(id, reason, message, loss);
+        self.own_line(&line, OwnLine::Other, cx);
     }
 
     /// Refuses the requests of a line that no server will get: each, unless there are more than [`MAX_REFUSALS`]. Those

@@ -11,8 +11,10 @@ mod ids;
 mod lazy;
 mod losses;
 mod peer;
+mod probes;
 mod tidy;
 mod times;
+mod unread;
 
 use std::time::Duration;
 

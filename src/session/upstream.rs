@@ -40,6 +40,8 @@ pub(super) struct Up {
     notice_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
     pub(super) used: bool,
+    /// Whether it has answered anything.
+    pub(super) has_responded: bool,
 }
 
 /// What a line on its way to the upstream means.
@@ -87,7 +89,7 @@ impl ToUpstream {
     fn leaves_unused(&self) -> bool {
         match self {
             Self::Replay | Self::ReplayedInitialized | Self::Link => true,
-            Self::Request(request) => request.resendable().is_some(),
+            Self::Request(request) => request.is_probe() || request.resendable().is_some(),
             Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
         }
     }
@@ -105,6 +107,14 @@ impl Upstream {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
             Self::None | Self::OnDemand | Self::Starting | Self::Cooling { .. } => false,
+        }
+    }
+
+    /// What is kept of a line in case that nothing of it was read, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        match self {
+            Self::Leaving(leaving) => leaving.rest.capacity(),
+            _ => 0,
         }
     }
 
@@ -198,6 +208,7 @@ impl Session {
             greeting: Greeting::first(&self.handshake),
             notice_at,
             used: false,
+            has_responded: false,
         });
         self.backend.log_started(&self.label, is_first);
         if self.backend.is_link() {
@@ -211,7 +222,7 @@ impl Session {
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
-        self.after_loss(&why, cx);
+        self.after_loss(&why, true, cx);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {

@@ -149,12 +149,15 @@ impl Session {
     fn on_response(&mut self, request: Request, response: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
+            up.has_responded = true;
         }
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
-            && let Some(result) = response.result()
         {
-            self.on_initialized(opening.line, result, cx);
+            self.in_flight.forget_probes(opening.number);
+            if let Some(result) = response.result() {
+                self.on_initialized(opening.line, result, cx);
+            }
         }
     }
 

@@ -14,6 +14,8 @@ enum Era {
     Legacy,
     /// Opens with `server/discover`.
     Modern,
+    /// Opens with that, and goes on with `initialize`.
+    Both,
     /// Just asks.
     Abrupt,
 }
@@ -49,10 +51,16 @@ impl Client {
     pub fn new(calm: bool, max_line: usize, stats: &mut Stats, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
         // Where lines are long, so that both directions fill up.
-        let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 25 } else { 4 });
+        let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 50 } else { 4 });
         stats.fault_if(stalls, Fault::ClientStalls);
         Self {
-            era: rng.pick(&[Era::Legacy, Era::Legacy, Era::Modern, Era::Abrupt]),
+            era: rng.pick(&[
+                Era::Legacy,
+                Era::Legacy,
+                Era::Modern,
+                Era::Both,
+                Era::Abrupt,
+            ]),
             opened: false,
             calm,
             stalls,
@@ -232,6 +240,13 @@ impl Client {
                     }
                     return;
                 }
+                Era::Both => {
+                    self.request("server/discover", ClientSays::Discover, journal);
+                    if self.rng.percent(50) {
+                        self.request("initialize", ClientSays::Initialize, journal);
+                    }
+                    return;
+                }
                 Era::Modern => {
                     return self.request("server/discover", ClientSays::Discover, journal);
                 }
@@ -385,7 +400,7 @@ impl Client {
         let text = format!(
             r#"{{"n":{serial},"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
-        self.say(text, ClientSays::Other, Vec::new(), journal);
+        self.say(text, ClientSays::Cancel, Vec::new(), journal);
     }
 
     /// What it says then is what a web page would have a browser say: anything.

@@ -17,6 +17,7 @@ pub enum Fault {
     ServerStaysAfterEnd,
     ServerIgnoresSigterm,
     ServerStalls,
+    ServerDiesOfProbe,
     OutputHeldOpen,
     ReplayRefused,
     ConnectionReset,
@@ -53,6 +54,8 @@ pub struct Stats {
     pub bad_lines: u64,
     pub proxy_errors: u64,
     pub resent: u64,
+    /// Lines that lost servers have left unread.
+    pub unread: u64,
     pub replays: u64,
     pub virtual_seconds: u64,
     faults: [u64; FAULTS],
@@ -83,6 +86,7 @@ impl AddAssign for Stats {
         self.bad_lines += other.bad_lines;
         self.proxy_errors += other.proxy_errors;
         self.resent += other.resent;
+        self.unread += other.unread;
         self.replays += other.replays;
         self.virtual_seconds += other.virtual_seconds;
         for (sum, more) in self.faults.iter_mut().zip(other.faults) {
@@ -105,8 +109,8 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "{} errors of the proxy's own, {} lines sent again, {} handshakes replayed",
-            self.proxy_errors, self.resent, self.replays
+            "{} errors of the proxy's own, {} lines sent again, {} left unread, {} handshakes replayed",
+            self.proxy_errors, self.resent, self.unread, self.replays
         )?;
         write!(f, "faults: {}", self.faults.iter().sum::<u64>())?;
         for (name, count) in NAMES.iter().zip(self.faults) {
@@ -128,6 +132,7 @@ const NAMES: [&str; FAULTS] = [
     "server stays after its input's end",
     "server ignores SIGTERM",
     "server stalls",
+    "server dies of a probe",
     "output held open",
     "replay refused",
     "connection reset",

@@ -47,7 +47,7 @@ pub struct World {
     pub is_over: bool,
 }
 
-fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
+pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
     let max_message_bytes = if large {
         200_000
     } else {
@@ -108,7 +108,7 @@ impl World {
         let calm = rng.percent(25);
         let large = !calm && rng.percent(6);
         let budget = if large {
-            rng.pick(&[100_000, 500_000, 2_000_000])
+            rng.pick(&[100_000, 300_000, 300_000, 2_000_000])
         } else {
             DEFAULT_BUDGET_BYTES
         };
@@ -120,6 +120,21 @@ impl World {
             max_starting: rng.pick(&[1, 2, 64, 64]),
             spares: rng.pick(&[0, 0, 1, 3]),
         };
+        let mut world = Self::build(rng, calm, budget, settings, limits);
+        world.share = world.rng.pick(&[0, 0, 0, 30, 100]);
+        world.max_clients = max_clients;
+        world.is_forced = !calm && world.rng.percent(10);
+        world
+    }
+
+    /// A world in which nothing has happened yet.
+    pub fn build(
+        mut rng: Rng,
+        calm: bool,
+        budget: usize,
+        settings: [Settings; 2],
+        limits: Limits,
+    ) -> Self {
         let now = Time::from_nanos(1 << 40);
         let is_short = budget < DEFAULT_BUDGET_BYTES;
         let below = Below::new(rng.fork(), calm, now, settings, limits, is_short);
@@ -129,9 +144,9 @@ impl World {
             connectors: Connectors::new(below.clone(), BufferBudget::new(budget)),
             below,
             events: Events::new(),
-            share: rng.pick(&[0, 0, 0, 30, 100]),
-            max_clients,
-            is_forced: !calm && rng.percent(10),
+            share: 0,
+            max_clients: 0,
+            is_forced: false,
             is_over: false,
             rng,
         }
@@ -250,7 +265,7 @@ impl World {
     }
 
     /// Nothing is left to do before time passes.
-    fn come_to_rest(&mut self) {
+    pub fn come_to_rest(&mut self) {
         for _ in 0..MAX_TURNS {
             self.below.borrow_mut().notify_all();
             self.turn();

@@ -152,11 +152,12 @@ impl Journal {
         self.answered(request, true);
         let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
+        self.check_delivered(&error, begun.is_some());
         match error.code {
             502 if error.is_unreachable => {
                 let line = &self.lines[self.requests[request].line];
                 assert!(
-                    self.is_connector && (begun.is_none() || line.what.may_be_resent()),
+                    self.is_connector && (begun.is_none() || line.what.may_be_resent(true)),
                     "unreachable, for a request that was sent: {}",
                     text::show(text)
                 );
@@ -197,6 +198,20 @@ impl Journal {
             503 => {}
             code => panic!("an unknown error code {code}: {}", text::show(text)),
         }
+    }
+
+    /// An error says whether a server may have acted on the request.
+    fn check_delivered(&self, error: &text::OwnError, begun: bool) {
+        let expected = match error.code {
+            502 | 503 if !begun => "false",
+            502 | 503 if self.is_connector => "\"unknown\"",
+            502 | 503 => "true",
+            _ => return,
+        };
+        assert_eq!(
+            error.delivered, expected,
+            "whether it was delivered: {error:?}"
+        );
     }
 
     fn answered(&mut self, request: usize, by_proxy: bool) {

@@ -32,7 +32,13 @@ impl Journal {
         for line in self.messages(heard) {
             let is_refused = self.memory_is_short && line.text.len() > SAFE_BYTES;
             let has_requests = !line.requests.is_empty();
-            if line.sent_to.is_none() && !has_requests && !is_answer(line) && !is_refused {
+            let is_dropped = line.what == ClientSays::Cancel;
+            if line.sent_to.is_none()
+                && !has_requests
+                && !is_answer(line)
+                && !is_dropped
+                && !is_refused
+            {
                 return Some(format!("{} is not sent", text::show(&line.text)));
             }
             let waits = self.requests[line.requests.clone()].iter().find(|request| {
@@ -40,6 +46,7 @@ impl Journal {
                     && !request.cancelled
                     && !is_refused
                     && !self.may_be_mistaken(&request.id)
+                    && !self.may_be_forgotten(request)
             });
             if let Some(request) = waits {
                 return Some(format!("request {} is not answered", request.id));
