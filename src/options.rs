@@ -112,6 +112,8 @@ pub struct ConnectOptions {
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
+    /// Whether the host is spared responses and progress that it did not ask for.
+    pub tidy: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
 }
@@ -129,6 +131,7 @@ impl Default for ConnectOptions {
             connect_timeout: Duration::from_secs(10),
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            tidy: false,
             log_level: LevelFilter::Warn,
         }
     }

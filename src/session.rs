@@ -101,6 +101,7 @@ pub mod stderr;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod unread;
 mod upstream;
 mod upstream_lines;
@@ -123,6 +124,7 @@ use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::{ServerLog, ServerLogging};
 use self::tally::Tally;
+use self::tidy::Tidy;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -291,6 +293,8 @@ pub struct Session {
     tally: Tally,
     /// Whether the log has not been told that the session is open, because there were too many connections.
     owes_opened: bool,
+    /// Set if the host is to be spared what it did not ask for.
+    tidy: Option<Box<Tidy>>,
 }
 
 /// The earlier of two times.
@@ -355,6 +359,7 @@ impl Session {
             refusals: Refusals::default(),
             tally: Tally::default(),
             owes_opened: false,
+            tidy: cx.settings.role.is_tidy().then(Box::default),
         }
     }
 

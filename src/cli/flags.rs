@@ -137,6 +137,10 @@ flags! {
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
+    /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
+    /// dropped is logged.
+    connect "--tidy": tidy = true;
+
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;
 

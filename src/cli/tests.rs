@@ -488,6 +488,7 @@ fn connect_has_options_of_its_own() {
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
+            tidy: false,
             log_level: LevelFilter::Warn,
         }
     );
@@ -501,6 +502,7 @@ fn connect_has_options_of_its_own() {
     assert_eq!(endless.max_reconnect_attempts, None);
     let patient = connect("connect --held-request-timeout 0 [::1]:2");
     assert_eq!(patient.held_request_timeout, None);
+    assert!(connect("connect --tidy [::1]:2").tidy);
     assert_eq!(
         (options.connect_timeout, options.host.as_str()),
         (seconds(3), "::1")

@@ -217,6 +217,23 @@ impl<'a> Envelope<'a> {
         Some(id).filter(|id| *id != "null")
     }
 
+    /// Whether it is a response, if only to nobody: its id may be null.
+    pub fn is_response(&self) -> bool {
+        let has_outcome = self.result.is_some() || self.error.is_some();
+        self.method.is_none() && (self.id.is_some() || has_outcome)
+    }
+
+    /// The `progressToken` of a notification of progress.
+    pub fn progress_token(&self) -> Option<&'a str> {
+        member_of(text(self.params?.text)?, "progressToken")
+    }
+
+    /// The `progressToken` by which a request asks for notifications of its progress.
+    pub fn requested_progress(&self) -> Option<&'a str> {
+        let meta = member_of(text(self.params?.text)?, "_meta")?;
+        member_of(meta, "progressToken")
+    }
+
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
         text(self.result?.text)
@@ -325,6 +342,19 @@ fn own_reason(error: &[u8]) -> Option<String> {
         return None;
     }
     Some(reason.and_then(read).unwrap_or_default())
+}
+
+/// The value of a member of an object, if it is there and not null.
+fn member_of<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    let [range] = json::find(object, [name])?;
+    object.get(range?).filter(|value| *value != "null")
+}
+
+/// Whether a line is a notification of progress.
+pub fn is_progress(line: &[u8]) -> bool {
+    let method = text(line).and_then(|line| member_of(line, "method"));
+    let method = method.and_then(|method| serde_json::from_str::<String>(method).ok());
+    method.is_some_and(|method| method == "notifications/progress")
 }
 
 /// A part of a text that is UTF-8, cut out where no character is cut.

@@ -10,6 +10,7 @@ use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::util::about::about;
 use crate::util::time::Time;
@@ -30,10 +31,16 @@ pub enum Backend {
         max_attempts: Option<u32>,
         /// How long a request may wait for a connection; `None` for ever.
         held_timeout: Option<Duration>,
+        /// Whether the host is spared responses and progress that it did not ask for.
+        is_tidy: bool,
     },
 }
 
 impl Backend {
+    pub(super) fn is_tidy(&self) -> bool {
+        matches!(self, Self::Proxy { is_tidy: true, .. })
+    }
+
     /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
     pub(super) fn is_guarded(&self) -> bool {
         matches!(self, Self::Process { .. })
@@ -144,6 +151,7 @@ impl BackendState {
     pub(super) fn take_link_line(
         &mut self,
         envelope: &Envelope<'_>,
+        line: &[u8],
         label: &Label,
         now: Time,
     ) -> bool {
@@ -157,7 +165,7 @@ impl BackendState {
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
             reconnects.reached();
-            liveness.note_heartbeat(now);
+            liveness.note_heartbeat(timestamp(line), now);
             return true;
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
@@ -224,6 +232,14 @@ impl BackendState {
             *notice_owed = false;
         }
     }
+}
+
+/// What a heartbeat says of when it was sent, since 1970.
+fn timestamp(line: &[u8]) -> Option<Duration> {
+    let line = str::from_utf8(line).ok()?;
+    let [timestamp] = json::find(line, ["timestamp"])?;
+    let seconds = line.get(timestamp?)?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 // What each of the two can and can't do.

@@ -99,6 +99,7 @@ impl Session {
             return Route::Drop;
         }
         if self.admits(&message, cx) {
+            self.note_progress_tokens(&message);
             self.classify(&message, line, cx.now)
         } else {
             Route::Drop

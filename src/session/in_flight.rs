@@ -226,6 +226,15 @@ impl InFlight {
         self.requests.contains(id)
     }
 
+    /// Whether a response of this id would end a request.
+    pub fn would_end(&mut self, id: &RequestId) -> bool {
+        if self.requests.is_empty() || self.contains(id) {
+            return !self.requests.is_empty();
+        }
+        let coerced = id.coerced();
+        coerced.is_some_and(|coerced| self.requests.count_to_two(&coerced) == 1)
+    }
+
     /// Ends all, in order of arrival.
     pub fn take_all(&mut self) -> impl Iterator<Item = Request> + use<> {
         self.load = Load::default();

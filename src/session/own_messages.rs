@@ -123,7 +123,7 @@ impl Session {
     }
 
     /// Whether a request of this id was sent to the upstream, or waits to be.
-    fn is_unanswered(&mut self, id: &RequestId) -> bool {
+    pub(super) fn is_unanswered(&mut self, id: &RequestId) -> bool {
         if self.in_flight.contains(id) {
             return true;
         }

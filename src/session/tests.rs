@@ -14,6 +14,7 @@ mod losses;
 mod peer;
 mod probes;
 mod tallies;
+mod tidy;
 mod times;
 mod unread;
 

@@ -90,11 +90,17 @@ impl Session {
                 self.on_replay_response(envelope, cx);
                 return false;
             }
-            if self.backend.take_link_line(envelope, &self.label, cx.now) {
+            if self
+                .backend
+                .take_link_line(envelope, line, &self.label, cx.now)
+            {
                 return false;
             }
         }
         self.backend.message_heard(&message);
+        if self.is_unasked(&message, line, cx) {
+            return false;
+        }
         for envelope in message.envelopes() {
             self.note_upstream_message(envelope, cx);
         }

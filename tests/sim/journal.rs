@@ -84,8 +84,6 @@ pub struct Request {
     begun: Option<u64>,
     answers: u32,
     answered_by_proxy: bool,
-    /// Because there was no connection for too long.
-    pub was_unreachable: bool,
 }
 
 /// A line of a server.

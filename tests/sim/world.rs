@@ -76,6 +76,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             max_delay: Duration::from_secs(2),
             max_attempts: rng.pick(&[None, Some(3)]),
             held_timeout: held.map(Duration::from_millis),
+            is_tidy: false,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),

@@ -13,6 +13,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
             max_delay: SECOND,
             max_attempts,
             held_timeout: Some(60 * SECOND),
+            is_tidy: false,
         };
     })
 }

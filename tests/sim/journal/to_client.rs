@@ -161,7 +161,6 @@ impl Journal {
                     "unreachable, for a request that was sent: {}",
                     text::show(text)
                 );
-                self.requests[request].was_unreachable = true;
             }
             502 => {
                 let begun = begun.unwrap_or_else(|| {

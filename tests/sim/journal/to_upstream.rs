@@ -1,6 +1,6 @@
 //! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
 
-use super::{ClientLine, ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
+use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
 use crate::text;
 
 impl Journal {
@@ -143,7 +143,6 @@ impl Journal {
         for line in &self.lines[self.next_other..index] {
             let is_answer = matches!(line.what, ClientSays::Answer(_) | ClientSays::StrayAnswer);
             let may_be_refused = line.what == ClientSays::Cancel
-                || self.is_useless(line)
                 || !line.requests.is_empty()
                 || (self.memory_is_short && line.text.len() > SAFE_BYTES);
             assert!(
@@ -153,13 +152,6 @@ impl Journal {
             );
         }
         self.next_other = index + 1;
-    }
-
-    /// Whether it is about a request that waited too long for a connection.
-    fn is_useless(&self, line: &ClientLine) -> bool {
-        let is_about_one = line.what == ClientSays::Initialized
-            || text::show(&line.text).contains("notifications/cancelled");
-        is_about_one && self.requests.iter().any(|request| request.was_unreachable)
     }
 
     /// Whether another request of this id was taken back. If that was answered all the same, nothing tells the answers

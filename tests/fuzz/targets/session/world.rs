@@ -66,6 +66,7 @@ impl World {
                 max_delay: Duration::from_secs(2),
                 max_attempts: (options & 2 == 0).then_some(3),
                 held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
+                is_tidy: false,
             }
         } else {
             Backend::Process {
