@@ -23,6 +23,7 @@ impl Session {
         if let Some(liveness) = self.backend.liveness() {
             liveness.note_received(cx.now);
         }
+        self.note_first_output(cx);
         let mut input = bytes;
         while !input.is_empty() && self.hears_upstream() {
             if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
@@ -66,7 +67,6 @@ impl Session {
         if is_blank(line) {
             return false;
         }
-        about!(debug, self.label, "server → client: {}", excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
@@ -77,13 +77,16 @@ impl Session {
         };
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
+                self.debug_upstream_line("proxy", line);
                 self.on_replay_response(envelope, cx);
                 return false;
             }
             if self.backend.take_link_line(envelope, &self.label, cx.now) {
+                self.debug_upstream_line("proxy", line);
                 return false;
             }
         }
+        self.debug_upstream_line("client", line);
         self.backend.message_heard(&message);
         for envelope in message.envelopes() {
             self.note_upstream_message(envelope, cx);
@@ -91,6 +94,10 @@ impl Session {
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
