@@ -53,6 +53,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -288,7 +289,12 @@ impl<S: System> Proxy<S> {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
+                let open = self.scheduler.len();
+                info!(
+                    "shutting down; {} {} open",
+                    Counted(open, "session"),
+                    are(open)
+                );
                 self.stopping = Stopping::Gently;
                 self.listeners.close();
                 self.close_spares();
@@ -298,7 +304,10 @@ impl<S: System> Proxy<S> {
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;

@@ -11,6 +11,7 @@ use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::util::about::about;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Where a line goes.
@@ -81,10 +82,10 @@ impl Session {
         if is_blank(line) {
             return Route::Drop;
         }
-        about!(debug, self.label, "client → server: {}", excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
+                self.debug_client_line("proxy", line);
                 let text = invalid.to_string();
                 self.note_refusal(Refusal::Unreadable, &text, cx);
                 self.reply_error(None, ErrorReason::ParseError, &text, cx);
@@ -95,15 +96,25 @@ impl Session {
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
+            self.debug_client_line("proxy", line);
             self.control_line(control, cx);
             return Route::Drop;
         }
-        if self.admits(&message, cx) {
-            self.note_progress_tokens(&message);
-            self.classify(&message, line, cx.now)
-        } else {
-            Route::Drop
+        if !self.admits(&message, cx) {
+            self.debug_client_line("proxy, which refused it", line);
+            return Route::Drop;
         }
+        self.note_progress_tokens(&message);
+        let route = self.classify(&message, line, cx.now);
+        match &route {
+            Route::Forward(_) => self.debug_client_line("server", line),
+            Route::Drop => self.debug_client_line("nobody", line),
+        }
+        route
+    }
+
+    fn debug_client_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
     fn control_line(&mut self, control: Control, cx: &Context<'_>) {
@@ -161,7 +172,9 @@ impl Session {
     fn refuse_by_number(&mut self, message: &Message<'_>, requests: usize, cx: &mut Context<'_>) {
         let unanswered = self.unanswered();
         let text = format!(
-            "{unanswered} requests are waiting for their responses already; the limit is {MAX_IN_FLIGHT}"
+            "{} {} waiting for responses already; the limit is {MAX_IN_FLIGHT}",
+            Counted(unanswered, "request"),
+            are(unanswered)
         );
         self.note_refusal(Refusal::InFlight, &text, cx);
         if requests == 0 {

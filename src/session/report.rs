@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -242,7 +243,8 @@ impl fmt::Display for EndReason {
             Self::RestartLimit { restarts, last } => {
                 write!(
                     f,
-                    "the server ended ({last}) after {restarts} restarts, the limit (--max-restarts)"
+                    "the server ended ({last}) after {}, the limit (--max-restarts)",
+                    Counted(restarts, "restart")
                 )
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
@@ -251,7 +253,8 @@ impl fmt::Display for EndReason {
             }
             Self::ReconnectLimit { attempts, last } => write!(
                 f,
-                "the connection was lost ({last}) after {attempts} attempts, the limit (--max-reconnect-attempts)"
+                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
+                Counted(attempts, "attempt")
             ),
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
@@ -264,7 +267,9 @@ impl fmt::Display for EndReason {
             }
             Self::SessionLimit(limit) => write!(
                 f,
-                "there are {limit} sessions already, the limit (--max-sessions)"
+                "there {} {} already, the limit (--max-sessions)",
+                are(*limit),
+                Counted(limit, "session")
             ),
             Self::FirstMessageTimeout(time) => write!(
                 f,
@@ -332,7 +337,8 @@ impl Traffic {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages ({} bytes)", self.messages, self.bytes)
+        let messages = Counted(self.messages, "message");
+        write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
     }
 }
 

@@ -12,6 +12,7 @@ use super::last_words::LastWords;
 use super::report::Label;
 use crate::util::about::about;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 /// The longest line that is logged, in bytes; the rest of it is dropped. With what the log puts before it, that still is
@@ -212,7 +213,8 @@ pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Display) {
         about!(
             info,
             label,
-            "{left_out} lines of the server's output were left out of the log"
+            "left out of the log: {} of the server's output",
+            Counted(left_out, "line")
         );
     }
 }
@@ -225,7 +227,8 @@ pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
         about!(
             warn,
             label,
-            "of the lines that were left out of the log, these {count} were the last:"
+            "the last of the output that was left out of the log, {}:",
+            Counted(count, "line")
         );
     }
     for line in lines {

@@ -26,6 +26,7 @@ impl Session {
                 return;
             }
         }
+        self.note_first_output(cx);
         let mut input = bytes;
         while !input.is_empty() && self.hears_upstream() {
             if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
@@ -72,7 +73,6 @@ impl Session {
         if is_blank(line) {
             return false;
         }
-        about!(debug, self.label, "server → client: {}", excerpt(line));
         let is_first = self.note_line();
         let message = match Message::read(line) {
             Ok(message) => message,
@@ -87,6 +87,7 @@ impl Session {
         }
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
+                self.debug_upstream_line("proxy", line);
                 self.on_replay_response(envelope, cx);
                 return false;
             }
@@ -94,19 +95,26 @@ impl Session {
                 .backend
                 .take_link_line(envelope, line, &self.label, cx.now)
             {
+                self.debug_upstream_line("proxy", line);
                 return false;
             }
         }
         self.backend.message_heard(&message);
         if self.is_unasked(&message, line, cx) {
+            self.debug_upstream_line("nobody", line);
             return false;
         }
+        self.debug_upstream_line("client", line);
         for envelope in message.envelopes() {
             self.note_upstream_message(envelope, cx);
         }
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
