@@ -77,6 +77,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+mod cancellations;
 mod client_lines;
 mod client_side;
 mod goal;

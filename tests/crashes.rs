@@ -642,12 +642,41 @@ fn a_request_taken_back_is_not_sent_again() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
-    let first = client.send_code("read -r line; read -r line; kill -9 $$");
+    let first = client.send_code("read -r line; note one; read -r line; kill -9 $$");
     let discover = client.send_request("server/discover", &json!({}));
+    recv_note(&mut client, "one");
     client.notify("notifications/cancelled", &json!({"requestId": discover}));
     assert_eq!(recv_deaths(&mut client, &[first]), "signal 9 (SIGKILL)");
     let server = client.pid_of_server();
     assert_eq!(scratch.methods(server), ["pid"]);
     // Just so that a kill from outside is among the deaths.
     processes::send_signal(server, Signal::SIGKILL);
+}
+
+/// A request to the next server, which is not there yet, and its cancellation, alone and in a batch.
+#[test]
+fn what_is_taken_back_while_the_server_is_down_is_never_sent() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    // The stop ladder takes a while.
+    let first = client.send_code("exec 1>&-; exec sleep 60");
+    assert_eq!(recv_deaths(&mut client, &[first]), "stdout closed");
+    client.send_raw(
+        concat!(
+            r#"{"jsonrpc":"2.0","id":"given up","method":"pid"}"#,
+            "\n",
+            r#"[{"jsonrpc":"2.0","id":"too","method":"pid"},{"jsonrpc":"2.0","method":"note"}]"#,
+            "\n",
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"given up"}}"#,
+            "\n",
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"too"}}"#,
+            "\n",
+        )
+        .as_bytes(),
+    );
+    let server = client.pid_of_server();
+    let got = scratch.got(server);
+    assert_eq!(got[0], r#"[{"jsonrpc":"2.0","method":"note"}]"#);
+    assert_eq!(got.len(), 2, "{got:?}");
 }

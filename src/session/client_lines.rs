@@ -6,16 +6,19 @@ use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening
 use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
-use super::{Context, Session};
+use super::{Context, Session, cancellations};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::splice::Spliced;
 
 /// Where a line goes.
 enum Route {
     /// To the upstream, with what it means if that matters.
     Forward(Option<ToUpstream>),
+    /// The same, with this in its place.
+    Replace(Vec<u8>, Option<ToUpstream>),
     /// Nowhere: it was for the proxy, or it was refused.
     Drop,
 }
@@ -46,23 +49,29 @@ impl Ids {
 impl Session {
     pub(super) fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         match line {
-            Line::Borrowed(text) => {
-                if let Route::Forward(tag) = self.route_client_line(text, cx) {
-                    self.note_forwarded(text.len(), cx);
-                    self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
-                    self.release_held(cx);
-                }
-            }
-            Line::Buffered { bytes, len } => {
-                if let Route::Forward(tag) = self.route_client_line(&bytes[..len], cx) {
+            Line::Borrowed(text) => match self.route_client_line(text, cx) {
+                Route::Forward(tag) => self.forward(text, tag, cx),
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
+            Line::Buffered { bytes, len } => match self.route_client_line(&bytes[..len], cx) {
+                Route::Forward(tag) => {
                     self.note_forwarded(len, cx);
                     self.outbox_for(tag.as_ref())
                         .push_buffer(bytes, tag, cx.memory);
                     self.release_held(cx);
                 }
-            }
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
+    }
+
+    fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
+        self.note_forwarded(text.len(), cx);
+        self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
+        self.release_held(cx);
     }
 
     /// A line of this many bytes is forwarded: the session is used.
@@ -93,7 +102,7 @@ impl Session {
             return Route::Drop;
         }
         if self.admits(&message, cx) {
-            self.classify(&message, line)
+            self.classify(&message, line, cx)
         } else {
             Route::Drop
         }
@@ -160,14 +169,19 @@ impl Session {
     }
 
     /// What a message that may pass means.
-    fn classify(&mut self, message: &Message<'_>, line: &[u8]) -> Route {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
         match message {
-            Message::Single(envelope) => self.classify_single(envelope, line),
-            Message::Batch(batch) => self.classify_batch(batch),
+            Message::Single(envelope) => self.classify_single(envelope, line, cx),
+            Message::Batch(batch) => self.classify_batch(batch, line, cx),
         }
     }
 
-    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Route {
+    fn classify_single(
+        &mut self,
+        envelope: &Envelope<'_>,
+        line: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Route {
         if let Some(id) = envelope.request_id() {
             let request = Request {
                 id: RequestId::new(id),
@@ -178,7 +192,10 @@ impl Session {
         }
         let Some(id) = envelope.response_id() else {
             let tag = classify_notification(envelope);
-            return Route::Forward(tag.filter(|tag| self.note_queued(tag)));
+            return match tag {
+                Some(ToUpstream::Cancelled(id)) if self.take_out(&id, cx) => Route::Drop,
+                tag => Route::Forward(tag.filter(|tag| self.note_queued(tag))),
+            };
         };
         match self.take_addressee(id) {
             Addressee::Present => Route::Forward(Some(ToUpstream::Response)),
@@ -227,7 +244,25 @@ impl Session {
         }))
     }
 
-    fn classify_batch(&mut self, batch: &Batch<'_>) -> Route {
+    /// Cancellations of what waits are carried out, and the others pass.
+    fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        let carried_out = self.take_out_all(batch, cx);
+        match cancellations::without_carried_out(line, &carried_out) {
+            Spliced::Unchanged => self.classify_whole_batch(batch),
+            Spliced::Nothing => Route::Drop,
+            Spliced::Line(line) => {
+                let Ok(Message::Batch(batch)) = Message::read(&line) else {
+                    return Route::Drop;
+                };
+                match self.classify_whole_batch(&batch) {
+                    Route::Forward(tag) => Route::Replace(line, tag),
+                    route => route,
+                }
+            }
+        }
+    }
+
+    fn classify_whole_batch(&mut self, batch: &Batch<'_>) -> Route {
         let envelopes = &batch.envelopes;
         let parts = envelopes.iter().filter_map(classify_in_batch);
         let parts: Box<[ToUpstream]> = parts.filter(|part| self.note_queued(part)).collect();

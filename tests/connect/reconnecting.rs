@@ -452,3 +452,18 @@ fn a_half_written_line_counts_as_sent() {
         );
     });
 }
+
+#[test]
+fn what_is_taken_back_while_there_is_no_connection_is_never_sent() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let peer = server.greeted();
+    lose(&connect, peer);
+    let [given_up, call] = [1, 2].map(|id| request(id, "tools/call", &json!({})));
+    let cancelled =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    connect.send_raw(format!("{given_up}\n{cancelled}\n{call}\n").as_bytes());
+    let mut peer = server.greeted();
+    assert_eq!(peer.recv_line(), call);
+    assert_eq!(answer(&mut peer, &call), connect.recv_line());
+}

@@ -42,8 +42,8 @@ pub enum ClientSays {
     Initialize,
     Discover,
     Initialized,
-    /// It takes a request back.
-    Cancel,
+    /// It takes this request back.
+    Cancel(usize),
     Other,
     /// To what a server asked in this line of its own.
     Answer(usize),

@@ -30,7 +30,7 @@ impl Journal {
         for line in self.messages(heard) {
             let is_refused = self.memory_is_short && line.text.len() > SAFE_BYTES;
             let has_requests = !line.requests.is_empty();
-            let is_dropped = line.what == ClientSays::Cancel;
+            let is_dropped = matches!(line.what, ClientSays::Cancel(_));
             if line.sent_to.is_none()
                 && !has_requests
                 && !is_answer(line)
