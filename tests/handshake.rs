@@ -329,6 +329,20 @@ fn while_the_client_is_not_reading() {
 // Clients that shake hands again by themselves.
 
 #[test]
+fn a_second_handshake_that_the_server_refuses_leaves_the_first_one_to_be_replayed() {
+    let mut setup = Setup::initialized(&[]);
+    setup.scratch.write(
+        "on-initialize",
+        r#"say '{"jsonrpc":"2.0","id":'"$id"',"error":{"code":-32600,"message":"again?"}}'"#,
+    );
+    let second = setup.client.send_request("initialize", &json!({}));
+    assert_eq!(setup.client.answer_to(second)["error"]["code"], -32600);
+    setup.scratch.remove("on-initialize");
+    setup.kill(1);
+    setup.expect_server(2, &HANDSHAKE);
+}
+
+#[test]
 fn a_client_that_initializes_again_after_the_notice_does_so_once() {
     let mut setup = Setup::initialized(&[]);
     setup.kill(1);

@@ -29,9 +29,11 @@ const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initiali
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     state: State,
-    /// Whether the client has said `notifications/initialized` since its last `initialize`. Some say it before they
-    /// have the response.
+    /// Whether the client has said `notifications/initialized` after the handshake that took place.
     initialized: bool,
+    /// The same for an `initialize` without a response. Some say it before they have that. Until the server has agreed,
+    /// the handshake before counts: a server may refuse a second one.
+    attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
     /// How many times it was replayed: each replay has an id of its own.
@@ -230,8 +232,13 @@ impl Session {
 impl Handshake {
     /// The client sent `initialize`.
     pub(super) fn begin(&mut self) {
-        self.initialized = false;
+        self.attempt = Some(false);
         self.owed = false;
+    }
+
+    /// The server has refused it. What the client said after it belongs to the handshake before, if there was one.
+    pub(super) fn refused(&mut self) {
+        self.initialized |= self.attempt.take().unwrap_or(false);
     }
 
     /// The number of the next request with which a session opens.
@@ -242,22 +249,28 @@ impl Handshake {
 
     /// The client said `notifications/initialized` to a server.
     pub(super) fn complete(&mut self) {
-        self.initialized = true;
+        match &mut self.attempt {
+            Some(initialized) => *initialized = true,
+            None => self.initialized = true,
+        }
     }
 
     /// `notifications/initialized` was not read by the server to which it was sent.
     pub(super) fn take_back_initialized(&mut self) {
-        self.initialized = false;
+        match &mut self.attempt {
+            Some(initialized) => *initialized = false,
+            None => self.initialized = false,
+        }
     }
 
     /// Whether the next server is told all of the handshake by the proxy.
     pub(super) fn is_replayed_whole(&self) -> bool {
-        self.recorded().is_some() && self.initialized
+        self.recorded().is_some() && self.initialized && self.attempt.is_none()
     }
 
     /// The `initialize` in flight is about to be sent again.
     pub(super) fn repeat(&mut self) {
-        self.owed = self.initialized;
+        self.owed = self.attempt == Some(true);
     }
 
     /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did
@@ -268,9 +281,12 @@ impl Handshake {
 
     /// Records that the response to `initialize` was this `result`. `request` is `None` if it was too long to be kept.
     pub(super) fn record(&mut self, request: Option<Box<[u8]>>, result: &str) {
+        if !result.starts_with('{') {
+            return self.refused();
+        }
+        self.initialized = self.attempt.take().unwrap_or(false);
         let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
         self.state = match (request, agreement.and_then(Agreement::of)) {
-            _ if !result.starts_with('{') => State::None,
             (Some(request), Some(agreement)) => {
                 State::Recorded(Box::new(Record { request, agreement }))
             }
@@ -426,9 +442,28 @@ mod tests {
         assert!(!handshake.take_owed());
         handshake.complete();
         handshake.repeat();
-        assert!(handshake.take_owed() && !handshake.take_owed() && handshake.is_complete());
+        assert!(handshake.take_owed() && !handshake.take_owed());
+        handshake.record(Some("{}".as_bytes().into()), "{}");
+        assert!(handshake.is_complete());
+    }
+
+    #[test]
+    fn a_handshake_counts_until_the_next_one_was_agreed_to() {
+        let mut handshake = record(r#"{"id":1}"#, RESULT);
+        handshake.complete();
+        for refuse in [Handshake::refused, |handshake: &mut Handshake| {
+            handshake.record(Some("{}".as_bytes().into()), "7");
+        }] {
+            handshake.begin();
+            assert!(handshake.is_complete());
+            refuse(&mut handshake);
+            assert!(handshake.is_complete() && handshake.recorded().is_some());
+        }
         handshake.begin();
-        assert!(!handshake.is_complete());
+        handshake.record(Some("{}".as_bytes().into()), RESULT);
+        assert!(!handshake.is_complete(), "the client has not said so");
+        handshake.complete();
+        assert!(handshake.is_complete());
     }
 
     #[test]

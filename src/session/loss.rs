@@ -348,6 +348,9 @@ impl Session {
         for request in &lost {
             self.reply_lost(Some(&request.id), reason, &message, data, cx);
         }
+        if lost.iter().any(Request::is_initialize) {
+            self.handshake.refused();
+        }
         self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
         for mut request in again {

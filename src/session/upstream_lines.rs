@@ -139,8 +139,9 @@ impl Session {
             && opening.is_initialize
         {
             self.in_flight.forget_probes(opening.number);
-            if let Some(result) = response.result() {
-                self.on_initialized(opening.line, result, cx);
+            match response.result() {
+                Some(result) => self.on_initialized(opening.line, result, cx),
+                None => self.handshake.refused(),
             }
         }
     }
@@ -173,6 +174,9 @@ impl Session {
         if self.replay_id() == Some(id) {
             self.on_replay_response(&Envelope::default(), cx);
         } else if let Some(request) = self.end_request(id) {
+            if request.is_initialize() {
+                self.handshake.refused();
+            }
             let id: &dyn Display = &request.id;
             self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
         }

@@ -113,6 +113,48 @@ fn the_answer_to_a_replay_is_the_proxy_s_although_the_server_is_lost() {
     }
 }
 
+/// As strict servers refuse everything before it.
+#[test]
+fn a_second_handshake_that_is_refused_leaves_the_first_one_as_it_was() {
+    let refusals = [
+        r#"{"id":5,"error":{"code":-32600,"message":"again?"}}"#,
+        r#"{"id":5,"result":"no"}"#,
+    ];
+    for refusal in refusals {
+        let mut world = World::greeted();
+        world.client(&INITIALIZE.replace("\"id\":1", "\"id\":5"));
+        world.server_got();
+        world.server(refusal);
+        assert_eq!(world.client_got(), [refusal]);
+        replace_server(&mut world);
+        world.client(&request(2));
+        let id = expect_replay(&mut world);
+        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+        assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    }
+}
+
+#[test]
+fn a_second_handshake_that_is_agreed_to_takes_the_place_of_the_first_one() {
+    let mut world = World::greeted();
+    let second = INITIALIZE.replace("{}", r#"{"second":true}"#);
+    world.client(&second);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    let got = world.server_got();
+    assert!(got[0].contains("second"), "{got:?}");
+    let id = serde_json::from_str::<Value>(&got[0]).unwrap()["id"].clone();
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(
+        world.server_got(),
+        [request(2)],
+        "the client has not said more"
+    );
+}
+
 // The notice.
 
 #[test]
