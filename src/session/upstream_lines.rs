@@ -109,11 +109,8 @@ impl Session {
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
-            let id = RequestId::new(id);
-            // Ids of the two sides may coincide; a side that takes a request back means its own.
-            if !self.server_requests.cancel(&id) {
-                self.in_flight.cancel(&id);
-            }
+            // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
+            self.server_requests.cancel(&RequestId::new(id));
         }
     }
 

@@ -74,7 +74,7 @@ impl ClientSays {
 pub struct Request {
     pub id: String,
     pub line: usize,
-    /// By either side.
+    /// By the client. A server can't take it back.
     pub cancelled: bool,
     /// Its batch was sent without it.
     pub taken_out: bool,
@@ -291,15 +291,6 @@ impl Journal {
     /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.
     fn may_be_forgotten(&self, request: &Request) -> bool {
         self.lines[request.line].what == ClientSays::Discover && self.initialize_answered
-    }
-
-    /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer
-    /// to a server that is gone may have been taken for one to this server.
-    fn may_be_mistaken(&self, id: &str) -> bool {
-        self.said.iter().any(|line| {
-            let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
-            is_same && line.taken_back && line.server > 0
-        })
     }
 
     /// A server wrote the answer to an `initialize`.

@@ -63,6 +63,28 @@ fn a_server_that_takes_back_what_was_answered_does_not_mean_the_clients_request(
     world.client_got_error(&json!(1), 502, "process_terminated");
 }
 
+/// However late: what the proxy knows of a server's old requests is bounded, so it is not asked.
+#[test]
+fn a_server_takes_back_nothing_but_its_own_requests() {
+    let mut world = World::up();
+    for id in 0..100 {
+        world.server(&request(id));
+        world.client(&response(id));
+    }
+    world.client_got();
+    world.client(&request(1));
+    world.server_got();
+    let taken_back = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    world.server(taken_back);
+    assert_eq!(
+        world.client_got(),
+        [taken_back],
+        "it is passed on all the same"
+    );
+    world.server_dies(Exit::Signal(9));
+    world.client_got_error(&json!(1), 502, "process_terminated");
+}
+
 #[test]
 fn a_handshake_that_is_repeated_is_repeated_whole() {
     let mut world = World::up();

@@ -27,7 +27,6 @@ impl Journal {
                 assert!(
                     request.answers == 1
                         || request.cancelled
-                        || self.may_be_mistaken(&request.id)
                         || self.may_be_forgotten(request)
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",

@@ -43,7 +43,6 @@ impl Journal {
                 request.answers == 0
                     && !request.cancelled
                     && !is_refused
-                    && !self.may_be_mistaken(&request.id)
                     && !self.may_be_forgotten(request)
             });
             if let Some(request) = waits {
