@@ -466,13 +466,36 @@ fn a_replay_that_fails_ends_the_session() {
     let version = r#""result":{"protocolVersion":"2024-11-05","capabilities":{"tools":{}}}"#;
     let capabilities = r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}}}"#;
     let error = r#""error":{"code":-32603,"message":"not in the mood"}"#;
-    let silence = r#"while IFS= read -r line; do say "$line" >> "$dir/got.$$"; done; exit"#;
     thread::scope(|scope| {
         for member in [version, capabilities, error] {
             scope.spawn(move || expect_end_of_session(&answer_with(member), "server_changed"));
         }
-        scope.spawn(|| expect_end_of_session(silence, "replay_timeout"));
     });
+}
+
+/// A server that is slow once, or hangs once, is no reason to give the session up.
+#[test]
+fn a_replay_that_is_not_answered_is_a_failed_start() {
+    for (max_restarts, is_given_up) in [("2", false), ("1", true)] {
+        let options = ["--replay-timeout", "0.3", "--max-restarts", max_restarts];
+        let mut setup = Setup::initialized(&options);
+        let silence = r#"if [ $(number) -eq 2 ]; then cat > /dev/null; exit; fi; initialized"#;
+        setup.scratch.write("on-initialize", silence);
+        setup.kill(1);
+        let queued = setup.client.send_request("pid", &json!({}));
+        let answer = setup.client.answer_to(queued);
+        if is_given_up {
+            assert_own_error(&answer, 503, "replay_timeout");
+            assert_eq!(answer["error"]["data"]["delivered"], false);
+            assert_eq!(setup.scratch.servers().len(), 2);
+        } else {
+            result_of(answer);
+            let sent = [&HANDSHAKE[..], &["pid"]].concat();
+            setup.expect_server(3, &sent);
+        }
+        let second = setup.scratch.servers()[1];
+        assert!(!processes::process_exists(second), "it was stopped");
+    }
 }
 
 /// What came while it was stopped is read before the clock says that nothing came.

@@ -5,8 +5,9 @@
 //! for it are held; then they are released.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
@@ -22,6 +23,10 @@ use crate::util::time::Time;
 /// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
+/// A replay may take this many times as long as the first handshake took: the machine may be busier than it was then, not
+/// least with the restarts of other servers.
+const REPLAY_FACTOR: u32 = 3;
+
 /// Ends a handshake, in the words of the specification.
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
@@ -36,6 +41,8 @@ pub(super) struct Handshake {
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
+    /// How long the first one took, from the start of its server to the response.
+    first_took: Option<Duration>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
     /// How many requests there were with which a session opens.
@@ -218,6 +225,19 @@ impl Session {
         }
     }
 
+    /// The server has not responded to the replay in time. That is a failed start, as by a crash.
+    pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
+        let time = self.handshake.replay_time(cx.settings.replay_timeout);
+        warn!("{}: {}", self.label, EndReason::ReplayTimeout(time));
+        if self.backend.is_link() {
+            return self.link_ended(Exit::NoReplay(time), cx);
+        }
+        self.stop_upstream(cx);
+        if let Upstream::Leaving(leaving) = &mut self.upstream {
+            leaving.replay_overdue = Some(time);
+        }
+    }
+
     /// Ends a handshake in the client's place.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
         debug!("{} proxy → server: {}", self.label, excerpt(INITIALIZED));
@@ -266,6 +286,17 @@ impl Handshake {
     /// Whether the next server is told all of the handshake by the proxy.
     pub(super) fn is_replayed_whole(&self) -> bool {
         self.recorded().is_some() && self.initialized && self.attempt.is_none()
+    }
+
+    /// Notes how long a handshake took; the first one is the measure for replays.
+    pub(super) fn note_time(&mut self, took: Duration) {
+        self.first_took.get_or_insert(took);
+    }
+
+    /// How long a replay may take: `least`, or longer if the server is one that takes its time.
+    pub(super) fn replay_time(&self, least: Duration) -> Duration {
+        let first = self.first_took.unwrap_or_default();
+        least.max(first.saturating_mul(REPLAY_FACTOR))
     }
 
     /// The `initialize` in flight is about to be sent again.

@@ -53,6 +53,8 @@ pub(super) struct Leaving {
     pub(super) has_responded: bool,
     /// Whether it has died of the client's question what it is. That is no crash.
     died_of_probe: bool,
+    /// It is told to stop because it has not responded to the replay in this time.
+    pub(super) replay_overdue: Option<Duration>,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
     /// What was not written of the last line of which something was.
@@ -254,6 +256,7 @@ impl Session {
                     used: up.used,
                     has_responded: up.has_responded,
                     died_of_probe: false,
+                    replay_overdue: None,
                     replay,
                     rest,
                 }));
@@ -327,7 +330,11 @@ impl Session {
             && let Stage::Gone { exit } = leaving.stage
         {
             let is_crash = !leaving.died_of_probe;
-            self.release_upstream(exit, is_crash, cx);
+            let why = match leaving.replay_overdue {
+                Some(time) => EndReason::ReplayTimeout(time),
+                None => self.backend.loss(exit),
+            };
+            self.release_upstream(exit, is_crash, &why, cx);
         }
     }
 
@@ -411,7 +418,13 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(&mut self, exit: Exit, is_crash: bool, cx: &mut Context<'_>) {
+    fn release_upstream(
+        &mut self,
+        exit: Exit,
+        is_crash: bool,
+        why: &EndReason,
+        cx: &mut Context<'_>,
+    ) {
         self.from_upstream.clear();
         self.server_requests.orphan();
         self.server_log.server_ended(&self.label, cx.now);
@@ -419,11 +432,10 @@ impl Session {
         if self.goal.is_serve() {
             self.backend.log_lost(&self.label, exit);
         }
-        let why = self.backend.loss(exit);
         if !is_crash {
             self.advance_initialize(cx);
         }
-        self.after_loss(&why, is_crash, cx);
+        self.after_loss(why, is_crash, cx);
     }
 
     /// The upstream is gone: is there to be another? If it was no crash, at once, and nothing is counted.

@@ -69,6 +69,8 @@ pub enum Exit {
     Refused,
     /// The other side sent nothing for this long.
     Silent(Duration),
+    /// The server at the other end did not respond to the replayed handshake in this time.
+    NoReplay(Duration),
 }
 
 impl fmt::Display for Exit {
@@ -80,6 +82,9 @@ impl fmt::Display for Exit {
             Self::Connection(Some(kind)) => kind.fmt(f),
             Self::Refused => f.write_str("the proxy has no server"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
+            Self::NoReplay(time) => {
+                write!(f, "the replayed handshake was not answered within {time:?}")
+            }
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
                 Err(_) => write!(f, "signal {number}"),
@@ -171,7 +176,7 @@ impl EndReason {
     /// The reason of an upstream's loss, after `restarts` attempts to replace it.
     pub(super) fn after_retries(&self, restarts: u32) -> Self {
         match self {
-            Self::SpawnFailed(_) => self.clone(),
+            Self::SpawnFailed(_) | Self::ReplayTimeout(_) => self.clone(),
             Self::ConnectionLost(last) => Self::ReconnectLimit {
                 attempts: restarts,
                 last: last.clone(),

@@ -5,7 +5,6 @@ use std::time::Duration;
 use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::loss::Leaving;
-use super::report::EndReason;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
@@ -36,6 +35,8 @@ pub(super) enum Upstream {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) greeting: Greeting,
+    /// When it was started.
+    pub(super) started: Time,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
@@ -206,6 +207,7 @@ impl Session {
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake),
+            started: cx.now,
             notice_at,
             used: false,
             has_responded: false,
@@ -247,8 +249,7 @@ impl Session {
             self.give_notice(unix_time, cx);
         }
         if replay_failed {
-            let reason = EndReason::ReplayTimeout(cx.settings.replay_timeout);
-            self.end_now(&reason, cx);
+            self.replay_overdue(cx);
         }
     }
 }
@@ -309,7 +310,8 @@ impl Session {
                 self.in_flight.cancel(&id);
             }
             ToUpstream::Replay => {
-                let deadline = cx.now + cx.settings.replay_timeout;
+                let time = self.handshake.replay_time(cx.settings.replay_timeout);
+                let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
             ToUpstream::Response | ToUpstream::ReplayedInitialized | ToUpstream::Link => {}

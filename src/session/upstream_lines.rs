@@ -145,6 +145,10 @@ impl Session {
 
     /// The server has agreed to the client's `initialize`.
     fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+        if let Upstream::Up(up) = &self.upstream {
+            self.handshake
+                .note_time(cx.now.saturating_since(up.started));
+        }
         self.handshake.record(request, result);
         if self.handshake.is_too_large() {
             warn!(

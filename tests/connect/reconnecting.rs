@@ -191,14 +191,20 @@ fn a_server_that_answers_the_handshake_otherwise_is_the_end() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_the_handshake_is_the_end() {
+fn a_server_that_does_not_answer_the_handshake_is_a_failed_attempt() {
     let server = FakeServer::start();
-    let options = [&IN_HASTE[..], &["--replay-timeout", "0.2"]].concat();
+    let attempts = ["--replay-timeout", "0.2", "--max-reconnect-attempts", "2"];
+    let options = [&IN_HASTE[..], &attempts].concat();
     let (mut connect, peer) = initialized(&options, &server);
     lose(&connect, peer);
     connect.send_request(1, "tools/call", &json!({}));
-    let _peer = server.greeted();
-    assert_eq!(connect.recv_error(503, "replay_timeout").0, 1);
+    for _ in 0..2 {
+        let mut peer = server.greeted();
+        assert_eq!(peer.recv_json()["method"], "initialize");
+        assert_eq!(peer.read_to_end(), [""; 0]);
+    }
+    let (id, data) = connect.recv_error(503, "reconnect_limit");
+    assert_eq!((id, &data["delivered"]), (json!(1), &json!(false)));
     connect.wait_exit(1);
 }
 

@@ -112,9 +112,69 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
     assert_eq!(world.took_actions(), []);
     world.pass(2 * SECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    assert_eq!(
+        world.client_got_json()[0]["method"],
+        "$/mcp/serverRestarted"
+    );
+    // That was one failed start, and the next server may do better.
+    world.server_dies(Exit::Signal(15));
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
+    let id = expect_replay(&mut world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+}
+
+#[test]
+fn replays_that_are_not_answered_use_up_the_restarts() {
+    let mut world = World::with(|settings| settings.role = Backend::Process { max_restarts: 2 });
+    world.start();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    for is_last in [false, true] {
+        expect_replay(&mut world);
+        world.pass(11 * SECOND);
+        assert_eq!(world.took_actions(), [Action::StopUpstream]);
+        world.server_dies(Exit::Signal(15));
+        if !is_last {
+            world.pass(5 * SECOND);
+            assert_eq!(
+                world.took_actions(),
+                [Action::ReleaseUpstream, Action::StartUpstream]
+            );
+            world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
+        }
+    }
     let got = world.client_got_json();
-    assert_eq!(got[0]["method"], "$/mcp/serverRestarted");
-    assert_error(&got[1], &json!(2), 503, "replay_timeout");
+    let error = got.last().unwrap();
+    assert_error(error, &json!(2), 503, "replay_timeout");
+    assert_eq!(error["error"]["data"]["delivered"], false);
+}
+
+/// A server that takes its time, as when it fetches itself first.
+#[test]
+fn a_replay_may_take_three_times_as_long_as_the_first_handshake() {
+    let mut world = World::up();
+    world.pass(15 * SECOND);
+    world.client(INITIALIZE);
+    world.server_got();
+    world.pass(5 * SECOND);
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    expect_replay(&mut world);
+    world.pass(59 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.pass(2 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
 }
 
 /// The response is among its last words.

@@ -111,7 +111,9 @@ impl Journal {
                 self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts)
             }
             EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
-            EndReason::ReplayTimeout(_) => self.servers.iter().any(|server| server.replayed),
+            EndReason::ReplayTimeout(_) => {
+                self.servers.iter().any(|server| server.replayed) && losses > max_restarts
+            }
             _ => true,
         };
         assert!(
