@@ -92,6 +92,7 @@ mod reconnect;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+mod stillbirths;
 #[cfg(test)]
 mod tests;
 mod unread;

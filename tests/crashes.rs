@@ -638,6 +638,26 @@ fn a_server_that_dies_at_every_start_is_given_up() {
 }
 
 #[test]
+fn a_server_that_dies_at_once_is_given_up_soon_and_its_last_words_are_told() {
+    let scratch = Scratch::new();
+    scratch.write("on-start", "echo 'no such module' >&2; exit 3");
+    // By its restarts alone it would take a minute and a half.
+    let proxy = Proxy::start(&["--max-restarts", "20"], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let id = client.send_request("initialize", &json!({}));
+    let answer = client.answer_to(id);
+    common::client::assert_own_error(&answer, 503, "spawn_failed");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("exit code 3") && message.ends_with("no such module"),
+        "{message}"
+    );
+    assert_eq!(answer["error"]["data"]["delivered"], false);
+    let end = NoLine::End { unfinished: vec![] };
+    assert_eq!(client.try_recv(DEADLINE), Err(end));
+}
+
+#[test]
 fn a_request_taken_back_is_not_sent_again() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));

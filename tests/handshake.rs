@@ -479,7 +479,7 @@ fn a_replay_that_is_not_answered_is_a_failed_start() {
     for (max_restarts, is_given_up) in [("2", false), ("1", true)] {
         let options = ["--replay-timeout", "0.3", "--max-restarts", max_restarts];
         let mut setup = Setup::initialized(&options);
-        let silence = r#"if [ $(number) -eq 2 ]; then cat > /dev/null; exit; fi; initialized"#;
+        let silence = "if [ $(number) -eq 2 ]; then cat > /dev/null; exit; fi; initialized";
         setup.scratch.write("on-initialize", silence);
         setup.kill(1);
         let queued = setup.client.send_request("pid", &json!({}));

@@ -28,6 +28,7 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
+use super::stillbirths::MAX_STILLBIRTHS;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
@@ -51,6 +52,11 @@ pub(super) struct Leaving {
     used: bool,
     /// What [`super::upstream::Up::has_responded`] was.
     pub(super) has_responded: bool,
+    /// How long it had lived at the first sign.
+    lived: Duration,
+    /// What [`super::upstream::Up::messages_before`] was.
+    messages_before: u64,
+    pub(super) has_spoken: bool,
     /// Whether it has died of the client's question what it is. That is no crash.
     died_of_probe: bool,
     /// It is told to stop because it has not responded to the replay in this time.
@@ -59,6 +65,17 @@ pub(super) struct Leaving {
     pub(super) replay: Option<RequestId>,
     /// What was not written of the last line of which something was.
     pub(super) rest: Vec<u8>,
+}
+
+/// What the loss of an upstream means for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LossKind {
+    /// It counts, and the next one waits for the cooldown.
+    Crash,
+    /// It has died of a probe: the next one is started at once, and nothing is counted.
+    Probed,
+    /// The next one would not live either.
+    Hopeless,
 }
 
 /// How far it has got.
@@ -255,6 +272,9 @@ impl Session {
                     stage: Stage::first(sign, cx.now),
                     used: up.used,
                     has_responded: up.has_responded,
+                    lived: cx.now.saturating_since(up.started),
+                    messages_before: up.messages_before,
+                    has_spoken: up.has_spoken,
                     died_of_probe: false,
                     replay_overdue: None,
                     replay,
@@ -329,12 +349,7 @@ impl Session {
         if let Upstream::Leaving(leaving) = &self.upstream
             && let Stage::Gone { exit } = leaving.stage
         {
-            let is_crash = !leaving.died_of_probe;
-            let why = match leaving.replay_overdue {
-                Some(time) => EndReason::ReplayTimeout(time),
-                None => self.backend.loss(exit),
-            };
-            self.release_upstream(exit, is_crash, &why, cx);
+            self.release_upstream(exit, cx);
         }
     }
 
@@ -418,13 +433,7 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(
-        &mut self,
-        exit: Exit,
-        is_crash: bool,
-        why: &EndReason,
-        cx: &mut Context<'_>,
-    ) {
+    fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
         self.server_log.server_ended(&self.label, cx.now);
@@ -432,14 +441,39 @@ impl Session {
         if self.goal.is_serve() {
             self.backend.log_lost(&self.label, exit);
         }
-        if !is_crash {
+        let last_line = self.server_log.take_last_line();
+        let (kind, why) = self.diagnose(exit, last_line.as_deref());
+        if kind == LossKind::Probed {
             self.advance_initialize(cx);
         }
-        self.after_loss(why, is_crash, cx);
+        self.after_loss(&why, kind, cx);
     }
 
-    /// The upstream is gone: is there to be another? If it was no crash, at once, and nothing is counted.
-    pub(super) fn after_loss(&mut self, why: &EndReason, is_crash: bool, cx: &mut Context<'_>) {
+    /// What the loss of the upstream means for the next one, and how it is told if there is none.
+    fn diagnose(&mut self, exit: Exit, last_line: Option<&str>) -> (LossKind, EndReason) {
+        let Upstream::Leaving(leaving) = &self.upstream else {
+            return (LossKind::Crash, self.backend.loss(exit));
+        };
+        if leaving.died_of_probe {
+            return (LossKind::Probed, self.backend.loss(exit));
+        }
+        if let Some(time) = leaving.replay_overdue {
+            return (LossKind::Crash, EndReason::ReplayTimeout(time));
+        }
+        let has_sent = self.sent_to_client.messages() > leaving.messages_before;
+        let has_spoken = leaving.has_spoken || has_sent;
+        if self.backend.is_hopeless(exit, leaving.lived, has_spoken) {
+            let mut text = format!("it ended at once {MAX_STILLBIRTHS} times in a row ({exit})");
+            if let Some(line) = last_line {
+                text = format!("{text}; its last line on stderr: {line}");
+            }
+            return (LossKind::Hopeless, EndReason::SpawnFailed(text));
+        }
+        (LossKind::Crash, self.backend.loss(exit))
+    }
+
+    /// The upstream is gone: is there to be another?
+    pub(super) fn after_loss(&mut self, why: &EndReason, kind: LossKind, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
@@ -449,10 +483,10 @@ impl Session {
             self.give_up(why, cx);
             return;
         }
-        let decision = if is_crash {
-            self.backend.lost(cx.now)
-        } else {
-            Decision::RetryAt(cx.now)
+        let decision = match kind {
+            LossKind::Crash => self.backend.lost(cx.now),
+            LossKind::Probed => Decision::RetryAt(cx.now),
+            LossKind::Hopeless => return self.give_up(why, cx),
         };
         match decision {
             Decision::RetryAt(at) => {

@@ -262,6 +262,11 @@ impl Traffic {
         self.bytes += len as u64 + 1;
     }
 
+    /// How many messages were counted.
+    pub(super) fn messages(self) -> u64 {
+        self.messages
+    }
+
     /// Whether nothing was counted.
     pub fn is_none(self) -> bool {
         self.messages == 0

@@ -13,6 +13,9 @@ use crate::util::time::Time;
 /// a line of the log (`PIPE_BUF`, 4096 bytes).
 const MAX_LINE_BYTES: usize = 3900;
 
+/// What is kept of the last line, in bytes: most lines as a whole.
+const MAX_KEPT_BYTES: usize = 200;
+
 /// The stderr of one server process. Costs no memory between lines.
 #[derive(Debug, Default)]
 pub struct StderrLines {
@@ -60,21 +63,37 @@ pub(super) struct ServerLog(Option<Box<Output>>);
 struct Output {
     stderr: StderrLines,
     limit: LogRateLimit,
+    /// The beginning of the last line on stderr, if there was any since the server was started.
+    last_line: String,
 }
 
 impl ServerLog {
     /// The server wrote these bytes to its stderr.
     pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, now: Time) {
-        let Output { stderr, limit } = self.begin(now);
-        stderr.push(bytes, |line| log_stderr(line, limit, label, now));
+        let output = self.begin(now);
+        let (limit, last_line) = (&mut output.limit, &mut output.last_line);
+        output.stderr.push(bytes, |line| {
+            keep_beginning(line, last_line);
+            log_stderr(line, limit, label, now);
+        });
+    }
+
+    /// What the server last wrote to stderr. The next one begins anew.
+    pub(super) fn take_last_line(&mut self) -> Option<String> {
+        let output = self.0.as_deref_mut()?;
+        Some(std::mem::take(&mut output.last_line)).filter(|line| !line.is_empty())
     }
 
     /// The server is gone: logs its last line even if it has no line end, and how many lines were left out.
     pub(super) fn server_ended(&mut self, label: &Label, now: Time) {
-        let Some(Output { stderr, limit }) = self.0.as_deref_mut() else {
+        let Some(output) = self.0.as_deref_mut() else {
             return;
         };
-        stderr.end(|line| log_stderr(line, limit, label, now));
+        let (limit, last_line) = (&mut output.limit, &mut output.last_line);
+        output.stderr.end(|line| {
+            keep_beginning(line, last_line);
+            log_stderr(line, limit, label, now);
+        });
         log_left_out(limit, label);
     }
 
@@ -88,8 +107,19 @@ impl ServerLog {
             Box::new(Output {
                 stderr: StderrLines::default(),
                 limit: LogRateLimit::new(now),
+                last_line: String::new(),
             })
         })
+    }
+}
+
+/// Keeps so much of a line that it tells what was wrong.
+fn keep_beginning(line: &str, kept: &mut String) {
+    let beginning = &line[..line.floor_char_boundary(MAX_KEPT_BYTES)];
+    kept.clear();
+    kept.push_str(beginning);
+    if beginning.len() < line.len() {
+        kept.push('…');
     }
 }
 
@@ -149,6 +179,23 @@ mod tests {
         let logged = lines(&[&long, &long, b"\nnext\n"]);
         assert!(logged[0].starts_with("xxx") && logged[0].ends_with("(cut at 3900 bytes)"));
         assert_eq!(logged[1], "next");
+    }
+
+    #[test]
+    fn the_last_line_is_kept_until_the_server_has_ended() {
+        let label = Label::Connection("localhost:1".into());
+        let now = Time::from_nanos(1 << 40);
+        let mut log = ServerLog::default();
+        assert_eq!(log.take_last_line(), None);
+        log.stderr(b"one\ntwo\nthr", &label, now);
+        log.stderr(b"ee", &label, now);
+        log.server_ended(&label, now);
+        assert_eq!(log.take_last_line().as_deref(), Some("three"));
+        assert_eq!(log.take_last_line(), None);
+        log.stderr("ü".repeat(1000).as_bytes(), &label, now);
+        log.server_ended(&label, now);
+        let kept = log.take_last_line().unwrap_or_default();
+        assert_eq!(kept, "ü".repeat(100) + "…");
     }
 
     #[test]

@@ -10,6 +10,7 @@ mod ids;
 mod lazy;
 mod losses;
 mod probes;
+mod stillborn;
 mod times;
 mod unread;
 

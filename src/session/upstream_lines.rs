@@ -58,7 +58,19 @@ impl Session {
                     self.to_client.push_buffer(bytes, None, cx.memory);
                 }
             }
-            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, cx),
+            Line::Skipped(skipped, why) => {
+                self.note_spoken();
+                self.report_skipped(&skipped, why, cx);
+            }
+        }
+    }
+
+    /// The upstream has written a line that does not reach the client.
+    fn note_spoken(&mut self) {
+        match &mut self.upstream {
+            Upstream::Up(up) => up.has_spoken = true,
+            Upstream::Leaving(leaving) => leaving.has_spoken = true,
+            _ => {}
         }
     }
 
@@ -71,6 +83,7 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
+                self.note_spoken();
                 let label = &self.label;
                 self.server_log.limited(label, cx.now, || {
                     warn!("{label} stdout: {invalid}: {}", excerpt(line));
@@ -80,6 +93,7 @@ impl Session {
         };
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
+                self.note_spoken();
                 self.on_replay_response(envelope, cx);
                 return false;
             }

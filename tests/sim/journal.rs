@@ -11,6 +11,8 @@ mod waiting;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use mcp_tcp_proxy::session::report::Exit;
+
 pub use self::end::is_unused;
 
 /// A line of the client.
@@ -208,6 +210,9 @@ pub struct Journal {
     pub notices: usize,
     pub losses: u32,
     pub spawn_failures: u32,
+    /// How often in a row servers ended with the same exit code, and the most there were.
+    pub same_codes: (i32, u32),
+    pub most_same_codes: u32,
 }
 
 /// Lines that are longer may be refused for want of memory.
@@ -281,6 +286,19 @@ impl Journal {
             return None;
         };
         Some(id.clone())
+    }
+
+    /// A server is gone.
+    pub fn server_ended(&mut self, exit: Option<Exit>) {
+        let Some(Exit::Code(code)) = exit else {
+            self.same_codes.1 = 0;
+            return;
+        };
+        if self.same_codes.0 != code {
+            self.same_codes = (code, 0);
+        }
+        self.same_codes.1 += 1;
+        self.most_same_codes = self.most_same_codes.max(self.same_codes.1);
     }
 
     /// Whether this request is a probe.

@@ -108,7 +108,9 @@ impl Journal {
             EndReason::ServerEnded(_) => !restarts_upstream && self.losses > 0,
             EndReason::RestartLimit { .. } => losses > max_restarts,
             EndReason::SpawnFailed(_) => {
-                self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts)
+                // It was not started, or did not live.
+                (self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts))
+                    || self.most_same_codes >= 3
             }
             EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
             EndReason::ReplayTimeout(_) => {
