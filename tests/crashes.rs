@@ -292,16 +292,19 @@ fn what_others_may_still_read_counts_as_read() {
     client.pid_of_server();
     let go = scratch.file("go");
     // In a shell, what runs in the background has another stdin unless it is told.
-    let first = client.send_code(&format!(
+    let code = format!(
         "exec 3<&0; sleep 60 <&3 & while ! [ -e {} ]; do sleep 0.02; done; exit 3",
         go.display()
-    ));
-    let second = client.send_request("pid", &json!({}));
+    );
+    let first = json!({"jsonrpc": "2.0", "id": 100, "method": "sh", "params": {"code": code}});
+    let second = json!({"jsonrpc": "2.0", "id": 101, "method": "pid"});
+    // At once, so that both are in the pipe before the first one is read.
+    client.send_raw(format!("{first}\n{second}\n").as_bytes());
     scratch.write("go", "");
-    let (failed, data) = client.recv_error(502, "process_terminated");
-    assert_eq!((failed, &data["delivered"]), (json!(first), &json!(true)));
-    let (failed, _) = client.recv_error(502, "process_terminated");
-    assert_eq!(failed, second);
+    for id in [100, 101] {
+        let (failed, data) = client.recv_error(502, "process_terminated");
+        assert_eq!((failed, &data["delivered"]), (json!(id), &json!(true)));
+    }
 }
 
 // What was not sent.
