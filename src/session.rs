@@ -78,6 +78,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+mod cancellations;
 mod client_lines;
 mod client_side;
 mod goal;
@@ -98,6 +99,7 @@ mod refusals;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+mod stillbirths;
 mod tally;
 #[cfg(test)]
 mod tests;

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cancellations;
 mod connector;
 mod ends;
 mod guard;
@@ -13,6 +14,7 @@ mod lazy;
 mod losses;
 mod peer;
 mod probes;
+mod stillborn;
 mod tallies;
 mod tidy;
 mod times;

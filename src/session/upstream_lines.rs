@@ -63,8 +63,18 @@ impl Session {
             }
             Line::Skipped(skipped, why) => {
                 self.note_line();
+                self.note_spoken();
                 self.report_skipped(&skipped, why, cx);
             }
+        }
+    }
+
+    /// The upstream has written a line that does not reach the client.
+    fn note_spoken(&mut self) {
+        match &mut self.upstream {
+            Upstream::Up(up) => up.has_spoken = true,
+            Upstream::Leaving(leaving) => leaving.has_spoken = true,
+            _ => {}
         }
     }
 
@@ -77,6 +87,7 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
+                self.note_spoken();
                 let text = format_args!("stdout: {invalid}: {}", excerpt(line));
                 self.server_log.warn(&self.label, cx, text);
                 return false;
@@ -88,6 +99,7 @@ impl Session {
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
                 self.debug_upstream_line("proxy", line);
+                self.note_spoken();
                 self.on_replay_response(envelope, cx);
                 return false;
             }
@@ -130,11 +142,8 @@ impl Session {
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
-            let id = RequestId::new(id);
-            // Ids of the two sides may coincide; a side that takes a request back means its own.
-            if !self.server_requests.cancel(&id) {
-                self.in_flight.cancel(&id);
-            }
+            // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
+            self.server_requests.cancel(&RequestId::new(id));
         }
     }
 
@@ -166,14 +175,19 @@ impl Session {
             && opening.is_initialize
         {
             self.in_flight.forget_probes(opening.number);
-            if let Some(result) = response.result() {
-                self.on_initialized(opening.line, result, cx);
+            match response.result() {
+                Some(result) => self.on_initialized(opening.line, result, cx),
+                None => self.handshake.refused(),
             }
         }
     }
 
     /// The server has agreed to the client's `initialize`.
     fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+        if let Upstream::Up(up) = &self.upstream {
+            self.handshake
+                .note_time(cx.now.saturating_since(up.started));
+        }
         self.handshake.record(request, result);
         if self.handshake.is_too_large() {
             about!(
@@ -199,6 +213,9 @@ impl Session {
         if self.replay_id() == Some(id) {
             self.on_replay_response(&Envelope::default(), cx);
         } else if let Some(request) = self.end_request(id) {
+            if request.is_initialize() {
+                self.handshake.refused();
+            }
             let id: &dyn Display = &request.id;
             self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
         }

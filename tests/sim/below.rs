@@ -64,6 +64,8 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// Servers die at their starts.
+    is_deadly: bool,
     pub stopping: bool,
     pub stats: Stats,
 }
@@ -78,7 +80,10 @@ impl Below {
         memory_is_short: bool,
     ) -> Self {
         let [proxy, connector] = settings;
+        let mut rng = rng;
+        let is_deadly = !calm && rng.percent(5);
         Self {
+            is_deadly,
             rng,
             calm,
             now,
@@ -211,6 +216,10 @@ impl Below {
             stats,
             &mut self.rng,
         );
+        let mut server = server;
+        if kind == Kind::Process && self.is_deadly && self.rng.percent(95) {
+            server.is_stillborn();
+        }
         let key = self.servers.insert(server);
         self.by_pid.insert(pid, key);
         key

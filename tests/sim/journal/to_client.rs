@@ -99,8 +99,7 @@ impl Journal {
                 self.answered(request, false);
                 if is_initialize {
                     // A request that was taken back is not waited for, so its answer is nobody's.
-                    self.initialize_delivered |= !self.requests[request].cancelled
-                        && !self.may_be_mistaken(&self.requests[request].id);
+                    self.initialize_delivered |= !self.requests[request].cancelled;
                     return Comes::Initialized;
                 }
             }
