@@ -59,20 +59,30 @@ pub struct Stats {
     pub unread: u64,
     pub replays: u64,
     pub virtual_seconds: u64,
-    faults: [u64; FAULTS],
+    faults: Counts,
+}
+
+/// How often each fault has happened.
+#[derive(Debug, Clone, Copy)]
+struct Counts([u64; FAULTS]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; FAULTS])
+    }
 }
 
 impl Stats {
     pub fn fault(&mut self, fault: Fault) {
-        self.faults[fault as usize] += 1;
+        self.faults.0[fault as usize] += 1;
     }
 
     pub fn fault_if(&mut self, happens: bool, fault: Fault) {
-        self.faults[fault as usize] += u64::from(happens);
+        self.faults.0[fault as usize] += u64::from(happens);
     }
 
     pub fn faults(&mut self, fault: Fault, count: u64) {
-        self.faults[fault as usize] += count;
+        self.faults.0[fault as usize] += count;
     }
 }
 
@@ -90,7 +100,7 @@ impl AddAssign for Stats {
         self.unread += other.unread;
         self.replays += other.replays;
         self.virtual_seconds += other.virtual_seconds;
-        for (sum, more) in self.faults.iter_mut().zip(other.faults) {
+        for (sum, more) in self.faults.0.iter_mut().zip(other.faults.0) {
             *sum += more;
         }
     }
@@ -113,8 +123,8 @@ impl fmt::Display for Stats {
             "{} errors of the proxy's own, {} lines sent again, {} left unread, {} handshakes replayed",
             self.proxy_errors, self.resent, self.unread, self.replays
         )?;
-        write!(f, "faults: {}", self.faults.iter().sum::<u64>())?;
-        for (name, count) in NAMES.iter().zip(self.faults) {
+        write!(f, "faults: {}", self.faults.0.iter().sum::<u64>())?;
+        for (name, count) in NAMES.iter().zip(self.faults.0) {
             write!(f, "; {name} {count}")?;
         }
         Ok(())
