@@ -95,7 +95,7 @@ fn skipping(criterion: &mut Criterion) {
 /// that differ in their last bytes only.
 fn in_flight(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("in flight");
-    let id = |number: usize| RequestId::new(&format!("\"{}{number:04}\"", "x".repeat(900)));
+    let id = |number: usize| RequestId::new(format!("\"{}{number:04}\"", "x".repeat(900)));
     let request = |id: RequestId| Request {
         id,
         kind: Kind::Plain,
