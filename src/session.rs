@@ -518,10 +518,15 @@ impl Session {
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
-        let client = earliest(upstream, self.client_deadline());
-        let goal = earliest(client, self.goal_deadline());
-        let held = earliest(goal, self.held_deadline(settings));
-        earliest(held, self.idle_deadline(settings))
+        let served = earliest(upstream, self.idle_deadline(settings));
+        let served = earliest(served, self.held_deadline(settings));
+        if self.goal.is_serve() && self.client.is_at_ease() {
+            debug_assert_eq!(self.client_deadline(), None);
+            debug_assert_eq!(self.goal_deadline(), None);
+            return served;
+        }
+        let client = earliest(served, self.client_deadline());
+        earliest(client, self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.

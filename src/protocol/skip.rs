@@ -7,7 +7,7 @@ mod words;
 
 use self::words::{Words, count_blanks};
 use super::id::{MAX_ID_BYTES, RequestId};
-use super::json::strings::plain_string_end;
+use super::json::strings::after_plain_string;
 use super::json::text::Text;
 
 /// Longer keys mean nothing, even if each character is written as `\u….`
@@ -404,6 +404,13 @@ fn plain_member_end(bytes: &[u8], at: usize) -> Option<usize> {
         value + run(&bytes[value..], |byte| byte.is_ascii_alphanumeric())
     };
     (bytes.get(value_end) == Some(&b',')).then_some(value_end + 1)
+}
+
+/// The place after a string that begins at `start`, after its quotation mark, if it is short and plain.
+#[inline]
+fn plain_string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let rest = after_plain_string(bytes.get(start..)?).ok()?;
+    Some(bytes.len() - rest.len())
 }
 
 /// The length of a key with its quotation marks, with which `bytes` begin, if it is not too long to mean anything.

@@ -7,7 +7,7 @@ use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session, cancellations};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
-use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
+use crate::protocol::id::{INLINE_BYTES, IdText, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::splice::Spliced;
@@ -313,7 +313,7 @@ impl Session {
 
     /// Whose request gets this response, which it then has. A server on its way out can still ask, but gets nothing any
     /// more.
-    fn take_addressee(&mut self, id: &str) -> Addressee {
+    fn take_addressee(&mut self, id: IdText<'_>) -> Addressee {
         match self.server_requests.end(&RequestId::new(id)) {
             Addressee::Present if !self.upstream.is_up() => Addressee::Gone,
             addressee => addressee,

@@ -53,13 +53,7 @@ fn only_requests_are_taken_out() {
     let mut world = connector(None);
     let progress = r#"{"method":"notifications/progress"}"#;
     let batch = format!("[{},{}]", request(3), request(4));
-    for line in [
-        INITIALIZE,
-        INITIALIZED,
-        &request(2),
-        progress,
-        &batch,
-    ] {
+    for line in [INITIALIZE, INITIALIZED, &request(2), progress, &batch] {
         world.client(line);
     }
     attempts_fail(&mut world, 62 * SECOND);
