@@ -26,6 +26,8 @@ pub struct Skipped {
     pub has_method: bool,
     /// Whether it has a top-level `result` or `error`, which makes it a response.
     pub has_outcome: bool,
+    /// How long it is, in bytes.
+    pub len: u64,
 }
 
 /// Takes a line in pieces of any size.
@@ -47,6 +49,7 @@ pub struct SkipScanner {
     has_id: bool,
     has_method: bool,
     has_outcome: bool,
+    len: u64,
 }
 
 /// Where in the top-level object the scanner is.
@@ -79,6 +82,7 @@ impl Field {
 impl SkipScanner {
     /// Takes the next piece of the line.
     pub fn feed(&mut self, mut bytes: &[u8]) {
+        self.len += bytes.len() as u64;
         while !bytes.is_empty() {
             let taken = if self.is_capturing() {
                 self.feed_captured(bytes)
@@ -106,6 +110,7 @@ impl SkipScanner {
             },
             has_method: self.has_method,
             has_outcome: self.has_outcome,
+            len: self.len,
         }
     }
 
@@ -466,6 +471,7 @@ mod tests {
             for byte in line {
                 model.feed(*byte);
             }
+            model.0.len = line.len() as u64;
             model.0.finish()
         }
     }

@@ -170,7 +170,12 @@ impl Session {
 
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
-        let message = too_long_message(why, cx);
+        let what = if skipped.has_outcome && !skipped.has_method {
+            "the server's response"
+        } else {
+            "the server's message"
+        };
+        let message = too_long_message(what, skipped.len, why, cx);
         let text = format_args!("stdout: a line was dropped: {message}");
         self.server_log.warn(&self.label, cx, text);
         let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
@@ -180,7 +185,8 @@ impl Session {
             self.on_replay_response(&Envelope::default(), cx);
         } else if let Some(request) = self.end_request(id) {
             let id: &dyn Display = &request.id;
-            self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
+            self.tally.lost = self.tally.lost.saturating_add(1);
+            self.reply_error(Some(id), ErrorReason::ResponseTooLarge, &message, cx);
         }
     }
 

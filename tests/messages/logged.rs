@@ -22,7 +22,7 @@ fn each_kind_of_refusal_is_a_warning() {
     client.recv_line();
     for why in [
         "the line is not JSON",
-        "the limit is 1000 bytes",
+        "the client's message is too long: 6,004 bytes, the limit is 1,000 (--max-message-bytes)",
         "1024 requests are waiting",
     ] {
         let line = proxy.wait_for_log(why);
@@ -105,7 +105,7 @@ fn connections_without_a_message_do_not_flood_the_log() {
         let (_, count) = line.split_once("left out of the log: ")?;
         count.parse().ok()
     };
-    let is_refusal = |line: &&String| line.contains("sessions already");
+    let is_refusal = |line: &&String| line.contains("already, the limit");
     // Each is in the log, or is counted.
     eventually("all to be told of", DEADLINE, || {
         let log = proxy.log();

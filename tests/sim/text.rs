@@ -58,6 +58,7 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
 pub struct OwnError {
     pub id: String,
     pub code: i32,
+    pub reason: String,
 }
 
 impl OwnError {
@@ -66,11 +67,13 @@ impl OwnError {
         let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
         let (id, rest) = rest.split_once(r#","error":{"code":"#)?;
         let (code, rest) = rest.split_once(',')?;
-        rest.contains(r#""data":{"source":"mcp-tcp-proxy","reason":""#)
-            .then_some(Self {
-                id: id.to_owned(),
-                code: code.parse().ok()?,
-            })
+        let (_, rest) = rest.split_once(r#""data":{"source":"mcp-tcp-proxy","reason":""#)?;
+        let (reason, _) = rest.split_once('"')?;
+        Some(Self {
+            id: id.to_owned(),
+            code: code.parse().ok()?,
+            reason: reason.to_owned(),
+        })
     }
 }
 
