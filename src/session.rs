@@ -279,6 +279,8 @@ pub struct Session {
     tally: Tally,
     /// Whether the log has not been told that the session is open, because there were too many connections.
     owes_opened: bool,
+    /// Whether the present upstream has written a line.
+    upstream_spoke: bool,
 }
 
 /// The earlier of two times.
@@ -341,6 +343,7 @@ impl Session {
             refusals: Refusals::default(),
             tally: Tally::default(),
             owes_opened: false,
+            upstream_spoke: false,
         }
     }
 

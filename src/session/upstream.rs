@@ -219,6 +219,7 @@ impl Session {
                 })
             }),
         });
+        self.upstream_spoke = false;
         self.note_started(is_first, cx);
         if self.backend.is_link() {
             self.link_line(own_messages::HANDSHAKE, cx);

@@ -9,7 +9,7 @@ use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
-use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::envelope::{Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
@@ -70,11 +70,12 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                let text = format_args!("stdout: {invalid}: {}", excerpt(line));
-                self.server_log.warn(&self.label, cx, text);
+                self.log_no_message(invalid, line, cx);
+                self.upstream_spoke = true;
                 return false;
             }
         };
+        self.upstream_spoke = true;
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
                 self.debug_upstream_line("proxy", line);
@@ -94,6 +95,18 @@ impl Session {
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    /// A server that logs to stdout from the start may also log there what it responds, and not respond.
+    fn log_no_message(&mut self, invalid: Invalid, line: &[u8], cx: &mut Context<'_>) {
+        let is_first = !self.upstream_spoke && !self.backend.is_link();
+        let consequence = if is_first && !self.in_flight.is_empty() {
+            " (the first line, while a request waits: if the server logs to stdout, the client may wait for ever)"
+        } else {
+            ""
+        };
+        let text = format_args!("stdout: {invalid}{consequence}: {}", excerpt(line));
+        self.server_log.warn(&self.label, cx, text);
     }
 
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {

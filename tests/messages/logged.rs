@@ -119,3 +119,20 @@ fn connections_without_a_message_do_not_flood_the_log() {
     client.read_to_end();
     proxy.wait_for_log("the client closed the connection");
 }
+
+#[test]
+fn a_server_that_logs_to_stdout_from_the_start_is_found_out() {
+    let script = "read line; echo banner; echo more; echo '[1]'; exec cat";
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    client.send_json(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
+    assert_eq!(client.recv_line(), "[1]");
+    let line = proxy.wait_for_log("the client may wait for ever");
+    assert!(
+        line.contains("WARN") && line.ends_with(": banner"),
+        "{line}"
+    );
+    assert!(line.contains("stdout: the line is not JSON"), "{line}");
+    let more = proxy.wait_for_log(": more");
+    assert!(!more.contains("for ever"), "{more}");
+}
