@@ -60,6 +60,10 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
     }
 }
 
+pub(super) fn first_message(value: &str) -> Result<Option<Option<Duration>>, String> {
+    seconds_or_off(value).map(Some)
+}
+
 pub(super) fn log_level(value: &str) -> Result<LevelFilter, String> {
     match value {
         "error" => Ok(LevelFilter::Error),
