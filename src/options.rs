@@ -19,6 +19,7 @@ pub const DEFAULT_FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_mins(5);
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 
 /// What the serving side does, each value within its range.
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
     /// A host name or an IP address, without brackets; not resolved yet.

@@ -60,6 +60,7 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
     }
 }
 
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
 pub(super) fn first_message(value: &str) -> Result<Option<Option<Duration>>, String> {
     seconds_or_off(value).map(Some)
 }
