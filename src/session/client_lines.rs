@@ -156,7 +156,7 @@ impl Session {
             let text = format!("an id is too long: the limit is {MAX_ID_BYTES} bytes");
             (Refusal::TooLong, text)
         } else if ids.bytes > cx.memory.available() {
-            let text = too_long_message(TooLong::BufferBudget, cx);
+            let text = too_long_message("ids", ids.bytes as u64, TooLong::BufferBudget, cx);
             (Refusal::NoMemory, text)
         } else {
             return false;

@@ -460,6 +460,16 @@ impl Session {
         self.after_loss(&why, kind, cx);
     }
 
+    /// Whether the present upstream has written a line.
+    pub(super) fn has_upstream_spoken(&self) -> bool {
+        let (has_spoken, messages_before) = match &self.upstream {
+            Upstream::Up(up) => (up.has_spoken, up.messages_before),
+            Upstream::Leaving(leaving) => (leaving.has_spoken, leaving.messages_before),
+            _ => return false,
+        };
+        has_spoken || self.sent_to_client.messages() > messages_before
+    }
+
     /// What the loss of the upstream means for the next one, and how it is told if there is none.
     fn diagnose(&mut self, exit: Exit, last_line: Option<&str>) -> (LossKind, EndReason) {
         let Upstream::Leaving(leaving) = &self.upstream else {
@@ -471,8 +481,7 @@ impl Session {
         if let Some(time) = leaving.replay_overdue {
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
         }
-        let has_sent = self.sent_to_client.messages() > leaving.messages_before;
-        let has_spoken = leaving.has_spoken || has_sent;
+        let has_spoken = self.has_upstream_spoken();
         if self.backend.is_hopeless(exit, leaving.lived, has_spoken) {
             let mut text = format!("it ended at once {MAX_STILLBIRTHS} times in a row ({exit})");
             if let Some(line) = last_line {

@@ -9,10 +9,10 @@ use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
-use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::envelope::{Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::protocol::skip::Skipped;
 use crate::util::about::about;
 
@@ -87,9 +87,8 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
+                self.log_no_message(invalid, line, cx);
                 self.note_spoken();
-                let text = format_args!("stdout: {invalid}: {}", excerpt(line));
-                self.server_log.warn(&self.label, cx, text);
                 return false;
             }
         };
@@ -123,6 +122,18 @@ impl Session {
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    /// A server that logs to stdout from the start may also log there what it responds, and not respond.
+    fn log_no_message(&mut self, invalid: Invalid, line: &[u8], cx: &mut Context<'_>) {
+        let is_first = !self.has_upstream_spoken() && !self.backend.is_link();
+        let consequence = if is_first && !self.in_flight.is_empty() {
+            " (the first line, while a request waits: if the server logs to stdout, the client may wait for ever)"
+        } else {
+            ""
+        };
+        let text = format_args!("stdout: {invalid}{consequence}: {}", excerpt(line));
+        self.server_log.warn(&self.label, cx, text);
     }
 
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {
@@ -204,7 +215,12 @@ impl Session {
 
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
-        let message = too_long_message(why, cx);
+        let what = if skipped.has_outcome && !skipped.has_method {
+            "the server's response"
+        } else {
+            "the server's message"
+        };
+        let message = too_long_message(what, skipped.len, why, cx);
         let text = format_args!("stdout: a line was dropped: {message}");
         self.server_log.warn(&self.label, cx, text);
         let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
@@ -217,7 +233,12 @@ impl Session {
                 self.handshake.refused();
             }
             let id: &dyn Display = &request.id;
-            self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
+            self.tally.lost = self.tally.lost.saturating_add(1);
+            let loss = Loss {
+                status: None,
+                delivered: Some(self.backend.delivers()),
+            };
+            self.reply_lost(Some(id), ErrorReason::ResponseTooLarge, &message, loss, cx);
         }
     }
 

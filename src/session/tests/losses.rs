@@ -423,3 +423,30 @@ fn over_long_ids_of_the_server_are_not_kept() {
     world.server(r#"{"id":"short","method":"ping"}"#);
     assert_eq!(world.session.server_requests.remembered(), 1);
 }
+
+/// Whose line was too long is told, and by how much.
+#[test]
+fn an_over_long_response_is_the_servers_fault() {
+    let mut world = World::up();
+    world.client(&request(5));
+    world.server_got();
+    let response = format!(
+        r#"{{"jsonrpc":"2.0","id":5,"result":"{}"}}"#,
+        "x".repeat(2000)
+    );
+    world.server(&response);
+    let error = world.client_got_error(&json!(5), 502, "response_too_large");
+    let expected = format!(
+        "the server's response is too long: {},{:03} bytes, the limit is 1,000 (--max-message-bytes)",
+        response.len() / 1000,
+        response.len() % 1000
+    );
+    assert_eq!(error["error"]["message"], expected);
+    world.client(&format!(r#"{{"id":6,"method":"{}"}}"#, "x".repeat(2000)));
+    let error = world.client_got_error(&json!(6), -32600, "too_large");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("the client's message is too long: 2,020 bytes"),
+        "{message}"
+    );
+}
