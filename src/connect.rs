@@ -35,6 +35,7 @@ use crate::reactor::token::{self, Target};
 use crate::scheduler::{Driver, Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
+use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
@@ -403,6 +404,7 @@ fn settings(options: &ConnectOptions) -> Settings {
         // The host may speak at any time, and then expects the connection to be there.
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
+        server_log: ServerLogging::Limited,
     }
 }
 

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -22,8 +25,10 @@ pub struct ServeOptions {
     pub heartbeat_interval: Duration,
     /// Whether a server that died is started again.
     pub auto_restart: bool,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
     /// Restarts of one session within its window: 0 to 1,000,000.
@@ -62,7 +67,8 @@ impl Default for ServeOptions {
             port: DEFAULT_PORT,
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
-            debug: false,
+            log_level: LevelFilter::Info,
+            server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_restarts: 5,
             max_sessions: None,
@@ -108,8 +114,8 @@ pub struct ConnectOptions {
     pub max_message_bytes: usize,
     /// Whether the host is spared responses and progress that it did not ask for.
     pub tidy: bool,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
 }
 
 impl Default for ConnectOptions {
@@ -126,7 +132,7 @@ impl Default for ConnectOptions {
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             tidy: false,
-            debug: false,
+            log_level: LevelFilter::Warn,
         }
     }
 }

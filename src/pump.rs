@@ -190,7 +190,9 @@ mod tests {
 
     use super::*;
     use crate::session::idle::IdleLimits;
+    use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
     use crate::util::time::Time;
 
@@ -242,6 +244,7 @@ mod tests {
         server: Side,
         settings: Settings,
         memory: BufferBudget,
+        logs: LogLimits,
         actions: Vec<Action>,
     }
 
@@ -261,12 +264,14 @@ mod tests {
                 replay_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits::default(),
+                server_log: ServerLogging::Limited,
             };
             let (mut memory, mut actions) = (BufferBudget::new(1 << 20), Vec::new());
             let mut cx = Context {
                 now: Time::from_nanos(1 << 40),
                 settings: &settings,
                 memory: &mut memory,
+                logs: &mut LogLimits::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -283,6 +288,7 @@ mod tests {
                 server: Side::default(),
                 settings,
                 memory,
+                logs: LogLimits::default(),
                 actions,
             }
         }
@@ -292,6 +298,7 @@ mod tests {
                 now: Time::from_nanos(1 << 40),
                 settings: &self.settings,
                 memory: &mut self.memory,
+                logs: &mut self.logs,
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

@@ -53,7 +53,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
-use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -90,8 +90,6 @@ pub struct Proxy<S: System = Linux> {
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
-    /// Log lines about clients that speak another protocol, of all sessions together.
-    strangers: LogRateLimit,
     stopping: Stopping,
 }
 
@@ -115,6 +113,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -139,6 +138,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -149,11 +149,10 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,
-            strangers: LogRateLimit::new(now),
             stopping: Stopping::No,
         }
     }
@@ -290,7 +289,12 @@ impl<S: System> Proxy<S> {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
+                let open = self.scheduler.len();
+                info!(
+                    "shutting down; {} {} open",
+                    Counted(open, "session"),
+                    are(open)
+                );
                 self.stopping = Stopping::Gently;
                 self.listeners.close();
                 self.close_spares();
@@ -300,7 +304,10 @@ impl<S: System> Proxy<S> {
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;
@@ -342,6 +349,7 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -365,21 +373,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                self.log_end(&session);
-            }
-        }
-    }
-
-    /// Clients that speak another protocol are worth a look, but anyone can make any number of them.
-    fn log_end(&mut self, session: &Session) {
-        let now = self.now();
-        let summary = session.summary(now);
-        if session.other_protocol().is_none() {
-            info!("{summary}");
-        } else if self.strangers.admit(now) {
-            match self.strangers.take_left_out() {
-                0 => warn!("{summary}"),
-                count => warn!("{summary} ({count} more like this were not logged)"),
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

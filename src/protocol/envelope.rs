@@ -239,6 +239,11 @@ impl<'a> Envelope<'a> {
         text(self.result?.text)
     }
 
+    /// Whether it has an error that is not null.
+    pub fn is_error(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         self.error.is_some_and(|error| {

@@ -4,8 +4,6 @@
 use std::io;
 use std::time::Duration;
 
-use log::{info, warn};
-
 use super::liveness::Liveness;
 use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
@@ -14,6 +12,7 @@ use super::restart::{Decision, RestartPolicy};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
@@ -171,7 +170,7 @@ impl BackendState {
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
         if is_restart {
-            info!("{label}: the server was restarted");
+            about!(info, label, "the server was restarted");
         }
         is_restart
     }
@@ -279,31 +278,36 @@ impl BackendState {
 impl BackendState {
     pub(super) fn log_started(&self, label: &Label, is_first: bool) {
         match self {
-            Self::Process { .. } if is_first => info!("{label} opened"),
-            Self::Process { .. } => info!("{label} goes on with a new server"),
-            Self::Proxy { .. } => info!("connected to {label}"),
+            Self::Process { .. } if is_first => about!(info, label, "opened"),
+            Self::Process { .. } => about!(info, label, "goes on with a new server"),
+            Self::Proxy { .. } => about!(info, label, "connected to {}", label.peer()),
         }
     }
 
     pub(super) fn log_start_failed(&self, label: &Label, error: &str) {
         match self {
-            Self::Process { .. } => warn!("{label}: the server could not be started: {error}"),
-            Self::Proxy { .. } => warn!("no connection to {label}: {error}"),
+            Self::Process { .. } => about!(warn, label, "the server could not be started: {error}"),
+            Self::Proxy { .. } => about!(warn, label, "no connection to {}: {error}", label.peer()),
         }
     }
 
     pub(super) fn log_lost(&self, label: &Label, exit: Exit) {
         match self {
-            Self::Process { .. } => warn!("{label}: the server ended ({exit})"),
-            Self::Proxy { .. } => warn!("lost the connection to {label}: {exit}"),
+            Self::Process { .. } => about!(warn, label, "the server ended ({exit})"),
+            Self::Proxy { .. } => about!(
+                warn,
+                label,
+                "lost the connection to {}: {exit}",
+                label.peer()
+            ),
         }
     }
 
     pub(super) fn log_retry(&self, label: &Label, delay: Duration) {
         let seconds = delay.as_secs_f64();
         match self {
-            Self::Process { .. } => info!("{label}: restarting the server in {seconds:.3} s"),
-            Self::Proxy { .. } => info!("{label}: next attempt in {seconds:.3} s"),
+            Self::Process { .. } => about!(info, label, "restarting the server in {seconds:.3} s"),
+            Self::Proxy { .. } => about!(info, label, "next attempt in {seconds:.3} s"),
         }
     }
 

@@ -4,12 +4,11 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use log::debug;
-
 use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
@@ -310,7 +309,7 @@ impl Session {
         if let Client::Lingering { discarded, .. } = &mut self.client {
             *discarded += count;
             if *discarded > LINGER_BYTES {
-                debug!("{}: cut off, as it does not stop sending", self.label);
+                about!(debug, self.label, "cut off, as it does not stop sending");
                 self.close_client(cx);
             }
         }

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use log::{debug, info};
-
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
@@ -16,6 +14,7 @@ use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
@@ -168,7 +167,7 @@ impl Session {
             match replay {
                 Some((id, line)) => {
                     up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-                    debug!("{} proxy → server: {}", self.label, excerpt(&line));
+                    about!(debug, self.label, "proxy → server: {}", excerpt(&line));
                     self.to_upstream
                         .push(&line, Some(ToUpstream::Replay), cx.memory);
                 }
@@ -200,7 +199,7 @@ impl Session {
         };
         match record.compare(response) {
             Outcome::Agreed => {
-                info!("{}: the handshake was replayed", self.label);
+                about!(info, self.label, "the handshake was replayed");
                 up.greeting = Greeting::Done;
                 up.has_responded = true;
                 self.backend.server_heard();
@@ -218,7 +217,12 @@ impl Session {
 
     /// Ends a handshake in the client's place.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
-        debug!("{} proxy → server: {}", self.label, excerpt(INITIALIZED));
+        about!(
+            debug,
+            self.label,
+            "proxy → server: {}",
+            excerpt(INITIALIZED)
+        );
         self.to_upstream.push(
             INITIALIZED,
             Some(ToUpstream::ReplayedInitialized),

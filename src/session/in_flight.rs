@@ -29,6 +29,8 @@ pub struct Request {
     pub kind: Kind,
     /// Since when it waits to be sent.
     pub since: Time,
+    /// When its first byte was written to a server.
+    pub sent: Time,
 }
 
 /// What a request is to the proxy.
@@ -55,6 +57,16 @@ pub struct Opening {
 }
 
 impl Request {
+    /// A request that was not sent yet. It waits since `now`.
+    pub fn new(id: RequestId, kind: Kind, now: Time) -> Self {
+        Self {
+            id,
+            kind,
+            since: now,
+            sent: Time::from_nanos(0),
+        }
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
@@ -400,11 +412,7 @@ mod tests {
     fn the_first_of_two_with_one_id_ends_first() {
         let mut in_flight = InFlight::default();
         for text in ["1", "2", "1.0"] {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-                since: Time::from_nanos(0),
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
         assert_eq!(end(&mut in_flight).to_string(), "1");
@@ -439,11 +447,7 @@ mod tests {
     fn in_flight(ids: &[&str]) -> InFlight {
         let mut in_flight = InFlight::default();
         for text in ids {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-                since: Time::from_nanos(0),
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         in_flight
     }

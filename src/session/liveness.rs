@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::report::Exit;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A proxy that sends nothing for two and a half of its own heartbeat intervals is taken for dead: two may be late or
@@ -152,9 +151,11 @@ impl Session {
         };
         if self.upstream_was_read && liveness.dead_at().is_some_and(|at| at <= cx.now) {
             let silence = liveness.silence(cx.now);
-            warn!(
-                "{}: no sign of life for {:.3} s; taken for dead",
+            about!(
+                warn,
                 self.label,
+                "no sign of life of {} for {:.3} s; taken for dead",
+                self.label.peer(),
                 silence.as_secs_f64()
             );
             self.upstream_tail(cx);

@@ -21,8 +21,6 @@
 use std::io;
 use std::time::Duration;
 
-use log::warn;
-
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
@@ -33,6 +31,7 @@ use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages::Loss;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -53,6 +52,8 @@ pub(super) struct Leaving {
     pub(super) has_responded: bool,
     /// Whether it has died of the client's question what it is. That is no crash.
     died_of_probe: bool,
+    /// Whether it was told to stop before there was any other sign.
+    was_asked: bool,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
     /// What was not written of the last line of which something was.
@@ -254,6 +255,7 @@ impl Session {
                     used: up.used,
                     has_responded: up.has_responded,
                     died_of_probe: false,
+                    was_asked: sign == Sign::ToldToStop,
                     replay,
                     rest,
                 }));
@@ -277,9 +279,10 @@ impl Session {
                 } else {
                     Stage::Stopping { status_until: None }
                 };
-                warn!(
-                    "{}: the server closed a pipe but does not exit; it is stopped",
-                    self.label
+                about!(
+                    warn,
+                    self.label,
+                    "the server closed a pipe but does not exit; it is stopped"
                 );
                 cx.actions.push(Action::StopUpstream);
             }
@@ -327,7 +330,8 @@ impl Session {
             && let Stage::Gone { exit } = leaving.stage
         {
             let is_crash = !leaving.died_of_probe;
-            self.release_upstream(exit, is_crash, cx);
+            let was_asked = leaving.was_asked && !exit.is_crash();
+            self.release_upstream(exit, is_crash, was_asked, cx);
         }
     }
 
@@ -339,6 +343,7 @@ impl Session {
             .in_flight
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
+        self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         let (reason, what) = self.backend.lost_request();
         let message = format!("{what} ({status})");
         let data = Loss {
@@ -413,12 +418,19 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(&mut self, exit: Exit, is_crash: bool, cx: &mut Context<'_>) {
+    /// `is_crash` unless the upstream died of a probe, `was_asked` unless it ended by itself.
+    fn release_upstream(
+        &mut self,
+        exit: Exit,
+        is_crash: bool,
+        was_asked: bool,
+        cx: &mut Context<'_>,
+    ) {
         self.from_upstream.clear();
         self.server_requests.orphan();
-        self.server_log.server_ended(&self.label, cx.now);
+        self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
-        if self.goal.is_serve() {
+        if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
         let why = self.backend.loss(exit);

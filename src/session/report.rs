@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -37,6 +39,16 @@ impl Label {
     }
 }
 
+impl Label {
+    /// Who is at the other end of the connection.
+    pub fn peer(&self) -> &dyn fmt::Display {
+        match self {
+            Self::Session { client, .. } => client,
+            Self::Connection(address) => address,
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -44,13 +56,13 @@ impl fmt::Display for Label {
                 number,
                 client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({client}, pid {pid})"),
+            } => write!(f, "session {number} {client} pid {pid}"),
             Self::Session {
                 number,
                 client,
                 pid: None,
-            } => write!(f, "session {number} ({client}, no pid)"),
-            Self::Connection(address) => f.write_str(address),
+            } => write!(f, "session {number} {client}"),
+            Self::Connection(_) => f.write_str("connect"),
         }
     }
 }
@@ -74,6 +86,21 @@ pub enum Exit {
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
     OtherProtocol(Protocol),
+}
+
+impl Exit {
+    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
+    /// that it gets when it writes to nobody.
+    pub fn is_crash(self) -> bool {
+        const ASKED: [Signal; 5] = [
+            Signal::SIGTERM,
+            Signal::SIGKILL,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGPIPE,
+        ];
+        matches!(self, Self::Signal(number) if !ASKED.iter().any(|asked| *asked as i32 == number))
+    }
 }
 
 impl fmt::Display for Exit {
@@ -216,7 +243,8 @@ impl fmt::Display for EndReason {
             Self::RestartLimit { restarts, last } => {
                 write!(
                     f,
-                    "the server ended ({last}) after {restarts} restarts, the limit (--max-restarts)"
+                    "the server ended ({last}) after {}, the limit (--max-restarts)",
+                    Counted(restarts, "restart")
                 )
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
@@ -225,7 +253,8 @@ impl fmt::Display for EndReason {
             }
             Self::ReconnectLimit { attempts, last } => write!(
                 f,
-                "the connection was lost ({last}) after {attempts} attempts, the limit (--max-reconnect-attempts)"
+                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
+                Counted(attempts, "attempt")
             ),
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
@@ -238,7 +267,9 @@ impl fmt::Display for EndReason {
             }
             Self::SessionLimit(limit) => write!(
                 f,
-                "there are {limit} sessions already, the limit (--max-sessions)"
+                "there {} {} already, the limit (--max-sessions)",
+                are(*limit),
+                Counted(limit, "session")
             ),
             Self::FirstMessageTimeout(time) => write!(
                 f,
@@ -306,33 +337,34 @@ impl Traffic {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages ({} bytes)", self.messages, self.bytes)
+        let messages = Counted(self.messages, "message");
+        write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
     }
 }
 
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) label: &'a Label,
     /// `None` while the session goes on.
     pub(super) reason: Option<&'a EndReason>,
     pub(super) opened: Time,
     pub(super) now: Time,
     pub(super) to_upstream: Traffic,
     pub(super) to_client: Traffic,
+    pub(super) tally: &'a Tally,
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.now.saturating_since(self.opened).as_secs_f64();
         match self.reason {
-            Some(reason) => write!(f, "{} closed: {reason}", self.label)?,
-            None => write!(f, "{} goes on", self.label)?,
+            Some(reason) => write!(f, "closed: {reason}")?,
+            None => f.write_str("goes on")?,
         }
         write!(
             f,
-            "; {seconds:.3} s, {} to the server, {} to the client",
-            self.to_upstream, self.to_client
+            "; {seconds:.3} s, {} to the server, {} to the client{}",
+            self.to_upstream, self.to_client, self.tally
         )
     }
 }

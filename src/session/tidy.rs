@@ -1,8 +1,6 @@
 //! For hosts that end the session when a server says something they did not ask for: a response to no request, or progress
 //! of none. Such lines are dropped, and counted (`connect --tidy`).
 
-use log::warn;
-
 use super::in_flight::MAX_IN_FLIGHT;
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method, is_progress};
@@ -56,7 +54,7 @@ impl Session {
         &mut self,
         message: &Message<'_>,
         line: &[u8],
-        cx: &Context<'_>,
+        cx: &mut Context<'_>,
     ) -> bool {
         let Message::Single(envelope) = message else {
             return false;
@@ -92,15 +90,13 @@ impl Session {
         tokens.any(|(known, id)| *known == token && in_flight.contains(id))
     }
 
-    fn note_dropped(&mut self, what: &str, cx: &Context<'_>) {
+    fn note_dropped(&mut self, what: &str, cx: &mut Context<'_>) {
         let Some(tidy) = &mut self.tidy else {
             return;
         };
         tidy.dropped += 1;
-        let (label, count) = (&self.label, tidy.dropped);
-        self.server_log.limited(label, cx.now, || {
-            warn!("{label}: dropped {what} (--tidy), {count} lines so far");
-        });
+        let text = format_args!("dropped {what} (--tidy), {} so far", tidy.dropped);
+        self.server_log.warn(&self.label, cx, text);
     }
 }
 

@@ -8,6 +8,7 @@ use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
 use mcp_tcp_proxy::session::idle::IdleLimits;
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
@@ -63,6 +64,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
+        server_log: ServerLogging::Limited,
     };
     let held = if calm {
         None

@@ -8,6 +8,7 @@ use mcp_tcp_proxy::reactor::timers::Timers;
 use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 
@@ -89,6 +90,7 @@ impl World {
                 first_message: limit(0b0110, 5),
                 idle: limit(0b1_1000, 20),
             },
+            server_log: ServerLogging::Limited,
         };
         let tag = if is_connector {
             Label::Connection("localhost:1".into())
