@@ -4,14 +4,15 @@
 //! of that process. The library holds the parts of the program; its interface is for the program, its tests and its
 //! benches, and promises nothing to others.
 //!
-//! What may see a file descriptor or a clock is in `serve`, `connect`, `process`, `reactor` and `logger`; all else is given bytes
-//! and times.
+//! What may see a file descriptor or a clock is in `serve`, `connect`, `process`, `reactor`, `malloc` and `logger`; all else is given
+//! bytes and times.
 
 pub mod buffers;
 pub mod cli;
 pub mod connect;
 pub mod demo;
 pub mod logger;
+pub mod malloc;
 pub mod options;
 pub mod process;
 pub mod protocol;

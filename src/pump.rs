@@ -77,6 +77,7 @@ pub fn pump(
         let from_upstream = read_upstream(session, upstream, scratch, cx);
         if from_upstream {
             flush_client(session, client, cx);
+            flush_upstream(session, upstream, scratch, cx);
         }
         let from_client = read_client(session, client, scratch, cx);
         if from_client {
@@ -87,8 +88,6 @@ pub fn pump(
             break;
         }
     }
-    flush_upstream(session, upstream, scratch, cx);
-    flush_client(session, client, cx);
     has_more(session, client, upstream, cx.memory)
 }
 
@@ -191,7 +190,9 @@ mod tests {
 
     use super::*;
     use crate::session::idle::IdleLimits;
+    use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
     use crate::util::time::Time;
 
@@ -243,6 +244,7 @@ mod tests {
         server: Side,
         settings: Settings,
         memory: BufferBudget,
+        logs: LogLimits,
         actions: Vec<Action>,
     }
 
@@ -262,12 +264,14 @@ mod tests {
                 replay_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits::default(),
+                server_log: ServerLogging::Limited,
             };
             let (mut memory, mut actions) = (BufferBudget::new(1 << 20), Vec::new());
             let mut cx = Context {
                 now: Time::from_nanos(1 << 40),
                 settings: &settings,
                 memory: &mut memory,
+                logs: &mut LogLimits::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -284,6 +288,7 @@ mod tests {
                 server: Side::default(),
                 settings,
                 memory,
+                logs: LogLimits::default(),
                 actions,
             }
         }
@@ -293,6 +298,7 @@ mod tests {
                 now: Time::from_nanos(1 << 40),
                 settings: &self.settings,
                 memory: &mut self.memory,
+                logs: &mut self.logs,
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

@@ -7,6 +7,7 @@ pub mod io;
 pub mod listener;
 pub mod poller;
 pub mod signals;
+pub mod sock_diag;
 pub mod stdio;
 pub mod tcp;
 pub mod timers;
@@ -86,11 +87,6 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
     /// What waits for events.
     pub fn poller(&self) -> &P {
         &self.poller
-    }
-
-    /// The same, to be told something.
-    pub fn poller_mut(&mut self) -> &mut P {
-        &mut self.poller
     }
 
     /// A token for what is registered by other means.

@@ -35,7 +35,7 @@ use std::time::Duration;
 use log::{info, warn};
 use mio::{Events, Token};
 
-use self::accept::Listeners;
+use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
 pub use self::server::{Life, Server};
@@ -53,6 +53,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -112,6 +113,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -136,6 +138,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -146,7 +149,7 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,
@@ -238,7 +241,9 @@ impl<S: System> Proxy<S> {
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
                     self.latch_server(ServerKey(key), channel, token, readiness);
                 }
-                Channel::Listener => self.listeners.latch(key, token, readiness),
+                Channel::Listener => {
+                    self.listeners.latch(ListenerKey(key), token, readiness);
+                }
                 Channel::Signals => is_signalled = true,
             }
         }
@@ -284,7 +289,12 @@ impl<S: System> Proxy<S> {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
+                let open = self.scheduler.len();
+                info!(
+                    "shutting down; {} {} open",
+                    Counted(open, "session"),
+                    are(open)
+                );
                 self.stopping = Stopping::Gently;
                 self.listeners.close();
                 self.close_spares();
@@ -294,7 +304,10 @@ impl<S: System> Proxy<S> {
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;
@@ -336,6 +349,7 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -359,7 +373,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

@@ -637,7 +637,7 @@ fn a_server_that_dies_at_every_start_is_given_up() {
         Err(NoLine::End { unfinished: vec![] })
     );
     assert_eq!(scratch.servers().len(), 2);
-    proxy.wait_for_log("closed: the server ended (exit code 1) after 1 restarts");
+    proxy.wait_for_log("closed: the server ended (exit code 1) after 1 restart,");
 }
 
 #[test]

@@ -13,7 +13,6 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::crowd::crowd;
-use common::footprint::FRUGAL;
 use common::visitor::Tally;
 use common::{Bystander, DEADLINE, Footprint, Proxy, Random, servers};
 use nix::sys::signal::Signal;
@@ -59,9 +58,7 @@ fn a_mixed_load_leaves_nothing_behind() {
     let mut random = Random::seeded();
     // Sessions are not to end because a server was killed too often.
     let options = ["--max-restarts", "1000", "--heartbeat-interval", "2"];
-    let mut proxy = Proxy::start_configured(&options, &servers::demo(), |command| {
-        command.envs(FRUGAL);
-    });
+    let mut proxy = Proxy::start(&options, &servers::demo());
     let bystander = Bystander::start(proxy.address());
     let spared = proxy.only_server();
     let before = Footprint::of(proxy.pid());

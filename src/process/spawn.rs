@@ -16,6 +16,7 @@ use nix::unistd::{Pid, pipe2};
 
 use super::fd_limit::DescriptorLimit;
 use super::program::{Program, RunBy, SHELL, find_program};
+use crate::malloc::is_own_variable;
 use crate::reactor::signals::KEPT_IGNORED;
 
 /// Starts server processes, all by the same command.
@@ -59,9 +60,11 @@ impl Spawner {
             .iter()
             .map(|word| CString::new(word.as_bytes()))
             .collect::<Result<_, _>>()?;
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-        });
+        let environment = env::vars_os()
+            .filter(|(name, _)| !is_own_variable(name))
+            .filter_map(|(name, value)| {
+                CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+            });
         Ok(Self {
             command,
             environment: environment.collect(),

@@ -21,6 +21,8 @@ pub enum ErrorReason {
     ProcessTerminated,
     /// The connection went away before the response came.
     ConnectionLost,
+    /// For too long there was no connection, or there is none to be had.
+    Unreachable,
     /// There are as many sessions as there may be.
     SessionLimit,
     /// The server died too often, or is not to be restarted.
@@ -45,7 +47,7 @@ impl ErrorReason {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
             Self::InFlightLimit => 429,
-            Self::ProcessTerminated | Self::ConnectionLost => 502,
+            Self::ProcessTerminated | Self::ConnectionLost | Self::Unreachable => 502,
             Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
@@ -64,6 +66,7 @@ impl ErrorReason {
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
             Self::ConnectionLost => "connection_lost",
+            Self::Unreachable => "unreachable",
             Self::SessionLimit => "session_limit",
             Self::RestartLimit => "restart_limit",
             Self::SpawnFailed => "spawn_failed",

@@ -36,12 +36,23 @@ pub struct SkipScanner {
     in_string: bool,
     escaped: bool,
     place: Place,
-    /// What has been seen of the key or the value at hand, cut at its limit.
-    captured: Vec<u8>,
+    captured: Captured,
+    found: Found,
+}
+
+/// What has been seen of the key or the value at hand, cut at its limit.
+#[derive(Debug, Default)]
+struct Captured {
+    bytes: Vec<u8>,
     /// Whether a blank has come since; there may be any number of them before what ends the key or the value.
     after_blank: bool,
-    /// Whether more has come than was captured: it is too long, or it is not JSON.
+    /// Whether more has come than is kept: it is too long, or it is not JSON.
     overflowed: bool,
+}
+
+/// What has been found so far.
+#[derive(Debug, Default)]
+struct Found {
     /// The last id, which is not checked before the end of the line.
     id: Vec<u8>,
     has_id: bool,
@@ -99,19 +110,19 @@ impl SkipScanner {
     pub fn finish(mut self) -> Skipped {
         self.end_value();
         Skipped {
-            id: if self.has_id {
-                checked_id(&self.id)
+            id: if self.found.has_id {
+                checked_id(&self.found.id)
             } else {
                 None
             },
-            has_method: self.has_method,
-            has_outcome: self.has_outcome,
+            has_method: self.found.has_method,
+            has_outcome: self.found.has_outcome,
         }
     }
 
     /// Whether what comes next is a part of something that matters.
     fn is_capturing(&self) -> bool {
-        self.depth > 0 && self.top_is_object && !self.overflowed && self.limit() > 0
+        self.depth > 0 && self.top_is_object && !self.captured.overflowed && self.limit() > 0
     }
 
     /// How much of what is at hand matters.
@@ -146,7 +157,7 @@ impl SkipScanner {
                 len
             }
             b' ' | b'\t' | b'\r' if self.depth == 1 => {
-                self.after_blank = !self.captured.is_empty();
+                self.captured.after_blank = !self.captured.bytes.is_empty();
                 count_blanks(bytes)
             }
             b'0'..=b'9' | b'a'..=b'z' => {
@@ -163,7 +174,7 @@ impl SkipScanner {
 
     /// Short members that are written plainly and mean nothing, with the commas after them: how many bytes they are.
     fn plain_members(&mut self, bytes: &[u8]) -> usize {
-        if self.place != Place::Key || self.depth > 1 || !self.captured.is_empty() {
+        if self.place != Place::Key || self.depth > 1 || !self.captured.bytes.is_empty() {
             return 0;
         }
         let mut at = 0;
@@ -334,29 +345,31 @@ impl SkipScanner {
             return;
         }
         let limit = self.limit();
-        let taken = bytes.len().min(limit - self.captured.len().min(limit));
-        self.captured.extend_from_slice(&bytes[..taken]);
-        self.overflowed |= taken < bytes.len() || self.after_blank;
+        let taken = bytes
+            .len()
+            .min(limit - self.captured.bytes.len().min(limit));
+        self.captured.bytes.extend_from_slice(&bytes[..taken]);
+        self.captured.overflowed |= taken < bytes.len() || self.captured.after_blank;
     }
 
     fn end_key(&mut self) {
         if self.place != Place::Key {
             return;
         }
-        let key = Text::new(&self.captured).filter(|_| !self.overflowed);
+        let key = Text::new(&self.captured.bytes).filter(|_| !self.captured.overflowed);
         let field = key.map_or(Field::Other, |key| key.with_name(Field::of));
         self.turn_to(Place::Value(field));
     }
 
     fn end_value(&mut self) {
-        let null = !self.overflowed && self.captured == b"null";
+        let null = !self.captured.overflowed && self.captured.bytes == b"null";
         match self.place {
             Place::Value(Field::Id) => {
-                self.has_id = !null && !self.overflowed;
-                std::mem::swap(&mut self.id, &mut self.captured);
+                self.found.has_id = !null && !self.captured.overflowed;
+                std::mem::swap(&mut self.found.id, &mut self.captured.bytes);
             }
-            Place::Value(Field::Method) => self.has_method = !null,
-            Place::Value(Field::Outcome) => self.has_outcome = true,
+            Place::Value(Field::Method) => self.found.has_method = !null,
+            Place::Value(Field::Outcome) => self.found.has_outcome = true,
             Place::Value(Field::Other) | Place::Key => {}
         }
         self.turn_to(Place::Key);
@@ -364,9 +377,9 @@ impl SkipScanner {
 
     fn turn_to(&mut self, place: Place) {
         self.place = place;
-        self.captured.clear();
-        self.after_blank = false;
-        self.overflowed = false;
+        self.captured.bytes.clear();
+        self.captured.after_blank = false;
+        self.captured.overflowed = false;
     }
 }
 
@@ -455,7 +468,7 @@ mod tests {
                 }
                 _ if scanner.in_string => scanner.capture(&[byte]),
                 b' ' | b'\t' | b'\r' if scanner.depth <= 1 => {
-                    scanner.after_blank = !scanner.captured.is_empty();
+                    scanner.captured.after_blank = !scanner.captured.bytes.is_empty();
                 }
                 _ => scanner.feed_structure(byte),
             }
@@ -538,7 +551,7 @@ mod tests {
         for _ in 0..1000 {
             scanner.feed(&[b'x'; 4096]);
         }
-        assert!(scanner.captured.capacity() <= 2 * MAX_ID_BYTES);
+        assert!(scanner.captured.bytes.capacity() <= 2 * MAX_ID_BYTES);
         scanner.feed(br#"","id":5}"#);
         assert_eq!(scanner.finish().id, Some(RequestId::new("5")));
     }

@@ -11,7 +11,8 @@ use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, setsockopt,
 };
 
-/// Attempts to find a port that is free on every address, if any port will do.
+/// Attempts to find a port that is free on every address, if any port will do. One fails if another program has the port on
+/// one of the few addresses, which does not happen by chance this often in a row.
 const PORT_ATTEMPTS: usize = 16;
 
 /// Binds every address of `host`. With port 0 the system picks one that is free on all of them.

@@ -14,6 +14,7 @@ use crate::reactor::io::{Io, Readiness};
 use crate::reactor::listener::{AcceptError, classify_accept_error};
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::report::Label;
+use crate::util::plural::{Counted, are};
 
 /// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second at
 /// most, and these are descriptors that sessions can't have.
@@ -26,6 +27,10 @@ const ACCEPTS_PER_ITERATION: usize = 8;
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this: soon for whoever
 /// waits, and seldom enough not to be felt by the others.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
+
+/// Names a listening socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ListenerKey(pub(super) usize);
 
 /// The listening sockets.
 #[derive(Debug)]
@@ -41,8 +46,8 @@ impl<L> Listeners<L> {
     }
 
     /// Latches what an event says of a socket.
-    pub(super) fn latch(&mut self, key: usize, token: mio::Token, readiness: Readiness) {
-        if let Some(socket) = self.sockets.get_mut(key) {
+    pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
+        if let Some(socket) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
         }
     }
@@ -148,10 +153,12 @@ impl<S: System> Proxy<S> {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + ACCEPT_PAUSE;
         self.pause.set(Some(at), Due::Accept, timers);
+        let open = self.scheduler.len();
         if !std::mem::replace(&mut self.exhaustion_logged, true) {
             error!(
-                "new connections have to wait: {error}; {} sessions are open",
-                self.scheduler.len()
+                "new connections have to wait: {error}; {} {} open",
+                Counted(open, "session"),
+                are(open)
             );
         }
     }
@@ -174,10 +181,10 @@ mod tests {
         let mut listeners = Listeners::new(sockets.collect());
         assert!(!listeners.is_readable() && listeners.next().is_none());
         for key in [0, 2] {
-            listeners.latch(key, Token(key), Readiness::READABLE);
+            listeners.latch(ListenerKey(key), Token(key), Readiness::READABLE);
         }
-        listeners.latch(1, Token(0), Readiness::READABLE);
-        listeners.latch(7, Token(7), Readiness::READABLE);
+        listeners.latch(ListenerKey(1), Token(0), Readiness::READABLE);
+        listeners.latch(ListenerKey(7), Token(7), Readiness::READABLE);
         assert!(listeners.is_readable());
         let mut turns = || *listeners.next().unwrap().source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);

@@ -15,7 +15,7 @@ impl<S: System> Proxy<S> {
             let user = server.map(|server| server.and_then(Server::user));
             assert!(
                 user.is_none_or(|user| user == Some(key)),
-                "{key:?} uses another\'s server"
+                "{key:?} uses another's server"
             );
         }
         for (key, server) in self.servers.iter() {
@@ -23,7 +23,7 @@ impl<S: System> Proxy<S> {
             let used = place.map(|place| place.and_then(ClientSession::server));
             assert!(
                 used.is_none_or(|used| used == Some(key)),
-                "{key:?} is another\'s"
+                "{key:?} is another's"
             );
         }
         self.servers.check();

@@ -99,13 +99,17 @@ impl<S: System> Servers<S> {
 
     /// Ends the input of a server: it is to go. [`Due::Server`] tells when force is due.
     pub(super) fn stop(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+        if let Some(server) = self.all.get_mut(key.0) {
+            server.stdin = None;
+            self.urge(key, timers);
+        }
+    }
+
+    /// Has force used when it is due.
+    fn urge(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
         let Some(server) = self.all.get_mut(key.0) else {
             return;
         };
-        // What one that has exited has not read is still looked at by its user.
-        if server.exit.is_none() {
-            server.stdin = None;
-        }
         if server.stopping.is_none() && server.life != Life::Gone {
             let escalation = Escalation::new(timers.now());
             let mut deadline = Deadline::default();
@@ -183,7 +187,7 @@ impl<S: System> Servers<S> {
         self.forget_empty_groups(system, timers);
         for key in ended {
             if self.remnants.contains(key) {
-                self.stop(*key, timers);
+                self.urge(*key, timers);
             }
         }
     }

@@ -140,6 +140,9 @@ impl StartQueue {
     /// Forgets servers that do not count any more, and sets a deadline for the time when one may be started again, if none
     /// may be now and one is wanted.
     pub(super) fn watch(&mut self, wanted: bool, timers: &mut Timers<Due>) {
+        if self.warming_up.is_empty() && self.deadline.at().is_none() {
+            return;
+        }
         let now = timers.now();
         self.warming_up.drain(..self.over(now));
         let is_full = !self.has_room(now);

@@ -7,8 +7,6 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
-use log::{debug, info, warn};
-
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
@@ -17,6 +15,7 @@ use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
@@ -177,7 +176,7 @@ impl Session {
             match replay {
                 Some((id, line)) => {
                     up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-                    debug!("{} proxy → server: {}", self.label, excerpt(&line));
+                    about!(debug, self.label, "proxy → server: {}", excerpt(&line));
                     self.to_upstream
                         .push(&line, Some(ToUpstream::Replay), cx.memory);
                 }
@@ -209,7 +208,7 @@ impl Session {
         };
         match record.compare(response) {
             Outcome::Agreed => {
-                info!("{}: the handshake was replayed", self.label);
+                about!(info, self.label, "the handshake was replayed");
                 up.greeting = Greeting::Done;
                 up.has_responded = true;
                 self.backend.server_heard();
@@ -228,7 +227,7 @@ impl Session {
     /// The server has not responded to the replay in time. That is a failed start, as by a crash.
     pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
         let time = self.handshake.replay_time(cx.settings.replay_timeout);
-        warn!("{}: {}", self.label, EndReason::ReplayTimeout(time));
+        about!(warn, self.label, "{}", EndReason::ReplayTimeout(time));
         if self.backend.is_link() {
             return self.link_ended(Exit::NoReplay(time), cx);
         }
@@ -240,7 +239,12 @@ impl Session {
 
     /// Ends a handshake in the client's place.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
-        debug!("{} proxy → server: {}", self.label, excerpt(INITIALIZED));
+        about!(
+            debug,
+            self.label,
+            "proxy → server: {}",
+            excerpt(INITIALIZED)
+        );
         self.to_upstream.push(
             INITIALIZED,
             Some(ToUpstream::ReplayedInitialized),

@@ -6,6 +6,7 @@
 
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
+use crate::util::time::Time;
 
 /// Requests of one session that may wait for their responses; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -23,6 +24,10 @@ pub struct Request {
     pub id: RequestId,
     /// What it is, and the line if it may be sent to a second server.
     pub kind: Kind,
+    /// Since when it waits to be sent.
+    pub since: Time,
+    /// When its first byte was written to a server.
+    pub sent: Time,
 }
 
 /// What a request is to the proxy.
@@ -49,6 +54,16 @@ pub struct Opening {
 }
 
 impl Request {
+    /// A request that was not sent yet. It waits since `now`.
+    pub fn new(id: RequestId, kind: Kind, now: Time) -> Self {
+        Self {
+            id,
+            kind,
+            since: now,
+            sent: Time::from_nanos(0),
+        }
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
@@ -206,6 +221,15 @@ impl InFlight {
     /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.
     pub fn contains(&mut self, id: &RequestId) -> bool {
         self.requests.contains(id)
+    }
+
+    /// Whether a response of this id would end a request.
+    pub fn would_end(&mut self, id: &RequestId) -> bool {
+        if self.requests.is_empty() || self.contains(id) {
+            return !self.requests.is_empty();
+        }
+        let coerced = id.coerced();
+        coerced.is_some_and(|coerced| self.requests.count_to_two(&coerced) == 1)
     }
 
     /// Ends all, in order of arrival.
@@ -379,10 +403,7 @@ mod tests {
     fn the_first_of_two_with_one_id_ends_first() {
         let mut in_flight = InFlight::default();
         for text in ["1", "2", "1.0"] {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
         assert_eq!(end(&mut in_flight).to_string(), "1");
@@ -417,10 +438,7 @@ mod tests {
     fn in_flight(ids: &[&str]) -> InFlight {
         let mut in_flight = InFlight::default();
         for text in ids {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         in_flight
     }

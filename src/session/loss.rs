@@ -21,8 +21,6 @@
 use std::io;
 use std::time::Duration;
 
-use log::warn;
-
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
@@ -34,6 +32,7 @@ use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages::Loss;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -46,6 +45,10 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// An upstream on its way out.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub(super) struct Leaving {
     stage: Stage,
     /// What [`super::upstream::Up::used`] was.
@@ -61,6 +64,8 @@ pub(super) struct Leaving {
     died_of_probe: bool,
     /// It is told to stop because it has not responded to the replay in this time.
     pub(super) replay_overdue: Option<Duration>,
+    /// Whether it was told to stop before there was any other sign.
+    was_asked: bool,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
     /// What was not written of the last line of which something was.
@@ -277,6 +282,7 @@ impl Session {
                     has_spoken: up.has_spoken,
                     died_of_probe: false,
                     replay_overdue: None,
+                    was_asked: sign == Sign::ToldToStop,
                     replay,
                     rest,
                 }));
@@ -300,9 +306,10 @@ impl Session {
                 } else {
                     Stage::Stopping { status_until: None }
                 };
-                warn!(
-                    "{}: the server closed a pipe but does not exit; it is stopped",
-                    self.label
+                about!(
+                    warn,
+                    self.label,
+                    "the server closed a pipe but does not exit; it is stopped"
                 );
                 cx.actions.push(Action::StopUpstream);
             }
@@ -349,7 +356,8 @@ impl Session {
         if let Upstream::Leaving(leaving) = &self.upstream
             && let Stage::Gone { exit } = leaving.stage
         {
-            self.release_upstream(exit, cx);
+            let was_asked = leaving.was_asked && !exit.is_crash();
+            self.release_upstream(exit, was_asked, cx);
         }
     }
 
@@ -361,12 +369,14 @@ impl Session {
             .in_flight
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
+        self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         let (reason, what) = self.backend.lost_request();
         let message = format!("{what} ({status})");
         let data = Loss {
             status: Some(&status),
             delivered: Some(self.backend.delivers()),
         };
+        self.note_unserved(lost.len());
         for request in &lost {
             self.reply_lost(Some(&request.id), reason, &message, data, cx);
         }
@@ -375,8 +385,12 @@ impl Session {
         }
         self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
+        let is_new_wait = self.backend.was_link_heard() && !is_refusal(exit);
         for mut request in again {
             request.note_sent();
+            if is_new_wait {
+                request.since = cx.now;
+            }
             if request.is_initialize() {
                 self.handshake.repeat();
             }
@@ -433,12 +447,13 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
+    /// `was_asked` unless the upstream ended by itself.
+    fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
-        self.server_log.server_ended(&self.label, cx.now);
+        self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
-        if self.goal.is_serve() {
+        if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
         let last_line = self.server_log.take_last_line();
@@ -500,6 +515,14 @@ impl Session {
             Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
         }
     }
+}
+
+/// Whether the peer had nothing to offer: then whoever waits has waited all along.
+fn is_refusal(exit: Option<Exit>) -> bool {
+    matches!(
+        exit,
+        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+    )
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! The upstream while it is there or to come: asked for, started, written to. How it is lost is in `loss`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::handshake::Greeting;
@@ -10,6 +11,7 @@ use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A new server must live this long before the client is told of it: one that fails at its start does so sooner.
@@ -47,6 +49,17 @@ pub(super) struct Up {
     pub(super) used: bool,
     /// Whether it has answered anything.
     pub(super) has_responded: bool,
+    /// How it starts up, until it has written something; `None` for a link.
+    unheard: Option<Box<Unheard>>,
+}
+
+/// What there is to tell of the first output of a server.
+#[derive(Debug)]
+struct Unheard {
+    started: Time,
+    first_input: Option<Time>,
+    /// Whether it is the session's first server.
+    is_first: bool,
 }
 
 /// What a line on its way to the upstream means.
@@ -217,12 +230,54 @@ impl Session {
             notice_at,
             used: false,
             has_responded: false,
+            unheard: (!self.backend.is_link()).then(|| {
+                Box::new(Unheard {
+                    started: cx.now,
+                    first_input: None,
+                    is_first,
+                })
+            }),
         });
-        self.backend.log_started(&self.label, is_first);
+        self.note_started(is_first, cx);
         if self.backend.is_link() {
             self.link_line(own_messages::HANDSHAKE, cx);
         }
         self.release_held(cx);
+    }
+
+    /// The server writes: if that is for the first time, its start took up to now. It may have had nothing to say before it
+    /// was sent something.
+    pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        let Some(unheard) = up.unheard.take() else {
+            return;
+        };
+        let since = |time: Time| cx.now.saturating_since(time).as_secs_f64();
+        let after_start = since(unheard.started);
+        let mut text = format!("first output of the server {after_start:.3} s after its start");
+        if let Some(input) = unheard.first_input {
+            let _ = write!(text, ", {:.3} s after its first input", since(input));
+        }
+        if unheard.is_first {
+            about!(info, self.label, "{text}");
+        } else {
+            about!(debug, self.label, "{text}");
+        }
+    }
+
+    /// Of sessions that open before they bring a message, there may be too many for the log.
+    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+        if !is_first && !self.backend.is_link() {
+            self.tally.restarts = self.tally.restarts.saturating_add(1);
+        }
+        let is_unasked = is_first && self.held().is_empty();
+        if is_unasked && !cx.logs.unasked.take(cx.now) {
+            self.owes_opened = true;
+        } else {
+            self.backend.log_started(&self.label, is_first);
+        }
     }
 
     /// The upstream could not be started. That counts as a loss.
@@ -288,6 +343,11 @@ impl Session {
     pub(super) fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_written = cx.now;
         self.line_passed(cx);
+        if let Upstream::Up(up) = &mut self.upstream
+            && let Some(unheard) = &mut up.unheard
+        {
+            unheard.first_input.get_or_insert(cx.now);
+        }
         self.to_upstream.consume(count, cx.memory);
         while let Some(line) = self.to_upstream.next_started() {
             self.on_line_started(line, cx);
@@ -301,8 +361,9 @@ impl Session {
         };
         up.used |= !line.leaves_unused();
         match line {
-            ToUpstream::Request(request) => {
+            ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);
+                request.sent = cx.now;
                 self.in_flight.begin(request);
             }
             ToUpstream::Batch(parts) => {

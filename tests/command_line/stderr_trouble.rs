@@ -10,7 +10,6 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::Running;
-use crate::common::footprint::FRUGAL;
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, Footprint, eventually_some, processes};
 
@@ -53,7 +52,6 @@ pub(crate) fn start_configured(wrapper: &[&str], configure: impl FnOnce(&mut Com
             "-c",
         ])
         .arg(NOISY_SERVER)
-        .envs(FRUGAL)
         .stdin(Stdio::null())
         .stdout(Stdio::null());
     configure(&mut command);

@@ -13,15 +13,8 @@ const PATIENCE: Duration = Duration::from_secs(25);
 /// Two looks of the proxy at what it needs no more, and some time to spare.
 const LET_GO_TIME: Duration = Duration::from_secs(5);
 
-/// Has glibc give memory back at once, instead of keeping more of it the larger the messages were; see mallopt(3).
-pub(crate) const FRUGAL: [(&str, &str); 2] = [
-    ("MALLOC_MMAP_THRESHOLD_", "131072"),
-    ("MALLOC_TRIM_THRESHOLD_", "131072"),
-];
-
 /// What may be in memory later that was not there before: spare buffers (4 of 128 KiB), what long lines were read to
-/// (512 KiB), tables that have grown with the number of sessions, and what the allocator keeps between the pieces in use,
-/// if it is [`FRUGAL`].
+/// (512 KiB), tables that have grown with the number of sessions, and what the allocator keeps between the pieces in use.
 const SLACK_KIB: u64 = 2048;
 
 /// What one process holds.

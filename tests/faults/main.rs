@@ -21,7 +21,6 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::footprint::FRUGAL;
 use crate::common::{Bystander, Client, DEADLINE, Footprint, Proxy, Scratch, servers};
 
 /// A connection and three pipes.
@@ -59,10 +58,7 @@ impl Scene {
         let scratch = Scratch::new();
         // The proxy may be run as another user.
         fs::set_permissions(scratch.path(), Permissions::from_mode(0o777)).unwrap();
-        let proxy = Proxy::start_configured(options, &server(&scratch), |command| {
-            configure(command);
-            command.envs(FRUGAL);
-        });
+        let proxy = Proxy::start_configured(options, &server(&scratch), configure);
         proxy.connect().request("pid", &json!({}));
         proxy.wait_until_childless();
         let before = Footprint::of(proxy.pid());

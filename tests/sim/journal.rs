@@ -41,6 +41,8 @@ pub enum ClientSays {
     Invalid,
     /// Refused: it, or its id, is too long.
     TooLong,
+    /// The first line, of another protocol: the end of the session.
+    OtherProtocol,
     Initialize,
     Discover,
     Initialized,
@@ -57,12 +59,12 @@ impl ClientSays {
     fn is_forwarded(self) -> bool {
         !matches!(
             self,
-            Self::Blank | Self::Control | Self::Invalid | Self::TooLong
+            Self::Blank | Self::Control | Self::Invalid | Self::TooLong | Self::OtherProtocol
         )
     }
 
     /// Whether it goes to another server even if the one that was lost has read it. A server may have died of a probe.
-    fn may_be_resent(self, is_connector: bool) -> bool {
+    pub(super) fn may_be_resent(self, is_connector: bool) -> bool {
         match self {
             Self::Initialize => true,
             Self::Discover => is_connector,
@@ -182,6 +184,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
+    /// The client is a stranger: nothing that it says may be looked at.
+    pub is_other_protocol: bool,
     pub lines: Vec<ClientLine>,
     pub requests: Vec<Request>,
     by_id: HashMap<String, usize>,
@@ -239,6 +243,7 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        self.is_other_protocol |= what == ClientSays::OtherProtocol;
         self.lines.push(ClientLine {
             text,
             text_end: u64::MAX,

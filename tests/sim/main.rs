@@ -27,8 +27,10 @@ mod place;
 mod rng;
 mod script;
 mod server;
+mod spares;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
+mod standstill;
 mod stats;
 mod text;
 mod trace;

@@ -147,7 +147,7 @@ impl Below {
         self.check_unused(slot, session);
         self.order.leaves(slot);
         let place = self.forget(slot);
-        trace::note(|| format!("{}", session.summary(self.now)));
+        trace::note(|| format!("{} {}", session.label(), session.summary(self.now)));
         self.check_freed(&place, session);
     }
 

@@ -129,6 +129,9 @@ impl Server {
     ) -> Self {
         let mut rng = rng.fork();
         let capacity = rng.pick(&[700, 4096, 8192, 65_536]);
+        // Where lines are long, so that both directions fill up, and the loop is short of memory.
+        let is_large = max_line > LARGE_LINE_BYTES;
+        let is_deaf = !calm && rng.percent(if is_large { 60 } else { 3 });
         let manners = Manners {
             calm,
             ignores_end: !calm && rng.percent(15),
@@ -151,12 +154,9 @@ impl Server {
                 1 | 2 if kind == Kind::Process => Probe::Dies,
                 _ => Probe::Answers,
             },
-            chatty: rng.percent(20),
+            chatty: is_deaf || rng.percent(20),
         };
-        // Where lines are long, so that both directions fill up, and the loop is short of memory.
-        let is_large = max_line > LARGE_LINE_BYTES;
         let stalls = !calm && rng.percent(3);
-        let is_deaf = !calm && rng.percent(if is_large { 30 } else { 3 });
         stats.fault_if(stalls, Fault::ServerStalls);
         Self {
             kind,
@@ -240,7 +240,7 @@ impl Server {
             return self.let_go(now);
         }
         if self.manners.dies_at_once {
-            stats.fault(Fault::ServerDiesAtOnce);
+            stats.fault(Fault::ServerExits);
             self.stderr.borrow_mut().write(b"no such module\n");
             return self.ends(Exit::Code(3), now, journal, stats);
         }

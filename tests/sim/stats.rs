@@ -18,7 +18,6 @@ pub enum Fault {
     ServerIgnoresSigterm,
     ServerStalls,
     ServerDiesOfProbe,
-    ServerDiesAtOnce,
     OutputHeldOpen,
     ReplayRefused,
     ConnectionReset,
@@ -37,6 +36,7 @@ pub enum Fault {
     RegisterExhausted,
     Killed,
     Handed,
+    OtherProtocol,
     WaitsForMemory,
 }
 
@@ -133,7 +133,6 @@ const NAMES: [&str; FAULTS] = [
     "server ignores SIGTERM",
     "server stalls",
     "server dies of a probe",
-    "server dies at once",
     "output held open",
     "replay refused",
     "connection reset",
@@ -152,5 +151,6 @@ const NAMES: [&str; FAULTS] = [
     "register exhausted",
     "second signal",
     "spare handed out",
+    "another protocol",
     "turns without memory",
 ];

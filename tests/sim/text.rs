@@ -59,6 +59,7 @@ pub struct OwnError {
     pub id: String,
     pub code: i32,
     pub delivered: String,
+    pub is_unreachable: bool,
 }
 
 impl OwnError {
@@ -74,6 +75,7 @@ impl OwnError {
                 id: id.to_owned(),
                 code: code.parse().ok()?,
                 delivered: delivered.unwrap_or_default().to_owned(),
+                is_unreachable: rest.contains(r#""reason":"unreachable""#),
             })
     }
 }

@@ -73,6 +73,11 @@ impl Inflow {
         }
     }
 
+    /// It holds as much as a pipe does by default.
+    pub fn make_roomy(&mut self) {
+        self.capacity = 65_536;
+    }
+
     /// Bytes that were not read.
     pub fn waiting(&self) -> usize {
         self.bytes.len() - self.head

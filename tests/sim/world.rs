@@ -8,6 +8,7 @@ use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
 use mcp_tcp_proxy::session::idle::IdleLimits;
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
@@ -47,7 +48,7 @@ pub struct World {
     pub is_over: bool,
 }
 
-fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
+pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
     let max_message_bytes = if large {
         200_000
     } else {
@@ -63,11 +64,19 @@ fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
+        server_log: ServerLogging::Limited,
+    };
+    let held = if calm {
+        None
+    } else {
+        rng.pick(&[None, Some(300), Some(5_000), Some(60_000)])
     };
     let connector = Settings {
         role: Backend::Proxy {
             max_delay: Duration::from_secs(2),
             max_attempts: rng.pick(&[None, Some(3)]),
+            held_timeout: held.map(Duration::from_millis),
+            is_tidy: false,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -101,11 +110,11 @@ impl World {
         let calm = rng.percent(25);
         let large = !calm && rng.percent(6);
         let budget = if large {
-            rng.pick(&[100_000, 500_000, 2_000_000])
+            rng.pick(&[100_000, 300_000, 300_000, 2_000_000])
         } else {
             DEFAULT_BUDGET_BYTES
         };
-        let settings = settings(large, &mut rng);
+        let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
         let limits = Limits {
             max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),
@@ -113,6 +122,21 @@ impl World {
             max_starting: rng.pick(&[1, 2, 64, 64]),
             spares: rng.pick(&[0, 0, 1, 3]),
         };
+        let mut world = Self::build(rng, calm, budget, settings, limits);
+        world.share = world.rng.pick(&[0, 0, 0, 30, 100]);
+        world.max_clients = max_clients;
+        world.is_forced = !calm && world.rng.percent(10);
+        world
+    }
+
+    /// A world in which nothing has happened yet.
+    pub fn build(
+        mut rng: Rng,
+        calm: bool,
+        budget: usize,
+        settings: [Settings; 2],
+        limits: Limits,
+    ) -> Self {
         let now = Time::from_nanos(1 << 40);
         let is_short = budget < DEFAULT_BUDGET_BYTES;
         let below = Below::new(rng.fork(), calm, now, settings, limits, is_short);
@@ -122,9 +146,9 @@ impl World {
             connectors: Connectors::new(below.clone(), BufferBudget::new(budget)),
             below,
             events: Events::new(),
-            share: rng.pick(&[0, 0, 0, 30, 100]),
-            max_clients,
-            is_forced: !calm && rng.percent(10),
+            share: 0,
+            max_clients: 0,
+            is_forced: false,
             is_over: false,
             rng,
         }
@@ -243,7 +267,7 @@ impl World {
     }
 
     /// Nothing is left to do before time passes.
-    fn come_to_rest(&mut self) {
+    pub fn come_to_rest(&mut self) {
         for _ in 0..MAX_TURNS {
             self.below.borrow_mut().notify_all();
             self.turn();

@@ -126,6 +126,8 @@ fn it_is_the_same_on_the_stdio_side() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
+            is_tidy: false,
         };
     });
     world.client(&request(1));

@@ -116,6 +116,8 @@ fn a_probe_that_is_ignored_is_forgotten_once_initialize_was_answered() {
                 settings.role = Backend::Proxy {
                     max_delay: SECOND,
                     max_attempts: None,
+                    held_timeout: None,
+                    is_tidy: false,
                 };
             }
         });
@@ -144,6 +146,8 @@ fn a_probe_on_a_link_that_is_lost_is_asked_again() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();

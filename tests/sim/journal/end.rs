@@ -16,6 +16,9 @@ pub fn is_unused(reason: &EndReason) -> bool {
 impl Journal {
     /// The session is over, and its client was there up to then.
     pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
+        if self.is_other_protocol {
+            return;
+        }
         let heard_lines = || self.lines.iter().filter(|line| heard.has(line));
         for line in heard_lines() {
             // A batch for which there is no memory has no id to be refused by.
@@ -116,6 +119,7 @@ impl Journal {
             EndReason::ReplayTimeout(_) => {
                 self.servers.iter().any(|server| server.replayed) && losses > max_restarts
             }
+            EndReason::OtherProtocol(_) => self.is_other_protocol,
             _ => true,
         };
         assert!(

@@ -37,6 +37,11 @@ impl Journal {
     }
 
     fn client_line_begins(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        assert!(
+            !self.is_other_protocol,
+            "a server gets what follows another protocol's first line: {}",
+            text::show(text)
+        );
         let line = &self.lines[index];
         // A server may have read the blanks before a line that goes to another.
         if line.text.trim_ascii_start() != text.trim_ascii_start() {

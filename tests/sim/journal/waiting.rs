@@ -14,14 +14,16 @@ impl Journal {
     pub fn hear(&mut self, heard: Heard) -> usize {
         let lines = &self.lines[self.next_heard..];
         let news = || lines.iter().take_while(|line| heard.has(line));
-        let is_message = |line: &&ClientLine| line.what.is_forwarded() && !is_answer(line);
+        let is_ours = !self.is_other_protocol;
+        let is_message =
+            |line: &&ClientLine| is_ours && line.what.is_forwarded() && !is_answer(line);
         let messages = news().filter(is_message).count();
         self.next_heard += news().count();
         messages
     }
 
     fn messages(&self, heard: Heard) -> impl Iterator<Item = &ClientLine> {
-        let lines = self.lines.iter();
+        let lines = self.lines.iter().filter(|_| !self.is_other_protocol);
         lines.filter(move |line| line.what.is_forwarded() && heard.has(line))
     }
 
