@@ -45,6 +45,10 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// An upstream on its way out.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub(super) struct Leaving {
     stage: Stage,
     /// What [`super::upstream::Up::used`] was.

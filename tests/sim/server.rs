@@ -240,7 +240,7 @@ impl Server {
             return self.let_go(now);
         }
         if self.manners.dies_at_once {
-            stats.fault(Fault::ServerDiesAtOnce);
+            stats.fault(Fault::ServerExits);
             self.stderr.borrow_mut().write(b"no such module\n");
             return self.ends(Exit::Code(3), now, journal, stats);
         }

@@ -151,7 +151,10 @@ impl Journal {
         self.answered(request, true);
         let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
-        self.check_delivered(&error, begun.is_some());
+        if self.lines[self.requests[request].line].what != ClientSays::Initialize {
+            // That may have been read by a server before, too.
+            self.check_delivered(&error, begun.is_some());
+        }
         match error.code {
             502 if error.reason == "unreachable" => {
                 let line = &self.lines[self.requests[request].line];
