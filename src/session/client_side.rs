@@ -9,6 +9,7 @@ use log::debug;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use crate::buffers::budget::BufferBudget;
 use crate::util::time::Time;
 
 /// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
@@ -102,13 +103,13 @@ impl Client {
         }
     }
 
-    fn keep_unread(&mut self, more: &[u8]) {
+    fn keep_unread(&mut self, more: &[u8], memory: &mut BufferBudget) {
         if let Self::Open { unread, .. } = self
             && !more.is_empty()
         {
             let new = || {
                 Box::new(Unread {
-                    bytes: Vec::new(),
+                    bytes: memory.lend_for(more.len()),
                     handled: 0,
                 })
             };
@@ -179,7 +180,7 @@ impl Session {
                 if !self.client.has_unread() {
                     self.handle_input(&mut input, cx);
                 }
-                self.client.keep_unread(input);
+                self.client.keep_unread(input, cx.memory);
                 self.note_long_line(cx);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), cx),
@@ -202,6 +203,8 @@ impl Session {
             && let Client::Open { unread, .. } = &mut self.client
         {
             *unread = Some(rest);
+        } else {
+            cx.memory.give_back(rest.bytes);
         }
     }
 

@@ -9,6 +9,7 @@ mod ids;
 mod lazy;
 mod losses;
 mod times;
+mod unread;
 
 use std::time::Duration;
 
