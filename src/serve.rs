@@ -27,6 +27,7 @@ mod spares;
 mod start_queue;
 pub mod system;
 mod targets;
+mod vanished;
 
 use std::io;
 use std::time::Duration;
@@ -44,6 +45,7 @@ use self::spares::Spares;
 use self::start_queue::StartQueue;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
+use self::vanished::Looks;
 use crate::buffers::budget::BufferBudget;
 use crate::reactor::Reactor;
 use crate::reactor::io::{Io, Readiness};
@@ -84,6 +86,7 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
+    looks: Looks,
     /// While something has run out: when the next attempt is made.
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
@@ -147,6 +150,7 @@ impl<S: System> Proxy<S> {
             start_queue: StartQueue::new(limits.max_starting),
             spares: Spares::new(limits.spares, max_restarts, now),
             talking_spares: Vec::new(),
+            looks: Looks::new(now),
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
@@ -373,11 +377,14 @@ impl<S: System> Proxy<S> {
                 return self.start_queue.ask(key, speaks);
             }
         }
+        if action == Action::CheckClient {
+            return self.check_clients();
+        }
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
-            Action::StartUpstream => {}
+            Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);

@@ -95,6 +95,7 @@ pub mod stderr;
 mod tests;
 mod upstream;
 mod upstream_lines;
+mod vanished;
 
 use std::io;
 use std::time::Duration;
@@ -110,6 +111,7 @@ use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::ServerLog;
 use self::upstream::{ToUpstream, Upstream};
+pub use self::vanished::VANISH_TIME;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
@@ -177,6 +179,10 @@ pub enum Action {
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
+    /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
+    CheckClient,
+    /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
+    CheckUpstream,
 }
 
 /// What happens to a session.

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use common::{DEADLINE, eventually, eventually_some};
 use mcp_tcp_proxy::process::DescriptorLimit;
+use mcp_tcp_proxy::reactor::peers::Peers;
 use mcp_tcp_proxy::reactor::sock_diag::{Connection, SockDiag, TcpState, socket_inode};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
@@ -276,6 +277,24 @@ fn a_peer_that_vanished_shows_in_retransmits_and_an_old_acknowledgement() {
         assert_eq!(dumped.len(), 1);
         assert!(dumped[0].is_silent_for(silence));
         assert_eq!(dumped[0].inode, socket_inode(&ours).unwrap());
+    });
+}
+
+#[test]
+fn of_all_peers_those_that_vanished_are_told() {
+    in_a_network(|| {
+        let mut peers = Peers::new();
+        let (ours, _peer) = connection_between_addresses();
+        ours.set_nonblocking(true).unwrap();
+        let ours = mio::net::TcpStream::from_std(ours);
+        lose_the_second_address().unwrap();
+        (&ours).write_all(b"is anybody there?").unwrap();
+        let all = || [("ours", &ours)].into_iter();
+        assert!(peers.vanished(all(), DEADLINE).is_empty(), "not for long");
+        let silence = Duration::from_secs(1);
+        eventually("silence", DEADLINE, || peers.has_vanished(&ours, silence));
+        assert_eq!(peers.vanished(all(), silence), ["ours"]);
+        assert!(!peers.has_vanished(&ours, 2 * DEADLINE));
     });
 }
 

@@ -172,7 +172,7 @@ impl Session {
 
     /// The client sent these bytes.
     pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.heartbeat.note_activity(cx.now);
+        self.heartbeat.note_heard(cx.now);
         self.goal.prolong_last_call(cx.now);
         match self.client {
             Client::Open { .. } => {

@@ -28,6 +28,8 @@ pub(super) struct Liveness {
     /// When the next heartbeat goes there.
     next_heartbeat: Time,
     last_received: Time,
+    /// The same, also while the link was not read.
+    last_heard: Time,
     last_heartbeat: Option<Time>,
     intervals: [Duration; REMEMBERED_INTERVALS],
     /// How many intervals were ever noted.
@@ -42,6 +44,7 @@ impl Liveness {
         Self {
             next_heartbeat: now + interval,
             last_received: now,
+            last_heard: now,
             last_heartbeat: None,
             intervals: [Duration::ZERO; REMEMBERED_INTERVALS],
             noted: 0,
@@ -61,6 +64,7 @@ impl Liveness {
     /// Any bytes arrived.
     pub(super) fn note_received(&mut self, now: Time) {
         self.last_received = now;
+        self.last_heard = now;
     }
 
     /// A `heartbeat_response` arrived.
@@ -107,6 +111,11 @@ impl Liveness {
         now.saturating_since(self.last_received)
     }
 
+    /// How long nothing has arrived, whether the link was read or not.
+    pub(super) fn time_unheard(&self, now: Time) -> Duration {
+        now.saturating_since(self.last_heard)
+    }
+
     /// When something is to be done next. A proxy that is not read can't be silent.
     pub(super) fn deadline(&self, is_read: bool) -> Time {
         match self.dead_at() {
@@ -140,11 +149,12 @@ impl Session {
             );
             self.upstream_tail(cx);
             self.link_ended(Exit::Silent(silence), cx);
-        } else if liveness.take_due(cx.now, cx.settings.heartbeat_interval)
-            && self.upstream.is_up()
-            && !self.has_unsent_link_line()
+        } else if liveness.take_due(cx.now, cx.settings.heartbeat_interval) && self.upstream.is_up()
         {
-            self.link_line(&own_messages::heartbeat(unix_time), cx);
+            Self::check_upstream(liveness.time_unheard(cx.now), cx);
+            if !self.has_unsent_link_line() {
+                self.link_line(&own_messages::heartbeat(unix_time), cx);
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod lazy;
 mod losses;
 mod times;
 mod unread;
+mod vanished;
 
 use std::time::Duration;
 

@@ -318,6 +318,9 @@ impl Below {
         place
             .client
             .act(&mut socket, &mut place.journal, &mut self.stats);
+        if place.client.has_vanished {
+            place.vanished_at.get_or_insert(self.now);
+        }
     }
 
     pub fn notify_client(&mut self, slot: usize) {

@@ -259,7 +259,7 @@ impl Connectors {
         let link = self.scheduler.place_mut(key).unwrap();
         match action {
             Action::StartUpstream if wants_start => self.connect(key, slot),
-            Action::StartUpstream => {}
+            Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
             Action::StopUpstream => {
                 if let (Some(upstream), Some(server)) = (&link.upstream, server) {
                     upstream.source().duplex.borrow_mut().writes = false;

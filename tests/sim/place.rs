@@ -1,5 +1,7 @@
 //! One session as the world sees it: its client, what was said in it, and the server that it uses.
 
+use std::time::Duration;
+
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::util::time::Time;
 
@@ -40,6 +42,8 @@ pub struct Place {
     /// When either side last took something.
     pub last_taken: Time,
     pub activity: Activity,
+    /// When the client vanished.
+    pub vanished_at: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
 }
@@ -72,6 +76,7 @@ impl Place {
             taken: (0, 0),
             last_taken: now,
             activity: Activity::new(now),
+            vanished_at: None,
             is_refused: false,
         }
     }
@@ -101,6 +106,7 @@ impl Place {
         let begun = std::mem::take(&mut self.socket.borrow_mut().output.begun);
         self.note_activity(server.as_deref(), &begun, now);
         for line in begun {
+            self.client.gets_heartbeats |= is_heartbeat(&line) && self.kind == Kind::Process;
             crate::trace::note(|| {
                 let text = crate::text::show(&line.text);
                 format!("{}: the client gets {text}", self.number)
@@ -108,6 +114,13 @@ impl Place {
             let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
         }
+    }
+
+    /// Whether the system knows that the client has vanished: it has owed acknowledgements for longer than this.
+    pub fn is_silent_for(&self, time: Duration, now: Time) -> bool {
+        let socket = self.socket.borrow();
+        let owes = socket.output.taken > socket.output.consumed;
+        owes && self.vanished_at.is_some_and(|at| at + time < now)
     }
 
     fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Time) {
@@ -124,13 +137,16 @@ impl Place {
         });
         let (client_read, client_written) = (socket.input.read, socket.output.taken);
         let messages = self.journal.hear(self.heard);
-        let is_message = |line: &&Begun| !line.text.starts_with(br#"{"type":"heartbeat_response""#);
         self.activity.note(
             now,
             [client_read, client_written, read, written],
             messages,
             begun.len(),
-            begun.iter().filter(is_message).count(),
+            begun.iter().filter(|line| !is_heartbeat(line)).count(),
         );
     }
+}
+
+fn is_heartbeat(line: &Begun) -> bool {
+    line.text.starts_with(br#"{"type":"heartbeat_response""#)
 }

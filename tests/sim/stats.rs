@@ -8,6 +8,7 @@ use std::ops::AddAssign;
 pub enum Fault {
     ClientResets,
     ClientStalls,
+    ClientVanishes,
     ClientLeavesMidLine,
     ServerCrashes,
     ServerCrashesMidLine,
@@ -118,6 +119,7 @@ impl fmt::Display for Stats {
 const NAMES: [&str; FAULTS] = [
     "client resets",
     "client stalls",
+    "client vanishes",
     "client leaves mid-line",
     "server crashes",
     "server crashes mid-line",
