@@ -274,14 +274,15 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.connect(),
-            Action::StartUpstream => {}
+            // A program on this machine does not vanish.
+            Action::StartUpstream | Action::CheckClient => {}
             Action::StopUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
             Action::CheckUpstream => self.check_upstream(),
-            // A program on this machine does not vanish.
-            Action::CheckClient => {}
+            // What it was sent is its own.
+            Action::MeasureClient => self.tell(Event::ClientQueue { unsent: None }),
         }
     }
 

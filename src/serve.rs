@@ -377,14 +377,19 @@ impl<S: System> Proxy<S> {
                 return self.start_queue.ask(key, speaks);
             }
         }
-        if action == Action::CheckClient {
-            return self.check_clients();
+        match action {
+            Action::CheckClient => return self.check_clients(),
+            Action::MeasureClient => return self.measure_client(key),
+            _ => {}
         }
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
-            Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::CheckUpstream
+            | Action::MeasureClient => {}
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);

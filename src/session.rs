@@ -27,7 +27,8 @@
 //!                                              it ended its side, took too long or sent too much
 //! ```
 //!
-//! A client that fails, or to which nothing can be written for too long, is `Closed` at once.
+//! A client that fails, or takes nothing for too long, is `Closed` at once. As long as it takes what it was sent, which
+//! shows in the send queue of its connection, no time is too long.
 //!
 //! # The upstream (`upstream`, `loss`)
 //!
@@ -90,6 +91,7 @@ mod own_messages;
 mod reconnect;
 pub mod report;
 pub mod restart;
+mod send_queue;
 pub mod stderr;
 #[cfg(test)]
 mod tests;
@@ -109,6 +111,7 @@ use self::heartbeat::Heartbeat;
 use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
+use self::send_queue::SendQueue;
 use self::stderr::ServerLog;
 use self::upstream::{ToUpstream, Upstream};
 pub use self::vanished::VANISH_TIME;
@@ -179,6 +182,8 @@ pub enum Action {
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
+    /// Look at the send queue of the connection to the client, and report [`Event::ClientQueue`].
+    MeasureClient,
     /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
     CheckClient,
     /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
@@ -198,6 +203,12 @@ pub enum Event<'a> {
     ClientFailed(&'a io::Error),
     /// The first bytes of [`Session::to_client`], this many, were written.
     ClientWritten(usize),
+    /// The answer to [`Action::MeasureClient`].
+    ClientQueue {
+        /// What was written to the client, and not acknowledged, in bytes: the end of our side counts as one. `None` if
+        /// the system does not tell.
+        unsent: Option<u32>,
+    },
     /// The upstream was started.
     UpstreamStarted {
         /// Its process, if it is one.
@@ -235,6 +246,9 @@ pub struct Session {
     /// Whether the program is being stopped.
     stopping: bool,
     client: Client,
+    send_queue: SendQueue,
+    /// What the client did not get of what was for it, in bytes.
+    undelivered: u64,
     upstream: Upstream,
     backend: BackendState,
 
@@ -306,6 +320,8 @@ impl Session {
             goal: Goal::Serve,
             stopping: false,
             client: Client::new(),
+            send_queue: SendQueue::default(),
+            undelivered: 0,
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
             from_client: Splitter::default(),
@@ -348,7 +364,7 @@ impl Session {
             opened: self.opened,
             now,
             to_upstream: self.sent_to_upstream,
-            to_client: self.sent_to_client,
+            to_client: self.sent_to_client.without(self.undelivered),
         }
     }
 
@@ -372,6 +388,7 @@ impl Session {
             Event::ClientHup => self.client_hup(cx),
             Event::ClientFailed(error) => self.client_failed(error, cx),
             Event::ClientWritten(count) => self.client_written(count, cx),
+            Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),

@@ -309,7 +309,7 @@ mod tests {
         let mut memory = memory();
         memory.give_back(Vec::with_capacity(1_000_000));
         let mut outbox = Outbox::<()>::default();
-        outbox.push(&[b'x'; 100_000], None, &mut memory);
+        outbox.push(&vec![b'x'; 100_000], None, &mut memory);
         assert!(outbox.capacity() >= 1_000_000);
         outbox.consume(100_001, &mut memory);
         outbox.push(b"x", None, &mut memory);

@@ -66,6 +66,11 @@ impl Peers {
         connection.is_some_and(|connection| connection.is_silent_for(time))
     }
 
+    /// What was written to this connection and not acknowledged, in bytes, if the system tells.
+    pub fn unsent(&mut self, stream: &TcpStream) -> Option<u32> {
+        Some(self.connection(stream)?.send_queue)
+    }
+
     fn connection(&mut self, stream: &TcpStream) -> Option<Connection> {
         let diag = self.diag.as_mut()?;
         let (local, peer) = addresses(stream).ok()?;
@@ -119,6 +124,9 @@ mod tests {
         for (server, _) in &pairs {
             (&*server).write_all(b"x").unwrap();
             assert!(!peers.has_vanished(server, Duration::ZERO));
+            while peers.unsent(server) != Some(0) {
+                std::thread::yield_now();
+            }
         }
         let all = || pairs.iter().enumerate().map(|(key, pair)| (key, &pair.0));
         assert!(peers.vanished(all(), Duration::ZERO).is_empty());
@@ -131,6 +139,7 @@ mod tests {
         let (server, _client) = pair(&listener);
         let mut peers = Peers { diag: None };
         assert!(!peers.has_vanished(&server, Duration::ZERO));
+        assert_eq!(peers.unsent(&server), None);
         let all = [((), &server)].into_iter();
         assert!(peers.vanished(all, Duration::ZERO).is_empty());
     }

@@ -15,8 +15,8 @@ use crate::reactor::listener::{AcceptError, classify_accept_error};
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::report::Label;
 
-/// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second at
-/// most, and these are descriptors that sessions can't have.
+/// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second, or
+/// half a minute if its network fails, and these are descriptors that sessions can't have.
 pub(super) const MAX_REFUSED: usize = 64;
 
 /// Connections accepted in one iteration: a rush delays open sessions by no more than eight times the price of one, some

@@ -69,6 +69,9 @@ pub trait System: Sized {
     where
         Self::Client: 'a;
 
+    /// What was written to this client and not acknowledged, in bytes; `None` if that is not known.
+    fn unsent(&mut self, client: &Self::Client) -> Option<u32>;
+
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
@@ -149,6 +152,10 @@ impl System for Linux {
         time: Duration,
     ) -> Vec<SessionKey> {
         self.peers.vanished(clients, time)
+    }
+
+    fn unsent(&mut self, client: &TcpStream) -> Option<u32> {
+        self.peers.unsent(client)
     }
 
     fn unix_time(&self) -> Duration {

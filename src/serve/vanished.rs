@@ -1,4 +1,5 @@
-//! Clients that have vanished: one look at all of them, when a session asks for it.
+//! What the system knows of clients, when a session asks for it: which have vanished, by one look at all of them, and how
+//! much one of them has not taken.
 
 use std::time::Duration;
 
@@ -50,6 +51,14 @@ impl<S: System> Proxy<S> {
         for key in vanished {
             self.tell(key, Event::ClientFailed(&vanished_error()));
         }
+    }
+
+    /// Tells a session how much its client has not acknowledged.
+    pub(super) fn measure_client(&mut self, key: SessionKey) {
+        let place = self.scheduler.place(key);
+        let client = place.and_then(|place| place.client());
+        let unsent = client.and_then(|io| self.system.unsent(io.source()));
+        self.tell(key, Event::ClientQueue { unsent });
     }
 }
 

@@ -8,6 +8,7 @@ mod idle;
 mod ids;
 mod lazy;
 mod losses;
+mod slow_clients;
 mod times;
 mod unread;
 mod vanished;
@@ -41,6 +42,8 @@ struct World {
     /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
+    /// What the system says about the client's send queue.
+    unsent: Option<u32>,
     /// What the wall clock shows. Only time stamps depend on it.
     unix_time: Duration,
 }
@@ -88,6 +91,7 @@ impl World {
             memory,
             actions,
             now,
+            unsent: None,
             unix_time: SECOND,
         }
     }
@@ -117,7 +121,18 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut cx)
+        let result = event(&mut self.session, &mut cx);
+        while let Some(at) = cx
+            .actions
+            .iter()
+            .position(|it| *it == Action::MeasureClient)
+        {
+            cx.actions.remove(at);
+            let unsent = self.unsent;
+            let answer = Event::ClientQueue { unsent };
+            self.session.handle(answer, &mut cx);
+        }
+        result
     }
 
     // The client.

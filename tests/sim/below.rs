@@ -64,6 +64,8 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// Whether the system tells what clients have not taken.
+    pub tells_queues: bool,
     pub stopping: bool,
     pub stats: Stats,
 }
@@ -78,7 +80,9 @@ impl Below {
         memory_is_short: bool,
     ) -> Self {
         let [proxy, connector] = settings;
+        let mut rng = rng;
         Self {
+            tells_queues: rng.percent(80),
             rng,
             calm,
             now,

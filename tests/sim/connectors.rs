@@ -260,6 +260,11 @@ impl Connectors {
         match action {
             Action::StartUpstream if wants_start => self.connect(key, slot),
             Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
+            Action::MeasureClient => {
+                let timers = &mut self.reactor.timers;
+                let unknown = Event::ClientQueue { unsent: None };
+                self.scheduler.handle(key, unknown, timers);
+            }
             Action::StopUpstream => {
                 if let (Some(upstream), Some(server)) = (&link.upstream, server) {
                     upstream.source().duplex.borrow_mut().writes = false;

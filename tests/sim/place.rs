@@ -41,6 +41,9 @@ pub struct Place {
     taken: (u64, u64),
     /// When either side last took something.
     pub last_taken: Time,
+    /// What the client had taken, and when it last took something.
+    consumed: u64,
+    pub last_consumed: Time,
     pub activity: Activity,
     /// When the client vanished.
     pub vanished_at: Option<Time>,
@@ -75,6 +78,8 @@ impl Place {
             heard_before_turn: nothing,
             taken: (0, 0),
             last_taken: now,
+            consumed: 0,
+            last_consumed: now,
             activity: Activity::new(now),
             vanished_at: None,
             is_refused: false,
@@ -88,6 +93,10 @@ impl Place {
             .map_or(0, |it| it.pipes.borrow().output.taken);
         let taken = (self.socket.borrow().output.taken, of_server);
         let before = std::mem::replace(&mut self.taken, taken);
+        let consumed = self.socket.borrow().output.consumed;
+        if consumed > std::mem::replace(&mut self.consumed, consumed) {
+            self.last_consumed = now;
+        }
         // Another server begins to count anew.
         if taken.0 > before.0 || taken.1 > before.1 {
             self.last_taken = now;

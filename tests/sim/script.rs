@@ -185,6 +185,12 @@ impl System for Script {
             .collect()
     }
 
+    fn unsent(&mut self, client: &Socket) -> Option<u32> {
+        let below = self.0.borrow();
+        let output = &client.duplex.borrow().output;
+        below.tells_queues.then(|| output.unconsumed() as u32)
+    }
+
     fn unix_time(&self) -> Duration {
         let below = self.0.borrow();
         UNIX_TIME + below.now.saturating_since(below.began)

@@ -404,6 +404,11 @@ impl World {
             }
             // Nobody vanishes here.
             Action::CheckClient | Action::CheckUpstream => {}
+            Action::MeasureClient => {
+                // A client has taken what was written to it.
+                let unsent = self.client.as_ref().map(|_| 0);
+                self.event(Event::ClientQueue { unsent });
+            }
             Action::CloseClient => {
                 assert!(self.client.take().is_some(), "closed twice");
             }
