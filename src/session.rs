@@ -510,6 +510,10 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Option<Line<'a>> {
         let limits = Self::line_limits(cx);
+        if splitter.is_within_line(LARGE_LINE_BYTES) && splitter.would_grow(input.len()) {
+            let spare = cx.memory.lend_large();
+            cx.memory.give_back(splitter.move_into(spare));
+        }
         if input.len() < UNCHARGED_BYTES || !splitter.is_between_lines() {
             return splitter.next(input, limits);
         }
