@@ -27,6 +27,7 @@ mod spares;
 mod start_queue;
 pub mod system;
 mod targets;
+pub mod unread;
 mod vanished;
 
 use std::io;
@@ -54,6 +55,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -114,6 +116,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -138,6 +141,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -148,7 +152,7 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             looks: Looks::new(now),
             pause: Deadline::default(),
@@ -289,7 +293,12 @@ impl<S: System> Proxy<S> {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
+                let open = self.scheduler.len();
+                info!(
+                    "shutting down; {} {} open",
+                    Counted(open, "session"),
+                    are(open)
+                );
                 self.stopping = Stopping::Gently;
                 self.listeners.close();
                 self.close_spares();
@@ -299,7 +308,10 @@ impl<S: System> Proxy<S> {
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;
@@ -341,6 +353,7 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -364,7 +377,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

@@ -5,13 +5,13 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use log::debug;
-
+use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::send_queue::Lingering;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session};
 use crate::buffers::budget::BufferBudget;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
@@ -176,15 +176,22 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 let mut input = bytes;
-                if !self.client.has_unread() {
-                    self.handle_input(&mut input, cx);
+                if self.guard.is_none() || self.guard(&mut input, cx) {
+                    self.take_input(input, cx);
                 }
-                self.client.keep_unread(input, cx.memory);
-                self.note_long_line(cx);
             }
             Client::Lingering(_) => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
+    }
+
+    /// Handles as much as possible, and keeps the rest.
+    pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.has_unread() {
+            self.handle_input(&mut input, cx);
+        }
+        self.client.keep_unread(input, cx.memory);
+        self.note_long_line(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -208,7 +215,7 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
-    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+    pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.client_line(line, cx);
@@ -221,11 +228,13 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 debug_assert!(!self.client.has_unread(), "its end was read out of turn");
+                self.end_guard(cx);
                 if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
                     self.client_line(line, cx);
                 }
+                let since = self.finishes_since(cx.now);
                 self.client = Client::Ended;
-                self.finish_after_client_eof(cx);
+                self.finish_after_client_eof(since, cx);
             }
             Client::Lingering(_) => self.close_client(cx),
             Client::Ended | Client::Closed => {}
@@ -237,6 +246,31 @@ impl Session {
         if let Client::Open { hung_up, .. } = &mut self.client {
             hung_up.get_or_insert(cx.now);
         }
+    }
+
+    /// When the client ended its side. For `connect` that is when it was known to: a host that has closed our stdin waits
+    /// for our end, whether we have read everything or not.
+    fn finishes_since(&self, now: Time) -> Time {
+        self.hung_up_host().unwrap_or(now)
+    }
+
+    /// Since when the program that started `connect` is known to have closed stdin, although that is not read to its end.
+    fn hung_up_host(&self) -> Option<Time> {
+        match self.client {
+            Client::Open { hung_up, .. } if self.backend.is_link() => hung_up,
+            _ => None,
+        }
+    }
+
+    /// Whether the client has ended its side, or is known to have.
+    pub fn client_has_left(&self) -> bool {
+        !matches!(self.client, Client::Open { hung_up: None, .. })
+    }
+
+    /// When it is too late to serve what a host has sent that has closed stdin.
+    pub(super) fn host_deadline(&self) -> Option<Time> {
+        let since = self.hung_up_host().filter(|_| self.goal.is_serve())?;
+        Some(since + FINISH_TIME)
     }
 
     /// The client is gone altogether, or can't be read or written for another reason.
@@ -282,7 +316,7 @@ impl Session {
         {
             lingering.discarded += count;
             if lingering.discarded > LINGER_BYTES {
-                debug!("{}: cut off, as it does not stop sending", self.label);
+                about!(debug, self.label, "cut off, as it does not stop sending");
                 self.close_client(cx);
             }
         }

@@ -3,11 +3,11 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::client_side::{Client, LINGER_TIME};
+use super::goal::FINISH_TIME;
 use super::report::EndReason;
 use super::{Action, Context, Goal, Session, earliest};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A client that has taken nothing for this long at the end of a session is given up; so is one that hung up while its
@@ -101,6 +101,10 @@ impl Session {
 
     /// When the client is to be looked at, or cut off.
     pub(super) fn client_deadline(&self) -> Option<Time> {
+        earliest(self.waiting_deadline(), self.host_deadline())
+    }
+
+    fn waiting_deadline(&self) -> Option<Time> {
         match &self.client {
             Client::Lingering(lingering) => lingering.until.or_else(|| self.linger_look(lingering)),
             _ => self.stall_deadline(),
@@ -153,7 +157,11 @@ impl Session {
     }
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>) {
-        if self.client_deadline().is_none_or(|at| cx.now < at) {
+        if self.host_deadline().is_some_and(|at| at <= cx.now) {
+            // What is left of stdin is read and refused.
+            self.end_now(&EndReason::Overdue(FINISH_TIME), cx);
+        }
+        if self.waiting_deadline().is_none_or(|at| cx.now < at) {
             return;
         }
         if matches!(&self.client, Client::Lingering(lingering) if lingering.until.is_some()) {
@@ -177,9 +185,11 @@ impl Session {
 
     fn report_undelivered(&self) {
         if self.undelivered > 0 {
-            warn!(
-                "{}: {} bytes for the client are lost, as it takes nothing more",
-                self.label, self.undelivered
+            about!(
+                warn,
+                self.label,
+                "{} bytes for the client are lost, as it takes nothing more",
+                self.undelivered
             );
         }
     }

@@ -4,11 +4,19 @@
 
 mod connector;
 mod ends;
+mod guard;
+mod held;
 mod idle;
 mod ids;
+mod last_words;
 mod lazy;
 mod losses;
+mod peer;
+mod probes;
 mod slow_clients;
+mod spare_buffers;
+mod tallies;
+mod tidy;
 mod times;
 mod unread;
 mod vanished;
@@ -18,7 +26,11 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Event;
+use super::log_limits::LogLimits;
+use super::refusals::Refusals;
 use super::report::{Exit, Label};
+use super::stderr::ServerLogging;
+use super::tally::Tally;
 use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
@@ -39,6 +51,7 @@ struct World {
     session: Session,
     settings: Settings,
     memory: BufferBudget,
+    logs: LogLimits,
     /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
@@ -63,6 +76,7 @@ impl World {
             replay_timeout: 10 * SECOND,
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
+            server_log: ServerLogging::Limited,
         };
         configure(&mut settings);
         let (mut memory, mut actions, now) = (
@@ -78,10 +92,12 @@ impl World {
             },
             Backend::Proxy { .. } => Label::Connection("localhost:1".into()),
         };
+        let mut logs = LogLimits::default();
         let mut cx = Context {
             now,
             settings: &settings,
             memory: &mut memory,
+            logs: &mut logs,
             actions: &mut actions,
         };
         let session = Session::open(label, &mut cx);
@@ -89,6 +105,7 @@ impl World {
             session,
             settings,
             memory,
+            logs,
             actions,
             now,
             unsent: None,
@@ -119,6 +136,7 @@ impl World {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
+            logs: &mut self.logs,
             actions: &mut self.actions,
         };
         let result = event(&mut self.session, &mut cx);

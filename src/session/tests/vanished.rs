@@ -64,6 +64,8 @@ fn a_proxy_that_says_nothing_for_long_may_have_vanished() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();
