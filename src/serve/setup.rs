@@ -15,6 +15,7 @@ use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand}
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
+use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
@@ -97,7 +98,11 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let system = Linux { spawner, signals };
+        let system = Linux {
+            spawner,
+            signals,
+            peers: Peers::new(),
+        };
         let memory = BufferBudget::new(DEFAULT_BUDGET_BYTES);
         let settings = settings(options);
         Ok(Self::new(

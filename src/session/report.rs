@@ -339,6 +339,14 @@ impl Traffic {
         self.messages
     }
 
+    /// The same, but for this many bytes.
+    pub(super) fn without(self, bytes: u64) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(bytes),
+            ..self
+        }
+    }
+
     /// Whether nothing was counted.
     pub fn is_none(self) -> bool {
         self.messages == 0

@@ -14,11 +14,14 @@ mod lazy;
 mod losses;
 mod peer;
 mod probes;
+mod slow_clients;
+mod spare_buffers;
 mod stillborn;
 mod tallies;
 mod tidy;
 mod times;
 mod unread;
+mod vanished;
 
 use std::time::Duration;
 
@@ -54,6 +57,8 @@ struct World {
     /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
+    /// What the system says about the client's send queue.
+    unsent: Option<u32>,
     /// What the wall clock shows. Only time stamps depend on it.
     unix_time: Duration,
 }
@@ -105,6 +110,7 @@ impl World {
             logs,
             actions,
             now,
+            unsent: None,
             unix_time: SECOND,
         }
     }
@@ -135,7 +141,18 @@ impl World {
             logs: &mut self.logs,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut cx)
+        let result = event(&mut self.session, &mut cx);
+        while let Some(at) = cx
+            .actions
+            .iter()
+            .position(|it| *it == Action::MeasureClient)
+        {
+            cx.actions.remove(at);
+            let unsent = self.unsent;
+            let answer = Event::ClientQueue { unsent };
+            self.session.handle(answer, &mut cx);
+        }
+        result
     }
 
     // The client.

@@ -66,6 +66,8 @@ pub struct Below {
     pub memory_is_short: bool,
     /// Servers die at their starts.
     is_deadly: bool,
+    /// Whether the system tells what clients have not taken.
+    pub tells_queues: bool,
     pub stopping: bool,
     pub stats: Stats,
 }
@@ -84,6 +86,7 @@ impl Below {
         let is_deadly = !calm && rng.percent(5);
         Self {
             is_deadly,
+            tells_queues: rng.percent(80),
             rng,
             calm,
             now,
@@ -333,6 +336,9 @@ impl Below {
         place
             .client
             .act(&mut socket, &mut place.journal, &mut self.stats);
+        if place.client.has_vanished {
+            place.vanished_at.get_or_insert(self.now);
+        }
     }
 
     pub fn notify_client(&mut self, slot: usize) {

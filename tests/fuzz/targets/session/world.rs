@@ -407,6 +407,13 @@ impl World {
                 assert!(client.took.is_between_lines(), "cut off in a line");
                 assert!(!std::mem::replace(&mut client.was_told_the_end, true));
             }
+            // Nobody vanishes here.
+            Action::CheckClient | Action::CheckUpstream => {}
+            Action::MeasureClient => {
+                // A client has taken what was written to it.
+                let unsent = self.client.as_ref().map(|_| 0);
+                self.event(Event::ClientQueue { unsent });
+            }
             Action::CloseClient => {
                 assert!(self.client.take().is_some(), "closed twice");
             }
