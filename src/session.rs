@@ -264,6 +264,10 @@ pub enum Event<'a> {
 
 /// A client and its upstreams.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub struct Session {
     label: Label,
     opened: Time,
