@@ -26,6 +26,7 @@ use crate::options::ConnectOptions;
 use crate::pump::pump;
 use crate::reactor::Reactor;
 use crate::reactor::io::Readiness;
+use crate::reactor::peers::{Peers, vanished_error};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
@@ -36,7 +37,7 @@ use crate::scheduler::{Driver, Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
-use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
+use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
@@ -48,6 +49,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// After a signal, what is left to be delivered has this long. Whoever sends it does not wait much longer before SIGKILL:
 /// the MCP SDKs for TypeScript and Python two seconds.
 const STOP_TIME: Duration = Duration::from_secs(1);
+
+/// After the end of stdin, everything has this long: half a minute to be served, and [`CLOSE_TIME`]. Who has closed it
+/// waits for our end, and may not read what we have to say.
+const END_TIME: Duration = Duration::from_secs(40);
 
 /// At the end, a look-up that was killed is waited for this long, so that it is not left as a zombie for others to reap. It
 /// takes a millisecond; the rest is for a machine under load.
@@ -66,10 +71,15 @@ pub struct Connector {
     scheduler: Scheduler<()>,
     session: SessionKey,
     sides: Sides,
+    peers: Peers,
     /// Set by the first signal.
     stop_deadline: Deadline,
+    /// Set by the end of stdin.
+    end_deadline: Deadline,
     /// Whether everything that could be delivered has been.
     done: bool,
+    /// Whether it ended before that.
+    is_cut_off: bool,
 }
 
 /// The descriptors that this loop watches.
@@ -108,6 +118,8 @@ enum Due {
     Close,
     /// [`STOP_TIME`] is over.
     Stop,
+    /// [`END_TIME`] is over.
+    End,
     /// [`REAP_INTERVAL`] is over.
     Reap,
 }
@@ -150,8 +162,11 @@ impl Connector {
                 stdio,
                 link: Link::Down,
             },
+            peers: Peers::new(),
             stop_deadline: Deadline::default(),
+            end_deadline: Deadline::default(),
             done: false,
+            is_cut_off: false,
         })
     }
 
@@ -166,6 +181,11 @@ impl Connector {
         }
         self.reap_look_ups(&mut events)?;
         let session = self.scheduler.session(self.session);
+        if self.is_cut_off {
+            let seconds = END_TIME.as_secs();
+            error!("not everything could be delivered within {seconds} s after the end of stdin");
+            return Ok(false);
+        }
         Ok(session.is_none_or(has_ended_well))
     }
 
@@ -179,6 +199,7 @@ impl Connector {
         // Before timers: what arrived in time must not be declared late.
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
+        self.note_end_of_stdin();
         self.fire_timers();
         // After all that the session can be told in a turn, and before the wait: no event tells what it wants.
         self.apply_actions();
@@ -247,9 +268,30 @@ impl Connector {
                 Due::Connect => self.attempt_overdue(),
                 Due::Close => self.close_overdue(),
                 Due::Stop => self.done = true,
+                Due::End => self.end_overdue(),
                 Due::Reap => {}
             }
         }
+    }
+
+    fn note_end_of_stdin(&mut self) {
+        let session = self.scheduler.session(self.session);
+        if self.end_deadline.at().is_none() && session.is_some_and(Session::client_has_left) {
+            let timers = &mut self.reactor.timers;
+            let at = timers.now() + END_TIME;
+            self.end_deadline.set(Some(at), Due::End, timers);
+        }
+    }
+
+    /// Whatever is still to be served or delivered: it had its time. Who waits for a response is told, if he reads.
+    fn end_overdue(&mut self) {
+        self.drop_connection();
+        self.scheduler.enqueue(self.session);
+        self.scheduler
+            .run_ready(&mut self.sides, &mut self.reactor.timers);
+        let session = self.scheduler.session(self.session);
+        self.is_cut_off = session.is_some_and(|session| !session.to_client().is_empty());
+        self.done = true;
     }
 
     fn tell(&mut self, event: Event<'_>) {
@@ -266,11 +308,15 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.connect(),
-            Action::StartUpstream => {}
+            // A program on this machine does not vanish.
+            Action::StartUpstream | Action::CheckClient => {}
             Action::StopUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
+            Action::CheckUpstream => self.check_upstream(),
+            // What it was sent is its own.
+            Action::MeasureClient => self.tell(Event::ClientQueue { unsent: None }),
         }
     }
 
@@ -309,6 +355,15 @@ impl Connector {
     fn drop_connection(&mut self) {
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
+    }
+
+    /// Ends a connection of which the other side has vanished.
+    fn check_upstream(&mut self) {
+        let connection = self.sides.link.io();
+        if connection.is_some_and(|io| self.peers.has_vanished(io.source(), VANISH_TIME)) {
+            self.sides.link.bring_down(&mut self.reactor.timers);
+            self.tell(Event::UpstreamEof(Some(&vanished_error())));
+        }
     }
 
     /// Kills a look-up that is still under way, and leaves no process behind.
@@ -356,6 +411,7 @@ fn settings(options: &ConnectOptions) -> Settings {
             max_delay: options.reconnect_delay,
             max_attempts: options.max_reconnect_attempts,
             held_timeout: options.held_request_timeout,
+            is_tidy: options.tidy,
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,

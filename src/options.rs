@@ -12,9 +12,14 @@ use crate::session::stderr::ServerLogging;
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
 
+/// How long a client may take to send its first message, if nothing else is wanted: no person is that slow, and what a
+/// health check leaves open costs a server.
+pub const DEFAULT_FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_mins(5);
+
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 
 /// What the serving side does, each value within its range.
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
     /// A host name or an IP address, without brackets; not resolved yet.
@@ -43,8 +48,9 @@ pub struct ServeOptions {
     pub stop_timeout: Duration,
     /// When a session's server is started.
     pub spawn: Spawn,
-    /// How long a client may take to send its first message: 10 ms to one day. `None`: for ever.
-    pub first_message_timeout: Option<Duration>,
+    /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
+    /// [`DEFAULT_FIRST_MESSAGE_TIMEOUT`], and for ever if it has announced heartbeats.
+    pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
@@ -120,6 +126,8 @@ pub struct ConnectOptions {
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
+    /// Whether the host is spared responses and progress that it did not ask for.
+    pub tidy: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
 }
@@ -138,6 +146,7 @@ impl Default for ConnectOptions {
             replay: true,
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            tidy: false,
             log_level: LevelFilter::Warn,
         }
     }

@@ -453,6 +453,7 @@ mod tests {
                 stop_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits {
+                    exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
                 },

@@ -27,7 +27,8 @@
 //!                                              it ended its side, took too long or sent too much
 //! ```
 //!
-//! A client that fails, or to which nothing can be written for too long, is `Closed` at once.
+//! A client that fails, or takes nothing for too long, is `Closed` at once. As long as it takes what it was sent, which
+//! shows in the send queue of its connection, no time is too long.
 //!
 //! # The upstream (`upstream`, `loss`)
 //!
@@ -78,6 +79,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+mod cancellations;
 mod client_lines;
 mod client_side;
 mod era;
@@ -101,16 +103,20 @@ mod reconnect;
 mod refusals;
 pub mod report;
 pub mod restart;
+mod send_queue;
 mod server_memory;
 mod standing;
 pub mod stderr;
+mod stillbirths;
 mod subscriptions;
 mod tally;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod unread;
 mod upstream;
 mod upstream_lines;
+mod vanished;
 
 use std::io;
 use std::time::Duration;
@@ -129,12 +135,15 @@ use self::in_flight::{InFlight, Load, ServerRequests};
 use self::log_limits::LogLimits;
 use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
+use self::send_queue::SendQueue;
 use self::server_memory::ServerMemory;
 use self::standing::Standing;
 use self::stderr::{ServerLog, ServerLogging};
 use self::subscriptions::Subscriptions;
 use self::tally::Tally;
+use self::tidy::Tidy;
 use self::upstream::{ToUpstream, Upstream};
+pub use self::vanished::VANISH_TIME;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
@@ -211,6 +220,12 @@ pub enum Action {
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
+    /// Look at the send queue of the connection to the client, and report [`Event::ClientQueue`].
+    MeasureClient,
+    /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
+    CheckClient,
+    /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
+    CheckUpstream,
 }
 
 /// What happens to a session.
@@ -226,6 +241,12 @@ pub enum Event<'a> {
     ClientFailed(&'a io::Error),
     /// The first bytes of [`Session::to_client`], this many, were written.
     ClientWritten(usize),
+    /// The answer to [`Action::MeasureClient`].
+    ClientQueue {
+        /// What was written to the client, and not acknowledged, in bytes: the end of our side counts as one. `None` if
+        /// the system does not tell.
+        unsent: Option<u32>,
+    },
     /// The upstream was started.
     UpstreamStarted {
         /// Its process, if it is one.
@@ -258,6 +279,10 @@ pub enum Event<'a> {
 
 /// A client and its upstreams.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub struct Session {
     label: Label,
     opened: Time,
@@ -265,6 +290,9 @@ pub struct Session {
     /// If the program is being stopped: when nothing more is waited for.
     stop_deadline: Option<Time>,
     client: Client,
+    send_queue: SendQueue,
+    /// What the client did not get of what was for it, in bytes.
+    undelivered: u64,
     upstream: Upstream,
     backend: BackendState,
 
@@ -312,6 +340,8 @@ pub struct Session {
     tally: Tally,
     /// Whether the log has not been told that the session is open, because there were too many connections.
     owes_opened: bool,
+    /// Set if the host is to be spared what it did not ask for.
+    tidy: Option<Box<Tidy>>,
 }
 
 /// The earlier of two times.
@@ -350,6 +380,8 @@ impl Session {
             goal: Goal::Serve,
             stop_deadline: None,
             client: Client::new(),
+            send_queue: SendQueue::default(),
+            undelivered: 0,
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
@@ -381,6 +413,7 @@ impl Session {
             refusals: Refusals::default(),
             tally: Tally::default(),
             owes_opened: false,
+            tidy: cx.settings.role.is_tidy().then(Box::default),
         }
     }
 
@@ -401,7 +434,7 @@ impl Session {
             opened: self.opened,
             now,
             to_upstream: self.sent_to_upstream,
-            to_client: self.sent_to_client,
+            to_client: self.sent_to_client.without(self.undelivered),
             tally: &self.tally,
         }
     }
@@ -445,6 +478,7 @@ impl Session {
             Event::ClientHup => self.client_hup(cx),
             Event::ClientFailed(error) => self.client_failed(error, cx),
             Event::ClientWritten(count) => self.client_written(count, cx),
+            Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
@@ -537,10 +571,15 @@ impl Session {
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
-        let client = earliest(upstream, self.client_deadline());
-        let goal = earliest(client, self.goal_deadline());
-        let held = earliest(goal, self.held_deadline(settings));
-        earliest(held, self.idle_deadline(settings))
+        let served = earliest(upstream, self.idle_deadline(settings));
+        let served = earliest(served, self.held_deadline(settings));
+        if self.goal.is_serve() && self.client.is_at_ease() {
+            debug_assert_eq!(self.client_deadline(), None);
+            debug_assert_eq!(self.goal_deadline(), None);
+            return served;
+        }
+        let client = earliest(served, self.client_deadline());
+        earliest(client, self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -570,6 +609,10 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Option<Line<'a>> {
         let limits = Self::line_limits(cx);
+        if splitter.is_within_line(LARGE_LINE_BYTES) && splitter.would_grow(input.len()) {
+            let spare = cx.memory.lend_large();
+            cx.memory.give_back(splitter.move_into(spare));
+        }
         if input.len() < UNCHARGED_BYTES || !splitter.is_between_lines() {
             return splitter.next(input, limits);
         }

@@ -3,6 +3,7 @@
 pub(crate) mod about;
 pub mod keyed_queue;
 pub mod log_rate_limit;
+pub mod plural;
 pub mod shell_words;
 pub mod small_queue;
 pub mod time;

@@ -120,7 +120,7 @@ fn a_stop_takes_no_longer_than_it_may() {
         assert!(!processes::process_exists(pid));
     }
     proxy.wait_for_log("(--stop-timeout): ending 2 sessions, killing 2 servers");
-    proxy.wait_for_log("for the clients of 1 sessions could not be delivered");
+    proxy.wait_for_log("for the clients of 1 session could not be delivered");
 }
 
 #[test]
@@ -132,7 +132,7 @@ fn it_is_said_what_a_stop_waits_for() {
     client.send_code("while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; answer");
     scratch.wait_for_lines(server, 2);
     proxy.signal(Signal::SIGTERM);
-    proxy.wait_for_logs("waiting for 1 sessions and 1 servers", 2);
+    proxy.wait_for_logs("waiting for 1 session and 1 server", 2);
     scratch.write("go", "");
     assert_eq!(client.recv_json()["result"]["pid"], server);
     client.close();

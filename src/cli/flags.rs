@@ -10,8 +10,8 @@ use log::LevelFilter;
 
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, host, log_level, message_bytes, port, prespawn, restarts, seconds, seconds_or_off,
-    server_log, sessions, spawn, starting,
+    attempts, first_message, host, log_level, message_bytes, port, prespawn, restarts, seconds,
+    seconds_or_off, server_log, sessions, spawn, starting,
 };
 use crate::options::ServerCommand;
 
@@ -91,8 +91,9 @@ flags! {
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
     serve "--spawn" "eager|lazy", default "eager", example "lazy": spawn = spawn;
 
-    /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off.
-    serve "--first-message-timeout" "S", default "0", example "30": first_message_timeout = seconds_or_off;
+    /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off. If it
+    /// is not given, clients that have announced heartbeats may take their time.
+    serve "--first-message-timeout" "S", default_is "300, without heartbeats", example "30": first_message_timeout = first_message;
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
     /// that waits for a response, other than to `subscriptions/listen`, or has something to deliver is not idle. Heartbeats
@@ -148,6 +149,10 @@ flags! {
 
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+
+    /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
+    /// dropped is logged.
+    connect "--tidy": tidy = true;
 
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;

@@ -98,7 +98,7 @@ fn every_option_in_both_spellings() {
         replay_timeout: Duration::from_millis(10),
         stop_timeout: Duration::from_millis(1_500),
         spawn: Spawn::Lazy,
-        first_message_timeout: Some(Duration::from_millis(500)),
+        first_message_timeout: Some(Some(Duration::from_millis(500))),
         idle_timeout: Some(Duration::from_hours(24)),
         max_starting: 1,
         prespawn: 1000,
@@ -213,7 +213,13 @@ fn a_timeout_that_can_be_off_is_off_at_0() {
     for name in ["--first-message-timeout", "--idle-timeout"] {
         for off in ["0", "0.0", "0e5"] {
             let options = serve(&format!("--demo {name} 1 {name} {off}"));
-            assert_eq!(options.first_message_timeout.or(options.idle_timeout), None);
+            assert_eq!(
+                options
+                    .first_message_timeout
+                    .flatten()
+                    .or(options.idle_timeout),
+                None
+            );
         }
         for bad in ["0.009", "86401", "off", "nan", "-0.5", ""] {
             let named =
@@ -495,6 +501,7 @@ fn connect_has_options_of_its_own() {
             replay: true,
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
+            tidy: false,
             log_level: LevelFilter::Warn,
         }
     );
@@ -509,6 +516,7 @@ fn connect_has_options_of_its_own() {
     assert_eq!(endless.max_reconnect_attempts, None);
     let patient = connect("connect --held-request-timeout 0 [::1]:2");
     assert_eq!(patient.held_request_timeout, None);
+    assert!(connect("connect --tidy [::1]:2").tidy);
     assert_eq!(
         (options.connect_timeout, options.host.as_str()),
         (seconds(3), "::1")

@@ -11,16 +11,18 @@ use super::accept::MAX_REFUSED;
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::options::{ServeOptions, ServerCommand};
+use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
+use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
+use crate::util::plural::Counted;
 use crate::util::shell_words;
 
 /// Descriptors of one session: the connection and three pipes.
@@ -77,7 +79,9 @@ impl Proxy {
             "cannot listen on {address} (--host, --port)"
         )))?;
         let limits = limits(options, descriptors);
+        check_descriptors(descriptors)?;
         log_start(options, command, &address, limits.spares);
+        log_session_limit(options, limits, descriptors);
         let mut listeners = Vec::new();
         for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
@@ -94,7 +98,11 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let system = Linux { spawner, signals };
+        let system = Linux {
+            spawner,
+            signals,
+            peers: Peers::new(),
+        };
         let memory = BufferBudget::new(DEFAULT_BUDGET_BYTES);
         let settings = settings(options);
         Ok(Self::new(
@@ -128,11 +136,35 @@ fn settings(options: &ServeOptions) -> Settings {
         stop_timeout: options.stop_timeout,
         spawn: options.spawn,
         idle_limits: IdleLimits {
-            first_message: options.first_message_timeout,
+            first_message: options
+                .first_message_timeout
+                .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
+            exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
         },
         server_log: options.server_log,
     }
+}
+
+/// What one session takes at the time when its server is started: the far ends of the pipes, too.
+const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
+
+/// Descriptors that are opened after the check.
+const DESCRIPTORS_TO_COME: u64 = 2;
+
+/// A proxy that can't serve a single session is not started.
+fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return Ok(());
+    };
+    let needed = open.count() as u64 + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START;
+    if needed > limit.get() {
+        return Err(SetupError(format!(
+            "cannot serve a single session: that needs {needed} descriptors, and {} are allowed (ulimit -Hn)",
+            limit.get()
+        )));
+    }
+    Ok(())
 }
 
 /// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
@@ -179,8 +211,7 @@ fn log_command(command: &[OsString]) {
         .map_or_else(String::new, |word| shell_words::quoted(word));
     match command.len().saturating_sub(1) {
         0 => info!("MCP command: {program}"),
-        1 => info!("MCP command: {program} and 1 argument"),
-        count => info!("MCP command: {program} and {count} arguments"),
+        count => info!("MCP command: {program} and {}", Counted(count, "argument")),
     }
     debug!("MCP command in full: {}", shell_words::join(command));
 }
@@ -204,7 +235,20 @@ fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares
         }
     );
     if spares > 0 {
-        info!("Pool: {spares} servers wait for sessions");
+        info!("Pool: {}", Counted(spares, "spare server"));
+    }
+}
+
+/// How many sessions there may be, and why.
+fn log_session_limit(options: &ServeOptions, limits: Limits, descriptors: DescriptorLimit) {
+    let sessions = Counted(limits.max_sessions, "session");
+    if options.max_sessions.is_some() {
+        info!("Limit: {sessions} (--max-sessions)");
+    } else {
+        info!(
+            "Limit: {sessions}, as {} are allowed (ulimit -Hn)",
+            Counted(descriptors.get(), "descriptor")
+        );
     }
 }
 

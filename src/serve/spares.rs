@@ -17,6 +17,7 @@ use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, log_last_words};
 use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 /// After a server was taken, the next one is started this much later: a start takes longer than the first response to
@@ -198,7 +199,8 @@ impl Spares {
             Decision::GiveUp { restarts } => {
                 let pause = self.policy.window();
                 let text = format!(
-                    "after {restarts} restarts, the limit (--max-restarts); for {} s sessions start their servers themselves",
+                    "after {}, the limit (--max-restarts); for {} s sessions start their servers themselves",
+                    Counted(restarts, "restart"),
                     pause.as_secs()
                 );
                 (now + pause, text)
@@ -245,7 +247,8 @@ impl Spares {
         let Self {
             size, hits, misses, ..
         } = self;
-        (*size > 0).then(|| format!("pool: size {size}, {hits} hits, {misses} misses"))
+        let (hits, es) = (Counted(*hits, "hit"), if *misses == 1 { "" } else { "es" });
+        (*size > 0).then(|| format!("pool: size {size}, {hits}, {misses} miss{es}"))
     }
 
     fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers<Due>) {
@@ -336,7 +339,7 @@ mod tests {
         assert_eq!((pool.take(), pool.spares.has_waiting()), (None, false));
         pool.spares.missed();
         let summary = pool.spares.summary().unwrap();
-        assert_eq!(summary, "pool: size 8, 8 hits, 1 misses");
+        assert_eq!(summary, "pool: size 8, 8 hits, 1 miss");
         assert_eq!(Spares::new(0, 5, ServerLogging::Limited).summary(), None);
     }
 

@@ -9,6 +9,7 @@ use super::{Due, Proxy};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::Event;
+use crate::util::plural::{Counted, are};
 
 /// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
 /// in the middle of something for the process.
@@ -79,7 +80,10 @@ impl<S: System> Proxy<S> {
         match self.stopping {
             Stopping::No => self.stop_gently(),
             Stopping::Gently | Stopping::Late => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 self.give_up_after(FORCED_REAP_TIME);
@@ -89,7 +93,12 @@ impl<S: System> Proxy<S> {
     }
 
     fn stop_gently(&mut self) {
-        info!("shutting down; {} sessions are open", self.scheduler.len());
+        let open = self.scheduler.len();
+        info!(
+            "shutting down; {} {} open",
+            Counted(open, "session"),
+            are(open)
+        );
         self.stopping = Stopping::Gently;
         self.listeners.close();
         self.close_spares();
@@ -111,14 +120,16 @@ impl<S: System> Proxy<S> {
         if self.stopping != Stopping::Gently {
             return;
         }
-        let (now, sessions, servers) = (self.now(), self.scheduler.len(), self.servers.left());
+        let now = self.now();
+        let sessions = Counted(self.scheduler.len(), "session");
+        let servers = Counted(self.servers.left(), "server");
         let left = self
             .stop_timers
             .timeout
             .at()
             .map_or(Duration::ZERO, |at| at.saturating_since(now));
         info!(
-            "shutting down; waiting for {sessions} sessions and {servers} servers, for {} s at most",
+            "shutting down; waiting for {sessions} and {servers}, for {} s at most",
             left.as_secs_f64().ceil()
         );
         let at = Some(now + REPORT_INTERVAL);
@@ -134,9 +145,9 @@ impl<S: System> Proxy<S> {
         }
         let timeout = self.scheduler.settings().stop_timeout.as_secs_f64();
         warn!(
-            "not everything has ended within {timeout} s (--stop-timeout): ending {} sessions, killing {} servers",
-            self.scheduler.len(),
-            self.servers.left()
+            "not everything has ended within {timeout} s (--stop-timeout): ending {}, killing {}",
+            Counted(self.scheduler.len(), "session"),
+            Counted(self.servers.left(), "server")
         );
         self.servers.kill_all(&mut self.system);
         self.stopping = Stopping::Late;
@@ -160,7 +171,11 @@ impl<S: System> Proxy<S> {
             .filter(|bytes| *bytes > 0)
             .fold((0, 0), |(sessions, sum), bytes| (sessions + 1, sum + bytes));
         if sessions > 0 {
-            warn!("{bytes} bytes for the clients of {sessions} sessions could not be delivered");
+            warn!(
+                "{} for the clients of {} could not be delivered",
+                Counted(bytes, "byte"),
+                Counted(sessions, "session")
+            );
         }
     }
 }

@@ -9,7 +9,9 @@ use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
+use super::stillbirths::Stillbirths;
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
+use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::util::about::about;
 use crate::util::time::Time;
@@ -30,10 +32,16 @@ pub enum Backend {
         max_attempts: Option<u32>,
         /// How long a request may wait for a connection; `None` for ever.
         held_timeout: Option<Duration>,
+        /// Whether the host is spared responses and progress that it did not ask for.
+        is_tidy: bool,
     },
 }
 
 impl Backend {
+    pub(super) fn is_tidy(&self) -> bool {
+        matches!(self, Self::Proxy { is_tidy: true, .. })
+    }
+
     /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
     pub(super) fn is_guarded(&self) -> bool {
         matches!(self, Self::Process { .. })
@@ -45,6 +53,7 @@ impl Backend {
 pub(super) enum BackendState {
     Process {
         restarts: RestartPolicy,
+        stillbirths: Stillbirths,
         /// Whether a restart cost the client something, and it has not been told.
         notice_owed: bool,
     },
@@ -63,6 +72,7 @@ impl BackendState {
         match *backend {
             Backend::Process { max_restarts } => Self::Process {
                 restarts: RestartPolicy::new(max_restarts),
+                stillbirths: Stillbirths::default(),
                 notice_owed: false,
             },
             Backend::Proxy {
@@ -109,6 +119,14 @@ impl BackendState {
         }
     }
 
+    /// The upstream ended like this. Returns whether the next one would do the same, so that none is to be started.
+    pub(super) fn is_hopeless(&mut self, exit: Exit, lived: Duration, has_spoken: bool) -> bool {
+        match self {
+            Self::Process { stillbirths, .. } => stillbirths.ended(exit, lived, has_spoken),
+            Self::Proxy { .. } => false,
+        }
+    }
+
     /// The link is gone. `was_idle` if the other side ended it while nothing was waited for.
     pub(super) fn disconnected(&mut self, was_idle: bool, now: Time) {
         if let Self::Proxy {
@@ -144,6 +162,7 @@ impl BackendState {
     pub(super) fn take_link_line(
         &mut self,
         envelope: &Envelope<'_>,
+        line: &[u8],
         label: &Label,
         now: Time,
     ) -> bool {
@@ -157,7 +176,7 @@ impl BackendState {
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
             reconnects.reached();
-            liveness.note_heartbeat(now);
+            liveness.note_heartbeat(timestamp(line), now);
             return true;
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
@@ -228,6 +247,14 @@ impl BackendState {
             *notice_owed = false;
         }
     }
+}
+
+/// What a heartbeat says of when it was sent, since 1970.
+fn timestamp(line: &[u8]) -> Option<Duration> {
+    let line = str::from_utf8(line).ok()?;
+    let [timestamp] = json::find(line, ["timestamp"])?;
+    let seconds = line.get(timestamp?)?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
 }
 
 // What each of the two can and can't do.

@@ -6,19 +6,23 @@ use super::refusals::Refusal;
 use super::report::EndReason;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
-use super::{Context, Session};
+use super::{Context, Session, cancellations};
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
-use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
+use crate::protocol::id::{INLINE_BYTES, IdText, MAX_ID_BYTES, RequestId};
 use crate::protocol::json;
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::splice::Spliced;
 use crate::util::about::about;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Where a line goes.
 enum Route {
     /// To the upstream, with what it means if that matters.
     Forward(Option<ToUpstream>),
+    /// The same, with this in its place.
+    Replace(Vec<u8>, Option<ToUpstream>),
     /// Nowhere: it was for the proxy, or it was refused.
     Drop,
 }
@@ -49,23 +53,29 @@ impl Ids {
 impl Session {
     pub(super) fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         match line {
-            Line::Borrowed(text) => {
-                if let Route::Forward(tag) = self.route_client_line(text, cx) {
-                    self.note_forwarded(text.len(), cx);
-                    self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
-                    self.release_held(cx);
-                }
-            }
-            Line::Buffered { bytes, len } => {
-                if let Route::Forward(tag) = self.route_client_line(&bytes[..len], cx) {
+            Line::Borrowed(text) => match self.route_client_line(text, cx) {
+                Route::Forward(tag) => self.forward(text, tag, cx),
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
+            Line::Buffered { bytes, len } => match self.route_client_line(&bytes[..len], cx) {
+                Route::Forward(tag) => {
                     self.note_forwarded(len, cx);
                     self.outbox_for(tag.as_ref())
                         .push_buffer(bytes, tag, cx.memory);
                     self.release_held(cx);
                 }
-            }
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
+    }
+
+    fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
+        self.note_forwarded(text.len(), cx);
+        self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
+        self.release_held(cx);
     }
 
     /// A line of this many bytes is forwarded: the session is used.
@@ -83,10 +93,10 @@ impl Session {
         if is_blank(line) {
             return Route::Drop;
         }
-        about!(debug, self.label, "client → server: {}", excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
+                self.debug_client_line("proxy", line);
                 let text = invalid.to_string();
                 self.note_refusal(Refusal::Unreadable, &text, cx);
                 self.reply_error(None, ErrorReason::ParseError, &text, cx);
@@ -97,16 +107,27 @@ impl Session {
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
+            self.debug_client_line("proxy", line);
             self.control_line(control, line, cx);
             return Route::Drop;
         }
-        if self.admits(&message, cx) {
-            self.era.note(&message);
-            self.server_memory.note_client(&message);
-            self.classify(&message, line, cx.now)
-        } else {
-            Route::Drop
+        if !self.admits(&message, cx) {
+            self.debug_client_line("proxy, which refused it", line);
+            return Route::Drop;
         }
+        self.era.note(&message);
+        self.server_memory.note_client(&message);
+        self.note_progress_tokens(&message);
+        let route = self.classify(&message, line, cx);
+        match &route {
+            Route::Forward(_) | Route::Replace(..) => self.debug_client_line("server", line),
+            Route::Drop => self.debug_client_line("nobody", line),
+        }
+        route
+    }
+
+    fn debug_client_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
     fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
@@ -145,7 +166,7 @@ impl Session {
             let text = format!("an id is too long: the limit is {MAX_ID_BYTES} bytes");
             (Refusal::TooLong, text)
         } else if ids.bytes > cx.memory.available() {
-            let text = too_long_message(TooLong::BufferBudget, cx);
+            let text = too_long_message("ids", ids.bytes as u64, TooLong::BufferBudget, cx);
             (Refusal::NoMemory, text)
         } else {
             return false;
@@ -170,7 +191,9 @@ impl Session {
     fn refuse_by_number(&mut self, message: &Message<'_>, requests: usize, cx: &mut Context<'_>) {
         let unanswered = self.unanswered();
         let text = format!(
-            "{unanswered} requests are waiting for their responses already; the limit is {MAX_IN_FLIGHT}"
+            "{} {} waiting for responses already; the limit is {MAX_IN_FLIGHT}",
+            Counted(unanswered, "request"),
+            are(unanswered)
         );
         self.note_refusal(Refusal::InFlight, &text, cx);
         if requests == 0 {
@@ -181,24 +204,32 @@ impl Session {
     }
 
     /// What a message that may pass means.
-    fn classify(&mut self, message: &Message<'_>, line: &[u8], now: Time) -> Route {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
         match message {
-            Message::Single(envelope) => self.classify_single(envelope, line, now),
-            Message::Batch(batch) => self.classify_batch(batch, now),
+            Message::Single(envelope) => self.classify_single(envelope, line, cx),
+            Message::Batch(batch) => self.classify_batch(batch, line, cx),
         }
     }
 
-    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8], now: Time) -> Route {
+    fn classify_single(
+        &mut self,
+        envelope: &Envelope<'_>,
+        line: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Route {
         if let Some(id) = envelope.request_id() {
             let kind = self.kind_of_request(envelope.method, line);
-            let request = Request::new(RequestId::new(id), kind, now);
+            let request = Request::new(RequestId::new(id), kind, cx.now);
             self.queued.add(&request);
             self.note_standing(envelope, &request.id, line);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
         let Some(id) = envelope.response_id() else {
             let tag = classify_notification(envelope);
-            return Route::Forward(tag.filter(|tag| self.note_queued(tag)));
+            return match tag {
+                Some(ToUpstream::Cancelled(id)) if self.take_out(&id, cx) => Route::Drop,
+                tag => Route::Forward(tag.filter(|tag| self.note_queued(tag))),
+            };
         };
         match self.take_addressee(id) {
             Addressee::Present => Route::Forward(Some(ToUpstream::Response)),
@@ -252,7 +283,25 @@ impl Session {
         }))
     }
 
-    fn classify_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
+    /// Cancellations of what waits are carried out, and the others pass.
+    fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        let carried_out = self.take_out_all(batch, cx);
+        match cancellations::without_carried_out(line, &carried_out) {
+            Spliced::Unchanged => self.classify_whole_batch(batch, cx.now),
+            Spliced::Nothing => Route::Drop,
+            Spliced::Line(line) => {
+                let Ok(Message::Batch(batch)) = Message::read(&line) else {
+                    return Route::Drop;
+                };
+                match self.classify_whole_batch(&batch, cx.now) {
+                    Route::Forward(tag) => Route::Replace(line, tag),
+                    route => route,
+                }
+            }
+        }
+    }
+
+    fn classify_whole_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
         let envelopes = &batch.envelopes;
         let parts = envelopes.iter();
         let parts = parts.filter_map(|envelope| classify_in_batch(envelope, now));
@@ -277,7 +326,7 @@ impl Session {
 
     /// Whose request gets this response, which it then has. A server on its way out can still ask, but gets nothing any
     /// more.
-    fn take_addressee(&mut self, id: &str) -> Addressee {
+    fn take_addressee(&mut self, id: IdText<'_>) -> Addressee {
         match self.server_requests.end(&RequestId::new(id)) {
             Addressee::Present if !self.upstream.is_up() => Addressee::Gone,
             addressee => addressee,

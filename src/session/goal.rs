@@ -14,7 +14,7 @@ use crate::util::time::Time;
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is closed:
 /// servers drop running calls at the end of their input. Half a minute is more than most calls take, and less than a
 /// stop of the program may take under systemd (90 s).
-const FINISH_TIME: Duration = Duration::from_secs(30);
+pub(super) const FINISH_TIME: Duration = Duration::from_secs(30);
 
 /// A client that is told about an end it has not asked for has sent all that it had once it is silent for this long:
 /// what it sent in time may have been waiting for room in our socket. Longer than most round trips on the internet.
@@ -173,9 +173,9 @@ impl Session {
     }
 
     /// The client has ended its side: what it has sent is served.
-    pub(super) fn finish_after_client_eof(&mut self, cx: &Context<'_>) {
+    pub(super) fn finish_after_client_eof(&mut self, since: Time, cx: &Context<'_>) {
         if self.goal.is_serve() {
-            self.finish(EndReason::ClientEnded, None, cx);
+            self.finish(EndReason::ClientEnded, since, None, cx);
         } else {
             self.goal.end_last_call();
         }
@@ -184,13 +184,19 @@ impl Session {
     /// Comes to an end that the client has not asked for: what it sends before it can know is served.
     pub(super) fn finish_for(&mut self, reason: EndReason, cx: &Context<'_>) {
         let last_call = self.client.is_open().then(|| LastCall::begin(cx.now));
-        self.finish(reason, last_call, cx);
+        self.finish(reason, cx.now, last_call, cx);
     }
 
-    fn finish(&mut self, reason: EndReason, last_call: Option<LastCall>, cx: &Context<'_>) {
+    fn finish(
+        &mut self,
+        reason: EndReason,
+        since: Time,
+        last_call: Option<LastCall>,
+        cx: &Context<'_>,
+    ) {
         self.last_written = cx.now;
         self.goal = Goal::Finish {
-            since: cx.now,
+            since,
             reason,
             last_call,
         };
@@ -342,7 +348,10 @@ impl Session {
         }
         if self.stop_deadline.is_some_and(|at| at <= cx.now) && !self.goal.is_end() {
             self.goal.end_last_call();
+            // A client that has taken nothing since the stop began is not waited for once more.
+            let last_written = self.last_written;
             self.end_now(&EndReason::Shutdown, cx);
+            self.last_written = last_written;
         }
     }
 }

@@ -47,30 +47,19 @@ impl Session {
         }
     }
 
-    /// Takes out the lines whose requests have waited this long, and what is of no use without them.
-    /// Returns the ids of the requests, each with whether it was sent to an upstream that was lost.
+    /// Takes out the lines whose requests have waited this long. What is said about these requests in other lines stays,
+    /// and means nothing to a server. Returns the ids, each with whether it was sent to an upstream that was lost.
     fn take_overdue(&mut self, limit: Duration, cx: &Context<'_>) -> Vec<(RequestId, bool)> {
         let mut overdue: Vec<(RequestId, bool)> = Vec::new();
-        let mut ends_handshake = false;
         let mut held = self.take_held();
         let queued = &mut self.queued;
         held.retain_unstarted(|tag| {
-            if let ToUpstream::Cancelled(id) = tag
-                && overdue.iter().any(|(request, _)| request == id)
-            {
-                queued.remove_cancellation(id);
-                return false;
-            }
-            if matches!(tag, ToUpstream::Initialized) {
-                return !ends_handshake;
-            }
             let is_overdue = |request: &Request| request.since + limit <= cx.now;
             if !tag.requests().next().is_some_and(is_overdue) {
                 return true;
             }
             for request in tag.requests() {
                 queued.remove(request);
-                ends_handshake |= request.is_initialize();
                 overdue.push((request.id.clone(), request.was_sent()));
             }
             false

@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -85,6 +86,8 @@ pub enum Exit {
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
     OtherProtocol(Protocol),
+    /// The server at the other end did not respond to the replayed handshake in this time.
+    NoReplay(Duration),
 }
 
 impl Exit {
@@ -115,6 +118,9 @@ impl fmt::Display for Exit {
             Self::Refused => f.write_str("the proxy has no server"),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
+            Self::NoReplay(time) => {
+                write!(f, "the replayed handshake was not answered within {time:?}")
+            }
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
                 Err(_) => write!(f, "signal {number}"),
@@ -212,7 +218,7 @@ impl EndReason {
     /// The reason of an upstream's loss, after `restarts` attempts to replace it.
     pub(super) fn after_retries(&self, restarts: u32) -> Self {
         match self {
-            Self::SpawnFailed(_) => self.clone(),
+            Self::SpawnFailed(_) | Self::ReplayTimeout(_) => self.clone(),
             Self::ConnectionLost(last) => Self::ReconnectLimit {
                 attempts: restarts,
                 last: last.clone(),
@@ -242,7 +248,8 @@ impl fmt::Display for EndReason {
             Self::RestartLimit { restarts, last } => {
                 write!(
                     f,
-                    "the server ended ({last}) after {restarts} restarts, the limit (--max-restarts)"
+                    "the server ended ({last}) after {}, the limit (--max-restarts)",
+                    Counted(restarts, "restart")
                 )
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
@@ -251,7 +258,8 @@ impl fmt::Display for EndReason {
             }
             Self::ReconnectLimit { attempts, last } => write!(
                 f,
-                "the connection was lost ({last}) after {attempts} attempts, the limit (--max-reconnect-attempts)"
+                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
+                Counted(attempts, "attempt")
             ),
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
@@ -264,7 +272,9 @@ impl fmt::Display for EndReason {
             }
             Self::SessionLimit(limit) => write!(
                 f,
-                "there are {limit} sessions already, the limit (--max-sessions)"
+                "there {} {} already, the limit (--max-sessions)",
+                are(*limit),
+                Counted(limit, "session")
             ),
             Self::FirstMessageTimeout(time) => write!(
                 f,
@@ -324,6 +334,19 @@ impl Traffic {
         self.bytes += len as u64 + 1;
     }
 
+    /// How many messages were counted.
+    pub(super) fn messages(self) -> u64 {
+        self.messages
+    }
+
+    /// The same, but for this many bytes.
+    pub(super) fn without(self, bytes: u64) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(bytes),
+            ..self
+        }
+    }
+
     /// Whether nothing was counted.
     pub fn is_none(self) -> bool {
         self.messages == 0
@@ -332,7 +355,8 @@ impl Traffic {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages ({} bytes)", self.messages, self.bytes)
+        let messages = Counted(self.messages, "message");
+        write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
     }
 }
 

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::util::plural::Counted;
+
 /// Response times that are told apart: each range ends at twice the time of the one before. The last one is open.
 const RANGES: usize = 24;
 
@@ -78,20 +80,15 @@ impl fmt::Display for Tally {
             )?;
         }
         let counts = [
-            (self.errors, "error", "errors"),
-            (
-                self.lost.into(),
-                "lost request (502)",
-                "lost requests (502)",
-            ),
-            (self.restarts.into(), "restart", "restarts"),
-            (self.refused, "refused message", "refused messages"),
+            (Counted(self.errors, "error"), ""),
+            (Counted(self.lost.into(), "lost request"), " (502)"),
+            (Counted(self.restarts.into(), "restart"), ""),
+            (Counted(self.refused, "refused message"), ""),
         ];
-        let counts = counts.iter().filter(|(count, ..)| *count > 0);
-        for (place, (count, one, more)) in counts.enumerate() {
+        let counts = counts.iter().filter(|(counted, _)| counted.0 > 0);
+        for (place, (counted, code)) in counts.enumerate() {
             let mark = if place == 0 { ';' } else { ',' };
-            let what = if *count == 1 { one } else { more };
-            write!(f, "{mark} {count} {what}")?;
+            write!(f, "{mark} {counted}{code}")?;
         }
         Ok(())
     }

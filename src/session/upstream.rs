@@ -1,17 +1,18 @@
 //! The upstream while it is there or to come: asked for, started, written to. How it is lost is in `loss`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::handshake::Greeting;
 use super::in_flight::Request;
-use super::loss::Leaving;
-use super::report::EndReason;
+use super::loss::{Leaving, LossKind};
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A new server must live this long before the client is told of it: one that fails at its start does so sooner.
@@ -37,6 +38,12 @@ pub(super) enum Upstream {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) greeting: Greeting,
+    /// When it was started.
+    pub(super) started: Time,
+    /// How many messages servers before it have sent.
+    pub(super) messages_before: u64,
+    /// Whether it has written a line that was not for the client.
+    pub(super) has_spoken: bool,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
@@ -45,6 +52,17 @@ pub(super) struct Up {
     pub(super) used: bool,
     /// Whether it has answered anything.
     pub(super) has_responded: bool,
+    /// How it starts up, until it has written something; `None` for a link.
+    unheard: Option<Box<Unheard>>,
+}
+
+/// What there is to tell of the first output of a server.
+#[derive(Debug)]
+struct Unheard {
+    started: Time,
+    first_input: Option<Time>,
+    /// Whether it is the session's first server.
+    is_first: bool,
 }
 
 /// What a line on its way to the upstream means.
@@ -233,10 +251,20 @@ impl Session {
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
+            started: cx.now,
+            messages_before: self.sent_to_client.messages(),
+            has_spoken: false,
             notice_at,
             replay_at: self.replays_at_once.then_some(cx.now),
             used: false,
             has_responded: false,
+            unheard: (!self.backend.is_link()).then(|| {
+                Box::new(Unheard {
+                    started: cx.now,
+                    first_input: None,
+                    is_first,
+                })
+            }),
         });
         self.note_started(is_first, cx);
         if self.backend.is_link() {
@@ -244,6 +272,28 @@ impl Session {
         }
         self.release_held(cx);
         self.replay_unasked(cx);
+    }
+
+    /// The server writes: if that is for the first time, its start took up to now. It may have had nothing to say before it
+    /// was sent something.
+    pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        let Some(unheard) = up.unheard.take() else {
+            return;
+        };
+        let since = |time: Time| cx.now.saturating_since(time).as_secs_f64();
+        let after_start = since(unheard.started);
+        let mut text = format!("first output of the server {after_start:.3} s after its start");
+        if let Some(input) = unheard.first_input {
+            let _ = write!(text, ", {:.3} s after its first input", since(input));
+        }
+        if unheard.is_first {
+            about!(info, self.label, "{text}");
+        } else {
+            about!(debug, self.label, "{text}");
+        }
     }
 
     /// Of sessions that open before they bring a message, there may be too many for the log.
@@ -264,7 +314,7 @@ impl Session {
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
-        self.after_loss(&why, true, cx);
+        self.after_loss(&why, LossKind::Crash, cx);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
@@ -291,8 +341,7 @@ impl Session {
         }
         self.replay_unasked(cx);
         if replay_failed {
-            let reason = EndReason::ReplayTimeout(cx.settings.replay_timeout);
-            self.end_now(&reason, cx);
+            self.replay_overdue(cx);
         }
     }
 }
@@ -325,6 +374,11 @@ impl Session {
     pub(super) fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_written = cx.now;
         self.line_passed(cx);
+        if let Upstream::Up(up) = &mut self.upstream
+            && let Some(unheard) = &mut up.unheard
+        {
+            unheard.first_input.get_or_insert(cx.now);
+        }
         self.to_upstream.consume(count, cx.memory);
         while let Some(line) = self.to_upstream.next_started() {
             self.on_line_started(line, cx);
@@ -354,7 +408,8 @@ impl Session {
                 self.in_flight.cancel(&id);
             }
             ToUpstream::Replay => {
-                let deadline = cx.now + cx.settings.replay_timeout;
+                let time = self.handshake.replay_time(cx.settings.replay_timeout);
+                let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
             ToUpstream::Response

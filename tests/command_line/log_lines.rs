@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::json;
 
 use crate::Running;
-use crate::common::proxy::{Log, command_under_test};
+use crate::common::proxy::{Log, command_under_test, in_shell};
 use crate::common::{Client, DEADLINE, Proxy, eventually_some, processes, servers};
 use crate::stderr_trouble::{assert_ends, pid_of};
 
@@ -197,6 +197,75 @@ fn debug_shows_each_message_with_its_direction() {
 }
 
 #[test]
+fn debug_tells_what_goes_no_further() {
+    let proxy = Proxy::start(&["--debug"], &servers::sh("echo banner; exec cat"));
+    let mut client = proxy.connect();
+    client.send_raw(b"junk\n{\"type\":\"heartbeat\"}\n[1]\n");
+    client.recv_line();
+    client.recv_line();
+    for text in [
+        "client → proxy: junk",
+        r#"client → proxy: {"type":"heartbeat"}"#,
+        "client → server: [1]",
+        "server → client: [1]",
+        "stdout: the line is not JSON: banner",
+    ] {
+        proxy.wait_for_log(text);
+    }
+    let log = proxy.log();
+    let is_wrong = |line: &String| {
+        let dropped = ["junk", "heartbeat\"", "banner"];
+        line.contains(" → server: ") && dropped.iter().any(|text| line.ends_with(text))
+            || line.ends_with("client: banner")
+    };
+    assert!(!log.iter().any(is_wrong), "{log:#?}");
+}
+
+#[test]
+fn how_long_the_first_server_took_is_told_once() {
+    let script = "while read line && [ \"$line\" = '[1]' ]; do echo \"$line\"; done; exit 1";
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    for restarts in 0..2 {
+        client.send_line("[1]");
+        while client.recv_line() != "[1]" {}
+        client.send_line("[2]");
+        proxy.wait_for_logs("the server ended", restarts + 1);
+    }
+    let line = proxy.wait_for_log("first output of the server");
+    assert!(
+        line.contains(" INFO ") && line.contains("[session 1 "),
+        "{line}"
+    );
+    assert!(line.ends_with(" s after its first input"), "{line}");
+    proxy.wait_for_log("goes on with a new server");
+    assert_eq!(
+        proxy.wait_for_logs("first output of the server", 1).len(),
+        1
+    );
+}
+
+#[test]
+fn the_limit_of_sessions_is_told_with_its_reason() {
+    let proxy = Proxy::start(&["--max-sessions", "1"], &servers::mirror());
+    proxy.wait_for_log("[proxy] Limit: 1 session (--max-sessions)");
+    let proxy = Proxy::start_after("ulimit -n 328", &[], &servers::mirror());
+    proxy.wait_for_log("[proxy] Limit: 50 sessions, as 328 descriptors are allowed (ulimit -Hn)");
+}
+
+#[test]
+fn it_is_an_error_if_there_are_too_few_descriptors_for_one_session() {
+    let ended = crate::run_configured(|command| {
+        command.args(["--host=127.0.0.1", "--port=0", "--", "cat"]);
+        in_shell("ulimit -n 15", command);
+        command.stdout(Stdio::piped());
+    });
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.one_line(1);
+    assert!(line.contains("cannot serve a single session"), "{line}");
+}
+
+#[test]
 fn debug_cuts_messages_at_1_kib() {
     let proxy = Proxy::start(&["--debug"], &servers::mirror());
     let mut client = proxy.connect();
@@ -277,7 +346,7 @@ fn at_the_level_of_warnings_a_crash_is_explained_and_nothing_else_is_said() {
         .map(|line| line.split_once("] ").unwrap().1)
         .collect();
     let expected = [
-        "of the lines that were left out of the log, these 1 were the last:",
+        "the last of the output that was left out of the log, 1 line:",
         "stderr: reason 42",
         "the server ended (exit code 3)",
     ];

@@ -17,6 +17,7 @@ mod resolving;
 mod signs_of_life;
 mod stderr_kinds;
 mod stdio_kinds;
+mod tidy;
 mod unreachable;
 mod usage;
 mod without_server;

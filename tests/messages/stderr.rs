@@ -108,8 +108,8 @@ fn what_is_left_out_is_counted() {
 
 /// How many lines were left out, if that is what a log line says.
 fn left_out(line: &str) -> Option<u64> {
-    let (before, _) = line.split_once(" lines of the server's output were left out")?;
-    before.rsplit(' ').next()?.parse().ok()
+    let (_, count) = line.split_once("left out of the log: ")?;
+    count.split(' ').next()?.parse().ok()
 }
 
 /// Writes 150 lines at once, and then why it ends.

@@ -64,6 +64,10 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// Servers die at their starts.
+    is_deadly: bool,
+    /// Whether the system tells what clients have not taken.
+    pub tells_queues: bool,
     pub stopping: bool,
     /// When a stop has taken long enough.
     pub stop_until: Option<Time>,
@@ -80,7 +84,11 @@ impl Below {
         memory_is_short: bool,
     ) -> Self {
         let [proxy, connector] = settings;
+        let mut rng = rng;
+        let is_deadly = !calm && rng.percent(5);
         Self {
+            is_deadly,
+            tells_queues: rng.percent(80),
             rng,
             calm,
             now,
@@ -214,6 +222,10 @@ impl Below {
             stats,
             &mut self.rng,
         );
+        let mut server = server;
+        if kind == Kind::Process && self.is_deadly && self.rng.percent(95) {
+            server.is_stillborn();
+        }
         let key = self.servers.insert(server);
         self.by_pid.insert(pid, key);
         key
@@ -328,6 +340,9 @@ impl Below {
         place
             .client
             .act(&mut socket, &mut place.journal, &mut self.stats);
+        if place.client.has_vanished {
+            place.vanished_at.get_or_insert(self.now);
+        }
     }
 
     pub fn notify_client(&mut self, slot: usize) {

@@ -8,6 +8,7 @@ use std::ops::AddAssign;
 pub enum Fault {
     ClientResets,
     ClientStalls,
+    ClientVanishes,
     ClientLeavesMidLine,
     ServerCrashes,
     ServerCrashesMidLine,
@@ -42,6 +43,16 @@ pub enum Fault {
 
 const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
 
+/// How often each has happened.
+#[derive(Debug, Clone)]
+struct Faults([u64; FAULTS]);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self([0; FAULTS])
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     /// Turns of the loop, each after something has happened in the world.
@@ -58,20 +69,20 @@ pub struct Stats {
     pub unread: u64,
     pub replays: u64,
     pub virtual_seconds: u64,
-    faults: [u64; FAULTS],
+    faults: Faults,
 }
 
 impl Stats {
     pub fn fault(&mut self, fault: Fault) {
-        self.faults[fault as usize] += 1;
+        self.faults.0[fault as usize] += 1;
     }
 
     pub fn fault_if(&mut self, happens: bool, fault: Fault) {
-        self.faults[fault as usize] += u64::from(happens);
+        self.faults.0[fault as usize] += u64::from(happens);
     }
 
     pub fn faults(&mut self, fault: Fault, count: u64) {
-        self.faults[fault as usize] += count;
+        self.faults.0[fault as usize] += count;
     }
 }
 
@@ -89,7 +100,7 @@ impl AddAssign for Stats {
         self.unread += other.unread;
         self.replays += other.replays;
         self.virtual_seconds += other.virtual_seconds;
-        for (sum, more) in self.faults.iter_mut().zip(other.faults) {
+        for (sum, more) in self.faults.0.iter_mut().zip(other.faults.0) {
             *sum += more;
         }
     }
@@ -112,8 +123,8 @@ impl fmt::Display for Stats {
             "{} errors of the proxy's own, {} lines sent again, {} left unread, {} handshakes replayed",
             self.proxy_errors, self.resent, self.unread, self.replays
         )?;
-        write!(f, "faults: {}", self.faults.iter().sum::<u64>())?;
-        for (name, count) in NAMES.iter().zip(self.faults) {
+        write!(f, "faults: {}", self.faults.0.iter().sum::<u64>())?;
+        for (name, count) in NAMES.iter().zip(self.faults.0) {
             write!(f, "; {name} {count}")?;
         }
         Ok(())
@@ -123,6 +134,7 @@ impl fmt::Display for Stats {
 const NAMES: [&str; FAULTS] = [
     "client resets",
     "client stalls",
+    "client vanishes",
     "client leaves mid-line",
     "server crashes",
     "server crashes mid-line",

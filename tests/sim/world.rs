@@ -80,6 +80,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             max_delay: Duration::from_secs(2),
             max_attempts: rng.pick(&[None, Some(3)]),
             held_timeout: held.map(Duration::from_millis),
+            is_tidy: false,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -352,6 +353,9 @@ impl World {
         below.stopping = true;
         below.stop_until = Some(below.now + below.proxy.stop_timeout);
         below.raise_stop();
+        for (_, place) in &mut below.places {
+            place.journal.is_stopping = true;
+        }
         // Whoever was not accepted is gone with the listening socket.
         for slot in std::mem::take(&mut below.backlog) {
             below.places.remove(slot);

@@ -45,7 +45,7 @@ fn a_connection_takes_the_server_that_has_waited_longest() {
     client.initialize();
     client.close();
     wait_until_gone(first);
-    assert_eq!(stop(&mut proxy), "size 2, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 2, 1 hit, 0 misses");
     for server in scratch.servers() {
         assert!(!processes::process_exists(server));
     }
@@ -120,7 +120,7 @@ fn a_lazy_session_takes_one_when_it_has_something_to_say() {
     let mut client = proxy.connect();
     assert_eq!(client.pid_of_server(), server);
     drop(client);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 0 misses");
 }
 
 #[test]
@@ -171,7 +171,7 @@ fn a_waiting_server_that_dies_is_replaced() {
     assert!(line.contains("(signal 9 (SIGKILL))"), "{line}");
     let second = scratch.wait_for_server(2);
     assert_eq!(proxy.connect().pid_of_server(), second);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 0 misses");
 }
 
 #[test]
@@ -256,7 +256,7 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     assert_eq!(second.recv_error(503, "spawn_failed").0, json!(id));
     expect_end(&mut second);
     drop(first);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 1 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 1 miss");
 }
 
 // Limits.

@@ -14,6 +14,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
             max_delay: SECOND,
             max_attempts,
             held_timeout: Some(60 * SECOND),
+            is_tidy: false,
         };
     })
 }
@@ -343,4 +344,32 @@ fn what_a_server_may_have_seen_is_not_sent_again() {
     said(&mut world);
     world.server(&refused_by_stop(1));
     world.client_got_error(&json!(1), 503, "shutdown");
+}
+
+#[test]
+fn a_replay_that_is_not_answered_is_a_failed_attempt() {
+    let mut world = connector(Some(2));
+    world.start();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    world.server_output_ends();
+    world.client(&request(2));
+    for attempt in 0..2 {
+        world.pass(SECOND);
+        assert_eq!(
+            world.took_actions(),
+            [Action::ReleaseUpstream, Action::StartUpstream],
+            "{attempt}"
+        );
+        world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
+        world.server_got();
+        for _ in 0..11 {
+            world.server(r#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#);
+            world.pass(SECOND);
+        }
+    }
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.client_got_error(&json!(2), 503, "reconnect_limit");
 }

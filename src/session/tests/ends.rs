@@ -15,7 +15,7 @@ fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World))
     world.pass(2 * SECOND);
     assert_eq!(
         world.took_actions(),
-        [Action::CloseClient, Action::StopUpstream]
+        [Action::StopUpstream, Action::CloseClient]
     );
     // The rest of what the server says is read and dropped.
     assert!(world.session.wants_upstream_output(&world.memory));
@@ -50,10 +50,12 @@ fn a_client_that_does_not_read_is_given_up_although_the_server_is_gone() {
         }
         world.pass(31 * SECOND);
         assert!(world.session.is_finished(), "stops: {stops}");
-        assert_eq!(
-            world.took_actions(),
-            [Action::CloseClient, Action::ReleaseUpstream]
-        );
+        let mut expected = [Action::CloseClient, Action::ReleaseUpstream];
+        if stops {
+            // The time to stop is over in the same moment, and the client is looked at once more.
+            expected.reverse();
+        }
+        assert_eq!(world.took_actions(), expected);
     }
 }
 

@@ -160,6 +160,7 @@ fn the_stdin_of_connect_is_not_guarded() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     sends(&mut world, b"GET / HTTP/1.1\r\n");

@@ -15,6 +15,7 @@ fn almost(time: Duration) -> Duration {
 fn with_limits(first_message: Option<Duration>, idle: Option<Duration>) -> World {
     World::with(|settings| {
         settings.idle_limits = IdleLimits {
+            exempts_heartbeats: false,
             first_message,
             idle,
         };
@@ -329,4 +330,25 @@ fn what_a_lost_server_had_to_remember_keeps_nobody() {
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);
     ends_after(&mut world, IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn a_client_with_heartbeats_may_be_exempt_from_the_first_message_timeout() {
+    for is_exempt in [false, true] {
+        let mut world = World::with(|settings| {
+            settings.idle_limits.first_message = Some(300 * SECOND);
+            settings.idle_limits.exempts_heartbeats = is_exempt;
+        });
+        world.start();
+        world.client(r#"{"type":"heartbeat"}"#);
+        world.pass(400 * SECOND);
+        assert_eq!(world.session.goal.is_serve(), is_exempt);
+    }
+    let mut silent = World::with(|settings| {
+        settings.idle_limits.first_message = Some(300 * SECOND);
+        settings.idle_limits.exempts_heartbeats = true;
+    });
+    silent.start();
+    silent.pass(400 * SECOND);
+    assert!(!silent.session.goal.is_serve());
 }

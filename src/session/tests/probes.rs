@@ -117,6 +117,7 @@ fn a_probe_that_is_ignored_is_forgotten_once_initialize_was_answered() {
                     max_delay: SECOND,
                     max_attempts: None,
                     held_timeout: None,
+                    is_tidy: false,
                 };
             }
         });
@@ -146,6 +147,7 @@ fn a_probe_on_a_link_that_is_lost_is_asked_again() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();

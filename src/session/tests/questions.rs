@@ -46,6 +46,7 @@ fn the_stdio_side_takes_questions_back_too() {
             max_delay: SECOND,
             max_attempts: None,
             held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();

@@ -43,6 +43,9 @@ fn agree_to_replay(world: &mut World) {
 fn replace_server(world: &mut World) {
     world.pass(100 * SECOND);
     world.client_got();
+    world
+        .actions
+        .retain(|action| *action != Action::CheckClient);
     world.server_dies(Exit::Code(3));
     world.start_next();
 }
@@ -172,6 +175,7 @@ fn the_stdio_side_restores_what_a_lost_link_cost() {
                 max_delay: SECOND,
                 max_attempts: None,
                 held_timeout: None,
+                is_tidy: false,
             };
         });
         world.start();

@@ -123,6 +123,7 @@ fn the_stdio_side_closes_subscriptions_too() {
                 max_delay: 2 * SECOND,
                 max_attempts: None,
                 held_timeout: None,
+                is_tidy: false,
             };
         });
         world.start();
