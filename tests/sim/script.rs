@@ -187,8 +187,11 @@ impl System for Script {
 
     fn unsent(&mut self, client: &Socket) -> Option<u32> {
         let below = self.0.borrow();
-        let output = &client.duplex.borrow().output;
-        below.tells_queues.then(|| output.unconsumed() as u32)
+        let duplex = client.duplex.borrow();
+        let unsent = duplex.output.unconsumed() as u32;
+        // The end of our side waits behind it.
+        let end = u32::from(!duplex.writes && unsent > 0);
+        below.tells_queues.then_some(unsent + end)
     }
 
     fn unix_time(&self) -> Duration {
