@@ -451,6 +451,7 @@ mod tests {
                 replay_timeout: HOUR,
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits {
+                    exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
                 },

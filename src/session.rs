@@ -79,6 +79,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+mod cancellations;
 mod client_lines;
 mod client_side;
 mod goal;
@@ -100,6 +101,7 @@ pub mod report;
 pub mod restart;
 mod send_queue;
 pub mod stderr;
+mod stillbirths;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -262,6 +264,10 @@ pub enum Event<'a> {
 
 /// A client and its upstreams.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub struct Session {
     label: Label,
     opened: Time,
@@ -539,10 +545,15 @@ impl Session {
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
-        let client = earliest(upstream, self.client_deadline());
-        let goal = earliest(client, self.goal_deadline());
-        let held = earliest(goal, self.held_deadline(settings));
-        earliest(held, self.idle_deadline(settings))
+        let served = earliest(upstream, self.idle_deadline(settings));
+        let served = earliest(served, self.held_deadline(settings));
+        if self.goal.is_serve() && self.client.is_at_ease() {
+            debug_assert_eq!(self.client_deadline(), None);
+            debug_assert_eq!(self.goal_deadline(), None);
+            return served;
+        }
+        let client = earliest(served, self.client_deadline());
+        earliest(client, self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.

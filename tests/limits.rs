@@ -50,7 +50,7 @@ fn refusal(client: &mut Client) -> Value {
         "error": {
             "code": 503,
             "message": message,
-            "data": {"source": "mcp-tcp-proxy", "reason": "session_limit"},
+            "data": {"source": "mcp-tcp-proxy", "reason": "session_limit", "delivered": false},
         },
     });
     assert_eq!(answer, expected);

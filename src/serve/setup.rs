@@ -11,7 +11,7 @@ use super::accept::MAX_REFUSED;
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
-use crate::options::{ServeOptions, ServerCommand};
+use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
@@ -134,7 +134,10 @@ fn settings(options: &ServeOptions) -> Settings {
         replay_timeout: options.replay_timeout,
         spawn: options.spawn,
         idle_limits: IdleLimits {
-            first_message: options.first_message_timeout,
+            first_message: options
+                .first_message_timeout
+                .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
+            exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
         },
         server_log: options.server_log,

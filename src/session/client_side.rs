@@ -71,6 +71,11 @@ impl Client {
         matches!(self, Self::Open { .. })
     }
 
+    /// Whether it may send, and is not known to have hung up.
+    pub(super) fn is_at_ease(&self) -> bool {
+        matches!(self, Self::Open { hung_up: None, .. })
+    }
+
     /// Whether it still gets what it is sent.
     pub(super) fn is_writable(&self) -> bool {
         matches!(self, Self::Open { .. } | Self::Ended)

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cancellations;
 mod connector;
 mod ends;
 mod guard;
@@ -15,6 +16,7 @@ mod peer;
 mod probes;
 mod slow_clients;
 mod spare_buffers;
+mod stillborn;
 mod tallies;
 mod tidy;
 mod times;

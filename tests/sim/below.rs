@@ -64,6 +64,8 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// Servers die at their starts.
+    is_deadly: bool,
     /// Whether the system tells what clients have not taken.
     pub tells_queues: bool,
     pub stopping: bool,
@@ -81,7 +83,9 @@ impl Below {
     ) -> Self {
         let [proxy, connector] = settings;
         let mut rng = rng;
+        let is_deadly = !calm && rng.percent(5);
         Self {
+            is_deadly,
             tells_queues: rng.percent(80),
             rng,
             calm,
@@ -215,6 +219,10 @@ impl Below {
             stats,
             &mut self.rng,
         );
+        let mut server = server;
+        if kind == Kind::Process && self.is_deadly && self.rng.percent(95) {
+            server.is_stillborn();
+        }
         let key = self.servers.insert(server);
         self.by_pid.insert(pid, key);
         key

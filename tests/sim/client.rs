@@ -410,7 +410,7 @@ impl Client {
         let text = format!(
             r#"{{"n":{serial},"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
-        self.say(text, ClientSays::Cancel, Vec::new(), journal);
+        self.say(text, ClientSays::Cancel(at), Vec::new(), journal);
     }
 
     /// What it says then is what a web page would have a browser say: anything.

@@ -137,6 +137,7 @@ impl Below {
             "a server is let go of before it has ended"
         );
         place.journal.losses += 1;
+        place.journal.server_ended(server.exit);
         let pipes = server.pipes.borrow();
         assert!(
             !pipes.writes || pipes.output.broken.is_none() || server.kind == Kind::Connection,

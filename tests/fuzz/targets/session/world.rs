@@ -87,6 +87,7 @@ impl World {
             replay_timeout: Duration::from_secs(10),
             spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
             idle_limits: IdleLimits {
+                exempts_heartbeats: false,
                 first_message: limit(0b0110, 5),
                 idle: limit(0b1_1000, 20),
             },
