@@ -321,10 +321,7 @@ impl<S: System> Proxy<S> {
                     let unix_time = self.system.unix_time();
                     self.tell(key, Event::Deadline { unix_time });
                 }
-                Due::Server(key) => {
-                    let timers = &mut self.reactor.timers;
-                    self.servers.escalate(key, &mut self.system, timers);
-                }
+                Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares => self.spares.timer_fired(),

@@ -8,6 +8,7 @@ use std::io;
 
 use log::{debug, warn};
 use mio::Interest;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use slab::Slab;
@@ -121,34 +122,53 @@ impl<S: System> Servers<S> {
         }
     }
 
-    /// Uses force, as it is due.
-    pub(super) fn escalate(&mut self, key: ServerKey, system: &mut S, timers: &mut Timers<Due>) {
-        let server = self.all.get_mut(key.0);
-        let Some((server, stopping)) =
-            server.and_then(|server| Some((server.pid, server.stopping.as_deref_mut()?)))
-        else {
-            return;
+    /// Uses force, as it is due. Returns whether the server was given up although it was not reaped: it counts as ended,
+    /// and [`Self::free_if_gone`] is to be told once it was looked at.
+    pub(super) fn escalate(
+        &mut self,
+        key: ServerKey,
+        system: &mut S,
+        timers: &mut Timers<Due>,
+    ) -> bool {
+        let Some(server) = self.all.get_mut(key.0) else {
+            return false;
+        };
+        let (pid, life) = (server.pid, server.life);
+        let Some(stopping) = server.stopping.as_deref_mut() else {
+            return false;
         };
         stopping.deadline.fired();
-        let step = stopping.escalation.escalate(timers.now());
-        let next = stopping.escalation.deadline();
-        stopping.deadline.set(next, Due::Server(key), timers);
-        match step {
-            Some(Step::Terminate) => signal_group(system, server, Signal::SIGTERM),
-            Some(Step::Kill) => signal_group(system, server, Signal::SIGKILL),
+        match stopping.escalation.escalate(timers.now()) {
+            Some(Step::Terminate) => {
+                use_force(system, pid, life, Signal::SIGTERM);
+            }
+            Some(Step::Kill) => {
+                let is_sent = use_force(system, pid, life, Signal::SIGKILL);
+                if !is_sent {
+                    stopping.escalation.give_up();
+                }
+            }
             Some(Step::Abandon) => {
-                warn!("server pid {server}: its process group outlived SIGKILL and is left alone");
+                warn!("server pid {pid}: its process group outlived SIGKILL and is left alone");
             }
             None => {}
         }
+        let next = stopping.escalation.deadline();
+        stopping.deadline.set(next, Due::Server(key), timers);
+        let is_abandoned = next.is_none() && life == Life::Running;
+        if is_abandoned {
+            server.life = Life::Gone;
+            server.exit = Some(Exit::Unstoppable);
+            self.by_pid.remove(&pid);
+        }
         self.forget_empty_groups(system, timers);
+        is_abandoned
     }
 
-    /// Sends SIGKILL to every group.
+    /// Sends SIGKILL to every server and every group.
     pub(super) fn kill_all(&self, system: &mut S) {
-        let left = self.all.iter().filter(|(_, it)| it.life != Life::Gone);
-        for (_, server) in left {
-            let _ = system.signal_group(server.pid, Signal::SIGKILL);
+        for (_, server) in &self.all {
+            let _ = signal(system, server.pid, server.life, Signal::SIGKILL);
         }
     }
 
@@ -246,19 +266,38 @@ impl<S: System> Servers<S> {
         }
     }
 
-    fn free_if_gone(&mut self, key: ServerKey) {
-        let server = &self.all[key.0];
-        if server.life == Life::Gone && server.user.is_none() {
+    /// Frees what nothing is left of, and nobody uses.
+    pub(super) fn free_if_gone(&mut self, key: ServerKey) {
+        let server = self.all.get(key.0);
+        if server.is_some_and(|server| server.life == Life::Gone && server.user.is_none()) {
             self.all.remove(key.0);
         }
     }
 }
 
-fn signal_group<S: System>(system: &mut S, server: Pid, signal: Signal) {
-    match system.signal_group(server, signal) {
-        Ok(()) => {
-            warn!("server pid {server} did not go by itself: {signal} to its process group");
-        }
-        Err(error) => debug!("server pid {server}: {signal}: {error}"),
+/// Sends a signal to a server and its group, or to what is left of the group.
+fn signal<S: System>(system: &mut S, pid: Pid, life: Life, signal: Signal) -> nix::Result<()> {
+    match life {
+        Life::Running => system.signal_process(pid, signal),
+        Life::Reaped => system.signal_group(pid, signal),
+        Life::Gone => Ok(()),
     }
+}
+
+/// The same, with what the log says of it. Returns whether that may end it.
+fn use_force<S: System>(system: &mut S, pid: Pid, life: Life, number: Signal) -> bool {
+    match signal(system, pid, life, number) {
+        Ok(()) => {
+            warn!("server pid {pid} did not go by itself: {number} to its process group");
+        }
+        Err(Errno::EPERM) => {
+            warn!(
+                "server pid {pid} did not go by itself, and {number} is refused: {}",
+                Errno::EPERM
+            );
+            return false;
+        }
+        Err(error) => debug!("server pid {pid}: {number}: {error}"),
+    }
+    true
 }

@@ -63,6 +63,8 @@ pub enum Exit {
     Signal(i32),
     /// It is gone; how it ended is not known.
     Unknown,
+    /// It did not end, whatever was done, and is left alone.
+    Unstoppable,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
@@ -76,6 +78,7 @@ impl fmt::Display for Exit {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Unknown => f.write_str("unknown status"),
+            Self::Unstoppable => f.write_str("no signal ends it"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
             Self::Refused => f.write_str("the proxy has no server"),

@@ -242,7 +242,29 @@ impl Below {
         self.servers.get(*key)
     }
 
+    pub fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let key = self.by_pid.get(&leader.as_raw()).copied();
+        let server = &mut self.servers[key.ok_or(Errno::ESRCH)?];
+        assert!(!server.reaped, "a signal to a pid that may be another's");
+        if server.is_untouchable() && server.is_running() {
+            self.stats.fault(Fault::ServerUntouchable);
+            server.kill_refused |= signal == Signal::SIGKILL;
+            // It is not listened to for ever.
+            if let Some(place) = server.slot.and_then(|slot| self.places.get_mut(slot)) {
+                place.journal.servers[server.index].may_be_cut_off = true;
+            }
+            return Err(Errno::EPERM);
+        }
+        self.signal(leader, signal)
+    }
+
     pub fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let is_reaped = self.process(leader).is_none_or(|server| server.reaped);
+        assert!(is_reaped, "its leader may have left the group");
+        self.signal(leader, signal)
+    }
+
+    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
         let key = self.by_pid.get(&leader.as_raw()).copied();
         let key = key.filter(|key| self.servers[*key].group_is_left());
         let key = key.ok_or(Errno::ESRCH)?;

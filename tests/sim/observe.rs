@@ -122,7 +122,7 @@ impl Below {
         };
         let server = &mut self.servers[key];
         assert!(
-            server.kind == Kind::Connection || server.reaped,
+            server.kind == Kind::Connection || server.reaped || server.kill_refused,
             "a server is let go of before it has ended"
         );
         place.journal.losses += 1;

@@ -168,6 +168,10 @@ impl System for Script {
         below.process(leader).is_some_and(Server::group_is_left)
     }
 
+    fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.0.borrow_mut().signal_process(leader, signal)
+    }
+
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
         self.0.borrow_mut().signal_group(leader, signal)
     }

@@ -59,6 +59,8 @@ struct Manners {
     calm: bool,
     ignores_end: bool,
     ignores_sigterm: bool,
+    /// It has another user, and the loop may not signal it.
+    is_untouchable: bool,
     /// It leaves a child behind that holds its output open.
     leaves_child: bool,
     /// No signal ends that child.
@@ -83,6 +85,8 @@ pub struct Server {
     pub stderr: Shared<Inflow>,
     pub exit: Option<Exit>,
     pub reaped: bool,
+    /// The loop was told that it can't kill it.
+    pub kill_refused: bool,
     /// The loop was told that it has written something.
     pub was_heard: bool,
     /// When the other side of a connection has to be done, or an attempt to connect is.
@@ -119,9 +123,11 @@ impl Server {
         // Where lines are long, so that both directions fill up, and the loop is short of memory.
         let is_large = max_line > LARGE_LINE_BYTES;
         let is_deaf = !calm && rng.percent(if is_large { 60 } else { 3 });
+        let is_untouchable = !calm && kind == Kind::Process && rng.percent(3);
         let manners = Manners {
             calm,
-            ignores_end: !calm && rng.percent(15),
+            is_untouchable,
+            ignores_end: is_untouchable || (!calm && rng.percent(15)),
             ignores_sigterm: !calm && rng.percent(15),
             leaves_child: !calm && rng.percent(10),
             has_deaf_child: rng.percent(10),
@@ -148,6 +154,7 @@ impl Server {
             stderr: shared(Inflow::new(4096, rng.fork())),
             exit: None,
             reaped: false,
+            kill_refused: false,
             was_heard: false,
             deadline: Deadline::default(),
             held_open_until: None,
@@ -414,6 +421,11 @@ impl Server {
             self.stderr.borrow().token,
         ];
         tokens.contains(&Some(token))
+    }
+
+    /// Whether the loop may not signal it.
+    pub fn is_untouchable(&self) -> bool {
+        self.manners.is_untouchable
     }
 
     /// Whether anyone is left in its process group.
