@@ -13,13 +13,15 @@
 //! 6. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
 //! 7. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
 //! 8. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 9. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 9. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 10. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
 mod check;
 mod client;
 mod launch;
 mod pipe_widener;
+mod remnants;
 mod server;
 mod servers;
 mod setup;
@@ -163,6 +165,7 @@ impl<S: System> Proxy<S> {
         self.accept_waiting();
         self.start_servers();
         self.log_spares();
+        self.look_at_groups();
         self.scheduler.wake_for_memory();
         Ok(())
     }
@@ -206,6 +209,7 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || !self.talking_spares.is_empty()
+            || self.servers.has_groups_to_look_at()
     }
 
     /// Whether killed processes are being waited for.
@@ -333,10 +337,16 @@ impl<S: System> Proxy<S> {
 
     fn look_around(&mut self) {
         self.reap();
+        self.servers.look_at_all_groups();
         self.scheduler.trim_memory();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
+    }
+
+    fn look_at_groups(&mut self) {
+        let timers = &mut self.reactor.timers;
+        self.servers.look_at_groups(&self.system, timers);
     }
 
     /// Hands an event to a session, and has the session run for what follows from it.

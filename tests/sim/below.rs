@@ -1,6 +1,7 @@
 //! What is below the loops: clients, servers, and what the system knows of them. The loops reach it by their systems, the
 //! world lets it act.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
@@ -64,6 +65,9 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// How often the loop has asked for a group in this iteration, and why it may have.
+    pub group_questions: Cell<usize>,
+    pub group_reasons: usize,
     pub stopping: bool,
     pub stats: Stats,
 }
@@ -101,6 +105,8 @@ impl Below {
             limits,
             order: Order::default(),
             memory_is_short,
+            group_questions: Cell::new(0),
+            group_reasons: 0,
             stopping: false,
             stats: Stats::default(),
         }
@@ -225,6 +231,7 @@ impl Below {
         };
         let server = &mut self.servers[key];
         server.reaped = true;
+        self.group_reasons += 1;
         let (pid, exit) = (Pid::from_raw(server.pid), server.exit.unwrap());
         trace::note(|| format!("pid {pid} is reaped"));
         if self.happens_in_thousand(20) {
@@ -265,6 +272,7 @@ impl Below {
     }
 
     fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.group_reasons += 1;
         let key = self.by_pid.get(&leader.as_raw()).copied();
         let key = key.filter(|key| self.servers[*key].group_is_left());
         let key = key.ok_or(Errno::ESRCH)?;

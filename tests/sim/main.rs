@@ -36,6 +36,7 @@ mod trace;
 mod transport;
 mod unused;
 mod world;
+mod wrappers;
 
 use std::time::Instant;
 

@@ -165,6 +165,7 @@ impl System for Script {
 
     fn group_exists(&self, leader: Pid) -> bool {
         let below = self.0.borrow();
+        below.group_questions.update(|count| count + 1);
         below.process(leader).is_some_and(Server::group_is_left)
     }
 

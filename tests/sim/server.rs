@@ -93,6 +93,8 @@ pub struct Server {
     pub deadline: Deadline,
     /// Its child, which holds its output open, lasts until then unless it is killed.
     pub held_open_until: Option<Time>,
+    /// It will, and nothing ends that.
+    leaves_child_until: Option<Time>,
     pub stalls: bool,
     /// It talks, and reads nothing.
     is_deaf: bool,
@@ -158,6 +160,7 @@ impl Server {
             was_heard: false,
             deadline: Deadline::default(),
             held_open_until: None,
+            leaves_child_until: None,
             stalls,
             is_deaf,
             manners,
@@ -397,11 +400,19 @@ impl Server {
             stats.fault(Fault::OutputHeldOpen);
             journal.servers[self.index].may_be_cut_off = true;
             let millis = self.rng.pick(&[1, 100, 499, 501, 2000]);
-            self.held_open_until = Some(now + Duration::from_millis(millis));
+            let until = now + Duration::from_millis(millis);
+            self.held_open_until = self.leaves_child_until.or(Some(until));
         } else {
             self.pipes.borrow_mut().input.end(End::Closed);
             self.stderr.borrow_mut().end(End::Closed);
         }
+    }
+
+    /// It ends at the end of its input, and leaves a child behind which no signal ends.
+    pub fn leave_child(&mut self, until: Time) {
+        self.manners.leaves_child = true;
+        self.manners.has_deaf_child = true;
+        self.leaves_child_until = Some(until);
     }
 
     /// Nobody holds the output of the process open any more.
