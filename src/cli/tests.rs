@@ -63,6 +63,7 @@ fn the_defaults() {
         auto_restart: true,
         debug: false,
         max_message_bytes: 10_485_760,
+        max_buffer_bytes: None,
         max_restarts: 5,
         max_sessions: None,
         replay_timeout: Duration::from_secs(30),
@@ -85,6 +86,7 @@ fn every_option_in_both_spellings() {
         auto_restart: false,
         debug: true,
         max_message_bytes: 1,
+        max_buffer_bytes: None,
         max_restarts: 0,
         max_sessions: Some(7),
         replay_timeout: Duration::from_millis(10),
@@ -449,6 +451,7 @@ fn connect_has_options_of_its_own() {
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
+            max_buffer_bytes: None,
             debug: false,
         }
     );

@@ -233,8 +233,10 @@ impl Splitter {
         }
         // Doubling saves copies, but no line is refused for it.
         let wanted = needed.max((capacity * 2).min(longest).min(allowed));
-        self.buffer.reserve_exact(wanted - self.buffer.len());
-        Ok(())
+        let more = wanted - self.buffer.len();
+        let reserved = self.buffer.try_reserve_exact(more);
+        // The system may have less than the budget allows.
+        reserved.map_err(|_| TooLong::BufferBudget)
     }
 
     fn skip(&mut self, why: TooLong) {
