@@ -93,6 +93,7 @@ pub mod restart;
 pub mod stderr;
 #[cfg(test)]
 mod tests;
+mod unfinished;
 mod upstream;
 mod upstream_lines;
 
@@ -109,6 +110,7 @@ use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::stderr::ServerLog;
+use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
@@ -216,6 +218,8 @@ pub enum Event<'a> {
         /// The time since 1970, for the time stamps of heartbeats and notices.
         unix_time: Duration,
     },
+    /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
+    MemoryShort,
     /// The program is being stopped.
     ShutDown,
 }
@@ -257,6 +261,8 @@ pub struct Session {
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
+    /// The long lines that are under way, if there are any.
+    unfinished: Option<Box<Unfinished>>,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_upstream: Traffic,
@@ -317,6 +323,7 @@ impl Session {
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
+            unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
@@ -375,6 +382,7 @@ impl Session {
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx.now),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            Event::MemoryShort => self.memory_short(cx),
             Event::ShutDown => self.shut_down(cx),
         }
         self.finish_event(cx);
@@ -382,6 +390,7 @@ impl Session {
 
     /// No clock that measures silence runs while the silent side was not read: it had no chance to be heard.
     fn begin_event(&mut self, cx: &Context<'_>) {
+        self.restart_unfinished(cx.now);
         if !self.client_was_read {
             self.heartbeat.note_activity(cx.now);
             self.goal.repeat_last_call(cx.now);
@@ -437,6 +446,7 @@ impl Session {
     #[inline(never)]
     fn follow_up(&mut self, cx: &mut Context<'_>) {
         self.advance_all(cx);
+        self.note_unfinished(cx.now);
         self.client_was_read = self.wants_client_input();
         self.upstream_was_read = self.wants_upstream_output(cx.memory);
         self.recharge_budget(cx.memory);
@@ -457,7 +467,8 @@ impl Session {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
         let client = earliest(upstream, self.client_deadline());
-        let goal = earliest(client, self.goal_deadline());
+        let line = earliest(client, self.unfinished_deadline());
+        let goal = earliest(line, self.goal_deadline());
         earliest(goal, self.idle_deadline(settings))
     }
 
@@ -467,6 +478,7 @@ impl Session {
         self.liveness_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);
         self.client_timeout(cx);
+        self.unfinished_timeout(cx);
         self.goal_timeout(cx);
         self.idle_timeout(cx);
     }

@@ -415,3 +415,27 @@ fn long_lines_under_a_limit_on_memory_are_refused_and_the_proxy_survives() {
     assert!(refused >= CLIENTS / 2, "{refused}");
     round(r#"{"method":"after"}"#);
 }
+
+/// Connections that begin long lines and do not go on do not take the memory from those that come later.
+#[test]
+fn idle_connections_with_unfinished_lines_make_room_for_a_newcomer() {
+    const PART_BYTES: usize = 900_000;
+    skip_on_reference!("has no limit on memory");
+    let proxy = Proxy::start(&["--max-buffer-bytes", "20000000"], &servers::mirror());
+    let part = "x".repeat(PART_BYTES);
+    let idle: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send_raw(part.as_bytes());
+            client
+        })
+        .collect();
+    proxy.wait_for_log("bytes of an unfinished line of the client were dropped");
+    let mut newcomer = proxy.connect();
+    for _ in 0..3 {
+        let line = format!(r#"{{"method":"m","params":["{part}"]}}"#);
+        newcomer.send_line(&line);
+        assert!(newcomer.recv_line() == line, "it was refused");
+    }
+    drop(idle);
+}

@@ -120,6 +120,11 @@ impl BufferBudget {
         self.used < self.limit / 2
     }
 
+    /// Whether so little is left that whoever comes with a long line might find nothing: what is left then is for them.
+    pub fn is_short(&self) -> bool {
+        self.available() < self.limit / 4
+    }
+
     /// Notes that a holder of `before` bytes beyond its free part now holds `after`.
     pub fn recharge(&mut self, before: usize, after: usize) {
         debug_assert!(before <= self.used);

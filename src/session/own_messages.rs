@@ -9,6 +9,7 @@ use log::debug;
 use super::client_side::OwnLine;
 use super::in_flight::MAX_IN_FLIGHT;
 use super::stderr::excerpt;
+use super::unfinished::STALL_TIME;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
@@ -124,6 +125,17 @@ pub(super) fn too_long_message(why: TooLong, cx: &Context<'_>) -> String {
             format!(
                 "no buffer memory left for a message of this size: the limit is {limit} bytes for all sessions"
             )
+        }
+        TooLong::MemoryShort => {
+            let limit = cx.memory.limit();
+            format!(
+                "others needed the buffer memory of this message before it was complete: the limit is {limit} bytes for \
+                 all sessions (--max-buffer-bytes)"
+            )
+        }
+        TooLong::Stalled => {
+            let limit = STALL_TIME.as_secs();
+            format!("the message took too long: nothing of it arrived for {limit} s")
         }
     }
 }

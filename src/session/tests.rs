@@ -9,6 +9,7 @@ mod ids;
 mod lazy;
 mod losses;
 mod times;
+mod unfinished;
 
 use std::time::Duration;
 
