@@ -33,7 +33,7 @@ mod targets;
 use std::io;
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use mio::{Events, Token};
 
 use self::accept::{ListenerKey, Listeners};
@@ -63,6 +63,9 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty. Few of them, so
 /// seldom enough to cost nothing.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
+
+/// An iteration of the loop that takes longer is logged: others feel it.
+const LONG_ITERATION: Duration = Duration::from_millis(50);
 
 /// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
 /// in the middle of something for the process.
@@ -116,6 +119,8 @@ impl Proxy {
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
+        let longest = self.reactor.longest_iteration().as_secs_f64() * 1000.0;
+        debug!("the longest iteration of the loop took {longest:.3} ms");
         info!("stopped");
         Ok(())
     }
@@ -338,6 +343,11 @@ impl<S: System> Proxy<S> {
     fn look_around(&mut self) {
         self.reap();
         self.servers.look_at_all_groups();
+        let longest = self.reactor.take_longest_iteration();
+        if longest > LONG_ITERATION {
+            let millis = longest.as_millis();
+            debug!("of late, an iteration of the loop took {millis} ms");
+        }
         self.scheduler.trim_memory();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
