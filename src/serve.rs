@@ -43,7 +43,7 @@ pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
 use self::spares::Spares;
-use self::start_queue::StartQueue;
+use self::start_queue::{Rank, StartQueue};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use crate::buffers::budget::BufferBudget;
@@ -386,8 +386,15 @@ impl<S: System> Proxy<S> {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
             if action == Action::StartUpstream {
-                let speaks = session.waits_for_upstream();
-                return self.start_queue.ask(key, speaks);
+                let rank = if session.had_upstream() {
+                    Rank::Recovering
+                } else if session.waits_for_upstream() {
+                    Rank::Speaking
+                } else {
+                    Rank::Silent
+                };
+                let client = session.label().client();
+                return self.start_queue.ask(key, client, rank);
             }
         }
         let Some(place) = self.scheduler.place_mut(key) else {

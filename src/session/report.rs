@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -27,6 +27,14 @@ pub enum Label {
 }
 
 impl Label {
+    /// The address of the client.
+    pub fn client(&self) -> IpAddr {
+        match self {
+            Self::Session { client, .. } => client.ip(),
+            Self::Connection(_) => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     /// Notes the process of the upstream that was started. Returns whether it is the session's first one.
     pub(super) fn started(&mut self, new: Option<u32>) -> bool {
         match self {

@@ -42,7 +42,7 @@ impl Below {
                     "a server is asked for while there is one"
                 );
                 if place.kind == Kind::Process {
-                    self.order.asks(slot);
+                    self.order.asks(slot, !place.journal.servers.is_empty());
                 }
                 self.check_demand(&self.places[slot]);
             }
