@@ -13,6 +13,7 @@ use mcp_tcp_proxy::protocol::id::RequestId;
 use mcp_tcp_proxy::protocol::lines::{LineLimits, Splitter};
 use mcp_tcp_proxy::protocol::skip::SkipScanner;
 use mcp_tcp_proxy::session::in_flight::{InFlight, Kind, MAX_IN_FLIGHT, Request};
+use mcp_tcp_proxy::util::time::Time;
 use mcp_tcp_proxy::util::timer_wheel::{TimerId, TimerWheel};
 
 /// What the proxy reads at once, in bytes.
@@ -96,10 +97,7 @@ fn skipping(criterion: &mut Criterion) {
 fn in_flight(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("in flight");
     let id = |number: usize| RequestId::new(&format!("\"{}{number:04}\"", "x".repeat(900)));
-    let request = |id: RequestId| Request {
-        id,
-        kind: Kind::Plain,
-    };
+    let request = |id: RequestId| Request::new(id, Kind::Plain, Time::default());
     for others in [0, MAX_IN_FLIGHT - 1] {
         let mut in_flight = InFlight::default();
         (0..others).for_each(|number| in_flight.begin(request(id(number))));

@@ -36,6 +36,7 @@ use crate::reactor::token::{self, Target};
 use crate::scheduler::{Driver, Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
+use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
@@ -48,6 +49,10 @@ const CLOSE_TIME: Duration = Duration::from_secs(10);
 /// After a signal, what is left to be delivered has this long. Whoever sends it does not wait much longer before SIGKILL:
 /// the MCP SDKs for TypeScript and Python two seconds.
 const STOP_TIME: Duration = Duration::from_secs(1);
+
+/// After the end of stdin, everything has this long: half a minute to be served, and [`CLOSE_TIME`]. Who has closed it
+/// waits for our end, and may not read what we have to say.
+const END_TIME: Duration = Duration::from_secs(40);
 
 /// At the end, a look-up that was killed is waited for this long, so that it is not left as a zombie for others to reap. It
 /// takes a millisecond; the rest is for a machine under load.
@@ -68,8 +73,12 @@ pub struct Connector {
     sides: Sides,
     /// Set by the first signal.
     stop_deadline: Deadline,
+    /// Set by the end of stdin.
+    end_deadline: Deadline,
     /// Whether everything that could be delivered has been.
     done: bool,
+    /// Whether it ended before that.
+    is_cut_off: bool,
 }
 
 /// The descriptors that this loop watches.
@@ -108,6 +117,8 @@ enum Due {
     Close,
     /// [`STOP_TIME`] is over.
     Stop,
+    /// [`END_TIME`] is over.
+    End,
     /// [`REAP_INTERVAL`] is over.
     Reap,
 }
@@ -153,7 +164,9 @@ impl Connector {
                 link: Link::Down,
             },
             stop_deadline: Deadline::default(),
+            end_deadline: Deadline::default(),
             done: false,
+            is_cut_off: false,
         })
     }
 
@@ -168,13 +181,12 @@ impl Connector {
         }
         self.reap_look_ups(&mut events)?;
         let session = self.scheduler.session(self.session);
-        match session.and_then(|session| Some((session.label(), session.failure()?))) {
-            None => Ok(true),
-            Some((label, reason)) => {
-                error!("{label}: {reason}");
-                Ok(false)
-            }
+        if self.is_cut_off {
+            let seconds = END_TIME.as_secs();
+            error!("not everything could be delivered within {seconds} s after the end of stdin");
+            return Ok(false);
         }
+        Ok(session.is_none_or(has_ended_well))
     }
 
     fn turn(&mut self, events: &mut Events) -> io::Result<()> {
@@ -187,6 +199,7 @@ impl Connector {
         // Before timers: what arrived in time must not be declared late.
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
+        self.note_end_of_stdin();
         self.fire_timers();
         // After all that the session can be told in a turn, and before the wait: no event tells what it wants.
         self.apply_actions();
@@ -255,9 +268,30 @@ impl Connector {
                 Due::Connect => self.attempt_overdue(),
                 Due::Close => self.close_overdue(),
                 Due::Stop => self.done = true,
+                Due::End => self.end_overdue(),
                 Due::Reap => {}
             }
         }
+    }
+
+    fn note_end_of_stdin(&mut self) {
+        let session = self.scheduler.session(self.session);
+        if self.end_deadline.at().is_none() && session.is_some_and(Session::client_has_left) {
+            let timers = &mut self.reactor.timers;
+            let at = timers.now() + END_TIME;
+            self.end_deadline.set(Some(at), Due::End, timers);
+        }
+    }
+
+    /// Whatever is still to be served or delivered: it had its time. Who waits for a response is told, if he reads.
+    fn end_overdue(&mut self) {
+        self.drop_connection();
+        self.scheduler.enqueue(self.session);
+        self.scheduler
+            .run_ready(&mut self.sides, &mut self.reactor.timers);
+        let session = self.scheduler.session(self.session);
+        self.is_cut_off = session.is_some_and(|session| !session.to_client().is_empty());
+        self.done = true;
     }
 
     fn tell(&mut self, event: Event<'_>) {
@@ -340,11 +374,31 @@ impl Connector {
     }
 }
 
+/// Whether the host got all that it wanted; if not, the reason is logged.
+fn has_ended_well(session: &Session) -> bool {
+    let label = session.label();
+    if let Some(reason) = session.failure() {
+        error!("{label}: {reason}");
+        return false;
+    }
+    match session.unserved() {
+        0 => true,
+        count => {
+            error!(
+                "{label}: {count} requests were not served, as the connection was lost or not there"
+            );
+            false
+        }
+    }
+}
+
 fn settings(options: &ConnectOptions) -> Settings {
     Settings {
         role: Backend::Proxy {
             max_delay: options.reconnect_delay,
             max_attempts: options.max_reconnect_attempts,
+            held_timeout: options.held_request_timeout,
+            is_tidy: options.tidy,
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,
@@ -353,6 +407,7 @@ fn settings(options: &ConnectOptions) -> Settings {
         // The host may speak at any time, and then expects the connection to be there.
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
+        server_log: ServerLogging::Limited,
     }
 }
 

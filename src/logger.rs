@@ -37,8 +37,10 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// A line that stderr took only a part of is finished, and lost ones are reported, when the next line is logged or
 /// `log::logger().flush()` is called. Neither blocks.
 ///
+/// A record of this crate that does not say what it is about gets `name` as its target, and not that of a module.
+///
 /// Errors are those of pipe(2) and dup(2), and it is one to call this twice.
-pub fn install(max_level: LevelFilter, stderr: Stdio) -> io::Result<()> {
+pub fn install(max_level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
     if LOGGER.get().is_some() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
@@ -46,8 +48,10 @@ pub fn install(max_level: LevelFilter, stderr: Stdio) -> io::Result<()> {
     let output = Output {
         printer: Printer::install()?,
         stderr: LineWriter::new(stderr),
+        name,
     };
-    let logger = LOGGER.get_or_init(|| Logger(Mutex::new(output)));
+    let output = Mutex::new(output);
+    let logger = LOGGER.get_or_init(|| Logger { output, name });
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(max_level);
     Ok(())
@@ -81,23 +85,31 @@ pub fn one_line(message: &dyn Display) -> String {
     escape::escaped(format_args!("{message}"), MAX_ONE_LINE_BYTES)
 }
 
-struct Logger(Mutex<Output>);
+struct Logger {
+    output: Mutex<Output>,
+    name: &'static str,
+}
 
 impl Logger {
     fn output(&self) -> MutexGuard<'_, Output> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.output.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        is_enabled(metadata)
+        metadata.level() <= log::max_level()
     }
 
     fn log(&self, record: &Record<'_>) {
-        if is_enabled(record.metadata()) {
+        if is_enabled(record) {
+            let target = if is_ours(record.target()) {
+                self.name
+            } else {
+                record.target()
+            };
             // Before the lock is taken: what is formatted may log in turn.
-            let record = SafeRecord::new(record.level(), record.target(), *record.args());
+            let record = SafeRecord::new(record.level(), target, *record.args());
             self.output().log(&record);
         }
     }
@@ -107,17 +119,18 @@ impl Log for Logger {
     }
 }
 
-fn is_enabled(metadata: &Metadata<'_>) -> bool {
-    let limit = if is_ours(metadata.target()) {
+fn is_enabled(record: &Record<'_>) -> bool {
+    let limit = if is_ours(record.module_path().unwrap_or_default()) {
         LevelFilter::Trace
     } else {
         LevelFilter::Info
     };
-    metadata.level() <= limit.min(log::max_level())
+    record.level() <= limit.min(log::max_level())
 }
 
-fn is_ours(target: &str) -> bool {
-    let rest = target.strip_prefix(env!("CARGO_CRATE_NAME"));
+/// Whether a module is of this crate.
+fn is_ours(module: &str) -> bool {
+    let rest = module.strip_prefix(env!("CARGO_CRATE_NAME"));
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
 }
 
@@ -125,6 +138,7 @@ fn is_ours(target: &str) -> bool {
 struct Output {
     printer: Printer,
     stderr: LineWriter<Stdio>,
+    name: &'static str,
 }
 
 impl Output {
@@ -143,20 +157,28 @@ impl Output {
     }
 
     fn write_line(&mut self, line: &[u8]) {
-        let Self { printer, stderr } = self;
-        stderr.write_line(line, |lost| lost_line(printer, lost));
+        let Self {
+            printer,
+            stderr,
+            name,
+        } = self;
+        stderr.write_line(line, |lost| lost_line(printer, name, lost));
     }
 
     fn catch_up(&mut self) {
         self.log_printed();
-        let Self { printer, stderr } = self;
-        stderr.catch_up(|lost| lost_line(printer, lost));
+        let Self {
+            printer,
+            stderr,
+            name,
+        } = self;
+        stderr.catch_up(|lost| lost_line(printer, name, lost));
     }
 }
 
-fn lost_line(printer: &Printer, lost: u64) -> Vec<u8> {
+fn lost_line(printer: &Printer, name: &str, lost: u64) -> Vec<u8> {
     let message = format_args!("log lines lost, as stderr did not take them: {lost}");
-    printer.line(&SafeRecord::new(Level::Warn, module_path!(), message))
+    printer.line(&SafeRecord::new(Level::Warn, name, message))
 }
 
 #[cfg(test)]
@@ -166,8 +188,11 @@ mod tests {
     #[test]
     fn other_crates_are_heard_from_info_up() {
         log::set_max_level(LevelFilter::Trace);
-        let enabled =
-            |target, level| is_enabled(&Metadata::builder().target(target).level(level).build());
+        let enabled = |module, level| {
+            let mut record = Record::builder();
+            let record = record.module_path(Some(module)).target("session 1");
+            is_enabled(&record.level(level).build())
+        };
         assert!(enabled("mcp_tcp_proxy", Level::Trace));
         assert!(enabled("mcp_tcp_proxy::session", Level::Debug));
         assert!(!enabled("mcp_tcp_proxy_other", Level::Debug));

@@ -38,12 +38,7 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
-    let level = if options.debug {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Info
-    };
-    if let Err(error) = prepare(level, StandardStreams::open().error) {
+    if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
         return fail(&error, 1);
     }
     if let Some(hint) = hint {
@@ -62,18 +57,13 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
 }
 
 fn connect(options: ConnectOptions) -> ExitCode {
-    let level = if options.debug {
-        LevelFilter::Debug
-    } else {
-        LevelFilter::Warn
-    };
     // Before the logger puts its pipe in the place of stdout.
     let StandardStreams {
         input,
         output,
         error,
     } = StandardStreams::open();
-    if let Err(error) = prepare(level, error) {
+    if let Err(error) = prepare(options.log_level, error, "connect") {
         return fail(&error, 1);
     }
     let ended = Connector::new(options, input, output).and_then(Connector::run);
@@ -98,9 +88,9 @@ fn resolve(host: &str, port: u16) -> ExitCode {
 }
 
 /// What comes before all else that may go wrong or be logged.
-fn prepare(level: LevelFilter, stderr: Stdio) -> io::Result<()> {
+fn prepare(level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
     signals::reset_inherited()?;
-    logger::install(level, stderr)
+    logger::install(level, stderr, name)
 }
 
 /// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as

@@ -4,7 +4,10 @@ use std::ffi::OsString;
 use std::thread;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -22,8 +25,10 @@ pub struct ServeOptions {
     pub heartbeat_interval: Duration,
     /// Whether a server that died is started again.
     pub auto_restart: bool,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
     /// What all sessions may hold in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
@@ -64,7 +69,8 @@ impl Default for ServeOptions {
             port: DEFAULT_PORT,
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
-            debug: false,
+            log_level: LevelFilter::Info,
+            server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
             max_restarts: 5,
@@ -101,6 +107,8 @@ pub struct ConnectOptions {
     pub reconnect_delay: Duration,
     /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
     pub max_reconnect_attempts: Option<u32>,
+    /// How long a request may wait for a connection: 10 ms to one day. `None`: for ever.
+    pub held_request_timeout: Option<Duration>,
     /// How long an attempt may take: 10 ms to one day.
     pub connect_timeout: Duration,
     /// How long a new server may take to answer the replayed handshake: 10 ms to one day.
@@ -109,8 +117,10 @@ pub struct ConnectOptions {
     pub max_message_bytes: usize,
     /// What may be held in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
     pub max_buffer_bytes: Option<usize>,
-    /// Whether debug messages are logged.
-    pub debug: bool,
+    /// Whether the host is spared responses and progress that it did not ask for.
+    pub tidy: bool,
+    /// The least severe messages that are logged.
+    pub log_level: LevelFilter,
 }
 
 impl Default for ConnectOptions {
@@ -122,11 +132,13 @@ impl Default for ConnectOptions {
             reconnect: true,
             reconnect_delay: Duration::from_secs(2),
             max_reconnect_attempts: None,
+            held_request_timeout: Some(Duration::from_mins(1)),
             connect_timeout: Duration::from_secs(10),
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
-            debug: false,
+            tidy: false,
+            log_level: LevelFilter::Warn,
         }
     }
 }

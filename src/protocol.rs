@@ -7,4 +7,6 @@ pub mod id;
 pub(crate) mod json;
 pub mod lines;
 pub mod own_messages;
+pub mod recogniser;
 pub mod skip;
+pub mod splice;

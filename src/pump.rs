@@ -38,6 +38,12 @@ pub trait Transport {
 
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
+
+    /// After a write has failed: takes what was written before and nobody has read, up to its end. Returns how many bytes
+    /// that is, if it can be told.
+    fn take_unread(&mut self, _: &mut [u8]) -> Option<usize> {
+        None
+    }
 }
 
 /// A connection, if there is one.
@@ -68,18 +74,18 @@ pub fn pump(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) -> bool {
-    flush_upstream(session, upstream, cx);
+    flush_upstream(session, upstream, scratch, cx);
     flush_client(session, client, cx);
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
         let from_upstream = read_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {
             flush_client(session, client, cx);
-            flush_upstream(session, upstream, cx);
+            flush_upstream(session, upstream, scratch, cx);
         }
         let from_client = read_client(session, client, scratch, &mut from_client_left, cx);
         if from_client {
-            flush_upstream(session, upstream, cx);
+            flush_upstream(session, upstream, scratch, cx);
             flush_client(session, client, cx);
         }
         if !from_upstream && !from_client {
@@ -113,14 +119,22 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
     }
 }
 
-fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
+fn flush_upstream(
+    session: &mut Session,
+    upstream: &mut impl Transport,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
     if !upstream.is_writable() || session.to_upstream().is_empty() {
         return;
     }
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
-        Err(_) => session.handle(Event::UpstreamInputBroke, cx),
+        Err(_) => match upstream.take_unread(scratch) {
+            Some(count) => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+            None => session.handle(Event::UpstreamInputBroke, cx),
+        },
     }
 }
 
@@ -188,7 +202,9 @@ mod tests {
 
     use super::*;
     use crate::session::idle::IdleLimits;
+    use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
     use crate::util::time::Time;
 
@@ -240,6 +256,7 @@ mod tests {
         server: Side,
         settings: Settings,
         memory: BufferBudget,
+        logs: LogLimits,
         actions: Vec<Action>,
     }
 
@@ -259,12 +276,14 @@ mod tests {
                 replay_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits::default(),
+                server_log: ServerLogging::Limited,
             };
             let (mut memory, mut actions) = (BufferBudget::new(1 << 20), Vec::new());
             let mut cx = Context {
                 now: Time::from_nanos(1 << 40),
                 settings: &settings,
                 memory: &mut memory,
+                logs: &mut LogLimits::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -281,6 +300,7 @@ mod tests {
                 server: Side::default(),
                 settings,
                 memory,
+                logs: LogLimits::default(),
                 actions,
             }
         }
@@ -290,6 +310,7 @@ mod tests {
                 now: Time::from_nanos(1 << 40),
                 settings: &self.settings,
                 memory: &mut self.memory,
+                logs: &mut self.logs,
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
+use crate::session::log_limits::LogLimits;
 use crate::session::report::Label;
 use crate::session::{Action, Context, Event, Session, Settings};
 use crate::util::time::Time;
@@ -57,6 +58,7 @@ pub struct Scheduler<P> {
 struct Shared {
     settings: Settings,
     memory: BufferBudget,
+    logs: LogLimits,
     /// Where sessions put what they want done, and where it waits until it is.
     actions: Vec<Action>,
     pending_actions: VecDeque<(SessionKey, Action)>,
@@ -69,6 +71,7 @@ impl Shared {
             now,
             settings: &self.settings,
             memory: &mut self.memory,
+            logs: &mut self.logs,
             actions: &mut self.actions,
         }
     }
@@ -108,6 +111,7 @@ impl<P> Scheduler<P> {
             shared: Shared {
                 settings,
                 memory,
+                logs: LogLimits::default(),
                 actions: Vec::new(),
                 pending_actions: VecDeque::new(),
             },
@@ -141,6 +145,16 @@ impl<P> Scheduler<P> {
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
+    }
+
+    /// Logs the end of a session that was freed.
+    pub fn log_end(&mut self, session: &Session, now: Time) {
+        session.log_end(&mut self.shared.context(now));
+    }
+
+    /// Logs how much was left out of the log. Call it now and then.
+    pub fn report_left_out(&mut self) {
+        self.shared.logs.report();
     }
 
     /// Lets go of memory that is not needed now. Call it now and then.
@@ -412,6 +426,7 @@ mod tests {
     use super::*;
     use crate::session::idle::IdleLimits;
     use crate::session::report::Exit;
+    use crate::session::stderr::ServerLogging;
     use crate::session::{Backend, Spawn};
 
     const HOUR: Duration = Duration::from_hours(1);
@@ -465,6 +480,7 @@ mod tests {
                     first_message: Some(HOUR),
                     idle: None,
                 },
+                server_log: ServerLogging::Limited,
             };
             Self {
                 scheduler: Scheduler::new(settings, BufferBudget::new(1_000_000)),

@@ -29,6 +29,7 @@ mod spares;
 mod start_queue;
 pub mod system;
 mod targets;
+pub mod unread;
 
 use std::io;
 use std::time::Duration;
@@ -54,6 +55,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -116,6 +118,7 @@ impl Proxy {
             self.iterate(&mut events)?;
         }
         debug_assert!(self.only_own_timers_are_left());
+        self.scheduler.report_left_out();
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -142,6 +145,7 @@ impl<S: System> Proxy<S> {
             Backend::Process { max_restarts } => max_restarts,
             Backend::Proxy { .. } => 0,
         };
+        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
         Self {
             system,
             reactor,
@@ -152,7 +156,7 @@ impl<S: System> Proxy<S> {
             refused: 0,
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            spares: Spares::new(limits.spares, max_restarts, now),
+            spares,
             talking_spares: Vec::new(),
             pause: Deadline::default(),
             exhaustion_logged: false,
@@ -294,7 +298,12 @@ impl<S: System> Proxy<S> {
     fn stop(&mut self) {
         match self.stopping {
             Stopping::No => {
-                info!("shutting down; {} sessions are open", self.scheduler.len());
+                let open = self.scheduler.len();
+                info!(
+                    "shutting down; {} {} open",
+                    Counted(open, "session"),
+                    are(open)
+                );
                 self.stopping = Stopping::Gently;
                 self.listeners.close();
                 self.close_spares();
@@ -304,7 +313,10 @@ impl<S: System> Proxy<S> {
                 }
             }
             Stopping::Gently => {
-                warn!("second signal: killing {} servers", self.servers.left());
+                warn!(
+                    "second signal: killing {}",
+                    Counted(self.servers.left(), "server")
+                );
                 self.servers.kill_all(&mut self.system);
                 self.stopping = Stopping::Forced;
                 let at = self.now() + FORCED_REAP_TIME;
@@ -349,6 +361,7 @@ impl<S: System> Proxy<S> {
             debug!("of late, an iteration of the loop took {millis} ms");
         }
         self.scheduler.trim_memory();
+        self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -377,7 +390,7 @@ impl<S: System> Proxy<S> {
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
-                info!("{}", session.summary(self.now()));
+                self.scheduler.log_end(&session, self.reactor.now());
             }
         }
     }

@@ -60,8 +60,9 @@
 //! session that finishes only because it was idle serves again when a message arrives. The reason that was given first
 //! stays, except that
 //!
-//! - a loss that leaves something unserved replaces the reason to finish, and
-//! - a failure of our own stdin or stdout replaces any.
+//! - a loss that leaves something unserved replaces the reason to finish,
+//! - a failure of our own stdin or stdout replaces any, and
+//! - so does a first line of another protocol (`guard`).
 //!
 //! # Who drives a session
 //!
@@ -80,25 +81,36 @@ mod backend;
 mod client_lines;
 mod client_side;
 mod goal;
+mod guard;
 mod handshake;
 mod heartbeat;
+mod held;
 pub mod idle;
 pub mod in_flight;
+pub mod last_words;
 mod liveness;
+pub mod log_limits;
 mod loss;
 mod own_messages;
+mod peer;
 mod reconnect;
+mod refusals;
 pub mod report;
 pub mod restart;
 pub mod stderr;
+mod tally;
 #[cfg(test)]
 mod tests;
+mod tidy;
 mod unfinished;
+mod unread;
 mod upstream;
 mod upstream_lines;
 
 use std::io;
 use std::time::Duration;
+
+use log::{Level, log};
 
 pub use self::backend::Backend;
 use self::backend::BackendState;
@@ -108,13 +120,18 @@ use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
+use self::log_limits::LogLimits;
+use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
-use self::stderr::ServerLog;
+use self::stderr::{ServerLog, ServerLogging};
+use self::tally::Tally;
+use self::tidy::Tidy;
 use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
+use crate::protocol::recogniser::Recogniser;
 use crate::util::time::Time;
 
 /// Once this many bytes wait in one direction, what feeds it is no longer read: what a pipe holds by default (pipe(7)),
@@ -142,6 +159,8 @@ pub struct Settings {
     pub spawn: Spawn,
     /// When a session that is not used is ended.
     pub idle_limits: IdleLimits,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
 }
 
 /// When a session's first upstream is started.
@@ -162,6 +181,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The memory that all sessions share.
     pub memory: &'a mut BufferBudget,
+    /// What may be logged of all sessions together.
+    pub logs: &'a mut LogLimits,
     /// Where actions go; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }
@@ -207,6 +228,8 @@ pub enum Event<'a> {
     UpstreamEof(Option<&'a io::Error>),
     /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,
+    /// The same, and this is what nobody has read of what was written, up to its end. It may begin inside of a line.
+    UpstreamLeftUnread(&'a [u8]),
     /// The first bytes of [`Session::to_upstream`], this many, were written.
     UpstreamWritten(usize),
     /// The server process wrote these bytes to its stderr.
@@ -236,6 +259,8 @@ pub struct Session {
     upstream: Upstream,
     backend: BackendState,
 
+    /// Looks at the client's first line, until it is known to be ours.
+    guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
     to_client: Outbox<OwnLine>,
@@ -268,6 +293,14 @@ pub struct Session {
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
+    /// Requests that were answered for want of a connection.
+    unserved: u32,
+    refusals: Refusals,
+    tally: Tally,
+    /// Whether the log has not been told that the session is open, because there were too many connections.
+    owes_opened: bool,
+    /// Set if the host is to be spared what it did not ask for.
+    tidy: Option<Box<Tidy>>,
 }
 
 /// The earlier of two times.
@@ -308,6 +341,7 @@ impl Session {
             client: Client::new(),
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
+            guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
             from_upstream: Splitter::verbatim(),
             to_client: Outbox::default(),
@@ -328,6 +362,11 @@ impl Session {
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
+            unserved: 0,
+            refusals: Refusals::default(),
+            tally: Tally::default(),
+            owes_opened: false,
+            tidy: cx.settings.role.is_tidy().then(Box::default),
         }
     }
 
@@ -344,13 +383,32 @@ impl Session {
     /// What the log says at the end.
     pub fn summary(&self, now: Time) -> Summary<'_> {
         Summary {
-            label: &self.label,
             reason: self.goal.reason(),
             opened: self.opened,
             now,
             to_upstream: self.sent_to_upstream,
             to_client: self.sent_to_client,
+            tally: &self.tally,
         }
+    }
+
+    /// Logs the end. Of sessions that brought no message, there may be too many for the log.
+    pub fn log_end(&self, cx: &mut Context<'_>) {
+        if self.sent_to_upstream.is_none() {
+            let unasked = &mut cx.logs.unasked;
+            if self.owes_opened {
+                unasked.leave_out();
+            }
+            if !unasked.admit(cx.now) {
+                return;
+            }
+        }
+        let level = if self.was_refused() || self.other_protocol().is_some() {
+            Level::Warn
+        } else {
+            Level::Info
+        };
+        log!(target: &self.label.to_string(), level, "{}", self.summary(cx.now));
     }
 
     /// What made the session end before its client wanted that, if anything did.
@@ -378,8 +436,9 @@ impl Session {
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
+            Event::UpstreamLeftUnread(unread) => self.upstream_left_unread(unread, cx),
             Event::UpstreamWritten(count) => self.upstream_written(count, cx),
-            Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx.now),
+            Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
             Event::MemoryShort => self.memory_short(cx),
@@ -428,6 +487,7 @@ impl Session {
             && self.client.has_all_handled()
             && self.held.is_none()
             && self.charged == 0
+            && self.server_log.kept_bytes() == 0
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
     }
 
@@ -469,7 +529,8 @@ impl Session {
         let client = earliest(upstream, self.client_deadline());
         let line = earliest(client, self.unfinished_deadline());
         let goal = earliest(line, self.goal_deadline());
-        earliest(goal, self.idle_deadline(settings))
+        let held = earliest(goal, self.held_deadline(settings));
+        earliest(held, self.idle_deadline(settings))
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -480,6 +541,7 @@ impl Session {
         self.client_timeout(cx);
         self.unfinished_timeout(cx);
         self.goal_timeout(cx);
+        self.held_timeout(cx);
         self.idle_timeout(cx);
     }
 
@@ -516,8 +578,10 @@ impl Session {
             + beyond(self.to_upstream.capacity())
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
+            + beyond(self.upstream.capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
-            + beyond(self.server_requests.id_bytes());
+            + beyond(self.server_requests.id_bytes())
+            + self.server_log.kept_bytes();
         if charge != self.charged {
             memory.recharge(self.charged, charge);
             self.charged = charge;

@@ -1,7 +1,9 @@
 //! Data structures and small policies that know nothing of the program they are used in.
 
+pub(crate) mod about;
 pub mod keyed_queue;
 pub mod log_rate_limit;
+pub mod plural;
 pub mod shell_words;
 pub mod small_queue;
 pub mod time;

@@ -55,7 +55,7 @@ fn run(part: &str) -> (String, Vec<String>) {
 fn install() {
     print!("{BEGIN}");
     let stderr = Stdio::open(std::io::stderr().as_fd(), Direction::Out);
-    logger::install(LevelFilter::Info, stderr).unwrap();
+    logger::install(LevelFilter::Info, stderr, "the-name").unwrap();
 }
 
 /// The line without its time, which has to be one.
@@ -191,7 +191,7 @@ fn a_program_that_takes_the_place_of_this_one_has_the_original_stdout() {
     let (stdout, log) = run("part_exec");
     assert_eq!(stdout, "for stdout\nreplaced\n");
     let log = untimed_all(&log);
-    let lost = "WARN  [mcp_tcp_proxy::logger] log lines lost, as stderr did not take them: 1";
+    let lost = "WARN  [the-name] log lines lost, as stderr did not take them: 1";
     assert_eq!(log.len(), 4, "{log:?}");
     assert_eq!(
         log[..3],
@@ -209,7 +209,10 @@ fn part_twice() {
     if is_part() {
         install();
         let stderr = Stdio::open(std::io::stderr().as_fd(), Direction::Out);
-        warn!("{}", logger::install(LevelFilter::Info, stderr).is_err());
+        warn!(
+            "{}",
+            logger::install(LevelFilter::Info, stderr, "the-name").is_err()
+        );
         assert!(logger::write_line("a line of its own"));
         std::process::exit(0);
     }

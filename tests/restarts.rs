@@ -86,7 +86,7 @@ fn a_server_that_does_not_last_is_not_announced() {
 
     // The first restart comes a second after the first start, the next one five seconds after the second.
     let starts = [
-        proxy.wait_for_logs(") opened", 1),
+        proxy.wait_for_logs("] opened", 1),
         proxy.wait_for_logs("goes on with a new server", 2),
     ];
     let times: Vec<f64> = starts
@@ -151,7 +151,8 @@ fn a_session_is_closed_when_no_restart_is_left() {
         expect_end(&mut client);
         assert_eq!(scratch.servers().len(), max_restarts + 1);
         proxy.wait_for_log(&format!(
-            "closed: the server ended (exit code 3) after {max_restarts} restarts, the limit (--max-restarts)"
+            "closed: the server ended (exit code 3) after {max_restarts} restart{}, the limit (--max-restarts)",
+            if max_restarts == 1 { "" } else { "s" }
         ));
         proxy.wait_until_childless();
     };
@@ -207,7 +208,7 @@ fn whoever_waits_is_told_when_no_restart_is_left() {
     let waiting = send_many(&mut client, SOME_IN_SOCKET);
     expect_failed_then_refused(&mut client, &waiting, "restart_limit");
     client.close();
-    proxy.wait_for_log("closed: the server ended (exit code 7) after 1 restarts");
+    proxy.wait_for_log("closed: the server ended (exit code 7) after 1 restart,");
 }
 
 fn die_without_auto_restart(requests: usize) {

@@ -12,7 +12,9 @@ use std::time::Duration;
 use cap::Cap;
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES, UNCHARGED_BYTES};
 use mcp_tcp_proxy::session::idle::IdleLimits;
+use mcp_tcp_proxy::session::log_limits::LogLimits;
 use mcp_tcp_proxy::session::report::Label;
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 
@@ -34,6 +36,7 @@ struct World {
     settings: Settings,
     memory: BufferBudget,
     actions: Vec<Action>,
+    logs: LogLimits,
     /// What was allocated before there was a session.
     before: usize,
     /// The most that was held without a charge.
@@ -51,9 +54,11 @@ impl World {
             replay_timeout: Duration::from_secs(30),
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
+            server_log: ServerLogging::Limited,
         };
         let before = ALLOCATOR.allocated();
         let (mut memory, mut actions) = (BufferBudget::new(DEFAULT_BUDGET_BYTES), Vec::new());
+        let mut logs = LogLimits::default();
         let label = Label::Session {
             number: 1,
             client: ([127, 0, 0, 1], 1).into(),
@@ -64,6 +69,7 @@ impl World {
             settings: &settings,
             memory: &mut memory,
             actions: &mut actions,
+            logs: &mut logs,
         };
         let session = Session::open(label, &mut cx);
         let mut world = Self {
@@ -71,6 +77,7 @@ impl World {
             settings,
             memory,
             actions,
+            logs,
             before,
             most: 0,
         };
@@ -84,6 +91,7 @@ impl World {
             settings: &self.settings,
             memory: &mut self.memory,
             actions: &mut self.actions,
+            logs: &mut self.logs,
         };
         self.session.handle(event, &mut cx);
     }

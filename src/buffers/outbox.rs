@@ -143,6 +143,12 @@ impl<M> Outbox<M> {
         (first.start == self.position).then_some(&first.tag)
     }
 
+    /// What waits of a line that has started, with its line end.
+    pub fn rest_of_started(&self) -> &[u8] {
+        let end = self.mid_line.then(|| memchr::memchr(b'\n', self.waiting()));
+        end.flatten().map_or(&[], |end| &self.waiting()[..=end])
+    }
+
     /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses.
     pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
         let mut rest = std::mem::take(self);
@@ -170,6 +176,49 @@ impl<M> Outbox<M> {
         }
         self.bytes
             .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
+    }
+
+    /// Has `edit` make another line of the first one that has not started and has a tag that is `wanted`, or none. Lines
+    /// have their line ends.
+    pub fn edit_first(
+        &mut self,
+        mut wanted: impl FnMut(&M) -> bool,
+        edit: impl FnOnce(Vec<u8>, M) -> Option<(Vec<u8>, M)>,
+        memory: &mut BufferBudget,
+    ) {
+        let mut tags = std::mem::take(&mut self.tags).drain();
+        let mut found = None;
+        for tagged in tags.by_ref() {
+            if wanted(&tagged.tag) {
+                found = Some(tagged);
+                break;
+            }
+            self.tags.push_back(tagged);
+        }
+        let Some(Tagged { start, len, tag }) = found else {
+            return;
+        };
+        let at = self.head + (start - self.position) as usize;
+        let line = self.bytes[at..at + len].to_vec();
+        self.tagged_bytes -= len;
+        let mut now = 0;
+        if let Some((line, tag)) = edit(line, tag) {
+            now = line.len();
+            self.tagged_bytes += now;
+            self.bytes.splice(at..at + len, line);
+            let len = now;
+            self.tags.push_back(Tagged { start, len, tag });
+        } else {
+            self.bytes.drain(at..at + len);
+        }
+        for tagged in tags {
+            let start = tagged.start - len as u64 + now as u64;
+            self.tags.push_back(Tagged { start, ..tagged });
+        }
+        if self.is_empty() {
+            self.head = 0;
+            memory.give_back(std::mem::take(&mut self.bytes));
+        }
     }
 
     /// Moves all lines of `other`, none of which has started, after those of this queue.
@@ -291,9 +340,11 @@ mod tests {
         }
         outbox.consume(1, &mut memory());
         assert_eq!(outbox.next_started(), Some(1));
+        assert_eq!(outbox.rest_of_started(), b"ne\n");
         outbox.retain_unstarted(|tag| *tag != 3);
         assert_eq!(outbox.tagged_bytes(), "four\n".len());
         assert_eq!(outbox.tags().collect::<Vec<_>>(), [&4]);
+        assert_eq!(outbox.rest_of_started(), b"");
         assert_eq!(take_all(&mut outbox), "two\nfour\nfive\n");
         assert_eq!(outbox.next_started(), Some(4));
     }
@@ -327,6 +378,8 @@ mod tests {
     /// What can happen to an outbox.
     #[derive(Debug, Clone)]
     enum Step {
+        /// The first line whose tag is divisible by this becomes another one, or none.
+        Edit(usize, Option<String>),
         Push(String, bool),
         PushBuffer(String, bool),
         Append(Vec<(String, bool)>),
@@ -342,6 +395,7 @@ mod tests {
             1 => prop::collection::vec(line(), 0..4).prop_map(Step::Append),
             4 => (0usize..12).prop_map(Step::Consume),
             1 => any::<bool>().prop_map(Step::Retain),
+            2 => (1usize..4, prop::option::of("[a-z]{0,5}")).prop_map(|(by, text)| Step::Edit(by, text)),
         ]
     }
 
@@ -370,6 +424,18 @@ mod tests {
             self.lines.retain(|(_, tag, taken)| {
                 *taken == 0 && tag.is_none_or(|tag| (tag % 2 == 1) == keep_odd)
             });
+        }
+
+        fn edit(&mut self, by: usize, text: Option<String>) {
+            let mut lines = self.lines.iter();
+            let at = lines.position(|(_, tag, _)| tag.is_some_and(|tag| tag % by == 0));
+            match (at, text) {
+                (None, _) => {}
+                (Some(at), Some(text)) => self.lines[at].0 = text + "\n",
+                (Some(at), None) => {
+                    self.lines.remove(at);
+                }
+            }
         }
 
         fn text(&self) -> String {
@@ -418,6 +484,11 @@ mod tests {
                         model.consume(count);
                         let started: Vec<usize> = std::iter::from_fn(|| outbox.next_started()).collect();
                         prop_assert_eq!(started, std::mem::take(&mut model.started));
+                    }
+                    Step::Edit(by, text) => {
+                        let line = text.clone().map(|text| (text + "\n").into_bytes());
+                        outbox.edit_first(|tag| tag % by == 0, |_, tag| Some((line?, tag)), &mut memory);
+                        model.edit(by, text);
                     }
                     Step::Retain(keep_odd) => {
                         outbox.retain_unstarted(|tag| (tag % 2 == 1) == keep_odd);

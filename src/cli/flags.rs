@@ -6,10 +6,12 @@
 //! what a switch sets it to. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
 //! first sentence.
 
+use log::LevelFilter;
+
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, host, message_bytes, port, prespawn, restarts, seconds, seconds_or_off,
-    sessions, spawn, starting,
+    attempts, buffer_bytes, host, log_level, message_bytes, port, prespawn, restarts, seconds,
+    seconds_or_off, server_log, sessions, spawn, starting,
 };
 use crate::options::ServerCommand;
 
@@ -105,8 +107,15 @@ flags! {
     /// Serve the built-in demo server. It takes the place of a command.
     serve "--demo": server = ServerCommand::Demo;
 
-    /// Log debug messages too. Among them is every message with its direction, cut at 1 KiB.
-    serve "--debug": debug = true;
+    /// The same as `--log-level debug`. If both are given, `--log-level` counts.
+    serve "--debug": log_level = LevelFilter::Debug;
+
+    /// The least severe messages that are logged. `debug` shows every message with its direction, cut at 1 KiB.
+    serve "--log-level" "error|warn|info|debug|trace", default "info", example "warn": log_level = log_level;
+
+    /// What servers write to stderr and the log shows. `limited` is at most 100 lines at once and 20 a second for each
+    /// session, and when a server ends although it was not asked to, the last 50 lines that were left out.
+    serve "--server-log" "all|limited|none", default "limited", example "all": server_log = server_log;
 
     /// Seconds between heartbeats to the other side, 0.01 to 86400.
     connect "--heartbeat-interval" "S", default "30", example "5": heartbeat_interval = seconds;
@@ -123,14 +132,25 @@ flags! {
     /// End when the connection is lost, instead of reconnecting.
     connect "--no-reconnect": reconnect = false;
 
+    /// Seconds that a request waits for a connection, 0.01 to 86400, or 0 for off. Then it is answered with 502
+    /// `unreachable`, and attempts to connect go on.
+    connect "--held-request-timeout" "S", default "60", example "10": held_request_timeout = seconds_or_off;
+
     /// Seconds that an attempt to connect may take, 0.01 to 86400. To look up the name is a part of it.
     connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
 
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
-    /// Log every message, and more. Without it only warnings and errors are logged.
-    connect "--debug": debug = true;
+    /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
+    /// dropped is logged.
+    connect "--tidy": tidy = true;
+
+    /// The same as `--log-level debug`. If both are given, `--log-level` counts.
+    connect "--debug": log_level = LevelFilter::Debug;
+
+    /// The least severe messages that are logged. `debug` shows every message with its direction, cut at 1 KiB.
+    connect "--log-level" "error|warn|info|debug|trace", default "warn", example "info": log_level = log_level;
 
     /// Print help.
     information "--help" "-h";

@@ -23,9 +23,8 @@ fn table(mode: Mode) -> String {
             DefaultText::Words(words) => format!("{words} "),
             DefaultText::Unsaid => String::new(),
         };
-        let usage = flag.usage();
-        let row = format!("| {short}`{usage}` | {default}| {} |", flag.help);
-        let _ = writeln!(table, "{}", row.replace("eager|lazy", r"eager\|lazy"));
+        let usage = flag.usage().replace('|', r"\|");
+        let _ = writeln!(table, "| {short}`{usage}` | {default}| {} |", flag.help);
     }
     table
 }

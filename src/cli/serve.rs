@@ -9,7 +9,7 @@ use super::{UsageError, pages, printable, quoted};
 use crate::options::{ServeOptions, ServerCommand};
 
 /// Options that many servers have, too. After a command they are meant for the server.
-const COMMON_OPTIONS: [&str; 3] = ["--debug", "--help", "--version"];
+const COMMON_OPTIONS: [&str; 4] = ["--debug", "--help", "--log-level", "--version"];
 
 pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     let mut options = ServeOptions::default();

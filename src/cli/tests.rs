@@ -4,9 +4,12 @@ use std::time::Duration;
 
 use std::os::unix::ffi::OsStrExt;
 
+use log::LevelFilter;
+
 use super::*;
 use crate::options::ServerCommand;
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
@@ -61,7 +64,8 @@ fn the_defaults() {
         port: 8080,
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
-        debug: false,
+        log_level: LevelFilter::Info,
+        server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
         max_buffer_bytes: None,
         max_restarts: 5,
@@ -84,7 +88,8 @@ fn every_option_in_both_spellings() {
         port: 0,
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
-        debug: true,
+        log_level: LevelFilter::Debug,
+        server_log: ServerLogging::All,
         max_message_bytes: 1,
         max_buffer_bytes: None,
         max_restarts: 0,
@@ -98,11 +103,11 @@ fn every_option_in_both_spellings() {
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
     assert_eq!(serve(line), expected);
 }
@@ -121,7 +126,7 @@ fn the_servers_own_words_are_untouched() {
         "--demo",
     ];
     assert_eq!(program(&options), expected);
-    assert_eq!((options.port, options.debug), (1, false));
+    assert_eq!((options.port, options.log_level), (1, LevelFilter::Info));
 }
 
 #[test]
@@ -143,7 +148,10 @@ fn the_last_of_a_repeated_option_counts_whatever_its_spelling() {
     assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, 3);
     assert!(serve("--demo --no-auto-restart --auto-restart").auto_restart);
     assert!(!serve("--demo --auto-restart --no-auto-restart").auto_restart);
-    assert!(serve("--demo --demo --debug --debug").debug);
+    assert_eq!(
+        serve("--demo --demo --debug --debug").log_level,
+        LevelFilter::Debug
+    );
 }
 
 #[test]
@@ -237,6 +245,36 @@ fn servers_are_started_eagerly_or_lazily() {
         let named = format!("--spawn: '{bad}' is not a start mode (eager or lazy)");
         assert_eq!(error(&format!("--spawn={bad} x")), named);
     }
+}
+
+#[test]
+fn what_servers_say_is_logged_within_limits_or_all_or_not() {
+    assert_eq!(serve("--demo").server_log, ServerLogging::Limited);
+    for (word, logging) in [
+        ("all", ServerLogging::All),
+        ("limited", ServerLogging::Limited),
+        ("none", ServerLogging::None),
+    ] {
+        let options = serve(&format!("--demo --server-log {word}"));
+        assert_eq!(options.server_log, logging);
+    }
+    assert_eq!(
+        error("--server-log=off x"),
+        "--server-log: 'off' is not what to log of servers (all, limited or none)"
+    );
+}
+
+#[test]
+fn levels_of_the_log_have_names_and_count_more_than_the_short_form() {
+    assert_eq!(serve("--demo").log_level, LevelFilter::Info);
+    let options = serve("--demo --debug --log-level warn");
+    assert_eq!(options.log_level, LevelFilter::Warn);
+    let options = serve("--demo --log-level error --debug");
+    assert_eq!(options.log_level, LevelFilter::Error);
+    assert_eq!(
+        error("--log-level=off x"),
+        "--log-level: 'off' is not a level (error, warn, info, debug or trace)"
+    );
 }
 
 #[test]
@@ -448,11 +486,13 @@ fn connect_has_options_of_its_own() {
             reconnect: true,
             reconnect_delay: seconds(2),
             max_reconnect_attempts: None,
+            held_request_timeout: Some(seconds(60)),
             connect_timeout: seconds(10),
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
             max_buffer_bytes: None,
-            debug: false,
+            tidy: false,
+            log_level: LevelFilter::Warn,
         }
     );
     let line = "connect --no-reconnect --max-reconnect-attempts=7 --connect-timeout 3 [::1]:2";
@@ -463,6 +503,9 @@ fn connect_has_options_of_its_own() {
     );
     let endless = connect("connect --max-reconnect-attempts=0 [::1]:2");
     assert_eq!(endless.max_reconnect_attempts, None);
+    let patient = connect("connect --held-request-timeout 0 [::1]:2");
+    assert_eq!(patient.held_request_timeout, None);
+    assert!(connect("connect --tidy [::1]:2").tidy);
     assert_eq!(
         (options.connect_timeout, options.host.as_str()),
         (seconds(3), "::1")
@@ -514,7 +557,7 @@ fn options_of_connect_may_follow_the_address() {
     ] {
         let options = connect(line);
         assert_eq!((options.host.as_str(), options.port), ("host", 1), "{line}");
-        assert!(options.debug, "{line}");
+        assert_eq!(options.log_level, LevelFilter::Debug, "{line}");
         assert_eq!(options.connect_timeout, Duration::from_secs(3), "{line}");
     }
     for line in ["connect host:1 --debug x", "connect host:1 -- x"] {

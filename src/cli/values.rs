@@ -5,7 +5,10 @@ use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use log::LevelFilter;
+
 use crate::session::Spawn;
+use crate::session::stderr::ServerLogging;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
@@ -54,6 +57,26 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
         "eager" => Ok(Spawn::Eager),
         "lazy" => Ok(Spawn::Lazy),
         _ => Err("a start mode (eager or lazy)".to_owned()),
+    }
+}
+
+pub(super) fn log_level(value: &str) -> Result<LevelFilter, String> {
+    match value {
+        "error" => Ok(LevelFilter::Error),
+        "warn" => Ok(LevelFilter::Warn),
+        "info" => Ok(LevelFilter::Info),
+        "debug" => Ok(LevelFilter::Debug),
+        "trace" => Ok(LevelFilter::Trace),
+        _ => Err("a level (error, warn, info, debug or trace)".to_owned()),
+    }
+}
+
+pub(super) fn server_log(value: &str) -> Result<ServerLogging, String> {
+    match value {
+        "all" => Ok(ServerLogging::All),
+        "limited" => Ok(ServerLogging::Limited),
+        "none" => Ok(ServerLogging::None),
+        _ => Err("what to log of servers (all, limited or none)".to_owned()),
     }
 }
 

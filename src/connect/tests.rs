@@ -15,6 +15,9 @@ use crate::util::time::Time;
 /// The smallest pipe that there is (fcntl(2), `F_SETPIPE_SZ`).
 const STDOUT_BYTES: i32 = 4096;
 
+/// Room for what the host says at once.
+const STDIN_BYTES: i32 = 1024 * 1024;
+
 /// Much more than stdout holds, but not so much that the proxy is not read any more.
 const LINE_BYTES: usize = 40 * 1024;
 
@@ -71,6 +74,23 @@ impl Loop {
         });
     }
 
+    /// The proxy goes, and none comes in its place.
+    fn lose_proxy(&mut self) {
+        self.proxy.shutdown(std::net::Shutdown::Both).unwrap();
+        self.turn_until(|connector| !matches!(connector.sides.link, Link::Up { .. }));
+    }
+
+    /// The host says more than is held, and closes stdin.
+    fn say_much_and_leave(&mut self, line: &str) {
+        let mut stdin = self.stdin.take().unwrap();
+        fcntl(&stdin, FcntlArg::F_SETPIPE_SZ(STDIN_BYTES)).unwrap();
+        for _ in 0..3 * 64 * 1024 / line.len() {
+            stdin.write_all(line.as_bytes()).unwrap();
+        }
+        drop(stdin);
+        self.turn_until(|connector| connector.end_deadline.at().is_some());
+    }
+
     fn end_stdin(&mut self) {
         self.stdin = None;
         self.turn_until(|connector| matches!(connector.sides.link, Link::HalfClosed { .. }));
@@ -82,7 +102,11 @@ impl Loop {
 
     /// It is this time. Returns whether the loop has come to its end.
     fn is_done_at(&mut self, time: Time) -> bool {
-        self.connector.reactor.timers.advance(time);
+        let connector = &mut self.connector;
+        connector.reactor.timers.advance(time);
+        connector
+            .scheduler
+            .run_ready(&mut connector.sides, &mut connector.reactor.timers);
         self.connector.fire_timers();
         self.connector.apply_actions();
         self.connector.done
@@ -133,6 +157,34 @@ fn the_time_to_stop_does_not_wait_for_the_time_to_close() {
         assert!(!all.is_done_at(begin + STOP_TIME - millis(100)));
         assert!(matches!(all.connector.sides.link, Link::HalfClosed { .. }));
         assert!(all.is_done_at(begin + STOP_TIME + millis(1)));
+    }
+}
+
+/// A host that does not read has not got everything, but it is not waited for either.
+#[test]
+fn the_end_of_stdin_is_the_end_although_the_host_does_not_read() {
+    let mut all = Loop::connected();
+    all.fill_stdout();
+    all.end_stdin();
+    let begin = all.now();
+    assert!(!all.is_done_at(begin + END_TIME - millis(100)));
+    assert!(all.is_done_at(begin + END_TIME + millis(2)));
+    assert!(all.connector.is_cut_off);
+}
+
+#[test]
+fn the_end_of_stdin_is_the_end_although_more_is_to_be_said_than_is_held() {
+    // With the second, the host does not read what it is answered.
+    for (begin, latest) in [("{", millis(35_000)), ("{\"id\":1,", END_TIME)] {
+        let mut all = Loop::connected();
+        all.lose_proxy();
+        all.say_much_and_leave(&format!("{begin}\"method\":\"{}\"}}\n", "m".repeat(1000)));
+        let begin = all.now();
+        assert!(!all.is_done_at(begin + millis(29_000)));
+        // It reads what is left, and refuses it, for a moment.
+        let mut steps = (0..200_u32).map(|step| millis(29_500) + millis(100) * step);
+        let done = steps.find(|after| all.is_done_at(begin + *after));
+        assert!(done.unwrap() <= latest + millis(100), "{done:?}");
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_LINE_BYTES: usize = PIPE_BUF;
 /// What of a line is neither target nor message.
 const FRAME_BYTES: usize = "2026-11-22T14:25:18.123Z WARN  [] \n".len();
 
-/// The longest target, in bytes. They are names of modules. The rest is the message's: 3,900 bytes at least.
+/// The longest target, in bytes. They say what a line is about. The rest is the message's: 3,900 bytes at least.
 const MAX_TARGET_BYTES: usize = 128;
 
 /// Makes lines. There can be only one.

@@ -8,7 +8,7 @@ use std::ops::Range;
 use super::id::MAX_ID_BYTES;
 use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
-use super::own_messages::SOURCE;
+use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
 #[derive(Debug)]
@@ -217,16 +217,48 @@ impl<'a> Envelope<'a> {
         Some(id).filter(|id| *id != "null")
     }
 
+    /// Whether it is a response, if only to nobody: its id may be null.
+    pub fn is_response(&self) -> bool {
+        let has_outcome = self.result.is_some() || self.error.is_some();
+        self.method.is_none() && (self.id.is_some() || has_outcome)
+    }
+
+    /// The `progressToken` of a notification of progress.
+    pub fn progress_token(&self) -> Option<&'a str> {
+        member_of(text(self.params?.text)?, "progressToken")
+    }
+
+    /// The `progressToken` by which a request asks for notifications of its progress.
+    pub fn requested_progress(&self) -> Option<&'a str> {
+        let meta = member_of(text(self.params?.text)?, "_meta")?;
+        member_of(meta, "progressToken")
+    }
+
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
         text(self.result?.text)
     }
 
+    /// Whether it has an error that is not null.
+    pub fn is_error(&self) -> bool {
+        self.error.is_some()
+    }
+
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         self.error.is_some_and(|error| {
-            error.text.len() <= MAX_PROXY_ERROR_BYTES && has_own_source(error.text)
+            error.text.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error.text).is_some()
         })
+    }
+
+    /// The same, for this reason.
+    pub fn is_proxy_error_of(&self, reason: ErrorReason) -> bool {
+        self.is_proxy_error()
+            && self
+                .error
+                .and_then(|error| own_reason(error.text))
+                .as_deref()
+                == Some(reason.name())
     }
 
     #[cold]
@@ -298,17 +330,31 @@ impl Method {
     }
 }
 
-/// Whether `error.data.source` is the proxy's.
+/// What `error.data.reason` says, or nothing, if `error.data.source` is the proxy's.
 #[inline(never)]
-fn has_own_source(error: &[u8]) -> bool {
-    let source = || {
-        let error = text(error)?;
-        let [data] = json::find(error, ["data"])?;
-        let data = error.get(data?)?;
-        let [source] = json::find(data, ["source"])?;
-        serde_json::from_str::<String>(data.get(source?)?).ok()
-    };
-    source().is_some_and(|source| source == SOURCE)
+fn own_reason(error: &[u8]) -> Option<String> {
+    let error = text(error)?;
+    let [data] = json::find(error, ["data"])?;
+    let data = error.get(data?)?;
+    let [source, reason] = json::find(data, ["source", "reason"])?;
+    let read = |range| serde_json::from_str::<String>(data.get(range)?).ok();
+    if read(source?)? != SOURCE {
+        return None;
+    }
+    Some(reason.and_then(read).unwrap_or_default())
+}
+
+/// The value of a member of an object, if it is there and not null.
+fn member_of<'a>(object: &'a str, name: &str) -> Option<&'a str> {
+    let [range] = json::find(object, [name])?;
+    object.get(range?).filter(|value| *value != "null")
+}
+
+/// Whether a line is a notification of progress.
+pub fn is_progress(line: &[u8]) -> bool {
+    let method = text(line).and_then(|line| member_of(line, "method"));
+    let method = method.and_then(|method| serde_json::from_str::<String>(method).ok());
+    method.is_some_and(|method| method == "notifications/progress")
 }
 
 /// A part of a text that is UTF-8, cut out where no character is cut.
@@ -388,7 +434,7 @@ mod tests {
             None,
             crate::protocol::own_messages::ErrorReason::Shutdown,
             "x",
-            None,
+            crate::protocol::own_messages::Loss::default(),
         );
         single(&own, |e| assert!(e.is_proxy_error()));
         single(

@@ -21,6 +21,8 @@ pub enum ErrorReason {
     ProcessTerminated,
     /// The connection went away before the response came.
     ConnectionLost,
+    /// For too long there was no connection, or there is none to be had.
+    Unreachable,
     /// There are as many sessions as there may be.
     SessionLimit,
     /// The server died too often, or is not to be restarted.
@@ -45,7 +47,7 @@ impl ErrorReason {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
             Self::InFlightLimit => 429,
-            Self::ProcessTerminated | Self::ConnectionLost => 502,
+            Self::ProcessTerminated | Self::ConnectionLost | Self::Unreachable => 502,
             Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
@@ -64,6 +66,7 @@ impl ErrorReason {
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
             Self::ConnectionLost => "connection_lost",
+            Self::Unreachable => "unreachable",
             Self::SessionLimit => "session_limit",
             Self::RestartLimit => "restart_limit",
             Self::SpawnFailed => "spawn_failed",
@@ -75,12 +78,42 @@ impl ErrorReason {
     }
 }
 
-/// A JSON-RPC error. `id` is JSON text, null if there is none; `status` says how a process ended.
+/// Whether a server may have acted on a request that gets an error instead of its response.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Delivered {
+    /// One has read it.
+    Yes,
+    /// None has seen it.
+    No,
+    /// That can't be told.
+    Unknown,
+}
+
+impl Display for Delivered {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Yes => "true",
+            Self::No => "false",
+            Self::Unknown => "\"unknown\"",
+        })
+    }
+}
+
+/// What else an error says of a request that was lost.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Loss<'a> {
+    /// How the upstream ended.
+    pub status: Option<&'a str>,
+    /// Whether a server may have acted on the request.
+    pub delivered: Option<Delivered>,
+}
+
+/// A JSON-RPC error. `id` is JSON text, null if there is none.
 pub fn error(
     id: Option<&dyn Display>,
     reason: ErrorReason,
     message: &str,
-    status: Option<&str>,
+    loss: Loss<'_>,
 ) -> String {
     let mut line = String::from(r#"{"jsonrpc":"2.0","id":"#);
     match id {
@@ -99,11 +132,14 @@ pub fn error(
             reason.name()
         ),
     );
-    if let Some(status) = status {
+    if let Some(status) = loss.status {
         push(
             &mut line,
             &format_args!(r#","status":{}"#, JsonString(status)),
         );
+    }
+    if let Some(delivered) = loss.delivered {
+        push(&mut line, &format_args!(r#","delivered":{delivered}"#));
     }
     line.push_str("}}}");
     line
@@ -173,20 +209,41 @@ mod tests {
             Some(&"1.50"),
             ErrorReason::ProcessTerminated,
             "the server \"x\" died",
-            Some("exit code 3"),
+            Loss {
+                status: Some("exit code 3"),
+                delivered: Some(Delivered::Yes),
+            },
         );
         assert!(line.contains(r#""id":1.50,"#));
         let value: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(value["error"]["code"], 502);
         assert_eq!(value["error"]["message"], "the server \"x\" died");
-        let data = json!({"source": "mcp-tcp-proxy", "reason": "process_terminated", "status": "exit code 3"});
+        let data = json!({"source": "mcp-tcp-proxy", "reason": "process_terminated", "status": "exit code 3", "delivered": true});
         assert_eq!(value["error"]["data"], data);
+    }
+
+    #[test]
+    fn errors_say_whether_a_server_may_have_acted_on_the_request() {
+        for (delivered, text) in [
+            (Delivered::Yes, json!(true)),
+            (Delivered::No, json!(false)),
+            (Delivered::Unknown, json!("unknown")),
+        ] {
+            let loss = Loss {
+                status: None,
+                delivered: Some(delivered),
+            };
+            let line = error(None, ErrorReason::ConnectionLost, "lost", loss);
+            let value: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(value["error"]["data"]["delivered"], text);
+        }
     }
 
     #[test]
     fn errors_without_an_id_have_null() {
         let value: Value =
-            serde_json::from_str(&error(None, ErrorReason::ParseError, "no", None)).unwrap();
+            serde_json::from_str(&error(None, ErrorReason::ParseError, "no", Loss::default()))
+                .unwrap();
         assert_eq!(value["id"], Value::Null);
         assert_eq!(
             value["error"]["data"],

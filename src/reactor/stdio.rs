@@ -20,8 +20,8 @@ use nix::unistd::{read, write};
 /// As in limits.h. A pipe that polls as writable takes this much without blocking.
 const PIPE_BUF: usize = 4096;
 
-/// A terminal's buffers are dealt out in multiples of 256 bytes, and a newline becomes two bytes: a terminal that
-/// polls as writable takes this much without blocking.
+/// A terminal's buffers are dealt out in multiples of 256 bytes: a terminal that polls as writable takes this much text,
+/// or one newline, without blocking.
 const TERMINAL_CHUNK: usize = 128;
 
 /// The longest message that is sent over a socket of messages, in bytes: it fits the smallest send buffer that a socket
@@ -113,7 +113,7 @@ impl Stdio {
             Access::Polled(own, chunk) => {
                 wait_for(own, PollFlags::POLLOUT)?;
                 // Should it be an error that it polls with, this returns it.
-                write(own, &bytes[..bytes.len().min(*chunk)])
+                write(own, piece(bytes, *chunk))
             }
             Access::Stream(own) => send_now(own, bytes),
             Access::Messages(own, _) => {
@@ -194,6 +194,19 @@ impl Access {
             Ok(SockType::SeqPacket | SockType::Datagram) => Self::Messages(own, Cursor::default()),
             _ => Self::Stream(own),
         }
+    }
+}
+
+/// What a descriptor takes without blocking that polls as writable. A terminal takes text as a whole, and makes of what
+/// controls it something else, for which it may have no room after the text.
+fn piece(bytes: &[u8], chunk: usize) -> &[u8] {
+    let piece = &bytes[..bytes.len().min(chunk)];
+    if chunk != TERMINAL_CHUNK {
+        return piece;
+    }
+    match piece.iter().position(u8::is_ascii_control) {
+        Some(at) => &piece[..at.max(1)],
+        None => piece,
     }
 }
 
@@ -341,6 +354,20 @@ mod tests {
     fn is_nonblocking(descriptor: &impl AsFd) -> bool {
         let flags = OFlag::from_bits_retain(fcntl(descriptor, FcntlArg::F_GETFL).unwrap());
         flags.contains(OFlag::O_NONBLOCK)
+    }
+
+    #[test]
+    fn a_terminal_gets_text_and_what_controls_it_apart() {
+        let mut rest: &[u8] = b"one\ttwo\n\nx";
+        let mut pieces = Vec::new();
+        while !rest.is_empty() {
+            let next = piece(rest, TERMINAL_CHUNK);
+            pieces.push(std::str::from_utf8(next).unwrap());
+            rest = &rest[next.len()..];
+        }
+        assert_eq!(pieces, ["one", "\t", "two", "\n", "\n", "x"]);
+        assert_eq!(piece(&[b'x'; 1000], TERMINAL_CHUNK).len(), TERMINAL_CHUNK);
+        assert_eq!(piece(&[b'\n'; 5000], PIPE_BUF).len(), PIPE_BUF);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use crate::reactor::io::{Io, Readiness};
 use crate::reactor::listener::{AcceptError, classify_accept_error};
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::report::Label;
+use crate::util::plural::{Counted, are};
 
 /// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second at
 /// most, and these are descriptors that sessions can't have.
@@ -152,10 +153,12 @@ impl<S: System> Proxy<S> {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + ACCEPT_PAUSE;
         self.pause.set(Some(at), Due::Accept, timers);
+        let open = self.scheduler.len();
         if !std::mem::replace(&mut self.exhaustion_logged, true) {
             error!(
-                "new connections have to wait: {error}; {} sessions are open",
-                self.scheduler.len()
+                "new connections have to wait: {error}; {} {} open",
+                Counted(open, "session"),
+                are(open)
             );
         }
     }

@@ -90,15 +90,18 @@ impl<S: System> Driver for Sides<'_, S> {
             server.read_stderr(scratch, |bytes| {
                 session.handle(Event::UpstreamStderr(bytes), cx);
             });
+            if let Some(unread) = server.take_unread(scratch) {
+                session.handle(Event::UpstreamLeftUnread(unread), cx);
+            }
             if let Some(exit) = server.exit.take() {
+                if server.stopping.is_some() {
+                    // What is left of its group is to see the end of its input.
+                    server.stdin = None;
+                }
                 session.handle(Event::UpstreamExited(exit), cx);
             }
         }
         place.notice_failure(session, cx);
-        if let Some(server) = server.as_mut().filter(|server| server.is_deaf()) {
-            server.stdin = None;
-            session.handle(Event::UpstreamInputBroke, cx);
-        }
         let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);

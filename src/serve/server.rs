@@ -6,6 +6,7 @@ use nix::unistd::Pid;
 
 use super::pipe_widener::PipeWidener;
 use super::system::System;
+use super::unread::Unread;
 use super::{Channel, Due};
 use crate::process::escalation::Escalation;
 use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
@@ -129,6 +130,21 @@ impl<S: System> Server<S> {
         self.stdin.as_ref().is_some_and(Io::is_write_closed)
     }
 
+    /// Once nobody reads its input any more, closes our end, and takes what nobody has read of it. Only one that has
+    /// exited is examined for that, or one of which an event has told it.
+    pub(super) fn take_unread<'a>(&mut self, scratch: &'a mut [u8]) -> Option<&'a [u8]> {
+        let is_told = self.is_deaf();
+        if !is_told && self.exit.is_none() {
+            return None;
+        }
+        let unread = self.stdin.as_ref()?.source().take_unread(scratch);
+        if unread.is_none() && !is_told {
+            return None;
+        }
+        self.stdin = None;
+        Some(&scratch[..unread.unwrap_or(0)])
+    }
+
     /// Whether there may be something to read on its stderr.
     pub(super) fn has_stderr(&self) -> bool {
         self.stderr.as_ref().is_some_and(Io::is_readable)
@@ -189,13 +205,14 @@ impl<S: System> Transport for Option<&mut Server<S>> {
             return Ok(0);
         };
         let taken = stdin.write(bytes);
-        match &taken {
-            Ok(count) => {
-                let widener = &mut server.stdin_widener;
-                widener.was_left(bytes.len() - count, stdin.source());
-            }
-            Err(_) => server.stdin = None,
+        if let Ok(count) = &taken {
+            let widener = &mut server.stdin_widener;
+            widener.was_left(bytes.len() - count, stdin.source());
         }
         taken
+    }
+
+    fn take_unread(&mut self, buffer: &mut [u8]) -> Option<usize> {
+        self.as_mut()?.stdin.take()?.source().take_unread(buffer)
     }
 }

@@ -22,6 +22,7 @@ use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
+use crate::util::plural::Counted;
 use crate::util::shell_words;
 
 /// Descriptors of one session: the connection and three pipes.
@@ -78,7 +79,9 @@ impl Proxy {
             "cannot listen on {address} (--host, --port)"
         )))?;
         let limits = limits(options, descriptors);
+        check_descriptors(descriptors)?;
         log_start(options, command, &address, limits.spares);
+        log_session_limit(options, limits, descriptors);
         let mut listeners = Vec::new();
         for (key, socket) in sockets.into_iter().enumerate() {
             log_address(&socket);
@@ -132,7 +135,29 @@ fn settings(options: &ServeOptions) -> Settings {
             first_message: options.first_message_timeout,
             idle: options.idle_timeout,
         },
+        server_log: options.server_log,
     }
+}
+
+/// What one session takes at the time when its server is started: the far ends of the pipes, too.
+const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
+
+/// Descriptors that are opened after the check.
+const DESCRIPTORS_TO_COME: u64 = 2;
+
+/// A proxy that can't serve a single session is not started.
+fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
+    let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
+        return Ok(());
+    };
+    let needed = open.count() as u64 + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START;
+    if needed > limit.get() {
+        return Err(SetupError(format!(
+            "cannot serve a single session: that needs {needed} descriptors, and {} are allowed (ulimit -Hn)",
+            limit.get()
+        )));
+    }
+    Ok(())
 }
 
 /// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
@@ -179,8 +204,7 @@ fn log_command(command: &[OsString]) {
         .map_or_else(String::new, |word| shell_words::quoted(word));
     match command.len().saturating_sub(1) {
         0 => info!("MCP command: {program}"),
-        1 => info!("MCP command: {program} and 1 argument"),
-        count => info!("MCP command: {program} and {count} arguments"),
+        count => info!("MCP command: {program} and {}", Counted(count, "argument")),
     }
     debug!("MCP command in full: {}", shell_words::join(command));
 }
@@ -204,7 +228,20 @@ fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares
         }
     );
     if spares > 0 {
-        info!("Pool: {spares} servers wait for sessions");
+        info!("Pool: {}", Counted(spares, "spare server"));
+    }
+}
+
+/// How many sessions there may be, and why.
+fn log_session_limit(options: &ServeOptions, limits: Limits, descriptors: DescriptorLimit) {
+    let sessions = Counted(limits.max_sessions, "session");
+    if options.max_sessions.is_some() {
+        info!("Limit: {sessions} (--max-sessions)");
+    } else {
+        info!(
+            "Limit: {sessions}, as {} are allowed (ulimit -Hn)",
+            Counted(descriptors.get(), "descriptor")
+        );
     }
 }
 

@@ -13,9 +13,11 @@ use nix::unistd::Pid;
 use super::Due;
 use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
+use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
-use crate::session::stderr::StderrLines;
+use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, log_last_words};
 use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 /// After a server was taken, the next one is started this much later: a start takes longer than the first response to
@@ -39,6 +41,7 @@ pub(super) struct Spares {
     /// The deadline of [`Self::refill`].
     deadline: Deadline,
     log_rate_limit: LogRateLimit,
+    logging: ServerLogging,
     hits: u64,
     misses: u64,
 }
@@ -49,6 +52,14 @@ struct Spare {
     key: ServerKey,
     pid: Pid,
     stderr: StderrLines,
+    last_words: LastWords,
+}
+
+impl Spare {
+    /// How the log calls it.
+    fn label(pid: Pid) -> String {
+        format!("spare pid {pid}")
+    }
 }
 
 /// Whether servers may be started for the pool.
@@ -70,7 +81,7 @@ enum Refill {
 impl Spares {
     /// A pool that is to have `size` servers waiting. Those that end by themselves are replaced under the policy of
     /// sessions with at most `max_restarts`.
-    pub(super) fn new(size: usize, max_restarts: u32, now: Time) -> Self {
+    pub(super) fn new(size: usize, max_restarts: u32, logging: ServerLogging) -> Self {
         Self {
             size,
             waiting: VecDeque::new(),
@@ -78,7 +89,8 @@ impl Spares {
             policy: RestartPolicy::new(max_restarts),
             refill: Refill::Freely,
             deadline: Deadline::default(),
-            log_rate_limit: LogRateLimit::new(now),
+            log_rate_limit: LogRateLimit::new(&SESSION_OUTPUT),
+            logging,
             hits: 0,
             misses: 0,
         }
@@ -97,8 +109,12 @@ impl Spares {
 
     /// Takes a server in that was started.
     pub(super) fn add(&mut self, key: ServerKey, pid: Pid) {
-        let stderr = StderrLines::default();
-        self.waiting.push_back(Spare { key, pid, stderr });
+        self.waiting.push_back(Spare {
+            key,
+            pid,
+            stderr: StderrLines::default(),
+            last_words: LastWords::default(),
+        });
     }
 
     /// A server is being started.
@@ -115,7 +131,7 @@ impl Spares {
         let spare = self.waiting.pop_front()?;
         self.hits += 1;
         let key = spare.key;
-        self.log_rest(spare, timers.now());
+        self.log_rest(spare, true, timers.now());
         if self.refill == Refill::Freely {
             let at = timers.now() + REFILL_DELAY;
             self.set(Refill::Soon, Some(at), timers);
@@ -140,9 +156,18 @@ impl Spares {
     /// A server wrote this to its stderr.
     pub(super) fn log(&mut self, key: ServerKey, bytes: &[u8], now: Time) {
         let mut spares = self.waiting.iter_mut().chain(&mut self.retired);
-        if let Some(Spare { pid, stderr, .. }) = spares.find(|spare| spare.key == key) {
-            let limit = &mut self.log_rate_limit;
-            stderr.push(bytes, |line| log_stderr(limit, *pid, line, now));
+        if let Some(spare) = spares.find(|spare| spare.key == key)
+            && self.logging != ServerLogging::None
+        {
+            let is_limited = self.logging == ServerLogging::Limited;
+            let label = Spare::label(spare.pid);
+            let mut gate = Gate {
+                limit: is_limited.then_some(&mut self.log_rate_limit),
+                shared: None,
+                last_words: Some(&mut spare.last_words),
+            };
+            let stderr = &mut spare.stderr;
+            stderr.push(bytes, |line| gate.log_stderr(&label, line, now));
         }
     }
 
@@ -154,8 +179,9 @@ impl Spares {
             return false;
         };
         let spare = self.retired.swap_remove(at);
-        self.log_rest(spare, now);
-        self.refill != Refill::Never
+        let was_asked = self.refill == Refill::Never;
+        self.log_rest(spare, was_asked, now);
+        !was_asked
     }
 
     /// A server ended while it waited, or could not be started: decides when there are to be others.
@@ -173,7 +199,8 @@ impl Spares {
             Decision::GiveUp { restarts } => {
                 let pause = self.policy.window();
                 let text = format!(
-                    "after {restarts} restarts, the limit (--max-restarts); for {} s sessions start their servers themselves",
+                    "after {}, the limit (--max-restarts); for {} s sessions start their servers themselves",
+                    Counted(restarts, "restart"),
                     pause.as_secs()
                 );
                 (now + pause, text)
@@ -220,7 +247,8 @@ impl Spares {
         let Self {
             size, hits, misses, ..
         } = self;
-        (*size > 0).then(|| format!("pool: size {size}, {hits} hits, {misses} misses"))
+        let (hits, es) = (Counted(*hits, "hit"), if *misses == 1 { "" } else { "es" });
+        (*size > 0).then(|| format!("pool: size {size}, {hits}, {misses} miss{es}"))
     }
 
     fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers<Due>) {
@@ -228,22 +256,19 @@ impl Spares {
         self.deadline.set(at, Due::Spares, timers);
     }
 
-    /// Logs what has no line end.
-    fn log_rest(&mut self, mut spare: Spare, now: Time) {
-        let limit = &mut self.log_rate_limit;
-        spare
-            .stderr
-            .end(|line| log_stderr(limit, spare.pid, line, now));
-    }
-}
-
-fn log_stderr(limit: &mut LogRateLimit, pid: Pid, line: &str, now: Time) {
-    if limit.admit(now) {
-        let left_out = limit.take_left_out();
-        if left_out > 0 {
-            warn!("pool: {left_out} lines of the servers' output were left out of the log");
+    /// Logs what has no line end; of one that ended by itself, also the last of what was left out of the log.
+    fn log_rest(&mut self, mut spare: Spare, was_asked: bool, now: Time) {
+        let is_limited = self.logging == ServerLogging::Limited;
+        let label = Spare::label(spare.pid);
+        let mut gate = Gate {
+            limit: is_limited.then_some(&mut self.log_rate_limit),
+            shared: None,
+            last_words: Some(&mut spare.last_words),
+        };
+        spare.stderr.end(|line| gate.log_stderr(&label, line, now));
+        if !was_asked {
+            log_last_words(&mut spare.last_words, &label);
         }
-        warn!("pool (pid {pid}) stderr: {line}");
     }
 }
 
@@ -262,7 +287,10 @@ mod tests {
 
     impl Pool {
         fn new() -> Self {
-            let (spares, timers) = (Spares::new(SIZE, 5, START), Timers::new(START));
+            let (spares, timers) = (
+                Spares::new(SIZE, 5, ServerLogging::Limited),
+                Timers::new(START),
+            );
             Self { spares, timers }
         }
 
@@ -311,8 +339,8 @@ mod tests {
         assert_eq!((pool.take(), pool.spares.has_waiting()), (None, false));
         pool.spares.missed();
         let summary = pool.spares.summary().unwrap();
-        assert_eq!(summary, "pool: size 8, 8 hits, 1 misses");
-        assert_eq!(Spares::new(0, 5, START).summary(), None);
+        assert_eq!(summary, "pool: size 8, 8 hits, 1 miss");
+        assert_eq!(Spares::new(0, 5, ServerLogging::Limited).summary(), None);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
 use crate::process::{Spawned, Spawner};
 use crate::reactor::poller::{Poll, Poller, Register};
@@ -33,7 +34,7 @@ pub trait System: Sized {
     /// A connection to a client.
     type Client: ClientSocket;
     /// Our end of the stdin of a server.
-    type Stdin: Write + Pipe;
+    type Stdin: Write + Pipe + Unread;
     /// Our end of the stdout or the stderr of a server.
     type Output: Read + Pipe;
 

@@ -4,14 +4,15 @@
 use std::io;
 use std::time::Duration;
 
-use log::{info, warn};
-
 use super::liveness::Liveness;
+use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::json;
+use crate::protocol::own_messages::{Delivered, ErrorReason};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
@@ -28,7 +29,22 @@ pub enum Backend {
         max_delay: Duration,
         /// How many attempts are made in a row; `None` for no limit.
         max_attempts: Option<u32>,
+        /// How long a request may wait for a connection; `None` for ever.
+        held_timeout: Option<Duration>,
+        /// Whether the host is spared responses and progress that it did not ask for.
+        is_tidy: bool,
     },
+}
+
+impl Backend {
+    pub(super) fn is_tidy(&self) -> bool {
+        matches!(self, Self::Proxy { is_tidy: true, .. })
+    }
+
+    /// Whether clients may speak another protocol by mistake, or on purpose. The program that started `connect` does not.
+    pub(super) fn is_guarded(&self) -> bool {
+        matches!(self, Self::Process { .. })
+    }
 }
 
 /// The same of one session, with what there is to remember from one upstream to the next.
@@ -43,6 +59,8 @@ pub(super) enum BackendState {
         reconnects: ReconnectPolicy,
         /// The proxy at the other end, while connected to one.
         liveness: Option<Box<Liveness>>,
+        /// What it says first.
+        first_line: FirstLine,
     },
 }
 
@@ -57,9 +75,11 @@ impl BackendState {
             Backend::Proxy {
                 max_delay,
                 max_attempts,
+                ..
             } => Self::Proxy {
                 reconnects: ReconnectPolicy::new(max_delay, max_attempts),
                 liveness: None,
+                first_line: FirstLine::new(),
             },
         }
     }
@@ -71,8 +91,10 @@ impl BackendState {
             Self::Proxy {
                 reconnects,
                 liveness,
+                first_line,
             } => {
                 reconnects.started(now);
+                *first_line = FirstLine::new();
                 *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
             }
         }
@@ -99,6 +121,7 @@ impl BackendState {
         if let Self::Proxy {
             reconnects,
             liveness,
+            ..
         } = self
         {
             *liveness = None;
@@ -128,25 +151,46 @@ impl BackendState {
     pub(super) fn take_link_line(
         &mut self,
         envelope: &Envelope<'_>,
+        line: &[u8],
         label: &Label,
         now: Time,
     ) -> bool {
         let Self::Proxy {
             liveness: Some(liveness),
+            reconnects,
             ..
         } = self
         else {
             return false;
         };
         if envelope.control == Some(Control::HeartbeatResponse) {
-            liveness.note_heartbeat(now);
+            reconnects.reached();
+            liveness.note_heartbeat(timestamp(line), now);
             return true;
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
         if is_restart {
-            info!("{label}: the server was restarted");
+            about!(info, label, "the server was restarted");
         }
         is_restart
+    }
+
+    /// What the peer says first; `None` for a process.
+    pub(super) fn first_line(&mut self) -> Option<&mut FirstLine> {
+        match self {
+            Self::Proxy { first_line, .. } => Some(first_line),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// Whether anything was heard over the present link, or the last one.
+    pub(super) fn was_link_heard(&self) -> bool {
+        matches!(self, Self::Proxy { first_line, .. } if first_line.has_come())
+    }
+
+    /// Whether a proxy was ever at the other end.
+    pub(super) fn was_reached(&self) -> bool {
+        matches!(self, Self::Proxy { reconnects, .. } if reconnects.was_reached())
     }
 
     /// The proxy at the other end, while connected to one.
@@ -190,6 +234,14 @@ impl BackendState {
     }
 }
 
+/// What a heartbeat says of when it was sent, since 1970.
+fn timestamp(line: &[u8]) -> Option<Duration> {
+    let line = str::from_utf8(line).ok()?;
+    let [timestamp] = json::find(line, ["timestamp"])?;
+    let seconds = line.get(timestamp?)?.parse().ok()?;
+    Duration::try_from_secs_f64(seconds).ok()
+}
+
 // What each of the two can and can't do.
 impl BackendState {
     /// Whether the upstream is a connection, which is gone both ways at once, and exits without a status.
@@ -226,31 +278,36 @@ impl BackendState {
 impl BackendState {
     pub(super) fn log_started(&self, label: &Label, is_first: bool) {
         match self {
-            Self::Process { .. } if is_first => info!("{label} opened"),
-            Self::Process { .. } => info!("{label} goes on with a new server"),
-            Self::Proxy { .. } => info!("connected to {label}"),
+            Self::Process { .. } if is_first => about!(info, label, "opened"),
+            Self::Process { .. } => about!(info, label, "goes on with a new server"),
+            Self::Proxy { .. } => about!(info, label, "connected to {}", label.peer()),
         }
     }
 
     pub(super) fn log_start_failed(&self, label: &Label, error: &str) {
         match self {
-            Self::Process { .. } => warn!("{label}: the server could not be started: {error}"),
-            Self::Proxy { .. } => warn!("no connection to {label}: {error}"),
+            Self::Process { .. } => about!(warn, label, "the server could not be started: {error}"),
+            Self::Proxy { .. } => about!(warn, label, "no connection to {}: {error}", label.peer()),
         }
     }
 
     pub(super) fn log_lost(&self, label: &Label, exit: Exit) {
         match self {
-            Self::Process { .. } => warn!("{label}: the server ended ({exit})"),
-            Self::Proxy { .. } => warn!("lost the connection to {label}: {exit}"),
+            Self::Process { .. } => about!(warn, label, "the server ended ({exit})"),
+            Self::Proxy { .. } => about!(
+                warn,
+                label,
+                "lost the connection to {}: {exit}",
+                label.peer()
+            ),
         }
     }
 
     pub(super) fn log_retry(&self, label: &Label, delay: Duration) {
         let seconds = delay.as_secs_f64();
         match self {
-            Self::Process { .. } => info!("{label}: restarting the server in {seconds:.3} s"),
-            Self::Proxy { .. } => info!("{label}: next attempt in {seconds:.3} s"),
+            Self::Process { .. } => about!(info, label, "restarting the server in {seconds:.3} s"),
+            Self::Proxy { .. } => about!(info, label, "next attempt in {seconds:.3} s"),
         }
     }
 
@@ -275,6 +332,14 @@ impl BackendState {
         match self {
             Self::Process { .. } => EndReason::ServerEnded(exit.to_string()),
             Self::Proxy { .. } => EndReason::ConnectionLost(exit.to_string()),
+        }
+    }
+
+    /// Whether what was written to an upstream may have reached a server.
+    pub(super) fn delivers(&self) -> Delivered {
+        match self {
+            Self::Process { .. } => Delivered::Yes,
+            Self::Proxy { .. } => Delivered::Unknown,
         }
     }
 

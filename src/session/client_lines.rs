@@ -1,9 +1,8 @@
 //! What the lines of the client mean: which are for the proxy, which are forwarded, which are refused.
 
-use log::debug;
-
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_messages::too_long_message;
+use super::refusals::Refusal;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
@@ -13,6 +12,9 @@ use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::SkipScanner;
+use crate::util::about::about;
+use crate::util::plural::{Counted, are};
+use crate::util::time::Time;
 
 /// Where a line goes.
 enum Route {
@@ -94,6 +96,9 @@ impl Session {
 
     /// A line of this many bytes is forwarded: the session is used.
     fn note_forwarded(&mut self, len: usize, cx: &Context<'_>) {
+        if std::mem::take(&mut self.owes_opened) {
+            self.backend.log_started(&self.label, true);
+        }
         self.sent_to_upstream.count(len);
         self.line_passed(cx);
         self.resume_use();
@@ -104,11 +109,13 @@ impl Session {
         if is_blank(line) {
             return Route::Drop;
         }
-        debug!("{} client → server: {}", self.label, excerpt(line));
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                self.reply_error(None, ErrorReason::ParseError, &invalid.to_string(), cx);
+                self.debug_client_line("proxy", line);
+                let text = invalid.to_string();
+                self.note_refusal(Refusal::Unreadable, &text, cx);
+                self.reply_error(None, ErrorReason::ParseError, &text, cx);
                 return Route::Drop;
             }
         };
@@ -116,18 +123,29 @@ impl Session {
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
+            self.debug_client_line("proxy", line);
             self.control_line(control, cx);
             return Route::Drop;
         }
-        if self.admits(&message, cx) {
-            self.classify(&message, line)
-        } else {
-            Route::Drop
+        if !self.admits(&message, cx) {
+            self.debug_client_line("proxy, which refused it", line);
+            return Route::Drop;
         }
+        self.note_progress_tokens(&message);
+        let route = self.classify(&message, line, cx.now);
+        match &route {
+            Route::Forward(_) => self.debug_client_line("server", line),
+            Route::Drop => self.debug_client_line("nobody", line),
+        }
+        route
+    }
+
+    fn debug_client_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
     fn control_line(&mut self, control: Control, cx: &Context<'_>) {
-        debug!("{} announced itself by a {control:?} line", self.label);
+        about!(debug, self.label, "announced itself by a {control:?} line");
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
@@ -152,13 +170,16 @@ impl Session {
 
     /// Refuses a line with ids that are too long to be kept. Returns whether it did.
     fn refuse_by_ids(&mut self, message: &Message<'_>, ids: &Ids, cx: &mut Context<'_>) -> bool {
-        let text = if ids.longest > MAX_ID_BYTES {
-            format!("an id is too long: the limit is {MAX_ID_BYTES} bytes")
+        let (kind, text) = if ids.longest > MAX_ID_BYTES {
+            let text = format!("an id is too long: the limit is {MAX_ID_BYTES} bytes");
+            (Refusal::TooLong, text)
         } else if ids.bytes > cx.memory.available() {
-            too_long_message(TooLong::BufferBudget, cx)
+            let text = too_long_message(TooLong::BufferBudget, cx);
+            (Refusal::NoMemory, text)
         } else {
             return false;
         };
+        self.note_refusal(kind, &text, cx);
         self.refuse_requests(message, ErrorReason::TooLarge, &text, cx);
         if ids.longest > MAX_ID_BYTES {
             self.reply_error(None, ErrorReason::TooLarge, &text, cx);
@@ -169,6 +190,7 @@ impl Session {
     fn refuse_at_end(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         if let Some(reason) = self.goal.reason() {
             let (reason, text) = (reason.error_reason(), reason.to_string());
+            self.note_refusal(Refusal::AtEnd, &text, cx);
             self.refuse_requests(message, reason, &text, cx);
         }
     }
@@ -177,8 +199,11 @@ impl Session {
     fn refuse_by_number(&mut self, message: &Message<'_>, requests: usize, cx: &mut Context<'_>) {
         let unanswered = self.unanswered();
         let text = format!(
-            "{unanswered} requests are waiting for their responses already; the limit is {MAX_IN_FLIGHT}"
+            "{} {} waiting for responses already; the limit is {MAX_IN_FLIGHT}",
+            Counted(unanswered, "request"),
+            are(unanswered)
         );
+        self.note_refusal(Refusal::InFlight, &text, cx);
         if requests == 0 {
             // More responses than are looked at: nobody waits for a reply, but the line must not vanish.
             self.reply_error(None, ErrorReason::InFlightLimit, &text, cx);
@@ -187,19 +212,17 @@ impl Session {
     }
 
     /// What a message that may pass means.
-    fn classify(&mut self, message: &Message<'_>, line: &[u8]) -> Route {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8], now: Time) -> Route {
         match message {
-            Message::Single(envelope) => self.classify_single(envelope, line),
-            Message::Batch(batch) => self.classify_batch(batch),
+            Message::Single(envelope) => self.classify_single(envelope, line, now),
+            Message::Batch(batch) => self.classify_batch(batch, now),
         }
     }
 
-    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> Route {
+    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8], now: Time) -> Route {
         if let Some(id) = envelope.request_id() {
-            let request = Request {
-                id: RequestId::new(id),
-                kind: self.kind_of_request(envelope.method, line),
-            };
+            let kind = self.kind_of_request(envelope.method, line);
+            let request = Request::new(RequestId::new(id), kind, now);
             self.queued.add(&request);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
@@ -211,8 +234,11 @@ impl Session {
             Addressee::Present => Route::Forward(Some(ToUpstream::Response)),
             Addressee::Unknown => Route::Forward(None),
             Addressee::Gone => {
-                let label = &self.label;
-                debug!("{label}: dropped the response {id}: the server that asked is gone");
+                about!(
+                    debug,
+                    self.label,
+                    "dropped the response {id}: the server that asked is gone"
+                );
                 Route::Drop
             }
         }
@@ -242,15 +268,22 @@ impl Session {
         } else if method != Some(Method::Discover) {
             return Kind::Plain;
         }
+        // A server may have died of the probe, but a link did not.
+        let may_be_resent = is_initialize || self.backend.is_link();
+        let line = may_be_resent.then(|| self.keep_for_resending(line));
+        let line = line.flatten();
         Kind::Opening(Box::new(Opening {
             is_initialize,
-            line: self.keep_for_resending(line),
+            line,
+            was_sent: false,
+            number: self.handshake.next_opening(),
         }))
     }
 
-    fn classify_batch(&mut self, batch: &Batch<'_>) -> Route {
+    fn classify_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
         let envelopes = &batch.envelopes;
-        let parts = envelopes.iter().filter_map(classify_in_batch);
+        let parts = envelopes.iter();
+        let parts = parts.filter_map(|envelope| classify_in_batch(envelope, now));
         let parts: Box<[ToUpstream]> = parts.filter(|part| self.note_queued(part)).collect();
         let addressees: Vec<Addressee> = envelopes
             .iter()
@@ -292,12 +325,13 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 }
 
 /// What a message in a batch means. A request in a batch is never sent twice, because the batch is not.
-fn classify_in_batch(envelope: &Envelope<'_>) -> Option<ToUpstream> {
+fn classify_in_batch(envelope: &Envelope<'_>, now: Time) -> Option<ToUpstream> {
     match envelope.request_id() {
-        Some(id) => Some(ToUpstream::Request(Request {
-            id: RequestId::new(id),
-            kind: Kind::Plain,
-        })),
+        Some(id) => Some(ToUpstream::Request(Request::new(
+            RequestId::new(id),
+            Kind::Plain,
+            now,
+        ))),
         None => classify_notification(envelope),
     }
 }

@@ -4,11 +4,11 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
-use log::debug;
-
+use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
 use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// Once this many bytes of the proxy's own lines wait for a client, it is no longer read: whoever sends bad lines and
@@ -176,15 +176,22 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 let mut input = bytes;
-                if !self.client.has_unread() {
-                    self.handle_input(&mut input, cx);
+                if self.guard.is_none() || self.guard(&mut input, cx) {
+                    self.take_input(input, cx);
                 }
-                self.client.keep_unread(input);
-                self.note_long_line(cx);
             }
             Client::Lingering { .. } => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
+    }
+
+    /// Handles as much as possible, and keeps the rest.
+    pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.has_unread() {
+            self.handle_input(&mut input, cx);
+        }
+        self.client.keep_unread(input);
+        self.note_long_line(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -206,7 +213,7 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
-    fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
+    pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.client_line(line, cx);
@@ -219,11 +226,13 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 debug_assert!(!self.client.has_unread(), "its end was read out of turn");
+                self.end_guard(cx);
                 if let Some(line) = self.from_client.end(Self::line_limits(cx)) {
                     self.client_line(line, cx);
                 }
+                let since = self.finishes_since(cx.now);
                 self.client = Client::Ended;
-                self.finish_after_client_eof(cx);
+                self.finish_after_client_eof(since, cx);
             }
             Client::Lingering { .. } => self.close_client(cx),
             Client::Ended | Client::Closed => {}
@@ -235,6 +244,31 @@ impl Session {
         if let Client::Open { hung_up, .. } = &mut self.client {
             hung_up.get_or_insert(cx.now);
         }
+    }
+
+    /// When the client ended its side. For `connect` that is when it was known to: a host that has closed our stdin waits
+    /// for our end, whether we have read everything or not.
+    fn finishes_since(&self, now: Time) -> Time {
+        self.hung_up_host().unwrap_or(now)
+    }
+
+    /// Since when the program that started `connect` is known to have closed stdin, although that is not read to its end.
+    fn hung_up_host(&self) -> Option<Time> {
+        match self.client {
+            Client::Open { hung_up, .. } if self.backend.is_link() => hung_up,
+            _ => None,
+        }
+    }
+
+    /// Whether the client has ended its side, or is known to have.
+    pub fn client_has_left(&self) -> bool {
+        !matches!(self.client, Client::Open { hung_up: None, .. })
+    }
+
+    /// When it is too late to serve what a host has sent that has closed stdin.
+    fn host_deadline(&self) -> Option<Time> {
+        let since = self.hung_up_host().filter(|_| self.goal.is_serve())?;
+        Some(since + FINISH_TIME)
     }
 
     /// The client is gone altogether, or can't be read or written for another reason.
@@ -275,7 +309,7 @@ impl Session {
         if let Client::Lingering { discarded, .. } = &mut self.client {
             *discarded += count;
             if *discarded > LINGER_BYTES {
-                debug!("{}: cut off, as it does not stop sending", self.label);
+                about!(debug, self.label, "cut off, as it does not stop sending");
                 self.close_client(cx);
             }
         }
@@ -305,7 +339,8 @@ impl Session {
             Client::Lingering { until, .. } => Some(until),
             Client::Open { .. } | Client::Ended | Client::Closed => None,
         };
-        earliest(linger, self.stall_deadline())
+        let host = earliest(linger, self.host_deadline());
+        earliest(host, self.stall_deadline())
     }
 
     /// When a client is given up to which nothing can be written, or that is gone while its lines can't be read.
@@ -328,6 +363,10 @@ impl Session {
     }
 
     pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.host_deadline().is_some_and(|at| at <= cx.now) {
+            // What is left of stdin is read and refused.
+            self.end_now(&EndReason::Overdue(FINISH_TIME), cx);
+        }
         if self.stall_deadline().is_some_and(|at| at <= cx.now) {
             self.drop_client(EndReason::Stalled(STALL_TIME), cx);
         }

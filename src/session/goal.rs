@@ -8,13 +8,13 @@ use super::report::EndReason;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session, earliest};
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::time::Time;
 
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is closed:
 /// servers drop running calls at the end of their input. Half a minute is more than most calls take, and less than a
 /// stop of the program may take under systemd (90 s).
-const FINISH_TIME: Duration = Duration::from_secs(30);
+pub(super) const FINISH_TIME: Duration = Duration::from_secs(30);
 
 /// A client that is told about an end it has not asked for has sent all that it had once it is silent for this long:
 /// what it sent in time may have been waiting for room in our socket. Longer than most round trips on the internet.
@@ -152,9 +152,9 @@ impl Session {
     }
 
     /// The client has ended its side: what it has sent is served.
-    pub(super) fn finish_after_client_eof(&mut self, cx: &Context<'_>) {
+    pub(super) fn finish_after_client_eof(&mut self, since: Time, cx: &Context<'_>) {
         if self.goal.is_serve() {
-            self.finish(EndReason::ClientEnded, None, cx);
+            self.finish(EndReason::ClientEnded, since, None, cx);
         } else {
             self.goal.end_last_call();
         }
@@ -163,13 +163,19 @@ impl Session {
     /// Comes to an end that the client has not asked for: what it sends before it can know is served.
     pub(super) fn finish_for(&mut self, reason: EndReason, cx: &Context<'_>) {
         let last_call = self.client.is_open().then(|| LastCall::begin(cx.now));
-        self.finish(reason, last_call, cx);
+        self.finish(reason, cx.now, last_call, cx);
     }
 
-    fn finish(&mut self, reason: EndReason, last_call: Option<LastCall>, cx: &Context<'_>) {
+    fn finish(
+        &mut self,
+        reason: EndReason,
+        since: Time,
+        last_call: Option<LastCall>,
+        cx: &Context<'_>,
+    ) {
         self.last_written = cx.now;
         self.goal = Goal::Finish {
-            since: cx.now,
+            since,
             reason,
             last_call,
         };
@@ -212,14 +218,21 @@ impl Session {
 
     /// Answers what waits for an upstream that will not come, and what is in flight.
     fn refuse_waiting(&mut self, reason: ErrorReason, text: &str, cx: &mut Context<'_>) {
-        let mut ids: Vec<RequestId> = std::mem::take(&mut self.in_flight).into_ids().collect();
+        let loss = Loss {
+            status: None,
+            delivered: Some(self.backend.delivers()),
+        };
+        for id in std::mem::take(&mut self.in_flight).into_ids() {
+            self.reply_lost(Some(&id), reason, text, loss, cx);
+        }
+        let mut waiting: Vec<(RequestId, bool)> = Vec::new();
         for outbox in [std::mem::take(&mut self.to_upstream), self.take_held()] {
             let requests = outbox.tags().flat_map(ToUpstream::requests);
-            ids.extend(requests.map(|request| request.id.clone()));
+            waiting.extend(requests.map(|request| (request.id.clone(), request.was_sent())));
         }
         self.queued = Load::default();
-        for id in ids {
-            self.reply_error(Some(&id), reason, text, cx);
+        for (id, was_sent) in waiting {
+            self.reply_unserved(&id, was_sent, reason, text, cx);
         }
     }
 

@@ -6,8 +6,6 @@
 
 use std::borrow::Cow;
 
-use log::{debug, info};
-
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
@@ -16,6 +14,7 @@ use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
@@ -36,6 +35,8 @@ pub(super) struct Handshake {
     owed: bool,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
+    /// How many requests there were with which a session opens.
+    openings: u32,
 }
 
 #[derive(Debug, Default)]
@@ -166,7 +167,7 @@ impl Session {
             match replay {
                 Some((id, line)) => {
                     up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-                    debug!("{} proxy → server: {}", self.label, excerpt(&line));
+                    about!(debug, self.label, "proxy → server: {}", excerpt(&line));
                     self.to_upstream
                         .push(&line, Some(ToUpstream::Replay), cx.memory);
                 }
@@ -198,8 +199,9 @@ impl Session {
         };
         match record.compare(response) {
             Outcome::Agreed => {
-                info!("{}: the handshake was replayed", self.label);
+                about!(info, self.label, "the handshake was replayed");
                 up.greeting = Greeting::Done;
+                up.has_responded = true;
                 self.backend.server_heard();
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
@@ -215,7 +217,12 @@ impl Session {
 
     /// Ends a handshake in the client's place.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
-        debug!("{} proxy → server: {}", self.label, excerpt(INITIALIZED));
+        about!(
+            debug,
+            self.label,
+            "proxy → server: {}",
+            excerpt(INITIALIZED)
+        );
         self.to_upstream.push(
             INITIALIZED,
             Some(ToUpstream::ReplayedInitialized),
@@ -231,9 +238,25 @@ impl Handshake {
         self.owed = false;
     }
 
+    /// The number of the next request with which a session opens.
+    pub(super) fn next_opening(&mut self) -> u32 {
+        self.openings += 1;
+        self.openings
+    }
+
     /// The client said `notifications/initialized` to a server.
     pub(super) fn complete(&mut self) {
         self.initialized = true;
+    }
+
+    /// `notifications/initialized` was not read by the server to which it was sent.
+    pub(super) fn take_back_initialized(&mut self) {
+        self.initialized = false;
+    }
+
+    /// Whether the next server is told all of the handshake by the proxy.
+    pub(super) fn is_replayed_whole(&self) -> bool {
+        self.recorded().is_some() && self.initialized
     }
 
     /// The `initialize` in flight is about to be sent again.

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::client_side::OwnLine;
 use super::{Context, Session};
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A client that sends nothing for this many intervals is reported, once per silence: one heartbeat may be late.
@@ -103,9 +102,10 @@ impl Session {
             return;
         }
         if let Some(silence) = self.heartbeat.take_silence_report(cx.now, interval) {
-            warn!(
-                "{} has been silent for {:.3} s",
+            about!(
+                warn,
                 self.label,
+                "has been silent for {:.3} s",
                 silence.as_secs_f64()
             );
         }

@@ -6,6 +6,7 @@
 
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
+use crate::util::time::Time;
 
 /// Requests of one session that may wait for their responses; each keeps its id.
 pub const MAX_IN_FLIGHT: usize = 1024;
@@ -26,6 +27,10 @@ pub struct Request {
     pub id: RequestId,
     /// What it is, and the line if it may be sent to a second server.
     pub kind: Kind,
+    /// Since when it waits to be sent.
+    pub since: Time,
+    /// When its first byte was written to a server.
+    pub sent: Time,
 }
 
 /// What a request is to the proxy.
@@ -43,14 +48,45 @@ pub struct Opening {
     /// Whether it is `initialize`, whose line becomes the record of the handshake with the response, and not
     /// `server/discover`.
     pub is_initialize: bool,
-    /// The line, without its line end; `None` if it was too long to be kept.
+    /// The line, without its line end; `None` if it is not sent again, or was too long to be kept.
     pub line: Option<Box<[u8]>>,
+    /// Whether it was sent to a server that was lost.
+    pub was_sent: bool,
+    /// Counts the openings of a session.
+    pub number: u32,
 }
 
 impl Request {
+    /// A request that was not sent yet. It waits since `now`.
+    pub fn new(id: RequestId, kind: Kind, now: Time) -> Self {
+        Self {
+            id,
+            kind,
+            since: now,
+            sent: Time::from_nanos(0),
+        }
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
+    }
+
+    /// Whether it is `server/discover`, which some servers do not survive.
+    pub fn is_probe(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if !opening.is_initialize)
+    }
+
+    /// Whether it was sent to an upstream that was lost, although it waits to be sent.
+    pub fn was_sent(&self) -> bool {
+        matches!(&self.kind, Kind::Opening(opening) if opening.was_sent)
+    }
+
+    /// It is going to be sent once more.
+    pub fn note_sent(&mut self) {
+        if let Kind::Opening(opening) = &mut self.kind {
+            opening.was_sent = true;
+        }
     }
 
     /// The line, if it may be sent to another server when the one that has it is lost.
@@ -175,9 +211,28 @@ impl InFlight {
         Some(request)
     }
 
+    /// Forgets the probes before the opening of this number. Legacy servers may ignore them.
+    pub fn forget_probes(&mut self, before: u32) {
+        for request in self.take_all() {
+            let is_late = |opening: &Opening| !opening.is_initialize && opening.number < before;
+            if !matches!(&request.kind, Kind::Opening(opening) if is_late(opening)) {
+                self.begin(request);
+            }
+        }
+    }
+
     /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.
     pub fn contains(&mut self, id: &RequestId) -> bool {
         self.requests.contains(id)
+    }
+
+    /// Whether a response of this id would end a request.
+    pub fn would_end(&mut self, id: &RequestId) -> bool {
+        if self.requests.is_empty() || self.contains(id) {
+            return !self.requests.is_empty();
+        }
+        let coerced = id.coerced();
+        coerced.is_some_and(|coerced| self.requests.count_to_two(&coerced) == 1)
     }
 
     /// Ends all, in order of arrival.
@@ -357,10 +412,7 @@ mod tests {
     fn the_first_of_two_with_one_id_ends_first() {
         let mut in_flight = InFlight::default();
         for text in ["1", "2", "1.0"] {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         let end = |in_flight: &mut InFlight| in_flight.end(&id("1")).unwrap().request.id;
         assert_eq!(end(&mut in_flight).to_string(), "1");
@@ -395,10 +447,7 @@ mod tests {
     fn in_flight(ids: &[&str]) -> InFlight {
         let mut in_flight = InFlight::default();
         for text in ids {
-            in_flight.begin(Request {
-                id: id(text),
-                kind: Kind::Plain,
-            });
+            in_flight.begin(Request::new(id(text), Kind::Plain, Time::default()));
         }
         in_flight
     }

@@ -2,17 +2,23 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::report::Exit;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A proxy that sends nothing for two and a half of its own heartbeat intervals is taken for dead: two may be late or
 /// lost on the way, a third is not. In halves, to stay within integers.
 const SILENT_HALF_INTERVALS: u32 = 5;
+
+/// However short its intervals are, a proxy is not taken for dead as if they were shorter than this: processes and
+/// networks stand still for longer than some intervals.
+const LEAST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// The interval is known from this many on: one alone may be an accident.
+const LEAST_NOTED: usize = 2;
 
 /// The longest of this many intervals counts, so that one short interval does not make the next one look late.
 const REMEMBERED_INTERVALS: usize = 4;
@@ -29,6 +35,8 @@ pub(super) struct Liveness {
     next_heartbeat: Time,
     last_received: Time,
     last_heartbeat: Option<Time>,
+    /// By the proxy's clock, the time since 1970 at which it sent that one.
+    last_timestamp: Option<Duration>,
     intervals: [Duration; REMEMBERED_INTERVALS],
     /// How many intervals were ever noted.
     noted: usize,
@@ -43,6 +51,7 @@ impl Liveness {
             next_heartbeat: now + interval,
             last_received: now,
             last_heartbeat: None,
+            last_timestamp: None,
             intervals: [Duration::ZERO; REMEMBERED_INTERVALS],
             noted: 0,
             left_out: 0,
@@ -63,12 +72,20 @@ impl Liveness {
         self.last_received = now;
     }
 
-    /// A `heartbeat_response` arrived.
-    pub(super) fn note_heartbeat(&mut self, now: Time) {
-        let Some(last) = self.last_heartbeat.replace(now) else {
+    /// A `heartbeat_response` arrived, which says that it was sent at this time since 1970.
+    pub(super) fn note_heartbeat(&mut self, timestamp: Option<Duration>, now: Time) {
+        let arrived = self.last_heartbeat.replace(now);
+        let sent = std::mem::replace(&mut self.last_timestamp, timestamp);
+        // How far apart they were sent, because a stall on the way brings them closer, or further apart. Without that, or if
+        // that clock was set back, it is how far apart they arrived.
+        let between_sent = timestamp
+            .zip(sent)
+            .and_then(|(new, old)| new.checked_sub(old));
+        let between_sent = between_sent.filter(|distance| !distance.is_zero());
+        let between_arrived = || Some(now.saturating_since(arrived?));
+        let Some(interval) = between_sent.or_else(between_arrived) else {
             return;
         };
-        let interval = now.saturating_since(last);
         let is_bunched = self.longest().is_some_and(|longest| interval < longest / 2);
         if !is_bunched {
             self.intervals[self.noted % REMEMBERED_INTERVALS] = interval;
@@ -98,7 +115,8 @@ impl Liveness {
 
     /// When the proxy is taken for dead if nothing arrives. `None` while its interval is unknown.
     pub(super) fn dead_at(&self) -> Option<Time> {
-        let longest = self.longest()?;
+        let longest = self.longest().filter(|_| self.noted >= LEAST_NOTED)?;
+        let longest = longest.max(LEAST_INTERVAL);
         Some(self.last_received + longest * SILENT_HALF_INTERVALS / 2)
     }
 
@@ -133,9 +151,11 @@ impl Session {
         };
         if self.upstream_was_read && liveness.dead_at().is_some_and(|at| at <= cx.now) {
             let silence = liveness.silence(cx.now);
-            warn!(
-                "{}: no sign of life for {:.3} s; taken for dead",
+            about!(
+                warn,
                 self.label,
+                "no sign of life of {} for {:.3} s; taken for dead",
+                self.label.peer(),
                 silence.as_secs_f64()
             );
             self.upstream_tail(cx);
@@ -159,18 +179,67 @@ impl Session {
 mod tests {
     use super::*;
 
+    /// Each with its time of arrival and the time in it, in milliseconds.
+    fn after(beats: &[(u64, Option<u64>)]) -> Liveness {
+        let mut liveness = Liveness::new(BEGIN, Duration::from_secs(30));
+        for (arrived, sent) in beats {
+            let now = BEGIN + Duration::from_millis(*arrived);
+            liveness.note_received(now);
+            let sent = sent.map(|millis| Duration::from_millis(1_700_000_000_000 + millis));
+            liveness.note_heartbeat(sent, now);
+        }
+        liveness
+    }
+
+    const BEGIN: Time = Time::from_nanos(1 << 40);
+
+    /// How long after the last heartbeat the proxy is taken for dead, in milliseconds.
+    fn patience(beats: &[(u64, Option<u64>)]) -> Option<u128> {
+        let dead_at = after(beats).dead_at()?;
+        let last = BEGIN + Duration::from_millis(beats.last()?.0);
+        Some((dead_at - last).as_millis())
+    }
+
+    #[test]
+    fn a_stall_over_the_first_heartbeats_does_not_shorten_the_interval() {
+        let mut beats = vec![(60_000, Some(30_000)), (60_004, Some(60_000))];
+        assert_eq!(patience(&beats), None, "one distance is not enough");
+        beats.push((90_000, Some(90_000)));
+        assert_eq!(patience(&beats), Some(75_000));
+        // All three at once.
+        let beats = [30, 60, 90].map(|sent| (90_000, Some(1000 * sent)));
+        assert_eq!(patience(&beats), Some(75_000));
+    }
+
+    #[test]
+    fn no_interval_is_shorter_than_a_second() {
+        let beats = [0, 4, 8].map(|millis| (millis, Some(millis)));
+        assert_eq!(patience(&beats), Some(2500));
+        let beats = [0, 4, 8].map(|millis| (millis, None));
+        assert_eq!(patience(&beats), Some(2500));
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_is_not_a_measure() {
+        let beats = [(0, 9_000_000), (10_000, 1_000_000), (20_000, 1_010_000)];
+        let beats = beats.map(|(arrived, sent)| (arrived, Some(sent)));
+        assert_eq!(patience(&beats), Some(25_000));
+    }
+
     #[test]
     fn the_proxys_own_interval_counts() {
         let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut liveness = Liveness::new(begin, Duration::from_secs(30));
-        liveness.note_heartbeat(at(7));
+        liveness.note_heartbeat(None, at(7));
         assert_eq!(liveness.dead_at(), None, "one heartbeat makes no interval");
-        liveness.note_received(at(17));
-        liveness.note_heartbeat(at(17));
-        assert_eq!(liveness.dead_at(), Some(at(17 + 25)));
-        liveness.note_received(at(20));
-        assert_eq!(liveness.dead_at(), Some(at(20 + 25)));
+        liveness.note_heartbeat(None, at(17));
+        assert_eq!(liveness.dead_at(), None, "one interval may be an accident");
+        liveness.note_received(at(27));
+        liveness.note_heartbeat(None, at(27));
+        assert_eq!(liveness.dead_at(), Some(at(27 + 25)));
+        liveness.note_received(at(30));
+        assert_eq!(liveness.dead_at(), Some(at(30 + 25)));
     }
 
     #[test]
@@ -178,11 +247,11 @@ mod tests {
         let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut liveness = Liveness::new(begin, Duration::from_secs(30));
-        for second in [10, 20, 20, 20] {
+        for second in [10, 20, 30, 30, 30] {
             liveness.note_received(at(second));
-            liveness.note_heartbeat(at(second));
+            liveness.note_heartbeat(None, at(second));
         }
-        assert_eq!(liveness.dead_at(), Some(at(45)));
+        assert_eq!(liveness.dead_at(), Some(at(55)));
     }
 
     #[test]
@@ -195,7 +264,7 @@ mod tests {
         ];
         for millis in beats {
             liveness.note_received(at(millis));
-            liveness.note_heartbeat(at(millis));
+            liveness.note_heartbeat(None, at(millis));
         }
         assert!(
             liveness.dead_at() >= Some(at(70_055 + 25_000)),
@@ -213,7 +282,7 @@ mod tests {
             .chain((1..40).map(|beat| 10_000 + 10 * beat))
         {
             liveness.note_received(at(second));
-            liveness.note_heartbeat(at(second));
+            liveness.note_heartbeat(None, at(second));
         }
         assert_eq!(liveness.dead_at(), Some(at(10_390 + 25)));
     }
@@ -223,12 +292,13 @@ mod tests {
         let begin = Time::from_nanos(1 << 40);
         let at = |seconds: u64| begin + Duration::from_secs(seconds);
         let mut liveness = Liveness::new(begin, Duration::from_secs(1000));
-        liveness.note_heartbeat(at(0));
-        liveness.note_heartbeat(at(10));
+        liveness.note_heartbeat(None, at(0));
+        liveness.note_heartbeat(None, at(10));
+        liveness.note_heartbeat(None, at(20));
         assert_eq!(liveness.deadline(false), at(1000));
         liveness.restart_clock(at(500));
         assert_eq!(liveness.deadline(true), at(525));
-        liveness.note_heartbeat(at(510));
+        liveness.note_heartbeat(None, at(510));
         assert_eq!(
             liveness.dead_at(),
             Some(at(525)),

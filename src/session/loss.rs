@@ -21,9 +21,6 @@
 use std::io;
 use std::time::Duration;
 
-use log::warn;
-
-use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
@@ -33,7 +30,8 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages;
+use crate::protocol::own_messages::Loss;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
@@ -50,8 +48,16 @@ pub(super) struct Leaving {
     stage: Stage,
     /// What [`super::upstream::Up::used`] was.
     used: bool,
+    /// What [`super::upstream::Up::has_responded`] was.
+    pub(super) has_responded: bool,
+    /// Whether it has died of the client's question what it is. That is no crash.
+    died_of_probe: bool,
+    /// Whether it was told to stop before there was any other sign.
+    was_asked: bool,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
+    /// What was not written of the last line of which something was.
+    pub(super) rest: Vec<u8>,
 }
 
 /// How far it has got.
@@ -170,6 +176,11 @@ impl Leaving {
     pub(super) fn deadline(&self) -> Option<Time> {
         self.stage.deadline()
     }
+
+    /// Whether its requests were answered.
+    pub(super) fn is_settled(&self) -> bool {
+        matches!(self.stage, Stage::Settled | Stage::Gone { .. })
+    }
 }
 
 // The signs.
@@ -195,6 +206,12 @@ impl Session {
         if !self.backend.is_link() {
             self.begin_leaving(Sign::InputBroke, cx);
         }
+    }
+
+    /// Nobody reads the input any more, and this is what nobody has read of it.
+    pub(super) fn upstream_left_unread(&mut self, unread: &[u8], cx: &mut Context<'_>) {
+        self.begin_leaving(Sign::InputBroke, cx);
+        self.take_back_unread(unread, cx);
     }
 
     /// A link is gone, both ways at once. That may be noticed twice: its last words can end it before its end is read.
@@ -227,10 +244,20 @@ impl Session {
         match &mut self.upstream {
             Upstream::Up(up) => {
                 let replay = std::mem::replace(&mut up.greeting, Greeting::Done).into_replay_id();
+                // A process may turn out not to have read any of that line.
+                let rest = if self.backend.is_link() {
+                    Vec::new()
+                } else {
+                    self.to_upstream.rest_of_started().to_vec()
+                };
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
                     used: up.used,
+                    has_responded: up.has_responded,
+                    died_of_probe: false,
+                    was_asked: sign == Sign::ToldToStop,
                     replay,
+                    rest,
                 }));
                 self.take_back_unsent(cx.memory);
             }
@@ -252,9 +279,10 @@ impl Session {
                 } else {
                     Stage::Stopping { status_until: None }
                 };
-                warn!(
-                    "{}: the server closed a pipe but does not exit; it is stopped",
-                    self.label
+                about!(
+                    warn,
+                    self.label,
+                    "the server closed a pipe but does not exit; it is stopped"
                 );
                 cx.actions.push(Action::StopUpstream);
             }
@@ -296,37 +324,44 @@ impl Session {
         }
         if let Stage::Drained { exit } = leaving.stage {
             leaving.stage = exit.map_or(Stage::Settled, |exit| Stage::Gone { exit });
-            let was_used = leaving.used;
-            self.settle_in_flight(exit, was_used, cx);
+            self.settle_in_flight(exit, cx);
         }
         if let Upstream::Leaving(leaving) = &self.upstream
             && let Stage::Gone { exit } = leaving.stage
         {
-            self.release_upstream(exit, cx);
+            let is_crash = !leaving.died_of_probe;
+            let was_asked = leaving.was_asked && !exit.is_crash();
+            self.release_upstream(exit, is_crash, was_asked, cx);
         }
     }
 
     /// Answers what the upstream was sent, except for requests that only ask who is there: those are sent again.
-    fn settle_in_flight(&mut self, exit: Option<Exit>, was_used: bool, cx: &mut Context<'_>) {
+    fn settle_in_flight(&mut self, exit: Option<Exit>, cx: &mut Context<'_>) {
         let status = exit.map_or_else(|| "stdout closed".to_owned(), |exit| exit.to_string());
         let may_resend = self.may_resend(cx);
         let (again, lost): (Vec<Request>, Vec<Request>) = self
             .in_flight
             .take_all()
             .partition(|request| may_resend && request.resendable().is_some());
+        self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         let (reason, what) = self.backend.lost_request();
+        let message = format!("{what} ({status})");
+        let data = Loss {
+            status: Some(&status),
+            delivered: Some(self.backend.delivers()),
+        };
+        self.note_unserved(lost.len());
         for request in &lost {
-            let message = format!("{what} ({status})");
-            let line = own_messages::error(Some(&request.id), reason, &message, Some(&status));
-            self.own_line(&line, OwnLine::Other, cx);
+            self.reply_lost(Some(&request.id), reason, &message, data, cx);
         }
-        let begins_anew = !again.is_empty()
-            || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
-        if was_used || !lost.is_empty() || !begins_anew {
-            self.backend.owe_notice();
-        }
+        self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
-        for request in again {
+        let is_new_wait = self.backend.was_link_heard() && !is_refusal(exit);
+        for mut request in again {
+            request.note_sent();
+            if is_new_wait {
+                request.since = cx.now;
+            }
             if request.is_initialize() {
                 self.handshake.repeat();
             }
@@ -338,6 +373,43 @@ impl Session {
         self.hold(front);
     }
 
+    /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if
+    /// something is sent again.
+    fn note_cost(&mut self, lost: &[Request], begins_anew: bool) {
+        let is_link = self.backend.is_link();
+        let begins_anew = begins_anew
+            || matches!(self.held().first_tag(), Some(ToUpstream::Request(request)) if request.resendable().is_some());
+        let Upstream::Leaving(leaving) = &mut self.upstream else {
+            return;
+        };
+        leaving.died_of_probe = !is_link
+            && !leaving.has_responded
+            && !lost.is_empty()
+            && lost.iter().all(Request::is_probe);
+        let is_costly = leaving.used || !lost.is_empty() || !begins_anew;
+        if is_costly && !leaving.died_of_probe {
+            self.backend.owe_notice();
+        }
+    }
+
+    /// After a server has died of another question, an `initialize` that waits goes first.
+    fn advance_initialize(&mut self, cx: &mut Context<'_>) {
+        let mut held = self.take_held();
+        let mut first = Outbox::default();
+        let is_initialize = |tag: &ToUpstream| matches!(tag, ToUpstream::Request(request) if request.is_initialize());
+        let mut initialize = None;
+        let take = |line, tag| {
+            initialize = Some((line, tag));
+            None
+        };
+        held.edit_first(is_initialize, take, cx.memory);
+        if let Some((line, tag)) = initialize {
+            first.push_buffer(line, Some(tag), cx.memory);
+        }
+        first.append(held, cx.memory);
+        self.hold(first);
+    }
+
     /// Whether another upstream may be asked in place of this one.
     fn may_resend(&self, cx: &Context<'_>) -> bool {
         cx.settings.restarts_upstream
@@ -346,20 +418,30 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    fn release_upstream(&mut self, exit: Exit, cx: &mut Context<'_>) {
+    /// `is_crash` unless the upstream died of a probe, `was_asked` unless it ended by itself.
+    fn release_upstream(
+        &mut self,
+        exit: Exit,
+        is_crash: bool,
+        was_asked: bool,
+        cx: &mut Context<'_>,
+    ) {
         self.from_upstream.clear();
         self.server_requests.orphan();
-        self.server_log.server_ended(&self.label, cx.now);
+        self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
-        if self.goal.is_serve() {
+        if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
         let why = self.backend.loss(exit);
-        self.after_loss(&why, cx);
+        if !is_crash {
+            self.advance_initialize(cx);
+        }
+        self.after_loss(&why, is_crash, cx);
     }
 
-    /// The upstream is gone: is there to be another?
-    pub(super) fn after_loss(&mut self, why: &EndReason, cx: &mut Context<'_>) {
+    /// The upstream is gone: is there to be another? If it was no crash, at once, and nothing is counted.
+    pub(super) fn after_loss(&mut self, why: &EndReason, is_crash: bool, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
@@ -369,7 +451,12 @@ impl Session {
             self.give_up(why, cx);
             return;
         }
-        match self.backend.lost(cx.now) {
+        let decision = if is_crash {
+            self.backend.lost(cx.now)
+        } else {
+            Decision::RetryAt(cx.now)
+        };
+        match decision {
             Decision::RetryAt(at) => {
                 let delay = at.saturating_since(cx.now);
                 if !delay.is_zero() {
@@ -381,6 +468,14 @@ impl Session {
             Decision::GiveUp { restarts } => self.give_up(&why.after_retries(restarts), cx),
         }
     }
+}
+
+/// Whether the peer had nothing to offer: then whoever waits has waited all along.
+fn is_refusal(exit: Option<Exit>) -> bool {
+    matches!(
+        exit,
+        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+    )
 }
 
 #[cfg(test)]

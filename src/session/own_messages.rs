@@ -4,8 +4,6 @@
 use std::fmt::Display;
 use std::time::Duration;
 
-use log::debug;
-
 use super::client_side::OwnLine;
 use super::in_flight::MAX_IN_FLIGHT;
 use super::stderr::excerpt;
@@ -15,8 +13,9 @@ use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::TooLong;
-use crate::protocol::own_messages::{self, ErrorReason};
+use crate::protocol::own_messages::{self, Delivered, ErrorReason, Loss};
 use crate::protocol::skip::Skipped;
+use crate::util::about::about;
 
 /// Up to this many requests of one line are refused one by one: twice what could be in flight, so that whoever is over
 /// that limit by mistake still gets a response to each.
@@ -26,9 +25,10 @@ impl Session {
     /// Queues a line for the client.
     pub(super) fn own_line(&mut self, line: &str, kind: OwnLine, cx: &mut Context<'_>) {
         if self.client.is_writable() {
-            debug!(
-                "{} proxy → client: {}",
+            about!(
+                debug,
                 self.label,
+                "proxy → client: {}",
                 excerpt(line.as_bytes())
             );
             if kind != OwnLine::Heartbeat {
@@ -38,7 +38,7 @@ impl Session {
         }
     }
 
-    /// Queues an error. `id` is JSON text.
+    /// Queues an error about what no server got. `id` is JSON text.
     pub(super) fn reply_error(
         &mut self,
         id: Option<&dyn Display>,
@@ -46,11 +46,44 @@ impl Session {
         message: &str,
         cx: &mut Context<'_>,
     ) {
-        self.own_line(
-            &own_messages::error(id, reason, message, None),
-            OwnLine::Other,
-            cx,
-        );
+        let loss = Loss {
+            status: None,
+            delivered: matches!(reason.code(), 502 | 503).then_some(Delivered::No),
+        };
+        self.reply_lost(id, reason, message, loss, cx);
+    }
+
+    /// Queues an error about a request that waits. It may have been sent to an upstream that was lost.
+    pub(super) fn reply_unserved(
+        &mut self,
+        id: &RequestId,
+        was_sent: bool,
+        reason: ErrorReason,
+        message: &str,
+        cx: &mut Context<'_>,
+    ) {
+        if was_sent {
+            let loss = Loss {
+                status: None,
+                delivered: Some(self.backend.delivers()),
+            };
+            self.reply_lost(Some(id), reason, message, loss, cx);
+        } else {
+            self.reply_error(Some(id), reason, message, cx);
+        }
+    }
+
+    /// Queues an error that says what became of the request.
+    pub(super) fn reply_lost(
+        &mut self,
+        id: Option<&dyn Display>,
+        reason: ErrorReason,
+        message: &str,
+        loss: Loss<'_>,
+        cx: &mut Context<'_>,
+    ) {
+        let line = own_messages::error(id, reason, message, loss);
+        self.own_line(&line, OwnLine::Other, cx);
     }
 
     /// Refuses the requests of a line that no server will get: each, unless there are more than [`MAX_REFUSALS`]. Those
@@ -81,7 +114,7 @@ impl Session {
             .as_ref()
             .filter(|id| !(is_response && self.is_unanswered(id)));
         let message = too_long_message(why, cx);
-        debug!("{}: refused a line of the client: {message}", self.label);
+        self.note_refusal(why.into(), &message, cx);
         self.reply_error(
             id.map(|id| id as &dyn Display),
             ErrorReason::TooLarge,
@@ -91,7 +124,7 @@ impl Session {
     }
 
     /// Whether a request of this id was sent to the upstream, or waits to be.
-    fn is_unanswered(&mut self, id: &RequestId) -> bool {
+    pub(super) fn is_unanswered(&mut self, id: &RequestId) -> bool {
         if self.in_flight.contains(id) {
             return true;
         }

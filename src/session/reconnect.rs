@@ -17,6 +17,8 @@ pub(super) struct ReconnectPolicy {
     attempts: u32,
     /// When the link was made.
     connected: Option<Time>,
+    /// Whether a proxy, or a server behind it, was ever heard.
+    was_reached: bool,
 }
 
 impl ReconnectPolicy {
@@ -27,6 +29,7 @@ impl ReconnectPolicy {
             max_attempts,
             attempts: 0,
             connected: None,
+            was_reached: false,
         }
     }
 
@@ -39,6 +42,16 @@ impl ReconnectPolicy {
     /// and again.
     pub(super) fn heard(&mut self) {
         self.attempts = 0;
+        self.was_reached = true;
+    }
+
+    /// The proxy itself said something that only a proxy says.
+    pub(super) fn reached(&mut self) {
+        self.was_reached = true;
+    }
+
+    pub(super) fn was_reached(&self) -> bool {
+        self.was_reached
     }
 
     /// The proxy ended a link on which no response was awaited. If the link had held for a while, it was idle rather

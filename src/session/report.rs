@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::recogniser::Protocol;
+use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Who a log line is about.
@@ -44,6 +47,16 @@ impl Label {
     }
 }
 
+impl Label {
+    /// Who is at the other end of the connection.
+    pub fn peer(&self) -> &dyn fmt::Display {
+        match self {
+            Self::Session { client, .. } => client,
+            Self::Connection(address) => address,
+        }
+    }
+}
+
 impl fmt::Display for Label {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -51,13 +64,13 @@ impl fmt::Display for Label {
                 number,
                 client,
                 pid: Some(pid),
-            } => write!(f, "session {number} ({client}, pid {pid})"),
+            } => write!(f, "session {number} {client} pid {pid}"),
             Self::Session {
                 number,
                 client,
                 pid: None,
-            } => write!(f, "session {number} ({client}, no pid)"),
-            Self::Connection(address) => f.write_str(address),
+            } => write!(f, "session {number} {client}"),
+            Self::Connection(_) => f.write_str("connect"),
         }
     }
 }
@@ -77,8 +90,27 @@ pub enum Exit {
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
     Refused,
+    /// The proxy at the other end has as many sessions as it may have.
+    Full,
     /// The other side sent nothing for this long.
     Silent(Duration),
+    /// The other side is not a proxy: it speaks this protocol.
+    OtherProtocol(Protocol),
+}
+
+impl Exit {
+    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
+    /// that it gets when it writes to nobody.
+    pub fn is_crash(self) -> bool {
+        const ASKED: [Signal; 5] = [
+            Signal::SIGTERM,
+            Signal::SIGKILL,
+            Signal::SIGINT,
+            Signal::SIGHUP,
+            Signal::SIGPIPE,
+        ];
+        matches!(self, Self::Signal(number) if !ASKED.iter().any(|asked| *asked as i32 == number))
+    }
 }
 
 impl fmt::Display for Exit {
@@ -89,7 +121,11 @@ impl fmt::Display for Exit {
             Self::Unstoppable => f.write_str("no signal ends it"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
+            Self::Full => {
+                f.write_str("the proxy has as many sessions as it may have (session_limit)")
+            }
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
@@ -143,6 +179,10 @@ pub enum EndReason {
     IdleTimeout(Duration),
     /// What the client had sent could not be served within this time after its end.
     Overdue(Duration),
+    /// The peer that was connected to speaks this protocol.
+    PeerProtocol(Protocol),
+    /// The client speaks this protocol.
+    OtherProtocol(Protocol),
     /// The proxy is being stopped.
     Shutdown,
 }
@@ -162,6 +202,8 @@ impl EndReason {
             Self::ServerChanged => ErrorReason::ServerChanged,
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
+            Self::OtherProtocol(_) => ErrorReason::ParseError,
+            Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -212,7 +254,8 @@ impl fmt::Display for EndReason {
             Self::RestartLimit { restarts, last } => {
                 write!(
                     f,
-                    "the server ended ({last}) after {restarts} restarts, the limit (--max-restarts)"
+                    "the server ended ({last}) after {}, the limit (--max-restarts)",
+                    Counted(restarts, "restart")
                 )
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
@@ -221,7 +264,8 @@ impl fmt::Display for EndReason {
             }
             Self::ReconnectLimit { attempts, last } => write!(
                 f,
-                "the connection was lost ({last}) after {attempts} attempts, the limit (--max-reconnect-attempts)"
+                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
+                Counted(attempts, "attempt")
             ),
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
@@ -234,7 +278,9 @@ impl fmt::Display for EndReason {
             }
             Self::SessionLimit(limit) => write!(
                 f,
-                "there are {limit} sessions already, the limit (--max-sessions)"
+                "there {} {} already, the limit (--max-sessions)",
+                are(*limit),
+                Counted(limit, "session")
             ),
             Self::FirstMessageTimeout(time) => write!(
                 f,
@@ -249,8 +295,34 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::PeerProtocol(protocol) => {
+                write!(
+                    f,
+                    "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
+                )
+            }
+            Self::OtherProtocol(protocol) => {
+                write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
+            }
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }
+    }
+}
+
+/// What to do about a client that speaks another protocol.
+fn remedy(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Http => {
+            "nothing of its request was served; this port takes MCP over plain TCP, which applications reach through \
+             `mcp-tcp-proxy connect`; if nobody you know did this, a web page may have"
+        }
+        Protocol::Tls => {
+            "this port takes plain TCP; let the client connect without TLS, or end TLS before this port"
+        }
+        Protocol::Proxy => {
+            "turn the PROXY protocol off in the load balancer (HAProxy: no `send-proxy`)"
+        }
+        Protocol::Ssh => "this is not the port of an ssh server",
     }
 }
 
@@ -276,33 +348,34 @@ impl Traffic {
 
 impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} messages ({} bytes)", self.messages, self.bytes)
+        let messages = Counted(self.messages, "message");
+        write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
     }
 }
 
 /// What the log says about a session at its end.
 #[derive(Debug)]
 pub struct Summary<'a> {
-    pub(super) label: &'a Label,
     /// `None` while the session goes on.
     pub(super) reason: Option<&'a EndReason>,
     pub(super) opened: Time,
     pub(super) now: Time,
     pub(super) to_upstream: Traffic,
     pub(super) to_client: Traffic,
+    pub(super) tally: &'a Tally,
 }
 
 impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = self.now.saturating_since(self.opened).as_secs_f64();
         match self.reason {
-            Some(reason) => write!(f, "{} closed: {reason}", self.label)?,
-            None => write!(f, "{} goes on", self.label)?,
+            Some(reason) => write!(f, "closed: {reason}")?,
+            None => f.write_str("goes on")?,
         }
         write!(
             f,
-            "; {seconds:.3} s, {} to the server, {} to the client",
-            self.to_upstream, self.to_client
+            "; {seconds:.3} s, {} to the server, {} to the client{}",
+            self.to_upstream, self.to_client, self.tally
         )
     }
 }

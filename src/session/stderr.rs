@@ -2,16 +2,39 @@
 //! what of its stdout is not a message.
 
 use std::borrow::Cow;
+use std::fmt::{self, Display};
+use std::time::Duration;
 
-use log::warn;
+use log::{Level, log, log_enabled};
 
+use super::Context;
+use super::last_words::LastWords;
 use super::report::Label;
-use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::about::about;
+use crate::util::log_rate_limit::{LogRate, LogRateLimit};
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 /// The longest line that is logged, in bytes; the rest of it is dropped. With what the log puts before it, that still is
 /// a line of the log (`PIPE_BUF`, 4096 bytes).
 const MAX_LINE_BYTES: usize = 3900;
+
+/// Lines of the servers of one session.
+pub static SESSION_OUTPUT: LogRate = LogRate {
+    burst: 100,
+    interval: Duration::from_millis(50),
+};
+
+/// Which lines of a server's stderr are logged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ServerLogging {
+    /// Each.
+    All,
+    /// Those within the limit; and the last of the others, if the server ends although it was not asked to.
+    Limited,
+    /// None.
+    None,
+}
 
 /// The stderr of one server process. Costs no memory between lines.
 #[derive(Debug, Default)]
@@ -51,8 +74,7 @@ impl StderrLines {
     }
 }
 
-/// What the log gets to see of one session's servers, at a limited rate. Costs a pointer until there is something to
-/// log.
+/// What the log gets to see of one session's servers. Costs a pointer until there is something to log.
 #[derive(Debug, Default)]
 pub(super) struct ServerLog(Option<Box<Output>>);
 
@@ -60,54 +82,157 @@ pub(super) struct ServerLog(Option<Box<Output>>);
 struct Output {
     stderr: StderrLines,
     limit: LogRateLimit,
+    last_words: LastWords,
 }
 
 impl ServerLog {
     /// The server wrote these bytes to its stderr.
-    pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, now: Time) {
-        let Output { stderr, limit } = self.begin(now);
-        stderr.push(bytes, |line| log_stderr(line, limit, label, now));
+    pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, cx: &mut Context<'_>) {
+        let logging = cx.settings.server_log;
+        if logging == ServerLogging::None {
+            return;
+        }
+        let Output {
+            stderr,
+            limit,
+            last_words,
+        } = self.begin();
+        let mut gate = Gate {
+            limit: (logging == ServerLogging::Limited).then_some(limit),
+            shared: Some(&mut cx.logs.output),
+            last_words: cx.memory.has_headroom().then_some(last_words),
+        };
+        stderr.push(bytes, |line| gate.log_stderr(label, line, cx.now));
     }
 
-    /// The server is gone: logs its last line even if it has no line end, and how many lines were left out.
-    pub(super) fn server_ended(&mut self, label: &Label, now: Time) {
-        let Some(Output { stderr, limit }) = self.0.as_deref_mut() else {
+    /// The server is gone: logs its last line even if it has no line end, and how many lines were left out; the last of
+    /// them, too, if it was not asked to end.
+    pub(super) fn server_ended(&mut self, was_asked: bool, label: &Label, cx: &mut Context<'_>) {
+        let Some(Output {
+            stderr,
+            limit,
+            last_words,
+        }) = self.0.as_deref_mut()
+        else {
             return;
         };
-        stderr.end(|line| log_stderr(line, limit, label, now));
+        let is_limited = cx.settings.server_log == ServerLogging::Limited;
+        let mut gate = Gate {
+            limit: is_limited.then_some(&mut *limit),
+            shared: Some(&mut cx.logs.output),
+            last_words: Some(&mut *last_words),
+        };
+        stderr.end(|line| gate.log_stderr(label, line, cx.now));
         log_left_out(limit, label);
+        if was_asked {
+            last_words.clear();
+        } else {
+            log_last_words(last_words, label);
+        }
     }
 
-    /// Logs one line about the server's output, unless there were too many.
-    pub(super) fn limited(&mut self, label: &Label, now: Time, log: impl FnOnce()) {
-        limited(&mut self.begin(now).limit, label, now, log);
+    /// Warns of something in the server's output, unless there was too much of that.
+    pub(super) fn warn(&mut self, label: &Label, cx: &mut Context<'_>, text: fmt::Arguments<'_>) {
+        let Output {
+            limit, last_words, ..
+        } = self.begin();
+        let mut gate = Gate {
+            limit: Some(limit),
+            shared: Some(&mut cx.logs.output),
+            last_words: cx.memory.has_headroom().then_some(last_words),
+        };
+        gate.log(Level::Warn, label, text, cx.now);
     }
 
-    fn begin(&mut self, now: Time) -> &mut Output {
+    /// What is kept of lines that were left out of the log, in bytes.
+    pub(super) fn kept_bytes(&self) -> usize {
+        let output = self.0.as_ref();
+        output.map_or(0, |output| output.last_words.bytes())
+    }
+
+    fn begin(&mut self) -> &mut Output {
         self.0.get_or_insert_with(|| {
             Box::new(Output {
                 stderr: StderrLines::default(),
-                limit: LogRateLimit::new(now),
+                limit: LogRateLimit::new(&SESSION_OUTPUT),
+                last_words: LastWords::default(),
             })
         })
     }
 }
 
-fn log_stderr(line: &str, limit: &mut LogRateLimit, label: &Label, now: Time) {
-    limited(limit, label, now, || warn!("{label} stderr: {line}"));
+/// Lets lines of a server's output into the log, up to a limit.
+pub struct Gate<'a> {
+    /// `None` for no limit. It counts what is left out.
+    pub limit: Option<&'a mut LogRateLimit>,
+    /// The limit of all sessions together, if this is a session's and there is one.
+    pub shared: Option<&'a mut LogRateLimit>,
+    /// Where lines are kept that are left out; `None` if they are not to be.
+    pub last_words: Option<&'a mut LastWords>,
 }
 
-fn limited(limit: &mut LogRateLimit, label: &Label, now: Time, log: impl FnOnce()) {
-    if limit.admit(now) {
-        log_left_out(limit, label);
-        log();
+impl Gate<'_> {
+    /// A line of stderr.
+    pub fn log_stderr(&mut self, label: &dyn Display, line: &str, now: Time) {
+        self.log(Level::Info, label, format_args!("stderr: {line}"), now);
+    }
+
+    fn log(&mut self, level: Level, label: &dyn Display, text: fmt::Arguments<'_>, now: Time) {
+        if log_enabled!(level) && self.admit(now) {
+            if let Some(limit) = &mut self.limit {
+                log_left_out(limit, label);
+            }
+            log!(target: &label.to_string(), level, "{text}");
+        } else if let Some(last_words) = &mut self.last_words {
+            last_words.keep(text.to_string());
+        }
+    }
+
+    /// A server that has been quiet for a while goes on with something else: what was left out is out of date.
+    fn admit(&mut self, now: Time) -> bool {
+        let Some(limit) = &mut self.limit else {
+            return true;
+        };
+        if limit.is_full(now)
+            && let Some(last_words) = &mut self.last_words
+        {
+            last_words.clear();
+        }
+        let is_admitted = limit.take(now) && self.shared.as_mut().is_none_or(|it| it.take(now));
+        if !is_admitted {
+            limit.leave_out();
+        }
+        is_admitted
     }
 }
 
-fn log_left_out(limit: &mut LogRateLimit, label: &Label) {
+/// Logs how many lines were left out since the last time.
+pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Display) {
     let left_out = limit.take_left_out();
     if left_out > 0 {
-        warn!("{label}: {left_out} lines of the server's output were left out of the log");
+        about!(
+            info,
+            label,
+            "left out of the log: {} of the server's output",
+            Counted(left_out, "line")
+        );
+    }
+}
+
+/// Logs what a server said last that was left out.
+pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
+    let lines = last_words.take();
+    if !lines.is_empty() {
+        let count = lines.len();
+        about!(
+            warn,
+            label,
+            "the last of the output that was left out of the log, {}:",
+            Counted(count, "line")
+        );
+    }
+    for line in lines {
+        about!(warn, label, "{line}");
     }
 }
 

@@ -4,19 +4,31 @@
 
 mod connector;
 mod ends;
+mod guard;
+mod held;
 mod idle;
 mod ids;
+mod last_words;
 mod lazy;
 mod losses;
+mod peer;
+mod probes;
+mod tallies;
+mod tidy;
 mod times;
 mod unfinished;
+mod unread;
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::Event;
+use super::log_limits::LogLimits;
+use super::refusals::Refusals;
 use super::report::{Exit, Label};
+use super::stderr::ServerLogging;
+use super::tally::Tally;
 use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
@@ -37,6 +49,7 @@ struct World {
     session: Session,
     settings: Settings,
     memory: BufferBudget,
+    logs: LogLimits,
     /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
@@ -59,6 +72,7 @@ impl World {
             replay_timeout: 10 * SECOND,
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
+            server_log: ServerLogging::Limited,
         };
         configure(&mut settings);
         let (mut memory, mut actions, now) = (
@@ -74,10 +88,12 @@ impl World {
             },
             Backend::Proxy { .. } => Label::Connection("localhost:1".into()),
         };
+        let mut logs = LogLimits::default();
         let mut cx = Context {
             now,
             settings: &settings,
             memory: &mut memory,
+            logs: &mut logs,
             actions: &mut actions,
         };
         let session = Session::open(label, &mut cx);
@@ -85,6 +101,7 @@ impl World {
             session,
             settings,
             memory,
+            logs,
             actions,
             now,
             unix_time: SECOND,
@@ -114,6 +131,7 @@ impl World {
             now: self.now,
             settings: &self.settings,
             memory: &mut self.memory,
+            logs: &mut self.logs,
             actions: &mut self.actions,
         };
         event(&mut self.session, &mut cx)

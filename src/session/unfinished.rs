@@ -7,11 +7,10 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::{Context, Session, earliest};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::lines::{Splitter, TooLong};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// After the last byte of a long line, the next one has to come within this: far longer than a network recovers a lost
@@ -122,8 +121,9 @@ impl Session {
     }
 
     /// Drops the lines that have stalled.
-    pub(super) fn unfinished_timeout(&mut self, cx: &Context<'_>) {
-        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= cx.now);
+    pub(super) fn unfinished_timeout(&mut self, cx: &mut Context<'_>) {
+        let now = cx.now;
+        let is_due = |at: Option<Time>| at.is_some_and(|at| at <= now);
         let (of_client, of_upstream) = self.stalls();
         if is_due(of_client) {
             self.drop_unfinished(true, TooLong::Stalled, cx);
@@ -154,14 +154,14 @@ impl Session {
     }
 
     /// The shared memory is short, and a line of this session is the heaviest of all.
-    pub(super) fn memory_short(&mut self, cx: &Context<'_>) {
+    pub(super) fn memory_short(&mut self, cx: &mut Context<'_>) {
         let (of_client, of_upstream) = self.weights(cx.now);
         if of_client.max(of_upstream).is_some() {
             self.drop_unfinished(of_client >= of_upstream, TooLong::MemoryShort, cx);
         }
     }
 
-    fn drop_unfinished(&mut self, is_of_client: bool, why: TooLong, cx: &Context<'_>) {
+    fn drop_unfinished(&mut self, is_of_client: bool, why: TooLong, cx: &mut Context<'_>) {
         let (splitter, whose) = if is_of_client {
             (&mut self.from_client, "client")
         } else {
@@ -169,12 +169,14 @@ impl Session {
         };
         let held = splitter.buffered();
         splitter.give_up(why);
-        let label = &self.label;
-        let text = super::own_messages::too_long_message(why, cx);
-        self.server_log.limited(label, cx.now, || {
-            warn!(
-                "{label}: {held} bytes of an unfinished line of the {whose} were dropped: {text}"
+        // Anyone can cause it who can connect, so all sessions share a limit.
+        if cx.logs.unasked.admit(cx.now) {
+            let text = super::own_messages::too_long_message(why, cx);
+            about!(
+                warn,
+                self.label,
+                "{held} bytes of an unfinished line of the {whose} were dropped: {text}"
             );
-        });
+        }
     }
 }

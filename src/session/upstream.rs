@@ -1,5 +1,6 @@
 //! The upstream while it is there or to come: asked for, started, written to. How it is lost is in `loss`.
 
+use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::handshake::Greeting;
@@ -11,6 +12,7 @@ use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages;
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// A new server must live this long before the client is told of it: one that fails at its start does so sooner.
@@ -40,6 +42,19 @@ pub(super) struct Up {
     notice_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
     pub(super) used: bool,
+    /// Whether it has answered anything.
+    pub(super) has_responded: bool,
+    /// How it starts up, until it has written something; `None` for a link.
+    unheard: Option<Box<Unheard>>,
+}
+
+/// What there is to tell of the first output of a server.
+#[derive(Debug)]
+struct Unheard {
+    started: Time,
+    first_input: Option<Time>,
+    /// Whether it is the session's first server.
+    is_first: bool,
 }
 
 /// What a line on its way to the upstream means.
@@ -87,7 +102,7 @@ impl ToUpstream {
     fn leaves_unused(&self) -> bool {
         match self {
             Self::Replay | Self::ReplayedInitialized | Self::Link => true,
-            Self::Request(request) => request.resendable().is_some(),
+            Self::Request(request) => request.is_probe() || request.resendable().is_some(),
             Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
         }
     }
@@ -105,6 +120,14 @@ impl Upstream {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
             Self::None | Self::OnDemand | Self::Starting | Self::Cooling { .. } => false,
+        }
+    }
+
+    /// What is kept of a line in case that nothing of it was read, in bytes.
+    pub(super) fn capacity(&self) -> usize {
+        match self {
+            Self::Leaving(leaving) => leaving.rest.capacity(),
+            _ => 0,
         }
     }
 
@@ -203,12 +226,55 @@ impl Session {
             greeting: Greeting::first(&self.handshake),
             notice_at,
             used: false,
+            has_responded: false,
+            unheard: (!self.backend.is_link()).then(|| {
+                Box::new(Unheard {
+                    started: cx.now,
+                    first_input: None,
+                    is_first,
+                })
+            }),
         });
-        self.backend.log_started(&self.label, is_first);
+        self.note_started(is_first, cx);
         if self.backend.is_link() {
             self.link_line(own_messages::HANDSHAKE, cx);
         }
         self.release_held(cx);
+    }
+
+    /// The server writes: if that is for the first time, its start took up to now. It may have had nothing to say before it
+    /// was sent something.
+    pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        let Some(unheard) = up.unheard.take() else {
+            return;
+        };
+        let since = |time: Time| cx.now.saturating_since(time).as_secs_f64();
+        let after_start = since(unheard.started);
+        let mut text = format!("first output of the server {after_start:.3} s after its start");
+        if let Some(input) = unheard.first_input {
+            let _ = write!(text, ", {:.3} s after its first input", since(input));
+        }
+        if unheard.is_first {
+            about!(info, self.label, "{text}");
+        } else {
+            about!(debug, self.label, "{text}");
+        }
+    }
+
+    /// Of sessions that open before they bring a message, there may be too many for the log.
+    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+        if !is_first && !self.backend.is_link() {
+            self.tally.restarts = self.tally.restarts.saturating_add(1);
+        }
+        let is_unasked = is_first && self.held().is_empty();
+        if is_unasked && !cx.logs.unasked.take(cx.now) {
+            self.owes_opened = true;
+        } else {
+            self.backend.log_started(&self.label, is_first);
+        }
     }
 
     /// The upstream could not be started. That counts as a loss.
@@ -216,7 +282,7 @@ impl Session {
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
-        self.after_loss(&why, cx);
+        self.after_loss(&why, true, cx);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
@@ -275,6 +341,11 @@ impl Session {
     pub(super) fn upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_written = cx.now;
         self.line_passed(cx);
+        if let Upstream::Up(up) = &mut self.upstream
+            && let Some(unheard) = &mut up.unheard
+        {
+            unheard.first_input.get_or_insert(cx.now);
+        }
         self.to_upstream.consume(count, cx.memory);
         while let Some(line) = self.to_upstream.next_started() {
             self.on_line_started(line, cx);
@@ -288,8 +359,9 @@ impl Session {
         };
         up.used |= !line.leaves_unused();
         match line {
-            ToUpstream::Request(request) => {
+            ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);
+                request.sent = cx.now;
                 self.in_flight.begin(request);
             }
             ToUpstream::Batch(parts) => {

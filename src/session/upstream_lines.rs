@@ -2,8 +2,6 @@
 
 use std::fmt::Display;
 
-use log::{debug, info, warn};
-
 use super::client_lines::is_blank;
 use super::handshake::MAX_RECORD_BYTES;
 use super::in_flight::{Ended, Kind, Matched, Request};
@@ -17,6 +15,7 @@ use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::{SkipScanner, Skipped};
+use crate::util::about::about;
 
 impl Session {
     /// The upstream sent these bytes. Any line may be its last: after the refusal of a replay, say, nothing that came
@@ -24,7 +23,11 @@ impl Session {
     pub(super) fn upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
         if let Some(liveness) = self.backend.liveness() {
             liveness.note_received(cx.now);
+            if !self.is_from_proxy(bytes, cx) {
+                return;
+            }
         }
+        self.note_first_output(cx);
         let mut input = bytes;
         while !input.is_empty() && self.hears_upstream() {
             if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
@@ -70,7 +73,10 @@ impl Session {
                     self.to_client.push_buffer(bytes, None, cx.memory);
                 }
             }
-            Line::Skipped(skipped, why) => self.report_skipped(&skipped, why, cx),
+            Line::Skipped(skipped, why) => {
+                self.note_line();
+                self.report_skipped(&skipped, why, cx);
+            }
         }
     }
 
@@ -79,33 +85,48 @@ impl Session {
         if is_blank(line) {
             return false;
         }
-        debug!("{} server → client: {}", self.label, excerpt(line));
+        let is_first = self.note_line();
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                let label = &self.label;
-                self.server_log.limited(label, cx.now, || {
-                    warn!("{label} stdout: {invalid}: {}", excerpt(line));
-                });
+                let text = format_args!("stdout: {invalid}: {}", excerpt(line));
+                self.server_log.warn(&self.label, cx, text);
                 return false;
             }
         };
+        if is_first && self.take_refusal(&message, cx) {
+            return false;
+        }
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
+                self.debug_upstream_line("proxy", line);
                 self.on_replay_response(envelope, cx);
                 return false;
             }
-            if self.backend.take_link_line(envelope, &self.label, cx.now) {
+            if self
+                .backend
+                .take_link_line(envelope, line, &self.label, cx.now)
+            {
+                self.debug_upstream_line("proxy", line);
                 return false;
             }
         }
         self.backend.message_heard(&message);
+        if self.is_unasked(&message, line, cx) {
+            self.debug_upstream_line("nobody", line);
+            return false;
+        }
+        self.debug_upstream_line("client", line);
         for envelope in message.envelopes() {
             self.note_upstream_message(envelope, cx);
         }
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
@@ -133,9 +154,11 @@ impl Session {
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
-            info!(
-                "{}: the server returns ids as another type ({id} for {}); its responses are matched all the same",
-                self.label, request.id
+            about!(
+                info,
+                self.label,
+                "the server returns ids as another type ({id} for {}); its responses are matched all the same",
+                request.id
             );
         }
         Some(request)
@@ -145,12 +168,19 @@ impl Session {
     fn on_response(&mut self, request: Request, response: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
             up.used = true;
+            up.has_responded = true;
+        }
+        self.tally.responded(cx.now.saturating_since(request.sent));
+        if response.is_error() {
+            self.tally.errors = self.tally.errors.saturating_add(1);
         }
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
-            && let Some(result) = response.result()
         {
-            self.on_initialized(opening.line, result, cx);
+            self.in_flight.forget_probes(opening.number);
+            if let Some(result) = response.result() {
+                self.on_initialized(opening.line, result, cx);
+            }
         }
     }
 
@@ -158,10 +188,11 @@ impl Session {
     fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
         self.handshake.record(request, result);
         if self.handshake.is_too_large() {
-            warn!(
-                "{}: the handshake is too large to be kept (over {MAX_RECORD_BYTES} bytes with what else is kept) and \
-                 will not be replayed after a restart",
-                self.label
+            about!(
+                warn,
+                self.label,
+                "the handshake is too large to be kept (over {MAX_RECORD_BYTES} bytes with what else is kept) and \
+                 will not be replayed after a restart"
             );
         }
         if self.handshake.take_owed() {
@@ -172,10 +203,8 @@ impl Session {
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
         let message = too_long_message(why, cx);
-        let label = &self.label;
-        self.server_log.limited(label, cx.now, || {
-            warn!("{label} stdout: a line was dropped: {message}");
-        });
+        let text = format_args!("stdout: a line was dropped: {message}");
+        self.server_log.warn(&self.label, cx, text);
         let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
             return;
         };

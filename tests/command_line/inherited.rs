@@ -58,7 +58,7 @@ fn a_command_is_found_from_the_working_directory() {
 fn a_server_leads_a_process_group_of_its_own() {
     let proxy = Proxy::start(&[], &servers::mirror());
     let clients = [proxy.connect(), proxy.connect()];
-    proxy.wait_for_logs(") opened", clients.len());
+    proxy.wait_for_logs("] opened", clients.len());
     let own = Process::find(proxy.pid()).unwrap();
     let servers = proxy.servers();
     assert_eq!(servers.len(), clients.len());
@@ -161,6 +161,6 @@ fn a_server_gets_no_descriptor_of_the_proxy_s() {
     let plain: Value = serde_json::from_slice(&plain.stdout).unwrap();
     let proxy = Proxy::start(&[], &servers::sh(script));
     let others = [proxy.connect(), proxy.connect()];
-    proxy.wait_for_logs(") opened", others.len());
+    proxy.wait_for_logs("] opened", others.len());
     assert_eq!(told(&proxy), plain);
 }

@@ -1,8 +1,14 @@
 //! What the log says at the start, about each session, and with `--debug`.
 
+use std::process::Stdio;
+use std::sync::Arc;
+
 use serde_json::json;
 
-use crate::common::{Client, Proxy, servers};
+use crate::Running;
+use crate::common::proxy::{Log, command_under_test, in_shell};
+use crate::common::{Client, DEADLINE, Proxy, eventually_some, processes, servers};
+use crate::stderr_trouble::{assert_ends, pid_of};
 
 /// The log's lines from the one that says `text` on, waiting for that.
 fn position(log: &[String], text: &str) -> usize {
@@ -100,7 +106,7 @@ fn a_session_has_one_line_when_it_opens_and_one_when_it_closes() {
         client.shutdown_write();
         client.read_to_end();
         let closed = proxy.wait_for_logs("closed: ", session).pop().unwrap();
-        let tag = format!("session {session} ({peer}, ");
+        let tag = format!("[session {session} {peer} ");
         assert!(
             closed.contains(" INFO ") && closed.contains(&tag),
             "{closed}"
@@ -132,13 +138,13 @@ fn session_lines_have_number_peer_and_pid() {
     let proxy = Proxy::start(&[], &servers::mirror());
     let mut client = proxy.connect();
     let server = proxy.only_server();
-    let tag = format!("session 1 ({}, pid {server})", client.local_address());
+    let tag = format!("[session 1 {} pid {server}]", client.local_address());
     proxy.wait_for_log(&tag);
     client.shutdown_write();
     client.read_to_end();
     proxy.wait_for_log("closed: ");
     for line in proxy.log() {
-        let is_ours = line.contains(&format!("session 1 ({}, ", client.local_address()));
+        let is_ours = line.contains(&format!("[session 1 {} ", client.local_address()));
         assert!(is_ours || !line.contains("session "), "{line}");
     }
 }
@@ -186,8 +192,77 @@ fn debug_shows_each_message_with_its_direction() {
     ] {
         let line = proxy.wait_for_log(text);
         assert!(line.contains(" DEBUG "), "{line}");
-        assert!(line.contains(&format!("session 1 ({peer}, ")), "{line}");
+        assert!(line.contains(&format!("[session 1 {peer} ")), "{line}");
     }
+}
+
+#[test]
+fn debug_tells_what_goes_no_further() {
+    let proxy = Proxy::start(&["--debug"], &servers::sh("echo banner; exec cat"));
+    let mut client = proxy.connect();
+    client.send_raw(b"junk\n{\"type\":\"heartbeat\"}\n[1]\n");
+    client.recv_line();
+    client.recv_line();
+    for text in [
+        "client → proxy: junk",
+        r#"client → proxy: {"type":"heartbeat"}"#,
+        "client → server: [1]",
+        "server → client: [1]",
+        "stdout: the line is not JSON: banner",
+    ] {
+        proxy.wait_for_log(text);
+    }
+    let log = proxy.log();
+    let is_wrong = |line: &String| {
+        let dropped = ["junk", "heartbeat\"", "banner"];
+        line.contains(" → server: ") && dropped.iter().any(|text| line.ends_with(text))
+            || line.ends_with("client: banner")
+    };
+    assert!(!log.iter().any(is_wrong), "{log:#?}");
+}
+
+#[test]
+fn how_long_the_first_server_took_is_told_once() {
+    let script = "while read line && [ \"$line\" = '[1]' ]; do echo \"$line\"; done; exit 1";
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    for restarts in 0..2 {
+        client.send_line("[1]");
+        while client.recv_line() != "[1]" {}
+        client.send_line("[2]");
+        proxy.wait_for_logs("the server ended", restarts + 1);
+    }
+    let line = proxy.wait_for_log("first output of the server");
+    assert!(
+        line.contains(" INFO ") && line.contains("[session 1 "),
+        "{line}"
+    );
+    assert!(line.ends_with(" s after its first input"), "{line}");
+    proxy.wait_for_log("goes on with a new server");
+    assert_eq!(
+        proxy.wait_for_logs("first output of the server", 1).len(),
+        1
+    );
+}
+
+#[test]
+fn the_limit_of_sessions_is_told_with_its_reason() {
+    let proxy = Proxy::start(&["--max-sessions", "1"], &servers::mirror());
+    proxy.wait_for_log("[proxy] Limit: 1 session (--max-sessions)");
+    let proxy = Proxy::start_after("ulimit -n 328", &[], &servers::mirror());
+    proxy.wait_for_log("[proxy] Limit: 50 sessions, as 328 descriptors are allowed (ulimit -Hn)");
+}
+
+#[test]
+fn it_is_an_error_if_there_are_too_few_descriptors_for_one_session() {
+    let ended = crate::run_configured(|command| {
+        command.args(["--host=127.0.0.1", "--port=0", "--", "cat"]);
+        in_shell("ulimit -n 15", command);
+        command.stdout(Stdio::piped());
+    });
+    assert_eq!(ended.status.code(), Some(1));
+    let line = ended.one_line(1);
+    assert!(line.contains("cannot serve a single session"), "{line}");
 }
 
 #[test]
@@ -222,4 +297,58 @@ fn messages_are_not_logged_without_debug() {
     client.read_to_end();
     proxy.wait_for_log("closed: ");
     assert!(!proxy.log().iter().any(|line| line.contains("secret")));
+}
+
+#[test]
+fn each_line_says_what_it_is_about() {
+    let proxy = Proxy::start(&["--debug", "--prespawn", "1"], &servers::mirror());
+    let mut client = proxy.connect();
+    client.send_line("[]");
+    client.recv_line();
+    let peer = client.local_address();
+    client.shutdown_write();
+    client.read_to_end();
+    proxy.wait_for_log("closed: ");
+    for line in proxy.log() {
+        let (_, label) = line.split_once(" [").unwrap();
+        let (label, text) = label.split_once("] ").unwrap();
+        let is_about_session = label.starts_with(&format!("session 1 {peer}"));
+        assert!(is_about_session || label == "proxy", "{line}");
+        assert!(!text.contains("session 1"), "{line}");
+    }
+}
+
+#[test]
+fn at_the_level_of_warnings_a_crash_is_explained_and_nothing_else_is_said() {
+    let server = servers::sh("echo \"reason $((40 + 2))\" >&2; read line; exit 3");
+    let mut command = command_under_test();
+    command.args(["--host=127.0.0.1", "--port=0", "--no-auto-restart"]);
+    command.args(["--log-level", "warn", "--"]).args(server);
+    let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
+    let log = Arc::new(Log::default());
+    Log::collect(&log, running.0.stderr.take().unwrap());
+    let port = eventually_some("the proxy to listen", DEADLINE, || {
+        processes::listening_ports(pid_of(&running.0))
+            .first()
+            .copied()
+    });
+    let mut client = Client::connect(("127.0.0.1", port));
+    client.send_line("[]");
+    client.read_to_end();
+    assert_ends(running);
+    let lines = log.to_end(DEADLINE);
+    assert!(
+        lines.iter().all(|line| line.contains(" WARN ")),
+        "{lines:#?}"
+    );
+    let texts: Vec<&str> = lines
+        .iter()
+        .map(|line| line.split_once("] ").unwrap().1)
+        .collect();
+    let expected = [
+        "the last of the output that was left out of the log, 1 line:",
+        "stderr: reason 42",
+        "the server ended (exit code 3)",
+    ];
+    assert_eq!(texts, expected);
 }

@@ -169,11 +169,12 @@ impl Proxy {
     /// The server that each session has been given last, by the client's address.
     pub(crate) fn servers_by_client(&self) -> HashMap<SocketAddr, i32> {
         let started = |line: String| {
-            let tag = line
-                .strip_suffix(") opened")
-                .or_else(|| line.strip_suffix(") goes on with a new server"));
-            let (_, tag) = tag?.split_once(" (")?;
-            let (client, pid) = tag.split_once(", pid ")?;
+            let label = line
+                .strip_suffix("] opened")
+                .or_else(|| line.strip_suffix("] goes on with a new server"));
+            let (_, label) = label?.split_once("[session ")?;
+            let (_, label) = label.split_once(' ')?;
+            let (client, pid) = label.split_once(" pid ")?;
             Some((client.parse().ok()?, pid.parse().ok()?))
         };
         self.log().into_iter().filter_map(started).collect()

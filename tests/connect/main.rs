@@ -8,6 +8,8 @@
 mod common;
 
 mod ending;
+mod full_proxy;
+mod other_protocols;
 mod random_cuts;
 mod reconnecting;
 mod relaying;
@@ -15,5 +17,7 @@ mod resolving;
 mod signs_of_life;
 mod stderr_kinds;
 mod stdio_kinds;
+mod tidy;
+mod unreachable;
 mod usage;
 mod without_server;

@@ -31,10 +31,10 @@ fn scene(options: &[&str]) -> Scene {
 
 /// Sends this again and again on each connection, and reads what comes back, until the bystander was answered often
 /// enough.
-fn flood(scene: &Scene, clients: Vec<Client>, piece: &[u8]) {
+fn flood(scene: &Scene, clients: &[Client], piece: &[u8]) {
     thread::scope(|scope| {
         let mut handles = Vec::new();
-        for client in &clients {
+        for client in clients {
             let (mut writer, mut reader) = (client.writer(), client.writer());
             handles.push(client.writer());
             scope.spawn(move || while writer.write_all(piece).is_ok() {});
@@ -50,8 +50,8 @@ fn flood(scene: &Scene, clients: Vec<Client>, piece: &[u8]) {
 #[test]
 fn that_is_one_line_without_end() {
     let scene = scene(&["--max-message-bytes", "100000"]);
-    let clients = (0..8).map(|_| scene.session().0).collect();
-    flood(&scene, clients, &vec![b'x'; 1_000_000]);
+    let clients: Vec<Client> = (0..8).map(|_| scene.session().0).collect();
+    flood(&scene, &clients, &vec![b'x'; 1_000_000]);
     scene.end();
 }
 
@@ -70,7 +70,7 @@ fn that_takes_back_many_requests_at_once() {
     };
     let batch: Vec<_> = (0..250).map(cancellation).collect();
     let line = format!("{}\n", serde_json::to_string(&batch).unwrap());
-    flood(&scene, vec![client], line.as_bytes());
+    flood(&scene, &[client], line.as_bytes());
     scene.end();
 }
 
@@ -82,6 +82,6 @@ fn that_answers_what_nobody_asked() {
     for _ in 0..1000 {
         client.recv_line();
     }
-    flood(&scene, vec![client], "{\"id\":0}\n".repeat(7000).as_bytes());
+    flood(&scene, &[client], "{\"id\":0}\n".repeat(7000).as_bytes());
     scene.end();
 }

@@ -160,7 +160,7 @@ fn there_is_one_warning_per_silence() {
     client.send_line(HANDSHAKE);
     let warning = proxy.wait_for_log("silent for ");
     assert!(
-        warning.contains("WARN") && warning.contains("session 1 ("),
+        warning.contains("WARN") && warning.contains("[session 1 "),
         "{warning}"
     );
     for silence in 1..3 {
@@ -185,7 +185,7 @@ fn a_client_that_announced_nothing_may_be_silent() {
     for _ in 0..5 {
         next_heartbeat(&mut announced);
     }
-    assert!(warning.contains("session 2 ("), "{warning}");
+    assert!(warning.contains("[session 2 "), "{warning}");
     assert_eq!(proxy.wait_for_logs("silent for ", 1).len(), 1);
     quiet.close();
 }

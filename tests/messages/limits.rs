@@ -181,7 +181,7 @@ exec cat"#;
     expect_nothing_before_marker(&mut client);
     let line = proxy.wait_for_log("1000 bytes");
     assert!(
-        line.contains("WARN") && line.contains("session 1 (") && line.contains("pid "),
+        line.contains("WARN") && line.contains("[session 1 ") && line.contains("pid "),
         "{line}"
     );
 }

@@ -12,6 +12,8 @@ mod flow;
 mod ids;
 mod in_flight;
 mod limits;
+mod logged;
+mod other_protocols;
 mod server_output;
 mod stderr;
 mod verbatim;

@@ -54,8 +54,8 @@ exec cat"#;
     ] {
         let line = proxy.wait_for_log(text);
         let tagged = line.contains("WARN")
-            && line.contains("session 1 (127.0.0.1:")
-            && line.contains(&format!("pid {server})"));
+            && line.contains("[session 1 127.0.0.1:")
+            && line.contains(&format!("pid {server}]"));
         assert!(tagged && line.contains(shown), "{line}");
     }
 }

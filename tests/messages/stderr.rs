@@ -18,9 +18,9 @@ fn lines_are_tagged_with_session_and_pid() {
         let server = proxy.only_server();
         let lines = proxy.wait_for_logs("words 42", session);
         let line = lines.last().unwrap();
-        let tag = format!("session {session} (127.0.0.1:");
-        assert!(line.contains("WARN") && line.contains(&tag), "{line}");
-        assert!(line.contains(&format!("pid {server})")), "{line}");
+        let tag = format!("[session {session} 127.0.0.1:");
+        assert!(line.contains("INFO") && line.contains(&tag), "{line}");
+        assert!(line.contains(&format!("pid {server}]")), "{line}");
         assert!(line.ends_with("words 42"), "{line}");
         client.close();
         proxy.wait_until_childless();
@@ -86,7 +86,7 @@ fn an_unterminated_last_line_is_logged() {
     let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(script));
     let mut client = proxy.connect();
     client.read_to_end();
-    assert!(proxy.wait_for_log("last words 42").contains("WARN"));
+    assert!(proxy.wait_for_log("last words 42").contains("INFO"));
 }
 
 #[test]
@@ -99,7 +99,8 @@ fn what_is_left_out_is_counted() {
     proxy.connect().read_to_end();
     proxy.wait_for_log("closed: ");
     let log = proxy.log();
-    let logged = log.iter().filter(|line| line.contains("noise 1")).count() as u64;
+    let is_logged = |line: &&String| line.contains("noise 1") && line.contains("INFO");
+    let logged = log.iter().filter(is_logged).count() as u64;
     let left_out: u64 = log.iter().filter_map(|line| left_out(line)).sum();
     assert_eq!(logged + left_out, LINES);
     assert!(logged < LINES / 2, "{logged} lines were logged");
@@ -107,8 +108,63 @@ fn what_is_left_out_is_counted() {
 
 /// How many lines were left out, if that is what a log line says.
 fn left_out(line: &str) -> Option<u64> {
-    let (before, _) = line.split_once(" lines of the server's output were left out")?;
-    before.rsplit(' ').next()?.parse().ok()
+    let (_, count) = line.split_once("left out of the log: ")?;
+    count.split(' ').next()?.parse().ok()
+}
+
+/// Writes 150 lines at once, and then why it ends.
+const TALKATIVE: &str = r#"awk 'BEGIN { for (i = 0; i < 150; i++) print "debug", i + 1000 }' >&2
+echo "RuntimeError: $((40 + 2)) is the wrong password" >&2"#;
+
+#[test]
+fn the_last_words_of_a_server_that_crashes_are_logged_however_much_it_said_before() {
+    let script = format!("{TALKATIVE}\nread line; exit 3");
+    let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(&script));
+    let mut client = proxy.connect();
+    client.send_line(r#"{"method":"go"}"#);
+    client.read_to_end();
+    let ended = proxy.wait_for_log("the server ended (exit code 3)");
+    let log = proxy.log();
+    let end = log.iter().position(|line| *line == ended).unwrap();
+    let last = &log[end - 1];
+    assert!(
+        last.contains("WARN") && last.ends_with("stderr: RuntimeError: 42 is the wrong password"),
+        "{log:#?}"
+    );
+    let shown = |number: u32| {
+        let line = format!("stderr: debug {number}");
+        log.iter().filter(|it| it.ends_with(&line)).count()
+    };
+    assert_eq!((shown(1000), shown(1149)), (1, 1), "{log:#?}");
+}
+
+#[test]
+fn a_server_that_is_asked_to_end_has_no_last_words() {
+    let script = format!("{TALKATIVE}\ncat");
+    let proxy = Proxy::start(&[], &servers::sh(&script));
+    let mut client = proxy.connect();
+    expect_nothing_before_marker(&mut client);
+    client.shutdown_write();
+    client.read_to_end();
+    proxy.wait_for_log("closed: ");
+    let warnings = proxy.log().into_iter().filter(|it| it.contains("WARN"));
+    assert_eq!(warnings.collect::<Vec<_>>(), [""; 0]);
+}
+
+#[test]
+fn the_log_has_all_or_nothing_if_that_is_wanted() {
+    let script = format!("{TALKATIVE}\nexit 3");
+    for (option, expected) in [("all", 150), ("none", 0)] {
+        let options = ["--no-auto-restart", "--server-log", option];
+        let proxy = Proxy::start(&options, &servers::sh(&script));
+        proxy.connect().read_to_end();
+        proxy.wait_for_log("closed: ");
+        let log = proxy.log();
+        let count = log.iter().filter(|line| line.contains("debug 1")).count();
+        assert_eq!(count, expected, "{log:#?}");
+        let has_reason = log.iter().any(|line| line.contains("RuntimeError: 42"));
+        assert_eq!(has_reason, expected > 0, "{log:#?}");
+    }
 }
 
 #[test]

@@ -285,6 +285,12 @@ impl Below {
 
     // What the world does.
 
+    /// Someone kills a server.
+    pub fn kill(&mut self, pid: i32) {
+        let signal = self.signal_group(Pid::from_raw(pid), Signal::SIGKILL);
+        assert!(signal.is_ok(), "no server {pid}");
+    }
+
     /// A client connects.
     pub fn open(&mut self, kind: Kind) -> usize {
         self.stats.sessions += 1;

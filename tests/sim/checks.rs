@@ -7,6 +7,7 @@ use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
 use mcp_tcp_proxy::session::{Session, Settings};
 
 use crate::below::Below;
+use crate::place::Route;
 use crate::server::Kind;
 use crate::stats::Fault;
 use crate::world::World;
@@ -108,6 +109,11 @@ impl World {
 impl Below {
     fn look_at(&mut self, slot: usize, session: &Session, memory: &BufferBudget) {
         self.note(slot);
+        let place = &self.places[slot];
+        assert!(
+            place.fate != Route::ShutDown || !place.socket.borrow().writes,
+            "the client is not told of the end"
+        );
         let waits = session.waits_for_memory(memory);
         self.stats.fault_if(waits, Fault::WaitsForMemory);
         self.check_unused(slot, session);

@@ -14,6 +14,8 @@ enum Era {
     Legacy,
     /// Opens with `server/discover`.
     Modern,
+    /// Opens with that, and goes on with `initialize`.
+    Both,
     /// Just asks.
     Abrupt,
 }
@@ -52,7 +54,13 @@ impl Client {
         let stalls = !calm && rng.percent(if max_line > 64 * 1024 { 50 } else { 4 });
         stats.fault_if(stalls, Fault::ClientStalls);
         Self {
-            era: rng.pick(&[Era::Legacy, Era::Legacy, Era::Modern, Era::Abrupt]),
+            era: rng.pick(&[
+                Era::Legacy,
+                Era::Legacy,
+                Era::Modern,
+                Era::Both,
+                Era::Abrupt,
+            ]),
             opened: false,
             calm,
             stalls,
@@ -219,11 +227,23 @@ impl Client {
 
     fn say_something(&mut self, journal: &mut Journal, stats: &mut Stats) {
         if !std::mem::replace(&mut self.opened, true) {
+            let is_first = journal.lines.is_empty() && !journal.is_connector;
+            if !self.calm && is_first && self.rng.percent(5) {
+                stats.fault(Fault::OtherProtocol);
+                return self.other_protocol(journal);
+            }
             match self.era {
                 Era::Legacy => {
                     self.request("initialize", ClientSays::Initialize, journal);
                     if self.rng.percent(20) {
                         self.say_initialized(journal);
+                    }
+                    return;
+                }
+                Era::Both => {
+                    self.request("server/discover", ClientSays::Discover, journal);
+                    if self.rng.percent(50) {
+                        self.request("initialize", ClientSays::Initialize, journal);
                     }
                     return;
                 }
@@ -380,7 +400,21 @@ impl Client {
         let text = format!(
             r#"{{"n":{serial},"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
-        self.say(text, ClientSays::Other, Vec::new(), journal);
+        self.say(text, ClientSays::Cancel, Vec::new(), journal);
+    }
+
+    /// What it says then is what a web page would have a browser say: anything.
+    fn other_protocol(&mut self, journal: &mut Journal) {
+        let text: &[u8] = self.rng.pick(&[
+            b"POST / HTTP/1.1".as_slice(),
+            b"\r\n\r\nGET /?a={} HTTP/1.0\r\nHost: x\r\n\r\n",
+            b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc",
+            b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2",
+            b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c",
+            b"SSH-2.0-x",
+        ]);
+        self.say(text, ClientSays::OtherProtocol, Vec::new(), journal);
     }
 
     fn blank(&mut self, journal: &mut Journal) {

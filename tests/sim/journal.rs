@@ -5,6 +5,7 @@
 mod end;
 mod to_client;
 mod to_upstream;
+mod unread;
 mod waiting;
 
 use std::collections::HashMap;
@@ -25,6 +26,8 @@ pub struct ClientLine {
     pub requests: Range<usize>,
     /// The last server that it was sent to.
     sent_to: Option<usize>,
+    /// Where it began in what that server was sent, blanks aside.
+    sent_at: u64,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,9 +39,13 @@ pub enum ClientSays {
     Invalid,
     /// Refused: it, or its id, is too long.
     TooLong,
+    /// The first line, of another protocol: the end of the session.
+    OtherProtocol,
     Initialize,
     Discover,
     Initialized,
+    /// It takes a request back.
+    Cancel,
     Other,
     /// To what a server asked in this line of its own.
     Answer(usize),
@@ -50,12 +57,17 @@ impl ClientSays {
     fn is_forwarded(self) -> bool {
         !matches!(
             self,
-            Self::Blank | Self::Control | Self::Invalid | Self::TooLong
+            Self::Blank | Self::Control | Self::Invalid | Self::TooLong | Self::OtherProtocol
         )
     }
 
-    fn may_be_resent(self) -> bool {
-        matches!(self, Self::Initialize | Self::Discover)
+    /// Whether it goes to another server even if the one that was lost has read it. A server may have died of a probe.
+    pub(super) fn may_be_resent(self, is_connector: bool) -> bool {
+        match self {
+            Self::Initialize => true,
+            Self::Discover => is_connector,
+            _ => false,
+        }
     }
 }
 
@@ -66,6 +78,8 @@ pub struct Request {
     pub line: usize,
     /// By either side.
     pub cancelled: bool,
+    /// Its batch was sent without it.
+    pub taken_out: bool,
     /// Where in the order of requests it began to be sent.
     begun: Option<u64>,
     answers: u32,
@@ -146,6 +160,8 @@ pub struct ServerRecord {
     /// The session may let go of it before it has read everything.
     pub may_be_cut_off: bool,
     last_lost: u64,
+    /// Where what it has not read begins, if the session knows.
+    unread_from: Option<u64>,
 }
 
 /// What of the client's bytes the session has to answer for.
@@ -166,6 +182,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
+    /// The client is a stranger: nothing that it says may be looked at.
+    pub is_other_protocol: bool,
     pub lines: Vec<ClientLine>,
     pub requests: Vec<Request>,
     by_id: HashMap<String, usize>,
@@ -189,6 +207,7 @@ pub struct Journal {
     pub null_too_large: usize,
     pub proxy_errors: u64,
     pub resent: u64,
+    pub unread: u64,
     pub replays: u64,
     pub notices: usize,
     pub losses: u32,
@@ -219,6 +238,7 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        self.is_other_protocol |= what == ClientSays::OtherProtocol;
         self.lines.push(ClientLine {
             text,
             text_end: u64::MAX,
@@ -226,6 +246,7 @@ impl Journal {
             what,
             requests: first..self.requests.len(),
             sent_to: None,
+            sent_at: 0,
         });
         line
     }
@@ -252,6 +273,7 @@ impl Journal {
             read_at_release: None,
             may_be_cut_off: false,
             last_lost: 0,
+            unread_from: None,
         });
         self.servers.len() - 1
     }
@@ -264,6 +286,16 @@ impl Journal {
             return None;
         };
         Some(id.clone())
+    }
+
+    /// Whether this request is a probe.
+    pub fn is_probe(&self, request: usize) -> bool {
+        self.lines[self.requests[request].line].what == ClientSays::Discover
+    }
+
+    /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.
+    fn may_be_forgotten(&self, request: &Request) -> bool {
+        self.lines[request.line].what == ClientSays::Discover && self.initialize_answered
     }
 
     /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer

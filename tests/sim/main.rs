@@ -21,15 +21,16 @@ mod checks;
 mod client;
 mod connectors;
 mod journal;
-mod memory;
 mod observe;
 mod order;
 mod place;
 mod rng;
 mod script;
 mod server;
+mod spares;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
+mod standstill;
 mod stats;
 mod text;
 mod trace;

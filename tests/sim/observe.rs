@@ -126,7 +126,13 @@ impl Below {
             "a server is let go of before it has ended"
         );
         place.journal.losses += 1;
-        let read = server.pipes.borrow().input.read;
+        let pipes = server.pipes.borrow();
+        assert!(
+            !pipes.writes || pipes.output.broken.is_none() || server.kind == Kind::Connection,
+            "nobody looks at what a server has left unread"
+        );
+        let read = pipes.input.read;
+        drop(pipes);
         place.journal.servers[server.index].read_at_release = Some(read);
         server.slot = None;
         if server.kind == Kind::Connection {
@@ -140,7 +146,7 @@ impl Below {
         self.check_unused(slot, session);
         self.order.leaves(slot);
         let place = self.forget(slot);
-        trace::note(|| format!("{}", session.summary(self.now)));
+        trace::note(|| format!("{} {}", session.label(), session.summary(self.now)));
         self.check_freed(&place, session);
     }
 
@@ -171,6 +177,7 @@ impl Below {
         self.stats.requests += journal.requests.len() as u64;
         self.stats.proxy_errors += journal.proxy_errors;
         self.stats.resent += journal.resent;
+        self.stats.unread += journal.unread;
         self.stats.replays += journal.replays;
         self.stats
             .faults(Fault::ShortWrite, socket.output.short_writes);

@@ -72,6 +72,13 @@ impl Server {
 }
 
 impl Below {
+    /// The pids of the servers that wait for someone to serve.
+    pub fn waiting(&self) -> Vec<i32> {
+        let servers = self.servers.iter().map(|(_, server)| server);
+        let waiting = servers.filter(|server| server.is_waiting());
+        waiting.map(|server| server.pid).collect()
+    }
+
     fn starting_up(&self) -> usize {
         let servers = self.servers.iter().map(|(_, server)| server);
         let is_starting = |server: &&Server| {
@@ -120,22 +127,22 @@ impl Below {
             let Some(session) = key.and_then(&session).filter(|it| it.wants_start()) else {
                 continue;
             };
+            let speaks = session.waits_for_upstream();
             for assigned in &self.order.assigned {
                 let Some(place) = self.places.get(assigned.slot) else {
                     continue;
                 };
                 let is_silent = !place.journal.has_message(place.heard);
-                let may_be_first = match (assigned.recovers, waiting.recovers) {
-                    (true, false) => true,
-                    (false, true) => false,
-                    (true, true) => assigned.number < waiting.number,
-                    (false, false) => {
-                        assigned.number < waiting.number
-                            || (!session.waits_for_upstream() && !is_silent)
-                    }
+                let is_later = assigned.number > waiting.number;
+                let is_passed_over = match (assigned.recovers, waiting.recovers) {
+                    (true, false) => false,
+                    (false, true) => true,
+                    (true, true) => is_later,
+                    (false, false) if speaks => is_later || is_silent,
+                    (false, false) => is_later && is_silent,
                 };
                 assert!(
-                    may_be_first || assigned.slot == waiting.slot,
+                    !is_passed_over || assigned.slot == waiting.slot,
                     "session {} gets its server before {}",
                     place.number,
                     self.places[waiting.slot].number

@@ -90,13 +90,17 @@ impl Place {
         if let Some(server) = &mut server {
             let begun = std::mem::take(&mut server.pipes.borrow_mut().output.begun);
             for line in begun {
-                let received = self.journal.sent_to_server(server.index, &line.text);
+                let received = self
+                    .journal
+                    .sent_to_server(server.index, &line.text, line.end);
                 crate::trace::note(|| {
                     let text = crate::text::show(&line.text);
                     format!("{}: server {} gets {text}", self.number, server.index)
                 });
                 server.expect(line.end, received);
             }
+            let unread_from = server.pipes.borrow().output.unread_from;
+            self.journal.left_unread(server.index, unread_from);
         }
         let begun = std::mem::take(&mut self.socket.borrow_mut().output.begun);
         self.note_activity(server.as_deref(), &begun, now);

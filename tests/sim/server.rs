@@ -53,6 +53,14 @@ enum Replay {
     Never,
 }
 
+/// How it takes a `server/discover`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Probe {
+    Answers,
+    Ignores,
+    Dies,
+}
+
 /// How the program treats the one that started it.
 #[derive(Debug)]
 struct Manners {
@@ -63,9 +71,12 @@ struct Manners {
     is_untouchable: bool,
     /// It leaves a child behind that holds its output open.
     leaves_child: bool,
+    /// It reads what the server leaves unread, and nobody knows.
+    child_holds_input: bool,
     /// No signal ends that child.
     has_deaf_child: bool,
     replay: Replay,
+    probe: Probe,
     chatty: bool,
 }
 
@@ -132,6 +143,7 @@ impl Server {
             ignores_end: is_untouchable || (!calm && rng.percent(15)),
             ignores_sigterm: !calm && rng.percent(15),
             leaves_child: !calm && rng.percent(10),
+            child_holds_input: rng.percent(30),
             has_deaf_child: rng.percent(10),
             replay: match rng.below(20) {
                 _ if calm => Replay::Agrees,
@@ -140,6 +152,12 @@ impl Server {
                 2 => Replay::TooLong,
                 3 => Replay::Never,
                 _ => Replay::Agrees,
+            },
+            probe: match rng.below(10) {
+                _ if calm => Probe::Answers,
+                0 => Probe::Ignores,
+                1 | 2 if kind == Kind::Process => Probe::Dies,
+                _ => Probe::Answers,
             },
             chatty: is_deaf || rng.percent(20),
         };
@@ -226,6 +244,10 @@ impl Server {
         if !self.stalls {
             if !self.is_deaf {
                 self.read(journal);
+                if self.manners.probe == Probe::Dies && self.is_probed(journal) {
+                    stats.fault(Fault::ServerDiesOfProbe);
+                    return self.ends(Exit::Code(1), now, journal, stats);
+                }
             }
             self.work(journal, stats);
             if self.out.len() < 100_000 {
@@ -256,6 +278,7 @@ impl Server {
             match received {
                 Received::Line(line) => {
                     let requests = journal.lines[line].requests.clone();
+                    let requests = requests.filter(|at| !journal.requests[*at].taken_out);
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
@@ -270,6 +293,13 @@ impl Server {
                 Received::Heartbeat | Received::Nothing => {}
             }
         }
+    }
+
+    /// Whether a probe is among what it has to do.
+    fn is_probed(&self, journal: &Journal) -> bool {
+        let is_probe =
+            |job: &Job| matches!(job, Job::Answer(request) if journal.is_probe(*request));
+        self.jobs.iter().any(is_probe)
     }
 
     fn work(&mut self, journal: &mut Journal, stats: &mut Stats) {
@@ -346,10 +376,7 @@ impl Server {
             }
             6 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdin);
-                self.pipes
-                    .borrow_mut()
-                    .output
-                    .break_off(std::io::ErrorKind::BrokenPipe);
+                self.close_input();
             }
             7 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdout);
@@ -392,10 +419,9 @@ impl Server {
                 .break_off(std::io::ErrorKind::ConnectionReset);
             return self.pipes.borrow_mut().input.end(End::Closed);
         }
-        self.pipes
-            .borrow_mut()
-            .output
-            .break_off(std::io::ErrorKind::BrokenPipe);
+        if !(self.manners.leaves_child && self.manners.child_holds_input) {
+            self.close_input();
+        }
         if self.manners.leaves_child {
             stats.fault(Fault::OutputHeldOpen);
             journal.servers[self.index].may_be_cut_off = true;
@@ -415,10 +441,16 @@ impl Server {
         self.leaves_child_until = Some(until);
     }
 
+    fn close_input(&self) {
+        let output = &mut self.pipes.borrow_mut().output;
+        output.break_off(std::io::ErrorKind::BrokenPipe);
+    }
+
     /// Nobody holds the output of the process open any more.
     pub fn let_go(&mut self, now: Time) {
         if self.held_open_until.is_some_and(|until| until <= now) {
             self.held_open_until = None;
+            self.close_input();
             self.pipes.borrow_mut().input.end(End::Closed);
             self.stderr.borrow_mut().end(End::Closed);
         }

@@ -18,6 +18,7 @@ pub enum Fault {
     ServerIgnoresSigterm,
     ServerUntouchable,
     ServerStalls,
+    ServerDiesOfProbe,
     OutputHeldOpen,
     ReplayRefused,
     ConnectionReset,
@@ -36,6 +37,7 @@ pub enum Fault {
     RegisterExhausted,
     Killed,
     Handed,
+    OtherProtocol,
     WaitsForMemory,
 }
 
@@ -53,22 +55,34 @@ pub struct Stats {
     pub bad_lines: u64,
     pub proxy_errors: u64,
     pub resent: u64,
+    /// Lines that lost servers have left unread.
+    pub unread: u64,
     pub replays: u64,
     pub virtual_seconds: u64,
-    faults: [u64; FAULTS],
+    faults: Counts,
+}
+
+/// How often each fault has happened.
+#[derive(Debug, Clone)]
+struct Counts([u64; FAULTS]);
+
+impl Default for Counts {
+    fn default() -> Self {
+        Self([0; FAULTS])
+    }
 }
 
 impl Stats {
     pub fn fault(&mut self, fault: Fault) {
-        self.faults[fault as usize] += 1;
+        self.faults.0[fault as usize] += 1;
     }
 
     pub fn fault_if(&mut self, happens: bool, fault: Fault) {
-        self.faults[fault as usize] += u64::from(happens);
+        self.faults.0[fault as usize] += u64::from(happens);
     }
 
     pub fn faults(&mut self, fault: Fault, count: u64) {
-        self.faults[fault as usize] += count;
+        self.faults.0[fault as usize] += count;
     }
 }
 
@@ -83,9 +97,10 @@ impl AddAssign for Stats {
         self.bad_lines += other.bad_lines;
         self.proxy_errors += other.proxy_errors;
         self.resent += other.resent;
+        self.unread += other.unread;
         self.replays += other.replays;
         self.virtual_seconds += other.virtual_seconds;
-        for (sum, more) in self.faults.iter_mut().zip(other.faults) {
+        for (sum, more) in self.faults.0.iter_mut().zip(other.faults.0) {
             *sum += more;
         }
     }
@@ -105,11 +120,11 @@ impl fmt::Display for Stats {
         )?;
         writeln!(
             f,
-            "{} errors of the proxy's own, {} lines sent again, {} handshakes replayed",
-            self.proxy_errors, self.resent, self.replays
+            "{} errors of the proxy's own, {} lines sent again, {} left unread, {} handshakes replayed",
+            self.proxy_errors, self.resent, self.unread, self.replays
         )?;
-        write!(f, "faults: {}", self.faults.iter().sum::<u64>())?;
-        for (name, count) in NAMES.iter().zip(self.faults) {
+        write!(f, "faults: {}", self.faults.0.iter().sum::<u64>())?;
+        for (name, count) in NAMES.iter().zip(self.faults.0) {
             write!(f, "; {name} {count}")?;
         }
         Ok(())
@@ -129,6 +144,7 @@ const NAMES: [&str; FAULTS] = [
     "server ignores SIGTERM",
     "server that may not be signalled",
     "server stalls",
+    "server dies of a probe",
     "output held open",
     "replay refused",
     "connection reset",
@@ -147,5 +163,6 @@ const NAMES: [&str; FAULTS] = [
     "register exhausted",
     "second signal",
     "spare handed out",
+    "another protocol",
     "turns without memory",
 ];

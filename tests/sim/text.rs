@@ -58,6 +58,8 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
 pub struct OwnError {
     pub id: String,
     pub code: i32,
+    pub delivered: String,
+    pub is_unreachable: bool,
 }
 
 impl OwnError {
@@ -66,10 +68,14 @@ impl OwnError {
         let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
         let (id, rest) = rest.split_once(r#","error":{"code":"#)?;
         let (code, rest) = rest.split_once(',')?;
+        let delivered = rest.split_once(r#","delivered":"#);
+        let delivered = delivered.and_then(|(_, value)| value.strip_suffix("}}}"));
         rest.contains(r#""data":{"source":"mcp-tcp-proxy","reason":""#)
             .then_some(Self {
                 id: id.to_owned(),
                 code: code.parse().ok()?,
+                delivered: delivered.unwrap_or_default().to_owned(),
+                is_unreachable: rest.contains(r#""reason":"unreachable""#),
             })
     }
 }

@@ -10,6 +10,7 @@ use std::io::{self, Error, ErrorKind, Result};
 use std::rc::Rc;
 
 use mcp_tcp_proxy::reactor::io::Readiness;
+use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
 use crate::rng::Rng;
@@ -177,6 +178,10 @@ pub struct Outflow {
     capacity: usize,
     pub taken: u64,
     pub consumed: u64,
+    /// What was taken and not consumed.
+    waiting: VecDeque<u8>,
+    /// Where what nobody has read begins, once the session has taken that back.
+    pub unread_from: Option<u64>,
     /// What is still to come of the line that has begun.
     rest: Vec<u8>,
     /// Lines that have begun and were not looked at.
@@ -198,6 +203,8 @@ impl Outflow {
             capacity,
             taken: 0,
             consumed: 0,
+            waiting: VecDeque::new(),
+            unread_from: None,
             rest: Vec::new(),
             begun: Vec::new(),
             broken: None,
@@ -220,7 +227,9 @@ impl Outflow {
 
     /// The reader takes up to `most` bytes.
     pub fn consume(&mut self, most: usize) {
-        self.consumed += (most as u64).min(self.taken - self.consumed);
+        let count = most.min(self.waiting.len());
+        self.waiting.drain(..count);
+        self.consumed += count as u64;
     }
 
     /// Nobody reads any more.
@@ -260,6 +269,7 @@ impl Outflow {
         self.short_writes += u64::from(count < bytes.len());
         self.is_blocked = count < bytes.len();
         self.note(bytes, count);
+        self.waiting.extend(&bytes[..count]);
         self.taken += count as u64;
         Ok(count)
     }
@@ -379,6 +389,17 @@ impl io::Write for Stdin {
 
     fn flush(&mut self) -> Result<()> {
         Ok(())
+    }
+}
+
+impl Unread for Stdin {
+    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
+        let output = &mut self.0.borrow_mut().output;
+        output.broken?;
+        output.unread_from = Some(output.consumed);
+        let waiting = output.waiting.drain(..).collect::<Vec<u8>>();
+        buffer[..waiting.len()].copy_from_slice(&waiting);
+        Some(waiting.len())
     }
 }
 

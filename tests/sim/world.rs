@@ -8,6 +8,7 @@ use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
 use mcp_tcp_proxy::session::idle::IdleLimits;
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
@@ -47,7 +48,7 @@ pub struct World {
     pub is_over: bool,
 }
 
-pub fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
+pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
     let max_message_bytes = if large {
         200_000
     } else {
@@ -63,11 +64,19 @@ pub fn settings(large: bool, rng: &mut Rng) -> [Settings; 2] {
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
+        server_log: ServerLogging::Limited,
+    };
+    let held = if calm {
+        None
+    } else {
+        rng.pick(&[None, Some(300), Some(5_000), Some(60_000)])
     };
     let connector = Settings {
         role: Backend::Proxy {
             max_delay: Duration::from_secs(2),
             max_attempts: rng.pick(&[None, Some(3)]),
+            held_timeout: held.map(Duration::from_millis),
+            is_tidy: false,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -105,7 +114,7 @@ impl World {
         } else {
             DEFAULT_BUDGET_BYTES
         };
-        let settings = settings(large, &mut rng);
+        let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
         let limits = Limits {
             max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),

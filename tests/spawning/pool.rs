@@ -39,13 +39,13 @@ fn a_connection_takes_the_server_that_has_waited_longest() {
     let first = proxy.servers()[0];
     let mut client = proxy.connect();
     assert_eq!(client.pid_of_server(), first);
-    proxy.wait_for_log(&format!("({}, pid {first}) opened", client.local_address()));
+    proxy.wait_for_log(&format!("{} pid {first}] opened", client.local_address()));
     // The next one is started in the background.
     scratch.wait_for_server(3);
     client.initialize();
     client.close();
     wait_until_gone(first);
-    assert_eq!(stop(&mut proxy), "size 2, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 2, 1 hit, 0 misses");
     for server in scratch.servers() {
         assert!(!processes::process_exists(server));
     }
@@ -84,12 +84,26 @@ fn what_a_waiting_server_says_is_for_whoever_takes_it() {
     let proxy = Proxy::start(&["--prespawn", "1"], &servers::scripted(&scratch));
     let server = scratch.wait_for_server(1);
     scratch.read(&format!("up.{server}"));
-    proxy.wait_for_log(&format!("pool (pid {server}) stderr: waits"));
+    proxy.wait_for_log(&format!("[spare pid {server}] stderr: waits"));
     let mut client = proxy.connect();
     assert_eq!(client.recv_json()["method"], "banner");
     client.send_code("echo serves >&2; answer");
     client.recv_json();
-    proxy.wait_for_log(&format!(", pid {server}) stderr: serves"));
+    proxy.wait_for_log(&format!(" pid {server}] stderr: serves"));
+}
+
+#[test]
+fn the_last_words_of_one_that_crashes_while_it_waits_are_logged() {
+    skip_on_reference!("has no pool");
+    let script = r#"awk 'BEGIN { for (i = 0; i < 150; i++) print "debug", i + 1000 }' >&2
+echo "RuntimeError: $((40 + 2)) is the wrong password" >&2; exit 3"#;
+    let proxy = Proxy::start(&["--prespawn", "1"], &servers::sh(script));
+    proxy.wait_for_log(LOST);
+    let line = proxy.wait_for_log("RuntimeError: 42");
+    assert!(
+        line.contains("WARN") && line.contains("[spare pid "),
+        "{line}"
+    );
 }
 
 #[test]
@@ -106,7 +120,7 @@ fn a_lazy_session_takes_one_when_it_has_something_to_say() {
     let mut client = proxy.connect();
     assert_eq!(client.pid_of_server(), server);
     drop(client);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 0 misses");
 }
 
 #[test]
@@ -137,7 +151,7 @@ fn cooldowns_count_from_when_a_server_was_taken() {
         client.send_code("exit 3");
         proxy.wait_for_logs("goes on with a new server", restarts);
     }
-    let mut taken = proxy.wait_for_logs(") opened", 1);
+    let mut taken = proxy.wait_for_logs("] opened", 1);
     taken.extend(proxy.wait_for_logs("goes on with a new server", 2));
     let times: Vec<f64> = taken.iter().map(|line| logged_at(line)).collect();
     assert!(times[1] - times[0] > 0.95, "{times:?}");
@@ -157,7 +171,7 @@ fn a_waiting_server_that_dies_is_replaced() {
     assert!(line.contains("(signal 9 (SIGKILL))"), "{line}");
     let second = scratch.wait_for_server(2);
     assert_eq!(proxy.connect().pid_of_server(), second);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 0 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 0 misses");
 }
 
 #[test]
@@ -242,7 +256,7 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     assert_eq!(second.recv_error(503, "spawn_failed").0, json!(id));
     expect_end(&mut second);
     drop(first);
-    assert_eq!(stop(&mut proxy), "size 1, 1 hits, 1 misses");
+    assert_eq!(stop(&mut proxy), "size 1, 1 hit, 1 miss");
 }
 
 // Limits.

@@ -19,7 +19,7 @@ fn silent() -> Vec<String> {
 /// When the servers of that many sessions were started, in seconds.
 #[track_caller]
 fn starts(proxy: &Proxy, count: usize) -> Vec<f64> {
-    let lines = proxy.wait_for_logs(") opened", count);
+    let lines = proxy.wait_for_logs("] opened", count);
     lines.iter().map(|line| logged_at(line)).collect()
 }
 
@@ -85,7 +85,7 @@ fn silent_connections_do_not_delay_those_that_speak() {
     let started = proxy
         .log()
         .iter()
-        .filter(|line| line.ends_with(") opened"))
+        .filter(|line| line.ends_with("] opened"))
         .count();
     // The three of them had to wait for a second each at most, in which one silent server was started.
     assert!(started < SILENT, "{started} servers were started");

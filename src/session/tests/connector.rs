@@ -4,28 +4,30 @@
 use super::*;
 use crate::session::Event;
 
-const NOTIFICATION: &str = r#"{"method":"m"}"#;
+pub(super) const NOTIFICATION: &str = r#"{"method":"m"}"#;
 
 /// A session of `connect` that has asked for its first link.
-fn connector(max_attempts: Option<u32>) -> World {
+pub(super) fn connector(max_attempts: Option<u32>) -> World {
     World::with(|settings| {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts,
+            held_timeout: Some(60 * SECOND),
+            is_tidy: false,
         };
     })
 }
 
 /// The link that was asked for is made.
 #[track_caller]
-fn connect(world: &mut World) {
+pub(super) fn connect(world: &mut World) {
     assert_eq!(world.took_actions(), [Action::StartUpstream]);
     world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
 }
 
 /// What was sent over a new link, without the first line, which is for the proxy.
 #[track_caller]
-fn said(world: &mut World) -> Vec<String> {
+pub(super) fn said(world: &mut World) -> Vec<String> {
     let mut got = world.server_got();
     assert!(got.remove(0).contains("handshake"));
     got

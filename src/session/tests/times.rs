@@ -54,6 +54,8 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();
@@ -67,8 +69,10 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
             "{got:?}"
         );
     }
-    // The second of these tells its interval; then it is silent for two and a half of them.
+    // The third of these tells its interval; then it is silent for two and a half of them.
     let response = r#"{"type":"heartbeat_response","timestamp":1.0,"mcp_alive":true}"#;
+    world.server(response);
+    world.pass(10 * SECOND);
     world.server(response);
     world.pass(10 * SECOND);
     world.server(response);
@@ -88,6 +92,8 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
         settings.role = Backend::Proxy {
             max_delay: SECOND,
             max_attempts: None,
+            held_timeout: None,
+            is_tidy: false,
         };
     });
     world.start();

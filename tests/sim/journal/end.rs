@@ -16,6 +16,9 @@ pub fn is_unused(reason: &EndReason) -> bool {
 impl Journal {
     /// The session is over, and its client was there up to then.
     pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
+        if self.is_other_protocol {
+            return;
+        }
         let heard_lines = || self.lines.iter().filter(|line| heard.has(line));
         for line in heard_lines() {
             // A batch for which there is no memory has no id to be refused by.
@@ -28,6 +31,7 @@ impl Journal {
                     request.answers == 1
                         || request.cancelled
                         || self.may_be_mistaken(&request.id)
+                        || self.may_be_forgotten(request)
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",
                     request.id
@@ -112,6 +116,7 @@ impl Journal {
             }
             EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
             EndReason::ReplayTimeout(_) => self.servers.iter().any(|server| server.replayed),
+            EndReason::OtherProtocol(_) => self.is_other_protocol,
             _ => true,
         };
         assert!(

@@ -27,10 +27,37 @@ impl Journal {
                 "a restart is told of that was none"
             );
             return Comes::Restarted;
+        } else if self.is_other_protocol {
+            self.turned_away(text);
         } else {
             self.proxy_answers(text);
         }
         Comes::Nothing
+    }
+
+    /// Only who speaks HTTP is told something, always the same.
+    fn turned_away(&mut self, text: &[u8]) {
+        // There may be no room for anyone; what is cut off may be anything, and a PROXY header two lines.
+        if let Some(error) = text::OwnError::read(text) {
+            let is_expected = error.code == 503 || (error.code == -32700 && self.parse_errors < 2);
+            assert!(error.id == "null" && is_expected, "a stranger is served");
+            return self.proxy_answers(text);
+        }
+        let speaks_http = self.lines.iter().any(|line| {
+            line.what == ClientSays::OtherProtocol && line.text.windows(6).any(|it| it == b" HTTP/")
+        });
+        let is_response = [
+            &b"HTTP/1.1 400 "[..],
+            b"Content-",
+            b"Connection: close",
+            b"This port ",
+            b"MCP applications ",
+        ];
+        assert!(
+            speaks_http && (text == b"\r" || is_response.iter().any(|it| text.starts_with(it))),
+            "a client of another protocol gets {}",
+            text::show(text)
+        );
     }
 
     fn server_line_begins(&mut self, index: usize, text: &[u8]) -> Comes {
@@ -125,7 +152,16 @@ impl Journal {
         self.answered(request, true);
         let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
+        self.check_delivered(&error, begun.is_some());
         match error.code {
+            502 if error.is_unreachable => {
+                let line = &self.lines[self.requests[request].line];
+                assert!(
+                    self.is_connector && (begun.is_none() || line.what.may_be_resent(true)),
+                    "unreachable, for a request that was sent: {}",
+                    text::show(text)
+                );
+            }
             502 => {
                 let begun = begun.unwrap_or_else(|| {
                     panic!("502 for a request that no server got: {}", text::show(text))
@@ -162,6 +198,20 @@ impl Journal {
             503 => {}
             code => panic!("an unknown error code {code}: {}", text::show(text)),
         }
+    }
+
+    /// An error says whether a server may have acted on the request.
+    fn check_delivered(&self, error: &text::OwnError, begun: bool) {
+        let expected = match error.code {
+            502 | 503 if !begun => "false",
+            502 | 503 if self.is_connector => "\"unknown\"",
+            502 | 503 => "true",
+            _ => return,
+        };
+        assert_eq!(
+            error.delivered, expected,
+            "whether it was delivered: {error:?}"
+        );
     }
 
     fn answered(&mut self, request: usize, by_proxy: bool) {

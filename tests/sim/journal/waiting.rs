@@ -14,14 +14,16 @@ impl Journal {
     pub fn hear(&mut self, heard: Heard) -> usize {
         let lines = &self.lines[self.next_heard..];
         let news = || lines.iter().take_while(|line| heard.has(line));
-        let is_message = |line: &&ClientLine| line.what.is_forwarded() && !is_answer(line);
+        let is_ours = !self.is_other_protocol;
+        let is_message =
+            |line: &&ClientLine| is_ours && line.what.is_forwarded() && !is_answer(line);
         let messages = news().filter(is_message).count();
         self.next_heard += news().count();
         messages
     }
 
     fn messages(&self, heard: Heard) -> impl Iterator<Item = &ClientLine> {
-        let lines = self.lines.iter();
+        let lines = self.lines.iter().filter(|_| !self.is_other_protocol);
         lines.filter(move |line| line.what.is_forwarded() && heard.has(line))
     }
 
@@ -30,7 +32,13 @@ impl Journal {
         for line in self.messages(heard) {
             let is_refused = self.memory_is_short && line.text.len() > SAFE_BYTES;
             let has_requests = !line.requests.is_empty();
-            if line.sent_to.is_none() && !has_requests && !is_answer(line) && !is_refused {
+            let is_dropped = line.what == ClientSays::Cancel;
+            if line.sent_to.is_none()
+                && !has_requests
+                && !is_answer(line)
+                && !is_dropped
+                && !is_refused
+            {
                 return Some(format!("{} is not sent", text::show(&line.text)));
             }
             let waits = self.requests[line.requests.clone()].iter().find(|request| {
@@ -38,6 +46,7 @@ impl Journal {
                     && !request.cancelled
                     && !is_refused
                     && !self.may_be_mistaken(&request.id)
+                    && !self.may_be_forgotten(request)
             });
             if let Some(request) = waits {
                 return Some(format!("request {} is not answered", request.id));

@@ -1,6 +1,6 @@
 //! What a server says: answers, what nobody asked for, and what is no message.
 
-use super::{Job, Kind, Replay, Server};
+use super::{Job, Kind, Probe, Replay, Server};
 use crate::journal::{ClientSays, Journal, ServerLine, ServerSays};
 use crate::stats::{Fault, Stats};
 use crate::text;
@@ -17,6 +17,9 @@ impl Server {
     pub(super) fn answer(&mut self, request: usize, journal: &mut Journal) {
         if !self.manners.calm && self.rng.percent(2) {
             // It never answers.
+            return;
+        }
+        if self.manners.probe == Probe::Ignores && journal.is_probe(request) {
             return;
         }
         let serial = journal.said.len();

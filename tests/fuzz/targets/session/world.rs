@@ -8,6 +8,7 @@ use mcp_tcp_proxy::reactor::timers::Timers;
 use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
+use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 
@@ -64,6 +65,8 @@ impl World {
             Backend::Proxy {
                 max_delay: Duration::from_secs(2),
                 max_attempts: (options & 2 == 0).then_some(3),
+                held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
+                is_tidy: false,
             }
         } else {
             Backend::Process {
@@ -87,6 +90,7 @@ impl World {
                 first_message: limit(0b0110, 5),
                 idle: limit(0b1_1000, 20),
             },
+            server_log: ServerLogging::Limited,
         };
         let tag = if is_connector {
             Label::Connection("localhost:1".into())

@@ -1,14 +1,15 @@
-//! One thing that random worlds seldom come to: a session that could go on, had not another one all the memory.
+//! What random worlds seldom come to: sessions of which one side or both take nothing.
 
 use std::time::Duration;
 
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Limits;
-use mcp_tcp_proxy::session::{Session, Spawn};
+use mcp_tcp_proxy::session::{Backend, Session, Spawn};
 
 use crate::journal::{ClientSays, ServerSays};
 use crate::rng::Rng;
 use crate::server::Kind;
+use crate::transport::End;
 use crate::world::{World, settings};
 
 /// What all sessions may hold beyond what each may hold for itself. Half of it is for those at a standstill.
@@ -21,15 +22,21 @@ const LINE_BYTES: usize = 60_000;
 const MANY: usize = 100;
 
 fn world() -> World {
+    world_with(0)
+}
+
+/// Where this many servers wait for sessions.
+pub fn world_with(spares: usize) -> World {
     let mut rng = Rng::new(1);
-    let mut both = settings(true, &mut rng);
+    let mut both = settings(true, true, &mut rng);
+    both[0].role = Backend::Process { max_restarts: 5 };
     both[0].spawn = Spawn::Eager;
     both[0].idle_limits = mcp_tcp_proxy::session::idle::IdleLimits::default();
     let limits = Limits {
         max_sessions: 10,
         possible_sessions: 10,
         max_starting: 10,
-        spares: 0,
+        spares,
     };
     World::build(rng, true, BUDGET, both, limits)
 }
@@ -77,14 +84,27 @@ impl World {
             .server_says(server.index, text.into(), end, ServerSays::Other);
     }
 
-    /// A session of which neither side takes anything, although both say much.
-    fn come_to_standstill(&mut self) -> usize {
+    /// A session whose server is up.
+    fn open_one(&mut self) -> usize {
         let slot = self.below.borrow_mut().open(Kind::Process);
         self.come_to_rest();
+        slot
+    }
+
+    /// A session whose client says much, and whose server takes nothing.
+    fn flood_by_client(&mut self) -> usize {
+        let slot = self.open_one();
         for _ in 0..MANY {
             self.client_floods(slot);
             self.come_to_rest();
         }
+        assert!(!self.session(slot).wants_client_input());
+        slot
+    }
+
+    /// A session of which neither side takes anything, although both say much.
+    fn come_to_standstill(&mut self) -> usize {
+        let slot = self.flood_by_client();
         for _ in 0..MANY {
             self.server_floods(slot);
             self.come_to_rest();
@@ -139,4 +159,29 @@ fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
     assert!(kept[dropped..].iter().all(|is_kept| *is_kept), "{kept:?}");
     let memory = world.proxy.sessions().memory();
     assert!(!memory.is_short());
+}
+
+#[test]
+fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_to() {
+    let mut world = world();
+    let slot = world.flood_by_client();
+    world.below.borrow().places[slot]
+        .socket
+        .borrow_mut()
+        .reset();
+    // It is checked at rest that nobody keeps a broken connection.
+    world.come_to_rest();
+}
+
+#[test]
+fn a_client_that_hangs_up_while_it_can_not_be_read_is_waited_for_half_a_minute() {
+    let mut world = world();
+    let slot = world.flood_by_client();
+    let socket = world.below.borrow().places[slot].socket.clone();
+    socket.borrow_mut().input.end(End::Closed);
+    for (seconds, is_there) in [(0, true), (29, true), (2, false)] {
+        world.below.borrow_mut().now += Duration::from_secs(seconds);
+        world.come_to_rest();
+        assert_eq!(socket.borrow().reads, is_there, "after {seconds} s more");
+    }
 }

@@ -1,0 +1,88 @@
+//! Requests that wait for a connection: not for ever, as whoever has sent them may have no time-out of its own.
+
+use std::time::Duration;
+
+use log::warn;
+
+use super::in_flight::Request;
+use super::upstream::{ToUpstream, Upstream};
+use super::{Backend, Context, Session, Settings};
+use crate::protocol::id::RequestId;
+use crate::protocol::own_messages::ErrorReason;
+use crate::util::time::Time;
+
+impl Session {
+    /// When the request that has waited longest has waited long enough. While there is a connection, whoever is at its
+    /// other end is waited for.
+    pub(super) fn held_deadline(&self, settings: &Settings) -> Option<Time> {
+        let limit = held_limit(settings)?;
+        let is_connected = matches!(self.upstream, Upstream::Up(_) | Upstream::Leaving(_));
+        let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
+        // Those that are to be sent again come first, and have waited longest.
+        let oldest = waiting.next().filter(|_| !is_connected)?;
+        Some(oldest.since + limit)
+    }
+
+    pub(super) fn held_timeout(&mut self, cx: &mut Context<'_>) {
+        let Some(limit) = held_limit(cx.settings) else {
+            return;
+        };
+        if self.held_deadline(cx.settings).is_none_or(|at| at > cx.now) {
+            return;
+        }
+        let overdue = self.take_overdue(limit, cx);
+        let text = format!(
+            "there has been no connection to {} for {} s (--held-request-timeout)",
+            self.label,
+            limit.as_secs_f64()
+        );
+        warn!(
+            "{}: {} requests were not served: {text}",
+            self.label,
+            overdue.len()
+        );
+        self.note_unserved(overdue.len());
+        for (id, was_sent) in overdue {
+            self.reply_unserved(&id, was_sent, ErrorReason::Unreachable, &text, cx);
+        }
+    }
+
+    /// Takes out the lines whose requests have waited this long. What is said about these requests in other lines stays,
+    /// and means nothing to a server. Returns the ids, each with whether it was sent to an upstream that was lost.
+    fn take_overdue(&mut self, limit: Duration, cx: &Context<'_>) -> Vec<(RequestId, bool)> {
+        let mut overdue: Vec<(RequestId, bool)> = Vec::new();
+        let mut held = self.take_held();
+        let queued = &mut self.queued;
+        held.retain_unstarted(|tag| {
+            let is_overdue = |request: &Request| request.since + limit <= cx.now;
+            if !tag.requests().next().is_some_and(is_overdue) {
+                return true;
+            }
+            for request in tag.requests() {
+                queued.remove(request);
+                overdue.push((request.id.clone(), request.was_sent()));
+            }
+            false
+        });
+        self.hold(held);
+        overdue
+    }
+
+    /// So many requests were answered because there was no connection, or not long enough.
+    pub(super) fn note_unserved(&mut self, count: usize) {
+        let count = u32::try_from(count).unwrap_or(u32::MAX);
+        self.unserved = self.unserved.saturating_add(count);
+    }
+
+    /// How many requests were answered in the server's place because there was no connection, or not long enough.
+    pub fn unserved(&self) -> u32 {
+        self.unserved
+    }
+}
+
+fn held_limit(settings: &Settings) -> Option<Duration> {
+    match settings.role {
+        Backend::Proxy { held_timeout, .. } => held_timeout,
+        Backend::Process { .. } => None,
+    }
+}
