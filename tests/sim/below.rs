@@ -287,7 +287,7 @@ impl Below {
 
     /// Someone kills a server.
     pub fn kill(&mut self, pid: i32) {
-        let signal = self.signal_group(Pid::from_raw(pid), Signal::SIGKILL);
+        let signal = self.signal_process(Pid::from_raw(pid), Signal::SIGKILL);
         assert!(signal.is_ok(), "no server {pid}");
     }
 
