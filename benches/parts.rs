@@ -96,7 +96,7 @@ fn skipping(criterion: &mut Criterion) {
 /// that differ in their last bytes only.
 fn in_flight(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("in flight");
-    let id = |number: usize| RequestId::new(&format!("\"{}{number:04}\"", "x".repeat(900)));
+    let id = |number: usize| RequestId::new(format!("\"{}{number:04}\"", "x".repeat(900)));
     let request = |id: RequestId| Request::new(id, Kind::Plain, Time::default());
     for others in [0, MAX_IN_FLIGHT - 1] {
         let mut in_flight = InFlight::default();

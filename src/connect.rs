@@ -27,6 +27,7 @@ use crate::process::memory_limit::MemoryLimit;
 use crate::pump::pump;
 use crate::reactor::Reactor;
 use crate::reactor::io::Readiness;
+use crate::reactor::peers::{Peers, vanished_error};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
@@ -37,7 +38,7 @@ use crate::scheduler::{Driver, Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
-use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
+use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
@@ -71,6 +72,7 @@ pub struct Connector {
     scheduler: Scheduler<()>,
     session: SessionKey,
     sides: Sides,
+    peers: Peers,
     /// Set by the first signal.
     stop_deadline: Deadline,
     /// Set by the end of stdin.
@@ -163,6 +165,7 @@ impl Connector {
                 stdio,
                 link: Link::Down,
             },
+            peers: Peers::new(),
             stop_deadline: Deadline::default(),
             end_deadline: Deadline::default(),
             done: false,
@@ -308,11 +311,15 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.connect(),
-            Action::StartUpstream => {}
+            // A program on this machine does not vanish.
+            Action::StartUpstream | Action::CheckClient => {}
             Action::StopUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
+            Action::CheckUpstream => self.check_upstream(),
+            // What it was sent is its own.
+            Action::MeasureClient => self.tell(Event::ClientQueue { unsent: None }),
         }
     }
 
@@ -351,6 +358,15 @@ impl Connector {
     fn drop_connection(&mut self) {
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
+    }
+
+    /// Ends a connection of which the other side has vanished.
+    fn check_upstream(&mut self) {
+        let connection = self.sides.link.io();
+        if connection.is_some_and(|io| self.peers.has_vanished(io.source(), VANISH_TIME)) {
+            self.sides.link.bring_down(&mut self.reactor.timers);
+            self.tell(Event::UpstreamEof(Some(&vanished_error())));
+        }
     }
 
     /// Kills a look-up that is still under way, and leaves no process behind.

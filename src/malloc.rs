@@ -14,8 +14,8 @@ use std::{env, io, process};
 use nix::unistd::execve;
 
 /// What is not less than the first is got from the system and given back to it, each by itself; what is free at the end
-/// of the heap is given back when it is more than the second. Less would have the pages of a steady flow of messages
-/// come and go with each; more would stay after a load.
+/// of the heap is given back when it is more than the second. More would stay after a load, and makes nothing faster:
+/// the buffers of a steady flow of messages are kept by [`crate::buffers::budget`], not by the allocator.
 const THRESHOLDS: [(&str, &str); 2] = [
     ("MALLOC_MMAP_THRESHOLD_", "131072"),
     ("MALLOC_TRIM_THRESHOLD_", "1048576"),

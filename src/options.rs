@@ -12,9 +12,14 @@ use crate::session::stderr::ServerLogging;
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
 
+/// How long a client may take to send its first message, if nothing else is wanted: no person is that slow, and what a
+/// health check leaves open costs a server.
+pub const DEFAULT_FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_mins(5);
+
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 
 /// What the serving side does, each value within its range.
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
     /// A host name or an IP address, without brackets; not resolved yet.
@@ -41,8 +46,9 @@ pub struct ServeOptions {
     pub replay_timeout: Duration,
     /// When a session's server is started.
     pub spawn: Spawn,
-    /// How long a client may take to send its first message: 10 ms to one day. `None`: for ever.
-    pub first_message_timeout: Option<Duration>,
+    /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
+    /// [`DEFAULT_FIRST_MESSAGE_TIMEOUT`], and for ever if it has announced heartbeats.
+    pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.

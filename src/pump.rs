@@ -2,6 +2,11 @@
 //!
 //! What a side is made of, one descriptor or several, is the business of whoever owns it.
 
+#![allow(
+    clippy::inline_always,
+    reason = "most questions whether something can be moved are answered with no, and a call costs more than that"
+)]
+
 use std::io::{self, Read, Write};
 
 use crate::buffers::budget::BufferBudget;
@@ -78,12 +83,12 @@ pub fn pump(
     flush_client(session, client, cx);
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
-        let from_upstream = read_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
+        let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {
             flush_client(session, client, cx);
             flush_upstream(session, upstream, scratch, cx);
         }
-        let from_client = read_client(session, client, scratch, &mut from_client_left, cx);
+        let from_client = poll_client(session, client, scratch, &mut from_client_left, cx);
         if from_client {
             flush_upstream(session, upstream, scratch, cx);
             flush_client(session, client, cx);
@@ -108,10 +113,15 @@ pub fn has_more(
         || (upstream.is_writable() && !session.to_upstream().is_empty())
 }
 
+#[inline(always)]
 fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
-    if !client.is_writable() || session.to_client().is_empty() {
-        return;
+    if client.is_writable() && !session.to_client().is_empty() {
+        write_client(session, client, cx);
     }
+}
+
+#[inline(never)]
+fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
     match client.write(session.to_client()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::ClientWritten(count), cx),
@@ -119,15 +129,25 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
     }
 }
 
+#[inline(always)]
 fn flush_upstream(
     session: &mut Session,
     upstream: &mut impl Transport,
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) {
-    if !upstream.is_writable() || session.to_upstream().is_empty() {
-        return;
+    if upstream.is_writable() && !session.to_upstream().is_empty() {
+        write_upstream(session, upstream, scratch, cx);
     }
+}
+
+#[inline(never)]
+fn write_upstream(
+    session: &mut Session,
+    upstream: &mut impl Transport,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
@@ -138,7 +158,23 @@ fn flush_upstream(
     }
 }
 
-/// Reads once, unless `left` bytes are none. Returns whether it has read anything, an end included.
+/// Reads from the upstream what is wanted, unless `left` bytes are none. Returns whether it has read anything, an end
+/// included.
+#[inline(always)]
+fn poll_upstream(
+    session: &mut Session,
+    upstream: &mut impl Transport,
+    scratch: &mut [u8],
+    left: &mut usize,
+    cx: &mut Context<'_>,
+) -> bool {
+    *left > 0
+        && upstream.is_readable()
+        && session.wants_upstream_output(cx.memory)
+        && read_upstream(session, upstream, scratch, left, cx)
+}
+
+#[inline(never)]
 fn read_upstream(
     session: &mut Session,
     upstream: &mut impl Transport,
@@ -146,9 +182,6 @@ fn read_upstream(
     left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
-    if *left == 0 || !upstream.is_readable() || !session.wants_upstream_output(cx.memory) {
-        return false;
-    }
     let size = read_bytes(session.is_within_long_line_of_upstream());
     match upstream.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
@@ -162,7 +195,23 @@ fn read_upstream(
     true
 }
 
-/// Reads once, unless `left` bytes are none. Returns whether it has read anything, an end included.
+/// Reads from the client what is wanted, unless `left` bytes are none. Returns whether it has read anything, an end
+/// included.
+#[inline(always)]
+fn poll_client(
+    session: &mut Session,
+    client: &mut impl Transport,
+    scratch: &mut [u8],
+    left: &mut usize,
+    cx: &mut Context<'_>,
+) -> bool {
+    *left > 0
+        && client.is_readable()
+        && session.wants_client_input()
+        && read_client(session, client, scratch, left, cx)
+}
+
+#[inline(never)]
 fn read_client(
     session: &mut Session,
     client: &mut impl Transport,
@@ -170,9 +219,6 @@ fn read_client(
     left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
-    if *left == 0 || !client.is_readable() || !session.wants_client_input() {
-        return false;
-    }
     let size = read_bytes(session.is_within_long_line_of_client());
     match client.read(&mut scratch[..size]) {
         Input::Bytes(count) => {

@@ -5,6 +5,7 @@
 
 pub mod io;
 pub mod listener;
+pub mod peers;
 pub mod poller;
 pub mod signals;
 pub mod sock_diag;

@@ -477,6 +477,7 @@ mod tests {
                 replay_timeout: HOUR,
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits {
+                    exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
                 },

@@ -30,6 +30,7 @@ mod start_queue;
 pub mod system;
 mod targets;
 pub mod unread;
+mod vanished;
 
 use std::io;
 use std::time::Duration;
@@ -47,6 +48,7 @@ use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
+use self::vanished::Looks;
 use crate::buffers::budget::BufferBudget;
 use crate::reactor::Reactor;
 use crate::reactor::io::{Io, Readiness};
@@ -91,6 +93,7 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
+    looks: Looks,
     /// While something has run out: when the next attempt is made.
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
@@ -158,6 +161,7 @@ impl<S: System> Proxy<S> {
             start_queue: StartQueue::new(limits.max_starting),
             spares,
             talking_spares: Vec::new(),
+            looks: Looks::new(now),
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
@@ -410,11 +414,19 @@ impl<S: System> Proxy<S> {
                 return self.start_queue.ask(key, client, rank);
             }
         }
+        match action {
+            Action::CheckClient => return self.check_clients(),
+            Action::MeasureClient => return self.measure_client(key),
+            _ => {}
+        }
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
-            Action::StartUpstream => {}
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::CheckUpstream
+            | Action::MeasureClient => {}
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);

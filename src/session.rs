@@ -27,7 +27,8 @@
 //!                                              it ended its side, took too long or sent too much
 //! ```
 //!
-//! A client that fails, or to which nothing can be written for too long, is `Closed` at once.
+//! A client that fails, or takes nothing for too long, is `Closed` at once. As long as it takes what it was sent, which
+//! shows in the send queue of its connection, no time is too long.
 //!
 //! # The upstream (`upstream`, `loss`)
 //!
@@ -78,6 +79,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+mod cancellations;
 mod client_lines;
 mod client_side;
 mod goal;
@@ -97,7 +99,9 @@ mod reconnect;
 mod refusals;
 pub mod report;
 pub mod restart;
+mod send_queue;
 pub mod stderr;
+mod stillbirths;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -106,6 +110,7 @@ mod unfinished;
 mod unread;
 mod upstream;
 mod upstream_lines;
+mod vanished;
 
 use std::io;
 use std::time::Duration;
@@ -123,11 +128,13 @@ use self::in_flight::{InFlight, Load, ServerRequests};
 use self::log_limits::LogLimits;
 use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
+use self::send_queue::SendQueue;
 use self::stderr::{ServerLog, ServerLogging};
 use self::tally::Tally;
 use self::tidy::Tidy;
 use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
+pub use self::vanished::VANISH_TIME;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
@@ -200,6 +207,12 @@ pub enum Action {
     ShutdownClient,
     /// Close the connection to the client.
     CloseClient,
+    /// Look at the send queue of the connection to the client, and report [`Event::ClientQueue`].
+    MeasureClient,
+    /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
+    CheckClient,
+    /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
+    CheckUpstream,
 }
 
 /// What happens to a session.
@@ -215,6 +228,12 @@ pub enum Event<'a> {
     ClientFailed(&'a io::Error),
     /// The first bytes of [`Session::to_client`], this many, were written.
     ClientWritten(usize),
+    /// The answer to [`Action::MeasureClient`].
+    ClientQueue {
+        /// What was written to the client, and not acknowledged, in bytes: the end of our side counts as one. `None` if
+        /// the system does not tell.
+        unsent: Option<u32>,
+    },
     /// The upstream was started.
     UpstreamStarted {
         /// Its process, if it is one.
@@ -256,6 +275,9 @@ pub struct Session {
     /// Whether the program is being stopped.
     stopping: bool,
     client: Client,
+    send_queue: SendQueue,
+    /// What the client did not get of what was for it, in bytes.
+    undelivered: u64,
     upstream: Upstream,
     backend: BackendState,
 
@@ -339,6 +361,8 @@ impl Session {
             goal: Goal::Serve,
             stopping: false,
             client: Client::new(),
+            send_queue: SendQueue::default(),
+            undelivered: 0,
             upstream: Upstream::None,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
@@ -387,7 +411,7 @@ impl Session {
             opened: self.opened,
             now,
             to_upstream: self.sent_to_upstream,
-            to_client: self.sent_to_client,
+            to_client: self.sent_to_client.without(self.undelivered),
             tally: &self.tally,
         }
     }
@@ -431,6 +455,7 @@ impl Session {
             Event::ClientHup => self.client_hup(cx),
             Event::ClientFailed(error) => self.client_failed(error, cx),
             Event::ClientWritten(count) => self.client_written(count, cx),
+            Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
@@ -526,11 +551,16 @@ impl Session {
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());
-        let client = earliest(upstream, self.client_deadline());
-        let line = earliest(client, self.unfinished_deadline());
-        let goal = earliest(line, self.goal_deadline());
-        let held = earliest(goal, self.held_deadline(settings));
-        earliest(held, self.idle_deadline(settings))
+        let served = earliest(upstream, self.idle_deadline(settings));
+        let served = earliest(served, self.held_deadline(settings));
+        let served = earliest(served, self.unfinished_deadline());
+        if self.goal.is_serve() && self.client.is_at_ease() {
+            debug_assert_eq!(self.client_deadline(), None);
+            debug_assert_eq!(self.goal_deadline(), None);
+            return served;
+        }
+        let client = earliest(served, self.client_deadline());
+        earliest(client, self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -561,6 +591,10 @@ impl Session {
         cx: &mut Context<'_>,
     ) -> Option<Line<'a>> {
         let limits = Self::line_limits(cx);
+        if splitter.is_within_line(LARGE_LINE_BYTES) && splitter.would_grow(input.len()) {
+            let spare = cx.memory.lend_large();
+            cx.memory.give_back(splitter.move_into(spare));
+        }
         if input.len() < UNCHARGED_BYTES || !splitter.is_between_lines() {
             return splitter.next(input, limits);
         }

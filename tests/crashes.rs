@@ -292,16 +292,19 @@ fn what_others_may_still_read_counts_as_read() {
     client.pid_of_server();
     let go = scratch.file("go");
     // In a shell, what runs in the background has another stdin unless it is told.
-    let first = client.send_code(&format!(
+    let code = format!(
         "exec 3<&0; sleep 60 <&3 & while ! [ -e {} ]; do sleep 0.02; done; exit 3",
         go.display()
-    ));
-    let second = client.send_request("pid", &json!({}));
+    );
+    let first = json!({"jsonrpc": "2.0", "id": 100, "method": "sh", "params": {"code": code}});
+    let second = json!({"jsonrpc": "2.0", "id": 101, "method": "pid"});
+    // At once, so that both are in the pipe before the first one is read.
+    client.send_raw(format!("{first}\n{second}\n").as_bytes());
     scratch.write("go", "");
-    let (failed, data) = client.recv_error(502, "process_terminated");
-    assert_eq!((failed, &data["delivered"]), (json!(first), &json!(true)));
-    let (failed, _) = client.recv_error(502, "process_terminated");
-    assert_eq!(failed, second);
+    for id in [100, 101] {
+        let (failed, data) = client.recv_error(502, "process_terminated");
+        assert_eq!((failed, &data["delivered"]), (json!(id), &json!(true)));
+    }
 }
 
 // What was not sent.
@@ -638,16 +641,65 @@ fn a_server_that_dies_at_every_start_is_given_up() {
 }
 
 #[test]
+fn a_server_that_dies_at_once_is_given_up_soon_and_its_last_words_are_told() {
+    let scratch = Scratch::new();
+    scratch.write("on-start", "echo 'no such module' >&2; exit 3");
+    // By its restarts alone it would take a minute and a half.
+    let proxy = Proxy::start(&["--max-restarts", "20"], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    let id = client.send_request("initialize", &json!({}));
+    let answer = client.answer_to(id);
+    common::client::assert_own_error(&answer, 503, "spawn_failed");
+    let message = answer["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("exit code 3") && message.ends_with("no such module"),
+        "{message}"
+    );
+    assert_eq!(answer["error"]["data"]["delivered"], false);
+    let end = NoLine::End { unfinished: vec![] };
+    assert_eq!(client.try_recv(DEADLINE), Err(end));
+}
+
+#[test]
 fn a_request_taken_back_is_not_sent_again() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
-    let first = client.send_code("read -r line; read -r line; kill -9 $$");
+    let first = client.send_code("read -r line; note one; read -r line; kill -9 $$");
     let discover = client.send_request("server/discover", &json!({}));
+    recv_note(&mut client, "one");
     client.notify("notifications/cancelled", &json!({"requestId": discover}));
     assert_eq!(recv_deaths(&mut client, &[first]), "signal 9 (SIGKILL)");
     let server = client.pid_of_server();
     assert_eq!(scratch.methods(server), ["pid"]);
     // Just so that a kill from outside is among the deaths.
     processes::send_signal(server, Signal::SIGKILL);
+}
+
+/// A request to the next server, which is not there yet, and its cancellation, alone and in a batch.
+#[test]
+fn what_is_taken_back_while_the_server_is_down_is_never_sent() {
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let mut client = proxy.connect();
+    // The stop ladder takes a while.
+    let first = client.send_code("exec 1>&-; exec sleep 60");
+    assert_eq!(recv_deaths(&mut client, &[first]), "stdout closed");
+    client.send_raw(
+        concat!(
+            r#"{"jsonrpc":"2.0","id":"given up","method":"pid"}"#,
+            "\n",
+            r#"[{"jsonrpc":"2.0","id":"too","method":"pid"},{"jsonrpc":"2.0","method":"note"}]"#,
+            "\n",
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"given up"}}"#,
+            "\n",
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"too"}}"#,
+            "\n",
+        )
+        .as_bytes(),
+    );
+    let server = client.pid_of_server();
+    let got = scratch.got(server);
+    assert_eq!(got[0], r#"[{"jsonrpc":"2.0","method":"note"}]"#);
+    assert_eq!(got.len(), 2, "{got:?}");
 }

@@ -329,6 +329,20 @@ fn while_the_client_is_not_reading() {
 // Clients that shake hands again by themselves.
 
 #[test]
+fn a_second_handshake_that_the_server_refuses_leaves_the_first_one_to_be_replayed() {
+    let mut setup = Setup::initialized(&[]);
+    setup.scratch.write(
+        "on-initialize",
+        r#"say '{"jsonrpc":"2.0","id":'"$id"',"error":{"code":-32600,"message":"again?"}}'"#,
+    );
+    let second = setup.client.send_request("initialize", &json!({}));
+    assert_eq!(setup.client.answer_to(second)["error"]["code"], -32600);
+    setup.scratch.remove("on-initialize");
+    setup.kill(1);
+    setup.expect_server(2, &HANDSHAKE);
+}
+
+#[test]
 fn a_client_that_initializes_again_after_the_notice_does_so_once() {
     let mut setup = Setup::initialized(&[]);
     setup.kill(1);
@@ -452,13 +466,36 @@ fn a_replay_that_fails_ends_the_session() {
     let version = r#""result":{"protocolVersion":"2024-11-05","capabilities":{"tools":{}}}"#;
     let capabilities = r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}}}"#;
     let error = r#""error":{"code":-32603,"message":"not in the mood"}"#;
-    let silence = r#"while IFS= read -r line; do say "$line" >> "$dir/got.$$"; done; exit"#;
     thread::scope(|scope| {
         for member in [version, capabilities, error] {
             scope.spawn(move || expect_end_of_session(&answer_with(member), "server_changed"));
         }
-        scope.spawn(|| expect_end_of_session(silence, "replay_timeout"));
     });
+}
+
+/// A server that is slow once, or hangs once, is no reason to give the session up.
+#[test]
+fn a_replay_that_is_not_answered_is_a_failed_start() {
+    for (max_restarts, is_given_up) in [("2", false), ("1", true)] {
+        let options = ["--replay-timeout", "0.3", "--max-restarts", max_restarts];
+        let mut setup = Setup::initialized(&options);
+        let silence = "if [ $(number) -eq 2 ]; then cat > /dev/null; exit; fi; initialized";
+        setup.scratch.write("on-initialize", silence);
+        setup.kill(1);
+        let queued = setup.client.send_request("pid", &json!({}));
+        let answer = setup.client.answer_to(queued);
+        if is_given_up {
+            assert_own_error(&answer, 503, "replay_timeout");
+            assert_eq!(answer["error"]["data"]["delivered"], false);
+            assert_eq!(setup.scratch.servers().len(), 2);
+        } else {
+            result_of(answer);
+            let sent = [&HANDSHAKE[..], &["pid"]].concat();
+            setup.expect_server(3, &sent);
+        }
+        let second = setup.scratch.servers()[1];
+        assert!(!processes::process_exists(second), "it was stopped");
+    }
 }
 
 /// What came while it was stopped is read before the clock says that nothing came.

@@ -50,7 +50,7 @@ fn refusal(client: &mut Client) -> Value {
         "error": {
             "code": 503,
             "message": message,
-            "data": {"source": "mcp-tcp-proxy", "reason": "session_limit"},
+            "data": {"source": "mcp-tcp-proxy", "reason": "session_limit", "delivered": false},
         },
     });
     assert_eq!(answer, expected);
@@ -430,7 +430,7 @@ fn idle_connections_with_unfinished_lines_make_room_for_a_newcomer() {
             client
         })
         .collect();
-    proxy.wait_for_log("bytes of an unfinished line of the client were dropped");
+    proxy.wait_for_log("an unfinished line of the client was dropped");
     let mut newcomer = proxy.connect();
     for _ in 0..3 {
         let line = format!(r#"{{"method":"m","params":["{part}"]}}"#);

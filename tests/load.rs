@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 
 use common::processes::{self, fd_count, peak_rss_kib, rss_kib, wait_until_quiet};
 use common::{Client, Finally, Proxy, eventually, servers, skip_on_reference};
+use mcp_tcp_proxy::util::plural::Grouped;
 use nix::sys::signal::Signal;
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
@@ -331,7 +332,7 @@ fn unfinished_lines_share_a_bounded_memory() {
         let names_the_limit = error["message"]
             .as_str()
             .unwrap()
-            .contains(&BUDGET_BYTES.to_string());
+            .contains(&Grouped(BUDGET_BYTES).to_string());
         assert!(names_the_limit, "{answer}");
     }
     let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);

@@ -13,8 +13,9 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{DEADLINE, eventually, eventually_some};
+use common::{Client, DEADLINE, Proxy, eventually, eventually_some};
 use mcp_tcp_proxy::process::DescriptorLimit;
+use mcp_tcp_proxy::reactor::peers::Peers;
 use mcp_tcp_proxy::reactor::sock_diag::{Connection, SockDiag, TcpState, socket_inode};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrIn};
@@ -276,6 +277,51 @@ fn a_peer_that_vanished_shows_in_retransmits_and_an_old_acknowledgement() {
         assert_eq!(dumped.len(), 1);
         assert!(dumped[0].is_silent_for(silence));
         assert_eq!(dumped[0].inode, socket_inode(&ours).unwrap());
+    });
+}
+
+#[test]
+fn of_all_peers_those_that_vanished_are_told() {
+    in_a_network(|| {
+        let mut peers = Peers::new();
+        let (ours, _peer) = connection_between_addresses();
+        ours.set_nonblocking(true).unwrap();
+        let ours = mio::net::TcpStream::from_std(ours);
+        lose_the_second_address().unwrap();
+        (&ours).write_all(b"is anybody there?").unwrap();
+        let all = || [("ours", &ours)].into_iter();
+        assert!(peers.vanished(all(), DEADLINE).is_empty(), "not for long");
+        let silence = Duration::from_secs(1);
+        eventually("silence", DEADLINE, || peers.has_vanished(&ours, silence));
+        assert_eq!(peers.vanished(all(), silence), ["ours"]);
+        assert!(!peers.has_vanished(&ours, 2 * DEADLINE));
+    });
+}
+
+#[test]
+#[ignore = "takes three minutes"]
+fn the_session_of_a_client_that_vanished_with_its_heartbeats_comes_to_its_end() {
+    in_a_network(|| {
+        let options = ["--host", "10.1.0.1", "--heartbeat-interval", "1"];
+        let proxy = Proxy::start(&options, &["cat".to_owned()]);
+        let (kind, flags) = (SockType::Stream, SockFlag::SOCK_CLOEXEC);
+        let socket = socket::socket(AddressFamily::Inet, kind, flags, None).unwrap();
+        socket::bind(socket.as_raw_fd(), &SockaddrIn::new(10, 1, 0, 2, 0)).unwrap();
+        let address = SockaddrIn::new(10, 1, 0, 1, proxy.address().port());
+        socket::connect(socket.as_raw_fd(), &address).unwrap();
+        let mut client = Client::over(socket.into());
+        client.send_line(r#"{"type":"handshake","supports_heartbeat":true}"#);
+        client.recv_line();
+        lose_the_second_address().unwrap();
+        let began = Instant::now();
+        eventually("the end", Duration::from_secs(160), || {
+            proxy.log().iter().any(|line| line.contains(" closed: "))
+        });
+        assert!(
+            began.elapsed() > Duration::from_secs(115),
+            "it may come back"
+        );
+        proxy.wait_for_log("the connection to the client broke (Connection timed out");
     });
 }
 

@@ -142,6 +142,15 @@ impl BufferBudget {
         self.large_spares.pop().unwrap_or_default()
     }
 
+    /// An empty buffer that is going to hold this much.
+    pub fn lend_for(&mut self, bytes: usize) -> Vec<u8> {
+        if bytes > UNCHARGED_BYTES {
+            self.lend_large()
+        } else {
+            self.lend()
+        }
+    }
+
     /// Takes back a buffer that is no longer needed.
     pub fn give_back(&mut self, mut buffer: Vec<u8>) {
         let capacity = buffer.capacity();

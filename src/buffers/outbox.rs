@@ -266,7 +266,7 @@ impl<M> Outbox<M> {
     /// Returns whether there is as much memory. If not, whoever goes on aborts.
     fn make_room(&mut self, more: usize, memory: &mut BufferBudget) -> bool {
         if self.bytes.capacity() == 0 {
-            self.bytes = memory.lend();
+            self.bytes = memory.lend_for(more);
         }
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
         // Moving what waits is cheaper than growing, and happens at most once for as many bytes as it moves.
@@ -361,6 +361,18 @@ mod tests {
             spare.is_empty() && spare.capacity() > 0,
             "the buffer is there for the next"
         );
+    }
+
+    #[test]
+    fn a_long_line_waits_in_a_large_spare_buffer() {
+        let mut memory = memory();
+        memory.give_back(Vec::with_capacity(1_000_000));
+        let mut outbox = Outbox::<()>::default();
+        outbox.push(&vec![b'x'; 100_000], None, &mut memory);
+        assert!(outbox.capacity() >= 1_000_000);
+        outbox.consume(100_001, &mut memory);
+        outbox.push(b"x", None, &mut memory);
+        assert!(outbox.capacity() < 1_000, "it is not for a short one");
     }
 
     #[test]

@@ -10,8 +10,8 @@ use log::LevelFilter;
 
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, host, log_level, message_bytes, port, prespawn, restarts, seconds,
-    seconds_or_off, server_log, sessions, spawn, starting,
+    attempts, buffer_bytes, first_message, host, log_level, message_bytes, port, prespawn,
+    restarts, seconds, seconds_or_off, server_log, sessions, spawn, starting,
 };
 use crate::options::ServerCommand;
 
@@ -89,8 +89,9 @@ flags! {
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
     serve "--spawn" "eager|lazy", default "eager", example "lazy": spawn = spawn;
 
-    /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off.
-    serve "--first-message-timeout" "S", default "0", example "30": first_message_timeout = seconds_or_off;
+    /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off. If it
+    /// is not given, clients that have announced heartbeats may take their time.
+    serve "--first-message-timeout" "S", default_is "300, without heartbeats", example "30": first_message_timeout = first_message;
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
     /// that waits for a response or has something to deliver is not idle. Heartbeats are not messages.

@@ -96,7 +96,7 @@ fn every_option_in_both_spellings() {
         max_sessions: Some(7),
         replay_timeout: Duration::from_millis(10),
         spawn: Spawn::Lazy,
-        first_message_timeout: Some(Duration::from_millis(500)),
+        first_message_timeout: Some(Some(Duration::from_millis(500))),
         idle_timeout: Some(Duration::from_hours(24)),
         max_starting: 1,
         prespawn: 1000,
@@ -209,7 +209,13 @@ fn a_timeout_that_can_be_off_is_off_at_0() {
     for name in ["--first-message-timeout", "--idle-timeout"] {
         for off in ["0", "0.0", "0e5"] {
             let options = serve(&format!("--demo {name} 1 {name} {off}"));
-            assert_eq!(options.first_message_timeout.or(options.idle_timeout), None);
+            assert_eq!(
+                options
+                    .first_message_timeout
+                    .flatten()
+                    .or(options.idle_timeout),
+                None
+            );
         }
         for bad in ["0.009", "86401", "off", "nan", "-0.5", ""] {
             let named =

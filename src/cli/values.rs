@@ -60,6 +60,11 @@ pub(super) fn spawn(value: &str) -> Result<Spawn, String> {
     }
 }
 
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
+pub(super) fn first_message(value: &str) -> Result<Option<Option<Duration>>, String> {
+    seconds_or_off(value).map(Some)
+}
+
 pub(super) fn log_level(value: &str) -> Result<LevelFilter, String> {
     match value {
         "error" => Ok(LevelFilter::Error),

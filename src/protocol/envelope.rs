@@ -5,7 +5,7 @@
 use std::fmt;
 use std::ops::Range;
 
-use super::id::MAX_ID_BYTES;
+use super::id::{IdText, MAX_ID_BYTES};
 use super::json::text::Text;
 use super::json::{self, Malformed, Reader, Value};
 use super::own_messages::{ErrorReason, SOURCE};
@@ -38,6 +38,10 @@ pub const MAX_BATCH: usize = 4096;
 /// What almost every message begins with, and what means nothing to a proxy.
 const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
 
+/// No name of a method that means something is shorter when it is written with an escape: the shortest has no character
+/// that can be escaped by less than `\u….`
+const SHORTEST_ESCAPED_METHOD: usize = r"initializ\u0065".len();
+
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
@@ -49,18 +53,19 @@ pub struct Envelope<'a> {
     /// What `method` says, if it is there and not null.
     pub method: Option<Method>,
     /// The id as written, if it is there and not null.
-    pub id: Option<&'a str>,
+    pub id: Option<IdText<'a>>,
     id_start: usize,
-    params: Option<Member<'a>>,
-    result: Option<Member<'a>>,
-    error: Option<Member<'a>>,
+    line: &'a [u8],
+    params: Place,
+    result: Place,
+    error: Place,
 }
 
-/// The value of a member, and where in the line it begins.
-#[derive(Debug, Clone, Copy)]
-struct Member<'a> {
+/// Where in a line the value of a member is; nowhere, if it is not there or does not count.
+#[derive(Debug, Default, Clone, Copy)]
+struct Place {
     start: usize,
-    text: &'a [u8],
+    end: usize,
 }
 
 /// Lines that the two ends of a connection exchange about the connection itself.
@@ -116,40 +121,50 @@ impl<'a> Message<'a> {
     /// Reads a line without its line end.
     pub fn read(line: &'a [u8]) -> Result<Self, Invalid> {
         let mut reader = Reader::new(line);
-        let message = Self::read_from(&mut reader);
-        if !(message.is_ok() && reader.is_ascii() || str::from_utf8(line).is_ok()) {
-            return Err(Invalid::NotUtf8);
+        match reader.peek() {
+            b'{' => {
+                let mut envelope = Envelope::default();
+                let read = envelope.read(&mut reader);
+                Self::check(line, &mut reader, read)?;
+                Ok(Self::Single(envelope))
+            }
+            b'[' => {
+                let mut batch = Batch::default();
+                let read = batch.read(&mut reader);
+                Self::check(line, &mut reader, read)?;
+                Ok(Self::Batch(batch))
+            }
+            _ => Err(Self::why_invalid(line)),
         }
-        message.map_err(|Malformed| Self::why_invalid(line))
     }
 
-    /// Tells a JSON text of another kind from what is not JSON.
+    /// Makes sure that what was read is all there is, and UTF-8.
+    #[inline]
+    fn check(
+        line: &[u8],
+        reader: &mut Reader<'_>,
+        read: Result<(), Malformed>,
+    ) -> Result<(), Invalid> {
+        let is_json = read.is_ok() && reader.end().is_ok();
+        if is_json && (reader.is_ascii() || str::from_utf8(line).is_ok()) {
+            return Ok(());
+        }
+        Err(Self::why_invalid(line))
+    }
+
+    /// Tells JSON texts of another kind from what is not JSON, or not even UTF-8.
     #[cold]
     fn why_invalid(line: &[u8]) -> Invalid {
+        if str::from_utf8(line).is_err() {
+            return Invalid::NotUtf8;
+        }
         let mut reader = Reader::new(line);
         match reader.peek() {
-            Some(b'{' | b'[') => Invalid::NotJson,
+            b'{' | b'[' => Invalid::NotJson,
             _ => match reader.value().and_then(|_| reader.end()) {
                 Ok(()) => Invalid::Scalar,
                 Err(Malformed) => Invalid::NotJson,
             },
-        }
-    }
-
-    fn read_from(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        match reader.peek() {
-            Some(b'{') => {
-                let mut envelope = Envelope::default();
-                envelope.read(reader)?;
-                reader.end()?;
-                Ok(Self::Single(envelope))
-            }
-            Some(b'[') => {
-                let batch = Batch::read(reader)?;
-                reader.end()?;
-                Ok(Self::Batch(batch))
-            }
-            _ => Err(Malformed),
         }
     }
 
@@ -166,23 +181,24 @@ impl<'a> Envelope<'a> {
     /// Reads an object into an empty envelope.
     fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
         let line = reader.text();
+        self.line = line;
         // A copy, of which nobody else has the address, stays in registers.
         let mut here = *reader;
         let read = here.object(VERSION, |key, value| match key.plain() {
             Some(name) => self.set(line, name, value),
-            None => self.set_escaped(line, key, value),
+            None => self.set_escaped(line, key.inner, value),
         });
         *reader = here;
         read
     }
 
     /// The id of a message with a method and an id: the sender waits for a response.
-    pub fn request_id(&self) -> Option<&'a str> {
+    pub fn request_id(&self) -> Option<IdText<'a>> {
         self.method.and(self.id)
     }
 
     /// The id of a message with an id and no method: the response to a request of the other side.
-    pub fn response_id(&self) -> Option<&'a str> {
+    pub fn response_id(&self) -> Option<IdText<'a>> {
         if self.method.is_none() { self.id } else { None }
     }
 
@@ -198,106 +214,126 @@ impl<'a> Envelope<'a> {
         &self,
         names: [&str; N],
     ) -> Option<[Option<Range<usize>>; N]> {
-        let params = self.params?;
-        let found = json::find(text(params.text)?, names)?;
-        let in_line = |range: Range<usize>| params.start + range.start..params.start + range.end;
+        let start = self.params.start;
+        let found = json::find(self.params.text(self.line)?, names)?;
+        let in_line = |range: Range<usize>| start + range.start..start + range.end;
         Some(found.map(|range| range.map(in_line)))
     }
 
     /// The request that this message takes back, if it is a `notifications/cancelled`. No request has an id over
     /// [`MAX_ID_BYTES`].
-    pub fn cancelled_id(&self) -> Option<&'a str> {
+    pub fn cancelled_id(&self) -> Option<IdText<'a>> {
         if self.method != Some(Method::Cancelled) {
             return None;
         }
-        let params = self.params?;
         let [id] = self.ranges_in_params(["requestId"])?;
         let range = id.filter(|range| range.len() <= MAX_ID_BYTES)?;
-        let id = text(&params.text[range.start - params.start..range.end - params.start])?;
-        Some(id).filter(|id| *id != "null")
+        let id = self.line.get(range).filter(|id| *id != b"null")?;
+        Some(IdText::new(id))
     }
 
     /// Whether it is a response, if only to nobody: its id may be null.
     pub fn is_response(&self) -> bool {
-        let has_outcome = self.result.is_some() || self.error.is_some();
+        let has_outcome = self.result.is_there() || self.error.is_there();
         self.method.is_none() && (self.id.is_some() || has_outcome)
     }
 
     /// The `progressToken` of a notification of progress.
     pub fn progress_token(&self) -> Option<&'a str> {
-        member_of(text(self.params?.text)?, "progressToken")
+        member_of(self.params.text(self.line)?, "progressToken")
     }
 
     /// The `progressToken` by which a request asks for notifications of its progress.
     pub fn requested_progress(&self) -> Option<&'a str> {
-        let meta = member_of(text(self.params?.text)?, "_meta")?;
+        let meta = member_of(self.params.text(self.line)?, "_meta")?;
         member_of(meta, "progressToken")
     }
 
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
-        text(self.result?.text)
+        self.result.text(self.line)
     }
 
     /// Whether it has an error that is not null.
     pub fn is_error(&self) -> bool {
-        self.error.is_some()
+        self.error.is_there()
     }
 
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
-        self.error.is_some_and(|error| {
-            error.text.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error.text).is_some()
+        let error = self.error.bytes(self.line);
+        error.is_some_and(|error| {
+            error.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error).is_some()
         })
     }
 
     /// The same, for this reason.
     pub fn is_proxy_error_of(&self, reason: ErrorReason) -> bool {
         self.is_proxy_error()
-            && self
-                .error
-                .and_then(|error| own_reason(error.text))
-                .as_deref()
-                == Some(reason.name())
+            && self.error.bytes(self.line).and_then(own_reason).as_deref() == Some(reason.name())
     }
 
     #[cold]
-    fn set_escaped(&mut self, line: &'a [u8], key: Text<'_>, value: Value) {
-        key.with_name(|name| self.set(line, name, value));
+    fn set_escaped(&mut self, line: &'a [u8], key: &[u8], value: Value) {
+        Text::escaped(key).with_name(|name| self.set(line, name, value));
     }
 
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a call costs more than most members")]
     fn set(&mut self, line: &'a [u8], name: &[u8], value: Value) {
-        match name {
-            b"type" => self.control = Control::of(line, value),
-            b"method" => self.method = Method::of(line, value),
-            b"id" => {
-                self.id = Member::of(line, value).and_then(|member| text(member.text));
-                self.id_start = value.start;
-            }
-            b"params" => self.params = Member::of(line, value),
-            b"result" => self.result = Some(Member::any(line, value)),
-            b"error" => self.error = Member::of(line, value),
-            _ => {}
+        // Compared as wholes, these are words of the processor; the bytes of a pattern are compared one by one.
+        if name == b"id" {
+            self.id = Place::of(line, value).bytes(line).map(IdText::new);
+            self.id_start = value.start;
+        } else if name == b"method" {
+            self.method = Method::of(line, value);
+        } else if name == b"params" {
+            self.params = Place::of(line, value);
+        } else if name == b"result" {
+            self.result = Place::any(value);
+        } else if name == b"error" {
+            self.error = Place::of(line, value);
+        } else if name == b"type" {
+            self.control = Control::of(line, value);
         }
     }
 }
 
-impl<'a> Member<'a> {
-    #[inline]
-    fn any(line: &'a [u8], value: Value) -> Self {
+impl Place {
+    fn is_there(self) -> bool {
+        self.end > self.start
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than this")]
+    fn any(value: Value) -> Self {
         Self {
             start: value.start,
-            text: &line[value.range()],
+            end: value.end,
         }
     }
 
-    /// `None` if it is null.
-    #[inline]
-    fn of(line: &'a [u8], value: Value) -> Option<Self> {
-        let member = Self::any(line, value);
-        (member.text != b"null").then_some(member)
+    /// The place of a value that is not null.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than this")]
+    fn of(line: &[u8], value: Value) -> Self {
+        // Nothing else that is valid begins with this byte.
+        if line.get(value.start) == Some(&b'n') {
+            Self::default()
+        } else {
+            Self::any(value)
+        }
+    }
+
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than this")]
+    fn bytes(self, line: &[u8]) -> Option<&[u8]> {
+        line.get(self.start..self.end)
+            .filter(|value| !value.is_empty())
+    }
+
+    fn text(self, line: &[u8]) -> Option<&str> {
+        text(self.bytes(line)?)
     }
 }
 
@@ -316,17 +352,25 @@ impl Control {
 impl Method {
     /// Reads the value of a `method`; `None` if it is null.
     fn of(line: &[u8], value: Value) -> Option<Self> {
-        let Some(name) = value.string(line) else {
-            return Member::of(line, value).map(|_| Self::Other);
+        let Some([b'"', name @ .., b'"']) = line.get(value.range()) else {
+            return Place::of(line, value).bytes(line).map(|_| Self::Other);
         };
-        Some(name.with_name(|name| match name {
+        let named = Self::named(name);
+        if named != Self::Other || name.len() < SHORTEST_ESCAPED_METHOD || !name.contains(&b'\\') {
+            return Some(named);
+        }
+        Some(Text::escaped(name).with_name(Self::named))
+    }
+
+    fn named(name: &[u8]) -> Self {
+        match name {
             b"initialize" => Self::Initialize,
             b"notifications/initialized" => Self::Initialized,
             b"server/discover" => Self::Discover,
             b"notifications/cancelled" => Self::Cancelled,
             b"$/mcp/serverRestarted" => Self::ServerRestarted,
             _ => Self::Other,
-        }))
+        }
     }
 }
 
@@ -363,20 +407,19 @@ fn text(part: &[u8]) -> Option<&str> {
 }
 
 impl<'a> Batch<'a> {
-    fn read(reader: &mut Reader<'a>) -> Result<Self, Malformed> {
-        let mut batch = Self::default();
+    /// Reads an array into an empty batch.
+    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
         reader.array(|reader| {
-            batch.len += 1;
-            if reader.peek() == Some(b'{') {
+            self.len += 1;
+            if reader.peek() == b'{' {
                 let mut envelope = Envelope::default();
                 envelope.read(reader)?;
-                batch.add(envelope);
+                self.add(envelope);
             } else {
                 reader.value()?;
             }
             Ok(())
-        })?;
-        Ok(batch)
+        })
     }
 
     fn add(&mut self, envelope: Envelope<'a>) {
@@ -399,6 +442,11 @@ mod tests {
 
     use super::*;
 
+    #[expect(clippy::unnecessary_wraps, reason = "it is what is compared")]
+    fn id(text: &str) -> Option<IdText<'_>> {
+        Some(IdText::new(text.as_bytes()))
+    }
+
     fn single(line: &str, check: impl FnOnce(&Envelope<'_>)) {
         match Message::read(line.as_bytes()) {
             Ok(Message::Single(envelope)) => check(&envelope),
@@ -415,12 +463,12 @@ mod tests {
         single(
             r#"{"jsonrpc":"2.0","id":1.50,"method":"initialize","params":{"id":9}}"#,
             |e| {
-                assert_eq!((e.id, e.method), (Some("1.50"), Some(Method::Initialize)));
-                assert_eq!((e.request_id(), e.response_id()), (Some("1.50"), None));
+                assert_eq!((e.id, e.method), (id("1.50"), Some(Method::Initialize)));
+                assert_eq!((e.request_id(), e.response_id()), (id("1.50"), None));
             },
         );
         single(r#" {"result" : {"id":2} , "id" : "a" } "#, |e| {
-            assert_eq!((e.request_id(), e.response_id()), (None, Some(r#""a""#)));
+            assert_eq!((e.request_id(), e.response_id()), (None, id(r#""a""#)));
             assert_eq!(e.result(), Some(r#"{"id":2}"#));
         });
         single(r#"{"id":null,"method":"x"}"#, |e| {
@@ -464,7 +512,7 @@ mod tests {
             assert_eq!(e.control, Some(Control::Heartbeat));
         });
         single(r#"{"id":1,"id":2,"method":"a","method":null}"#, |e| {
-            assert_eq!(e.response_id(), Some("2"));
+            assert_eq!(e.response_id(), id("2"));
         });
     }
 
@@ -478,7 +526,7 @@ mod tests {
             |e| {
                 assert_eq!(
                     (e.method, e.id),
-                    (Some(Method::Discover), Some(r#""\ud800""#))
+                    (Some(Method::Discover), id(r#""\ud800""#))
                 );
             },
         );
@@ -490,7 +538,7 @@ mod tests {
         single(
             r#"{"params":{"requestId":"7","reason":"x"},"method":"notifications/cancelled"}"#,
             |e| {
-                assert_eq!(e.cancelled_id(), Some(r#""7""#));
+                assert_eq!(e.cancelled_id(), id(r#""7""#));
             },
         );
         single(
@@ -531,7 +579,7 @@ mod tests {
             .iter()
             .map(|e| (e.request_id(), e.response_id()))
             .collect();
-        assert_eq!(ids, [(Some("1"), None), (None, Some("2"))]);
+        assert_eq!(ids, [(id("1"), None), (None, id("2"))]);
         assert!(matches!(Message::read(b"[]"), Ok(Message::Batch(batch)) if batch.len == 0));
     }
 
@@ -605,14 +653,14 @@ mod tests {
             assert_eq!(verdict(text), Err(Invalid::NotJson), "{text}");
         }
         single(r#"{"a":NaN,"id":"NaN","method":"é"}"#, |e| {
-            assert_eq!(e.id, Some(r#""NaN""#));
+            assert_eq!(e.id, id(r#""NaN""#));
         });
         single(r#"{"a":"é","id":-Infinity,"method":"m"}"#, |e| {
-            assert_eq!(e.id, Some("-Infinity"));
+            assert_eq!(e.id, id("-Infinity"));
         });
         single(
             r#"{"method":"notifications/cancelled","params":{"requestId":NaN}}"#,
-            |e| assert_eq!(e.cancelled_id(), Some("NaN")),
+            |e| assert_eq!(e.cancelled_id(), id("NaN")),
         );
     }
 
@@ -696,7 +744,7 @@ mod tests {
         fn finds_what_a_document_holds(text in prop_oneof![jsonish(), objects()]) {
                 let Ok(Message::Single(envelope)) = Message::read(text.as_bytes()) else { return Ok(()) };
             let Ok(document) = serde_json::from_str::<serde_json::Value>(&text) else { return Ok(()) };
-            let id = envelope.id.map(|id| serde_json::from_str::<serde_json::Value>(id).unwrap());
+            let id = envelope.id.map(|id| serde_json::from_slice::<serde_json::Value>(id.as_ref()).unwrap());
             prop_assert_eq!(id.as_ref(), document.get("id").filter(|id| !id.is_null()));
             prop_assert_eq!(envelope.method.is_some(), document.get("method").is_some_and(|m| !m.is_null()));
             prop_assert_eq!(envelope.control.is_some(), document.get("type").is_some_and(|t| t == "heartbeat"));

@@ -15,6 +15,41 @@ pub const MAX_ID_BYTES: usize = 1024;
 /// Strings up to this many bytes are kept inline; a UUID has 36.
 pub const INLINE_BYTES: usize = 38;
 
+/// The text of an id, in the line that holds it. It is UTF-8, and only checked again where it is shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct IdText<'a>(&'a [u8]);
+
+impl<'a> IdText<'a> {
+    /// A part of a line that is known to be UTF-8.
+    pub fn new(text: &'a [u8]) -> Self {
+        Self(text)
+    }
+
+    /// How long it is, in bytes.
+    #[expect(clippy::len_without_is_empty, reason = "no id is empty")]
+    pub fn len(self) -> usize {
+        self.0.len()
+    }
+}
+
+impl AsRef<[u8]> for IdText<'_> {
+    fn as_ref(&self) -> &[u8] {
+        self.0
+    }
+}
+
+impl fmt::Display for IdText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(str::from_utf8(self.0).unwrap_or_default())
+    }
+}
+
+impl fmt::Debug for IdText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// The id of a request: how it was written, and its value.
 #[derive(Clone)]
 pub struct RequestId(Repr);
@@ -64,10 +99,11 @@ enum ValueRef<'a> {
 impl RequestId {
     /// Reads an id from its JSON text, which is taken to be valid.
     #[inline]
-    pub fn new(text: &str) -> Self {
+    pub fn new(text: impl AsRef<[u8]>) -> Self {
+        let text = text.as_ref();
         match canonical_integer(text) {
             Some(integer) => Self(Repr::Integer(integer)),
-            None => Self::of_other(text),
+            None => Self::of_other(str::from_utf8(text).unwrap_or_default()),
         }
     }
 
@@ -105,7 +141,7 @@ impl RequestId {
     /// The id that a peer makes of this one if it keeps ids as strings, or as numbers: `"7"` of 7, and 7 of `"7"`.
     pub fn coerced(&self) -> Option<Self> {
         match self.value() {
-            ValueRef::Integer(integer) => Some(Self::new(&format!("\"{integer}\""))),
+            ValueRef::Integer(integer) => Some(Self::new(format!("\"{integer}\""))),
             ValueRef::String(string) if string.len() <= MAX_INTEGER_BYTES => {
                 let text = str::from_utf8(string).ok()?;
                 let integer: i128 = text.parse().ok()?;
@@ -216,17 +252,16 @@ const MAX_INTEGER_BYTES: usize = "-9223372036854775808".len();
 
 /// An integer, if `text` is what `Display` would write.
 #[inline]
-fn canonical_integer(text: &str) -> Option<i64> {
+fn canonical_integer(digits: &[u8]) -> Option<i64> {
     /// This many digits always fit.
     const SAFE_DIGITS: usize = 18;
-    let digits = text.as_bytes();
     match digits {
         [b'0'] => return Some(0),
         [b'1'..=b'9', ..] | [b'-', b'1'..=b'9', ..] => {}
         _ => return None,
     }
     if digits.len() > SAFE_DIGITS || digits[0] == b'-' {
-        return text.parse().ok();
+        return str::from_utf8(digits).ok()?.parse().ok();
     }
     digits.iter().try_fold(0, |value, digit| {
         digit

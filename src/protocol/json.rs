@@ -18,9 +18,12 @@ pub(super) mod word;
 
 use std::ops::Range;
 
-use self::nesting::{Deep, NOTHING_OPEN, Nesting, Shallow};
-use self::strings::{plain_string_end, string_end};
+use self::nesting::{Deep, Nesting, Shallow};
+use self::strings::{after_plain_string, string_end};
 use self::text::Text;
+
+/// Stands for a byte where there is none. In a text it has no place outside of strings, and none in them either.
+const END: u8 = 0;
 
 /// The text is not JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +33,8 @@ pub(super) struct Malformed;
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Reader<'a> {
     text: &'a [u8],
-    at: usize,
+    /// What was not read yet.
+    rest: &'a [u8],
     is_ascii: bool,
 }
 
@@ -59,8 +63,6 @@ pub(crate) fn find<const N: usize>(
 pub(super) struct Value {
     pub(super) start: usize,
     pub(super) end: usize,
-    /// Whether it is a string with escapes.
-    has_escapes: bool,
 }
 
 impl Value {
@@ -71,13 +73,7 @@ impl Value {
     /// What is between its quotation marks, if it is a string; `text` is what it is a part of.
     #[inline]
     pub(super) fn string(self, text: &[u8]) -> Option<Text<'_>> {
-        match text.get(self.range())? {
-            [b'"', inner @ .., b'"'] => Some(Text {
-                inner,
-                has_escapes: self.has_escapes,
-            }),
-            _ => None,
-        }
+        Text::new(text.get(self.range())?)
     }
 }
 
@@ -86,7 +82,7 @@ impl<'a> Reader<'a> {
     pub(super) fn new(text: &'a [u8]) -> Self {
         Self {
             text,
-            at: 0,
+            rest: text,
             is_ascii: true,
         }
     }
@@ -96,15 +92,28 @@ impl<'a> Reader<'a> {
         self.text
     }
 
-    /// The first byte of what comes next, whitespace aside.
+    /// The first byte of what comes next, whitespace aside; [`END`] if nothing does.
     #[inline(always)]
-    pub(super) fn peek(&mut self) -> Option<u8> {
-        let byte = *self.text.get(self.at)?;
-        if byte > b' ' {
-            return Some(byte);
+    pub(super) fn peek(&mut self) -> u8 {
+        if let [byte @ b'!'..=u8::MAX, ..] = self.rest {
+            return *byte;
         }
-        self.at = skip_blanks(self.text, self.at);
-        self.text.get(self.at).copied()
+        self.rest = skip_blanks(self.rest);
+        self.rest.first().copied().unwrap_or(END)
+    }
+
+    /// Passes over the byte that comes next.
+    #[inline(always)]
+    fn pass(&mut self) {
+        if let [_, rest @ ..] = self.rest {
+            self.rest = rest;
+        }
+    }
+
+    /// How much was read.
+    #[inline(always)]
+    fn at(&self) -> usize {
+        self.text.len() - self.rest.len()
     }
 
     /// Whether everything read so far is ASCII. Only strings can be otherwise: outside them, valid JSON is ASCII.
@@ -114,11 +123,16 @@ impl<'a> Reader<'a> {
 
     /// Makes sure that nothing follows.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
-        self.peek().map_or(Ok(()), |_| Err(Malformed))
+        self.peek();
+        if self.rest.is_empty() {
+            Ok(())
+        } else {
+            Err(Malformed)
+        }
     }
 
-    /// Reads an object, and hands out its members: the keys, and where their values are. A member that is written as
-    /// `ignored` may be left out; it takes hardly any time.
+    /// Reads an object, and hands out its members: the keys, and where their values are. If it begins with `ignored`, a
+    /// member, that may be left out; it takes hardly any time.
     #[inline(always)]
     pub(super) fn object(
         &mut self,
@@ -126,18 +140,26 @@ impl<'a> Reader<'a> {
         mut member: impl FnMut(Text<'a>, Value),
     ) -> Result<(), Malformed> {
         self.expect(b'{')?;
-        if self.peek() == Some(b'}') {
-            self.at += 1;
-            return Ok(());
+        match self.peek() {
+            b'"' => {}
+            b'}' => {
+                self.pass();
+                return Ok(());
+            }
+            _ => return Err(Malformed),
+        }
+        if !ignored.is_empty()
+            && let Some(rest) = self.rest.strip_prefix(ignored)
+        {
+            self.rest = rest;
+            if self.is_last_member()? {
+                return Ok(());
+            }
         }
         loop {
-            if !ignored.is_empty() && self.text[self.at..].starts_with(ignored) {
-                self.at += ignored.len();
-            } else {
-                let key = self.key()?;
-                member(key, self.value()?);
-            }
-            if self.is_last(b'}')? {
+            let (key, first) = self.key()?;
+            member(key, self.value_of(first)?);
+            if self.is_last_member()? {
                 return Ok(());
             }
         }
@@ -149,8 +171,8 @@ impl<'a> Reader<'a> {
         mut item: impl FnMut(&mut Self) -> Result<(), Malformed>,
     ) -> Result<(), Malformed> {
         self.expect(b'[')?;
-        if self.peek() == Some(b']') {
-            self.at += 1;
+        if self.peek() == b']' {
+            self.pass();
             return Ok(());
         }
         loop {
@@ -165,118 +187,141 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     pub(super) fn value(&mut self) -> Result<Value, Malformed> {
         let first = self.peek();
-        let start = self.at;
-        let has_escapes = match first {
-            Some(b'{' | b'[') => {
-                let end = container_end(self.text, self.at).ok_or(Malformed)?;
-                self.at = end.at;
-                self.is_ascii &= end.is_ascii;
-                false
-            }
-            first => self.skip_scalar(first)?,
-        };
+        self.value_of(first)
+    }
+
+    /// Reads a value that begins here, with this byte.
+    #[inline(always)]
+    fn value_of(&mut self, first: u8) -> Result<Value, Malformed> {
+        let start = self.at();
+        if let b'{' | b'[' = first {
+            let end = container_end(self.rest).ok_or(Malformed)?;
+            self.rest = end.rest;
+            self.is_ascii &= end.is_ascii;
+        } else {
+            self.skip_scalar(first)?;
+        }
         Ok(Value {
             start,
-            end: self.at,
-            has_escapes,
+            end: self.at(),
         })
     }
 
-    /// Skips what is neither an object nor an array, and begins with this byte. Returns whether it is a string with
-    /// escapes.
+    /// Skips what is neither an object nor an array, and begins with this byte.
     #[inline(always)]
-    fn skip_scalar(&mut self, first: Option<u8>) -> Result<bool, Malformed> {
-        if first == Some(b'"') {
-            return self.skip_string();
+    fn skip_scalar(&mut self, first: u8) -> Result<(), Malformed> {
+        if first == b'"' {
+            self.skip_string()?;
+            return Ok(());
         }
-        self.at = match integer_end(self.text, self.at) {
-            Some(end) => end,
-            None => number_or_word_end(self.text, self.at).ok_or(Malformed)?,
+        self.rest = match after_integer(self.rest) {
+            Some(rest) => rest,
+            None => after_number_or_word(self.rest).ok_or(Malformed)?,
         };
-        Ok(false)
+        Ok(())
     }
 
-    /// Reads a key and the colon after it.
+    /// Reads a key from its quotation mark on, and the colon after it. Returns the first byte of the value, too.
     #[inline(always)]
-    fn key(&mut self) -> Result<Text<'a>, Malformed> {
-        if self.peek() != Some(b'"') {
-            return Err(Malformed);
-        }
-        let start = self.at + 1;
+    fn key(&mut self) -> Result<(Text<'a>, u8), Malformed> {
+        let text = self.rest;
         let has_escapes = self.skip_string()?;
-        let inner = &self.text[start..self.at - 1];
-        self.expect(b':')?;
-        Ok(Text { inner, has_escapes })
+        let inner = &text[1..text.len() - self.rest.len() - 1];
+        Ok((Text { inner, has_escapes }, self.colon()?))
     }
 
+    /// The same for a key that nobody wants to know.
     #[inline(always)]
-    fn skip_key(&mut self) -> Result<(), Malformed> {
-        if self.peek() != Some(b'"') {
-            return Err(Malformed);
-        }
+    fn skip_key(&mut self) -> Result<u8, Malformed> {
         self.skip_string()?;
-        self.expect(b':')
+        self.colon()
+    }
+
+    /// Reads the colon after a key. Returns the first byte of what comes next, whitespace aside.
+    #[inline(always)]
+    fn colon(&mut self) -> Result<u8, Malformed> {
+        if let [b':', first @ b'!'..=u8::MAX, ..] = self.rest {
+            self.pass();
+            return Ok(*first);
+        }
+        self.expect(b':')?;
+        Ok(self.peek())
+    }
+
+    /// After a member: whether the object ends. If not, the quotation mark of a key comes next.
+    #[inline(always)]
+    fn is_last_member(&mut self) -> Result<bool, Malformed> {
+        if let [b',', b'"', ..] = self.rest {
+            self.pass();
+            return Ok(false);
+        }
+        if self.is_last(b'}')? {
+            return Ok(true);
+        }
+        match self.peek() {
+            b'"' => Ok(false),
+            _ => Err(Malformed),
+        }
     }
 
     /// After an item: whether `close` comes, and not a comma.
     #[inline(always)]
     fn is_last(&mut self, close: u8) -> Result<bool, Malformed> {
         let next = self.peek();
-        self.at += 1;
+        self.pass();
         match next {
-            Some(b',') => Ok(false),
-            Some(byte) if byte == close => Ok(true),
+            b',' => Ok(false),
+            byte if byte == close => Ok(true),
             _ => Err(Malformed),
         }
     }
 
     #[inline(always)]
     fn expect(&mut self, byte: u8) -> Result<(), Malformed> {
-        if self.peek() != Some(byte) {
+        if self.peek() != byte {
             return Err(Malformed);
         }
-        self.at += 1;
+        self.pass();
         Ok(())
     }
 
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
     #[inline(always)]
     fn skip_string(&mut self) -> Result<bool, Malformed> {
-        let start = self.at + 1;
-        if let Some(end) = plain_string_end(self.text, start) {
-            self.at = end;
-            return Ok(false);
-        }
-        let end = string_end(self.text, start).ok_or(Malformed)?;
-        self.at = end.at;
+        self.pass();
+        let rest = match after_plain_string(self.rest) {
+            Ok(rest) => {
+                self.rest = rest;
+                return Ok(false);
+            }
+            Err(rest) => rest,
+        };
+        let end = string_end(rest).ok_or(Malformed)?;
+        self.rest = end.rest;
         self.is_ascii &= end.is_ascii;
         Ok(end.has_escapes)
     }
 }
 
-/// Where an object or an array ends, and what was in it.
-struct ContainerEnd {
-    at: usize,
+/// What follows an object or an array, and what was in it.
+struct ContainerEnd<'a> {
+    rest: &'a [u8],
     is_ascii: bool,
 }
 
 /// Skips an object or an array with all that is in it. One that turns out to be deep is read once more.
-fn container_end(text: &[u8], start: usize) -> Option<ContainerEnd> {
-    let mut reader = Reader {
-        text,
-        at: start,
-        is_ascii: true,
-    };
+fn container_end(text: &[u8]) -> Option<ContainerEnd<'_>> {
+    let mut reader = Reader::new(text);
     match reader.skip_container(&mut Shallow::default()) {
         Ok(()) => {}
         Err(Failed::Malformed) => return None,
         Err(Failed::TooDeep) => {
-            reader.at = start;
+            reader = Reader::new(text);
             reader.skip_container(&mut Deep::default()).ok()?;
         }
     }
     Some(ContainerEnd {
-        at: reader.at,
+        rest: reader.rest,
         is_ascii: reader.is_ascii,
     })
 }
@@ -298,117 +343,121 @@ impl From<Malformed> for Failed {
 impl Reader<'_> {
     #[inline(always)]
     fn skip_container(&mut self, nesting: &mut impl Nesting) -> Result<(), Failed> {
-        let mut close = NOTHING_OPEN;
+        let mut first = self.peek();
         loop {
-            match self.peek() {
-                Some(open @ (b'{' | b'[')) => {
-                    self.at += 1;
-                    if !nesting.open(close) {
+            match first {
+                b'{' => {
+                    self.pass();
+                    if !nesting.open(true) {
                         return Err(Failed::TooDeep);
                     }
-                    close = closing(open);
-                    if self.peek() != Some(close) {
-                        if open == b'{' {
-                            self.skip_key()?;
+                    match self.peek() {
+                        b'"' => {
+                            first = self.skip_key()?;
+                            continue;
                         }
+                        b'}' => self.pass(),
+                        _ => return Err(Failed::Malformed),
+                    }
+                    nesting.close();
+                }
+                b'[' => {
+                    self.pass();
+                    if !nesting.open(false) {
+                        return Err(Failed::TooDeep);
+                    }
+                    first = self.peek();
+                    if first != b']' {
                         continue;
                     }
-                    self.at += 1;
-                    close = nesting.close();
+                    self.pass();
+                    nesting.close();
                 }
-                first => {
-                    self.skip_scalar(first)?;
-                }
+                _ => self.skip_scalar(first)?,
             }
-            while close != NOTHING_OPEN {
-                if !self.is_last(close)? {
-                    break;
-                }
-                close = nesting.close();
-            }
-            match close {
-                NOTHING_OPEN => return Ok(()),
-                b'}' => self.skip_key()?,
-                _ => {}
+            match self.next_value(nesting)? {
+                Some(next) => first = next,
+                None => return Ok(()),
             }
         }
     }
-}
 
-#[cold]
-fn skip_blanks(text: &[u8], mut at: usize) -> usize {
-    while let Some(b' ' | b'\t' | b'\r' | b'\n') = text.get(at) {
-        at += 1;
+    /// After a value: closes what ends there. Returns the first byte of the next value, or `None` if all is closed.
+    #[inline(always)]
+    fn next_value(&mut self, nesting: &mut impl Nesting) -> Result<Option<u8>, Malformed> {
+        while !nesting.is_empty() {
+            if nesting.is_in_object() {
+                if !self.is_last_member()? {
+                    return self.skip_key().map(Some);
+                }
+            } else if !self.is_last(b']')? {
+                return Ok(Some(self.peek()));
+            }
+            nesting.close();
+        }
+        Ok(None)
     }
-    at
 }
 
-/// The place after a positive integer, if that is all there is.
+#[inline(never)]
+fn skip_blanks(mut text: &[u8]) -> &[u8] {
+    while let [b' ' | b'\t' | b'\r' | b'\n', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+/// What follows a positive integer, if that is all there is.
 #[inline(always)]
-fn integer_end(text: &[u8], start: usize) -> Option<usize> {
-    let Some(b'1'..=b'9') = text.get(start) else {
+fn after_integer(text: &[u8]) -> Option<&[u8]> {
+    let [b'1'..=b'9', rest @ ..] = text else {
         return None;
     };
-    let mut at = start + 1;
-    loop {
-        match text.get(at) {
-            Some(b'0'..=b'9') => at += 1,
-            Some(b'.' | b'e' | b'E') => return None,
-            _ => return Some(at),
-        }
+    match skip_any_digits(rest) {
+        [b'.' | b'e' | b'E', ..] => None,
+        rest => Some(rest),
     }
 }
 
-fn number_or_word_end(text: &[u8], mut at: usize) -> Option<usize> {
-    match text.get(at)? {
-        b'-' => {
-            at += 1;
-            if text.get(at) == Some(&b'I') {
-                return word_end(text, at);
-            }
-        }
-        b'0'..=b'9' => {}
-        _ => return word_end(text, at),
-    }
-    at = if text.get(at) == Some(&b'0') {
-        at + 1
-    } else {
-        skip_digits(text, at)?
+fn after_number_or_word(text: &[u8]) -> Option<&[u8]> {
+    let mut rest = match text {
+        [b'-', b'I', ..] => return after_word(&text[1..]),
+        [b'-', rest @ ..] => rest,
+        [b'0'..=b'9', ..] => text,
+        _ => return after_word(text),
     };
-    if text.get(at) == Some(&b'.') {
-        at = skip_digits(text, at + 1)?;
+    rest = match rest {
+        [b'0', rest @ ..] => rest,
+        _ => skip_digits(rest)?,
+    };
+    if let [b'.', fraction @ ..] = rest {
+        rest = skip_digits(fraction)?;
     }
-    if let Some(b'e' | b'E') = text.get(at) {
-        at += 1;
-        if let Some(b'+' | b'-') = text.get(at) {
-            at += 1;
-        }
-        at = skip_digits(text, at)?;
+    if let [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] = rest {
+        rest = skip_digits(exponent)?;
     }
-    Some(at)
+    Some(rest)
 }
 
 /// Skips digits, of which there must be one.
-#[inline(always)]
-fn skip_digits(text: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
-    while let Some(b'0'..=b'9') = text.get(at) {
-        at += 1;
+fn skip_digits(text: &[u8]) -> Option<&[u8]> {
+    match text {
+        [b'0'..=b'9', rest @ ..] => Some(skip_any_digits(rest)),
+        _ => None,
     }
-    (at > start).then_some(at)
 }
 
-fn word_end(text: &[u8], at: usize) -> Option<usize> {
-    let rest = text.get(at..)?;
-    let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
-    let word = words.iter().find(|word| rest.starts_with(word))?;
-    Some(at + word.len())
-}
-
-/// What closes a container; the two pairs of brackets are equally far apart.
 #[inline(always)]
-fn closing(open: u8) -> u8 {
-    open + (b'}' - b'{')
+fn skip_any_digits(mut text: &[u8]) -> &[u8] {
+    while let [b'0'..=b'9', rest @ ..] = text {
+        text = rest;
+    }
+    text
+}
+
+fn after_word(text: &[u8]) -> Option<&[u8]> {
+    let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
+    words.iter().find_map(|word| text.strip_prefix(*word))
 }
 
 #[cfg(test)]

@@ -141,6 +141,20 @@ impl Splitter {
         }
     }
 
+    /// Whether an unfinished line needs a larger buffer for this many bytes more.
+    pub fn would_grow(&self, more: usize) -> bool {
+        self.skipping.is_none() && self.buffer.len() + more >= self.buffer.capacity()
+    }
+
+    /// Goes on in this buffer if it is larger than the one that an unfinished line is in. Returns the other one.
+    pub fn move_into(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
+        if buffer.capacity() <= self.buffer.capacity() {
+            return buffer;
+        }
+        buffer.extend_from_slice(&self.buffer);
+        std::mem::replace(&mut self.buffer, buffer)
+    }
+
     /// Whether more than this many bytes of an unfinished line have come.
     pub fn is_within_line(&self, bytes: usize) -> bool {
         self.skipping.is_some() || self.buffer.len() > bytes
@@ -312,6 +326,20 @@ mod tests {
 
     fn line(text: &str) -> Out {
         Out::Line(text.as_bytes().to_vec())
+    }
+
+    #[test]
+    fn an_unfinished_line_can_go_on_in_a_larger_buffer() {
+        let mut splitter = Splitter::default();
+        assert_eq!(splitter.next(&mut &b"abc"[..], ROOMY), None);
+        assert!(splitter.would_grow(1000) && !splitter.would_grow(0));
+        let small = splitter.move_into(Vec::new());
+        assert_eq!(small.capacity(), 0, "that one is not larger");
+        splitter.move_into(Vec::with_capacity(2000));
+        assert!(!splitter.would_grow(1000) && splitter.capacity() >= 2000);
+        let line = splitter.next(&mut &b"d\n"[..], ROOMY);
+        let bytes = b"abcd\n".to_vec();
+        assert_eq!(line, Some(Line::Buffered { bytes, len: 4 }));
     }
 
     #[test]

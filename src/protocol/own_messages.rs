@@ -15,6 +15,8 @@ pub enum ErrorReason {
     ParseError,
     /// A line or an id is over its limit, or there is no memory for the line.
     TooLarge,
+    /// The server's response is over the limit, or there is no memory for it.
+    ResponseTooLarge,
     /// Too many requests wait for their responses.
     InFlightLimit,
     /// The server process went away before it responded.
@@ -47,7 +49,10 @@ impl ErrorReason {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
             Self::InFlightLimit => 429,
-            Self::ProcessTerminated | Self::ConnectionLost | Self::Unreachable => 502,
+            Self::ResponseTooLarge
+            | Self::ProcessTerminated
+            | Self::ConnectionLost
+            | Self::Unreachable => 502,
             Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
@@ -63,6 +68,7 @@ impl ErrorReason {
         match self {
             Self::ParseError => "parse_error",
             Self::TooLarge => "too_large",
+            Self::ResponseTooLarge => "response_too_large",
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
             Self::ConnectionLost => "connection_lost",

@@ -7,7 +7,7 @@ mod words;
 
 use self::words::{Words, count_blanks};
 use super::id::{MAX_ID_BYTES, RequestId};
-use super::json::strings::plain_string_end;
+use super::json::strings::after_plain_string;
 use super::json::text::Text;
 
 /// Longer keys mean nothing, even if each character is written as `\u….`
@@ -26,6 +26,8 @@ pub struct Skipped {
     pub has_method: bool,
     /// Whether it has a top-level `result` or `error`, which makes it a response.
     pub has_outcome: bool,
+    /// How long it is, in bytes.
+    pub len: u64,
 }
 
 /// Takes a line in pieces of any size.
@@ -58,6 +60,7 @@ struct Found {
     has_id: bool,
     has_method: bool,
     has_outcome: bool,
+    len: u64,
 }
 
 /// Where in the top-level object the scanner is.
@@ -90,6 +93,7 @@ impl Field {
 impl SkipScanner {
     /// Takes the next piece of the line.
     pub fn feed(&mut self, mut bytes: &[u8]) {
+        self.found.len += bytes.len() as u64;
         while !bytes.is_empty() {
             let taken = if self.is_capturing() {
                 self.feed_captured(bytes)
@@ -117,6 +121,7 @@ impl SkipScanner {
             },
             has_method: self.found.has_method,
             has_outcome: self.found.has_outcome,
+            len: self.found.len,
         }
     }
 
@@ -406,6 +411,13 @@ fn plain_member_end(bytes: &[u8], at: usize) -> Option<usize> {
     (bytes.get(value_end) == Some(&b',')).then_some(value_end + 1)
 }
 
+/// The place after a string that begins at `start`, after its quotation mark, if it is short and plain.
+#[inline]
+fn plain_string_end(bytes: &[u8], start: usize) -> Option<usize> {
+    let rest = after_plain_string(bytes.get(start..)?).ok()?;
+    Some(bytes.len() - rest.len())
+}
+
 /// The length of a key with its quotation marks, with which `bytes` begin, if it is not too long to mean anything.
 fn escaped_key_len(bytes: &[u8]) -> Option<usize> {
     let mut at = 1;
@@ -479,6 +491,7 @@ mod tests {
             for byte in line {
                 model.feed(*byte);
             }
+            model.0.found.len = line.len() as u64;
             model.0.finish()
         }
     }

@@ -58,7 +58,9 @@ mod tests {
 
     fn without(batch: &str, ids: &[&str]) -> Spliced {
         retain(batch.as_bytes(), |envelope| {
-            envelope.id.is_none_or(|id| !ids.contains(&id))
+            envelope
+                .id
+                .is_none_or(|id| !ids.contains(&id.to_string().as_str()))
         })
     }
 

@@ -34,6 +34,8 @@ pub struct Timers<D> {
     epoch: Time,
     now: Time,
     wheel: TimerWheel<D>,
+    /// When something may be due next, so that the wheel need not be asked in each iteration.
+    next: Option<Time>,
 }
 
 impl<D: Copy> Timers<D> {
@@ -43,6 +45,7 @@ impl<D: Copy> Timers<D> {
             epoch: now,
             now,
             wheel: TimerWheel::new(0),
+            next: None,
         }
     }
 
@@ -58,26 +61,46 @@ impl<D: Copy> Timers<D> {
 
     /// Sets a deadline. It is never reported early, and at most a millisecond late.
     pub fn set(&mut self, at: Time, what: D) -> TimerId {
-        self.wheel.set(self.tick_of(at), what)
+        let id = self.wheel.set(self.tick_of(at), what);
+        self.note_next();
+        id
     }
 
     /// Forgets a deadline.
     pub fn cancel(&mut self, id: TimerId) {
         self.wheel.cancel(id);
+        self.note_next();
     }
 
     /// Takes a deadline that has come.
+    #[inline]
     pub fn pop(&mut self) -> Option<D> {
-        self.wheel
-            .pop_expired(self.nanos_to(self.now) / NANOS_PER_TICK)
+        if self.next.is_none_or(|next| next > self.now) {
+            return None;
+        }
+        self.pop_expired()
+    }
+
+    #[inline(never)]
+    fn pop_expired(&mut self) -> Option<D> {
+        let popped = self
+            .wheel
+            .pop_expired(self.nanos_to(self.now) / NANOS_PER_TICK);
+        self.note_next();
+        popped
     }
 
     /// When something may be due next; `None` if nothing ever is.
     pub fn next(&self) -> Option<Time> {
-        let nanos = self.wheel.next_deadline()?.saturating_mul(NANOS_PER_TICK);
-        Some(Time::from_nanos(
-            self.epoch.as_nanos().saturating_add(nanos),
-        ))
+        self.next
+    }
+
+    fn note_next(&mut self) {
+        let at = |tick: u64| {
+            let nanos = tick.saturating_mul(NANOS_PER_TICK);
+            Time::from_nanos(self.epoch.as_nanos().saturating_add(nanos))
+        };
+        self.next = self.wheel.next_deadline().map(at);
     }
 
     /// How many deadlines there are.

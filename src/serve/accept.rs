@@ -16,8 +16,8 @@ use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::report::Label;
 use crate::util::plural::{Counted, are};
 
-/// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second at
-/// most, and these are descriptors that sessions can't have.
+/// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second, or
+/// half a minute if its network fails, and these are descriptors that sessions can't have.
 pub(super) const MAX_REFUSED: usize = 64;
 
 /// Connections accepted in one iteration: a rush delays open sessions by no more than eight times the price of one, some

@@ -49,6 +49,9 @@ impl<S: System> Proxy<S> {
     /// open sessions by no more than that; to hand out a server that waits is cheap. When something has run out, the first
     /// session waits for the next attempt, and all others after it.
     pub(super) fn start_servers(&mut self) {
+        if self.start_queue.is_idle() && !self.spares.wants_server() {
+            return;
+        }
         let mut has_spawned = false;
         for _ in 0..TAKES_PER_ITERATION {
             if has_spawned || !self.can_start() {
@@ -163,6 +166,9 @@ impl<S: System> Proxy<S> {
 
     /// Logs what waiting servers have written to stderr, within a budget.
     pub(super) fn log_spares(&mut self) {
+        if self.talking_spares.is_empty() {
+            return;
+        }
         for key in std::mem::take(&mut self.talking_spares) {
             if self.log_spare(key) {
                 self.talking_spares.push(key);

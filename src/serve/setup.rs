@@ -11,11 +11,12 @@ use super::accept::MAX_REFUSED;
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
-use crate::options::{ServeOptions, ServerCommand};
+use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
+use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
@@ -98,7 +99,11 @@ impl Proxy {
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
-        let system = Linux { spawner, signals };
+        let system = Linux {
+            spawner,
+            signals,
+            peers: Peers::new(),
+        };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
@@ -132,7 +137,10 @@ fn settings(options: &ServeOptions) -> Settings {
         replay_timeout: options.replay_timeout,
         spawn: options.spawn,
         idle_limits: IdleLimits {
-            first_message: options.first_message_timeout,
+            first_message: options
+                .first_message_timeout
+                .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
+            exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
         },
         server_log: options.server_log,

@@ -193,6 +193,11 @@ impl StartQueue {
         self.tickets.is_empty()
     }
 
+    /// Whether no session waits, and nothing has to be watched.
+    pub(super) fn is_idle(&self) -> bool {
+        self.is_empty() && self.warming_up.is_empty() && self.deadline.at().is_none()
+    }
+
     /// Whether a session waits for whose server nothing was known to wait.
     pub(super) fn has_silent(&self) -> bool {
         !self.ranks[Rank::Silent as usize].is_empty()
@@ -217,7 +222,11 @@ impl StartQueue {
     }
 
     /// A server has written something, or has ended.
+    #[inline]
     pub(super) fn has_started_up(&mut self, server: ServerKey) {
+        if self.warming_up.is_empty() {
+            return;
+        }
         self.warming_up.retain(|(_, other)| *other != server);
     }
 

@@ -15,6 +15,7 @@ use nix::unistd::Pid;
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
 use crate::process::{Spawned, Spawner};
+use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register};
 use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::{tcp, timers};
@@ -64,6 +65,18 @@ pub trait System: Sized {
     /// Sends a signal to all of a process group.
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
 
+    /// Of these clients, those that owe acknowledgements and have sent nothing for longer than `time`.
+    fn vanished<'a>(
+        &mut self,
+        clients: impl Iterator<Item = (SessionKey, &'a Self::Client)>,
+        time: Duration,
+    ) -> Vec<SessionKey>
+    where
+        Self::Client: 'a;
+
+    /// What was written to this client and not acknowledged, in bytes; `None` if that is not known.
+    fn unsent(&mut self, client: &Self::Client) -> Option<u32>;
+
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
@@ -99,6 +112,8 @@ pub struct Linux {
     pub spawner: Spawner,
     /// Takes signals.
     pub signals: Signals,
+    /// Knows about clients.
+    pub peers: Peers,
 }
 
 impl System for Linux {
@@ -138,6 +153,18 @@ impl System for Linux {
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
         reap::signal_group(leader, signal)
+    }
+
+    fn vanished<'a>(
+        &mut self,
+        clients: impl Iterator<Item = (SessionKey, &'a TcpStream)>,
+        time: Duration,
+    ) -> Vec<SessionKey> {
+        self.peers.vanished(clients, time)
+    }
+
+    fn unsent(&mut self, client: &TcpStream) -> Option<u32> {
+        self.peers.unsent(client)
     }
 
     fn unix_time(&self) -> Duration {
@@ -200,6 +227,7 @@ mod tests {
         Linux {
             spawner: Spawner::new(&command, DescriptorLimit::raise().unwrap()).unwrap(),
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
+            peers: Peers::new(),
         }
     }
 

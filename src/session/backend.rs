@@ -9,6 +9,7 @@ use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
+use super::stillbirths::Stillbirths;
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
@@ -52,6 +53,7 @@ impl Backend {
 pub(super) enum BackendState {
     Process {
         restarts: RestartPolicy,
+        stillbirths: Stillbirths,
         /// Whether a restart cost the client something, and it has not been told.
         notice_owed: bool,
     },
@@ -70,6 +72,7 @@ impl BackendState {
         match *backend {
             Backend::Process { max_restarts } => Self::Process {
                 restarts: RestartPolicy::new(max_restarts),
+                stillbirths: Stillbirths::default(),
                 notice_owed: false,
             },
             Backend::Proxy {
@@ -113,6 +116,14 @@ impl BackendState {
         match self {
             Self::Process { restarts, .. } => restarts.lost(now),
             Self::Proxy { reconnects, .. } => reconnects.lost(now),
+        }
+    }
+
+    /// The upstream ended like this. Returns whether the next one would do the same, so that none is to be started.
+    pub(super) fn is_hopeless(&mut self, exit: Exit, lived: Duration, has_spoken: bool) -> bool {
+        match self {
+            Self::Process { stillbirths, .. } => stillbirths.ended(exit, lived, has_spoken),
+            Self::Proxy { .. } => false,
         }
     }
 

@@ -5,13 +5,14 @@ use super::own_messages::too_long_message;
 use super::refusals::Refusal;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
-use super::{Context, Session};
+use super::{Context, Session, cancellations};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
-use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES, RequestId};
+use crate::protocol::id::{INLINE_BYTES, IdText, MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::SkipScanner;
+use crate::protocol::splice::Spliced;
 use crate::util::about::about;
 use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
@@ -20,6 +21,8 @@ use crate::util::time::Time;
 enum Route {
     /// To the upstream, with what it means if that matters.
     Forward(Option<ToUpstream>),
+    /// The same, with this in its place.
+    Replace(Vec<u8>, Option<ToUpstream>),
     /// Nowhere: it was for the proxy, or it was refused.
     Drop,
 }
@@ -53,21 +56,21 @@ impl Session {
             return;
         }
         match line {
-            Line::Borrowed(text) => {
-                if let Route::Forward(tag) = self.route_client_line(text, cx) {
-                    self.note_forwarded(text.len(), cx);
-                    self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
-                    self.release_held(cx);
-                }
-            }
-            Line::Buffered { bytes, len } => {
-                if let Route::Forward(tag) = self.route_client_line(&bytes[..len], cx) {
+            Line::Borrowed(text) => match self.route_client_line(text, cx) {
+                Route::Forward(tag) => self.forward(text, tag, cx),
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
+            Line::Buffered { bytes, len } => match self.route_client_line(&bytes[..len], cx) {
+                Route::Forward(tag) => {
                     self.note_forwarded(len, cx);
                     self.outbox_for(tag.as_ref())
                         .push_buffer(bytes, tag, cx.memory);
                     self.release_held(cx);
                 }
-            }
+                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Drop => {}
+            },
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
     }
@@ -92,6 +95,12 @@ impl Session {
         scanner.feed(text);
         self.refuse_skipped(&scanner.finish(), TooLong::BufferBudget, cx);
         true
+    }
+
+    fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
+        self.note_forwarded(text.len(), cx);
+        self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
+        self.release_held(cx);
     }
 
     /// A line of this many bytes is forwarded: the session is used.
@@ -132,9 +141,9 @@ impl Session {
             return Route::Drop;
         }
         self.note_progress_tokens(&message);
-        let route = self.classify(&message, line, cx.now);
+        let route = self.classify(&message, line, cx);
         match &route {
-            Route::Forward(_) => self.debug_client_line("server", line),
+            Route::Forward(_) | Route::Replace(..) => self.debug_client_line("server", line),
             Route::Drop => self.debug_client_line("nobody", line),
         }
         route
@@ -174,7 +183,7 @@ impl Session {
             let text = format!("an id is too long: the limit is {MAX_ID_BYTES} bytes");
             (Refusal::TooLong, text)
         } else if ids.bytes > cx.memory.available() {
-            let text = too_long_message(TooLong::BufferBudget, cx);
+            let text = too_long_message("ids", ids.bytes as u64, TooLong::BufferBudget, cx);
             (Refusal::NoMemory, text)
         } else {
             return false;
@@ -212,23 +221,31 @@ impl Session {
     }
 
     /// What a message that may pass means.
-    fn classify(&mut self, message: &Message<'_>, line: &[u8], now: Time) -> Route {
+    fn classify(&mut self, message: &Message<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
         match message {
-            Message::Single(envelope) => self.classify_single(envelope, line, now),
-            Message::Batch(batch) => self.classify_batch(batch, now),
+            Message::Single(envelope) => self.classify_single(envelope, line, cx),
+            Message::Batch(batch) => self.classify_batch(batch, line, cx),
         }
     }
 
-    fn classify_single(&mut self, envelope: &Envelope<'_>, line: &[u8], now: Time) -> Route {
+    fn classify_single(
+        &mut self,
+        envelope: &Envelope<'_>,
+        line: &[u8],
+        cx: &mut Context<'_>,
+    ) -> Route {
         if let Some(id) = envelope.request_id() {
             let kind = self.kind_of_request(envelope.method, line);
-            let request = Request::new(RequestId::new(id), kind, now);
+            let request = Request::new(RequestId::new(id), kind, cx.now);
             self.queued.add(&request);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
         let Some(id) = envelope.response_id() else {
             let tag = classify_notification(envelope);
-            return Route::Forward(tag.filter(|tag| self.note_queued(tag)));
+            return match tag {
+                Some(ToUpstream::Cancelled(id)) if self.take_out(&id, cx) => Route::Drop,
+                tag => Route::Forward(tag.filter(|tag| self.note_queued(tag))),
+            };
         };
         match self.take_addressee(id) {
             Addressee::Present => Route::Forward(Some(ToUpstream::Response)),
@@ -280,7 +297,25 @@ impl Session {
         }))
     }
 
-    fn classify_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
+    /// Cancellations of what waits are carried out, and the others pass.
+    fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        let carried_out = self.take_out_all(batch, cx);
+        match cancellations::without_carried_out(line, &carried_out) {
+            Spliced::Unchanged => self.classify_whole_batch(batch, cx.now),
+            Spliced::Nothing => Route::Drop,
+            Spliced::Line(line) => {
+                let Ok(Message::Batch(batch)) = Message::read(&line) else {
+                    return Route::Drop;
+                };
+                match self.classify_whole_batch(&batch, cx.now) {
+                    Route::Forward(tag) => Route::Replace(line, tag),
+                    route => route,
+                }
+            }
+        }
+    }
+
+    fn classify_whole_batch(&mut self, batch: &Batch<'_>, now: Time) -> Route {
         let envelopes = &batch.envelopes;
         let parts = envelopes.iter();
         let parts = parts.filter_map(|envelope| classify_in_batch(envelope, now));
@@ -305,7 +340,7 @@ impl Session {
 
     /// Whose request gets this response, which it then has. A server on its way out can still ask, but gets nothing any
     /// more.
-    fn take_addressee(&mut self, id: &str) -> Addressee {
+    fn take_addressee(&mut self, id: IdText<'_>) -> Addressee {
         match self.server_requests.end(&RequestId::new(id)) {
             Addressee::Present if !self.upstream.is_up() => Addressee::Gone,
             addressee => addressee,

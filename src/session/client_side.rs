@@ -1,5 +1,6 @@
 //! The client as a peer: what is read from it and when, what was written to it, how it leaves and how it is closed.
-//! What its lines mean is the business of `client_lines`.
+//! What its lines mean is the business of `client_lines`, and
+//! how long it is waited for that of `send_queue`.
 
 use std::io::{self, ErrorKind};
 use std::time::Duration;
@@ -7,7 +8,9 @@ use std::time::Duration;
 use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
-use super::{Action, Context, Goal, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
+use super::send_queue::Lingering;
+use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session};
+use crate::buffers::budget::BufferBudget;
 use crate::util::about::about;
 use crate::util::time::Time;
 
@@ -15,15 +18,11 @@ use crate::util::time::Time;
 /// does not read the errors must not fill our memory. The same as in either direction of the relay.
 const OWN_LINES_BYTES: usize = 64 * 1024;
 
-/// At the end of a session, a client to which nothing can be written is waited for this long; so is one that hung up
-/// while its lines could not be read.
-const STALL_TIME: Duration = Duration::from_secs(30);
+/// Once it has everything after our half-close, the client has this long to end its own side before it is cut off:
+/// several round trips, but short enough not to delay a stop of the program.
+pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
 
-/// After our half-close, the client has this long to end its own side before it is cut off: several round trips, but
-/// short enough not to delay a stop of the program.
-const LINGER_TIME: Duration = Duration::from_secs(1);
-
-/// What a client may still send after our half-close before it is cut off, in bytes: more than its and our socket
+/// What a client may still send in that time before it is cut off, in bytes: more than its and our socket
 /// buffers usually hold.
 const LINGER_BYTES: usize = 1024 * 1024;
 
@@ -41,7 +40,7 @@ pub(super) enum Client {
     Ended,
     /// Our side has ended too. What it sends is discarded, up to its end: a close before that would be a reset, which
     /// destroys our last lines.
-    Lingering { until: Time, discarded: usize },
+    Lingering(Lingering),
     /// There is no connection.
     Closed,
 }
@@ -70,6 +69,11 @@ impl Client {
 
     pub(super) fn is_open(&self) -> bool {
         matches!(self, Self::Open { .. })
+    }
+
+    /// Whether it may send, and is not known to have hung up.
+    pub(super) fn is_at_ease(&self) -> bool {
+        matches!(self, Self::Open { hung_up: None, .. })
     }
 
     /// Whether it still gets what it is sent.
@@ -102,13 +106,13 @@ impl Client {
         }
     }
 
-    fn keep_unread(&mut self, more: &[u8]) {
+    fn keep_unread(&mut self, more: &[u8], memory: &mut BufferBudget) {
         if let Self::Open { unread, .. } = self
             && !more.is_empty()
         {
             let new = || {
                 Box::new(Unread {
-                    bytes: Vec::new(),
+                    bytes: memory.lend_for(more.len()),
                     handled: 0,
                 })
             };
@@ -119,7 +123,7 @@ impl Client {
     fn take_unread(&mut self) -> Option<Box<Unread>> {
         match self {
             Self::Open { unread, .. } => unread.take(),
-            Self::Ended | Self::Lingering { .. } | Self::Closed => None,
+            Self::Ended | Self::Lingering(_) | Self::Closed => None,
         }
     }
 }
@@ -129,7 +133,7 @@ impl Session {
     pub fn wants_client_input(&self) -> bool {
         match self.client {
             Client::Open { ref unread, .. } => unread.is_none() && self.has_room_for_client_lines(),
-            Client::Lingering { .. } => true,
+            Client::Lingering(_) => true,
             Client::Ended | Client::Closed => false,
         }
     }
@@ -159,6 +163,7 @@ impl Session {
     /// The first `count` bytes for the client were written.
     pub(super) fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_written = cx.now;
+        self.send_queue.written();
         self.note_delivery(cx);
         self.unwritten_since = None;
         self.to_client.consume(count, cx.memory);
@@ -171,7 +176,7 @@ impl Session {
 
     /// The client sent these bytes.
     pub(super) fn client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
-        self.heartbeat.note_activity(cx.now);
+        self.heartbeat.note_heard(cx.now);
         self.goal.prolong_last_call(cx.now);
         match self.client {
             Client::Open { .. } => {
@@ -180,7 +185,7 @@ impl Session {
                     self.take_input(input, cx);
                 }
             }
-            Client::Lingering { .. } => self.discard(bytes.len(), cx),
+            Client::Lingering(_) => self.discard(bytes.len(), cx),
             Client::Ended | Client::Closed => {}
         }
     }
@@ -190,7 +195,7 @@ impl Session {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
         }
-        self.client.keep_unread(input);
+        self.client.keep_unread(input, cx.memory);
         self.note_long_line(cx);
     }
 
@@ -209,6 +214,8 @@ impl Session {
             && let Client::Open { unread, .. } = &mut self.client
         {
             *unread = Some(rest);
+        } else {
+            cx.memory.give_back(rest.bytes);
         }
     }
 
@@ -234,7 +241,7 @@ impl Session {
                 self.client = Client::Ended;
                 self.finish_after_client_eof(since, cx);
             }
-            Client::Lingering { .. } => self.close_client(cx),
+            Client::Lingering(_) => self.close_client(cx),
             Client::Ended | Client::Closed => {}
         }
     }
@@ -266,7 +273,7 @@ impl Session {
     }
 
     /// When it is too late to serve what a host has sent that has closed stdin.
-    fn host_deadline(&self) -> Option<Time> {
+    pub(super) fn host_deadline(&self) -> Option<Time> {
         let since = self.hung_up_host().filter(|_| self.goal.is_serve())?;
         Some(since + FINISH_TIME)
     }
@@ -293,37 +300,43 @@ impl Session {
         match self.client {
             Client::Open { .. } => {
                 cx.actions.push(Action::ShutdownClient);
-                self.client = Client::Lingering {
-                    until: cx.now + LINGER_TIME,
+                self.client = Client::Lingering(Lingering {
+                    since: cx.now,
+                    until: None,
                     discarded: 0,
-                };
+                });
+                self.ask_for_queue(cx);
                 self.from_client.clear();
             }
             Client::Ended => self.close_client(cx),
-            Client::Lingering { .. } | Client::Closed => {}
+            Client::Lingering(_) | Client::Closed => {}
         }
     }
 
-    /// Counts what a client sends after our half-close.
+    /// Counts what a client sends after our half-close, once it has everything: until then, heartbeats and the like must
+    /// not cost it the rest.
     fn discard(&mut self, count: usize, cx: &mut Context<'_>) {
-        if let Client::Lingering { discarded, .. } = &mut self.client {
-            *discarded += count;
-            if *discarded > LINGER_BYTES {
+        if let Client::Lingering(lingering) = &mut self.client
+            && lingering.until.is_some()
+        {
+            lingering.discarded += count;
+            if lingering.discarded > LINGER_BYTES {
                 about!(debug, self.label, "cut off, as it does not stop sending");
                 self.close_client(cx);
             }
         }
     }
 
-    fn close_client(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn close_client(&mut self, cx: &mut Context<'_>) {
         self.client = Client::Closed;
         cx.actions.push(Action::CloseClient);
     }
 
-    fn drop_client(&mut self, reason: EndReason, cx: &mut Context<'_>) {
+    pub(super) fn drop_client(&mut self, reason: EndReason, cx: &mut Context<'_>) {
         if matches!(self.client, Client::Closed) {
             return;
         }
+        self.note_undelivered();
         self.close_client(cx);
         self.end_without_client(reason);
         self.to_client.clear();
@@ -332,46 +345,5 @@ impl Session {
         self.queued = Load::default();
         self.in_flight = InFlight::default();
         self.from_client.clear();
-    }
-
-    pub(super) fn client_deadline(&self) -> Option<Time> {
-        let linger = match self.client {
-            Client::Lingering { until, .. } => Some(until),
-            Client::Open { .. } | Client::Ended | Client::Closed => None,
-        };
-        let host = earliest(linger, self.host_deadline());
-        earliest(host, self.stall_deadline())
-    }
-
-    /// When a client is given up to which nothing can be written, or that is gone while its lines can't be read.
-    fn stall_deadline(&self) -> Option<Time> {
-        let since = match (&self.client, &self.goal) {
-            (
-                Client::Open {
-                    hung_up: Some(since),
-                    ..
-                },
-                Goal::Serve,
-            ) if !self.wants_client_input() => *since,
-            (Client::Open { .. } | Client::Ended, Goal::Finish { .. } | Goal::End { .. }) => {
-                self.unwritten_since?
-            }
-            _ => return None,
-        };
-        let at = since.max(self.last_written) + STALL_TIME;
-        self.backend.gives_up_stalled_client().then_some(at)
-    }
-
-    pub(super) fn client_timeout(&mut self, cx: &mut Context<'_>) {
-        if self.host_deadline().is_some_and(|at| at <= cx.now) {
-            // What is left of stdin is read and refused.
-            self.end_now(&EndReason::Overdue(FINISH_TIME), cx);
-        }
-        if self.stall_deadline().is_some_and(|at| at <= cx.now) {
-            self.drop_client(EndReason::Stalled(STALL_TIME), cx);
-        }
-        if matches!(self.client, Client::Lingering { until, .. } if until <= cx.now) {
-            self.close_client(cx);
-        }
     }
 }

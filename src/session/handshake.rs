@@ -5,6 +5,7 @@
 //! for it are held; then they are released.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
@@ -21,6 +22,10 @@ use crate::util::time::Time;
 /// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
+/// A replay may take this many times as long as the first handshake took: the machine may be busier than it was then, not
+/// least with the restarts of other servers.
+const REPLAY_FACTOR: u32 = 3;
+
 /// Ends a handshake, in the words of the specification.
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
@@ -28,11 +33,15 @@ const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initiali
 #[derive(Debug, Default)]
 pub(super) struct Handshake {
     state: State,
-    /// Whether the client has said `notifications/initialized` since its last `initialize`. Some say it before they
-    /// have the response.
+    /// Whether the client has said `notifications/initialized` after the handshake that took place.
     initialized: bool,
+    /// The same for an `initialize` without a response. Some say it before they have that. Until the server has agreed,
+    /// the handshake before counts: a server may refuse a second one.
+    attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
+    /// How long the first one took, from the start of its server to the response.
+    first_took: Option<Duration>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
     /// How many requests there were with which a session opens.
@@ -215,6 +224,19 @@ impl Session {
         }
     }
 
+    /// The server has not responded to the replay in time. That is a failed start, as by a crash.
+    pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
+        let time = self.handshake.replay_time(cx.settings.replay_timeout);
+        about!(warn, self.label, "{}", EndReason::ReplayTimeout(time));
+        if self.backend.is_link() {
+            return self.link_ended(Exit::NoReplay(time), cx);
+        }
+        self.stop_upstream(cx);
+        if let Upstream::Leaving(leaving) = &mut self.upstream {
+            leaving.replay_overdue = Some(time);
+        }
+    }
+
     /// Ends a handshake in the client's place.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
         about!(
@@ -234,8 +256,13 @@ impl Session {
 impl Handshake {
     /// The client sent `initialize`.
     pub(super) fn begin(&mut self) {
-        self.initialized = false;
+        self.attempt = Some(false);
         self.owed = false;
+    }
+
+    /// The server has refused it. What the client said after it belongs to the handshake before, if there was one.
+    pub(super) fn refused(&mut self) {
+        self.initialized |= self.attempt.take().unwrap_or(false);
     }
 
     /// The number of the next request with which a session opens.
@@ -246,22 +273,39 @@ impl Handshake {
 
     /// The client said `notifications/initialized` to a server.
     pub(super) fn complete(&mut self) {
-        self.initialized = true;
+        match &mut self.attempt {
+            Some(initialized) => *initialized = true,
+            None => self.initialized = true,
+        }
     }
 
     /// `notifications/initialized` was not read by the server to which it was sent.
     pub(super) fn take_back_initialized(&mut self) {
-        self.initialized = false;
+        match &mut self.attempt {
+            Some(initialized) => *initialized = false,
+            None => self.initialized = false,
+        }
     }
 
     /// Whether the next server is told all of the handshake by the proxy.
     pub(super) fn is_replayed_whole(&self) -> bool {
-        self.recorded().is_some() && self.initialized
+        self.recorded().is_some() && self.initialized && self.attempt.is_none()
+    }
+
+    /// Notes how long a handshake took; the first one is the measure for replays.
+    pub(super) fn note_time(&mut self, took: Duration) {
+        self.first_took.get_or_insert(took);
+    }
+
+    /// How long a replay may take: `least`, or longer if the server is one that takes its time.
+    pub(super) fn replay_time(&self, least: Duration) -> Duration {
+        let first = self.first_took.unwrap_or_default();
+        least.max(first.saturating_mul(REPLAY_FACTOR))
     }
 
     /// The `initialize` in flight is about to be sent again.
     pub(super) fn repeat(&mut self) {
-        self.owed = self.initialized;
+        self.owed = self.attempt == Some(true);
     }
 
     /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did
@@ -272,9 +316,12 @@ impl Handshake {
 
     /// Records that the response to `initialize` was this `result`. `request` is `None` if it was too long to be kept.
     pub(super) fn record(&mut self, request: Option<Box<[u8]>>, result: &str) {
+        if !result.starts_with('{') {
+            return self.refused();
+        }
+        self.initialized = self.attempt.take().unwrap_or(false);
         let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
         self.state = match (request, agreement.and_then(Agreement::of)) {
-            _ if !result.starts_with('{') => State::None,
             (Some(request), Some(agreement)) => {
                 State::Recorded(Box::new(Record { request, agreement }))
             }
@@ -430,9 +477,28 @@ mod tests {
         assert!(!handshake.take_owed());
         handshake.complete();
         handshake.repeat();
-        assert!(handshake.take_owed() && !handshake.take_owed() && handshake.is_complete());
+        assert!(handshake.take_owed() && !handshake.take_owed());
+        handshake.record(Some("{}".as_bytes().into()), "{}");
+        assert!(handshake.is_complete());
+    }
+
+    #[test]
+    fn a_handshake_counts_until_the_next_one_was_agreed_to() {
+        let mut handshake = record(r#"{"id":1}"#, RESULT);
+        handshake.complete();
+        for refuse in [Handshake::refused, |handshake: &mut Handshake| {
+            handshake.record(Some("{}".as_bytes().into()), "7");
+        }] {
+            handshake.begin();
+            assert!(handshake.is_complete());
+            refuse(&mut handshake);
+            assert!(handshake.is_complete() && handshake.recorded().is_some());
+        }
         handshake.begin();
-        assert!(!handshake.is_complete());
+        handshake.record(Some("{}".as_bytes().into()), RESULT);
+        assert!(!handshake.is_complete(), "the client has not said so");
+        handshake.complete();
+        assert!(handshake.is_complete());
     }
 
     #[test]

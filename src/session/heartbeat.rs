@@ -20,6 +20,8 @@ pub(super) struct Heartbeat {
     is_queued: bool,
     last_activity: Time,
     silence_reported: bool,
+    /// When the client last sent something.
+    last_heard: Time,
 }
 
 impl Heartbeat {
@@ -30,6 +32,7 @@ impl Heartbeat {
             is_queued: false,
             last_activity: now,
             silence_reported: false,
+            last_heard: now,
         }
     }
 
@@ -44,6 +47,17 @@ impl Heartbeat {
     pub(super) fn note_activity(&mut self, now: Time) {
         self.last_activity = now;
         self.silence_reported = false;
+    }
+
+    /// The client sent something.
+    pub(super) fn note_heard(&mut self, now: Time) {
+        self.note_activity(now);
+        self.last_heard = now;
+    }
+
+    /// How long nothing was heard of the client, whether it was read or not.
+    pub(super) fn silence(&self, now: Time) -> Duration {
+        now.saturating_since(self.last_heard)
     }
 
     /// When the next heartbeat is due.
@@ -98,6 +112,7 @@ impl Session {
             let line = own_messages::heartbeat_response(unix_time, self.upstream.is_up());
             self.own_line(&line, OwnLine::Heartbeat, cx);
         }
+        self.check_client(cx);
         if !self.wants_client_input() {
             return;
         }

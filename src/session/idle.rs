@@ -17,6 +17,8 @@ const LONG_LINE_BYTES: usize = 4096;
 pub struct IdleLimits {
     /// How long after the session began the client must have sent a message.
     pub first_message: Option<Duration>,
+    /// Whether that is not for clients that have announced heartbeats.
+    pub exempts_heartbeats: bool,
     /// How long no message may pass while no response is awaited. Heartbeats are not messages.
     pub idle: Option<Duration>,
 }
@@ -88,7 +90,8 @@ impl Session {
     fn first_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let limit = limits.first_message?;
         let waits = self.goal.is_serve() && self.sent_to_upstream.is_none();
-        waits.then(|| self.opened + limit)
+        let is_exempt = limits.exempts_heartbeats && self.heartbeat.next().is_some();
+        (waits && !is_exempt).then(|| self.opened + limit)
     }
 
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {

@@ -14,9 +14,6 @@ pub const MAX_IN_FLIGHT: usize = 1024;
 /// Requests of one server that are remembered. Of more, the oldest are forgotten: responses to them pass unexamined.
 const MAX_SERVER_REQUESTS: usize = 1024;
 
-/// Requests of one server that are remembered after their responses: it may take one back before it sees the response.
-const MAX_ANSWERED: usize = 16;
-
 /// What lines that are kept to be sent again may hold for one session, in bytes.
 pub const MAX_RESEND_BYTES: usize = 64 * 1024;
 
@@ -264,8 +261,6 @@ pub struct ServerRequests(Option<Box<Asked>>);
 #[derive(Debug, Default)]
 struct Asked {
     open: Ids,
-    /// Those of the present server that got their responses last.
-    answered: Ids,
     /// Those of servers that are gone.
     orphaned: Ids,
 }
@@ -288,12 +283,10 @@ impl ServerRequests {
         asked.open.remember(id, MAX_SERVER_REQUESTS);
     }
 
-    /// The present server took its request back. Returns whether it had one of this id; the response may be on its way
-    /// already.
+    /// The present server took its request back. Returns whether it waited for a response.
     pub fn cancel(&mut self, id: &RequestId) -> bool {
-        self.0.as_mut().is_some_and(|asked| {
-            asked.open.forget(id).is_some() || asked.answered.forget(id).is_some()
-        })
+        let asked = self.0.as_mut();
+        asked.is_some_and(|asked| asked.open.forget(id).is_some())
     }
 
     /// The client sent a response. Of several requests of an id the oldest gets it, and if none has it, the one whose id
@@ -319,9 +312,9 @@ impl ServerRequests {
 
     /// What the ids of all that are remembered hold besides their own size, in bytes.
     pub fn id_bytes(&self) -> usize {
-        self.0.as_ref().map_or(0, |asked| {
-            asked.open.heap_bytes + asked.answered.heap_bytes + asked.orphaned.heap_bytes
-        })
+        self.0
+            .as_ref()
+            .map_or(0, |asked| asked.open.heap_bytes + asked.orphaned.heap_bytes)
     }
 
     /// How many are remembered.
@@ -337,7 +330,6 @@ impl ServerRequests {
         let Some(asked) = &mut self.0 else {
             return;
         };
-        asked.answered = Ids::default();
         for id in std::mem::take(&mut asked.open).ids.drain() {
             asked.orphaned.remember(id, MAX_SERVER_REQUESTS);
         }
@@ -348,8 +340,7 @@ impl Asked {
     fn end(&mut self, id: &RequestId) -> Addressee {
         if self.orphaned.forget(id).is_some() {
             Addressee::Gone
-        } else if let Some(id) = self.open.forget(id) {
-            self.answered.remember(id, MAX_ANSWERED);
+        } else if self.open.forget(id).is_some() {
             Addressee::Present
         } else {
             Addressee::Unknown

@@ -34,6 +34,8 @@ pub(super) struct Liveness {
     /// When the next heartbeat goes there.
     next_heartbeat: Time,
     last_received: Time,
+    /// The same, also while the link was not read.
+    last_heard: Time,
     last_heartbeat: Option<Time>,
     /// By the proxy's clock, the time since 1970 at which it sent that one.
     last_timestamp: Option<Duration>,
@@ -50,6 +52,7 @@ impl Liveness {
         Self {
             next_heartbeat: now + interval,
             last_received: now,
+            last_heard: now,
             last_heartbeat: None,
             last_timestamp: None,
             intervals: [Duration::ZERO; REMEMBERED_INTERVALS],
@@ -70,6 +73,7 @@ impl Liveness {
     /// Any bytes arrived.
     pub(super) fn note_received(&mut self, now: Time) {
         self.last_received = now;
+        self.last_heard = now;
     }
 
     /// A `heartbeat_response` arrived, which says that it was sent at this time since 1970.
@@ -125,6 +129,11 @@ impl Liveness {
         now.saturating_since(self.last_received)
     }
 
+    /// How long nothing has arrived, whether the link was read or not.
+    pub(super) fn time_unheard(&self, now: Time) -> Duration {
+        now.saturating_since(self.last_heard)
+    }
+
     /// When something is to be done next. A proxy that is not read can't be silent.
     pub(super) fn deadline(&self, is_read: bool) -> Time {
         match self.dead_at() {
@@ -160,11 +169,12 @@ impl Session {
             );
             self.upstream_tail(cx);
             self.link_ended(Exit::Silent(silence), cx);
-        } else if liveness.take_due(cx.now, cx.settings.heartbeat_interval)
-            && self.upstream.is_up()
-            && !self.has_unsent_link_line()
+        } else if liveness.take_due(cx.now, cx.settings.heartbeat_interval) && self.upstream.is_up()
         {
-            self.link_line(&own_messages::heartbeat(unix_time), cx);
+            Self::check_upstream(liveness.time_unheard(cx.now), cx);
+            if !self.has_unsent_link_line() {
+                self.link_line(&own_messages::heartbeat(unix_time), cx);
+            }
         }
     }
 

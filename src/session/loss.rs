@@ -26,6 +26,7 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
+use super::stillbirths::MAX_STILLBIRTHS;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
@@ -44,20 +45,42 @@ const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// An upstream on its way out.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub(super) struct Leaving {
     stage: Stage,
     /// What [`super::upstream::Up::used`] was.
     used: bool,
     /// What [`super::upstream::Up::has_responded`] was.
     pub(super) has_responded: bool,
+    /// How long it had lived at the first sign.
+    lived: Duration,
+    /// What [`super::upstream::Up::messages_before`] was.
+    messages_before: u64,
+    pub(super) has_spoken: bool,
     /// Whether it has died of the client's question what it is. That is no crash.
     died_of_probe: bool,
     /// Whether it was told to stop before there was any other sign.
     was_asked: bool,
+    /// It is told to stop because it has not responded to the replay in this time.
+    pub(super) replay_overdue: Option<Duration>,
     /// The replay that was not answered yet. The response may be among the last words.
     pub(super) replay: Option<RequestId>,
     /// What was not written of the last line of which something was.
     pub(super) rest: Vec<u8>,
+}
+
+/// What the loss of an upstream means for the next one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LossKind {
+    /// It counts, and the next one waits for the cooldown.
+    Crash,
+    /// It has died of a probe: the next one is started at once, and nothing is counted.
+    Probed,
+    /// The next one would not live either.
+    Hopeless,
 }
 
 /// How far it has got.
@@ -254,8 +277,12 @@ impl Session {
                     stage: Stage::first(sign, cx.now),
                     used: up.used,
                     has_responded: up.has_responded,
+                    lived: cx.now.saturating_since(up.started),
+                    messages_before: up.messages_before,
+                    has_spoken: up.has_spoken,
                     died_of_probe: false,
                     was_asked: sign == Sign::ToldToStop,
+                    replay_overdue: None,
                     replay,
                     rest,
                 }));
@@ -329,9 +356,8 @@ impl Session {
         if let Upstream::Leaving(leaving) = &self.upstream
             && let Stage::Gone { exit } = leaving.stage
         {
-            let is_crash = !leaving.died_of_probe;
             let was_asked = leaving.was_asked && !exit.is_crash();
-            self.release_upstream(exit, is_crash, was_asked, cx);
+            self.release_upstream(exit, was_asked, cx);
         }
     }
 
@@ -353,6 +379,9 @@ impl Session {
         self.note_unserved(lost.len());
         for request in &lost {
             self.reply_lost(Some(&request.id), reason, &message, data, cx);
+        }
+        if lost.iter().any(Request::is_initialize) {
+            self.handshake.refused();
         }
         self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
@@ -418,14 +447,8 @@ impl Session {
             && !self.goal.is_overdue(cx.now)
     }
 
-    /// `is_crash` unless the upstream died of a probe, `was_asked` unless it ended by itself.
-    fn release_upstream(
-        &mut self,
-        exit: Exit,
-        is_crash: bool,
-        was_asked: bool,
-        cx: &mut Context<'_>,
-    ) {
+    /// `was_asked` unless the upstream ended by itself.
+    fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
         self.server_log.server_ended(was_asked, &self.label, cx);
@@ -433,15 +456,48 @@ impl Session {
         if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
-        let why = self.backend.loss(exit);
-        if !is_crash {
+        let last_line = self.server_log.take_last_line();
+        let (kind, why) = self.diagnose(exit, last_line.as_deref());
+        if kind == LossKind::Probed {
             self.advance_initialize(cx);
         }
-        self.after_loss(&why, is_crash, cx);
+        self.after_loss(&why, kind, cx);
     }
 
-    /// The upstream is gone: is there to be another? If it was no crash, at once, and nothing is counted.
-    pub(super) fn after_loss(&mut self, why: &EndReason, is_crash: bool, cx: &mut Context<'_>) {
+    /// Whether the present upstream has written a line.
+    pub(super) fn has_upstream_spoken(&self) -> bool {
+        let (has_spoken, messages_before) = match &self.upstream {
+            Upstream::Up(up) => (up.has_spoken, up.messages_before),
+            Upstream::Leaving(leaving) => (leaving.has_spoken, leaving.messages_before),
+            _ => return false,
+        };
+        has_spoken || self.sent_to_client.messages() > messages_before
+    }
+
+    /// What the loss of the upstream means for the next one, and how it is told if there is none.
+    fn diagnose(&mut self, exit: Exit, last_line: Option<&str>) -> (LossKind, EndReason) {
+        let Upstream::Leaving(leaving) = &self.upstream else {
+            return (LossKind::Crash, self.backend.loss(exit));
+        };
+        if leaving.died_of_probe {
+            return (LossKind::Probed, self.backend.loss(exit));
+        }
+        if let Some(time) = leaving.replay_overdue {
+            return (LossKind::Crash, EndReason::ReplayTimeout(time));
+        }
+        let has_spoken = self.has_upstream_spoken();
+        if self.backend.is_hopeless(exit, leaving.lived, has_spoken) {
+            let mut text = format!("it ended at once {MAX_STILLBIRTHS} times in a row ({exit})");
+            if let Some(line) = last_line {
+                text = format!("{text}; its last line on stderr: {line}");
+            }
+            return (LossKind::Hopeless, EndReason::SpawnFailed(text));
+        }
+        (LossKind::Crash, self.backend.loss(exit))
+    }
+
+    /// The upstream is gone: is there to be another?
+    pub(super) fn after_loss(&mut self, why: &EndReason, kind: LossKind, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
@@ -451,10 +507,10 @@ impl Session {
             self.give_up(why, cx);
             return;
         }
-        let decision = if is_crash {
-            self.backend.lost(cx.now)
-        } else {
-            Decision::RetryAt(cx.now)
+        let decision = match kind {
+            LossKind::Crash => self.backend.lost(cx.now),
+            LossKind::Probed => Decision::RetryAt(cx.now),
+            LossKind::Hopeless => return self.give_up(why, cx),
         };
         match decision {
             Decision::RetryAt(at) => {

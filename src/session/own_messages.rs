@@ -16,6 +16,7 @@ use crate::protocol::lines::TooLong;
 use crate::protocol::own_messages::{self, Delivered, ErrorReason, Loss};
 use crate::protocol::skip::Skipped;
 use crate::util::about::about;
+use crate::util::plural::Grouped;
 
 /// Up to this many requests of one line are refused one by one: twice what could be in flight, so that whoever is over
 /// that limit by mistake still gets a response to each.
@@ -113,7 +114,12 @@ impl Session {
             .id
             .as_ref()
             .filter(|id| !(is_response && self.is_unanswered(id)));
-        let message = too_long_message(why, cx);
+        let what = if is_response {
+            "the client's response"
+        } else {
+            "the client's message"
+        };
+        let message = too_long_message(what, skipped.len, why, cx);
         self.note_refusal(why.into(), &message, cx);
         self.reply_error(
             id.map(|id| id as &dyn Display),
@@ -146,29 +152,30 @@ impl Session {
     }
 }
 
-/// Says which limit a line was over, and what it is.
-pub(super) fn too_long_message(why: TooLong, cx: &Context<'_>) -> String {
+/// Says what was over which limit, and by how much if that is known.
+pub(super) fn too_long_message(what: &str, len: u64, why: TooLong, cx: &Context<'_>) -> String {
+    let len = Grouped(len);
     match why {
         TooLong::Limit => {
-            let limit = cx.settings.max_message_bytes;
-            format!("the message is too long: the limit is {limit} bytes (--max-message-bytes)")
+            let limit = Grouped(cx.settings.max_message_bytes as u64);
+            format!("{what} is too long: {len} bytes, the limit is {limit} (--max-message-bytes)")
         }
         TooLong::BufferBudget => {
-            let limit = cx.memory.limit();
+            let limit = Grouped(cx.memory.limit() as u64);
             format!(
-                "no buffer memory left for a message of this size: the limit is {limit} bytes for all sessions"
+                "no buffer memory left for {what} of {len} bytes: the limit is {limit} bytes for all sessions"
             )
         }
         TooLong::MemoryShort => {
-            let limit = cx.memory.limit();
+            let limit = Grouped(cx.memory.limit() as u64);
             format!(
-                "others needed the buffer memory of this message before it was complete: the limit is {limit} bytes for \
+                "others needed the buffer memory of {what} of {len} bytes before its end: the limit is {limit} bytes for \
                  all sessions (--max-buffer-bytes)"
             )
         }
         TooLong::Stalled => {
             let limit = STALL_TIME.as_secs();
-            format!("the message took too long: nothing of it arrived for {limit} s")
+            format!("{what} of {len} bytes took too long: nothing of it arrived for {limit} s")
         }
     }
 }

@@ -96,6 +96,8 @@ pub enum Exit {
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
     OtherProtocol(Protocol),
+    /// The server at the other end did not respond to the replayed handshake in this time.
+    NoReplay(Duration),
 }
 
 impl Exit {
@@ -127,6 +129,9 @@ impl fmt::Display for Exit {
             Self::Refused => f.write_str("the proxy has no server"),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
+            Self::NoReplay(time) => {
+                write!(f, "the replayed handshake was not answered within {time:?}")
+            }
             Self::Signal(number) => match Signal::try_from(number) {
                 Ok(signal) => write!(f, "signal {number} ({signal})"),
                 Err(_) => write!(f, "signal {number}"),
@@ -224,7 +229,7 @@ impl EndReason {
     /// The reason of an upstream's loss, after `restarts` attempts to replace it.
     pub(super) fn after_retries(&self, restarts: u32) -> Self {
         match self {
-            Self::SpawnFailed(_) => self.clone(),
+            Self::SpawnFailed(_) | Self::ReplayTimeout(_) => self.clone(),
             Self::ConnectionLost(last) => Self::ReconnectLimit {
                 attempts: restarts,
                 last: last.clone(),
@@ -338,6 +343,19 @@ impl Traffic {
     pub fn count(&mut self, len: usize) {
         self.messages += 1;
         self.bytes += len as u64 + 1;
+    }
+
+    /// How many messages were counted.
+    pub(super) fn messages(self) -> u64 {
+        self.messages
+    }
+
+    /// The same, but for this many bytes.
+    pub(super) fn without(self, bytes: u64) -> Self {
+        Self {
+            bytes: self.bytes.saturating_sub(bytes),
+            ..self
+        }
     }
 
     /// Whether nothing was counted.

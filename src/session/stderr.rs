@@ -36,6 +36,9 @@ pub enum ServerLogging {
     None,
 }
 
+/// What is kept of the last line, in bytes: most lines as a whole.
+const MAX_KEPT_BYTES: usize = 200;
+
 /// The stderr of one server process. Costs no memory between lines.
 #[derive(Debug, Default)]
 pub struct StderrLines {
@@ -83,6 +86,8 @@ struct Output {
     stderr: StderrLines,
     limit: LogRateLimit,
     last_words: LastWords,
+    /// The beginning of the last line on stderr, if there was any since the server was started.
+    last_line: String,
 }
 
 impl ServerLog {
@@ -96,13 +101,23 @@ impl ServerLog {
             stderr,
             limit,
             last_words,
+            last_line,
         } = self.begin();
         let mut gate = Gate {
             limit: (logging == ServerLogging::Limited).then_some(limit),
             shared: Some(&mut cx.logs.output),
             last_words: cx.memory.has_headroom().then_some(last_words),
         };
-        stderr.push(bytes, |line| gate.log_stderr(label, line, cx.now));
+        stderr.push(bytes, |line| {
+            keep_beginning(line, last_line);
+            gate.log_stderr(label, line, cx.now);
+        });
+    }
+
+    /// What the server last wrote to stderr. The next one begins anew.
+    pub(super) fn take_last_line(&mut self) -> Option<String> {
+        let output = self.0.as_deref_mut()?;
+        Some(std::mem::take(&mut output.last_line)).filter(|line| !line.is_empty())
     }
 
     /// The server is gone: logs its last line even if it has no line end, and how many lines were left out; the last of
@@ -112,6 +127,7 @@ impl ServerLog {
             stderr,
             limit,
             last_words,
+            last_line,
         }) = self.0.as_deref_mut()
         else {
             return;
@@ -122,7 +138,10 @@ impl ServerLog {
             shared: Some(&mut cx.logs.output),
             last_words: Some(&mut *last_words),
         };
-        stderr.end(|line| gate.log_stderr(label, line, cx.now));
+        stderr.end(|line| {
+            keep_beginning(line, last_line);
+            gate.log_stderr(label, line, cx.now);
+        });
         log_left_out(limit, label);
         if was_asked {
             last_words.clear();
@@ -156,8 +175,19 @@ impl ServerLog {
                 stderr: StderrLines::default(),
                 limit: LogRateLimit::new(&SESSION_OUTPUT),
                 last_words: LastWords::default(),
+                last_line: String::new(),
             })
         })
+    }
+}
+
+/// Keeps so much of a line that it tells what was wrong.
+fn keep_beginning(line: &str, kept: &mut String) {
+    let beginning = &line[..line.floor_char_boundary(MAX_KEPT_BYTES)];
+    kept.clear();
+    kept.push_str(beginning);
+    if beginning.len() < line.len() {
+        kept.push('…');
     }
 }
 
@@ -274,6 +304,19 @@ mod tests {
         let logged = lines(&[&long, &long, b"\nnext\n"]);
         assert!(logged[0].starts_with("xxx") && logged[0].ends_with("(cut at 3900 bytes)"));
         assert_eq!(logged[1], "next");
+    }
+
+    #[test]
+    fn the_beginning_of_the_last_line_is_kept() {
+        let mut kept = String::new();
+        let mut stderr = StderrLines::default();
+        stderr.push(b"one\ntwo\nthr", |line| keep_beginning(line, &mut kept));
+        assert_eq!(kept, "two");
+        stderr.push(b"ee", |line| keep_beginning(line, &mut kept));
+        stderr.end(|line| keep_beginning(line, &mut kept));
+        assert_eq!(kept, "three");
+        keep_beginning(&"ü".repeat(1000), &mut kept);
+        assert_eq!(kept, "ü".repeat(100) + "…");
     }
 
     #[test]

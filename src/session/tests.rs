@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod cancellations;
 mod connector;
 mod ends;
 mod guard;
@@ -13,11 +14,15 @@ mod lazy;
 mod losses;
 mod peer;
 mod probes;
+mod slow_clients;
+mod spare_buffers;
+mod stillborn;
 mod tallies;
 mod tidy;
 mod times;
 mod unfinished;
 mod unread;
+mod vanished;
 
 use std::time::Duration;
 
@@ -53,6 +58,8 @@ struct World {
     /// What the session wanted done, and the test has not looked at yet.
     actions: Vec<Action>,
     now: Time,
+    /// What the system says about the client's send queue.
+    unsent: Option<u32>,
     /// What the wall clock shows. Only time stamps depend on it.
     unix_time: Duration,
 }
@@ -104,6 +111,7 @@ impl World {
             logs,
             actions,
             now,
+            unsent: None,
             unix_time: SECOND,
         }
     }
@@ -134,7 +142,18 @@ impl World {
             logs: &mut self.logs,
             actions: &mut self.actions,
         };
-        event(&mut self.session, &mut cx)
+        let result = event(&mut self.session, &mut cx);
+        while let Some(at) = cx
+            .actions
+            .iter()
+            .position(|it| *it == Action::MeasureClient)
+        {
+            cx.actions.remove(at);
+            let unsent = self.unsent;
+            let answer = Event::ClientQueue { unsent };
+            self.session.handle(answer, &mut cx);
+        }
+        result
     }
 
     // The client.

@@ -63,7 +63,8 @@ impl Session {
             return false;
         }
         let what = if envelope.is_response() {
-            let id = envelope.id.filter(|id| is_kept(id)).map(RequestId::new);
+            let id = envelope.id.filter(|id| id.len() <= MAX_ID_BYTES);
+            let id = id.map(RequestId::new);
             if id.is_some_and(|id| self.in_flight.would_end(&id)) {
                 return false;
             }

@@ -171,11 +171,11 @@ impl Session {
         splitter.give_up(why);
         // Anyone can cause it who can connect, so all sessions share a limit.
         if cx.logs.unasked.admit(cx.now) {
-            let text = super::own_messages::too_long_message(why, cx);
+            let text = super::own_messages::too_long_message("it", held as u64, why, cx);
             about!(
                 warn,
                 self.label,
-                "{held} bytes of an unfinished line of the {whose} were dropped: {text}"
+                "an unfinished line of the {whose} was dropped: {text}"
             );
         }
     }

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::handshake::Greeting;
 use super::in_flight::Request;
-use super::loss::Leaving;
-use super::report::{EndReason, Label};
+use super::loss::{Leaving, LossKind};
+use super::report::Label;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
@@ -38,6 +38,12 @@ pub(super) enum Upstream {
 #[derive(Debug)]
 pub(super) struct Up {
     pub(super) greeting: Greeting,
+    /// When it was started.
+    pub(super) started: Time,
+    /// How many messages servers before it have sent.
+    pub(super) messages_before: u64,
+    /// Whether it has written a line that was not for the client.
+    pub(super) has_spoken: bool,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
@@ -224,6 +230,9 @@ impl Session {
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake),
+            started: cx.now,
+            messages_before: self.sent_to_client.messages(),
+            has_spoken: false,
             notice_at,
             used: false,
             has_responded: false,
@@ -282,7 +291,7 @@ impl Session {
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
-        self.after_loss(&why, true, cx);
+        self.after_loss(&why, LossKind::Crash, cx);
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
@@ -307,8 +316,7 @@ impl Session {
             self.give_notice(unix_time, cx);
         }
         if replay_failed {
-            let reason = EndReason::ReplayTimeout(cx.settings.replay_timeout);
-            self.end_now(&reason, cx);
+            self.replay_overdue(cx);
         }
     }
 }
@@ -375,7 +383,8 @@ impl Session {
                 self.in_flight.cancel(&id);
             }
             ToUpstream::Replay => {
-                let deadline = cx.now + cx.settings.replay_timeout;
+                let time = self.handshake.replay_time(cx.settings.replay_timeout);
+                let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
             ToUpstream::Response | ToUpstream::ReplayedInitialized | ToUpstream::Link => {}

@@ -10,10 +10,10 @@ use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::envelope::{Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::protocol::skip::{SkipScanner, Skipped};
 use crate::util::about::about;
 
@@ -75,8 +75,18 @@ impl Session {
             }
             Line::Skipped(skipped, why) => {
                 self.note_line();
+                self.note_spoken();
                 self.report_skipped(&skipped, why, cx);
             }
+        }
+    }
+
+    /// The upstream has written a line that does not reach the client.
+    fn note_spoken(&mut self) {
+        match &mut self.upstream {
+            Upstream::Up(up) => up.has_spoken = true,
+            Upstream::Leaving(leaving) => leaving.has_spoken = true,
+            _ => {}
         }
     }
 
@@ -89,8 +99,8 @@ impl Session {
         let message = match Message::read(line) {
             Ok(message) => message,
             Err(invalid) => {
-                let text = format_args!("stdout: {invalid}: {}", excerpt(line));
-                self.server_log.warn(&self.label, cx, text);
+                self.log_no_message(invalid, line, cx);
+                self.note_spoken();
                 return false;
             }
         };
@@ -100,6 +110,7 @@ impl Session {
         if let Message::Single(envelope) = &message {
             if self.is_replay_response(envelope) {
                 self.debug_upstream_line("proxy", line);
+                self.note_spoken();
                 self.on_replay_response(envelope, cx);
                 return false;
             }
@@ -125,6 +136,18 @@ impl Session {
         true
     }
 
+    /// A server that logs to stdout from the start may also log there what it responds, and not respond.
+    fn log_no_message(&mut self, invalid: Invalid, line: &[u8], cx: &mut Context<'_>) {
+        let is_first = !self.has_upstream_spoken() && !self.backend.is_link();
+        let consequence = if is_first && !self.in_flight.is_empty() {
+            " (the first line, while a request waits: if the server logs to stdout, the client may wait for ever)"
+        } else {
+            ""
+        };
+        let text = format_args!("stdout: {invalid}{consequence}: {}", excerpt(line));
+        self.server_log.warn(&self.label, cx, text);
+    }
+
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
@@ -142,11 +165,8 @@ impl Session {
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
-            let id = RequestId::new(id);
-            // Ids of the two sides may coincide; a side that takes a request back means its own.
-            if !self.server_requests.cancel(&id) {
-                self.in_flight.cancel(&id);
-            }
+            // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
+            self.server_requests.cancel(&RequestId::new(id));
         }
     }
 
@@ -178,14 +198,19 @@ impl Session {
             && opening.is_initialize
         {
             self.in_flight.forget_probes(opening.number);
-            if let Some(result) = response.result() {
-                self.on_initialized(opening.line, result, cx);
+            match response.result() {
+                Some(result) => self.on_initialized(opening.line, result, cx),
+                None => self.handshake.refused(),
             }
         }
     }
 
     /// The server has agreed to the client's `initialize`.
     fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+        if let Upstream::Up(up) = &self.upstream {
+            self.handshake
+                .note_time(cx.now.saturating_since(up.started));
+        }
         self.handshake.record(request, result);
         if self.handshake.is_too_large() {
             about!(
@@ -202,7 +227,12 @@ impl Session {
 
     /// An over-long line is lost, but whoever waits for it is told.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
-        let message = too_long_message(why, cx);
+        let what = if skipped.has_outcome && !skipped.has_method {
+            "the server's response"
+        } else {
+            "the server's message"
+        };
+        let message = too_long_message(what, skipped.len, why, cx);
         let text = format_args!("stdout: a line was dropped: {message}");
         self.server_log.warn(&self.label, cx, text);
         let Some(id) = skipped.id.as_ref().filter(|_| !skipped.has_method) else {
@@ -211,8 +241,16 @@ impl Session {
         if self.replay_id() == Some(id) {
             self.on_replay_response(&Envelope::default(), cx);
         } else if let Some(request) = self.end_request(id) {
+            if request.is_initialize() {
+                self.handshake.refused();
+            }
             let id: &dyn Display = &request.id;
-            self.reply_error(Some(id), ErrorReason::TooLarge, &message, cx);
+            self.tally.lost = self.tally.lost.saturating_add(1);
+            let loss = Loss {
+                status: None,
+                delivered: Some(self.backend.delivers()),
+            };
+            self.reply_lost(Some(id), ErrorReason::ResponseTooLarge, &message, loss, cx);
         }
     }
 

@@ -15,6 +15,23 @@ impl<N: Display> Display for Counted<N> {
     }
 }
 
+/// "10,485,760".
+#[derive(Debug, Clone, Copy)]
+pub struct Grouped(pub u64);
+
+impl Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digits = self.0.to_string();
+        for (at, digit) in digits.chars().enumerate() {
+            if at > 0 && (digits.len() - at).is_multiple_of(3) {
+                f.write_str(",")?;
+            }
+            write!(f, "{digit}")?;
+        }
+        Ok(())
+    }
+}
+
 /// "is" or "are", after what is counted.
 pub fn are(count: usize) -> &'static str {
     if count == 1 { "is" } else { "are" }
@@ -23,6 +40,18 @@ pub fn are(count: usize) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        for (number, text) in [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (10_485_760, "10,485,760"),
+        ] {
+            assert_eq!(Grouped(number).to_string(), text);
+        }
+    }
 
     #[test]
     fn one_is_not_many() {

@@ -191,14 +191,20 @@ fn a_server_that_answers_the_handshake_otherwise_is_the_end() {
 }
 
 #[test]
-fn a_server_that_does_not_answer_the_handshake_is_the_end() {
+fn a_server_that_does_not_answer_the_handshake_is_a_failed_attempt() {
     let server = FakeServer::start();
-    let options = [&IN_HASTE[..], &["--replay-timeout", "0.2"]].concat();
+    let attempts = ["--replay-timeout", "0.2", "--max-reconnect-attempts", "2"];
+    let options = [&IN_HASTE[..], &attempts].concat();
     let (mut connect, peer) = initialized(&options, &server);
     lose(&connect, peer);
     connect.send_request(1, "tools/call", &json!({}));
-    let _peer = server.greeted();
-    assert_eq!(connect.recv_error(503, "replay_timeout").0, 1);
+    for _ in 0..2 {
+        let mut peer = server.greeted();
+        assert_eq!(peer.recv_json()["method"], "initialize");
+        assert_eq!(peer.read_to_end(), [""; 0]);
+    }
+    let (id, data) = connect.recv_error(503, "reconnect_limit");
+    assert_eq!((id, &data["delivered"]), (json!(1), &json!(false)));
     connect.wait_exit(1);
 }
 
@@ -451,4 +457,19 @@ fn a_half_written_line_counts_as_sent() {
             Err(NoLine::Deadline)
         );
     });
+}
+
+#[test]
+fn what_is_taken_back_while_there_is_no_connection_is_never_sent() {
+    let server = FakeServer::start();
+    let mut connect = Connect::start(&IN_HASTE, server.address());
+    let peer = server.greeted();
+    lose(&connect, peer);
+    let [given_up, call] = [1, 2].map(|id| request(id, "tools/call", &json!({})));
+    let cancelled =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":1}}"#;
+    connect.send_raw(format!("{given_up}\n{cancelled}\n{call}\n").as_bytes());
+    let mut peer = server.greeted();
+    assert_eq!(peer.recv_line(), call);
+    assert_eq!(answer(&mut peer, &call), connect.recv_line());
 }

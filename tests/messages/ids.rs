@@ -169,11 +169,12 @@ fn a_request_of_the_server_with_the_same_id_ends_nothing() {
 
 #[test]
 fn a_request_that_is_taken_back_by_the_client_is_not_answered() {
-    let script = "read a; read b; read c; exit 3";
+    let script = r#"read a; read b; echo '{"method":"read"}'; read c; exit 3"#;
     let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(script));
     let mut client = proxy.connect();
     client.send_line(r#"{"id":1.50,"method":"m"}"#);
     client.send_line(r#"{"id":"kept","method":"m"}"#);
+    assert_eq!(client.recv_json()["method"], "read");
     client.send_line(r#"{"method":"notifications/cancelled","params":{"requestId":1.5}}"#);
     let left = client.read_to_end();
     assert!(
@@ -183,7 +184,7 @@ fn a_request_that_is_taken_back_by_the_client_is_not_answered() {
 }
 
 #[test]
-fn a_request_that_is_taken_back_by_the_server_is_not_answered() {
+fn a_request_that_the_server_takes_back_is_not_its_own_and_is_answered() {
     let script = r#"read a; read b
 printf '{"method":"notifications/cancelled","params":{"requestId":"\\u0061"}}\n'; exit 3"#;
     let proxy = Proxy::start(&["--no-auto-restart"], &servers::sh(script));
@@ -192,7 +193,7 @@ printf '{"method":"notifications/cancelled","params":{"requestId":"\\u0061"}}\n'
     client.send_line(r#"{"id":"kept","method":"m"}"#);
     let left = client.read_to_end();
     assert!(
-        left.len() == 2 && left[1].contains(r#""id":"kept""#),
+        left.len() == 3 && left[1].contains(r#""id":"a""#) && left[2].contains(r#""id":"kept""#),
         "{left:?}"
     );
 }

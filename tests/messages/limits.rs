@@ -14,10 +14,27 @@ fn send_in_pieces(client: &mut Client, line: &str, piece_bytes: usize) {
     }
 }
 
+/// A number as it is shown.
+fn grouped(number: usize) -> String {
+    mcp_tcp_proxy::util::plural::Grouped(number as u64).to_string()
+}
+
 #[track_caller]
 fn expect_too_large(client: &mut Client, id: &Value, limit: usize) {
     let message = expect_own_error(client, id, -32600, "too_large");
-    assert!(message.contains(&limit.to_string()), "{message}");
+    let limit = grouped(limit);
+    let named = format!(" bytes, the limit is {limit} (--max-message-bytes)");
+    assert!(message.contains(&named), "{message}");
+    assert!(
+        message.starts_with("the client's message is too long: "),
+        "{message}"
+    );
+}
+
+#[track_caller]
+fn expect_id_too_large(client: &mut Client, id: &Value) {
+    let message = expect_own_error(client, id, -32600, "too_large");
+    assert!(message.contains("the limit is 1024 bytes"), "{message}");
 }
 
 #[test]
@@ -150,13 +167,13 @@ fn an_id_of_1_kib_passes_and_a_longer_one_does_not() {
     }
     for line in [request(1025), answer(1025), request(1_000_000)] {
         client.send_line(&line);
-        expect_too_large(&mut client, &Value::Null, 1024);
+        expect_id_too_large(&mut client, &Value::Null);
         expect_nothing_before_marker(&mut client);
     }
     // A batch is refused as a whole; whoever waits for an answer that can be given gets it.
     client.send_line(&format!("[{},{}]", request(5), request(1025)));
-    expect_too_large(&mut client, &"xxx".into(), 1024);
-    expect_too_large(&mut client, &Value::Null, 1024);
+    expect_id_too_large(&mut client, &"xxx".into());
+    expect_id_too_large(&mut client, &Value::Null);
     expect_nothing_before_marker(&mut client);
     client.reset();
 }
@@ -172,14 +189,16 @@ exec cat"#;
     client.send_line(r#"{"jsonrpc":"2.0","id":1.50,"method":"m"}"#);
     let answer = client.recv_line();
     assert!(
-        answer.starts_with(r#"{"jsonrpc":"2.0","id":1.50,"error":{"code":-32600,"#),
+        answer.starts_with(r#"{"jsonrpc":"2.0","id":1.50,"error":{"code":502,"#),
         "{answer}"
     );
     let answer = serde_json::from_str(&answer).unwrap();
-    let message = crate::assert_own_error(&answer, &json!(1.5), -32600, "too_large");
-    assert!(message.contains("1000"), "{message}");
+    let message = crate::assert_own_error(&answer, &json!(1.5), 502, "response_too_large");
+    let expected =
+        "the server's response is too long: 2,038 bytes, the limit is 1,000 (--max-message-bytes)";
+    assert_eq!(message, expected);
     expect_nothing_before_marker(&mut client);
-    let line = proxy.wait_for_log("1000 bytes");
+    let line = proxy.wait_for_log("the limit is 1,000 ");
     assert!(
         line.contains("WARN") && line.contains("[session 1 ") && line.contains("pid "),
         "{line}"
@@ -202,7 +221,7 @@ exec cat"#;
     client.send_line(r#"{"jsonrpc":"2.0","id":1,"method":"m"}"#);
     assert_eq!(client.recv_line(), r#"{"id":1,"result":"short"}"#);
     expect_nothing_before_marker(&mut client);
-    assert_eq!(proxy.wait_for_logs("1000 bytes", 4).len(), 4);
+    assert_eq!(proxy.wait_for_logs("the limit is 1,000 ", 4).len(), 4);
 }
 
 #[test]
@@ -219,5 +238,5 @@ exec cat"#;
     assert_eq!(client.recv_line(), expected);
     assert_eq!(client.recv_line().trim_end_matches('\r'), expected);
     expect_nothing_before_marker(&mut client);
-    proxy.wait_for_log("1000 bytes");
+    proxy.wait_for_log("the limit is 1,000 ");
 }

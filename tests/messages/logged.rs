@@ -22,7 +22,7 @@ fn each_kind_of_refusal_is_a_warning() {
     client.recv_line();
     for why in [
         "the line is not JSON",
-        "the limit is 1000 bytes",
+        "the client's message is too long: 6,004 bytes, the limit is 1,000 (--max-message-bytes)",
         "1024 requests are waiting",
     ] {
         let line = proxy.wait_for_log(why);
@@ -105,7 +105,7 @@ fn connections_without_a_message_do_not_flood_the_log() {
         let (_, count) = line.split_once("left out of the log: ")?;
         count.parse().ok()
     };
-    let is_refusal = |line: &&String| line.contains("sessions already");
+    let is_refusal = |line: &&String| line.contains("already, the limit");
     // Each is in the log, or is counted.
     eventually("all to be told of", DEADLINE, || {
         let log = proxy.log();
@@ -118,4 +118,21 @@ fn connections_without_a_message_do_not_flood_the_log() {
     client.shutdown_write();
     client.read_to_end();
     proxy.wait_for_log("the client closed the connection");
+}
+
+#[test]
+fn a_server_that_logs_to_stdout_from_the_start_is_found_out() {
+    let script = "read line; echo banner; echo more; echo '[1]'; exec cat";
+    let proxy = Proxy::start(&[], &servers::sh(script));
+    let mut client = proxy.connect();
+    client.send_json(&json!({"jsonrpc": "2.0", "id": 1, "method": "m"}));
+    assert_eq!(client.recv_line(), "[1]");
+    let line = proxy.wait_for_log("the client may wait for ever");
+    assert!(
+        line.contains("WARN") && line.ends_with(": banner"),
+        "{line}"
+    );
+    assert!(line.contains("stdout: the line is not JSON"), "{line}");
+    let more = proxy.wait_for_log(": more");
+    assert!(!more.contains("for ever"), "{more}");
 }

@@ -119,7 +119,12 @@ fn a_message_cut_by_the_server_s_end_is_not_forwarded() {
     let error: serde_json::Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!(
         error["error"]["data"],
-        json!({"source": "mcp-tcp-proxy", "reason": "process_terminated", "status": "exit code 3"})
+        json!({
+            "source": "mcp-tcp-proxy",
+            "reason": "process_terminated",
+            "status": "exit code 3",
+            "delivered": true
+        })
     );
 }
 

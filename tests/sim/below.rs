@@ -68,6 +68,10 @@ pub struct Below {
     /// How often the loop has asked for a group in this iteration, and why it may have.
     pub group_questions: Cell<usize>,
     pub group_reasons: usize,
+    /// Servers die at their starts.
+    is_deadly: bool,
+    /// Whether the system tells what clients have not taken.
+    pub tells_queues: bool,
     pub stopping: bool,
     pub stats: Stats,
 }
@@ -82,7 +86,11 @@ impl Below {
         memory_is_short: bool,
     ) -> Self {
         let [proxy, connector] = settings;
+        let mut rng = rng;
+        let is_deadly = !calm && rng.percent(5);
         Self {
+            is_deadly,
+            tells_queues: rng.percent(80),
             rng,
             calm,
             now,
@@ -217,6 +225,10 @@ impl Below {
             stats,
             &mut self.rng,
         );
+        let mut server = server;
+        if kind == Kind::Process && self.is_deadly && self.rng.percent(95) {
+            server.is_stillborn();
+        }
         let key = self.servers.insert(server);
         self.by_pid.insert(pid, key);
         key
@@ -354,6 +366,9 @@ impl Below {
         place
             .client
             .act(&mut socket, &mut place.journal, &mut self.stats);
+        if place.client.has_vanished {
+            place.vanished_at.get_or_insert(self.now);
+        }
     }
 
     pub fn notify_client(&mut self, slot: usize) {

@@ -44,6 +44,10 @@ pub struct Client {
     /// Its last line has no line end, so nothing can follow.
     has_last_word: bool,
     pub gone: bool,
+    /// It has got a heartbeat, so that there will be more.
+    pub gets_heartbeats: bool,
+    /// Its machine is gone without a word: it says nothing, acknowledges nothing, and no reset comes.
+    pub has_vanished: bool,
     rng: Rng,
 }
 
@@ -75,6 +79,8 @@ impl Client {
             leaving: false,
             has_last_word: false,
             gone: false,
+            gets_heartbeats: false,
+            has_vanished: false,
             rng,
         }
     }
@@ -88,7 +94,7 @@ impl Client {
 
     /// One step of the program.
     pub fn act(&mut self, socket: &mut Duplex, journal: &mut Journal, stats: &mut Stats) {
-        if self.gone {
+        if self.gone || self.has_vanished {
             return;
         }
         self.read(socket, journal);
@@ -121,6 +127,10 @@ impl Client {
                 self.stalls = !self.stalls;
             }
             4..=7 => self.leave(socket, stats),
+            8..=14 if self.gets_heartbeats => {
+                stats.fault(Fault::ClientVanishes);
+                self.has_vanished = true;
+            }
             _ => {}
         }
     }
@@ -133,7 +143,7 @@ impl Client {
         journal: &mut Journal,
         stats: &mut Stats,
     ) {
-        if self.gone {
+        if self.gone || self.has_vanished {
             return;
         }
         if self.stalls && journal.is_connector {
@@ -171,7 +181,7 @@ impl Client {
 
     /// The session has ended its side: it reads what is there, and goes.
     pub fn sees_end(&mut self, socket: &mut Duplex) {
-        if self.rng.percent(80) {
+        if !self.has_vanished && self.rng.percent(80) {
             self.leaving = true;
             socket.input.end(End::Closed);
         }
@@ -400,7 +410,7 @@ impl Client {
         let text = format!(
             r#"{{"n":{serial},"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
-        self.say(text, ClientSays::Cancel, Vec::new(), journal);
+        self.say(text, ClientSays::Cancel(at), Vec::new(), journal);
     }
 
     /// What it says then is what a web page would have a browser say: anything.

@@ -259,7 +259,12 @@ impl Connectors {
         let link = self.scheduler.place_mut(key).unwrap();
         match action {
             Action::StartUpstream if wants_start => self.connect(key, slot),
-            Action::StartUpstream => {}
+            Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
+            Action::MeasureClient => {
+                let timers = &mut self.reactor.timers;
+                let unknown = Event::ClientQueue { unsent: None };
+                self.scheduler.handle(key, unknown, timers);
+            }
             Action::StopUpstream => {
                 if let (Some(upstream), Some(server)) = (&link.upstream, server) {
                     upstream.source().duplex.borrow_mut().writes = false;

@@ -11,6 +11,8 @@ mod waiting;
 use std::collections::HashMap;
 use std::ops::Range;
 
+use mcp_tcp_proxy::session::report::Exit;
+
 pub use self::end::is_unused;
 
 /// A line of the client.
@@ -44,8 +46,8 @@ pub enum ClientSays {
     Initialize,
     Discover,
     Initialized,
-    /// It takes a request back.
-    Cancel,
+    /// It takes this request back.
+    Cancel(usize),
     Other,
     /// To what a server asked in this line of its own.
     Answer(usize),
@@ -76,7 +78,7 @@ impl ClientSays {
 pub struct Request {
     pub id: String,
     pub line: usize,
-    /// By either side.
+    /// By the client. A server can't take it back.
     pub cancelled: bool,
     /// Its batch was sent without it.
     pub taken_out: bool,
@@ -212,6 +214,9 @@ pub struct Journal {
     pub notices: usize,
     pub losses: u32,
     pub spawn_failures: u32,
+    /// How often in a row servers ended with the same exit code, and the most there were.
+    pub same_codes: (i32, u32),
+    pub most_same_codes: u32,
 }
 
 /// Lines that are longer may be refused for want of memory.
@@ -288,6 +293,19 @@ impl Journal {
         Some(id.clone())
     }
 
+    /// A server is gone.
+    pub fn server_ended(&mut self, exit: Option<Exit>) {
+        let Some(Exit::Code(code)) = exit else {
+            self.same_codes.1 = 0;
+            return;
+        };
+        if self.same_codes.0 != code {
+            self.same_codes = (code, 0);
+        }
+        self.same_codes.1 += 1;
+        self.most_same_codes = self.most_same_codes.max(self.same_codes.1);
+    }
+
     /// Whether this request is a probe.
     pub fn is_probe(&self, request: usize) -> bool {
         self.lines[self.requests[request].line].what == ClientSays::Discover
@@ -296,15 +314,6 @@ impl Journal {
     /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.
     fn may_be_forgotten(&self, request: &Request) -> bool {
         self.lines[request.line].what == ClientSays::Discover && self.initialize_answered
-    }
-
-    /// Whether this request may have been taken for one that a server took back: all use the same numbers, and an answer
-    /// to a server that is gone may have been taken for one to this server.
-    fn may_be_mistaken(&self, id: &str) -> bool {
-        self.said.iter().any(|line| {
-            let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
-            is_same && line.taken_back && line.server > 0
-        })
     }
 
     /// A server wrote the answer to an `initialize`.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::session::report::EndReason;
-use mcp_tcp_proxy::session::{Action, Backend, Session};
+use mcp_tcp_proxy::session::{Action, Backend, Session, VANISH_TIME};
 
 use crate::below::Below;
 use crate::journal::is_unused;
@@ -46,7 +46,10 @@ impl Below {
                 }
                 self.check_demand(&self.places[slot]);
             }
-            Action::StopUpstream => {}
+            Action::StopUpstream
+            | Action::CheckClient
+            | Action::CheckUpstream
+            | Action::MeasureClient => {}
             Action::ReleaseUpstream => self.released(slot),
             Action::ShutdownClient => {
                 let mut socket = place.socket.borrow_mut();
@@ -81,10 +84,18 @@ impl Below {
         let place = &self.places[slot];
         let socket = place.socket.borrow();
         let has_everything = session.to_client().is_empty() && !socket.output.is_mid_line();
-        let is_done = place.fate == Route::ShutDown || (socket.input.end_read && has_everything);
-        let stalled = self.now.saturating_since(place.last_taken) >= STALL_TIME;
+        // Without a word of the system it is not known what the client has taken, and it gets a second.
+        let tells = self.tells_queues && place.kind == Kind::Process;
+        let takes_nothing = self.now.saturating_since(place.last_consumed) >= STALL_TIME;
+        let was_waited_for =
+            !tells || socket.output.unconsumed() == 0 || takes_nothing || socket.input.end_read;
+        let is_done = (place.fate == Route::ShutDown && was_waited_for)
+            || (socket.input.end_read && has_everything);
+        let stalled =
+            self.now.saturating_since(place.last_taken) >= STALL_TIME && (!tells || takes_nothing);
+        let vanished = place.is_silent_for(VANISH_TIME, self.now);
         assert!(
-            is_done || socket.output.broken.is_some() || stalled,
+            is_done || socket.output.broken.is_some() || stalled || vanished,
             "session {} closes a client that is there: {:?}",
             place.number,
             session.failure()
@@ -126,6 +137,7 @@ impl Below {
             "a server is let go of before it has ended"
         );
         place.journal.losses += 1;
+        place.journal.server_ended(server.exit);
         let pipes = server.pipes.borrow();
         assert!(
             !pipes.writes || pipes.output.broken.is_none() || server.kind == Kind::Connection,
@@ -169,7 +181,7 @@ impl Below {
         let socket = place.socket.borrow();
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.saturating_since(place.last_taken) >= STALL_TIME;
-        if socket.output.broken.is_none() && !stalled {
+        if socket.output.broken.is_none() && !stalled && place.vanished_at.is_none() {
             journal.check_end(place.heard, reason, self.calm && !place.is_refused);
         }
         self.stats.client_lines += journal.lines.len() as u64;

@@ -1,5 +1,7 @@
 //! One session as the world sees it: its client, what was said in it, and the server that it uses.
 
+use std::time::Duration;
+
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::util::time::Time;
 
@@ -39,7 +41,12 @@ pub struct Place {
     taken: (u64, u64),
     /// When either side last took something.
     pub last_taken: Time,
+    /// What the client had taken, and when it last took something.
+    consumed: u64,
+    pub last_consumed: Time,
     pub activity: Activity,
+    /// When the client vanished.
+    pub vanished_at: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
 }
@@ -71,7 +78,10 @@ impl Place {
             heard_before_turn: nothing,
             taken: (0, 0),
             last_taken: now,
+            consumed: 0,
+            last_consumed: now,
             activity: Activity::new(now),
+            vanished_at: None,
             is_refused: false,
         }
     }
@@ -83,6 +93,10 @@ impl Place {
             .map_or(0, |it| it.pipes.borrow().output.taken);
         let taken = (self.socket.borrow().output.taken, of_server);
         let before = std::mem::replace(&mut self.taken, taken);
+        let consumed = self.socket.borrow().output.consumed;
+        if consumed > std::mem::replace(&mut self.consumed, consumed) {
+            self.last_consumed = now;
+        }
         // Another server begins to count anew.
         if taken.0 > before.0 || taken.1 > before.1 {
             self.last_taken = now;
@@ -105,6 +119,7 @@ impl Place {
         let begun = std::mem::take(&mut self.socket.borrow_mut().output.begun);
         self.note_activity(server.as_deref(), &begun, now);
         for line in begun {
+            self.client.gets_heartbeats |= is_heartbeat(&line) && self.kind == Kind::Process;
             crate::trace::note(|| {
                 let text = crate::text::show(&line.text);
                 format!("{}: the client gets {text}", self.number)
@@ -112,6 +127,13 @@ impl Place {
             let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
         }
+    }
+
+    /// Whether the system knows that the client has vanished: it has owed acknowledgements for longer than this.
+    pub fn is_silent_for(&self, time: Duration, now: Time) -> bool {
+        let socket = self.socket.borrow();
+        let owes = socket.output.taken > socket.output.consumed;
+        owes && self.vanished_at.is_some_and(|at| at + time < now)
     }
 
     fn note_activity(&mut self, server: Option<&Server>, begun: &[Begun], now: Time) {
@@ -128,13 +150,16 @@ impl Place {
         });
         let (client_read, client_written) = (socket.input.read, socket.output.taken);
         let messages = self.journal.hear(self.heard);
-        let is_message = |line: &&Begun| !line.text.starts_with(br#"{"type":"heartbeat_response""#);
         self.activity.note(
             now,
             [client_read, client_written, read, written],
             messages,
             begun.len(),
-            begun.iter().filter(is_message).count(),
+            begun.iter().filter(|line| !is_heartbeat(line)).count(),
         );
     }
+}
+
+fn is_heartbeat(line: &Begun) -> bool {
+    line.text.starts_with(br#"{"type":"heartbeat_response""#)
 }

@@ -177,6 +177,25 @@ impl System for Script {
         self.0.borrow_mut().signal_group(leader, signal)
     }
 
+    fn vanished<'a>(
+        &mut self,
+        clients: impl Iterator<Item = (SessionKey, &'a Socket)>,
+        time: Duration,
+    ) -> Vec<SessionKey> {
+        let below = self.0.borrow();
+        let is_silent = |slot| below.places[slot].is_silent_for(time, below.now);
+        clients
+            .filter(|(_, socket)| is_silent(socket.slot))
+            .map(|(key, _)| key)
+            .collect()
+    }
+
+    fn unsent(&mut self, client: &Socket) -> Option<u32> {
+        let below = self.0.borrow();
+        let output = &client.duplex.borrow().output;
+        below.tells_queues.then(|| output.unconsumed() as u32)
+    }
+
     fn unix_time(&self) -> Duration {
         let below = self.0.borrow();
         UNIX_TIME + below.now.saturating_since(below.began)

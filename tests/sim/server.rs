@@ -77,6 +77,8 @@ struct Manners {
     has_deaf_child: bool,
     replay: Replay,
     probe: Probe,
+    /// It ends before it does anything.
+    dies_at_once: bool,
     chatty: bool,
 }
 
@@ -153,6 +155,7 @@ impl Server {
                 3 => Replay::Never,
                 _ => Replay::Agrees,
             },
+            dies_at_once: false,
             probe: match rng.below(10) {
                 _ if calm => Probe::Answers,
                 0 => Probe::Ignores,
@@ -191,6 +194,11 @@ impl Server {
             asked: 0,
             rng,
         }
+    }
+
+    /// It is of a kind that does not live.
+    pub fn is_stillborn(&mut self) {
+        self.manners.dies_at_once = true;
     }
 
     /// It reads again.
@@ -240,6 +248,11 @@ impl Server {
     pub fn act(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
         if !self.is_running() {
             return self.let_go(now);
+        }
+        if self.manners.dies_at_once {
+            stats.fault(Fault::ServerExits);
+            self.stderr.borrow_mut().write(b"no such module\n");
+            return self.ends(Exit::Code(3), now, journal, stats);
         }
         if !self.stalls {
             if !self.is_deaf {

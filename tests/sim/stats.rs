@@ -8,6 +8,7 @@ use std::ops::AddAssign;
 pub enum Fault {
     ClientResets,
     ClientStalls,
+    ClientVanishes,
     ClientLeavesMidLine,
     ServerCrashes,
     ServerCrashesMidLine,
@@ -43,6 +44,16 @@ pub enum Fault {
 
 const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
 
+/// How often each has happened.
+#[derive(Debug, Clone)]
+struct Faults([u64; FAULTS]);
+
+impl Default for Faults {
+    fn default() -> Self {
+        Self([0; FAULTS])
+    }
+}
+
 #[derive(Debug, Clone, Default)]
 pub struct Stats {
     /// Turns of the loop, each after something has happened in the world.
@@ -59,17 +70,7 @@ pub struct Stats {
     pub unread: u64,
     pub replays: u64,
     pub virtual_seconds: u64,
-    faults: Counts,
-}
-
-/// How often each fault has happened.
-#[derive(Debug, Clone)]
-struct Counts([u64; FAULTS]);
-
-impl Default for Counts {
-    fn default() -> Self {
-        Self([0; FAULTS])
-    }
+    faults: Faults,
 }
 
 impl Stats {
@@ -134,6 +135,7 @@ impl fmt::Display for Stats {
 const NAMES: [&str; FAULTS] = [
     "client resets",
     "client stalls",
+    "client vanishes",
     "client leaves mid-line",
     "server crashes",
     "server crashes mid-line",

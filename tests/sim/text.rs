@@ -59,7 +59,7 @@ pub struct OwnError {
     pub id: String,
     pub code: i32,
     pub delivered: String,
-    pub is_unreachable: bool,
+    pub reason: String,
 }
 
 impl OwnError {
@@ -70,13 +70,15 @@ impl OwnError {
         let (code, rest) = rest.split_once(',')?;
         let delivered = rest.split_once(r#","delivered":"#);
         let delivered = delivered.and_then(|(_, value)| value.strip_suffix("}}}"));
-        rest.contains(r#""data":{"source":"mcp-tcp-proxy","reason":""#)
-            .then_some(Self {
-                id: id.to_owned(),
-                code: code.parse().ok()?,
-                delivered: delivered.unwrap_or_default().to_owned(),
-                is_unreachable: rest.contains(r#""reason":"unreachable""#),
-            })
+        let delivered = delivered.unwrap_or_default().to_owned();
+        let (_, rest) = rest.split_once(r#""data":{"source":"mcp-tcp-proxy","reason":""#)?;
+        let (reason, _) = rest.split_once('"')?;
+        Some(Self {
+            id: id.to_owned(),
+            code: code.parse().ok()?,
+            delivered,
+            reason: reason.to_owned(),
+        })
     }
 }
 

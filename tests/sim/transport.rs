@@ -217,7 +217,12 @@ impl Outflow {
     }
 
     fn room(&self) -> usize {
-        self.capacity - (self.taken - self.consumed) as usize
+        self.capacity - self.unconsumed() as usize
+    }
+
+    /// What the reader has not taken.
+    pub fn unconsumed(&self) -> u64 {
+        self.taken - self.consumed
     }
 
     /// Whether the session has stopped in the middle of a line.

@@ -31,6 +31,7 @@ pub fn idle_limits(rng: &mut Rng) -> IdleLimits {
         limited.then(|| Duration::from_millis(rng.pick(&millis)))
     };
     IdleLimits {
+        exempts_heartbeats: false,
         first_message: limit([10, 300, 20_000]),
         idle: limit([15, 400, 25_000]),
     }

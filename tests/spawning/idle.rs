@@ -156,3 +156,14 @@ fn behind_connect_an_idle_session_costs_no_server() {
     connect.signal(Signal::SIGTERM);
     connect.wait_exit(0);
 }
+
+/// Nobody waits five minutes for a test: that the default is what it is, is tested on the options.
+#[test]
+fn a_client_with_heartbeats_is_closed_if_the_limit_is_given() {
+    skip_on_reference!("has no such limit");
+    let proxy = Proxy::start(&["--first-message-timeout", "0.2"], &servers::mirror());
+    let mut client = proxy.connect();
+    client.send_line(r#"{"type":"heartbeat"}"#);
+    client.read_to_end();
+    proxy.wait_for_log("closed: first_message_timeout: ");
+}

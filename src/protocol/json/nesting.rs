@@ -1,15 +1,18 @@
 //! Which of the containers around a place are objects, at one bit a level.
 
-/// Takes the place of a closing bracket where no container is open.
-pub(crate) const NOTHING_OPEN: u8 = 0;
-
 /// Remembers which of the open containers are objects.
 pub(crate) trait Nesting {
-    /// A container begins in the one that `close` closes. Returns whether there is room for it.
-    fn open(&mut self, close: u8) -> bool;
+    /// A container begins. Returns whether there is room for it.
+    fn open(&mut self, is_object: bool) -> bool;
 
-    /// The innermost container has ended. Returns what closes the one around it.
-    fn close(&mut self) -> u8;
+    /// The innermost container has ended.
+    fn close(&mut self);
+
+    /// Whether no container is open.
+    fn is_empty(&self) -> bool;
+
+    /// Whether the innermost open container is an object.
+    fn is_in_object(&self) -> bool;
 }
 
 /// As deep as messages usually are. It stays in a register.
@@ -26,21 +29,25 @@ impl Default for Shallow {
 
 impl Nesting for Shallow {
     #[inline(always)]
-    fn open(&mut self, close: u8) -> bool {
+    fn open(&mut self, is_object: bool) -> bool {
         let has_room = self.levels >> (u64::BITS - 1) == 0;
-        self.levels = self.levels << 1 | u64::from(close == b'}');
+        self.levels = self.levels << 1 | u64::from(is_object);
         has_room
     }
 
     #[inline(always)]
-    fn close(&mut self) -> u8 {
-        let in_object = self.levels & 1 == 1;
+    fn close(&mut self) {
         self.levels >>= 1;
-        if self.levels == 1 {
-            NOTHING_OPEN
-        } else {
-            closing_of(in_object)
-        }
+    }
+
+    #[inline(always)]
+    fn is_empty(&self) -> bool {
+        self.levels == 1
+    }
+
+    #[inline(always)]
+    fn is_in_object(&self) -> bool {
+        self.levels & 1 == 1
     }
 }
 
@@ -55,30 +62,28 @@ pub(crate) struct Deep {
 }
 
 impl Nesting for Deep {
-    fn open(&mut self, close: u8) -> bool {
+    fn open(&mut self, is_object: bool) -> bool {
         if self.depth > 0 && self.depth.is_multiple_of(u64::BITS as usize) {
             self.outer.push(self.top);
         }
         self.depth += 1;
-        self.top = self.top << 1 | u64::from(close == b'}');
+        self.top = self.top << 1 | u64::from(is_object);
         true
     }
 
-    fn close(&mut self) -> u8 {
-        let in_object = self.top & 1 == 1;
+    fn close(&mut self) {
         self.depth -= 1;
         self.top >>= 1;
-        if self.depth == 0 {
-            return NOTHING_OPEN;
-        }
         if self.depth.is_multiple_of(u64::BITS as usize) {
             self.top = self.outer.pop().unwrap_or_default();
         }
-        closing_of(in_object)
     }
-}
 
-#[inline(always)]
-fn closing_of(in_object: bool) -> u8 {
-    if in_object { b'}' } else { b']' }
+    fn is_empty(&self) -> bool {
+        self.depth == 0
+    }
+
+    fn is_in_object(&self) -> bool {
+        self.top & 1 == 1
+    }
 }

@@ -1,9 +1,9 @@
 //! Where a string ends.
 
-use super::word::{HIGHS, ONES, WORD, word_at};
+use super::word::{HIGHS, ONES, WORD};
 
-/// Words in a block.
-const BLOCK_WORDS: usize = 8;
+/// Bytes that are examined at once where a string is long.
+const CHUNK: usize = 32;
 
 /// Most strings end within this many words.
 const SHORT_WORDS: usize = 2;
@@ -11,41 +11,62 @@ const SHORT_WORDS: usize = 2;
 /// A string of this many words and more is likely to be much longer.
 const LONG_WORDS: usize = 4;
 
-/// The place after a string that begins at `start`, after its quotation mark, and ends within a few words, if it is
-/// plain ASCII.
+/// What follows a string, if it ends within a few words and is plain ASCII; otherwise what follows a part of it that is.
+/// `text` begins after the string's quotation mark.
 #[inline(always)]
-pub(crate) fn plain_string_end(text: &[u8], start: usize) -> Option<usize> {
-    let mut at = start;
+pub(crate) fn after_plain_string(mut text: &[u8]) -> Result<&[u8], &[u8]> {
     for _ in 0..SHORT_WORDS {
-        let word = word_at(text, at)?;
-        let special = special_bytes(word) | word & HIGHS;
+        let Some((word, rest)) = text.split_first_chunk() else {
+            break;
+        };
+        let word = u64::from_le_bytes(*word);
+        let special = (special_candidates(word) | word) & HIGHS;
         if special != 0 {
-            at += special.trailing_zeros() as usize / 8;
-            return (text.get(at) == Some(&b'"')).then_some(at + 1);
+            let bits = special.trailing_zeros();
+            let place = bits as usize / 8;
+            let byte = word >> (bits & !7) & 0xff;
+            return if byte == u64::from(b'"') {
+                Ok(&text[place + 1..])
+            } else {
+                Err(&text[place..])
+            };
         }
-        at += WORD;
+        text = rest;
     }
-    None
+    Err(text)
 }
 
-/// Where a string ends, and what was in it.
-pub(crate) struct StringEnd {
-    /// The place after the closing quotation mark.
-    pub(crate) at: usize,
+/// What follows a string, and what was in it.
+pub(crate) struct StringEnd<'a> {
+    pub(crate) rest: &'a [u8],
     pub(crate) is_ascii: bool,
     pub(crate) has_escapes: bool,
 }
 
-/// Reads the rest of a string from `start` on, whatever is in it.
+/// Reads the rest of a string, whatever is in it.
 #[inline(never)]
-pub(crate) fn string_end(text: &[u8], start: usize) -> Option<StringEnd> {
-    let (mut at, mut seen) = plain_end(text, start);
+pub(crate) fn string_end(text: &[u8]) -> Option<StringEnd<'_>> {
+    let mut seen = 0;
+    let text = skip_plain(skip_plain_chunks(text, &mut seen), &mut seen);
+    if let [b'"', rest @ ..] = text {
+        return Some(StringEnd {
+            rest,
+            is_ascii: seen & HIGHS == 0,
+            has_escapes: false,
+        });
+    }
+    escaped_string_end(text, seen)
+}
+
+/// The same from an escape on; `seen` are the bits of what is before it.
+#[inline(never)]
+fn escaped_string_end(mut text: &[u8], mut seen: u64) -> Option<StringEnd<'_>> {
     let mut has_escapes = false;
     loop {
-        match text[at..] {
-            [b'"', ..] => {
+        text = match text {
+            [b'"', rest @ ..] => {
                 return Some(StringEnd {
-                    at: at + 1,
+                    rest,
                     is_ascii: seen & HIGHS == 0,
                     has_escapes,
                 });
@@ -53,87 +74,101 @@ pub(crate) fn string_end(text: &[u8], start: usize) -> Option<StringEnd> {
             [
                 b'\\',
                 b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't',
-                ..,
-            ] => at += 2,
-            [b'\\', b'u', a, b, c, d, ..] if [a, b, c, d].iter().all(u8::is_ascii_hexdigit) => {
-                at += 6;
+                rest @ ..,
+            ] => rest,
+            [b'\\', b'u', a, b, c, d, rest @ ..]
+                if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) =>
+            {
+                rest
             }
             _ => return None,
-        }
+        };
         has_escapes = true;
         // Escapes often follow each other.
-        if text.get(at) != Some(&b'\\') {
-            let (end, bits) = plain_end(text, at);
-            at = end;
-            seen |= bits;
+        if text.first() != Some(&b'\\') {
+            text = skip_plain_part(text, &mut seen);
         }
     }
 }
 
-/// The place, from `at` on, of the first byte that means something in a string: a quotation mark, a backslash, or a
-/// control character, which is not allowed there. Returns the bits of the bytes before it, too.
-#[inline]
-fn plain_end(text: &[u8], mut at: usize) -> (usize, u64) {
-    let mut seen = 0;
+/// Skips what is between two escapes.
+#[inline(never)]
+fn skip_plain_part<'a>(text: &'a [u8], seen: &mut u64) -> &'a [u8] {
+    skip_plain(text, seen)
+}
+
+/// What follows the bytes that mean nothing in a string: all but a quotation mark, a backslash, and a control character,
+/// which is not allowed there. Adds their bits to `seen`.
+#[inline(always)]
+fn skip_plain<'a>(mut text: &'a [u8], seen: &mut u64) -> &'a [u8] {
     let mut words = 0;
-    while let Some(word) = word_at(text, at) {
+    while let Some((word, rest)) = text.split_first_chunk() {
+        let word = u64::from_le_bytes(*word);
         let special = special_bytes(word);
-        seen |= word;
+        *seen |= word;
         if special != 0 {
-            return (at + special.trailing_zeros() as usize / 8, seen);
+            return &text[special.trailing_zeros() as usize / 8..];
         }
-        at += WORD;
+        text = rest;
         words += 1;
         if words == LONG_WORDS {
-            let (end, bits) = skip_plain_blocks(text, at);
-            at = end;
-            seen |= bits;
+            text = skip_plain_chunks(text, seen);
         }
     }
     // What is left is shorter than a word.
-    while let Some(byte) = text.get(at).filter(|byte| !is_special(**byte)) {
-        seen |= u64::from(*byte);
-        at += 1;
+    while let Some((byte, rest)) = text.split_first()
+        && !is_special(*byte)
+    {
+        *seen |= u64::from(*byte);
+        text = rest;
     }
-    (at, seen)
+    text
 }
 
-/// The place, from `at` on, of the first block with such a byte in it, or of what follows the last block. The bytes of a
-/// block are compared a vector at a time.
-#[inline(never)]
-fn skip_plain_blocks(text: &[u8], mut at: usize) -> (usize, u64) {
-    let mut seen = 0;
-    let (words, _) = text[at..].as_chunks::<WORD>();
-    let (blocks, _) = words.as_chunks::<BLOCK_WORDS>();
-    for block in blocks {
-        let mut special = 0;
-        for word in block {
-            let word = u64::from_le_bytes(*word);
-            special |= special_bytes(word);
-            seen |= word;
-        }
-        if special != 0 {
+/// Skips all chunks before the first one with such a byte in it. Compilers make vector instructions of the loop over the
+/// bytes of a chunk.
+#[inline(always)]
+fn skip_plain_chunks<'a>(mut text: &'a [u8], seen: &mut u64) -> &'a [u8] {
+    while let Some((chunk, rest)) = text.split_first_chunk::<CHUNK>() {
+        if chunk
+            .iter()
+            .fold(false, |any, byte| any | is_special(*byte))
+        {
             break;
         }
-        at += WORD * BLOCK_WORDS;
+        for word in chunk.as_chunks::<WORD>().0 {
+            *seen |= u64::from_le_bytes(*word);
+        }
+        text = rest;
     }
-    (at, seen)
+    text
 }
 
+/// With this bit flipped, the quotation mark follows the control characters, and the two that were there are above it.
+const FLIP: u8 = b'"' ^ b' ';
+
+#[expect(
+    clippy::needless_bitwise_bool,
+    reason = "bytes are examined side by side, so there is nothing to be skipped"
+)]
 fn is_special(byte: u8) -> bool {
-    matches!(byte, b'"' | b'\\' | ..b' ')
+    (byte ^ FLIP <= b' ') | (byte == b'\\')
 }
 
 /// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
 /// subtraction borrows from them.
 #[inline(always)]
 fn special_bytes(word: u64) -> u64 {
+    special_candidates(word) & !word & HIGHS
+}
+
+/// The same in the highest bits of bytes that are ASCII; nothing else is meant by the other bits.
+#[inline(always)]
+fn special_candidates(word: u64) -> u64 {
     const fn all(byte: u8) -> u64 {
         ONES * byte as u64
     }
-    // With this bit flipped, the quotation mark follows the control characters, and the two that were there are above it.
-    const FLIP: u8 = b'"' ^ b' ';
     let control_or_quote = (word ^ all(FLIP)).wrapping_sub(all(b' ' + 1));
     let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
-    (control_or_quote | backslash) & !word & HIGHS
+    control_or_quote | backslash
 }

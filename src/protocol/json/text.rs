@@ -23,6 +23,14 @@ impl<'a> Text<'a> {
         }
     }
 
+    /// What is between the quotation marks of a string with escapes.
+    pub(crate) fn escaped(inner: &'a [u8]) -> Self {
+        Self {
+            inner,
+            has_escapes: true,
+        }
+    }
+
     /// What is between the quotation marks, if that is what it stands for.
     #[inline(always)]
     pub(crate) fn plain(self) -> Option<&'a [u8]> {

@@ -9,12 +9,6 @@ pub(crate) const HIGHS: u64 = ONES << 7;
 /// Bytes in a word.
 pub(crate) const WORD: usize = size_of::<u64>();
 
-#[inline(always)]
-pub(crate) fn word_at(text: &[u8], at: usize) -> Option<u64> {
-    let word = text.get(at..)?.first_chunk()?;
-    Some(u64::from_le_bytes(*word))
-}
-
 /// The lowest bit of each byte that equals `byte`.
 #[inline(always)]
 pub(crate) fn equal_bytes(word: u64, byte: u8) -> u64 {

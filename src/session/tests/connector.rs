@@ -272,3 +272,31 @@ fn what_came_before_a_write_failed_is_delivered() {
     world.server_output_ends();
     world.client_got_error(&json!(2), 502, "connection_lost");
 }
+
+#[test]
+fn a_replay_that_is_not_answered_is_a_failed_attempt() {
+    let mut world = connector(Some(2));
+    world.start();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    world.server_output_ends();
+    world.client(&request(2));
+    for attempt in 0..2 {
+        world.pass(SECOND);
+        assert_eq!(
+            world.took_actions(),
+            [Action::ReleaseUpstream, Action::StartUpstream],
+            "{attempt}"
+        );
+        world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
+        world.server_got();
+        for _ in 0..11 {
+            world.server(r#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#);
+            world.pass(SECOND);
+        }
+    }
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.client_got_error(&json!(2), 503, "reconnect_limit");
+}

@@ -15,7 +15,7 @@ fn ends_although_the_client_does_not_read(begin_to_end: impl FnOnce(&mut World))
     world.pass(2 * SECOND);
     assert_eq!(
         world.took_actions(),
-        [Action::CloseClient, Action::StopUpstream]
+        [Action::StopUpstream, Action::CloseClient]
     );
     // The rest of what the server says is read and dropped.
     assert!(world.session.wants_upstream_output(&world.memory));

@@ -15,6 +15,7 @@ fn almost(time: Duration) -> Duration {
 fn with_limits(first_message: Option<Duration>, idle: Option<Duration>) -> World {
     World::with(|settings| {
         settings.idle_limits = IdleLimits {
+            exempts_heartbeats: false,
             first_message,
             idle,
         };
@@ -291,4 +292,25 @@ fn no_limits_no_ends() {
     let mut world = World::up();
     world.pass(1000 * IDLE);
     assert_eq!(world.took_actions(), []);
+}
+
+#[test]
+fn a_client_with_heartbeats_may_be_exempt_from_the_first_message_timeout() {
+    for is_exempt in [false, true] {
+        let mut world = World::with(|settings| {
+            settings.idle_limits.first_message = Some(300 * SECOND);
+            settings.idle_limits.exempts_heartbeats = is_exempt;
+        });
+        world.start();
+        world.client(r#"{"type":"heartbeat"}"#);
+        world.pass(400 * SECOND);
+        assert_eq!(world.session.goal.is_serve(), is_exempt);
+    }
+    let mut silent = World::with(|settings| {
+        settings.idle_limits.first_message = Some(300 * SECOND);
+        settings.idle_limits.exempts_heartbeats = true;
+    });
+    silent.start();
+    silent.pass(400 * SECOND);
+    assert!(!silent.session.goal.is_serve());
 }

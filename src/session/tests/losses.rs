@@ -63,6 +63,28 @@ fn a_server_that_takes_back_what_was_answered_does_not_mean_the_clients_request(
     world.client_got_error(&json!(1), 502, "process_terminated");
 }
 
+/// However late: what the proxy knows of a server's old requests is bounded, so it is not asked.
+#[test]
+fn a_server_takes_back_nothing_but_its_own_requests() {
+    let mut world = World::up();
+    for id in 0..100 {
+        world.server(&request(id));
+        world.client(&response(id));
+    }
+    world.client_got();
+    world.client(&request(1));
+    world.server_got();
+    let taken_back = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    world.server(taken_back);
+    assert_eq!(
+        world.client_got(),
+        [taken_back],
+        "it is passed on all the same"
+    );
+    world.server_dies(Exit::Signal(9));
+    world.client_got_error(&json!(1), 502, "process_terminated");
+}
+
 #[test]
 fn a_handshake_that_is_repeated_is_repeated_whole() {
     let mut world = World::up();
@@ -90,9 +112,69 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
     assert_eq!(world.took_actions(), []);
     world.pass(2 * SECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    assert_eq!(
+        world.client_got_json()[0]["method"],
+        "$/mcp/serverRestarted"
+    );
+    // That was one failed start, and the next server may do better.
+    world.server_dies(Exit::Signal(15));
+    assert_eq!(
+        world.took_actions(),
+        [Action::ReleaseUpstream, Action::StartUpstream]
+    );
+    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
+    let id = expect_replay(&mut world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+}
+
+#[test]
+fn replays_that_are_not_answered_use_up_the_restarts() {
+    let mut world = World::with(|settings| settings.role = Backend::Process { max_restarts: 2 });
+    world.start();
+    world.client(INITIALIZE);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    for is_last in [false, true] {
+        expect_replay(&mut world);
+        world.pass(11 * SECOND);
+        assert_eq!(world.took_actions(), [Action::StopUpstream]);
+        world.server_dies(Exit::Signal(15));
+        if !is_last {
+            world.pass(5 * SECOND);
+            assert_eq!(
+                world.took_actions(),
+                [Action::ReleaseUpstream, Action::StartUpstream]
+            );
+            world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
+        }
+    }
     let got = world.client_got_json();
-    assert_eq!(got[0]["method"], "$/mcp/serverRestarted");
-    assert_error(&got[1], &json!(2), 503, "replay_timeout");
+    let error = got.last().unwrap();
+    assert_error(error, &json!(2), 503, "replay_timeout");
+    assert_eq!(error["error"]["data"]["delivered"], false);
+}
+
+/// A server that takes its time, as when it fetches itself first.
+#[test]
+fn a_replay_may_take_three_times_as_long_as_the_first_handshake() {
+    let mut world = World::up();
+    world.pass(15 * SECOND);
+    world.client(INITIALIZE);
+    world.server_got();
+    world.pass(5 * SECOND);
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    expect_replay(&mut world);
+    world.pass(59 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.pass(2 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
 }
 
 /// The response is among its last words.
@@ -111,6 +193,48 @@ fn the_answer_to_a_replay_is_the_proxy_s_although_the_server_is_lost() {
         world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
         assert_eq!(world.client_got(), [""; 0]);
     }
+}
+
+/// As strict servers refuse everything before it.
+#[test]
+fn a_second_handshake_that_is_refused_leaves_the_first_one_as_it_was() {
+    let refusals = [
+        r#"{"id":5,"error":{"code":-32600,"message":"again?"}}"#,
+        r#"{"id":5,"result":"no"}"#,
+    ];
+    for refusal in refusals {
+        let mut world = World::greeted();
+        world.client(&INITIALIZE.replace("\"id\":1", "\"id\":5"));
+        world.server_got();
+        world.server(refusal);
+        assert_eq!(world.client_got(), [refusal]);
+        replace_server(&mut world);
+        world.client(&request(2));
+        let id = expect_replay(&mut world);
+        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+        assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    }
+}
+
+#[test]
+fn a_second_handshake_that_is_agreed_to_takes_the_place_of_the_first_one() {
+    let mut world = World::greeted();
+    let second = INITIALIZE.replace("{}", r#"{"second":true}"#);
+    world.client(&second);
+    world.server_got();
+    world.server(AGREED);
+    world.client_got();
+    replace_server(&mut world);
+    world.client(&request(2));
+    let got = world.server_got();
+    assert!(got[0].contains("second"), "{got:?}");
+    let id = serde_json::from_str::<Value>(&got[0]).unwrap()["id"].clone();
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(
+        world.server_got(),
+        [request(2)],
+        "the client has not said more"
+    );
 }
 
 // The notice.
@@ -298,4 +422,31 @@ fn over_long_ids_of_the_server_are_not_kept() {
     assert_eq!(world.session.server_requests.remembered(), 0);
     world.server(r#"{"id":"short","method":"ping"}"#);
     assert_eq!(world.session.server_requests.remembered(), 1);
+}
+
+/// Whose line was too long is told, and by how much.
+#[test]
+fn an_over_long_response_is_the_servers_fault() {
+    let mut world = World::up();
+    world.client(&request(5));
+    world.server_got();
+    let response = format!(
+        r#"{{"jsonrpc":"2.0","id":5,"result":"{}"}}"#,
+        "x".repeat(2000)
+    );
+    world.server(&response);
+    let error = world.client_got_error(&json!(5), 502, "response_too_large");
+    let expected = format!(
+        "the server's response is too long: {},{:03} bytes, the limit is 1,000 (--max-message-bytes)",
+        response.len() / 1000,
+        response.len() % 1000
+    );
+    assert_eq!(error["error"]["message"], expected);
+    world.client(&format!(r#"{{"id":6,"method":"{}"}}"#, "x".repeat(2000)));
+    let error = world.client_got_error(&json!(6), -32600, "too_large");
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(
+        message.starts_with("the client's message is too long: 2,020 bytes"),
+        "{message}"
+    );
 }

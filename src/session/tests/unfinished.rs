@@ -53,7 +53,7 @@ fn a_line_of_the_server_that_stalls_is_dropped_and_whoever_waits_for_it_is_told(
     world.pass(60 * SECOND);
     assert_eq!(world.memory.used(), 0);
     world.server("\"}");
-    world.client_got_error(&json!(1), -32600, "too_large");
+    world.client_got_error(&json!(1), 502, "response_too_large");
 }
 
 #[test]

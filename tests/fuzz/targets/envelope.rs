@@ -2,7 +2,7 @@
 //! over-long lines must find what the envelope does.
 
 use mcp_tcp_proxy::protocol::envelope::{Control, Envelope, Invalid, MAX_BATCH, Message, Method};
-use mcp_tcp_proxy::protocol::id::MAX_ID_BYTES;
+use mcp_tcp_proxy::protocol::id::{IdText, MAX_ID_BYTES};
 use mcp_tcp_proxy::protocol::own_messages::SOURCE;
 use mcp_tcp_proxy::protocol::skip::{SkipScanner, Skipped};
 use serde::de::IgnoredAny;
@@ -101,16 +101,17 @@ impl<'a> Expected<'a> {
     fn check(&self, text: &str, envelope: &Envelope<'_>) {
         assert_eq!(envelope.control, self.control);
         assert_eq!(envelope.method, self.method);
-        assert_eq!(envelope.id, self.id);
+        let id = |text: Option<&'a str>| text.map(|text| IdText::new(text.as_bytes()));
+        assert_eq!(envelope.id, id(self.id));
         let range = envelope.id_range();
         assert_eq!(range.and_then(|range| text.get(range)), self.id);
         let ranges = envelope.ranges_in_params(["requestId", "_meta"]);
         let in_params = ranges.map(|all| all.map(|range| range.and_then(|range| text.get(range))));
         assert_eq!(in_params, self.in_params);
-        assert_eq!(envelope.request_id(), self.method.and(self.id));
+        assert_eq!(envelope.request_id(), id(self.method.and(self.id)));
         let is_response = self.method.is_none();
-        assert_eq!(envelope.response_id(), self.id.filter(|_| is_response));
-        assert_eq!(envelope.cancelled_id(), self.cancelled);
+        assert_eq!(envelope.response_id(), id(self.id.filter(|_| is_response)));
+        assert_eq!(envelope.cancelled_id(), id(self.cancelled));
         assert_eq!(envelope.result().is_some(), self.has_result);
     }
 

@@ -16,7 +16,7 @@ pub(crate) fn id(input: &[u8]) {
         .filter(|text| serde_json::from_str::<IgnoredAny>(text).is_ok())
         .take(3)
         .collect();
-    let ids: Vec<RequestId> = texts.iter().map(|text| RequestId::new(text)).collect();
+    let ids: Vec<RequestId> = texts.iter().map(RequestId::new).collect();
     for (text, id) in texts.iter().zip(&ids) {
         assert_eq!(id.to_string(), *text, "as written");
         assert!(*id == id.clone() && *id == RequestId::new(text), "{text}");

@@ -30,7 +30,6 @@ impl Journal {
                 assert!(
                     request.answers == 1
                         || request.cancelled
-                        || self.may_be_mistaken(&request.id)
                         || self.may_be_forgotten(request)
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",
@@ -112,10 +111,14 @@ impl Journal {
             EndReason::ServerEnded(_) => !restarts_upstream && self.losses > 0,
             EndReason::RestartLimit { .. } => losses > max_restarts,
             EndReason::SpawnFailed(_) => {
-                self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts)
+                // It was not started, or did not live.
+                (self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts))
+                    || self.most_same_codes >= 3
             }
             EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
-            EndReason::ReplayTimeout(_) => self.servers.iter().any(|server| server.replayed),
+            EndReason::ReplayTimeout(_) => {
+                self.servers.iter().any(|server| server.replayed) && losses > max_restarts
+            }
             EndReason::OtherProtocol(_) => self.is_other_protocol,
             _ => true,
         };

@@ -1,6 +1,6 @@
 //! Which lines may reach the client: the servers', in order and unaltered, and answers in a server's place.
 
-use super::{ClientSays, Comes, Journal, SAFE_BYTES, ServerSays};
+use super::{ClientSays, Comes, Journal, SAFE_BYTES, ServerLine, ServerSays};
 use crate::text;
 
 impl Journal {
@@ -99,8 +99,7 @@ impl Journal {
                 self.answered(request, false);
                 if is_initialize {
                     // A request that was taken back is not waited for, so its answer is nobody's.
-                    self.initialize_delivered |= !self.requests[request].cancelled
-                        && !self.may_be_mistaken(&self.requests[request].id);
+                    self.initialize_delivered |= !self.requests[request].cancelled;
                     return Comes::Initialized;
                 }
             }
@@ -152,13 +151,25 @@ impl Journal {
         self.answered(request, true);
         let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
-        self.check_delivered(&error, begun.is_some());
+        if self.lines[self.requests[request].line].what != ClientSays::Initialize {
+            // That may have been read by a server before, too.
+            self.check_delivered(&error, begun.is_some());
+        }
         match error.code {
-            502 if error.is_unreachable => {
+            502 if error.reason == "unreachable" => {
                 let line = &self.lines[self.requests[request].line];
                 assert!(
                     self.is_connector && (begun.is_none() || line.what.may_be_resent(true)),
                     "unreachable, for a request that was sent: {}",
+                    text::show(text)
+                );
+            }
+            502 if error.reason == "response_too_large" => {
+                let is_too_long =
+                    |line: &ServerLine| line.what == ServerSays::TooLong(Some(request));
+                assert!(
+                    self.said.iter().rev().any(is_too_long) || self.memory_is_short,
+                    "no response was too large: {}",
                     text::show(text)
                 );
             }
@@ -182,19 +193,11 @@ impl Journal {
                 "429 for a request that a server got: {}",
                 text::show(text)
             ),
-            -32600 => {
-                let answer_too_long = self
-                    .said
-                    .iter()
-                    .rev()
-                    .any(|line| line.what == ServerSays::TooLong(Some(request)));
-                let short = self.memory_is_short;
-                assert!(
-                    is_too_long || answer_too_long || short,
-                    "nothing was too large: {}",
-                    text::show(text)
-                );
-            }
+            -32600 => assert!(
+                is_too_long || self.memory_is_short,
+                "nothing was too large: {}",
+                text::show(text)
+            ),
             503 => {}
             code => panic!("an unknown error code {code}: {}", text::show(text)),
         }

@@ -89,6 +89,9 @@ impl Journal {
                 );
             }
             what => {
+                if let ClientSays::Cancel(request) = what {
+                    self.check_cancellation(request);
+                }
                 let record = &self.servers[server];
                 assert!(
                     !record.due || record.replayed || what == ClientSays::Initialize,
@@ -133,6 +136,26 @@ impl Journal {
         Received::Line(index)
     }
 
+    /// What no server was sent is taken back without telling one, unless it can't be.
+    fn check_cancellation(&self, request: usize) {
+        let same = ClientSays::Cancel(request);
+        let is_repeated = self.lines.iter().filter(|line| line.what == same).count() > 1;
+        let request = &self.requests[request];
+        let what = self.lines[request.line].what;
+        // The error may not have been sent yet.
+        let may_be_refused =
+            what == ClientSays::TooLong || self.memory_is_short || self.unanswered() > 1000;
+        assert!(
+            request.begun.is_some()
+                || request.answers > 0
+                || may_be_refused
+                || is_repeated
+                || what == ClientSays::Initialize,
+            "a server is told that {} was taken back, which it was not sent",
+            request.id
+        );
+    }
+
     /// Lines are left out only if they are not to be forwarded, or were refused, which is looked at in the end.
     fn skip_others(&mut self, index: usize) {
         assert!(
@@ -142,7 +165,7 @@ impl Journal {
         );
         for line in &self.lines[self.next_other..index] {
             let is_answer = matches!(line.what, ClientSays::Answer(_) | ClientSays::StrayAnswer);
-            let may_be_refused = line.what == ClientSays::Cancel
+            let may_be_refused = matches!(line.what, ClientSays::Cancel(_))
                 || !line.requests.is_empty()
                 || (self.memory_is_short && line.text.len() > SAFE_BYTES);
             assert!(

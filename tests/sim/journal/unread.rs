@@ -55,7 +55,7 @@ fn is_sent_again(what: ClientSays) -> bool {
         what,
         ClientSays::Answer(_)
             | ClientSays::StrayAnswer
-            | ClientSays::Cancel
+            | ClientSays::Cancel(_)
             | ClientSays::Initialized
     )
 }

@@ -32,7 +32,7 @@ impl Journal {
         for line in self.messages(heard) {
             let is_refused = self.memory_is_short && line.text.len() > SAFE_BYTES;
             let has_requests = !line.requests.is_empty();
-            let is_dropped = line.what == ClientSays::Cancel;
+            let is_dropped = matches!(line.what, ClientSays::Cancel(_));
             if line.sent_to.is_none()
                 && !has_requests
                 && !is_answer(line)
@@ -45,7 +45,6 @@ impl Journal {
                 request.answers == 0
                     && !request.cancelled
                     && !is_refused
-                    && !self.may_be_mistaken(&request.id)
                     && !self.may_be_forgotten(request)
             });
             if let Some(request) = waits {

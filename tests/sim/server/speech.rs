@@ -180,7 +180,6 @@ impl Server {
             return;
         }
         self.jobs.remove(0);
-        journal.requests[request].cancelled = true;
         let id = journal.requests[request].id.clone();
         self.say_cancelled(serial, &id, journal);
     }

@@ -65,11 +65,20 @@ impl ForServers {
         assert!(Message::read(line).is_ok(), "{text}");
         if let Some(at) = self.lines.iter().position(|said| said == line) {
             self.lines.remove(at);
+        } else if let Some(at) = self.lines.iter().position(|said| is_left_of(line, said)) {
+            self.lines.remove(at);
         } else {
             let known = self.resendable.iter().any(|said| said == line);
             assert!(known || is_to_servers(&text), "said by nobody: {text}");
         }
     }
+}
+
+/// Whether a line may be what is left of a batch from which the client has taken requests back.
+fn is_left_of(line: &[u8], said: &[u8]) -> bool {
+    let is_batch = |line: &[u8]| line.trim_ascii_start().starts_with(b"[");
+    let mut rest = said.iter();
+    is_batch(line) && is_batch(said) && line.iter().all(|byte| rest.any(|other| other == byte))
 }
 
 /// What servers said that the client has not got.

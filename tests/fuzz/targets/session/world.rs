@@ -87,6 +87,7 @@ impl World {
             replay_timeout: Duration::from_secs(10),
             spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
             idle_limits: IdleLimits {
+                exempts_heartbeats: false,
                 first_message: limit(0b0110, 5),
                 idle: limit(0b1_1000, 20),
             },
@@ -405,6 +406,13 @@ impl World {
                 let client = self.client.as_mut().expect("a client");
                 assert!(client.took.is_between_lines(), "cut off in a line");
                 assert!(!std::mem::replace(&mut client.was_told_the_end, true));
+            }
+            // Nobody vanishes here.
+            Action::CheckClient | Action::CheckUpstream => {}
+            Action::MeasureClient => {
+                // A client has taken what was written to it.
+                let unsent = self.client.as_ref().map(|_| 0);
+                self.event(Event::ClientQueue { unsent });
             }
             Action::CloseClient => {
                 assert!(self.client.take().is_some(), "closed twice");
