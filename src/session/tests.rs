@@ -20,6 +20,7 @@ mod stillborn;
 mod tallies;
 mod tidy;
 mod times;
+mod unfinished;
 mod unread;
 mod vanished;
 

@@ -165,7 +165,12 @@ impl System for Script {
 
     fn group_exists(&self, leader: Pid) -> bool {
         let below = self.0.borrow();
+        below.group_questions.update(|count| count + 1);
         below.process(leader).is_some_and(Server::group_is_left)
+    }
+
+    fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.0.borrow_mut().signal_process(leader, signal)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
