@@ -36,6 +36,8 @@ pub struct ServeOptions {
     pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
+    /// What all sessions may hold in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
+    pub max_buffer_bytes: Option<usize>,
     /// Restarts of one session within its window: 0 to 1,000,000.
     pub max_restarts: u32,
     /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
@@ -80,6 +82,7 @@ impl Default for ServeOptions {
             log_level: LevelFilter::Info,
             server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            max_buffer_bytes: None,
             max_restarts: 5,
             max_sessions: None,
             replay: true,
@@ -126,6 +129,8 @@ pub struct ConnectOptions {
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
     pub max_message_bytes: usize,
+    /// What may be held in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
+    pub max_buffer_bytes: Option<usize>,
     /// Whether the host is spared responses and progress that it did not ask for.
     pub tidy: bool,
     /// The least severe messages that are logged.
@@ -146,6 +151,7 @@ impl Default for ConnectOptions {
             replay: true,
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            max_buffer_bytes: None,
             tidy: false,
             log_level: LevelFilter::Warn,
         }

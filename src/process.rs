@@ -3,6 +3,7 @@
 
 pub mod escalation;
 mod fd_limit;
+pub mod memory_limit;
 mod program;
 pub mod reap;
 pub mod spawn;

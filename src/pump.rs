@@ -16,9 +16,12 @@ use crate::session::{Context, Event, Session};
 /// What is read at once, in bytes: as much as a pipe holds by default (pipe(7)).
 pub const READ_BYTES: usize = 64 * 1024;
 
-/// What is read at once of a line that is longer than that, in bytes: as much as a pipe holds that was widened for such
-/// lines. It has to be kept in whatever pieces it is read.
-const LONG_READ_BYTES: usize = 512 * 1024;
+/// What is read of each direction in one run, in bytes, whatever the bytes are: no line is so long that its sender is served
+/// more than others. The read that reaches it may go beyond it.
+const RUN_BYTES: usize = READS_PER_RUN * READ_BYTES;
+
+/// What is read at once of a line that is longer than a usual read, in bytes: all that may be read in a run.
+const LONG_READ_BYTES: usize = RUN_BYTES;
 
 /// What a buffer to read to has to hold, in bytes.
 pub const SCRATCH_BYTES: usize = LONG_READ_BYTES;
@@ -78,13 +81,14 @@ pub fn pump(
 ) -> bool {
     flush_upstream(session, upstream, scratch, cx);
     flush_client(session, client, cx);
+    let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
-        let from_upstream = poll_upstream(session, upstream, scratch, cx);
+        let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {
             flush_client(session, client, cx);
             flush_upstream(session, upstream, scratch, cx);
         }
-        let from_client = poll_client(session, client, scratch, cx);
+        let from_client = poll_client(session, client, scratch, &mut from_client_left, cx);
         if from_client {
             flush_upstream(session, upstream, scratch, cx);
             flush_client(session, client, cx);
@@ -154,17 +158,20 @@ fn write_upstream(
     }
 }
 
-/// Reads from the upstream what is wanted. Returns whether it has read anything, an end included.
+/// Reads from the upstream what is wanted, unless `left` bytes are none. Returns whether it has read anything, an end
+/// included.
 #[inline(always)]
 fn poll_upstream(
     session: &mut Session,
     upstream: &mut impl Transport,
     scratch: &mut [u8],
+    left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
-    upstream.is_readable()
+    *left > 0
+        && upstream.is_readable()
         && session.wants_upstream_output(cx.memory)
-        && read_upstream(session, upstream, scratch, cx)
+        && read_upstream(session, upstream, scratch, left, cx)
 }
 
 #[inline(never)]
@@ -172,11 +179,15 @@ fn read_upstream(
     session: &mut Session,
     upstream: &mut impl Transport,
     scratch: &mut [u8],
+    left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
     let size = read_bytes(session.is_within_long_line_of_upstream());
     match upstream.read(&mut scratch[..size]) {
-        Input::Bytes(count) => session.handle(Event::UpstreamBytes(&scratch[..count]), cx),
+        Input::Bytes(count) => {
+            *left = left.saturating_sub(count);
+            session.handle(Event::UpstreamBytes(&scratch[..count]), cx);
+        }
         Input::End => session.handle(Event::UpstreamEof(None), cx),
         Input::Broken(error) => session.handle(Event::UpstreamEof(Some(&error)), cx),
         Input::Blocked => return false,
@@ -184,17 +195,20 @@ fn read_upstream(
     true
 }
 
-/// Reads from the client what is wanted. Returns whether it has read anything, an end included.
+/// Reads from the client what is wanted, unless `left` bytes are none. Returns whether it has read anything, an end
+/// included.
 #[inline(always)]
 fn poll_client(
     session: &mut Session,
     client: &mut impl Transport,
     scratch: &mut [u8],
+    left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
-    client.is_readable()
+    *left > 0
+        && client.is_readable()
         && session.wants_client_input()
-        && read_client(session, client, scratch, cx)
+        && read_client(session, client, scratch, left, cx)
 }
 
 #[inline(never)]
@@ -202,11 +216,15 @@ fn read_client(
     session: &mut Session,
     client: &mut impl Transport,
     scratch: &mut [u8],
+    left: &mut usize,
     cx: &mut Context<'_>,
 ) -> bool {
     let size = read_bytes(session.is_within_long_line_of_client());
     match client.read(&mut scratch[..size]) {
-        Input::Bytes(count) => session.handle(Event::ClientBytes(&scratch[..count]), cx),
+        Input::Bytes(count) => {
+            *left = left.saturating_sub(count);
+            session.handle(Event::ClientBytes(&scratch[..count]), cx);
+        }
         Input::End => session.handle(Event::ClientEof, cx),
         Input::Broken(error) => session.handle(Event::ClientFailed(&error), cx),
         Input::Blocked => return false,
@@ -449,6 +467,30 @@ mod tests {
         between.run();
         assert_eq!(between.client.asked, [READ_BYTES, LONG_READ_BYTES]);
         assert_eq!(between.server.asked, [READ_BYTES, LONG_READ_BYTES]);
+    }
+
+    /// One that is skipped, one that is kept, and short ones.
+    #[test]
+    fn a_run_reads_no_more_of_a_long_line_than_of_short_ones() {
+        for (max_message_bytes, is_long) in [(1000, true), (1 << 30, true), (1000, false)] {
+            let mut between = Between::new();
+            between.settings.max_message_bytes = max_message_bytes;
+            let piece = if is_long {
+                says(&"x".repeat(READ_BYTES))
+            } else {
+                says(&"\n".repeat(READ_BYTES))
+            };
+            for _ in 0..64 {
+                between.client.says.push_back(Ok(piece.clone()));
+                between.server.says.push_back(Ok(piece.clone()));
+            }
+            for runs in 1..=32 {
+                assert_eq!(between.run(), runs < 32);
+                let left = 64 - runs * RUN_BYTES / READ_BYTES;
+                let lens = (between.client.says.len(), between.server.says.len());
+                assert_eq!(lens, (left, left), "{max_message_bytes}, {is_long}");
+            }
+        }
     }
 
     #[test]

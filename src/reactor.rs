@@ -14,6 +14,8 @@ pub mod tcp;
 pub mod timers;
 pub mod token;
 
+use std::time::Duration;
+
 use mio::{Interest, Token};
 
 use self::io::Io;
@@ -30,6 +32,9 @@ pub struct Reactor<C, D, P = Poller> {
     tokens: Tokens<C>,
     /// The deadlines, and the time of this iteration of the loop.
     pub timers: Timers<D>,
+    /// The longest time between two waits, of all and since they were last asked for.
+    longest: Duration,
+    longest_of_late: Duration,
 }
 
 impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
@@ -40,7 +45,19 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
             poller,
             tokens: Tokens::default(),
             timers,
+            longest: Duration::ZERO,
+            longest_of_late: Duration::ZERO,
         }
+    }
+
+    /// The longest time between two waits: as long as an event may have had to wait for the loop.
+    pub fn longest_iteration(&self) -> Duration {
+        self.longest
+    }
+
+    /// The same since the last call.
+    pub fn take_longest_iteration(&mut self) -> Duration {
+        std::mem::take(&mut self.longest_of_late)
     }
 
     /// The time of this iteration: it stands still between two calls of [`Self::wait`].
@@ -52,6 +69,9 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
     /// is the one place where time passes.
     pub fn wait(&mut self, events: &mut P::Events, is_busy: bool) -> std::io::Result<()> {
         let now = self.now();
+        let worked = self.poller.now().saturating_since(now);
+        self.longest = self.longest.max(worked);
+        self.longest_of_late = self.longest_of_late.max(worked);
         let deadline = if is_busy {
             Some(now)
         } else {
@@ -147,6 +167,20 @@ mod tests {
         let (mut reactor, mut events) = reactor();
         reactor.wait(&mut events, true).unwrap();
         assert!(events.is_empty());
+    }
+
+    #[test]
+    fn the_longest_iteration_is_known() {
+        const WORK: Duration = Duration::from_millis(3);
+        let (mut reactor, mut events) = reactor();
+        reactor.wait(&mut events, true).unwrap();
+        reactor.take_longest_iteration();
+        let began = reactor.now();
+        while reactor.poller().now() < began + WORK {}
+        reactor.wait(&mut events, true).unwrap();
+        assert!(reactor.take_longest_iteration() >= WORK);
+        assert_eq!(reactor.take_longest_iteration(), Duration::ZERO);
+        assert!(reactor.longest_iteration() >= WORK);
     }
 
     #[test]

@@ -305,6 +305,32 @@ impl<P> Scheduler<P> {
             if has_more {
                 self.run_queue.push_back(key);
             }
+            if self.shared.memory.is_short() {
+                self.relieve_memory(key, timers);
+            }
+        }
+    }
+
+    /// Memory is short, and a session was run: if it is in the middle of a long line, it may need more, and whoever holds
+    /// most and has moved least makes room. That may be the session itself. Then nobody does: it has what is left.
+    fn relieve_memory<D: Copy + From<SessionKey>>(
+        &mut self,
+        key: SessionKey,
+        timers: &mut Timers<D>,
+    ) {
+        let now = timers.now();
+        let is_growing = |entry: &Entry<P>| entry.session.unfinished_weight(now).is_some();
+        while self.shared.memory.is_short() && self.entries.get(key.0).is_some_and(is_growing) {
+            let weights = self.entries.iter().filter_map(|(key, entry)| {
+                let weight = entry.session.unfinished_weight(now)?;
+                Some((weight, SessionKey(key)))
+            });
+            match weights.max() {
+                Some((_, heaviest)) if heaviest != key => {
+                    self.handle(heaviest, Event::MemoryShort, timers);
+                }
+                _ => return,
+            }
         }
     }
 
@@ -667,6 +693,50 @@ mod tests {
         assert_eq!(all.run(), [(key.0, 'a')]);
         all.scheduler.wake_for_memory();
         assert!(!all.scheduler.is_busy(), "once");
+    }
+
+    /// Begins a line of this many bytes.
+    fn begin_line(all: &mut Loop, key: SessionKey, bytes: usize) {
+        all.tell(key, Event::UpstreamStarted { pid: Some(1) });
+        let part = format!("{{\"id\":1,\"method\":\"{}", "x".repeat(bytes));
+        all.tell(key, Event::ClientBytes(part.as_bytes()));
+    }
+
+    fn weighs(all: &Loop, key: SessionKey) -> bool {
+        let session = all.scheduler.session(key).unwrap();
+        session.unfinished_weight(all.timers.now()).is_some()
+    }
+
+    #[test]
+    fn whoever_holds_most_and_has_moved_least_makes_room_for_the_newcomer() {
+        let mut all = Loop::new();
+        let [small, large, moving] = ['s', 'l', 'm'].map(|place| all.open(place));
+        begin_line(&mut all, small, 100_000);
+        begin_line(&mut all, large, 350_000);
+        let later = all.timers.now() + Duration::from_secs(20);
+        all.timers.advance(later);
+        begin_line(&mut all, moving, 550_000);
+        all.run();
+        assert!(weighs(&all, small) && !weighs(&all, large) && weighs(&all, moving));
+        assert!(!all.scheduler.memory().is_short());
+        // Its line is refused once it ends.
+        all.tell(large, Event::ClientBytes(b"\"}\n"));
+        let session = all.scheduler.session(large).unwrap();
+        let refusal = String::from_utf8(session.to_client().to_vec()).unwrap();
+        assert!(
+            refusal.contains("others needed the buffer memory"),
+            "{refusal}"
+        );
+        assert!(refusal.contains("\"id\":1,"), "{refusal}");
+    }
+
+    #[test]
+    fn who_is_alone_with_a_long_line_may_have_what_is_left() {
+        let mut all = Loop::new();
+        let key = all.open('a');
+        begin_line(&mut all, key, 900_000);
+        all.run();
+        assert!(all.scheduler.memory().is_short() && weighs(&all, key));
     }
 
     #[test]

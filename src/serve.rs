@@ -13,13 +13,15 @@
 //! 6. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
 //! 7. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
 //! 8. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 9. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 9. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 10. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
 mod check;
 mod client;
 mod launch;
 mod pipe_widener;
+mod remnants;
 mod server;
 mod servers;
 mod setup;
@@ -34,7 +36,7 @@ mod vanished;
 use std::io;
 use std::time::Duration;
 
-use log::info;
+use log::{debug, info};
 use mio::{Events, Token};
 
 use self::accept::{ListenerKey, Listeners};
@@ -44,7 +46,7 @@ pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
 use self::spares::Spares;
-use self::start_queue::StartQueue;
+use self::start_queue::{Rank, StartQueue};
 use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
@@ -66,6 +68,9 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty. Few of them, so
 /// seldom enough to cost nothing.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
+
+/// An iteration of the loop that takes longer is logged: others feel it.
+const LONG_ITERATION: Duration = Duration::from_millis(50);
 
 /// The serving side of the program.
 pub struct Proxy<S: System = Linux> {
@@ -106,6 +111,8 @@ impl Proxy {
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
+        let longest = self.reactor.longest_iteration().as_secs_f64() * 1000.0;
+        debug!("the longest iteration of the loop took {longest:.3} ms");
         info!("stopped");
         Ok(())
     }
@@ -158,6 +165,7 @@ impl<S: System> Proxy<S> {
         self.accept_waiting();
         self.start_servers();
         self.log_spares();
+        self.look_at_groups();
         self.scheduler.wake_for_memory();
         Ok(())
     }
@@ -184,6 +192,7 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || !self.talking_spares.is_empty()
+            || self.servers.has_groups_to_look_at()
     }
 
     fn now(&self) -> Time {
@@ -270,10 +279,7 @@ impl<S: System> Proxy<S> {
                     let unix_time = self.system.unix_time();
                     self.tell(key, Event::Deadline { unix_time });
                 }
-                Due::Server(key) => {
-                    let timers = &mut self.reactor.timers;
-                    self.servers.escalate(key, &mut self.system, timers);
-                }
+                Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares => self.spares.timer_fired(),
@@ -287,11 +293,22 @@ impl<S: System> Proxy<S> {
 
     fn look_around(&mut self) {
         self.reap();
+        self.servers.look_at_all_groups();
+        let longest = self.reactor.take_longest_iteration();
+        if longest > LONG_ITERATION {
+            let millis = longest.as_millis();
+            debug!("of late, an iteration of the loop took {millis} ms");
+        }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
+    }
+
+    fn look_at_groups(&mut self) {
+        let timers = &mut self.reactor.timers;
+        self.servers.look_at_groups(&self.system, timers);
     }
 
     /// Hands an event to a session, and has the session run for what follows from it.
@@ -321,8 +338,15 @@ impl<S: System> Proxy<S> {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
             if action == Action::StartUpstream {
-                let speaks = session.waits_for_upstream();
-                return self.start_queue.ask(key, speaks);
+                let rank = if session.had_upstream() {
+                    Rank::Recovering
+                } else if session.waits_for_upstream() {
+                    Rank::Speaking
+                } else {
+                    Rank::Silent
+                };
+                let client = session.label().client();
+                return self.start_queue.ask(key, client, rank);
             }
         }
         match action {

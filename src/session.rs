@@ -113,6 +113,7 @@ mod tally;
 #[cfg(test)]
 mod tests;
 mod tidy;
+mod unfinished;
 mod unread;
 mod upstream;
 mod upstream_lines;
@@ -142,6 +143,7 @@ use self::stderr::{ServerLog, ServerLogging};
 use self::subscriptions::Subscriptions;
 use self::tally::Tally;
 use self::tidy::Tidy;
+use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
 pub use self::vanished::VANISH_TIME;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
@@ -273,6 +275,8 @@ pub enum Event<'a> {
         /// The time since 1970, for the time stamps of heartbeats and notices.
         unix_time: Duration,
     },
+    /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
+    MemoryShort,
     /// The program is being stopped.
     ShutDown,
 }
@@ -329,6 +333,8 @@ pub struct Session {
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
+    /// The long lines that are under way, if there are any.
+    unfinished: Option<Box<Unfinished>>,
     /// What of the shared memory this session holds, in bytes.
     charged: usize,
     sent_to_upstream: Traffic,
@@ -405,6 +411,7 @@ impl Session {
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
+            unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
@@ -489,6 +496,7 @@ impl Session {
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            Event::MemoryShort => self.memory_short(cx),
             Event::ShutDown => self.shut_down(cx),
         }
         self.finish_event(cx);
@@ -496,6 +504,7 @@ impl Session {
 
     /// No clock that measures silence runs while the silent side was not read: it had no chance to be heard.
     fn begin_event(&mut self, cx: &Context<'_>) {
+        self.restart_unfinished(cx.now);
         if !self.client_was_read {
             self.heartbeat.note_activity(cx.now);
             self.goal.repeat_last_call(cx.now);
@@ -552,6 +561,7 @@ impl Session {
     #[inline(never)]
     fn follow_up(&mut self, cx: &mut Context<'_>) {
         self.advance_all(cx);
+        self.note_unfinished(cx.now);
         self.client_was_read = self.wants_client_input();
         self.upstream_was_read = self.wants_upstream_output(cx.memory);
         self.recharge_budget(cx.memory);
@@ -573,6 +583,7 @@ impl Session {
         let upstream = earliest(own, self.upstream.deadline());
         let served = earliest(upstream, self.idle_deadline(settings));
         let served = earliest(served, self.held_deadline(settings));
+        let served = earliest(served, self.unfinished_deadline());
         if self.goal.is_serve() && self.client.is_at_ease() {
             debug_assert_eq!(self.client_deadline(), None);
             debug_assert_eq!(self.goal_deadline(), None);
@@ -588,6 +599,7 @@ impl Session {
         self.liveness_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);
         self.client_timeout(cx);
+        self.unfinished_timeout(cx);
         self.goal_timeout(cx);
         self.held_timeout(cx);
         self.idle_timeout(cx);

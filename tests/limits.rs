@@ -376,3 +376,66 @@ fn sessions_that_come_and_go_leave_no_memory_behind() {
         "memory grew from {first} to {last} KiB"
     );
 }
+
+/// Under a limit on address space that many long lines would exceed, the budget is a part of it: what does not fit is
+/// refused, and nobody else is affected.
+#[test]
+fn long_lines_under_a_limit_on_memory_are_refused_and_the_proxy_survives() {
+    const CLIENTS: usize = 60;
+    const PART_BYTES: usize = 3_000_000;
+    skip_on_reference!("has no limit on memory");
+    let proxy = Proxy::start_after("ulimit -v 204800", &[], &servers::mirror());
+    let limit =
+        "Buffer memory: 52428800 bytes, a quarter of the limit on address space (209715200 bytes)";
+    proxy.wait_for_log(limit);
+    let mut bystander = proxy.connect();
+    let mut round = |line: &str| {
+        bystander.send_line(line);
+        assert_eq!(bystander.recv_line(), line);
+    };
+    let part = "x".repeat(PART_BYTES);
+    let mut clients: Vec<Client> = (0..CLIENTS)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send_raw(format!(r#"{{"id":7,"method":"m","params":["{part}"#).as_bytes());
+            round(r#"{"method":"between"}"#);
+            client
+        })
+        .collect();
+    let mut refused = 0;
+    for client in &mut clients {
+        client.send_line("\"]}");
+        let answer = client.recv_json();
+        assert_eq!(answer["id"], 7);
+        if answer["error"]["code"] == -32600 {
+            refused += 1;
+        }
+    }
+    println!("{refused} of {CLIENTS} long lines were refused");
+    assert!(refused >= CLIENTS / 2, "{refused}");
+    round(r#"{"method":"after"}"#);
+}
+
+/// Connections that begin long lines and do not go on do not take the memory from those that come later.
+#[test]
+fn idle_connections_with_unfinished_lines_make_room_for_a_newcomer() {
+    const PART_BYTES: usize = 900_000;
+    skip_on_reference!("has no limit on memory");
+    let proxy = Proxy::start(&["--max-buffer-bytes", "20000000"], &servers::mirror());
+    let part = "x".repeat(PART_BYTES);
+    let idle: Vec<Client> = (0..40)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send_raw(part.as_bytes());
+            client
+        })
+        .collect();
+    proxy.wait_for_log("an unfinished line of the client was dropped");
+    let mut newcomer = proxy.connect();
+    for _ in 0..3 {
+        let line = format!(r#"{{"method":"m","params":["{part}"]}}"#);
+        newcomer.send_line(&line);
+        assert!(newcomer.recv_line() == line, "it was refused");
+    }
+    drop(idle);
+}

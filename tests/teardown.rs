@@ -169,6 +169,31 @@ fn a_zombie_that_nobody_reaps_does_not_keep_the_proxy_alive() {
     zombie.wait().unwrap();
 }
 
+/// A process that has left its group, and takes no notice of the end of its input.
+#[test]
+fn a_server_that_has_left_its_process_group_is_stopped() {
+    let scratch = Scratch::new();
+    let leaves = format!(
+        "setpgrp(0, getpgrp(getppid)); open F, '>', '{}'; print F qq($$\\n); close F; sleep 1 while 1",
+        scratch.file("left").display()
+    );
+    let server = ["perl", "-e", &leaves].map(str::to_owned);
+    let mut proxy = Proxy::start(&["--no-auto-restart"], &server);
+    let client = proxy.connect();
+    let pid = pid_in(&scratch, "left");
+    assert_ne!(Process::find(pid).unwrap().group, pid);
+    client.close();
+    wait_until_gone(pid);
+    proxy.wait_for_log(TERMINATED);
+    proxy.connect();
+    eventually("the next server", DEADLINE, || {
+        pid_in(&scratch, "left") != pid
+    });
+    proxy.signal(Signal::SIGTERM);
+    let status = proxy.wait_exit(2 * DEADLINE);
+    assert_eq!(status.code(), Some(0));
+}
+
 // How clients leave.
 
 #[test]

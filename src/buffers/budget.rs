@@ -3,6 +3,10 @@
 //! A session between messages holds nothing. The first [`UNCHARGED_BYTES`] of each of its buffers are its own; what is
 //! beyond draws on one budget, so that many long lines at once are refused before they exhaust the machine.
 
+use log::info;
+
+use crate::process::memory_limit::MemoryLimit;
+
 /// What each buffer of a session may hold without asking, in bytes.
 pub const UNCHARGED_BYTES: usize = 64 * 1024;
 
@@ -28,6 +32,59 @@ pub struct BufferBudget {
     large_spares: Vec<Vec<u8>>,
     /// Whether one of the large ones was needed since the last [`Self::trim`].
     large_lent: bool,
+}
+
+/// Of what the process can have at most, buffers get no more than its size divided by this: there are the free parts of
+/// buffers, messages while they are copied, and others.
+const SHARE: u64 = 4;
+
+/// How large a budget is, and why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BudgetSize {
+    /// In bytes.
+    pub bytes: usize,
+    /// What sets it, if it is not the default.
+    why: Option<Why>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Why {
+    Wanted,
+    Limit(MemoryLimit),
+}
+
+impl BudgetSize {
+    /// What the user wants, or as much as is advisable under this limit.
+    pub fn new(wanted: Option<usize>, limit: Option<MemoryLimit>) -> Self {
+        if let Some(bytes) = wanted {
+            let why = Some(Why::Wanted);
+            return Self { bytes, why };
+        }
+        let share = |limit: MemoryLimit| usize::try_from(limit.bytes / SHARE).ok();
+        match limit.and_then(|limit| Some((share(limit)?, limit))) {
+            Some((bytes, limit)) if bytes < DEFAULT_BUDGET_BYTES => Self {
+                bytes,
+                why: Some(Why::Limit(limit)),
+            },
+            _ => Self {
+                bytes: DEFAULT_BUDGET_BYTES,
+                why: None,
+            },
+        }
+    }
+
+    /// Logs it, unless it is the default.
+    pub fn log(&self) {
+        let bytes = self.bytes;
+        match self.why {
+            None => {}
+            Some(Why::Wanted) => info!("Buffer memory: {bytes} bytes (--max-buffer-bytes)"),
+            Some(Why::Limit(limit)) => info!(
+                "Buffer memory: {bytes} bytes, a quarter of {} ({} bytes)",
+                limit.name, limit.bytes
+            ),
+        }
+    }
 }
 
 impl BufferBudget {
@@ -61,6 +118,11 @@ impl BufferBudget {
     /// not be read otherwise.
     pub fn has_headroom(&self) -> bool {
         self.used < self.limit / 2
+    }
+
+    /// Whether so little is left that whoever comes with a long line might find nothing: what is left then is for them.
+    pub fn is_short(&self) -> bool {
+        self.available() < self.limit / 4
     }
 
     /// Notes that a holder of `before` bytes beyond its free part now holds `after`.
@@ -114,6 +176,16 @@ impl BufferBudget {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_budget_is_what_is_wanted_or_a_quarter_of_the_limit_but_not_more_than_the_default() {
+        let of = |bytes| Some(MemoryLimit { bytes, name: "it" });
+        let size = |wanted, limit| BudgetSize::new(wanted, limit).bytes;
+        assert_eq!(size(Some(7), of(4)), 7);
+        assert_eq!(size(None, of(200 << 20)), 50 << 20);
+        assert_eq!(size(None, of(1 << 40)), DEFAULT_BUDGET_BYTES);
+        assert_eq!(size(None, None), DEFAULT_BUDGET_BYTES);
+    }
 
     #[test]
     fn large_buffers_are_kept_while_they_are_needed() {

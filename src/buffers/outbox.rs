@@ -62,6 +62,11 @@ impl<M> Outbox<M> {
         self.bytes.push(b'\n');
     }
 
+    /// Makes room for a line of this many bytes. Returns whether there is as much memory.
+    pub fn try_reserve(&mut self, line: usize, memory: &mut BufferBudget) -> bool {
+        self.make_room(line + "\n".len(), memory)
+    }
+
     /// Queues a line that has its line end, in a buffer that may be kept instead of copied.
     pub fn push_buffer(&mut self, line: Vec<u8>, tag: Option<M>, memory: &mut BufferBudget) {
         debug_assert_eq!(line.last(), Some(&b'\n'));
@@ -258,7 +263,8 @@ impl<M> Outbox<M> {
         }
     }
 
-    fn make_room(&mut self, more: usize, memory: &mut BufferBudget) {
+    /// Returns whether there is as much memory. If not, whoever goes on aborts.
+    fn make_room(&mut self, more: usize, memory: &mut BufferBudget) -> bool {
         if self.bytes.capacity() == 0 {
             self.bytes = memory.lend_for(more);
         }
@@ -270,10 +276,12 @@ impl<M> Outbox<M> {
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         if self.bytes.capacity() <= DOUBLING_BYTES {
-            self.bytes.reserve(more);
+            self.bytes.try_reserve(more).is_ok()
         } else if spare < more {
-            self.bytes
-                .reserve_exact(more.max(self.bytes.capacity() / GROWTH_SHARE));
+            let growth = more.max(self.bytes.capacity() / GROWTH_SHARE);
+            self.bytes.try_reserve_exact(growth).is_ok()
+        } else {
+            true
         }
     }
 }

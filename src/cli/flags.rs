@@ -10,8 +10,8 @@ use log::LevelFilter;
 
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, first_message, host, log_level, message_bytes, port, prespawn, restarts, seconds,
-    seconds_or_off, server_log, sessions, spawn, starting,
+    attempts, buffer_bytes, first_message, host, log_level, message_bytes, port, prespawn,
+    restarts, seconds, seconds_or_off, server_log, sessions, spawn, starting,
 };
 use crate::options::ServerCommand;
 
@@ -83,6 +83,11 @@ flags! {
 
     /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
     both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
+
+    /// Memory for messages under way, all sessions together, in bytes, 1 to 1099511627776. The first 64 KiB of each buffer
+    /// do not count. By default 268435456, or a quarter of what the process can have at most (limits on address space and data, the
+    /// control group, the machine) if that is less.
+    both "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
 
     /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
     /// four each.

@@ -67,6 +67,7 @@ fn the_defaults() {
         log_level: LevelFilter::Info,
         server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
+        max_buffer_bytes: None,
         max_restarts: 5,
         max_sessions: None,
         replay: true,
@@ -92,6 +93,7 @@ fn every_option_in_both_spellings() {
         log_level: LevelFilter::Debug,
         server_log: ServerLogging::All,
         max_message_bytes: 1,
+        max_buffer_bytes: None,
         max_restarts: 0,
         max_sessions: Some(7),
         replay: false,
@@ -501,6 +503,7 @@ fn connect_has_options_of_its_own() {
             replay: true,
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
+            max_buffer_bytes: None,
             tidy: false,
             log_level: LevelFilter::Warn,
         }

@@ -89,6 +89,11 @@ pub(super) fn message_bytes(value: &str) -> Result<usize, String> {
     whole(value, "bytes", 1..=256 * 1024 * 1024)
 }
 
+pub(super) fn buffer_bytes(value: &str) -> Result<Option<usize>, String> {
+    let bytes: u64 = whole(value, "bytes", 1..=1 << 40)?;
+    Ok(Some(usize::try_from(bytes).unwrap_or(usize::MAX)))
+}
+
 pub(super) fn restarts(value: &str) -> Result<u32, String> {
     whole(value, "restarts", 0..=1_000_000)
 }

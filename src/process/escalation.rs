@@ -41,6 +41,11 @@ impl Escalation {
         }
     }
 
+    /// There are no more steps: they would lead to nothing.
+    pub fn give_up(&mut self) {
+        self.next = None;
+    }
+
     /// When the next step is due; `None` after the last.
     pub fn deadline(&self) -> Option<Time> {
         self.next.map(|(at, _)| at)

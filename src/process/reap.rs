@@ -3,7 +3,7 @@
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
-use nix::unistd::Pid;
+use nix::unistd::{Pid, getpgid};
 
 use crate::session::report::Exit;
 
@@ -48,6 +48,17 @@ pub fn group_exists(leader: Pid) -> bool {
     matches!(killpg(leader, None), Ok(()) | Err(Errno::EPERM))
 }
 
+/// Sends a signal to a process that was not reaped, so that its pid is still its own, and to its group. The process may
+/// have left the group. An error tells that the signal can't have reached the process itself, whoever else has got it.
+pub fn signal_process(leader: Pid, signal: Signal) -> nix::Result<()> {
+    let to_group = killpg(leader, signal);
+    if getpgid(Some(leader)) != Ok(leader) {
+        return kill(leader, signal);
+    }
+    // With one member that may be signalled the group takes the signal, although the leader may have another user.
+    to_group.and_then(|()| kill(leader, None))
+}
+
 /// Sends a signal to all of a group.
 pub fn signal_group(leader: Pid, signal: Signal) -> nix::Result<()> {
     killpg(leader, signal)
@@ -67,5 +78,6 @@ mod tests {
         assert!(exists(getpid()) && !exists(NOBODY));
         assert!(group_exists(getpgrp()) && !group_exists(NOBODY));
         assert_eq!(signal_group(NOBODY, Signal::SIGTERM), Err(Errno::ESRCH));
+        assert_eq!(signal_process(NOBODY, Signal::SIGTERM), Err(Errno::ESRCH));
     }
 }

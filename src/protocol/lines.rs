@@ -42,6 +42,10 @@ pub enum TooLong {
     Limit,
     /// The memory for unfinished lines.
     BufferBudget,
+    /// The same, which others needed.
+    MemoryShort,
+    /// The time for the next byte.
+    Stalled,
 }
 
 /// Cuts one stream of bytes. Costs no memory between lines.
@@ -156,6 +160,18 @@ impl Splitter {
         self.skipping.is_some() || self.buffer.len() > bytes
     }
 
+    /// How many bytes of an unfinished line are kept.
+    pub fn buffered(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Lets go of what is kept of an unfinished line. The rest of it is skipped.
+    pub fn give_up(&mut self, why: TooLong) {
+        if !self.buffer.is_empty() {
+            self.skip(why);
+        }
+    }
+
     /// The memory that an unfinished line holds, in bytes.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()
@@ -247,8 +263,10 @@ impl Splitter {
         }
         // Doubling saves copies, but no line is refused for it.
         let wanted = needed.max((capacity * 2).min(longest).min(allowed));
-        self.buffer.reserve_exact(wanted - self.buffer.len());
-        Ok(())
+        let more = wanted - self.buffer.len();
+        let reserved = self.buffer.try_reserve_exact(more);
+        // The system may have less than the budget allows.
+        reserved.map_err(|_| TooLong::BufferBudget)
     }
 
     fn skip(&mut self, why: TooLong) {
@@ -440,6 +458,23 @@ mod tests {
             let expected = [Out::Skipped(Some("77".into()), TooLong::Limit), line("x")];
             assert_eq!(split(&[a, b, b"\nx\n"], limits), expected, "cut at {cut}");
         }
+    }
+
+    #[test]
+    fn a_line_that_was_given_up_is_skipped_and_tells_its_id() {
+        let mut splitter = Splitter::default();
+        splitter.give_up(TooLong::Stalled);
+        assert!(splitter.is_between_lines());
+        let mut input: &[u8] = b"{\"id\":7,\"meth";
+        assert!(splitter.next(&mut input, ROOMY).is_none());
+        assert_eq!(splitter.buffered(), 13);
+        splitter.give_up(TooLong::Stalled);
+        splitter.give_up(TooLong::MemoryShort);
+        assert_eq!((splitter.buffered(), splitter.capacity()), (0, 0));
+        let mut input: &[u8] = b"od\":\"m\"}\nx\n";
+        let skipped = Out::Skipped(Some("7".into()), TooLong::Stalled);
+        assert_eq!(splitter.next(&mut input, ROOMY).map(out), Some(skipped));
+        assert_eq!(splitter.next(&mut input, ROOMY).map(out), Some(line("x")));
     }
 
     #[test]

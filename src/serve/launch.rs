@@ -195,15 +195,28 @@ impl<S: System> Proxy<S> {
     pub(super) fn reap(&mut self) {
         let ended = self.servers.reap(&mut self.system);
         for key in &ended {
-            self.start_queue.has_started_up(*key);
-            match self.servers.get(*key).map(|server| server.user) {
-                Some(Some(user)) => self.scheduler.enqueue(user),
-                Some(None) => self.spare_ended(*key),
-                None => {}
-            }
+            self.server_ended(*key);
         }
         let timers = &mut self.reactor.timers;
         self.servers.stop_remnants(&ended, &mut self.system, timers);
+    }
+
+    /// Uses force on a server, as it is due. One that no force ends keeps nobody waiting: it is as good as gone.
+    pub(super) fn escalate(&mut self, key: ServerKey) {
+        let timers = &mut self.reactor.timers;
+        if self.servers.escalate(key, &mut self.system, timers) {
+            self.server_ended(key);
+            self.servers.free_if_gone(key);
+        }
+    }
+
+    fn server_ended(&mut self, key: ServerKey) {
+        self.start_queue.has_started_up(key);
+        match self.servers.get(key).map(|server| server.user) {
+            Some(Some(user)) => self.scheduler.enqueue(user),
+            Some(None) => self.spare_ended(key),
+            None => {}
+        }
     }
 
     fn spare_ended(&mut self, key: ServerKey) {
@@ -213,7 +226,7 @@ impl<S: System> Proxy<S> {
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
-        debug_assert_eq!(server.life, Life::Reaped);
+        debug_assert_ne!(server.life, Life::Running);
         server.close();
         if let Some(exit) = server.exit.filter(|_| is_loss) {
             let timers = &mut self.reactor.timers;

@@ -9,7 +9,7 @@ use super::system::System;
 use super::unread::Unread;
 use super::{Channel, Due};
 use crate::process::escalation::Escalation;
-use crate::pump::{READS_PER_RUN, Transport};
+use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
 use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
@@ -156,7 +156,7 @@ impl<S: System> Server<S> {
             let Some(stderr) = self.stderr.as_mut().filter(|stderr| stderr.is_readable()) else {
                 return;
             };
-            match stderr.read(scratch) {
+            match stderr.read(&mut scratch[..READ_BYTES]) {
                 Input::Bytes(count) => take(&scratch[..count]),
                 Input::End | Input::Broken(_) => self.stderr = None,
                 Input::Blocked => return,

@@ -8,10 +8,12 @@ use std::io;
 
 use log::{debug, warn};
 use mio::Interest;
+use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use slab::Slab;
 
+use super::remnants::Remnants;
 use super::server::{Life, Reactor, Server, Stopping};
 use super::system::System;
 use super::{Channel, Due};
@@ -32,7 +34,7 @@ pub struct Servers<S: System> {
     /// Those that were not reaped.
     by_pid: HashMap<Pid, ServerKey>,
     /// Those that were, but there may be more in their groups.
-    remnants: Vec<ServerKey>,
+    remnants: Remnants,
 }
 
 impl<S: System> Default for Servers<S> {
@@ -40,7 +42,7 @@ impl<S: System> Default for Servers<S> {
         Self {
             all: Slab::new(),
             by_pid: HashMap::new(),
-            remnants: Vec::new(),
+            remnants: Remnants::default(),
         }
     }
 }
@@ -121,44 +123,66 @@ impl<S: System> Servers<S> {
         }
     }
 
-    /// Uses force, as it is due.
-    pub(super) fn escalate(&mut self, key: ServerKey, system: &mut S, timers: &mut Timers<Due>) {
-        let server = self.all.get_mut(key.0);
-        let Some((server, stopping)) =
-            server.and_then(|server| Some((server.pid, server.stopping.as_deref_mut()?)))
-        else {
-            return;
+    /// Uses force, as it is due. Returns whether the server was given up although it was not reaped: it counts as ended,
+    /// and [`Self::free_if_gone`] is to be told once it was looked at.
+    pub(super) fn escalate(
+        &mut self,
+        key: ServerKey,
+        system: &mut S,
+        timers: &mut Timers<Due>,
+    ) -> bool {
+        let Some(server) = self.all.get_mut(key.0) else {
+            return false;
+        };
+        let (pid, life) = (server.pid, server.life);
+        let Some(stopping) = server.stopping.as_deref_mut() else {
+            return false;
         };
         stopping.deadline.fired();
-        let step = stopping.escalation.escalate(timers.now());
-        let next = stopping.escalation.deadline();
-        stopping.deadline.set(next, Due::Server(key), timers);
-        match step {
-            Some(Step::Terminate) => signal_group(system, server, Signal::SIGTERM),
-            Some(Step::Kill) => signal_group(system, server, Signal::SIGKILL),
+        match stopping.escalation.escalate(timers.now()) {
+            Some(Step::Terminate) => {
+                use_force(system, pid, life, Signal::SIGTERM);
+            }
+            Some(Step::Kill) => {
+                let is_sent = use_force(system, pid, life, Signal::SIGKILL);
+                if !is_sent {
+                    stopping.escalation.give_up();
+                }
+            }
             Some(Step::Abandon) => {
-                warn!("server pid {server}: its process group outlived SIGKILL and is left alone");
+                warn!("server pid {pid}: its process group outlived SIGKILL and is left alone");
             }
             None => {}
         }
-        self.forget_empty_groups(system, timers);
+        let next = stopping.escalation.deadline();
+        stopping.deadline.set(next, Due::Server(key), timers);
+        let is_abandoned = next.is_none() && life == Life::Running;
+        if is_abandoned {
+            server.life = Life::Gone;
+            server.exit = Some(Exit::Unstoppable);
+            self.by_pid.remove(&pid);
+        }
+        self.forget_if_empty(key, system, timers);
+        is_abandoned
     }
 
-    /// Sends SIGKILL to every group.
+    /// Sends SIGKILL to every server and every group.
     pub(super) fn kill_all(&self, system: &mut S) {
-        let left = self.all.iter().filter(|(_, it)| it.life != Life::Gone);
-        for (_, server) in left {
-            let _ = system.signal_group(server.pid, Signal::SIGKILL);
+        for (_, server) in &self.all {
+            let _ = signal(system, server.pid, server.life, Signal::SIGKILL);
         }
     }
 
-    /// Reaps all that have ended, orphans of servers included. Returns the servers among them, of which
+    /// Reaps all that have ended, orphans of servers included: an orphan may have been the last of its group. Returns the servers among them, of which
     /// [`Self::stop_remnants`] is to be told once they were looked at.
     pub(super) fn reap(&mut self, system: &mut S) -> Vec<ServerKey> {
         let mut ended = Vec::new();
         loop {
             match system.reap() {
-                Reaped::Process(pid, exit) => ended.extend(self.reaped(pid, exit)),
+                Reaped::Process(pid, exit) => match self.reaped(pid, exit) {
+                    Some(key) => ended.push(key),
+                    None => self.remnants.begin_round(),
+                },
                 Reaped::Unknown => {
                     let pids = self.by_pid.keys().copied();
                     let gone: Vec<Pid> = pids.filter(|pid| !system.process_exists(*pid)).collect();
@@ -173,7 +197,7 @@ impl<S: System> Servers<S> {
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
         let key = self.by_pid.remove(&pid)?;
         self.all.get_mut(key.0)?.reaped(exit);
-        self.remnants.push(key);
+        self.remnants.insert(key);
         Some(key)
     }
 
@@ -184,36 +208,50 @@ impl<S: System> Servers<S> {
         system: &mut S,
         timers: &mut Timers<Due>,
     ) {
-        self.forget_empty_groups(system, timers);
         for key in ended {
-            if self.remnants.contains(key) {
+            self.forget_if_empty(*key, system, timers);
+            if self.remnants.contains(*key) {
                 self.urge(*key, timers);
             }
         }
     }
 
-    /// Lets go of reaped servers that have left nothing behind in their groups.
-    fn forget_empty_groups(&mut self, system: &S, timers: &mut Timers<Due>) {
-        let mut remnants = std::mem::take(&mut self.remnants);
-        remnants.retain(|key| {
-            let Some(server) = self.all.get_mut(key.0) else {
-                return false;
-            };
-            let stopping = server.stopping.as_deref_mut();
-            let is_abandoned = stopping
-                .as_ref()
-                .is_some_and(|stopping| stopping.escalation.deadline().is_none());
-            let is_left = !is_abandoned && system.group_exists(server.pid);
-            if !is_left {
-                if let Some(stopping) = stopping {
-                    stopping.deadline.clear(timers);
-                }
-                server.life = Life::Gone;
-                self.free_if_gone(*key);
-            }
-            is_left
-        });
-        self.remnants = remnants;
+    /// Any group may have become empty.
+    pub(super) fn look_at_all_groups(&mut self) {
+        self.remnants.begin_round();
+    }
+
+    /// Whether groups are to be looked at that may have become empty.
+    pub(super) fn has_groups_to_look_at(&self) -> bool {
+        self.remnants.is_under_way()
+    }
+
+    /// Looks at some of them.
+    pub(super) fn look_at_groups(&mut self, system: &S, timers: &mut Timers<Due>) {
+        for key in self.remnants.next_slice() {
+            self.forget_if_empty(key, system, timers);
+        }
+    }
+
+    /// Lets go of a reaped server that has left nothing behind in its group, or nothing that any signal can end.
+    fn forget_if_empty(&mut self, key: ServerKey, system: &S, timers: &mut Timers<Due>) {
+        let server = self.all.get_mut(key.0);
+        let Some(server) = server.filter(|server| server.life == Life::Reaped) else {
+            return;
+        };
+        let stopping = server.stopping.as_deref_mut();
+        let is_abandoned = stopping
+            .as_ref()
+            .is_some_and(|stopping| stopping.escalation.deadline().is_none());
+        if !is_abandoned && system.group_exists(server.pid) {
+            return;
+        }
+        if let Some(stopping) = stopping {
+            stopping.deadline.clear(timers);
+        }
+        server.life = Life::Gone;
+        self.remnants.remove(key);
+        self.free_if_gone(key);
     }
 
     /// How many deadlines are set.
@@ -230,7 +268,7 @@ impl<S: System> Servers<S> {
             let key = ServerKey(key);
             let is_running = self.by_pid.get(&server.pid) == Some(&key);
             assert_eq!(is_running, server.life == Life::Running, "{key:?}");
-            let is_remnant = self.remnants.contains(&key);
+            let is_remnant = self.remnants.contains(key);
             assert_eq!(is_remnant, server.life == Life::Reaped, "{key:?}");
             let is_over = server.life == Life::Gone && server.user.is_none();
             assert!(!is_over, "{key:?} is kept for nothing");
@@ -246,19 +284,38 @@ impl<S: System> Servers<S> {
         }
     }
 
-    fn free_if_gone(&mut self, key: ServerKey) {
-        let server = &self.all[key.0];
-        if server.life == Life::Gone && server.user.is_none() {
+    /// Frees what nothing is left of, and nobody uses.
+    pub(super) fn free_if_gone(&mut self, key: ServerKey) {
+        let server = self.all.get(key.0);
+        if server.is_some_and(|server| server.life == Life::Gone && server.user.is_none()) {
             self.all.remove(key.0);
         }
     }
 }
 
-fn signal_group<S: System>(system: &mut S, server: Pid, signal: Signal) {
-    match system.signal_group(server, signal) {
-        Ok(()) => {
-            warn!("server pid {server} did not go by itself: {signal} to its process group");
-        }
-        Err(error) => debug!("server pid {server}: {signal}: {error}"),
+/// Sends a signal to a server and its group, or to what is left of the group.
+fn signal<S: System>(system: &mut S, pid: Pid, life: Life, signal: Signal) -> nix::Result<()> {
+    match life {
+        Life::Running => system.signal_process(pid, signal),
+        Life::Reaped => system.signal_group(pid, signal),
+        Life::Gone => Ok(()),
     }
+}
+
+/// The same, with what the log says of it. Returns whether that may end it.
+fn use_force<S: System>(system: &mut S, pid: Pid, life: Life, number: Signal) -> bool {
+    match signal(system, pid, life, number) {
+        Ok(()) => {
+            warn!("server pid {pid} did not go by itself: {number} to its process group");
+        }
+        Err(Errno::EPERM) => {
+            warn!(
+                "server pid {pid} did not go by itself, and {number} is refused: {}",
+                Errno::EPERM
+            );
+            return false;
+        }
+        Err(error) => debug!("server pid {pid}: {number}: {error}"),
+    }
+    true
 }

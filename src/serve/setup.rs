@@ -10,8 +10,9 @@ use mio::net::TcpListener;
 use super::accept::MAX_REFUSED;
 use super::system::Linux;
 use super::{Channel, Proxy};
-use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
+use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
+use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::listener;
@@ -103,7 +104,9 @@ impl Proxy {
             signals,
             peers: Peers::new(),
         };
-        let memory = BufferBudget::new(DEFAULT_BUDGET_BYTES);
+        let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
+        size.log();
+        let memory = BufferBudget::new(size.bytes);
         let settings = settings(options);
         Ok(Self::new(
             system, reactor, listeners, limits, settings, memory,

@@ -1,10 +1,15 @@
 //! Whose server is started next, and whether one may be started now. Nothing here starts anything.
 //!
-//! Sessions whose clients have something to say come before those of silent clients, each in order of arrival: whoever
-//! connects without a word delays nobody. Servers that are still starting up are limited in number, because a herd of
-//! heavy runtimes thrashes a small machine, and then none of them is ready soon.
+//! Sessions that have lost their server come before those that never had one: whoever is served is not to wait for
+//! strangers. Of the others, those whose clients have something to say come before those of silent clients: whoever
+//! connects without a word delays nobody. Within each of these three, the addresses of the clients take turns, so that many
+//! connections of one do not keep the others waiting, and each address has its sessions in order of arrival.
+//!
+//! Servers that are still starting up are limited in number, because a herd of heavy runtimes thrashes a small machine,
+//! and then none of them is ready soon.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::Due;
@@ -23,21 +28,118 @@ pub(super) struct StartQueue {
     limit: usize,
     last_number: u64,
     tickets: HashMap<SessionKey, Ticket>,
-    /// By the numbers of their tickets: sessions whose clients have something to say, and the others.
-    speaking: BTreeMap<u64, SessionKey>,
-    silent: BTreeMap<u64, SessionKey>,
+    /// One for each [`Rank`].
+    ranks: [Turns; 3],
     /// Until when each server counts as starting up, the one that was started first in front.
     warming_up: VecDeque<(Time, ServerKey)>,
     /// When the next of them does not count any more, if someone waits for that.
     deadline: Deadline,
 }
 
+/// How urgent a session is; the first comes first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Rank {
+    /// It has lost its server.
+    Recovering,
+    /// Something waits for its first server.
+    Speaking,
+    /// Nothing does.
+    Silent,
+}
+
 /// A session's place in the order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) session: SessionKey,
+    client: IpAddr,
     number: u64,
-    speaks: bool,
+    rank: Rank,
+    /// The turn of its address, once it was taken.
+    turn: u64,
+}
+
+/// Sessions of one rank, of which the addresses take turns.
+#[derive(Debug, Default)]
+struct Turns {
+    last_turn: u64,
+    /// The addresses by their turns.
+    order: BTreeMap<u64, IpAddr>,
+    addresses: HashMap<IpAddr, Waiting>,
+}
+
+/// The sessions of one address.
+#[derive(Debug)]
+struct Waiting {
+    turn: u64,
+    /// By the numbers of their tickets.
+    sessions: BTreeMap<u64, SessionKey>,
+}
+
+impl Turns {
+    /// An address that comes new has its turn after those that wait.
+    fn insert(&mut self, ticket: &Ticket) {
+        let (last_turn, order) = (&mut self.last_turn, &mut self.order);
+        let waiting = self.addresses.entry(ticket.client).or_insert_with(|| {
+            *last_turn += 1;
+            order.insert(*last_turn, ticket.client);
+            Waiting {
+                turn: *last_turn,
+                sessions: BTreeMap::new(),
+            }
+        });
+        waiting.sessions.insert(ticket.number, ticket.session);
+    }
+
+    fn remove(&mut self, ticket: &Ticket) {
+        if let Some(waiting) = self.addresses.get_mut(&ticket.client) {
+            waiting.sessions.remove(&ticket.number);
+            if waiting.sessions.is_empty() {
+                self.order.remove(&waiting.turn);
+                self.addresses.remove(&ticket.client);
+            }
+        }
+    }
+
+    /// Takes the first session of the address whose turn it is, which has its next turn after the others. Returns the turn,
+    /// too.
+    fn take_next(&mut self) -> Option<(SessionKey, u64)> {
+        let (turn, client) = self.order.pop_first()?;
+        let waiting = self.addresses.get_mut(&client)?;
+        let (_, session) = waiting.sessions.pop_first()?;
+        if waiting.sessions.is_empty() {
+            self.addresses.remove(&client);
+        } else {
+            self.last_turn += 1;
+            waiting.turn = self.last_turn;
+            self.order.insert(waiting.turn, client);
+        }
+        Some((session, turn))
+    }
+
+    /// Undoes that: it is the turn of the address again.
+    fn put_back(&mut self, ticket: &Ticket) {
+        self.insert(ticket);
+        if let Some(waiting) = self.addresses.get_mut(&ticket.client) {
+            self.order.remove(&waiting.turn);
+            waiting.turn = ticket.turn;
+            self.order.insert(waiting.turn, ticket.client);
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.order.is_empty()
+    }
+}
+
+/// What takes turns: an address, or the network of one where each host has 2^64 of them.
+fn network(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(address) => {
+            const HOST: u128 = u64::MAX as u128;
+            Ipv6Addr::from_bits(address.to_bits() & !HOST).into()
+        }
+        v4 @ IpAddr::V4(_) => v4,
+    }
 }
 
 impl StartQueue {
@@ -47,39 +149,42 @@ impl StartQueue {
             limit,
             last_number: 0,
             tickets: HashMap::new(),
-            speaking: BTreeMap::new(),
-            silent: BTreeMap::new(),
+            ranks: Default::default(),
             warming_up: VecDeque::new(),
             deadline: Deadline::default(),
         }
     }
 
-    /// A session wants its server to be started. `speaks` tells whether something waits for that server.
-    pub(super) fn ask(&mut self, session: SessionKey, speaks: bool) {
+    /// A session wants its server to be started.
+    pub(super) fn ask(&mut self, session: SessionKey, client: IpAddr, rank: Rank) {
         self.leave(session);
         self.last_number += 1;
-        self.put_back(Ticket {
+        let ticket = Ticket {
             session,
+            client: network(client),
             number: self.last_number,
-            speaks,
-        });
+            rank,
+            turn: 0,
+        };
+        self.ranks[rank as usize].insert(&ticket);
+        self.tickets.insert(session, ticket);
     }
 
     /// Something waits for the server of a session that may be in the queue.
     pub(super) fn speaks(&mut self, session: SessionKey) {
         if let Some(ticket) = self.tickets.get_mut(&session)
-            && !ticket.speaks
+            && ticket.rank == Rank::Silent
         {
-            ticket.speaks = true;
-            self.silent.remove(&ticket.number);
-            self.speaking.insert(ticket.number, session);
+            self.ranks[Rank::Silent as usize].remove(ticket);
+            ticket.rank = Rank::Speaking;
+            self.ranks[Rank::Speaking as usize].insert(ticket);
         }
     }
 
     /// A session is gone.
     pub(super) fn leave(&mut self, session: SessionKey) {
         if let Some(ticket) = self.tickets.remove(&session) {
-            self.queue(ticket.speaks).remove(&ticket.number);
+            self.ranks[ticket.rank as usize].remove(&ticket);
         }
     }
 
@@ -95,31 +200,20 @@ impl StartQueue {
 
     /// Whether a session waits for whose server nothing was known to wait.
     pub(super) fn has_silent(&self) -> bool {
-        !self.silent.is_empty()
+        !self.ranks[Rank::Silent as usize].is_empty()
     }
 
     /// Takes whoever is next.
     pub(super) fn take_next(&mut self) -> Option<Ticket> {
-        let (_, session) = self
-            .speaking
-            .pop_first()
-            .or_else(|| self.silent.pop_first())?;
-        self.tickets.remove(&session)
+        let (session, turn) = self.ranks.iter_mut().find_map(Turns::take_next)?;
+        let ticket = self.tickets.remove(&session)?;
+        Some(Ticket { turn, ..ticket })
     }
 
     /// Gives a place back.
     pub(super) fn put_back(&mut self, ticket: Ticket) {
-        self.queue(ticket.speaks)
-            .insert(ticket.number, ticket.session);
+        self.ranks[ticket.rank as usize].put_back(&ticket);
         self.tickets.insert(ticket.session, ticket);
-    }
-
-    fn queue(&mut self, speaking: bool) -> &mut BTreeMap<u64, SessionKey> {
-        if speaking {
-            &mut self.speaking
-        } else {
-            &mut self.silent
-        }
     }
 
     /// A server was started.
@@ -182,11 +276,80 @@ mod tests {
         tickets.map(|ticket| ticket.session.0).collect()
     }
 
+    fn ask(queue: &mut StartQueue, session: usize, speaks: bool) {
+        let rank = if speaks { Rank::Speaking } else { Rank::Silent };
+        queue.ask(SessionKey(session), IpAddr::from([127, 0, 0, 1]), rank);
+    }
+
+    fn ask_from(queue: &mut StartQueue, session: usize, client: &str, rank: Rank) {
+        queue.ask(SessionKey(session), client.parse().unwrap(), rank);
+    }
+
+    #[test]
+    fn whoever_has_lost_a_server_comes_first() {
+        let mut queue = StartQueue::new(1);
+        ask(&mut queue, 1, true);
+        ask(&mut queue, 2, false);
+        ask_from(&mut queue, 3, "10.0.0.1", Rank::Recovering);
+        queue.speaks(SessionKey(3));
+        ask_from(&mut queue, 4, "10.0.0.1", Rank::Recovering);
+        assert_eq!(order(&mut queue), [3, 4, 1, 2]);
+    }
+
+    #[test]
+    fn addresses_take_turns() {
+        let mut queue = StartQueue::new(1);
+        for session in 0..5 {
+            ask_from(&mut queue, session, "10.0.0.1", Rank::Speaking);
+        }
+        assert_eq!(queue.take_next().unwrap().session, SessionKey(0));
+        for (session, client) in [(10, "10.0.0.2"), (20, "10.0.0.3"), (11, "10.0.0.2")] {
+            ask_from(&mut queue, session, client, Rank::Speaking);
+        }
+        assert_eq!(order(&mut queue), [1, 10, 20, 2, 11, 3, 4]);
+    }
+
+    /// New addresses come again and again: those that wait have their turns all the same.
+    #[test]
+    fn no_address_is_passed_over_by_ever_new_ones() {
+        let mut queue = StartQueue::new(1);
+        ask_from(&mut queue, 0, "10.0.0.1", Rank::Speaking);
+        ask_from(&mut queue, 1, "10.0.0.1", Rank::Speaking);
+        let mut turns = Vec::new();
+        for new in 0..3 {
+            ask_from(
+                &mut queue,
+                100 + new,
+                &format!("10.0.1.{new}"),
+                Rank::Speaking,
+            );
+            turns.push(queue.take_next().unwrap().session.0);
+        }
+        assert_eq!(turns, [0, 100, 1]);
+    }
+
+    #[test]
+    fn all_addresses_of_a_host_are_one() {
+        let mut queue = StartQueue::new(1);
+        let clients = [
+            "2001:db8::1",
+            "2001:db8::2",
+            "2001:db8::3",
+            "2001:db8:0:1::1",
+        ];
+        for (session, client) in clients.iter().enumerate() {
+            ask_from(&mut queue, session, client, Rank::Speaking);
+        }
+        ask_from(&mut queue, 10, "::ffff:10.0.0.1", Rank::Speaking);
+        ask_from(&mut queue, 11, "10.0.0.1", Rank::Speaking);
+        assert_eq!(order(&mut queue), [0, 3, 10, 1, 11, 2]);
+    }
+
     #[test]
     fn who_speaks_comes_first_and_each_in_order_of_arrival() {
         let mut queue = StartQueue::new(1);
         for (session, speaks) in [(5, false), (3, true), (9, false), (1, true), (7, false)] {
-            queue.ask(SessionKey(session), speaks);
+            ask(&mut queue, session, speaks);
         }
         for session in [9, 1, 100] {
             queue.speaks(SessionKey(session));
@@ -200,23 +363,26 @@ mod tests {
     fn whoever_has_left_or_asks_again_has_one_place_at_most() {
         let mut queue = StartQueue::new(1);
         for session in 0..4 {
-            queue.ask(SessionKey(session), session % 2 == 0);
+            ask(&mut queue, session, session % 2 == 0);
         }
         queue.leave(SessionKey(0));
         queue.leave(SessionKey(1));
-        queue.ask(SessionKey(2), false);
+        ask(&mut queue, 2, false);
         assert_eq!(order(&mut queue), [3, 2]);
     }
 
     #[test]
     fn a_place_that_was_given_back_is_the_same() {
         let mut queue = StartQueue::new(1);
-        queue.ask(SessionKey(1), true);
-        queue.ask(SessionKey(2), true);
+        ask(&mut queue, 1, true);
+        ask(&mut queue, 2, true);
         let ticket = queue.take_next().unwrap();
         assert_eq!(ticket.session, SessionKey(1));
         queue.put_back(ticket);
-        assert_eq!(order(&mut queue), [1, 2]);
+        ask_from(&mut queue, 3, "10.0.0.3", Rank::Speaking);
+        let ticket = queue.take_next().unwrap();
+        queue.put_back(ticket);
+        assert_eq!(order(&mut queue), [1, 3, 2]);
     }
 
     #[test]
@@ -251,7 +417,7 @@ mod tests {
     fn no_deadline_is_set_for_a_time_that_is_over() {
         let mut timers = Timers::new(BEGIN);
         let mut queue = StartQueue::new(1);
-        queue.ask(SessionKey(1), true);
+        ask(&mut queue, 1, true);
         queue.started(ServerKey(1), BEGIN);
         queue.watch(true, &mut timers);
         timers.advance(BEGIN + START_UP_TIME);

@@ -58,6 +58,10 @@ pub trait System: Sized {
     /// Whether anyone is left in the process group of this leader.
     fn group_exists(&self, leader: Pid) -> bool;
 
+    /// Sends a signal to a process that was not reaped, and to its group, which it may have left. An error tells that the
+    /// process itself can't be signalled.
+    fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
+
     /// Sends a signal to all of a process group.
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
 
@@ -141,6 +145,10 @@ impl System for Linux {
 
     fn group_exists(&self, leader: Pid) -> bool {
         reap::group_exists(leader)
+    }
+
+    fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        reap::signal_process(leader, signal)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
@@ -263,7 +271,7 @@ mod tests {
             next_reaped(&mut system, &server.stdout),
             (server.pid, Exit::Code(3))
         );
-        system.signal_group(killed.pid, Signal::SIGKILL).unwrap();
+        system.signal_process(killed.pid, Signal::SIGKILL).unwrap();
         assert_eq!(
             next_reaped(&mut system, &killed.stdout),
             (killed.pid, Exit::Signal(9))

@@ -7,11 +7,13 @@ use super::report::EndReason;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session, cancellations};
+use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, IdText, MAX_ID_BYTES, RequestId};
 use crate::protocol::json;
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::skip::SkipScanner;
 use crate::protocol::splice::Spliced;
 use crate::util::about::about;
 use crate::util::plural::{Counted, are};
@@ -52,6 +54,9 @@ impl Ids {
 
 impl Session {
     pub(super) fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
+        if self.refuse_for_lack_of_memory(&line, cx) {
+            return;
+        }
         match line {
             Line::Borrowed(text) => match self.route_client_line(text, cx) {
                 Route::Forward(tag) => self.forward(text, tag, cx),
@@ -70,6 +75,28 @@ impl Session {
             },
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
+    }
+
+    /// The system may have less memory than the budget allows: a long line for which there is no room is refused, as if
+    /// the budget were spent. Returns whether it was.
+    fn refuse_for_lack_of_memory(&mut self, line: &Line<'_>, cx: &mut Context<'_>) -> bool {
+        let text = match line {
+            Line::Borrowed(text) => *text,
+            Line::Buffered { bytes, len } => &bytes[..*len],
+            Line::Skipped(..) => return false,
+        };
+        if text.len() < UNCHARGED_BYTES {
+            return false;
+        }
+        let outbox = self.outbox_for(None);
+        let is_moved = outbox.is_empty() && matches!(line, Line::Buffered { .. });
+        if is_moved || outbox.try_reserve(text.len(), cx.memory) {
+            return false;
+        }
+        let mut scanner = SkipScanner::default();
+        scanner.feed(text);
+        self.refuse_skipped(&scanner.finish(), TooLong::BufferBudget, cx);
+        true
     }
 
     fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {

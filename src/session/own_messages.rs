@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::client_side::OwnLine;
 use super::in_flight::MAX_IN_FLIGHT;
 use super::stderr::excerpt;
+use super::unfinished::STALL_TIME;
 use super::upstream::ToUpstream;
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
@@ -166,6 +167,17 @@ pub(super) fn too_long_message(what: &str, len: u64, why: TooLong, cx: &Context<
             format!(
                 "no buffer memory left for {what} of {len} bytes: the limit is {limit} bytes for all sessions"
             )
+        }
+        TooLong::MemoryShort => {
+            let limit = Grouped(cx.memory.limit() as u64);
+            format!(
+                "others needed the buffer memory of {what} of {len} bytes before its end: the limit is {limit} bytes for \
+                 all sessions (--max-buffer-bytes)"
+            )
+        }
+        TooLong::Stalled => {
+            let limit = STALL_TIME.as_secs();
+            format!("{what} of {len} bytes took too long: nothing of it arrived for {limit} s")
         }
     }
 }

@@ -35,8 +35,8 @@ const KINDS: usize = Refusal::AtEnd as usize;
 impl From<TooLong> for Refusal {
     fn from(why: TooLong) -> Self {
         match why {
-            TooLong::Limit => Self::TooLong,
-            TooLong::BufferBudget => Self::NoMemory,
+            TooLong::Limit | TooLong::Stalled => Self::TooLong,
+            TooLong::BufferBudget | TooLong::MemoryShort => Self::NoMemory,
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -30,6 +30,14 @@ pub enum Label {
 }
 
 impl Label {
+    /// The address of the client.
+    pub fn client(&self) -> IpAddr {
+        match self {
+            Self::Session { client, .. } => client.ip(),
+            Self::Connection(_) => Ipv4Addr::LOCALHOST.into(),
+        }
+    }
+
     /// Notes the process of the upstream that was started. Returns whether it is the session's first one.
     pub(super) fn started(&mut self, new: Option<u32>) -> bool {
         match self {
@@ -76,6 +84,8 @@ pub enum Exit {
     Signal(i32),
     /// It is gone; how it ended is not known.
     Unknown,
+    /// It did not end, whatever was done, and is left alone.
+    Unstoppable,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
@@ -110,6 +120,7 @@ impl fmt::Display for Exit {
         match *self {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Unknown => f.write_str("unknown status"),
+            Self::Unstoppable => f.write_str("no signal ends it"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
             Self::Full => {

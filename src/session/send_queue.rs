@@ -47,10 +47,11 @@ impl SendQueue {
         self.unsent = None;
     }
 
-    fn looked(&mut self, unsent: Option<u32>, now: Time) {
+    /// `holds` is whether anything waits for the client, in there or before it: if not, there is nothing to be taken.
+    fn looked(&mut self, unsent: Option<u32>, holds: bool, now: Time) {
         self.is_asked = false;
         self.looked_at = Some(now);
-        let fell = unsent.is_some_and(|now| self.unsent.is_none_or(|before| now < before));
+        let fell = unsent.is_some_and(|now| self.unsent.map_or(holds, |before| now < before));
         if fell {
             self.fell_at = Some(now);
         }
@@ -78,7 +79,8 @@ impl Session {
 
     /// The send queue was looked at; `unsent` is what it holds, if that is known.
     pub(super) fn client_queue(&mut self, unsent: Option<u32>, cx: &mut Context<'_>) {
-        self.send_queue.looked(unsent, cx.now);
+        let holds = unsent.is_some_and(|unsent| unsent > 0) || !self.to_client.is_empty();
+        self.send_queue.looked(unsent, holds, cx.now);
         if let Client::Lingering(_) = self.client {
             self.linger(cx);
         } else if self.gives_up_at().is_some_and(|at| at <= cx.now) {
@@ -87,16 +89,25 @@ impl Session {
         }
     }
 
-    /// A client that has everything, or does not take it, gets the time to end its own side.
-    fn linger(&mut self, cx: &Context<'_>) {
+    /// A client that has everything gets the time to end its own side. One that does not take it is cut off.
+    fn linger(&mut self, cx: &mut Context<'_>) {
         let queue = &self.send_queue;
         let is_stalled = queue.fell_at.is_none_or(|at| at + STALL_TIME <= cx.now);
         let has_everything = queue.unsent.is_none_or(|unsent| unsent <= END_BYTES);
-        if let Client::Lingering(lingering) = &mut self.client
-            && (has_everything || is_stalled)
-        {
+        let Client::Lingering(lingering) = &mut self.client else {
+            return;
+        };
+        if has_everything {
             lingering.until.get_or_insert(cx.now + LINGER_TIME);
+        } else if is_stalled {
+            self.cut_off(cx);
         }
+    }
+
+    fn cut_off(&mut self, cx: &mut Context<'_>) {
+        self.note_undelivered();
+        self.report_undelivered();
+        self.close_client(cx);
     }
 
     /// When the client is to be looked at, or cut off.
@@ -165,9 +176,7 @@ impl Session {
             return;
         }
         if matches!(&self.client, Client::Lingering(lingering) if lingering.until.is_some()) {
-            self.note_undelivered();
-            self.report_undelivered();
-            self.close_client(cx);
+            self.cut_off(cx);
         } else {
             self.ask_for_queue(cx);
         }

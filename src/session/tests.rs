@@ -23,6 +23,7 @@ mod subscriptions;
 mod tallies;
 mod tidy;
 mod times;
+mod unfinished;
 mod unread;
 mod vanished;
 

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::loss::{Leaving, LossKind};
+use super::report::Label;
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
@@ -178,6 +179,11 @@ impl Session {
     /// Whether the upstream that was asked for is still wanted.
     pub fn wants_start(&self) -> bool {
         matches!(self.upstream, Upstream::Starting)
+    }
+
+    /// Whether it has had an upstream before.
+    pub fn had_upstream(&self) -> bool {
+        matches!(self.label, Label::Session { pid: Some(_), .. })
     }
 
     /// Whether something waits for the upstream to be there.

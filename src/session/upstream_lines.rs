@@ -9,11 +9,12 @@ use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
+use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::{Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::{ErrorReason, Loss};
-use crate::protocol::skip::Skipped;
+use crate::protocol::skip::{SkipScanner, Skipped};
 use crate::util::about::about;
 
 impl Session {
@@ -50,6 +51,17 @@ impl Session {
     }
 
     fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
+        let text = match &line {
+            Line::Borrowed(text) => *text,
+            Line::Buffered { bytes, len } if !self.to_client.is_empty() => &bytes[..*len],
+            Line::Buffered { .. } | Line::Skipped(..) => &[],
+        };
+        // The system may have less memory than the budget allows.
+        if text.len() >= UNCHARGED_BYTES && !self.to_client.try_reserve(text.len(), cx.memory) {
+            let mut scanner = SkipScanner::default();
+            scanner.feed(text);
+            return self.report_skipped(&scanner.finish(), TooLong::BufferBudget, cx);
+        }
         match line {
             Line::Borrowed(text) => {
                 if self.route_upstream_line(text, cx) {

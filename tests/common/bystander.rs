@@ -18,7 +18,7 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// server and by the same one, and nothing else may come.
 pub(crate) struct Bystander {
     shared: Arc<Shared>,
-    thread: Option<JoinHandle<Duration>>,
+    thread: Option<JoinHandle<Vec<Duration>>>,
 }
 
 #[derive(Default)]
@@ -60,14 +60,22 @@ impl Bystander {
     }
 
     /// Ends the session; it must not have noticed anything. Returns how often it was answered, and the longest that it
-    /// had to wait.
+    /// had to wait, of all answers and of 99 in a hundred.
     #[track_caller]
-    pub(crate) fn end(mut self) -> (u64, Duration) {
+    pub(crate) fn end(mut self) -> (u64, Duration, Duration) {
         self.shared.is_over.store(true, Ordering::Relaxed);
-        let Ok(longest) = self.thread.take().unwrap().join() else {
+        let Ok(mut waits) = self.thread.take().unwrap().join() else {
             panic!("the bystander was harmed");
         };
-        (self.shared.exchanges.load(Ordering::Relaxed), longest)
+        waits.sort_unstable();
+        let at = |share: usize| waits.get((waits.len() * share / 100).saturating_sub(1));
+        let (longest, p99) = (at(100).copied(), at(99).copied());
+        let exchanges = self.shared.exchanges.load(Ordering::Relaxed);
+        (
+            exchanges,
+            longest.unwrap_or_default(),
+            p99.unwrap_or_default(),
+        )
     }
 }
 
@@ -77,19 +85,19 @@ impl Drop for Bystander {
     }
 }
 
-fn talk(client: &mut Client, shared: &Shared) -> Duration {
-    let mut longest = Duration::ZERO;
+fn talk(client: &mut Client, shared: &Shared) -> Vec<Duration> {
+    let mut waits = Vec::new();
     let server = ask(client);
     while !shared.is_over.load(Ordering::Relaxed) {
         shared.exchanges.fetch_add(1, Ordering::Relaxed);
         thread::sleep(PAUSE);
         let start = Instant::now();
         assert_eq!(ask(client), server, "another server");
-        longest = longest.max(start.elapsed());
+        waits.push(start.elapsed());
     }
     client.shutdown_write();
     assert_eq!(client.read_to_end(), [""; 0]);
-    longest
+    waits
 }
 
 /// Returns the process id that the server names, if it names one.

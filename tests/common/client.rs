@@ -1,7 +1,7 @@
 //! A blocking client of the proxy: lines over TCP, and the little of MCP that tests need.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -59,6 +59,17 @@ impl Client {
             socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
         // The window is agreed upon with the connection: it has to be small before.
         socket::setsockopt(&socket, sockopt::RcvBuf, &bytes).unwrap();
+        socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+        Self::over(TcpStream::from(socket))
+    }
+
+    /// Connects from this address.
+    pub(crate) fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
+        let stream = SockType::Stream;
+        let family = AddressFamily::Inet;
+        let socket = socket::socket(family, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        let own = SocketAddr::from((own, 0));
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
         socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
         Self::over(TcpStream::from(socket))
     }

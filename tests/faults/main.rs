@@ -10,6 +10,7 @@ mod common;
 
 mod bad_clients;
 mod bad_servers;
+mod heavy_input;
 mod killed_proxy;
 mod random_kills;
 mod shortage;
@@ -82,10 +83,10 @@ impl Scene {
     /// When all other clients have gone: the bystander has taken no notice, and nothing is left of the harm.
     #[track_caller]
     fn end(mut self) {
-        let (exchanges, longest) = self.bystander.end();
+        let (exchanges, longest, p99) = self.bystander.end();
         let after = self.before.wait_until_restored();
         eprintln!(
-            "the bystander was answered {exchanges} times, in {longest:?} at most; RSS was {} KiB, is {} KiB",
+            "the bystander was answered {exchanges} times, in {longest:?} at most, 99 % in {p99:?}; RSS was {} KiB, is {} KiB",
             self.before.rss_kib, after.rss_kib
         );
         self.proxy.signal(Signal::SIGTERM);

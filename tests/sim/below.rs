@@ -1,6 +1,7 @@
 //! What is below the loops: clients, servers, and what the system knows of them. The loops reach it by their systems, the
 //! world lets it act.
 
+use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
 
@@ -64,6 +65,9 @@ pub struct Below {
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
+    /// How often the loop has asked for a group in this iteration, and why it may have.
+    pub group_questions: Cell<usize>,
+    pub group_reasons: usize,
     /// Servers die at their starts.
     is_deadly: bool,
     /// Whether the system tells what clients have not taken.
@@ -111,6 +115,8 @@ impl Below {
             limits,
             order: Order::default(),
             memory_is_short,
+            group_questions: Cell::new(0),
+            group_reasons: 0,
             stopping: false,
             stop_until: None,
             stats: Stats::default(),
@@ -240,6 +246,7 @@ impl Below {
         };
         let server = &mut self.servers[key];
         server.reaped = true;
+        self.group_reasons += 1;
         let (pid, exit) = (Pid::from_raw(server.pid), server.exit.unwrap());
         trace::note(|| format!("pid {pid} is reaped"));
         if self.happens_in_thousand(20) {
@@ -257,7 +264,30 @@ impl Below {
         self.servers.get(*key)
     }
 
+    pub fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let key = self.by_pid.get(&leader.as_raw()).copied();
+        let server = &mut self.servers[key.ok_or(Errno::ESRCH)?];
+        assert!(!server.reaped, "a signal to a pid that may be another's");
+        if server.is_untouchable() && server.is_running() {
+            self.stats.fault(Fault::ServerUntouchable);
+            server.kill_refused |= signal == Signal::SIGKILL;
+            // It is not listened to for ever.
+            if let Some(place) = server.slot.and_then(|slot| self.places.get_mut(slot)) {
+                place.journal.servers[server.index].may_be_cut_off = true;
+            }
+            return Err(Errno::EPERM);
+        }
+        self.signal(leader, signal)
+    }
+
     pub fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let is_reaped = self.process(leader).is_none_or(|server| server.reaped);
+        assert!(is_reaped, "its leader may have left the group");
+        self.signal(leader, signal)
+    }
+
+    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.group_reasons += 1;
         let key = self.by_pid.get(&leader.as_raw()).copied();
         let key = key.filter(|key| self.servers[*key].group_is_left());
         let key = key.ok_or(Errno::ESRCH)?;
@@ -272,7 +302,7 @@ impl Below {
 
     /// Someone kills a server.
     pub fn kill(&mut self, pid: i32) {
-        let signal = self.signal_group(Pid::from_raw(pid), Signal::SIGKILL);
+        let signal = self.signal_process(Pid::from_raw(pid), Signal::SIGKILL);
         assert!(signal.is_ok(), "no server {pid}");
     }
 

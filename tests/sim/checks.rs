@@ -24,6 +24,9 @@ const OWN_LINE_BYTES: usize = 500;
 /// After the time of a stop, the loop ends within this.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
+/// Groups that are asked for in an iteration without a reason of their own.
+const GROUPS_PER_ITERATION: usize = 32;
+
 /// The wheel counts in these, and is never early.
 const TICK: Duration = Duration::from_millis(1);
 
@@ -49,6 +52,7 @@ impl World {
             }
             below.check_order(|key| sessions.session(key));
             below.check_memory(sessions.memory());
+            below.check_group_questions();
             self.proxy.check();
         }
         let sessions = &self.connectors.scheduler;
@@ -100,7 +104,10 @@ impl World {
     /// At the end nothing is left.
     pub fn check_all_gone(&self) {
         let below = self.below.borrow();
-        assert!(below.places.is_empty() && below.exited.is_empty());
+        assert!(below.places.is_empty());
+        // What the loop has given up on may end at any time.
+        let mut unreaped = below.exited.iter();
+        assert!(unreaped.all(|key| below.servers[*key].kill_refused));
         let connectors = &self.connectors;
         assert!(connectors.scheduler.is_empty() && connectors.reactor.timers.is_empty());
         assert_eq!(connectors.scheduler.memory().used(), 0);
@@ -151,6 +158,16 @@ impl Below {
             to_upstream <= most,
             "{to_upstream} bytes wait for the server of session {}",
             place.number
+        );
+    }
+
+    /// Groups are asked for when there is a reason, and few of the others in an iteration.
+    fn check_group_questions(&mut self) {
+        let asked = self.group_questions.take();
+        let reasons = std::mem::take(&mut self.group_reasons);
+        assert!(
+            asked <= reasons + GROUPS_PER_ITERATION,
+            "{asked} groups are asked for in an iteration, and {reasons} are at hand"
         );
     }
 

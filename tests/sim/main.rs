@@ -37,6 +37,7 @@ mod trace;
 mod transport;
 mod unused;
 mod world;
+mod wrappers;
 
 use std::time::Instant;
 

@@ -42,7 +42,7 @@ impl Below {
                     "a server is asked for while there is one"
                 );
                 if place.kind == Kind::Process {
-                    self.order.asks(slot);
+                    self.order.asks(slot, !place.journal.servers.is_empty());
                 }
                 self.check_demand(&self.places[slot]);
             }
@@ -133,7 +133,7 @@ impl Below {
         };
         let server = &mut self.servers[key];
         assert!(
-            server.kind == Kind::Connection || server.reaped,
+            server.kind == Kind::Connection || server.reaped || server.kill_refused,
             "a server is let go of before it has ended"
         );
         place.journal.losses += 1;

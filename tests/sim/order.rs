@@ -19,10 +19,10 @@ const PAUSE: Duration = Duration::from_millis(202);
 #[derive(Debug, Default)]
 pub struct Order {
     asked: u64,
-    /// Who waits for a server, by slot, with the number of their question.
-    waiting: Vec<(usize, u64)>,
-    /// Who got one in this iteration, or should have, with the same number.
-    assigned: Vec<(usize, u64)>,
+    /// Who waits for a server.
+    waiting: Vec<Question>,
+    /// Who got one in this iteration, or should have.
+    assigned: Vec<Question>,
     /// A server was started for a session in this iteration.
     has_spawned: bool,
     /// Of the servers that have waited and were handed out in it, the one that was started last.
@@ -31,20 +31,33 @@ pub struct Order {
     pub exhausted_at: Option<Time>,
 }
 
+/// A session's question for a server.
+#[derive(Debug, Clone, Copy)]
+struct Question {
+    slot: usize,
+    number: u64,
+    /// It has had a server before.
+    recovers: bool,
+}
+
 impl Order {
-    pub fn asks(&mut self, slot: usize) {
+    pub fn asks(&mut self, slot: usize, recovers: bool) {
         self.leaves(slot);
         self.asked += 1;
-        self.waiting.push((slot, self.asked));
+        self.waiting.push(Question {
+            slot,
+            number: self.asked,
+            recovers,
+        });
     }
 
     pub fn leaves(&mut self, slot: usize) {
-        self.waiting.retain(|(other, _)| *other != slot);
-        self.assigned.retain(|(other, _)| *other != slot);
+        self.waiting.retain(|other| other.slot != slot);
+        self.assigned.retain(|other| other.slot != slot);
     }
 
     pub fn assigned(&mut self, slot: usize) {
-        if let Some(at) = self.waiting.iter().position(|(other, _)| *other == slot) {
+        if let Some(at) = self.waiting.iter().position(|other| other.slot == slot) {
             self.assigned.push(self.waiting.remove(at));
         }
     }
@@ -109,27 +122,30 @@ impl Below {
 
     /// At the end of an iteration: nobody was passed over.
     pub fn check_order<'a>(&mut self, session: impl Fn(SessionKey) -> Option<&'a Session>) {
-        for (slot, asked) in &self.order.waiting {
-            let key = self.places.get(*slot).and_then(|place| place.key);
+        for waiting in &self.order.waiting {
+            let key = self.places.get(waiting.slot).and_then(|place| place.key);
             let Some(session) = key.and_then(&session).filter(|it| it.wants_start()) else {
                 continue;
             };
             let speaks = session.waits_for_upstream();
-            for (other, number) in &self.order.assigned {
-                let Some(place) = self.places.get(*other) else {
+            for assigned in &self.order.assigned {
+                let Some(place) = self.places.get(assigned.slot) else {
                     continue;
                 };
-                let (is_later, is_silent) =
-                    (number > asked, !place.journal.has_message(place.heard));
-                let is_passed_over = if speaks {
-                    is_later || is_silent
-                } else {
-                    is_later && is_silent
+                let is_silent = !place.journal.has_message(place.heard);
+                let is_later = assigned.number > waiting.number;
+                let is_passed_over = match (assigned.recovers, waiting.recovers) {
+                    (true, false) => false,
+                    (false, true) => true,
+                    (true, true) => is_later,
+                    (false, false) if speaks => is_later || is_silent,
+                    (false, false) => is_later && is_silent,
                 };
                 assert!(
-                    !is_passed_over,
+                    !is_passed_over || assigned.slot == waiting.slot,
                     "session {} gets its server before {}",
-                    place.number, self.places[*slot].number
+                    place.number,
+                    self.places[waiting.slot].number
                 );
             }
         }
@@ -145,7 +161,7 @@ impl Below {
         {
             return;
         }
-        for (slot, _) in &self.order.waiting {
+        for Question { slot, .. } in &self.order.waiting {
             let key = self.places.get(*slot).and_then(|place| place.key);
             assert!(
                 !key.and_then(&session).is_some_and(Session::wants_start),

@@ -165,7 +165,12 @@ impl System for Script {
 
     fn group_exists(&self, leader: Pid) -> bool {
         let below = self.0.borrow();
+        below.group_questions.update(|count| count + 1);
         below.process(leader).is_some_and(Server::group_is_left)
+    }
+
+    fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        self.0.borrow_mut().signal_process(leader, signal)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
@@ -187,8 +192,11 @@ impl System for Script {
 
     fn unsent(&mut self, client: &Socket) -> Option<u32> {
         let below = self.0.borrow();
-        let output = &client.duplex.borrow().output;
-        below.tells_queues.then(|| output.unconsumed() as u32)
+        let duplex = client.duplex.borrow();
+        let unsent = duplex.output.unconsumed() as u32;
+        // The end of our side waits behind it.
+        let end = u32::from(!duplex.writes && unsent > 0);
+        below.tells_queues.then_some(unsent + end)
     }
 
     fn unix_time(&self) -> Duration {

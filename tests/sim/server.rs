@@ -68,6 +68,8 @@ struct Manners {
     calm: bool,
     ignores_end: bool,
     ignores_sigterm: bool,
+    /// It has another user, and the loop may not signal it.
+    is_untouchable: bool,
     /// It leaves a child behind that holds its output open.
     leaves_child: bool,
     /// It reads what the server leaves unread, and nobody knows.
@@ -97,12 +99,16 @@ pub struct Server {
     pub stderr: Shared<Inflow>,
     pub exit: Option<Exit>,
     pub reaped: bool,
+    /// The loop was told that it can't kill it.
+    pub kill_refused: bool,
     /// The loop was told that it has written something.
     pub was_heard: bool,
     /// When the other side of a connection has to be done, or an attempt to connect is.
     pub deadline: Deadline,
     /// Its child, which holds its output open, lasts until then unless it is killed.
     pub held_open_until: Option<Time>,
+    /// It will, and nothing ends that.
+    leaves_child_until: Option<Time>,
     pub stalls: bool,
     /// It talks, and reads nothing.
     is_deaf: bool,
@@ -133,9 +139,11 @@ impl Server {
         // Where lines are long, so that both directions fill up, and the loop is short of memory.
         let is_large = max_line > LARGE_LINE_BYTES;
         let is_deaf = !calm && rng.percent(if is_large { 60 } else { 3 });
+        let is_untouchable = !calm && kind == Kind::Process && rng.percent(3);
         let manners = Manners {
             calm,
-            ignores_end: !calm && rng.percent(15),
+            is_untouchable,
+            ignores_end: is_untouchable || (!calm && rng.percent(15)),
             ignores_sigterm: !calm && rng.percent(15),
             leaves_child: !calm && rng.percent(10),
             child_holds_input: rng.percent(30),
@@ -170,9 +178,11 @@ impl Server {
             stderr: shared(Inflow::new(4096, rng.fork())),
             exit: None,
             reaped: false,
+            kill_refused: false,
             was_heard: false,
             deadline: Deadline::default(),
             held_open_until: None,
+            leaves_child_until: None,
             stalls,
             is_deaf,
             manners,
@@ -435,11 +445,19 @@ impl Server {
             stats.fault(Fault::OutputHeldOpen);
             journal.servers[self.index].may_be_cut_off = true;
             let millis = self.rng.pick(&[1, 100, 499, 501, 2000]);
-            self.held_open_until = Some(now + Duration::from_millis(millis));
+            let until = now + Duration::from_millis(millis);
+            self.held_open_until = self.leaves_child_until.or(Some(until));
         } else {
             self.pipes.borrow_mut().input.end(End::Closed);
             self.stderr.borrow_mut().end(End::Closed);
         }
+    }
+
+    /// It ends at the end of its input, and leaves a child behind which no signal ends.
+    pub fn leave_child(&mut self, until: Time) {
+        self.manners.leaves_child = true;
+        self.manners.has_deaf_child = true;
+        self.leaves_child_until = Some(until);
     }
 
     fn close_input(&self) {
@@ -465,6 +483,11 @@ impl Server {
             self.stderr.borrow().token,
         ];
         tokens.contains(&Some(token))
+    }
+
+    /// Whether the loop may not signal it.
+    pub fn is_untouchable(&self) -> bool {
+        self.manners.is_untouchable
     }
 
     /// Whether anyone is left in its process group.

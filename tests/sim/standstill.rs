@@ -129,6 +129,38 @@ fn whoever_waits_for_memory_goes_on_when_another_gives_it_back() {
     assert!(world.session(modest).to_client().len() > held);
 }
 
+/// What a client sends of a line that it does not end.
+const PART_BYTES: usize = 190_000;
+
+#[test]
+fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
+    let mut world = world();
+    let mut slots = Vec::new();
+    for _ in 0..8 {
+        let slot = world.below.borrow_mut().open(Kind::Process);
+        world.come_to_rest();
+        for _ in 0..PART_BYTES / 10_000 {
+            {
+                let below = world.below.borrow();
+                let input = &mut below.places[slot].socket.borrow_mut().input;
+                input.make_roomy();
+                input.write(&[b'x'; 10_000]);
+            }
+            world.come_to_rest();
+        }
+        world.below.borrow_mut().now += Duration::from_secs(1);
+        slots.push(slot);
+    }
+    let now = world.below.borrow().now;
+    let is_kept = |slot: &usize| world.session(*slot).unfinished_weight(now).is_some();
+    let kept: Vec<bool> = slots.iter().map(is_kept).collect();
+    let dropped = kept.iter().filter(|is_kept| !**is_kept).count();
+    assert!((1..8).contains(&dropped), "{kept:?}");
+    assert!(kept[dropped..].iter().all(|is_kept| *is_kept), "{kept:?}");
+    let memory = world.proxy.sessions().memory();
+    assert!(!memory.is_short());
+}
+
 #[test]
 fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_to() {
     let mut world = world();

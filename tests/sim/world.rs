@@ -446,7 +446,8 @@ impl World {
                 below
                     .servers
                     .iter()
-                    .all(|(_, server)| server.kind == Kind::Connection || !server.is_running()),
+                    .filter(|(_, server)| server.kind == Kind::Process)
+                    .all(|(_, server)| !server.is_running() || server.is_untouchable()),
                 "a server outlives a second signal"
             );
             if self.rng.percent(50) {

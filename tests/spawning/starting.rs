@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::common::{Client, Proxy, processes, servers, skip_on_reference};
+use crate::common::{Client, Proxy, Scratch, processes, servers, skip_on_reference};
 use crate::logged_at;
 
 /// How long a server that writes nothing counts as starting up.
@@ -90,6 +90,68 @@ fn silent_connections_do_not_delay_those_that_speak() {
     // The three of them had to wait for a second each at most, in which one silent server was started.
     assert!(started < SILENT, "{started} servers were started");
     drop(silent);
+}
+
+/// The server of [`silent`], which never writes anything if it is started once there is a file `slow`.
+fn slow_later(scratch: &Scratch) -> Vec<String> {
+    let slow = scratch.file("slow");
+    let condition = format!("[ -e '{}' ]", slow.display());
+    servers::echo_after(&format!(
+        "if {condition}; then while read -r line; do :; done; exit; fi"
+    ))
+}
+
+/// Clients that have connected and asked something.
+fn strangers(proxy: &Proxy, count: usize) -> Vec<Client> {
+    (0..count)
+        .map(|_| {
+            let mut client = proxy.connect();
+            client.send_request("m", &json!({}));
+            client
+        })
+        .collect()
+}
+
+/// How many of the sessions that the log names as opened have this in their names.
+fn opened(proxy: &Proxy, name: &str) -> usize {
+    let log = proxy.log();
+    let lines = log.iter().filter(|line| line.ends_with(") opened"));
+    lines.filter(|line| line.contains(name)).count()
+}
+
+#[test]
+fn a_client_does_not_wait_for_all_those_of_another_address() {
+    const STRANGERS: usize = 8;
+    skip_on_reference!("starts servers as they come");
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&["--max-starting", "1"], &slow_later(&scratch));
+    scratch.write("slow", "");
+    let strangers = strangers(&proxy, STRANGERS);
+    let mut other = Client::connect_from([127, 0, 0, 2].into(), proxy.address());
+    other.send_request("m", &json!({}));
+    proxy.wait_for_log("(127.0.0.2:");
+    let before = opened(&proxy, "(127.0.0.1:");
+    assert!(before < STRANGERS, "{before} strangers came first");
+    assert_eq!(opened(&proxy, "(127.0.0.2:"), 1);
+    drop(strangers);
+}
+
+#[test]
+fn a_session_that_has_lost_its_server_does_not_wait_for_strangers() {
+    const STRANGERS: usize = 8;
+    skip_on_reference!("starts servers as they come");
+    let scratch = Scratch::new();
+    let proxy = Proxy::start(&["--max-starting", "1"], &slow_later(&scratch));
+    let mut open = proxy.connect();
+    open.request("m", &json!({}));
+    let server = proxy.only_server();
+    scratch.write("slow", "");
+    let strangers = strangers(&proxy, STRANGERS);
+    processes::kill_and_wait(server);
+    proxy.wait_for_log("goes on with a new server");
+    let before = opened(&proxy, "") - 1;
+    assert!(before < STRANGERS, "{before} strangers came first");
+    drop(strangers);
 }
 
 #[test]

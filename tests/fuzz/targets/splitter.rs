@@ -179,6 +179,9 @@ impl Expected<'_> {
                 assert!(self.over_limit);
                 assert_eq!(*skipped, scanned(self.raw));
             }
+            Got::Skipped(_, TooLong::MemoryShort | TooLong::Stalled) => {
+                panic!("no line was given up");
+            }
             Got::Skipped(skipped, TooLong::BufferBudget) => {
                 assert!(self.over_memory);
                 assert_eq!(*skipped, scanned(self.raw));

@@ -1,0 +1,87 @@
+//! Clients and servers whose lines are a lot of work. What the bystander waits meanwhile is printed, not checked: it
+//! depends on the machine. How much is read of anybody in one run is the matter of `pump`.
+
+use std::io::Write;
+use std::thread;
+
+use serde_json::json;
+
+use crate::Scene;
+use crate::common::Client;
+
+/// How often the bystander is to be answered under each attack.
+const EXCHANGES: u64 = 200;
+
+/// A server that is fast: it answers `pid`, asks a thousand things when it is told to `ask`, and reads all else.
+const FAST: &str = r#"
+    $| = 1;
+    while (<STDIN>) {
+        if (/"id":(\d+).*"method":"pid"/ || /"method":"pid".*"id":(\d+)/) {
+            print qq({"jsonrpc":"2.0","id":$1,"result":{"pid":$$}}\n);
+        } elsif (/"method":"ask"/) {
+            print qq({"jsonrpc":"2.0","id":$_,"method":"roots/list"}\n) for 1..1000;
+        }
+    }"#;
+
+fn scene(options: &[&str]) -> Scene {
+    Scene::open_with(options, |_| {
+        ["perl", "-e", FAST].map(str::to_owned).to_vec()
+    })
+}
+
+/// Sends this again and again on each connection, and reads what comes back, until the bystander was answered often
+/// enough.
+fn flood(scene: &Scene, clients: &[Client], piece: &[u8]) {
+    thread::scope(|scope| {
+        let mut handles = Vec::new();
+        for client in clients {
+            let (mut writer, mut reader) = (client.writer(), client.writer());
+            handles.push(client.writer());
+            scope.spawn(move || while writer.write_all(piece).is_ok() {});
+            scope.spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
+        }
+        scene.bystander.wait_for(EXCHANGES);
+        for handle in handles {
+            let _ = handle.shutdown(std::net::Shutdown::Both);
+        }
+    });
+}
+
+#[test]
+fn that_is_one_line_without_end() {
+    let scene = scene(&["--max-message-bytes", "100000"]);
+    let clients: Vec<Client> = (0..8).map(|_| scene.session().0).collect();
+    flood(&scene, &clients, &vec![b'x'; 1_000_000]);
+    scene.end();
+}
+
+#[test]
+fn that_takes_back_many_requests_at_once() {
+    let scene = scene(&[]);
+    let (mut client, _) = scene.session();
+    // Requests that are not answered, so that there is something to be taken back.
+    for id in 0..1000 {
+        let id = format!("{id:0>900}");
+        client.send_json(&json!({"jsonrpc": "2.0", "id": id, "method": "silent"}));
+    }
+    let cancellation = |id: usize| {
+        let id = format!("{id:x>900}");
+        json!({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": id}})
+    };
+    let batch: Vec<_> = (0..250).map(cancellation).collect();
+    let line = format!("{}\n", serde_json::to_string(&batch).unwrap());
+    flood(&scene, &[client], line.as_bytes());
+    scene.end();
+}
+
+#[test]
+fn that_answers_what_nobody_asked() {
+    let scene = scene(&[]);
+    let (mut client, _) = scene.session();
+    client.notify("ask", &json!({}));
+    for _ in 0..1000 {
+        client.recv_line();
+    }
+    flood(&scene, &[client], "{\"id\":0}\n".repeat(7000).as_bytes());
+    scene.end();
+}

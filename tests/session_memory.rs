@@ -1,0 +1,285 @@
+//! What a session really holds, by an allocator that counts, against its account in the shared budget: whatever its two
+//! sides send, what it holds is charged, but for a constant.
+//!
+//! The allocator counts for the whole process, so the tests take turns: see [`alone`].
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+use std::alloc::System;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use cap::Cap;
+use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES, UNCHARGED_BYTES};
+use mcp_tcp_proxy::session::idle::IdleLimits;
+use mcp_tcp_proxy::session::log_limits::LogLimits;
+use mcp_tcp_proxy::session::report::Label;
+use mcp_tcp_proxy::session::stderr::ServerLogging;
+use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
+use mcp_tcp_proxy::util::time::Time;
+
+#[global_allocator]
+static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
+
+/// What a session may hold without a charge: the free parts of its buffers, spare buffers of the budget, and tables that
+/// are limited in number, such as those of 1,024 requests of either side.
+const CONSTANT_BYTES: usize = 10 * UNCHARGED_BYTES;
+
+/// Other threads must not allocate meanwhile.
+fn alone() -> MutexGuard<'static, ()> {
+    static LOCK: Mutex<()> = Mutex::new(());
+    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+struct World {
+    session: Session,
+    settings: Settings,
+    memory: BufferBudget,
+    actions: Vec<Action>,
+    logs: LogLimits,
+    /// What was allocated before there was a session.
+    before: usize,
+    /// The most that was held without a charge.
+    most: usize,
+}
+
+impl World {
+    /// A session whose server is up, and of which neither side takes anything.
+    fn new() -> Self {
+        let settings = Settings {
+            role: Backend::Process { max_restarts: 5 },
+            heartbeat_interval: Duration::from_secs(30),
+            restarts_upstream: true,
+            max_message_bytes: 10 << 20,
+            replays: true,
+            replay_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
+            spawn: Spawn::Eager,
+            idle_limits: IdleLimits::default(),
+            server_log: ServerLogging::Limited,
+        };
+        let before = ALLOCATOR.allocated();
+        let (mut memory, mut actions) = (BufferBudget::new(DEFAULT_BUDGET_BYTES), Vec::new());
+        let mut logs = LogLimits::default();
+        let label = Label::Session {
+            number: 1,
+            client: ([127, 0, 0, 1], 1).into(),
+            pid: None,
+        };
+        let mut cx = Context {
+            now: Time::from_nanos(1 << 40),
+            settings: &settings,
+            memory: &mut memory,
+            actions: &mut actions,
+            logs: &mut logs,
+        };
+        let session = Session::open(label, &mut cx);
+        let mut world = Self {
+            session,
+            settings,
+            memory,
+            actions,
+            logs,
+            before,
+            most: 0,
+        };
+        world.event(Event::UpstreamStarted { pid: Some(1) });
+        world
+    }
+
+    fn event(&mut self, event: Event<'_>) {
+        let mut cx = Context {
+            now: Time::from_nanos(1 << 40),
+            settings: &self.settings,
+            memory: &mut self.memory,
+            actions: &mut self.actions,
+            logs: &mut self.logs,
+        };
+        self.session.handle(event, &mut cx);
+    }
+
+    /// Checks what is held. `besides` is what the test itself holds.
+    #[track_caller]
+    fn check(&mut self, besides: usize) {
+        // Large spare buffers are given back within seconds.
+        self.memory.trim();
+        self.memory.trim();
+        // What runs the tests may have given something back meanwhile.
+        let others = self.before + besides;
+        let held = ALLOCATOR.allocated().saturating_sub(others);
+        let charged = self.memory.used();
+        self.most = self.most.max(held.saturating_sub(charged));
+        assert!(
+            held <= charged + CONSTANT_BYTES,
+            "{held} bytes are held, and {charged} are charged"
+        );
+    }
+
+    /// The client sends these bytes, in the pieces that a loop reads, as far as it is read.
+    #[track_caller]
+    fn client(&mut self, bytes: &str) {
+        for piece in bytes.as_bytes().chunks(64 * 1024) {
+            if self.session.wants_client_input() {
+                self.event(Event::ClientBytes(piece));
+            }
+            self.check(bytes.len());
+        }
+    }
+
+    /// So does the server.
+    #[track_caller]
+    fn server(&mut self, bytes: &str) {
+        for piece in bytes.as_bytes().chunks(64 * 1024) {
+            if self.session.wants_upstream_output(&self.memory) {
+                self.event(Event::UpstreamBytes(piece));
+            }
+            self.check(bytes.len());
+        }
+    }
+
+    /// The server takes all that waits for it.
+    fn server_takes(&mut self) {
+        let count = self.session.to_upstream().len();
+        if count > 0 {
+            self.event(Event::UpstreamWritten(count));
+        }
+    }
+
+    fn client_takes(&mut self) {
+        let count = self.session.to_client().len();
+        if count > 0 {
+            self.event(Event::ClientWritten(count));
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        println!(
+            "at most {} KiB were held without a charge",
+            self.most / 1024
+        );
+    }
+}
+
+/// A text of exactly its own size, so that the test knows what it holds.
+fn exact(text: &str) -> String {
+    let mut exact = text.to_owned();
+    exact.shrink_to_fit();
+    exact
+}
+
+fn long_id(number: usize) -> String {
+    format!("\"{number:0>1000}\"")
+}
+
+fn batch(count: usize, part: impl Fn(usize) -> String) -> String {
+    let parts: Vec<String> = (0..count).map(part).collect();
+    exact(&format!("[{}]\n", parts.join(",")))
+}
+
+fn request(number: usize) -> String {
+    format!(r#"{{"id":{},"method":"m"}}"#, long_id(number))
+}
+
+fn cancellation(number: usize) -> String {
+    let id = long_id(number);
+    format!(r#"{{"method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
+}
+
+fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
+    let all: Vec<String> = (0..count).map(|number| line(number) + "\n").collect();
+    exact(&all.concat())
+}
+
+#[test]
+fn ids_of_requests_and_of_what_takes_them_back_are_charged() {
+    let _alone = alone();
+    for takes in [false, true] {
+        let mut world = World::new();
+        let requests = lines(1000, request);
+        world.client(&requests);
+        drop(requests);
+        for _ in 0..20 {
+            let all = batch(900, cancellation);
+            world.client(&all);
+            drop(all);
+            if takes {
+                world.server_takes();
+            }
+        }
+    }
+}
+
+#[test]
+fn batches_are_charged() {
+    let _alone = alone();
+    let parts: [fn(usize) -> String; 5] = [
+        request,
+        cancellation,
+        |_| r#"{"method":"notifications/initialized"}"#.to_owned(),
+        |number| format!(r#"{{"id":{number},"result":1}}"#),
+        |_| "1".to_owned(),
+    ];
+    for part in parts {
+        for count in [900, 5000, 50_000] {
+            let mut world = World::new();
+            let all = batch(count, part);
+            for _ in 0..4 {
+                world.client(&all);
+                world.server(&all);
+            }
+        }
+    }
+}
+
+#[test]
+fn requests_of_the_server_are_charged() {
+    let _alone = alone();
+    let mut world = World::new();
+    for _ in 0..10 {
+        let all = lines(500, request);
+        world.server(&all);
+        drop(all);
+        world.client_takes();
+    }
+}
+
+#[test]
+fn short_lines_that_nobody_takes_are_bounded() {
+    let _alone = alone();
+    let kinds: [fn(usize) -> String; 6] = [
+        |number| format!(r#"{{"id":{number},"method":"m"}}"#),
+        |number| format!(r#"{{"id":{number},"result":1}}"#),
+        |_| r#"{"method":"notifications/initialized"}"#.to_owned(),
+        |_| r#"{"type":"heartbeat"}"#.to_owned(),
+        |number| format!(r#"{{"id":{number},"method":"initialize"}}"#),
+        |_| "{".to_owned(),
+    ];
+    for kind in kinds {
+        let mut world = World::new();
+        let all = lines(20_000, kind);
+        world.client(&all);
+        world.server(&all);
+    }
+}
+
+#[test]
+fn long_lines_are_charged_whichever_way_they_go_and_whatever_becomes_of_them() {
+    let _alone = alone();
+    let mut world = World::new();
+    let line = exact(&format!("{{\"method\":\"{}\"}}\n", "x".repeat(3_000_000)));
+    for _ in 0..3 {
+        world.client(&line);
+        world.server(&line);
+    }
+    world.client_takes();
+    world.server_takes();
+    world.check(line.len());
+    world.client(&line);
+    drop(line);
+    let part = "x".repeat(2_000_000);
+    world.server(&part);
+    world.event(Event::UpstreamEof(None));
+    world.check(part.len());
+}
