@@ -217,7 +217,9 @@ impl Session {
 
     /// No upstream will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, cx: &mut Context<'_>) {
-        let reads_on = self.client.is_open() && self.may_say_more();
+        // What was read of the client already is told of the end, too.
+        let has_more = self.may_say_more() || self.client.has_unread();
+        let reads_on = self.client.is_open() && has_more;
         let last_call = reads_on.then(|| LastCall::begin(cx.now));
         let cuts_short = !self.is_stopping() && (last_call.is_some() || !self.nothing_is_open());
         let first = match std::mem::replace(&mut self.goal, Goal::Serve) {

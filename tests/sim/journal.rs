@@ -92,6 +92,8 @@ pub struct Request {
     begun: Option<u64>,
     answers: u32,
     answered_by_proxy: bool,
+    /// It was taken back when it had been refused, although the client did not know that yet.
+    refused_unseen: bool,
     /// It is a subscription that the proxy has closed.
     closed: bool,
 }

@@ -372,6 +372,31 @@ fn what_is_in_flight_when_the_time_to_stop_is_over_is_told_of_the_stop() {
     assert_eq!(world.client_got(), Vec::<String>::new());
 }
 
+/// The server has read nothing, and there was no room for all that the client has sent.
+#[test]
+fn what_was_read_and_not_looked_at_when_the_time_to_stop_is_over_is_told_too() {
+    let mut world = World::with(|settings| {
+        settings.stop_timeout = 5 * SECOND;
+        settings.max_message_bytes = OUTBOX_BYTES;
+    });
+    world.start();
+    let padding = "x".repeat(OUTBOX_BYTES - 100);
+    let padded = |id| format!(r#"{{"id":{id},"method":"m","params":"{padding}"}}"#);
+    world.client(&[padded(1), padded(2), request(3)].join("\n"));
+    world.shut_down();
+    world.pass(5 * SECOND);
+    let got = world.client_got_json();
+    assert_eq!(got.len(), 3, "{got:?}");
+    for (error, id) in got.iter().zip(1..) {
+        assert_error(error, &json!(id), 503, "shutdown");
+    }
+    world.pass(SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+}
+
 #[test]
 fn a_half_close_does_not_prolong_a_stop() {
     let mut world = World::with(|settings| settings.stop_timeout = SECOND);

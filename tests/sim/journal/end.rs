@@ -29,7 +29,7 @@ impl Journal {
             for request in &self.requests[line.requests.clone()] {
                 assert!(
                     request.answers == 1
-                        || request.cancelled
+                        || (request.cancelled && !request.refused_unseen)
                         || self.may_be_forgotten(request)
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",

@@ -62,6 +62,9 @@ impl Journal {
                 return self.replay(server, index, text);
             }
         }
+        if let ClientSays::Cancel(request) = self.lines[index].what {
+            self.check_cancellation(request);
+        }
         let line = &self.lines[index];
         assert!(
             line.what.is_forwarded(),
@@ -96,9 +99,6 @@ impl Journal {
                 );
             }
             what => {
-                if let ClientSays::Cancel(request) = what {
-                    self.check_cancellation(request);
-                }
                 let record = &self.servers[server];
                 assert!(
                     !record.due || record.replayed || what == ClientSays::Initialize,
@@ -144,22 +144,29 @@ impl Journal {
     }
 
     /// What no server was sent is taken back without telling one, unless it can't be.
-    fn check_cancellation(&self, request: usize) {
+    fn check_cancellation(&mut self, request: usize) {
         let same = ClientSays::Cancel(request);
         let is_repeated = self.lines.iter().filter(|line| line.what == same).count() > 1;
-        let request = &self.requests[request];
+        let unanswered = self.unanswered();
+        let request = &mut self.requests[request];
         let what = self.lines[request.line].what;
         // The error may not have been sent yet.
         let may_be_refused = what == ClientSays::TooLong
             || self.memory_is_short
             || self.is_stopping
-            || self.unanswered() > 1000;
+            || unanswered > 1000;
+        if request.begun.is_some()
+            || request.answers > 0
+            || may_be_refused
+            || is_repeated
+            || what == ClientSays::Initialize
+        {
+            return;
+        }
+        // It may have waited too long for a connection. Whether there is an error for it is looked at in the end.
+        request.refused_unseen = self.is_connector;
         assert!(
-            request.begun.is_some()
-                || request.answers > 0
-                || may_be_refused
-                || is_repeated
-                || what == ClientSays::Initialize,
+            request.refused_unseen,
             "a server is told that {} was taken back, which it was not sent",
             request.id
         );
