@@ -32,7 +32,7 @@ fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
     {
         let mut below = world.below.borrow_mut();
         assert_eq!(below.servers.len(), MANY);
-        let until = below.now + Duration::from_secs(60);
+        let until = below.now + Duration::from_mins(1);
         for (_, server) in &mut below.servers {
             server.leave_child(until);
         }
