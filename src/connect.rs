@@ -39,6 +39,7 @@ use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
+use crate::util::plural::Counted;
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
@@ -392,16 +393,17 @@ impl Connector {
 
 /// Whether the host got all that it wanted; if not, the reason is logged.
 fn has_ended_well(session: &Session) -> bool {
-    let label = session.label();
+    let peer = session.label().peer();
     if let Some(reason) = session.failure() {
-        error!("{label}: {reason}");
+        error!("{peer}: {reason}");
         return false;
     }
     match session.unserved() {
         0 => true,
         count => {
             error!(
-                "{label}: {count} requests were not served, as the connection was lost or not there"
+                "{peer}: not served, as the connection was lost or not there: {}",
+                Counted(count, "request")
             );
             false
         }

@@ -5,6 +5,7 @@ use super::in_flight::MAX_IN_FLIGHT;
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method, is_progress};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use crate::util::plural::Counted;
 
 /// So many tokens are kept: twice as many as requests can be unanswered.
 pub(super) const MAX_TOKENS: usize = 2 * MAX_IN_FLIGHT;
@@ -96,7 +97,10 @@ impl Session {
             return;
         };
         tidy.dropped += 1;
-        let text = format_args!("dropped {what} (--tidy), {} so far", tidy.dropped);
+        let text = format_args!(
+            "dropped {what} (--tidy), {} so far",
+            Counted(tidy.dropped, "line")
+        );
         self.server_log.warn(&self.label, cx, text);
     }
 }

@@ -85,7 +85,7 @@ fn host(address: SocketAddr, is_over: &AtomicBool, mut random: Random) -> (u64, 
     before.wait_until_restored();
     connect.end_input();
     assert_eq!(connect.read_to_end(), [""; 0]);
-    connect.wait_exit(0);
+    connect.wait_exit(i32::from(lost > 0));
     (answered, lost)
 }
 

@@ -192,7 +192,9 @@ exec cat"#;
         answer.starts_with(r#"{"jsonrpc":"2.0","id":1.50,"error":{"code":502,"#),
         "{answer}"
     );
-    let answer = serde_json::from_str(&answer).unwrap();
+    let mut answer: Value = serde_json::from_str(&answer).unwrap();
+    let data = answer["error"]["data"].as_object_mut().unwrap();
+    assert_eq!(data.remove("delivered"), Some(json!(true)));
     let message = crate::assert_own_error(&answer, &json!(1.5), 502, "response_too_large");
     let expected =
         "the server's response is too long: 2,038 bytes, the limit is 1,000 (--max-message-bytes)";
