@@ -458,7 +458,7 @@ impl Session {
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
-        self.standing.server_lost();
+        self.forget_unanswered_standing();
         self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
         if !was_asked {

@@ -76,10 +76,10 @@ impl Standing {
         set_up.put(at, entry);
     }
 
-    /// What it has not answered was never agreed to.
-    pub(super) fn server_lost(&mut self) {
+    /// What it has not answered was never agreed to, except for requests that wait for the next one.
+    fn server_lost(&mut self, waits: impl Fn(&RequestId) -> bool) {
         if let Some(set_up) = &mut self.0 {
-            set_up.forget(|entry| entry.pending.is_some());
+            set_up.forget(|entry| entry.pending.as_ref().is_some_and(|id| !waits(id)));
             set_up.awaited.clear();
         }
     }
@@ -125,6 +125,20 @@ impl Entry {
 
 // Recording.
 impl Session {
+    /// The server is gone, and what it had not read or was not sent waits for the next one.
+    pub(super) fn forget_unanswered_standing(&mut self) {
+        if self.standing.0.is_none() {
+            return;
+        }
+        let waiting: Vec<RequestId> = self
+            .held()
+            .tags()
+            .flat_map(ToUpstream::requests)
+            .map(|request| request.id.clone())
+            .collect();
+        self.standing.server_lost(|id| waiting.contains(id));
+    }
+
     /// A request of the client is forwarded.
     pub(super) fn note_standing(&mut self, request: &Envelope<'_>, id: &RequestId, line: &[u8]) {
         let what = match request.method {

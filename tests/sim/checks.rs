@@ -21,6 +21,12 @@ const OWN_LINES_BYTES: usize = 64 * 1024;
 /// No line of the proxy's own is longer, but for an id.
 const OWN_LINE_BYTES: usize = 500;
 
+/// The largest pipe of a server, and what is kept of what a proxy may refuse.
+const PIPE_BYTES: usize = 64 * 1024;
+
+/// The longest handshake that is replayed, with what is restored after it.
+const RESTORED_BYTES: usize = 128 * 1024;
+
 /// After the time of a stop, the loop ends within this.
 const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
 
@@ -134,15 +140,18 @@ impl Below {
     }
 
     /// Everything that waits for a session is within its limits.
-    fn check_buffers(&self, slot: usize, session: &Session, memory: &BufferBudget) {
-        let place = &self.places[slot];
+    fn check_buffers(&mut self, slot: usize, session: &Session, memory: &BufferBudget) {
+        let read_bytes = self.read_bytes();
+        let place = &mut self.places[slot];
         let line = self.proxy.max_message_bytes + "\r\n".len();
         let to_client = session.to_client().len();
         let own_lines = OWN_LINES_BYTES + place.journal.unanswered() * OWN_LINE_BYTES;
-        // With both sides at a standstill the server is read as long as there is memory.
+        // With both sides at a standstill the server is read as long as there is memory, and what was read then may wait
+        // on after it.
+        let limit = OUTBOX_BYTES + read_bytes + line + own_lines;
         let is_stuck = !session.wants_client_input();
-        let limit = OUTBOX_BYTES + self.read_bytes() + line + own_lines;
-        let most = if is_stuck {
+        place.was_stuck = is_stuck || (place.was_stuck && to_client > limit);
+        let most = if place.was_stuck {
             limit + memory.limit() / 2
         } else {
             limit
@@ -153,7 +162,20 @@ impl Below {
             place.number
         );
         let to_upstream = session.to_upstream().len();
-        let most = OUTBOX_BYTES + 2 * line + OWN_LINE_BYTES;
+        let journal = &place.journal;
+        // Nothing is accepted beyond the limit, but what was in the pipe of a server that died, or was refused by a proxy
+        // that is being stopped, comes back on top of it, and what the client had set up is restored before it.
+        let comes_back = if journal.unread > 0 || journal.is_connector {
+            PIPE_BYTES
+        } else {
+            0
+        };
+        let restored = if journal.replays > 0 {
+            RESTORED_BYTES
+        } else {
+            0
+        };
+        let most = OUTBOX_BYTES + 2 * line + OWN_LINE_BYTES + comes_back + restored;
         assert!(
             to_upstream <= most,
             "{to_upstream} bytes wait for the server of session {}",

@@ -45,6 +45,8 @@ pub struct Place {
     consumed: u64,
     pub last_consumed: Time,
     pub activity: Activity,
+    /// Whether both sides were at a standstill, since as much waited for the client as may otherwise.
+    pub was_stuck: bool,
     /// When the client vanished.
     pub vanished_at: Option<Time>,
     /// There was no place for it.
@@ -81,6 +83,7 @@ impl Place {
             consumed: 0,
             last_consumed: now,
             activity: Activity::new(now),
+            was_stuck: false,
             vanished_at: None,
             is_refused: false,
         }

@@ -138,6 +138,28 @@ fn subscriptions_and_the_log_level_are_restored_after_the_replay() {
 }
 
 #[test]
+fn what_the_lost_server_was_not_sent_is_restored_once_the_next_one_has_agreed() {
+    let mut world = World::greeted();
+    world.client(EAGER);
+    world.pass(100 * SECOND);
+    world.client_got();
+    world
+        .actions
+        .retain(|action| *action != Action::CheckClient);
+    world.client(&subscribe(2, "a:/b"));
+    world.server_dies(Exit::Code(3));
+    world.start_next();
+    agree_to_replay(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZED, &subscribe(2, "a:/b")]);
+    world.server(&response(2));
+    replace_server(&mut world);
+    agree_to_replay(&mut world);
+    let got = world.server_got();
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(got[1].contains("a:/b"), "{got:?}");
+}
+
+#[test]
 fn what_is_kept_for_that_is_limited() {
     let mut world = World::greeted();
     world.client(EAGER);
