@@ -421,7 +421,9 @@ fn settings(options: &ConnectOptions) -> Settings {
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,
         max_message_bytes: options.max_message_bytes,
+        replays: options.replay,
         replay_timeout: options.replay_timeout,
+        stop_timeout: STOP_TIME,
         // The host may speak at any time, and then expects the connection to be there.
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),

@@ -42,8 +42,12 @@ pub struct ServeOptions {
     pub max_restarts: u32,
     /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
     pub max_sessions: Option<usize>,
+    /// Whether the handshake is replayed to a restarted server.
+    pub replay: bool,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
+    /// How long a stop may take: 10 ms to one day.
+    pub stop_timeout: Duration,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
@@ -81,7 +85,9 @@ impl Default for ServeOptions {
             max_buffer_bytes: None,
             max_restarts: 5,
             max_sessions: None,
+            replay: true,
             replay_timeout: Duration::from_secs(30),
+            stop_timeout: Duration::from_secs(30),
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
@@ -117,6 +123,8 @@ pub struct ConnectOptions {
     pub held_request_timeout: Option<Duration>,
     /// How long an attempt may take: 10 ms to one day.
     pub connect_timeout: Duration,
+    /// Whether the handshake is replayed to a new server.
+    pub replay: bool,
     /// How long a new server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -140,6 +148,7 @@ impl Default for ConnectOptions {
             max_reconnect_attempts: None,
             held_request_timeout: Some(Duration::from_mins(1)),
             connect_timeout: Duration::from_secs(10),
+            replay: true,
             replay_timeout: Duration::from_secs(30),
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,

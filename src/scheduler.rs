@@ -474,7 +474,9 @@ mod tests {
                 heartbeat_interval: HOUR,
                 restarts_upstream: true,
                 max_message_bytes: 1_000_000,
+                replays: true,
                 replay_timeout: HOUR,
+                stop_timeout: Duration::from_secs(30),
                 spawn: Spawn::Eager,
                 idle_limits: IdleLimits {
                     exempts_heartbeats: false,

@@ -27,6 +27,7 @@ mod servers;
 mod setup;
 mod spares;
 mod start_queue;
+mod stopping;
 pub mod system;
 mod targets;
 pub mod unread;
@@ -35,7 +36,7 @@ mod vanished;
 use std::io;
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, info};
 use mio::{Events, Token};
 
 use self::accept::{ListenerKey, Listeners};
@@ -46,6 +47,7 @@ pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
 use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
+use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
@@ -57,7 +59,6 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::{Action, Backend, Event, Session, Settings};
-use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -70,10 +71,6 @@ const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
 
 /// An iteration of the loop that takes longer is logged: others feel it.
 const LONG_ITERATION: Duration = Duration::from_millis(50);
-
-/// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
-/// in the middle of something for the process.
-const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 
 /// The serving side of the program.
 pub struct Proxy<S: System = Linux> {
@@ -99,18 +96,7 @@ pub struct Proxy<S: System = Linux> {
     /// Whether it was logged that something has run out, since there was last enough for everyone.
     exhaustion_logged: bool,
     stopping: Stopping,
-}
-
-/// Whether the program is on its way out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Stopping {
-    No,
-    /// Sessions come to their ends.
-    Gently,
-    /// Processes were killed, and are reaped for a while.
-    Forced,
-    /// They were waited for long enough.
-    Over,
+    stop_timers: StopTimers,
 }
 
 impl Proxy {
@@ -165,6 +151,7 @@ impl<S: System> Proxy<S> {
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
+            stop_timers: StopTimers::default(),
         }
     }
 
@@ -181,23 +168,6 @@ impl<S: System> Proxy<S> {
         self.look_at_groups();
         self.scheduler.wake_for_memory();
         Ok(())
-    }
-
-    /// Whether the program has been told to stop, and nothing is left to be served.
-    pub fn is_done(&self) -> bool {
-        match self.stopping {
-            Stopping::No => false,
-            Stopping::Gently => self.scheduler.is_empty() && self.servers.left() == 0,
-            Stopping::Forced => self.servers.left() == 0,
-            Stopping::Over => true,
-        }
-    }
-
-    /// Once all sessions and servers have come to their ends, no deadline of one is left.
-    pub fn only_own_timers_are_left(&self) -> bool {
-        let monitor = 1;
-        let own = monitor + usize::from(self.is_paused());
-        self.stopping != Stopping::Gently || self.reactor.timers.len() == own
     }
 
     /// The sessions.
@@ -223,11 +193,6 @@ impl<S: System> Proxy<S> {
             || self.can_prespawn()
             || !self.talking_spares.is_empty()
             || self.servers.has_groups_to_look_at()
-    }
-
-    /// Whether killed processes are being waited for.
-    fn is_forced(&self) -> bool {
-        self.stopping == Stopping::Forced
     }
 
     fn now(&self) -> Time {
@@ -298,38 +263,6 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    /// The first signal lets sessions come to their ends, the second one ends them.
-    fn stop(&mut self) {
-        match self.stopping {
-            Stopping::No => {
-                let open = self.scheduler.len();
-                info!(
-                    "shutting down; {} {} open",
-                    Counted(open, "session"),
-                    are(open)
-                );
-                self.stopping = Stopping::Gently;
-                self.listeners.close();
-                self.close_spares();
-                let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
-                for key in keys {
-                    self.tell(key, Event::ShutDown);
-                }
-            }
-            Stopping::Gently => {
-                warn!(
-                    "second signal: killing {}",
-                    Counted(self.servers.left(), "server")
-                );
-                self.servers.kill_all(&mut self.system);
-                self.stopping = Stopping::Forced;
-                let at = self.now() + FORCED_REAP_TIME;
-                self.reactor.timers.set(at, Due::GiveUp);
-            }
-            Stopping::Forced | Stopping::Over => {}
-        }
-    }
-
     fn run_ready(&mut self) {
         let mut sides = Sides {
             servers: &mut self.servers,
@@ -351,7 +284,9 @@ impl<S: System> Proxy<S> {
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares => self.spares.timer_fired(),
                 Due::Monitor => self.look_around(),
-                Due::GiveUp => self.stopping = Stopping::Over,
+                Due::StopTimeout => self.stop_timeout(),
+                Due::StopReport => self.report_stop(),
+                Due::GiveUp => self.give_up(),
             }
         }
     }

@@ -82,26 +82,33 @@ mod backend;
 mod cancellations;
 mod client_lines;
 mod client_side;
+mod era;
 mod goal;
 mod guard;
 mod handshake;
 mod heartbeat;
 mod held;
+mod held_back;
 pub mod idle;
 pub mod in_flight;
 pub mod last_words;
+mod list_changes;
 mod liveness;
 pub mod log_limits;
 mod loss;
 mod own_messages;
 mod peer;
+mod questions;
 mod reconnect;
 mod refusals;
 pub mod report;
 pub mod restart;
 mod send_queue;
+mod server_memory;
+mod standing;
 pub mod stderr;
 mod stillbirths;
+mod subscriptions;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -120,6 +127,7 @@ use log::{Level, log};
 pub use self::backend::Backend;
 use self::backend::BackendState;
 use self::client_side::{Client, OwnLine};
+use self::era::Era;
 use self::goal::Goal;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
@@ -129,7 +137,10 @@ use self::log_limits::LogLimits;
 use self::refusals::Refusals;
 use self::report::{EndReason, Exit, Label, Summary, Traffic};
 use self::send_queue::SendQueue;
+use self::server_memory::ServerMemory;
+use self::standing::Standing;
 use self::stderr::{ServerLog, ServerLogging};
+use self::subscriptions::Subscriptions;
 use self::tally::Tally;
 use self::tidy::Tidy;
 use self::unfinished::Unfinished;
@@ -160,8 +171,12 @@ pub struct Settings {
     pub restarts_upstream: bool,
     /// The longest line either way, in bytes, without its line end.
     pub max_message_bytes: usize,
+    /// Whether the handshake, and what follows from it, is replayed to a new upstream.
+    pub replays: bool,
     /// How long a new upstream may take to answer the replayed handshake.
     pub replay_timeout: Duration,
+    /// After a stop was asked for, what is in flight has this long to be answered.
+    pub stop_timeout: Duration,
     /// When the first upstream is started.
     pub spawn: Spawn,
     /// When a session that is not used is ended.
@@ -276,8 +291,8 @@ pub struct Session {
     label: Label,
     opened: Time,
     goal: Goal,
-    /// Whether the program is being stopped.
-    stopping: bool,
+    /// If the program is being stopped: when nothing more is waited for.
+    stop_deadline: Option<Time>,
     client: Client,
     send_queue: SendQueue,
     /// What the client did not get of what was for it, in bytes.
@@ -299,7 +314,13 @@ pub struct Session {
 
     in_flight: InFlight,
     server_requests: ServerRequests,
+    subscriptions: Subscriptions,
+    server_memory: ServerMemory,
+    era: Era,
     handshake: Handshake,
+    standing: Standing,
+    /// Whether the handshake is replayed to the next upstream although the client says nothing.
+    replays_at_once: bool,
     heartbeat: Heartbeat,
     /// Whether the client was read since the last event.
     client_was_read: bool,
@@ -363,7 +384,7 @@ impl Session {
             label,
             opened: cx.now,
             goal: Goal::Serve,
-            stopping: false,
+            stop_deadline: None,
             client: Client::new(),
             send_queue: SendQueue::default(),
             undelivered: 0,
@@ -378,7 +399,12 @@ impl Session {
             queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
+            subscriptions: Subscriptions::default(),
+            server_memory: ServerMemory::default(),
+            era: Era::default(),
             handshake: Handshake::default(),
+            standing: Standing::default(),
+            replays_at_once: false,
             heartbeat: Heartbeat::new(cx.now),
             client_was_read: true,
             upstream_was_read: true,

@@ -71,8 +71,15 @@ flags! {
     /// Restarts of a session's server within max(60, 6 x N) seconds, 0 to 1000000. One more closes the session.
     serve "--max-restarts" "N", default "5", example "20": max_restarts = restarts;
 
+    /// Replay nothing to a restarted server: neither the handshake nor subscriptions and the log level.
+    serve "--no-replay": replay = false;
+
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
     serve "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+
+    /// Seconds that a stop may take, 0.01 to 86400. After them, what is still in flight gets 503 `shutdown`, and servers
+    /// are killed.
+    serve "--stop-timeout" "S", default "30", example "60": stop_timeout = seconds;
 
     /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
     both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
@@ -94,7 +101,9 @@ flags! {
     serve "--first-message-timeout" "S", default_is "300, without heartbeats", example "30": first_message_timeout = first_message;
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
-    /// that waits for a response or has something to deliver is not idle. Heartbeats are not messages.
+    /// that waits for a response, other than to `subscriptions/listen`, or has something to deliver is not idle. Heartbeats
+    /// are not messages. Where a server waits for its user (`input_required`) or works on a task, it is kept for 10 min
+    /// at most.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
@@ -139,6 +148,9 @@ flags! {
 
     /// Seconds that an attempt to connect may take, 0.01 to 86400. To look up the name is a part of it.
     connect "--connect-timeout" "S", default "10", example "3": connect_timeout = seconds;
+
+    /// Replay nothing after a reconnect: neither the handshake nor subscriptions and the log level.
+    connect "--no-replay": replay = false;
 
     /// Seconds that the server has after a reconnect to respond to the replayed handshake, 0.01 to 86400.
     connect "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;

@@ -70,7 +70,9 @@ fn the_defaults() {
         max_buffer_bytes: None,
         max_restarts: 5,
         max_sessions: None,
+        replay: true,
         replay_timeout: Duration::from_secs(30),
+        stop_timeout: Duration::from_secs(30),
         spawn: Spawn::Eager,
         first_message_timeout: None,
         idle_timeout: None,
@@ -94,7 +96,9 @@ fn every_option_in_both_spellings() {
         max_buffer_bytes: None,
         max_restarts: 0,
         max_sessions: Some(7),
+        replay: false,
         replay_timeout: Duration::from_millis(10),
+        stop_timeout: Duration::from_millis(1_500),
         spawn: Spawn::Lazy,
         first_message_timeout: Some(Some(Duration::from_millis(500))),
         idle_timeout: Some(Duration::from_hours(24)),
@@ -103,11 +107,13 @@ fn every_option_in_both_spellings() {
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --replay-timeout 0.01 \
+                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
+                --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --replay-timeout=.01 \
+                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
+                --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
     assert_eq!(serve(line), expected);
 }
@@ -494,6 +500,7 @@ fn connect_has_options_of_its_own() {
             max_reconnect_attempts: None,
             held_request_timeout: Some(seconds(60)),
             connect_timeout: seconds(10),
+            replay: true,
             replay_timeout: seconds(30),
             max_message_bytes: 10 * 1024 * 1024,
             max_buffer_bytes: None,
@@ -501,6 +508,7 @@ fn connect_has_options_of_its_own() {
             log_level: LevelFilter::Warn,
         }
     );
+    assert!(!connect("connect --no-replay [::1]:2").replay);
     let line = "connect --no-reconnect --max-reconnect-attempts=7 --connect-timeout 3 [::1]:2";
     let options = connect(line);
     assert_eq!(

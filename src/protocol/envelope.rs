@@ -38,6 +38,9 @@ pub const MAX_BATCH: usize = 4096;
 /// What almost every message begins with, and what means nothing to a proxy.
 const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
 
+/// The member of `_meta` in which a modern client names the version of MCP that it speaks.
+const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
+
 /// No name of a method that means something is shorter when it is written with an escape: the shortest has no character
 /// that can be escaped by less than `\u….`
 const SHORTEST_ESCAPED_METHOD: usize = r"initializ\u0065".len();
@@ -90,6 +93,14 @@ pub enum Method {
     Discover,
     /// `notifications/cancelled`, which takes a request back.
     Cancelled,
+    /// `subscriptions/listen`, which is answered only when the subscription ends.
+    Listen,
+    /// `resources/subscribe`, with which a legacy client asks for updates of a resource.
+    Subscribe,
+    /// `resources/unsubscribe`, which ends that.
+    Unsubscribe,
+    /// `logging/setLevel`, with which a legacy client says how much of the server's log it wants.
+    SetLevel,
     /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
     ServerRestarted,
     /// Any other.
@@ -249,6 +260,23 @@ impl<'a> Envelope<'a> {
         member_of(meta, "progressToken")
     }
 
+    /// Whether `params._meta` names a protocol version, as each request of a modern client does. `params` is read anew for
+    /// that.
+    pub fn names_protocol_version(&self) -> bool {
+        let version = || {
+            let params = self.params.text(self.line)?;
+            let [meta] = json::find(params, ["_meta"])?;
+            let [version] = json::find(params.get(meta?)?, [PROTOCOL_VERSION])?;
+            version
+        };
+        version().is_some()
+    }
+
+    /// The text of `params`, if there are any.
+    pub fn params(&self) -> Option<&'a str> {
+        self.params.text(self.line)
+    }
+
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
         self.result.text(self.line)
@@ -265,6 +293,15 @@ impl<'a> Envelope<'a> {
         error.is_some_and(|error| {
             error.len() <= MAX_PROXY_ERROR_BYTES && own_reason(error).is_some()
         })
+    }
+
+    /// Whether it is a proxy's error that says that it is being stopped, and that no server has seen the request.
+    pub fn is_refusal_by_stop(&self) -> bool {
+        self.is_proxy_error_of(ErrorReason::Shutdown)
+            && self
+                .error
+                .bytes(self.line)
+                .is_some_and(|error| is_undelivered(error) == Some(true))
     }
 
     /// The same, for this reason.
@@ -350,6 +387,20 @@ impl Control {
 }
 
 impl Method {
+    /// Whether a message with it means nothing to a proxy unless it is a request.
+    fn needs_id(self) -> bool {
+        match self {
+            Self::Other | Self::Listen | Self::Subscribe | Self::Unsubscribe | Self::SetLevel => {
+                true
+            }
+            Self::Initialize
+            | Self::Initialized
+            | Self::Discover
+            | Self::Cancelled
+            | Self::ServerRestarted => false,
+        }
+    }
+
     /// Reads the value of a `method`; `None` if it is null.
     fn of(line: &[u8], value: Value) -> Option<Self> {
         let Some([b'"', name @ .., b'"']) = line.get(value.range()) else {
@@ -368,6 +419,10 @@ impl Method {
             b"notifications/initialized" => Self::Initialized,
             b"server/discover" => Self::Discover,
             b"notifications/cancelled" => Self::Cancelled,
+            b"subscriptions/listen" => Self::Listen,
+            b"resources/subscribe" => Self::Subscribe,
+            b"resources/unsubscribe" => Self::Unsubscribe,
+            b"logging/setLevel" => Self::SetLevel,
             b"$/mcp/serverRestarted" => Self::ServerRestarted,
             _ => Self::Other,
         }
@@ -386,6 +441,16 @@ fn own_reason(error: &[u8]) -> Option<String> {
         return None;
     }
     Some(reason.and_then(read).unwrap_or_default())
+}
+
+/// Whether `error.data` says that no server has seen the request.
+#[inline(never)]
+fn is_undelivered(error: &[u8]) -> Option<bool> {
+    let error = text(error)?;
+    let [data] = json::find(error, ["data"])?;
+    let data = error.get(data?)?;
+    let [delivered] = json::find(data, ["delivered"])?;
+    Some(data.get(delivered?)? == "false")
 }
 
 /// The value of a member of an object, if it is there and not null.
@@ -423,7 +488,7 @@ impl<'a> Batch<'a> {
     }
 
     fn add(&mut self, envelope: Envelope<'a>) {
-        let is_plain = matches!(envelope.method, None | Some(Method::Other));
+        let is_plain = envelope.method.is_none_or(Method::needs_id);
         if envelope.id.is_none() && is_plain {
             return;
         }

@@ -165,11 +165,26 @@ pub fn server_restarted(unix_time: Duration) -> String {
     )
 }
 
+/// Takes a request back. `id` is JSON text.
+pub fn cancelled(id: &dyn Display, reason: &str) -> String {
+    let reason = JsonString(reason);
+    format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
+    )
+}
+
+/// The result with which a `subscriptions/listen` ends well. `id` is JSON text.
+pub fn subscription_closed(id: &dyn Display) -> String {
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+    )
+}
+
 /// With this a client announces itself to a proxy.
 pub const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,
     env!("CARGO_PKG_VERSION"),
-    r#"","supports_heartbeat":true}"#
+    r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
 
 /// The heartbeat of a client. `unix_time` is the time since 1970.
@@ -268,7 +283,7 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         assert_eq!(
             handshake,
-            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true})
+            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"})
         );
         assert_eq!(
             heartbeat_response(time, true),

@@ -42,7 +42,7 @@ impl<S: System> Proxy<S> {
             self.start_queue.deadline(),
             self.spares.deadline(),
         ];
-        let own = own.iter().flatten().count() + usize::from(self.is_forced());
+        let own = own.iter().flatten().count() + self.stop_timers.deadlines();
         let all = monitor + own + self.scheduler.deadlines() + self.servers.deadlines();
         assert_eq!(
             self.reactor.timers.len(),

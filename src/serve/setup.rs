@@ -134,7 +134,9 @@ fn settings(options: &ServeOptions) -> Settings {
         },
         restarts_upstream: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        replays: options.replay,
         replay_timeout: options.replay_timeout,
+        stop_timeout: options.stop_timeout,
         spawn: options.spawn,
         idle_limits: IdleLimits {
             first_message: options

@@ -51,7 +51,11 @@ pub enum Due {
     Spares,
     /// The look at what no event may tell.
     Monitor,
-    /// Killed processes are not waited for any more.
+    /// A stop has taken long enough.
+    StopTimeout,
+    /// It is to be said what a stop waits for.
+    StopReport,
+    /// Nothing is waited for any more.
     GiveUp,
 }
 

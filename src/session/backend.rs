@@ -181,7 +181,11 @@ impl BackendState {
         }
         let is_restart = envelope.method == Some(Method::ServerRestarted);
         if is_restart {
-            about!(info, label, "the server was restarted");
+            about!(
+                warn,
+                label,
+                "the server was restarted; what it kept in memory is lost"
+            );
         }
         is_restart
     }
@@ -257,6 +261,11 @@ fn timestamp(line: &[u8]) -> Option<Duration> {
 impl BackendState {
     /// Whether the upstream is a connection, which is gone both ways at once, and exits without a status.
     pub(super) fn is_link(&self) -> bool {
+        matches!(self, Self::Proxy { .. })
+    }
+
+    /// Whether requests may come back that no server has seen.
+    pub(super) fn may_refuse_unseen(&self) -> bool {
         matches!(self, Self::Proxy { .. })
     }
 

@@ -3,12 +3,14 @@
 use super::in_flight::{Addressee, Kind, MAX_IN_FLIGHT, MAX_RESEND_BYTES, Opening, Request};
 use super::own_messages::too_long_message;
 use super::refusals::Refusal;
+use super::report::EndReason;
 use super::stderr::excerpt;
 use super::upstream::ToUpstream;
 use super::{Context, Session, cancellations};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::{Batch, Control, Envelope, Message, Method};
 use crate::protocol::id::{INLINE_BYTES, IdText, MAX_ID_BYTES, RequestId};
+use crate::protocol::json;
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::SkipScanner;
@@ -133,13 +135,15 @@ impl Session {
             && self.backend.takes_control_line(control)
         {
             self.debug_client_line("proxy", line);
-            self.control_line(control, cx);
+            self.control_line(control, line, cx);
             return Route::Drop;
         }
         if !self.admits(&message, cx) {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
+        self.era.note(&message);
+        self.server_memory.note_client(&message);
         self.note_progress_tokens(&message);
         let route = self.classify(&message, line, cx);
         match &route {
@@ -153,8 +157,9 @@ impl Session {
         about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
-    fn control_line(&mut self, control: Control, cx: &Context<'_>) {
+    fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
         about!(debug, self.label, "announced itself by a {control:?} line");
+        self.replays_at_once |= control == Control::Handshake && asks_for_eager_replay(line);
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
@@ -167,6 +172,11 @@ impl Session {
         }
         if self.goal.is_end() {
             self.refuse_at_end(message, cx);
+            return false;
+        }
+        if self.is_stopping() && ids.requests > 0 {
+            let reason = EndReason::Shutdown;
+            self.refuse_requests(message, reason.error_reason(), &reason.to_string(), cx);
             return false;
         }
         let is_cut = matches!(message, Message::Batch(batch) if batch.is_cut);
@@ -238,6 +248,7 @@ impl Session {
             let kind = self.kind_of_request(envelope.method, line);
             let request = Request::new(RequestId::new(id), kind, cx.now);
             self.queued.add(&request);
+            self.note_standing(envelope, &request.id, line);
             return Route::Forward(Some(ToUpstream::Request(request)));
         }
         let Some(id) = envelope.response_id() else {
@@ -282,8 +293,10 @@ impl Session {
         let is_initialize = method == Some(Method::Initialize);
         if is_initialize {
             self.handshake.begin();
+        } else if method == Some(Method::Listen) {
+            return Kind::Listen(self.keep_for_refusal(line));
         } else if method != Some(Method::Discover) {
-            return Kind::Plain;
+            return self.keep_for_refusal(line).map_or(Kind::Plain, Kind::Kept);
         }
         // A server may have died of the probe, but a link did not.
         let may_be_resent = is_initialize || self.backend.is_link();
@@ -352,6 +365,16 @@ impl Session {
         let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
+}
+
+/// Whether the announcement of a client says that it does not know about restarts, nor does who is behind it.
+fn asks_for_eager_replay(line: &[u8]) -> bool {
+    let replay = || {
+        let line = str::from_utf8(line).ok()?;
+        let [replay] = json::find(line, ["replay"])?;
+        line.get(replay?)
+    };
+    replay() == Some(r#""eager""#)
 }
 
 /// Whether there is nothing in a line but white space.

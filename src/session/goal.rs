@@ -79,7 +79,16 @@ impl Goal {
 
     /// Whether the time to serve what was sent is over.
     pub(super) fn is_overdue(&self, now: Time) -> bool {
-        matches!(self, Self::Finish { since, .. } if *since + FINISH_TIME <= now)
+        self.overdue_at().is_some_and(|at| at <= now)
+    }
+
+    /// When it is. A stop of the program has a deadline of its own.
+    fn overdue_at(&self) -> Option<Time> {
+        match self {
+            Self::Serve | Self::End { .. } => None,
+            Self::Finish { reason, .. } if *reason == EndReason::Shutdown => None,
+            Self::Finish { since, .. } => Some(*since + FINISH_TIME),
+        }
     }
 
     /// Why the session ends, if it does.
@@ -136,9 +145,10 @@ impl Goal {
 impl Session {
     /// The program is being stopped: serves what was sent, and ends.
     pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
-        self.stopping = true;
+        self.stop_deadline = Some(cx.now + cx.settings.stop_timeout);
         if self.backend.ends_at_once_when_stopped() {
             if !self.goal.is_end() {
+                self.close_subscriptions(cx);
                 self.end_now(&EndReason::Shutdown, cx);
             }
         } else if self.goal.is_serve() {
@@ -146,8 +156,19 @@ impl Session {
         }
     }
 
-    /// Whether lines of the client are accepted, to be served or to be refused.
+    /// Whether the program is being stopped.
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stop_deadline.is_some()
+    }
+
+    /// Whether lines of the client are accepted, to be served or to be refused. As long as the program waits for what is
+    /// in flight, clients may answer what servers ask for it, and are told that new requests are not served.
     pub(super) fn accepts_client_lines(&self) -> bool {
+        self.may_say_more() || (self.is_stopping() && matches!(self.goal, Goal::Finish { .. }))
+    }
+
+    /// Whether the client may still send what is to be served.
+    fn may_say_more(&self) -> bool {
         self.goal.is_serve() || self.goal.last_call().is_some()
     }
 
@@ -189,16 +210,18 @@ impl Session {
     /// Whether everything that was read is served.
     fn nothing_is_open(&self) -> bool {
         !self.client.has_unread()
-            && self.in_flight.is_empty()
+            && self.in_flight.is_no_work()
             && self.held().is_empty()
             && self.to_upstream.is_empty()
     }
 
     /// No upstream will come any more: answers what waits, and ends once the client has been told.
     pub(super) fn give_up(&mut self, reason: &EndReason, cx: &mut Context<'_>) {
-        let reads_on = self.client.is_open() && self.accepts_client_lines();
+        // What was read of the client already is told of the end, too.
+        let has_more = self.may_say_more() || self.client.has_unread();
+        let reads_on = self.client.is_open() && has_more;
         let last_call = reads_on.then(|| LastCall::begin(cx.now));
-        let cuts_short = !self.stopping && (last_call.is_some() || !self.nothing_is_open());
+        let cuts_short = !self.is_stopping() && (last_call.is_some() || !self.nothing_is_open());
         let first = match std::mem::replace(&mut self.goal, Goal::Serve) {
             Goal::Finish { .. } if cuts_short => None,
             goal => goal.into_reason(),
@@ -207,7 +230,7 @@ impl Session {
             reason: first.unwrap_or_else(|| reason.clone()),
             last_call,
         };
-        let told = if self.stopping {
+        let told = if self.is_stopping() {
             &EndReason::Shutdown
         } else {
             reason
@@ -255,6 +278,7 @@ impl Session {
     /// Takes the session as far towards its goal as it can get.
     pub(super) fn advance(&mut self, cx: &mut Context<'_>) {
         self.start_on_demand(cx);
+        self.leave_refusing_upstream(cx);
         self.advance_leaving(cx);
         self.advance_finishing(cx);
         if self.goal.is_end() {
@@ -271,6 +295,10 @@ impl Session {
             return;
         };
         let reason = reason.clone();
+        // A session that is not used may go on after all, and its subscriptions with it.
+        if !self.is_unused() || self.nothing_waits() {
+            self.close_subscriptions(cx);
+        }
         let overdue = self.goal.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
         match &self.upstream {
@@ -279,7 +307,7 @@ impl Session {
                 self.end_now(&reason, cx);
             }
             Upstream::Up(_) if done => self.stop_upstream(cx),
-            Upstream::OnDemand | Upstream::Cooling { .. } if done || self.stopping => {
+            Upstream::OnDemand | Upstream::Cooling { .. } if done || self.is_stopping() => {
                 self.end_without_upstream(reason, overdue, cx);
             }
             Upstream::Starting if done => self.end_without_upstream(reason, overdue, cx),
@@ -299,15 +327,14 @@ impl Session {
     }
 
     pub(super) fn goal_deadline(&self) -> Option<Time> {
-        let finish = match (&self.goal, &self.upstream) {
-            (Goal::Serve, _) => return None,
-            (
-                Goal::Finish { since, .. },
-                Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. },
-            ) => Some(*since + FINISH_TIME),
+        let finish = match &self.upstream {
+            Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. } => {
+                self.goal.overdue_at()
+            }
             _ => None,
         };
-        earliest(finish, self.last_call_deadline())
+        let stop = self.stop_deadline.filter(|_| !self.goal.is_end());
+        earliest(earliest(finish, stop), self.last_call_deadline())
     }
 
     /// When the client is taken to have sent everything. While it can't be read, it is neither silent nor heard.
@@ -317,9 +344,16 @@ impl Session {
     }
 
     /// An overdue finish is left to [`Self::advance`], which follows every event.
-    pub(super) fn goal_timeout(&mut self, cx: &Context<'_>) {
+    pub(super) fn goal_timeout(&mut self, cx: &mut Context<'_>) {
         if self.last_call_deadline().is_some_and(|at| at <= cx.now) {
             self.goal.end_last_call();
+        }
+        if self.stop_deadline.is_some_and(|at| at <= cx.now) && !self.goal.is_end() {
+            self.goal.end_last_call();
+            // A client that has taken nothing since the stop began is not waited for once more.
+            let last_written = self.last_written;
+            self.end_now(&EndReason::Shutdown, cx);
+            self.last_written = last_written;
         }
     }
 }

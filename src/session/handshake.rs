@@ -7,6 +7,7 @@
 use std::borrow::Cow;
 use std::time::Duration;
 
+use super::list_changes::Declared;
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
@@ -64,6 +65,7 @@ enum State {
 struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
+    lists: Declared,
 }
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
@@ -83,12 +85,14 @@ enum Outcome {
 /// Whether an upstream knows the client.
 #[derive(Debug)]
 pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed.
+    /// The client's next line decides whether the handshake is replayed, or its time comes first.
     Due,
     /// The handshake was sent by the proxy.
     Replaying(Box<Replay>),
     /// Lines pass.
     Done,
+    /// The other side takes no new requests any more: they wait for the next upstream.
+    Refusing,
 }
 
 /// A handshake that waits for its response.
@@ -101,8 +105,8 @@ pub(super) struct Replay {
 
 impl Greeting {
     /// How a new upstream begins.
-    pub(super) fn first(handshake: &Handshake) -> Self {
-        if handshake.recorded().is_some() {
+    pub(super) fn first(handshake: &Handshake, replays: bool) -> Self {
+        if replays && handshake.recorded().is_some() {
             Self::Due
         } else {
             Self::Done
@@ -113,7 +117,7 @@ impl Greeting {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Replaying(replay) => replay.deadline,
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 
@@ -128,7 +132,7 @@ impl Greeting {
     pub(super) fn replay_id(&self) -> Option<&RequestId> {
         match self {
             Self::Replaying(replay) => Some(&replay.id),
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 
@@ -136,7 +140,7 @@ impl Greeting {
     pub(super) fn into_replay_id(self) -> Option<RequestId> {
         match self {
             Self::Replaying(replay) => Some(replay.id),
-            Self::Due | Self::Done => None,
+            Self::Due | Self::Done | Self::Refusing => None,
         }
     }
 }
@@ -144,14 +148,21 @@ impl Greeting {
 impl Session {
     /// Where a line of this meaning waits: responses to the present server pass those that wait for the handshake.
     pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
-        match &self.upstream {
-            Upstream::Up(up)
-                if matches!(up.greeting, Greeting::Done)
-                    || matches!(tag, Some(ToUpstream::Response)) =>
-            {
-                &mut self.to_upstream
-            }
-            _ => self.held.get_or_insert_default(),
+        let passes = match (&self.upstream, tag) {
+            (Upstream::Up(_), Some(ToUpstream::Response)) => true,
+            (Upstream::Up(up), tag) => match up.greeting {
+                Greeting::Done => true,
+                Greeting::Refusing => {
+                    matches!(tag, Some(ToUpstream::Cancelled(id)) if self.in_flight.contains(id))
+                }
+                Greeting::Due | Greeting::Replaying(_) => false,
+            },
+            _ => false,
+        };
+        if passes {
+            &mut self.to_upstream
+        } else {
+            self.held.get_or_insert_default()
         }
     }
 
@@ -160,7 +171,7 @@ impl Session {
         let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
             return;
         };
-        let Upstream::Up(up) = &mut self.upstream else {
+        let Upstream::Up(up) = &self.upstream else {
             return;
         };
         if matches!(up.greeting, Greeting::Due) {
@@ -168,25 +179,38 @@ impl Session {
                 held.first_tag(),
                 Some(ToUpstream::Request(request)) if request.is_initialize()
             );
-            let replay = if greets_itself {
-                None
-            } else {
-                self.handshake.next_replay()
-            };
-            match replay {
-                Some((id, line)) => {
-                    up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-                    about!(debug, self.label, "proxy → server: {}", excerpt(&line));
-                    self.to_upstream
-                        .push(&line, Some(ToUpstream::Replay), cx.memory);
-                }
-                None => up.greeting = Greeting::Done,
+            if greets_itself || !self.start_replay(cx) {
+                self.greet_done();
             }
         }
+        let Upstream::Up(up) = &self.upstream else {
+            return;
+        };
         if matches!(up.greeting, Greeting::Done) {
             let held = self.take_held();
             self.to_upstream.append(held, cx.memory);
         }
+    }
+
+    fn greet_done(&mut self) {
+        if let Upstream::Up(up) = &mut self.upstream {
+            up.greeting = Greeting::Done;
+        }
+    }
+
+    /// Sends the recorded handshake. Returns whether there is one.
+    pub(super) fn start_replay(&mut self, cx: &mut Context<'_>) -> bool {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return false;
+        };
+        let Some((id, line)) = self.handshake.next_replay() else {
+            return false;
+        };
+        up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
+        about!(debug, self.label, "proxy → server: {}", excerpt(&line));
+        self.to_upstream
+            .push(&line, Some(ToUpstream::Replay), cx.memory);
+        true
     }
 
     /// The id of the replay that waits for its response, if one does. It may be among an upstream's last words.
@@ -214,7 +238,9 @@ impl Session {
                 self.backend.server_heard();
                 if self.handshake.is_complete() {
                     self.send_initialized(cx);
+                    self.restore_standing(cx);
                 }
+                self.tell_list_changes(cx);
                 self.release_held(cx);
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {
@@ -323,10 +349,22 @@ impl Handshake {
         let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
         self.state = match (request, agreement.and_then(Agreement::of)) {
             (Some(request), Some(agreement)) => {
-                State::Recorded(Box::new(Record { request, agreement }))
+                let lists = Declared::of(result);
+                State::Recorded(Box::new(Record {
+                    request,
+                    agreement,
+                    lists,
+                }))
             }
             _ => State::TooLarge,
         };
+    }
+
+    /// The lists that the client is told the changes of.
+    pub(super) fn declared_lists(&self) -> Declared {
+        self.recorded()
+            .map(|record| record.lists)
+            .unwrap_or_default()
     }
 
     fn recorded(&self) -> Option<&Record> {

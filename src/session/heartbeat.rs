@@ -43,6 +43,11 @@ impl Heartbeat {
         }
     }
 
+    /// Whether the client takes heartbeats.
+    pub(super) fn is_announced(&self) -> bool {
+        self.next.is_some()
+    }
+
     /// The client sent something, or had no chance to.
     pub(super) fn note_activity(&mut self, now: Time) {
         self.last_activity = now;

@@ -59,7 +59,7 @@ impl Session {
     /// A session that is about to end because it was not used is used after all: it serves again. Its client does not
     /// know of any end.
     pub(super) fn resume_use(&mut self) {
-        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.stopping {
+        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.is_stopping() {
             self.goal = Goal::Serve;
         }
     }
@@ -96,7 +96,8 @@ impl Session {
 
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
         let limit = limits.idle?;
-        self.is_idle().then(|| self.last_line + limit)
+        let at = || self.server_memory.needed_until(self.last_line + limit);
+        self.is_idle().then(at)
     }
 
     /// Whether nothing is on its way, and nobody waits for a response.

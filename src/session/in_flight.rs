@@ -35,9 +35,18 @@ pub struct Request {
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
+    /// The same, but with the line: the proxy at the other end of a link may say that no server has seen it.
+    Kept(Box<KeptLine>),
+    /// `subscriptions/listen`: it stays open for as long as the client likes, and is no work that would have to be
+    /// waited for.
+    Listen(Option<Box<KeptLine>>),
     /// It only asks what the server is. Few requests do, so it takes little room in the others.
     Opening(Box<Opening>),
 }
+
+/// A line without its line end, that can be sent again if it was refused unseen.
+#[derive(Debug)]
+pub struct KeptLine(pub Box<[u8]>);
 
 /// A request with which a session opens.
 #[derive(Debug)]
@@ -54,6 +63,11 @@ pub struct Opening {
 }
 
 impl Request {
+    /// Whether it is `subscriptions/listen`.
+    pub fn is_listen(&self) -> bool {
+        matches!(self.kind, Kind::Listen(_))
+    }
+
     /// A request that was not sent yet. It waits since `now`.
     pub fn new(id: RequestId, kind: Kind, now: Time) -> Self {
         Self {
@@ -89,8 +103,17 @@ impl Request {
     /// The line, if it may be sent to another server when the one that has it is lost.
     pub fn resendable(&self) -> Option<&[u8]> {
         match &self.kind {
-            Kind::Plain => None,
+            Kind::Plain | Kind::Kept(_) | Kind::Listen(_) => None,
             Kind::Opening(opening) => opening.line.as_deref(),
+        }
+    }
+
+    /// The line, if it may be sent to another server when no server has seen it.
+    pub fn line(&self) -> Option<&[u8]> {
+        match &self.kind {
+            Kind::Kept(line) => Some(&line.0),
+            Kind::Listen(line) => line.as_ref().map(|line| &*line.0),
+            Kind::Plain | Kind::Opening(_) => self.resendable(),
         }
     }
 }
@@ -137,6 +160,8 @@ pub enum Matched {
 pub struct Load {
     /// How many.
     pub requests: usize,
+    /// How many of them are `subscriptions/listen`.
+    pub listens: usize,
     /// What ids hold besides their own size, in bytes; those of waiting cancellations count, too.
     pub id_bytes: usize,
     /// What lines that are kept to be sent again hold, in bytes.
@@ -147,16 +172,18 @@ impl Load {
     /// One request more.
     pub fn add(&mut self, request: &Request) {
         self.requests += 1;
+        self.listens += usize::from(request.is_listen());
         self.id_bytes += request.id.heap_bytes();
-        self.line_bytes += request.resendable().map_or(0, <[u8]>::len);
+        self.line_bytes += request.line().map_or(0, <[u8]>::len);
     }
 
     /// One request less.
     pub fn remove(&mut self, request: &Request) {
         debug_assert!(self.requests > 0);
         self.requests -= 1;
+        self.listens -= usize::from(request.is_listen());
         self.id_bytes -= request.id.heap_bytes();
-        self.line_bytes -= request.resendable().map_or(0, <[u8]>::len);
+        self.line_bytes -= request.line().map_or(0, <[u8]>::len);
     }
 
     /// One cancellation more that waits.
@@ -221,6 +248,18 @@ impl InFlight {
     /// Whether a request of this id waits for its response. The search may have to be prepared for, so this needs `&mut`.
     pub fn contains(&mut self, id: &RequestId) -> bool {
         self.requests.contains(id)
+    }
+
+    /// Ends all `subscriptions/listen`, in order of arrival.
+    pub fn take_listens(&mut self) -> Vec<Request> {
+        let listens = self.requests.iter().filter(|request| request.is_listen());
+        let ids: Vec<RequestId> = listens.map(|request| request.id.clone()).collect();
+        ids.iter().filter_map(|id| self.cancel(id)).collect()
+    }
+
+    /// Whether there is no request that would have to be waited for.
+    pub fn is_no_work(&self) -> bool {
+        self.load.requests == self.load.listens
     }
 
     /// Whether a response of this id would end a request.
@@ -323,6 +362,14 @@ impl ServerRequests {
         self.0
             .as_ref()
             .map_or(0, |asked| asked.open.ids.len() + asked.orphaned.ids.len())
+    }
+
+    /// The ids of the present server's requests that have no response, in order.
+    pub fn open_ids(&self) -> Vec<RequestId> {
+        let asked = self.0.iter();
+        asked
+            .flat_map(|asked| asked.open.ids.iter().cloned())
+            .collect()
     }
 
     /// The present server is gone.

@@ -26,7 +26,9 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
+use super::server_memory::ServerMemory;
 use super::stillbirths::MAX_STILLBIRTHS;
+use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
@@ -244,6 +246,8 @@ impl Session {
         }
         let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
         self.backend.disconnected(was_idle, cx.now);
+        // A link that ended because nothing passed is not to bring its server back before anything does.
+        self.replays_at_once = !was_idle && self.standing.has_any();
         self.begin_leaving(Sign::LinkEnded(exit), cx);
     }
 
@@ -383,6 +387,7 @@ impl Session {
         if lost.iter().any(Request::is_initialize) {
             self.handshake.refused();
         }
+        self.take_back_questions(cx);
         self.note_cost(&lost, !again.is_empty());
         let mut front = Outbox::default();
         let is_new_wait = self.backend.was_link_heard() && !is_refusal(exit);
@@ -442,7 +447,7 @@ impl Session {
     /// Whether another upstream may be asked in place of this one.
     fn may_resend(&self, cx: &Context<'_>) -> bool {
         cx.settings.restarts_upstream
-            && !self.stopping
+            && !self.is_stopping()
             && !self.goal.is_end()
             && !self.goal.is_overdue(cx.now)
     }
@@ -451,6 +456,9 @@ impl Session {
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.server_requests.orphan();
+        self.subscriptions = Subscriptions::default();
+        self.server_memory = ServerMemory::default();
+        self.standing.server_lost();
         self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
         if !was_asked {
@@ -503,7 +511,7 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.stopping || !cx.settings.restarts_upstream {
+        if self.is_stopping() || !cx.settings.restarts_upstream {
             self.give_up(why, cx);
             return;
         }

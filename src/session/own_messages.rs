@@ -145,7 +145,9 @@ impl Session {
     /// Tells the client that it goes on with a new server, unless the session is about to end.
     pub(super) fn give_notice(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         self.backend.notice_given();
-        if self.goal.is_serve() {
+        // A modern client has no session that it would lose, and the line is not MCP: it must have shown that it knows us.
+        let is_wanted = !self.era.is_modern() || self.heartbeat.is_announced();
+        if self.goal.is_serve() && is_wanted {
             let line = own_messages::server_restarted(unix_time);
             self.own_line(&line, OwnLine::Other, cx);
         }

@@ -14,9 +14,12 @@ mod lazy;
 mod losses;
 mod peer;
 mod probes;
+mod questions;
 mod slow_clients;
 mod spare_buffers;
+mod standing;
 mod stillborn;
+mod subscriptions;
 mod tallies;
 mod tidy;
 mod times;
@@ -76,7 +79,9 @@ impl World {
             heartbeat_interval: 30 * SECOND,
             restarts_upstream: true,
             max_message_bytes: 1000,
+            replays: true,
             replay_timeout: 10 * SECOND,
+            stop_timeout: 30 * SECOND,
             spawn: Spawn::Eager,
             idle_limits: IdleLimits::default(),
             server_log: ServerLogging::Limited,
@@ -199,6 +204,14 @@ impl World {
     fn start(&mut self) {
         assert_eq!(self.took_actions(), [Action::StartUpstream]);
         self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(7) }, cx));
+    }
+
+    /// The next server was asked for; it is started.
+    #[track_caller]
+    fn start_next(&mut self) {
+        let expected = [Action::ReleaseUpstream, Action::StartUpstream];
+        assert_eq!(self.took_actions(), expected);
+        self.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
     }
 
     fn server(&mut self, line: &str) {

@@ -7,6 +7,7 @@ use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::loss::{Leaving, LossKind};
 use super::report::Label;
+use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
@@ -46,6 +47,8 @@ pub(super) struct Up {
     pub(super) has_spoken: bool,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
+    /// When the handshake is replayed although the client has said nothing.
+    pub(super) replay_at: Option<Time>,
     /// Whether it was sent, or has answered, anything that can't be sent again.
     pub(super) used: bool,
     /// Whether it has answered anything.
@@ -75,6 +78,10 @@ pub(super) enum ToUpstream {
     Initialized,
     /// The client takes a request back.
     Cancelled(RequestId),
+    /// A subscription is taken back by the proxy.
+    Closed,
+    /// What a legacy client had set up, sent by the proxy.
+    Restored,
     /// The handshake, sent by the proxy.
     Replay,
     /// `notifications/initialized`, sent by the proxy.
@@ -100,14 +107,23 @@ impl ToUpstream {
     pub(super) fn is_for_any(&self) -> bool {
         match self {
             Self::Request(_) | Self::Batch(_) | Self::Initialized | Self::Cancelled(_) => true,
-            Self::Response | Self::Replay | Self::ReplayedInitialized | Self::Link => false,
+            Self::Response
+            | Self::Closed
+            | Self::Restored
+            | Self::Replay
+            | Self::ReplayedInitialized
+            | Self::Link => false,
         }
     }
 
     /// Whether an upstream that has it can be replaced by another without a loss.
     fn leaves_unused(&self) -> bool {
         match self {
-            Self::Replay | Self::ReplayedInitialized | Self::Link => true,
+            Self::Closed
+            | Self::Restored
+            | Self::Replay
+            | Self::ReplayedInitialized
+            | Self::Link => true,
             Self::Request(request) => request.is_probe() || request.resendable().is_some(),
             Self::Batch(_) | Self::Response | Self::Initialized | Self::Cancelled(_) => false,
         }
@@ -139,11 +155,22 @@ impl Upstream {
 
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
-            Self::Up(up) => earliest(up.notice_at, up.greeting.deadline()),
+            Self::Up(up) => {
+                let replay = earliest(up.unasked_replay_at(), up.greeting.deadline());
+                earliest(up.notice_at, replay)
+            }
             Self::Leaving(leaving) => leaving.deadline(),
             Self::Cooling { until } => Some(*until),
             Self::None | Self::OnDemand | Self::Starting => None,
         }
+    }
+}
+
+impl Up {
+    /// When the handshake is replayed, if the client has not said anything before.
+    pub(super) fn unasked_replay_at(&self) -> Option<Time> {
+        let is_due = matches!(self.greeting, Greeting::Due);
+        self.replay_at.filter(|_| is_due)
     }
 }
 
@@ -229,11 +256,12 @@ impl Session {
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
-            greeting: Greeting::first(&self.handshake),
+            greeting: Greeting::first(&self.handshake, cx.settings.replays),
             started: cx.now,
             messages_before: self.sent_to_client.messages(),
             has_spoken: false,
             notice_at,
+            replay_at: self.replays_at_once.then_some(cx.now),
             used: false,
             has_responded: false,
             unheard: (!self.backend.is_link()).then(|| {
@@ -249,6 +277,7 @@ impl Session {
             self.link_line(own_messages::HANDSHAKE, cx);
         }
         self.release_held(cx);
+        self.replay_unasked(cx);
     }
 
     /// The server writes: if that is for the first time, its start took up to now. It may have had nothing to say before it
@@ -313,8 +342,10 @@ impl Session {
         let replay_failed = up.greeting.deadline().is_some_and(|at| at <= cx.now);
         if up.notice_at.is_some_and(|at| at <= cx.now) {
             up.notice_at = None;
+            up.replay_at.get_or_insert(cx.now + UNASKED_REPLAY_DELAY);
             self.give_notice(unix_time, cx);
         }
+        self.replay_unasked(cx);
         if replay_failed {
             self.replay_overdue(cx);
         }
@@ -387,7 +418,11 @@ impl Session {
                 let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
-            ToUpstream::Response | ToUpstream::ReplayedInitialized | ToUpstream::Link => {}
+            ToUpstream::Response
+            | ToUpstream::Closed
+            | ToUpstream::Restored
+            | ToUpstream::ReplayedInitialized
+            | ToUpstream::Link => {}
         }
     }
 }

@@ -121,6 +121,12 @@ impl Session {
                 self.debug_upstream_line("proxy", line);
                 return false;
             }
+            if self.take_restored(envelope)
+                || self.answers_closed_subscription(envelope)
+                || self.take_back_refused(envelope, cx)
+            {
+                return false;
+            }
         }
         self.backend.message_heard(&message);
         if self.is_unasked(&message, line, cx) {
@@ -158,6 +164,9 @@ impl Session {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
+        if cx.settings.idle_limits.idle.is_some() {
+            self.server_memory.note_server(envelope, cx.now);
+        }
         if let Some(id) = envelope.response_id() {
             if let Some(request) = self.end_request(&RequestId::new(id)) {
                 self.on_response(request, envelope, cx);
@@ -194,6 +203,8 @@ impl Session {
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
+        self.standing
+            .answered(&request.id, response.result().is_some());
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
         {

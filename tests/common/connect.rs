@@ -29,7 +29,7 @@ const READ_BYTES: usize = 64 * 1024;
 pub(crate) const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,
     env!("CARGO_PKG_VERSION"),
-    r#"","supports_heartbeat":true}"#
+    r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
 
 /// Options with which nothing takes longer than it must.

@@ -460,6 +460,34 @@ fn a_half_written_line_counts_as_sent() {
 }
 
 #[test]
+fn what_a_stopping_proxy_refuses_is_served_by_the_next_one() {
+    let server = FakeServer::start();
+    let (mut connect, mut peer) = initialized(&IN_HASTE, &server);
+    for id in [1, 2] {
+        connect.send_request(id, "tools/call", &json!({}));
+        peer.recv_line();
+    }
+    peer.send_line(
+        r#"{"jsonrpc":"2.0","id":2,"error":{"code":503,"message":"x","data":{"source":"mcp-tcp-proxy","reason":"shutdown","delivered":false}}}"#,
+    );
+    let note = r#"{"method":"note"}"#;
+    peer.send_line(note);
+    assert_eq!(connect.recv_line(), note, "the refusal is not passed on");
+    // Nothing new goes there any more, and what is in flight gets its answer.
+    connect.send_request(3, "tools/call", &json!({}));
+    peer.send_line(r#"{"id":1,"result":{}}"#);
+    assert_eq!(connect.recv_json()["id"], 1);
+    assert_eq!(peer.read_to_end(), [""; 0]);
+    let mut peer = server.greeted();
+    agree_to_replay(&mut peer);
+    for id in [2, 3] {
+        let line = peer.recv_line();
+        assert_eq!(line, request(id, "tools/call", &json!({})));
+        assert_eq!(answer(&mut peer, &line), connect.recv_line());
+    }
+}
+
+#[test]
 fn what_is_taken_back_while_there_is_no_connection_is_never_sent() {
     let server = FakeServer::start();
     let mut connect = Connect::start(&IN_HASTE, server.address());

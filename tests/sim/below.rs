@@ -73,6 +73,8 @@ pub struct Below {
     /// Whether the system tells what clients have not taken.
     pub tells_queues: bool,
     pub stopping: bool,
+    /// When a stop has taken long enough.
+    pub stop_until: Option<Time>,
     pub stats: Stats,
 }
 
@@ -116,6 +118,7 @@ impl Below {
             group_questions: Cell::new(0),
             group_reasons: 0,
             stopping: false,
+            stop_until: None,
             stats: Stats::default(),
         }
     }
@@ -311,7 +314,8 @@ impl Below {
         let socket = shared(Duplex::new(capacity, &mut self.rng));
         let max_line = self.proxy.max_message_bytes;
         let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
-        let journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
+        let mut journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
+        journal.may_replay = self.proxy.replays;
         let place = Place::new(number, kind, socket, client, journal, self.now);
         let slot = self.places.insert(place);
         trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));

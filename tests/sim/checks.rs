@@ -21,6 +21,9 @@ const OWN_LINES_BYTES: usize = 64 * 1024;
 /// No line of the proxy's own is longer, but for an id.
 const OWN_LINE_BYTES: usize = 500;
 
+/// After the time of a stop, the loop ends within this.
+const LAST_WORDS_TIME: Duration = Duration::from_secs(1);
+
 /// Groups that are asked for in an iteration without a reason of their own.
 const GROUPS_PER_ITERATION: usize = 32;
 
@@ -72,6 +75,16 @@ impl World {
                 below.check_session_rests(slot, session, settings, has_client, sessions.memory());
             }
             below.check_starts(|key| sessions.session(key));
+            let is_late = self
+                .late_since
+                .is_some_and(|since| since + LAST_WORDS_TIME <= below.now);
+            if below.stop_until.is_some_and(|until| until <= below.now) {
+                self.late_since.get_or_insert(below.now);
+            }
+            assert!(
+                !is_late || self.proxy.is_done(),
+                "a stop takes longer than it may"
+            );
         }
         let sessions = &self.connectors.scheduler;
         for (_, session, link) in sessions.iter() {

@@ -162,7 +162,7 @@ impl Client {
                 self.out.pop();
                 self.send(socket);
             }
-            let waits = self.head < self.out.len() || (self.calm && journal.unanswered() > 0);
+            let waits = self.head < self.out.len() || (self.calm && journal.awaited() > 0);
             if !waits || !patient {
                 self.leave(socket, stats);
             }
@@ -285,6 +285,12 @@ impl Client {
                 self.too_long(journal);
             }
             97 => self.stray_answer(journal),
+            98 => self.request("subscriptions/listen", ClientSays::Listen, journal),
+            99 => {
+                let methods = ["resources/subscribe", "logging/setLevel"];
+                let method = self.rng.pick(&methods);
+                self.request(method, ClientSays::SetsUp, journal);
+            }
             _ => {}
         }
     }
@@ -322,6 +328,12 @@ impl Client {
             15..=18 => self.rng.below(400),
             _ => self.rng.below(self.max_line - 250),
         };
+        let meta = if self.era == Era::Modern {
+            text::MODERN.len()
+        } else {
+            0
+        };
+        let len = len.min(self.max_line - 250 - meta);
         let constant = if self.rng.percent(3) { "NaN" } else { "1" };
         let padding = text::padding(len, &mut self.rng);
         format!(r#"{{"method":"initialize","id":3,"x":{constant},"pad":"{padding}"}}"#)
@@ -332,8 +344,17 @@ impl Client {
         // Of what may be sent again, only so much is kept.
         let params = if what == ClientSays::Other {
             self.params()
+        } else if what == ClientSays::SetsUp {
+            format!(r#"{{"uri":"a:/{}"}}"#, self.rng.below(5))
         } else {
             "{}".into()
+        };
+        let is_modern = matches!(what, ClientSays::Other | ClientSays::Listen);
+        let params = if self.era == Era::Modern && is_modern {
+            let comma = if params == "{}" { "" } else { "," };
+            params.replacen('{', &format!("{{{}{comma}", text::MODERN), 1)
+        } else {
+            params
         };
         let text = if self.rng.percent(50) {
             format!(
@@ -388,7 +409,8 @@ impl Client {
         let kind = self
             .rng
             .pick(&["heartbeat", "handshake", "heart\\u0062eat"]);
-        let text = format!(r#"{{"n":{serial},"type":"{kind}"}}"#);
+        let replay = self.rng.pick(&["", r#","replay":"eager""#]);
+        let text = format!(r#"{{"n":{serial},"type":"{kind}"{replay}}}"#);
         let what = if journal.is_connector {
             ClientSays::Other
         } else {

@@ -13,6 +13,8 @@ use std::ops::Range;
 
 use mcp_tcp_proxy::session::report::Exit;
 
+use crate::text;
+
 pub use self::end::is_unused;
 
 /// A line of the client.
@@ -46,6 +48,10 @@ pub enum ClientSays {
     Initialize,
     Discover,
     Initialized,
+    /// A subscription, which nobody waits for.
+    Listen,
+    /// A subscription to a resource, or the log level.
+    SetsUp,
     /// It takes this request back.
     Cancel(usize),
     Other,
@@ -86,6 +92,10 @@ pub struct Request {
     begun: Option<u64>,
     answers: u32,
     answered_by_proxy: bool,
+    /// It was taken back when it had been refused, although the client did not know that yet.
+    refused_unseen: bool,
+    /// It is a subscription that the proxy has closed.
+    closed: bool,
 }
 
 /// A line of a server.
@@ -99,6 +109,8 @@ pub struct ServerLine {
     delivered: bool,
     /// It is a request that the server took back: whose the answer is can't be told any more.
     pub taken_back: bool,
+    /// The same, by the proxy, as the server is gone.
+    orphaned: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -120,6 +132,8 @@ pub enum ServerSays {
 pub enum Received {
     Line(usize),
     Replay(String),
+    /// What the client had set up, under this id.
+    Restored(String),
     /// From one end of a connection to the other.
     Heartbeat,
     Nothing,
@@ -141,7 +155,7 @@ impl ServerLine {
     fn is_answerable_by(&self, server: usize) -> bool {
         let is_doubtful =
             matches!(&self.what, ServerSays::Request(id) if server > 0 && !id.starts_with('"'));
-        self.server == server && !is_doubtful && !self.taken_back
+        self.server == server && !is_doubtful && !self.taken_back && !self.orphaned
     }
 }
 
@@ -184,6 +198,8 @@ impl Heard {
 #[derive(Debug, Default)]
 pub struct Journal {
     pub is_connector: bool,
+    /// Whether handshakes are replayed.
+    pub may_replay: bool,
     /// The client is a stranger: nothing that it says may be looked at.
     pub is_other_protocol: bool,
     pub lines: Vec<ClientLine>,
@@ -193,6 +209,8 @@ pub struct Journal {
     pub servers: Vec<ServerRecord>,
     /// What else may be lost because of its size.
     pub memory_is_short: bool,
+    /// The program was told to stop: requests are refused.
+    pub is_stopping: bool,
     /// The next line of each kind that was not sent.
     next_other: usize,
     next_answer: usize,
@@ -201,7 +219,12 @@ pub struct Journal {
     next_heard: usize,
     begun: u64,
     answered: usize,
+    /// Subscriptions without an answer.
+    listening: usize,
     announced: bool,
+    /// It has made a request that does not say that it is modern.
+    has_legacy_request: bool,
+    list_changes: usize,
     initialize_answered: bool,
     initialize_delivered: bool,
     /// Errors without an id: of lines that can't be read, and of those too long.
@@ -234,6 +257,7 @@ impl Journal {
     pub fn client_says(&mut self, text: Vec<u8>, what: ClientSays, ids: Vec<String>) -> usize {
         let first = self.requests.len();
         let line = self.lines.len();
+        let ids_are_empty = ids.is_empty();
         for id in ids {
             self.by_id.insert(id.clone(), self.requests.len());
             self.requests.push(Request {
@@ -243,6 +267,10 @@ impl Journal {
             });
         }
         self.announced |= what == ClientSays::Control;
+        let may_decide =
+            !ids_are_empty && !matches!(what, ClientSays::Discover | ClientSays::TooLong);
+        self.has_legacy_request |= may_decide && !text::is_modern(&text);
+        self.listening += usize::from(what == ClientSays::Listen);
         self.is_other_protocol |= what == ClientSays::OtherProtocol;
         self.lines.push(ClientLine {
             text,
@@ -264,12 +292,13 @@ impl Journal {
             what,
             delivered: false,
             taken_back: false,
+            orphaned: false,
         });
     }
 
     pub fn server_started(&mut self) -> usize {
         self.servers.push(ServerRecord {
-            due: self.initialize_delivered,
+            due: self.may_replay && self.initialize_delivered,
             replayed: false,
             serves: false,
             replay_responded: false,
@@ -324,5 +353,14 @@ impl Journal {
     /// Requests without an answer.
     pub fn unanswered(&self) -> usize {
         self.requests.len() - self.answered
+    }
+
+    /// The same without subscriptions.
+    pub fn awaited(&self) -> usize {
+        self.unanswered() - self.listening
+    }
+
+    fn is_listen(&self, request: usize) -> bool {
+        self.lines[self.requests[request].line].what == ClientSays::Listen
     }
 }

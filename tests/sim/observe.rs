@@ -182,7 +182,9 @@ impl Below {
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.saturating_since(place.last_taken) >= STALL_TIME;
         if socket.output.broken.is_none() && !stalled && place.vanished_at.is_none() {
-            journal.check_end(place.heard, reason, self.calm && !place.is_refused);
+            let is_late = self.stop_until.is_some_and(|until| until <= self.now);
+            let calm = self.calm && !place.is_refused;
+            journal.check_end(place.heard, reason, calm, is_late);
         }
         self.stats.client_lines += journal.lines.len() as u64;
         self.stats.server_lines += journal.said.len() as u64;

@@ -10,7 +10,7 @@ use mcp_tcp_proxy::session::report::Exit;
 use mio::Token;
 use nix::sys::signal::Signal;
 
-use crate::journal::{Journal, Received, ServerSays};
+use crate::journal::{ClientSays, Journal, Received, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
@@ -41,6 +41,7 @@ impl Kind {
 enum Job {
     Answer(usize),
     AnswerReplay(String),
+    AnswerRestored(String),
 }
 
 /// How it takes a replayed handshake.
@@ -290,11 +291,15 @@ impl Server {
         while let Some((_, received)) = arrived(&mut self.coming, consumed) {
             match received {
                 Received::Line(line) => {
+                    if journal.lines[line].what == ClientSays::Listen && self.rng.percent(70) {
+                        continue;
+                    }
                     let requests = journal.lines[line].requests.clone();
                     let requests = requests.filter(|at| !journal.requests[*at].taken_out);
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Restored(id) => self.jobs.push(Job::AnswerRestored(id)),
                 Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
                     self.say(
                         br#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#
@@ -333,6 +338,7 @@ impl Server {
             match self.jobs.remove(at) {
                 Job::Answer(request) => self.answer(request, journal),
                 Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
+                Job::AnswerRestored(id) => self.answer_restored(&id, journal),
             }
         }
     }

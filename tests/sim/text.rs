@@ -13,6 +13,8 @@ pub const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/init
 
 const REPLAY_ID: &[u8] = b"\"mcp-tcp-proxy-replay-";
 
+const RESTORE_ID: &[u8] = b"\"mcp-tcp-proxy-restore-";
+
 /// The serial number in a line.
 pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
     let start = memchr::memmem::find(text, key)? + key.len();
@@ -28,7 +30,16 @@ pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
 
 /// The id of a replayed handshake.
 pub fn replay_id(text: &[u8]) -> Option<String> {
-    let start = memchr::memmem::find(text, REPLAY_ID)?;
+    own_id(text, REPLAY_ID)
+}
+
+/// The id of what is set up anew.
+pub fn restore_id(text: &[u8]) -> Option<String> {
+    own_id(text, RESTORE_ID)
+}
+
+fn own_id(text: &[u8], begin: &[u8]) -> Option<String> {
+    let start = memchr::memmem::find(text, begin)?;
     let len = memchr::memchr(b'"', &text[start + 1..])? + 2;
     String::from_utf8(text[start..start + len].to_vec()).ok()
 }
@@ -51,6 +62,32 @@ pub fn with_id(text: &[u8], old: &str, new: &str) -> Vec<u8> {
 /// The start of a line, for a message.
 pub fn show(text: &[u8]) -> Cow<'_, str> {
     String::from_utf8_lossy(&text[..text.len().min(200)])
+}
+
+/// What a modern client says in each request.
+pub const MODERN: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+
+pub fn is_modern(text: &[u8]) -> bool {
+    memchr::memmem::find(text, MODERN.as_bytes()).is_some()
+}
+
+/// The id of a subscription that the proxy closes.
+pub fn closed_subscription(text: &[u8]) -> Option<String> {
+    const CLOSED: &str =
+        r#","result":{"resultType":"complete","_meta":{"io.modelcontextprotocol/subscriptionId":"#;
+    let text = std::str::from_utf8(text).ok()?;
+    let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
+    let (id, again) = rest.split_once(CLOSED)?;
+    (again.strip_suffix("}}}") == Some(id)).then(|| id.to_owned())
+}
+
+/// The id of a request that the proxy takes back.
+pub fn cancelled_by_proxy(text: &[u8]) -> Option<String> {
+    const CANCELLED: &str =
+        r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"#;
+    let rest = std::str::from_utf8(text).ok()?.strip_prefix(CANCELLED)?;
+    let (id, reason) = rest.split_once(r#","reason":""#)?;
+    reason.ends_with(r#""}}"#).then(|| id.to_owned())
 }
 
 /// An error of the proxy's own.

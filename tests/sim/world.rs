@@ -44,6 +44,8 @@ pub struct World {
     max_clients: usize,
     /// Whether a second signal comes.
     is_forced: bool,
+    /// Since when the loop has known that a stop takes too long.
+    pub late_since: Option<Time>,
     /// Whether it has come, and the serving loop is over.
     pub is_over: bool,
 }
@@ -61,7 +63,9 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
         heartbeat_interval: Duration::from_millis(rng.pick(&[100, 5_000, 30_000])),
         restarts_upstream: rng.percent(85),
         max_message_bytes,
+        replays: rng.percent(95),
         replay_timeout: Duration::from_millis(rng.pick(&[500, 10_000])),
+        stop_timeout: Duration::from_millis(rng.pick(&[500, 10_000, 30_000])),
         spawn: unused::spawn(rng),
         idle_limits: unused::idle_limits(rng),
         server_log: ServerLogging::Limited,
@@ -149,6 +153,7 @@ impl World {
             share: 0,
             max_clients: 0,
             is_forced: false,
+            late_since: None,
             is_over: false,
             rng,
         }
@@ -310,7 +315,7 @@ impl World {
         let is_waiting = calm
             && (below.places.iter().any(|(_, place)| {
                 // Who has seen the end waits for no answer.
-                (place.journal.unanswered() > 0 && place.fate == Route::Open)
+                (place.journal.awaited() > 0 && place.fate == Route::Open)
                     || place.connecting.is_some()
             }) || self.has_unsent());
         let next = [
@@ -346,7 +351,11 @@ impl World {
         let mut below = self.below.borrow_mut();
         below.stats.fault(Fault::Shutdown);
         below.stopping = true;
+        below.stop_until = Some(below.now + below.proxy.stop_timeout);
         below.raise_stop();
+        for (_, place) in &mut below.places {
+            place.journal.is_stopping = true;
+        }
         // Whoever was not accepted is gone with the listening socket.
         for slot in std::mem::take(&mut below.backlog) {
             below.places.remove(slot);
@@ -364,6 +373,11 @@ impl World {
                 (below.places.is_empty(), below.stopping)
             };
             let is_done = self.is_over || self.proxy.is_done();
+            let is_left = self.proxy.servers().left() > 0 || !self.proxy.sessions().is_empty();
+            if is_done && stopping && !self.is_over && is_left {
+                self.cut_off();
+                continue;
+            }
             if stopping && is_done && self.connectors.scheduler.is_empty() {
                 return;
             }
@@ -442,6 +456,11 @@ impl World {
             below.now += Duration::from_millis(self.rng.below(10) as u64);
             below.let_go();
         }
+        self.cut_off();
+    }
+
+    /// The serving loop is over, and whatever it had not done is not done any more.
+    fn cut_off(&mut self) {
         let mut below = self.below.borrow_mut();
         self.is_over = true;
         below

@@ -2,6 +2,7 @@
 //! hurried.
 
 use super::*;
+use crate::protocol::own_messages::{self, Delivered, ErrorReason, Loss};
 use crate::session::Event;
 
 pub(super) const NOTIFICATION: &str = r#"{"method":"m"}"#;
@@ -271,6 +272,78 @@ fn what_came_before_a_write_failed_is_delivered() {
     assert_eq!(world.client_got(), [response(1)]);
     world.server_output_ends();
     world.client_got_error(&json!(2), 502, "connection_lost");
+}
+
+/// What a proxy says to a request that comes after it was told to stop.
+fn refused_by_stop(id: u64) -> String {
+    own_messages::error(
+        Some(&id),
+        ErrorReason::Shutdown,
+        "the proxy is shutting down",
+        Loss {
+            status: None,
+            delivered: Some(Delivered::No),
+        },
+    )
+}
+
+#[test]
+fn what_a_stopping_proxy_refuses_is_held_and_sent_over_the_next_link() {
+    let mut world = connector(None);
+    connect(&mut world);
+    world.client(&request(1));
+    assert_eq!(said(&mut world), [request(1)]);
+    world.client(&request(2));
+    assert_eq!(world.server_got(), [request(2)]);
+    world.server(&refused_by_stop(2));
+    assert_eq!(world.client_got(), [""; 0]);
+    // What is new waits, too; what concerns what is in flight passes.
+    world.client(&request(3));
+    let cancel = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+    world.client(cancel);
+    world.server(r#"{"id":9,"method":"roots/list"}"#);
+    assert_eq!(world.client_got().len(), 1);
+    world.client(&response(9));
+    assert_eq!(world.server_got(), [cancel, &response(9)]);
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+    world.pass(SECOND);
+    connect(&mut world);
+    assert_eq!(said(&mut world), [request(2), request(3)]);
+}
+
+#[test]
+fn a_link_on_which_something_is_in_flight_outlasts_a_refusal() {
+    let mut world = connector(None);
+    connect(&mut world);
+    world.client(&request(1));
+    world.client(&request(2));
+    said(&mut world);
+    world.server(&refused_by_stop(2));
+    world.pass(10 * SECOND);
+    assert_eq!(world.took_actions(), []);
+    world.server(&response(1));
+    assert_eq!(world.client_got(), [response(1)]);
+    assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
+}
+
+#[test]
+fn what_a_server_may_have_seen_is_not_sent_again() {
+    let mut world = connector(None);
+    connect(&mut world);
+    world.client(&request(1));
+    said(&mut world);
+    let told = refused_by_stop(1).replace("\"delivered\":false", "\"delivered\":\"unknown\"");
+    world.server(&told);
+    assert_eq!(world.client_got(), [told]);
+    // Too long to be kept.
+    let mut world = connector(None);
+    world.settings.max_message_bytes = 1 << 20;
+    connect(&mut world);
+    let long = format!(r#"{{"id":1,"method":"{}"}}"#, "x".repeat(70_000));
+    world.client(&long);
+    said(&mut world);
+    world.server(&refused_by_stop(1));
+    world.client_got_error(&json!(1), 503, "shutdown");
 }
 
 #[test]

@@ -50,10 +50,12 @@ fn a_client_that_does_not_read_is_given_up_although_the_server_is_gone() {
         }
         world.pass(31 * SECOND);
         assert!(world.session.is_finished(), "stops: {stops}");
-        assert_eq!(
-            world.took_actions(),
-            [Action::CloseClient, Action::ReleaseUpstream]
-        );
+        let mut expected = [Action::CloseClient, Action::ReleaseUpstream];
+        if stops {
+            // The time to stop is over in the same moment, and the client is looked at once more.
+            expected.reverse();
+        }
+        assert_eq!(world.took_actions(), expected);
     }
 }
 
@@ -232,8 +234,8 @@ fn a_server_that_does_not_exit_after_it_was_told_to_stop_does_not_hold_up_the_an
 #[test]
 fn a_client_that_is_silent_when_the_proxy_stops_is_let_go_soon() {
     let mut world = World::up();
-    world.shut_down();
     world.client(&request(1));
+    world.shut_down();
     assert_eq!(world.server_got(), [request(1)]);
     world.pass(SECOND);
     world.server(&response(1));
@@ -267,12 +269,15 @@ fn what_waits_in_the_socket_is_heard_when_the_proxy_stops() {
     // A client that could not be read was not silent.
     assert_eq!(world.server_got(), [padded(1), padded(2)]);
     assert!(world.session.wants_client_input());
+    let note = r#"{"method":"note"}"#;
     world.client(&request(3));
-    assert_eq!(world.server_got(), [request(3)]);
-    for id in 1..=3 {
+    world.client(note);
+    assert_eq!(world.server_got(), [note]);
+    world.client_got_error(&json!(3), 503, "shutdown");
+    for id in 1..=2 {
         world.server(&response(id));
     }
-    assert_eq!(world.client_got(), [response(1), response(2), response(3)]);
+    assert_eq!(world.client_got(), [response(1), response(2)]);
     assert_eq!(world.took_actions(), []);
     world.pass(200 * MILLISECOND);
     assert_eq!(world.took_actions(), [Action::StopUpstream]);
@@ -314,4 +319,97 @@ fn the_time_in_which_a_client_is_heard_begins_when_it_can_be() {
     let time = chatters_until_the_server_is_stopped(&mut world);
     assert!(time > 900 * MILLISECOND, "it is heard: {time:?}");
     assert!(time < 1100 * MILLISECOND, "{time:?}");
+}
+
+#[test]
+fn a_new_request_is_refused_at_once_while_the_proxy_stops_and_what_is_in_flight_goes_on() {
+    let mut world = World::up();
+    world.client(&request(1));
+    world.server_got();
+    world.shut_down();
+    // Long after the client had its last chance to say something new, its answers pass, and requests are refused.
+    world.pass(10 * SECOND);
+    let ask = r#"{"id":5,"method":"elicitation/create"}"#;
+    world.server(ask);
+    assert_eq!(world.client_got(), [ask]);
+    assert!(world.session.wants_client_input());
+    world.client(&response(5));
+    assert_eq!(world.server_got(), [response(5)]);
+    world.client(&request(2));
+    let refused = world.client_got_error(&json!(2), 503, "shutdown");
+    assert_eq!(refused["error"]["data"]["delivered"], false);
+    assert_eq!(world.server_got(), Vec::<String>::new());
+    world.client(&format!("[{},{}]", request(3), request(4)));
+    let got = world.client_got_json();
+    assert_error(&got[0], &json!(3), 503, "shutdown");
+    assert_error(&got[1], &json!(4), 503, "shutdown");
+    world.server(&response(1));
+    assert_eq!(world.client_got(), [response(1)]);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+}
+
+#[test]
+fn what_is_in_flight_when_the_time_to_stop_is_over_is_told_of_the_stop() {
+    let timeout = 40 * SECOND;
+    let mut world = World::with(|settings| settings.stop_timeout = timeout);
+    world.start();
+    world.client(&request(1));
+    world.server_got();
+    world.client(&request(2));
+    world.shut_down();
+    world.pass(timeout.saturating_sub(MILLISECOND));
+    assert_eq!(world.took_actions(), []);
+    world.pass(MILLISECOND);
+    let got = world.client_got_json();
+    assert_error(&got[0], &json!(1), 503, "shutdown");
+    assert_ne!(got[0]["error"]["data"]["delivered"], false);
+    assert_error(&got[1], &json!(2), 503, "shutdown");
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+    world.server_dies(Exit::Code(0));
+    assert_eq!(world.client_got(), Vec::<String>::new());
+}
+
+/// The server has read nothing, and there was no room for all that the client has sent.
+#[test]
+fn what_was_read_and_not_looked_at_when_the_time_to_stop_is_over_is_told_too() {
+    let mut world = World::with(|settings| {
+        settings.stop_timeout = 5 * SECOND;
+        settings.max_message_bytes = OUTBOX_BYTES;
+    });
+    world.start();
+    let padding = "x".repeat(OUTBOX_BYTES - 100);
+    let padded = |id| format!(r#"{{"id":{id},"method":"m","params":"{padding}"}}"#);
+    world.client(&[padded(1), padded(2), request(3)].join("\n"));
+    world.shut_down();
+    world.pass(5 * SECOND);
+    let got = world.client_got_json();
+    assert_eq!(got.len(), 3, "{got:?}");
+    for (error, id) in got.iter().zip(1..) {
+        assert_error(error, &json!(id), 503, "shutdown");
+    }
+    world.pass(SECOND);
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::ShutdownClient]
+    );
+}
+
+#[test]
+fn a_half_close_does_not_prolong_a_stop() {
+    let mut world = World::with(|settings| settings.stop_timeout = SECOND);
+    world.start();
+    world.client(&request(1));
+    world.server_got();
+    world.client_ends();
+    world.pass(5 * SECOND);
+    world.shut_down();
+    world.pass(SECOND);
+    world.client_got_error(&json!(1), 503, "shutdown");
+    assert_eq!(
+        world.took_actions(),
+        [Action::StopUpstream, Action::CloseClient]
+    );
 }

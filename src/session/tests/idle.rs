@@ -257,11 +257,11 @@ fn whoever_leaves_or_is_stopped_in_the_last_moment_is_served_and_ends() {
     let mut stopped = limited();
     stopped.pass(IDLE + MILLISECOND);
     stopped.shut_down();
+    stopped.client(INITIALIZED);
+    assert_eq!(stopped.server_got(), [INITIALIZED]);
     stopped.client(&request(1));
-    assert_eq!(stopped.server_got(), [request(1)]);
+    stopped.client_got_error(&json!(1), 503, "shutdown");
     stopped.pass(SECOND);
-    stopped.server(&response(1));
-    assert_eq!(stopped.client_got(), [response(1)]);
     assert_eq!(
         stopped.took_actions(),
         [Action::StopUpstream, Action::ShutdownClient]
@@ -292,6 +292,44 @@ fn no_limits_no_ends() {
     let mut world = World::up();
     world.pass(1000 * IDLE);
     assert_eq!(world.took_actions(), []);
+}
+
+#[test]
+fn a_session_whose_server_has_something_to_remember_is_kept() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#);
+    world.client_got();
+    world.pass(9 * IDLE);
+    assert_eq!(world.took_actions(), []);
+    world.client(r#"{"id":2,"method":"m","params":{"requestState":"s"}}"#);
+    world.server_got();
+    world.server(&response(2));
+    world.client_got();
+    ends_after(&mut world, IDLE, "idle_timeout: ");
+    // A user who never comes back is not waited for without end.
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"input_required","requestState":"s"}}"#);
+    world.client_got();
+    ends_after(&mut world, 10 * IDLE, "idle_timeout: ");
+}
+
+#[test]
+fn what_a_lost_server_had_to_remember_keeps_nobody() {
+    let mut world = limited();
+    world.client(&request(1));
+    world.server_got();
+    world.server(r#"{"id":1,"result":{"resultType":"task","taskId":"t","status":"working"}}"#);
+    world.client_got();
+    world.pass(2 * SECOND);
+    world.server_dies(Exit::Code(1));
+    world.start_next();
+    world.pass(SECOND);
+    assert_eq!(world.client_got().len(), 1);
+    ends_after(&mut world, IDLE, "idle_timeout: ");
 }
 
 #[test]

@@ -424,6 +424,66 @@ fn over_long_ids_of_the_server_are_not_kept() {
     assert_eq!(world.session.server_requests.remembered(), 1);
 }
 
+// What the client is told of the new server.
+
+const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+
+#[test]
+fn modern_clients_get_the_notice_only_if_they_announced_themselves() {
+    for announces in [false, true] {
+        let mut world = World::up();
+        if announces {
+            world.client(r#"{"type":"handshake"}"#);
+        }
+        world.client(MODERN);
+        world.server_got();
+        world.server_dies(Exit::Code(1));
+        world.client_got_error(&json!(1), 502, "process_terminated");
+        world.pass(SECOND);
+        world.start_next();
+        world.pass(SECOND);
+        let got = world.client_got();
+        assert_eq!(got.len(), usize::from(announces), "{got:?}");
+        assert!(
+            got.iter()
+                .all(|line| line.contains("$/mcp/serverRestarted"))
+        );
+    }
+}
+
+#[test]
+fn after_a_replay_the_client_is_told_to_fetch_the_declared_lists_anew() {
+    let agreed = AGREED.replace(
+        r#""capabilities":{}"#,
+        r#""capabilities":{"tools":{"listChanged":true},"prompts":{},"resources":{"listChanged":true}}"#,
+    );
+    for completes in [true, false] {
+        let mut world = World::up();
+        world.client(INITIALIZE);
+        if completes {
+            world.client(INITIALIZED);
+        }
+        world.server_got();
+        world.server(&agreed);
+        world.client_got();
+        world.pass(2 * SECOND);
+        world.server_dies(Exit::Code(1));
+        world.start_next();
+        world.client(&request(2));
+        let replay: Value = serde_json::from_str(&world.server_got()[0]).unwrap();
+        assert_eq!(world.client_got(), [""; 0]);
+        world.server(&agreed.replace("\"id\":1", &format!("\"id\":{}", replay["id"])));
+        let got = world.client_got_json();
+        let methods: Vec<&Value> = got.iter().map(|line| &line["method"]).collect();
+        let expected = [
+            "notifications/tools/list_changed",
+            "notifications/resources/list_changed",
+        ];
+        let expected: &[&str] = if completes { &expected } else { &[] };
+        assert_eq!(methods, expected);
+    }
+}
+
 /// Whose line was too long is told, and by how much.
 #[test]
 fn an_over_long_response_is_the_servers_fault() {

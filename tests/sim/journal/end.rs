@@ -14,8 +14,8 @@ pub fn is_unused(reason: &EndReason) -> bool {
 }
 
 impl Journal {
-    /// The session is over, and its client was there up to then.
-    pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool) {
+    /// The session is over, and its client was there up to then. `is_late` if a stop has taken too long.
+    pub fn check_end(&self, heard: Heard, reason: Option<&EndReason>, calm: bool, is_late: bool) {
         if self.is_other_protocol {
             return;
         }
@@ -29,7 +29,7 @@ impl Journal {
             for request in &self.requests[line.requests.clone()] {
                 assert!(
                     request.answers == 1
-                        || request.cancelled
+                        || (request.cancelled && !request.refused_unseen)
                         || self.may_be_forgotten(request)
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",
@@ -54,6 +54,7 @@ impl Journal {
         // A session that can't go on with a server, or that is not used, does not wait for what else it has to say.
         let is_unused = reason.is_some_and(is_unused);
         let cut_short = is_unused
+            || is_late
             || self
                 .servers
                 .iter()
@@ -87,6 +88,7 @@ impl Journal {
                 assert!(
                     refused
                         || !request.answered_by_proxy
+                        || request.closed
                         || self
                             .said
                             .iter()

@@ -26,7 +26,28 @@ impl Journal {
                 !self.is_connector && self.notices < self.servers.len(),
                 "a restart is told of that was none"
             );
+            let has_asked = self.lines.iter().any(|line| {
+                line.what != ClientSays::Discover
+                    && !line.requests.is_empty()
+                    && line.sent_to.is_some()
+            });
+            assert!(
+                self.announced || self.has_legacy_request || !has_asked,
+                "a modern client is told of a restart"
+            );
             return Comes::Restarted;
+        } else if text == br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"# {
+            self.list_changes += 1;
+            let servers = self.servers.iter();
+            let agreed = servers.filter(|server| server.replay_responded && !server.replay_differs);
+            assert!(
+                self.list_changes <= agreed.count(),
+                "the lists are said to have changed without a replay"
+            );
+        } else if let Some(id) = text::cancelled_by_proxy(text) {
+            self.proxy_takes_back(&id);
+        } else if let Some(id) = text::closed_subscription(text) {
+            self.proxy_closes(&id, text);
         } else if self.is_other_protocol {
             self.turned_away(text);
         } else {
@@ -123,11 +144,42 @@ impl Journal {
             line.what,
             ServerSays::Answer(..) | ServerSays::Request(_) | ServerSays::Other
         );
+        let is_late = matches!(line.what, ServerSays::Answer(of) if self.requests[of].closed);
         is_for_client
+            && !is_late
             && line.end <= server.written
             && !line.delivered
             && !may_be_lost
             && !was_cut_off
+    }
+
+    /// Each question of a server is taken back once at most, and only after the client has got it.
+    fn proxy_takes_back(&mut self, id: &str) {
+        let is_open = |line: &&mut ServerLine| {
+            let is_same = matches!(&line.what, ServerSays::Request(own) if own == id);
+            is_same && line.delivered && !line.orphaned
+        };
+        let asked = self.said.iter_mut().find(is_open);
+        let asked = asked.unwrap_or_else(|| panic!("{id} is taken back, which nobody has asked"));
+        asked.orphaned = true;
+        assert!(
+            asked.server + 1 == self.servers.len()
+                || self.servers[asked.server].read_at_release.is_some(),
+            "what a server has asked that is there is taken back: {id}"
+        );
+    }
+
+    fn proxy_closes(&mut self, id: &str, text: &[u8]) {
+        let request = self.by_id.get(id).copied();
+        let request = request.filter(|request| self.is_listen(*request));
+        let Some(request) = request else {
+            panic!(
+                "a subscription is closed that is none: {}",
+                text::show(text)
+            );
+        };
+        self.answered(request, true);
+        self.requests[request].closed = true;
     }
 
     fn proxy_answers(&mut self, text: &[u8]) {
@@ -218,6 +270,7 @@ impl Journal {
     }
 
     fn answered(&mut self, request: usize, by_proxy: bool) {
+        self.listening -= usize::from(self.is_listen(request));
         let request = &mut self.requests[request];
         request.answers += 1;
         assert!(

@@ -1,6 +1,6 @@
 //! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
 
-use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine};
+use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine, ServerSays};
 use crate::text;
 
 impl Journal {
@@ -23,6 +23,13 @@ impl Journal {
                 said && self.initialize_answered,
                 "the proxy says 'initialized' for a client that did not"
             );
+        } else if let Some(id) = text::cancelled_by_proxy(text) {
+            let request = self.by_id.get(&id).copied();
+            let is_right = request.is_some_and(|request| {
+                let sent_to = self.lines[self.requests[request].line].sent_to;
+                self.is_listen(request) && sent_to == Some(server)
+            });
+            assert!(is_right, "the proxy takes back what is not its own: {id}");
         } else {
             assert!(
                 self.is_connector
@@ -54,6 +61,9 @@ impl Journal {
             } else {
                 return self.replay(server, index, text);
             }
+        }
+        if let ClientSays::Cancel(request) = self.lines[index].what {
+            self.check_cancellation(request);
         }
         let line = &self.lines[index];
         assert!(
@@ -89,9 +99,6 @@ impl Journal {
                 );
             }
             what => {
-                if let ClientSays::Cancel(request) = what {
-                    self.check_cancellation(request);
-                }
                 let record = &self.servers[server];
                 assert!(
                     !record.due || record.replayed || what == ClientSays::Initialize,
@@ -137,20 +144,29 @@ impl Journal {
     }
 
     /// What no server was sent is taken back without telling one, unless it can't be.
-    fn check_cancellation(&self, request: usize) {
+    fn check_cancellation(&mut self, request: usize) {
         let same = ClientSays::Cancel(request);
         let is_repeated = self.lines.iter().filter(|line| line.what == same).count() > 1;
-        let request = &self.requests[request];
+        let unanswered = self.unanswered();
+        let request = &mut self.requests[request];
         let what = self.lines[request.line].what;
         // The error may not have been sent yet.
-        let may_be_refused =
-            what == ClientSays::TooLong || self.memory_is_short || self.unanswered() > 1000;
+        let may_be_refused = what == ClientSays::TooLong
+            || self.memory_is_short
+            || self.is_stopping
+            || unanswered > 1000;
+        if request.begun.is_some()
+            || request.answers > 0
+            || may_be_refused
+            || is_repeated
+            || what == ClientSays::Initialize
+        {
+            return;
+        }
+        // It may have waited too long for a connection. Whether there is an error for it is looked at in the end.
+        request.refused_unseen = self.is_connector;
         assert!(
-            request.begun.is_some()
-                || request.answers > 0
-                || may_be_refused
-                || is_repeated
-                || what == ClientSays::Initialize,
+            request.refused_unseen,
             "a server is told that {} was taken back, which it was not sent",
             request.id
         );
@@ -205,6 +221,9 @@ impl Journal {
     }
 
     fn replay(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        if self.lines[index].what == ClientSays::SetsUp {
+            return self.restored(server, index, text);
+        }
         let line = &self.lines[index];
         assert!(
             line.what == ClientSays::Initialize,
@@ -221,7 +240,7 @@ impl Journal {
             text::show(text)
         );
         assert!(
-            self.initialize_answered,
+            self.initialize_answered && self.may_replay,
             "a handshake is replayed that did not take place"
         );
         let record = &mut self.servers[server];
@@ -233,5 +252,33 @@ impl Journal {
         record.due = false;
         self.replays += 1;
         Received::Replay(id)
+    }
+
+    /// What the client had set up at a server before is set up at one that has agreed to the replayed handshake.
+    fn restored(&mut self, server: usize, index: usize, text: &[u8]) -> Received {
+        let line = &self.lines[index];
+        let request = &self.requests[line.requests.start];
+        let id = text::restore_id(text);
+        let id = id.unwrap_or_else(|| panic!("a line is altered: {}", text::show(text)));
+        assert!(
+            text::with_id(&line.text, &request.id, &id) == text,
+            "what is restored is not what the client said: {}",
+            text::show(text)
+        );
+        // The client may not have read the answer yet.
+        let answer = ServerSays::Answer(line.requests.start);
+        let is_answered = self.said.iter().any(|said| said.what == answer);
+        assert!(
+            is_answered && !request.answered_by_proxy,
+            "what no server has agreed to is restored: {}",
+            text::show(text)
+        );
+        let record = &self.servers[server];
+        assert!(
+            record.replay_responded && !record.replay_differs && line.sent_to != Some(server),
+            "what a server knows is restored: {}",
+            text::show(text)
+        );
+        Received::Restored(id)
     }
 }

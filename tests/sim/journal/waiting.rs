@@ -42,7 +42,8 @@ impl Journal {
                 return Some(format!("{} is not sent", text::show(&line.text)));
             }
             let waits = self.requests[line.requests.clone()].iter().find(|request| {
-                request.answers == 0
+                line.what != ClientSays::Listen
+                    && request.answers == 0
                     && !request.cancelled
                     && !is_refused
                     && !self.may_be_forgotten(request)
@@ -78,7 +79,7 @@ impl Journal {
             let mut said = self.said.iter();
             said.any(|line| matches!(line.what, ServerSays::Request(_)))
         };
-        self.unanswered() == 0 && !has_asked() && all_sent()
+        self.awaited() == 0 && !has_asked() && all_sent()
     }
 }
 

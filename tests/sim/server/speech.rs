@@ -35,7 +35,7 @@ impl Server {
         let outcome = match what {
             ClientSays::Initialize => {
                 journal.initialize_answered();
-                r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}"#
+                r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}}}"#
                     .to_owned()
             }
             _ if is_error => r#""error":{"code":-32601,"message":"no"}"#.to_owned(),
@@ -71,7 +71,7 @@ impl Server {
         let outcome = match self.manners.replay {
             Replay::Never => return,
             Replay::Agrees => {
-                r#""result":{"capabilities":{ "tools":{}},"protocolVersion":"2025-06-18"}"#
+                r#""result":{"capabilities":{ "tools":{"listChanged":true}},"protocolVersion":"2025-06-18"}"#
                     .to_owned()
             }
             Replay::Differs => {
@@ -80,6 +80,16 @@ impl Server {
             Replay::Refuses => r#""error":{"code":1,"message":"no"}"#.to_owned(),
             Replay::TooLong => format!(r#""result":"{}""#, "y".repeat(self.max_line)),
         };
+        let text = format!(r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},{outcome}}}"#);
+        self.say(text.into(), ServerSays::Swallowed, journal);
+    }
+
+    pub(super) fn answer_restored(&mut self, id: &str, journal: &mut Journal) {
+        let serial = journal.said.len();
+        let outcome = self.rng.pick(&[
+            r#""result":{}"#,
+            r#""error":{"code":-32601,"message":"no"}"#,
+        ]);
         let text = format!(r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},{outcome}}}"#);
         self.say(text.into(), ServerSays::Swallowed, journal);
     }
@@ -195,7 +205,7 @@ impl Server {
     pub(super) fn last_words(&mut self, journal: &mut Journal) {
         match self.jobs.pop() {
             Some(Job::Answer(request)) => self.answer(request, journal),
-            Some(Job::AnswerReplay(_)) | None => {
+            Some(Job::AnswerReplay(_) | Job::AnswerRestored(_)) | None => {
                 let serial = journal.said.len();
                 let text = format!(r#"{{"m":{serial},"method":"notifications/message"}}"#);
                 self.say(text.into(), ServerSays::Other, journal);

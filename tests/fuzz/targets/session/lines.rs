@@ -129,6 +129,8 @@ fn is_resendable(line: &[u8]) -> bool {
 fn is_to_servers(text: &str) -> bool {
     let own = [
         "\"mcp-tcp-proxy-replay-",
+        "\"mcp-tcp-proxy-restore-",
+        r#""reason":"the session ends""#,
         r#""method":"notifications/initialized""#,
         r#""type":"heartbeat""#,
         r#""type":"handshake""#,
@@ -142,5 +144,11 @@ fn is_to_client(text: &str) -> bool {
         line["error"]["data"]["source"] == SOURCE
             || (line["type"] == "heartbeat_response" && line["timestamp"] != 1)
             || line["method"] == "$/mcp/serverRestarted"
+            || line["params"]["reason"] == "the MCP server that asked is gone"
+            || (line["result"]["resultType"] == "complete"
+                && line["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == line["id"])
+            || line["method"]
+                .as_str()
+                .is_some_and(|method| method.ends_with("/list_changed"))
     })
 }

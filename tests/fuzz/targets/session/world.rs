@@ -84,7 +84,9 @@ impl World {
             heartbeat_interval: Duration::from_secs(30),
             restarts_upstream: options & 8 == 0,
             max_message_bytes: 64 + 4 * usize::from(size),
+            replays: true,
             replay_timeout: Duration::from_secs(10),
+            stop_timeout: Duration::from_secs(30),
             spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
             idle_limits: IdleLimits {
                 exempts_heartbeats: false,

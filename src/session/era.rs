@@ -1,0 +1,70 @@
+//! Which era of MCP a session belongs to: legacy clients open with `initialize` and have a session with their server; modern
+//! ones (2026-07-28 and newer) have none, and say in each request what they speak.
+
+use crate::protocol::envelope::{Envelope, Message, Method};
+
+/// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Era {
+    /// There was no such request. It counts as legacy.
+    #[default]
+    Undecided,
+    Legacy,
+    Modern,
+}
+
+impl Era {
+    pub(super) fn is_modern(self) -> bool {
+        self == Self::Modern
+    }
+
+    /// A message of the client is forwarded. Only the first request is looked into.
+    pub(super) fn note(&mut self, message: &Message<'_>) {
+        if *self != Self::Undecided {
+            return;
+        }
+        let is_deciding = |envelope: &&Envelope<'_>| {
+            envelope.request_id().is_some() && envelope.method != Some(Method::Discover)
+        };
+        let Some(first) = message.envelopes().iter().find(is_deciding) else {
+            return;
+        };
+        *self = if first.names_protocol_version() {
+            Self::Modern
+        } else {
+            Self::Legacy
+        };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(lines: &[&str]) -> Era {
+        let mut era = Era::default();
+        for line in lines {
+            era.note(&Message::read(line.as_bytes()).unwrap());
+        }
+        era
+    }
+
+    const MODERN: &str = r#"{"id":1,"method":"tools/list","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
+    const DISCOVER: &str = r#"{"id":1,"method":"server/discover","params":{}}"#;
+    const LEGACY: &str = r#"{"id":1,"method":"tools/list","params":{"_meta":{"progressToken":1}}}"#;
+
+    #[test]
+    fn the_first_request_decides() {
+        assert_eq!(after(&[MODERN, LEGACY]), Era::Modern);
+        assert_eq!(after(&[LEGACY, MODERN]), Era::Legacy);
+        assert_eq!(after(&[DISCOVER]), Era::Undecided);
+        assert_eq!(after(&[DISCOVER, MODERN]), Era::Modern);
+        let not_requests = [r#"{"method":"n"}"#, r#"{"id":1,"result":{}}"#];
+        assert_eq!(
+            after(&[not_requests[0], not_requests[1], MODERN]),
+            Era::Modern
+        );
+        assert_eq!(after(&[r#"{"id":1,"method":"initialize"}"#]), Era::Legacy);
+        assert_eq!(after(&[r#"[{"id":1,"method":"m"}]"#]), Era::Legacy);
+    }
+}

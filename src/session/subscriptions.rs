@@ -1,0 +1,83 @@
+//! `subscriptions/listen`: a request that is answered only when the subscription ends, and is no work that anyone waits
+//! for.
+//!
+//! When the session comes to an end that was chosen (the client ended its side, the program is being stopped, nothing
+//! passed for long), subscriptions are closed: taken back at the server, and answered by the result with which a server
+//! closes one. When the server is lost, they are answered like any other request.
+
+use super::client_side::OwnLine;
+use super::upstream::{ToUpstream, Upstream};
+use super::{Context, Session};
+use crate::protocol::envelope::Envelope;
+use crate::protocol::id::{MAX_ID_BYTES, RequestId};
+use crate::protocol::own_messages;
+
+/// What the server is told.
+const CLOSED: &str = "the session ends";
+
+/// Subscriptions that were closed, and may still be answered by the present server. Few sessions have any.
+#[derive(Debug, Default)]
+pub(super) struct Subscriptions {
+    closed: Vec<RequestId>,
+}
+
+impl Session {
+    /// Closes all subscriptions, those that wait for a server included. Those of an upstream on its way out are left to its
+    /// loss.
+    pub(super) fn close_subscriptions(&mut self, cx: &mut Context<'_>) {
+        if self.queued.listens > 0 {
+            self.close_held(cx);
+        }
+        if self.in_flight.load().listens == 0 || !matches!(self.upstream, Upstream::Up(_)) {
+            return;
+        }
+        for listen in self.in_flight.take_listens() {
+            let line = own_messages::cancelled(&listen.id, CLOSED);
+            self.to_upstream
+                .push(line.as_bytes(), Some(ToUpstream::Closed), cx.memory);
+            self.answer_closed(&listen.id, cx);
+            self.subscriptions.closed.push(listen.id);
+        }
+    }
+
+    /// Those that wait for an upstream. Lines on their way to one stay on it.
+    fn close_held(&mut self, cx: &mut Context<'_>) {
+        let mut held = self.take_held();
+        let mut closed = Vec::new();
+        held.retain_unstarted(|line| match line {
+            ToUpstream::Request(request) if request.is_listen() => {
+                self.queued.remove(request);
+                closed.push(request.id.clone());
+                false
+            }
+            _ => true,
+        });
+        self.hold(held);
+        for id in &closed {
+            self.answer_closed(id, cx);
+        }
+    }
+
+    fn answer_closed(&mut self, id: &RequestId, cx: &mut Context<'_>) {
+        let line = own_messages::subscription_closed(id);
+        self.own_line(&line, OwnLine::Other, cx);
+    }
+
+    /// Whether a line is the server's own answer to a subscription that was closed, which is therefore answered already.
+    pub(super) fn answers_closed_subscription(&mut self, envelope: &Envelope<'_>) -> bool {
+        if self.subscriptions.closed.is_empty() {
+            return false;
+        }
+        let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
+        let Some(id) = id.map(RequestId::new) else {
+            return false;
+        };
+        // A client that goes on after all may use the id again.
+        if self.in_flight.contains(&id) {
+            return false;
+        }
+        let closed = &mut self.subscriptions.closed;
+        let at = closed.iter().position(|listen| *listen == id);
+        at.map(|at| closed.swap_remove(at)).is_some()
+    }
+}
