@@ -115,7 +115,7 @@ fn strangers(proxy: &Proxy, count: usize) -> Vec<Client> {
 /// How many of the sessions that the log names as opened have this in their names.
 fn opened(proxy: &Proxy, name: &str) -> usize {
     let log = proxy.log();
-    let lines = log.iter().filter(|line| line.ends_with(") opened"));
+    let lines = log.iter().filter(|line| line.ends_with("] opened"));
     lines.filter(|line| line.contains(name)).count()
 }
 
@@ -129,10 +129,10 @@ fn a_client_does_not_wait_for_all_those_of_another_address() {
     let strangers = strangers(&proxy, STRANGERS);
     let mut other = Client::connect_from([127, 0, 0, 2].into(), proxy.address());
     other.send_request("m", &json!({}));
-    proxy.wait_for_log("(127.0.0.2:");
-    let before = opened(&proxy, "(127.0.0.1:");
+    proxy.wait_for_log(" 127.0.0.2:");
+    let before = opened(&proxy, " 127.0.0.1:");
     assert!(before < STRANGERS, "{before} strangers came first");
-    assert_eq!(opened(&proxy, "(127.0.0.2:"), 1);
+    assert_eq!(opened(&proxy, " 127.0.0.2:"), 1);
     drop(strangers);
 }
 
