@@ -231,6 +231,8 @@ fn survives_a_kill_in_the_modern_era(server: &RealServer) {
     let _turn = one_at_a_time();
     let proxy = Proxy::start(&[], &server.command);
     let mut client = proxy.connect();
+    // Only a modern client that has announced itself is told of restarts.
+    client.send_json(&json!({"type": "handshake", "supports_heartbeat": true}));
     discover(&mut client);
     server.call_modern(&mut client);
     processes::kill_and_wait(proxy.only_server());
