@@ -277,6 +277,11 @@ impl<'a> Envelope<'a> {
         self.params.text(self.line)
     }
 
+    /// Whether it has a `result` that is not null. To ask for its text takes longer.
+    pub fn has_result(&self) -> bool {
+        self.result.is_there()
+    }
+
     /// The text of `result`, if there is one.
     pub fn result(&self) -> Option<&'a str> {
         self.result.text(self.line)

@@ -244,7 +244,7 @@ impl Session {
             return false;
         };
         set_up.awaited.swap_remove(at);
-        if response.result().is_none() {
+        if !response.has_result() {
             about!(
                 warn,
                 self.label,

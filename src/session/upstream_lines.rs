@@ -203,8 +203,7 @@ impl Session {
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
-        self.standing
-            .answered(&request.id, response.result().is_some());
+        self.standing.answered(&request.id, response.has_result());
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
         {
