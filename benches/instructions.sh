@@ -14,6 +14,9 @@ trap 'rm -rf "$dir"' EXIT
 # The server returns each request as its response, so both are of the same length.
 server='s/"method":"tools\/call","params"/"served":"tools\/call","result"/'
 
+# With one of its thresholds set, the program does not start itself anew, which would leave valgrind behind.
+export MALLOC_TRIM_THRESHOLD_=1048576
+
 instructions() {
     valgrind --tool=callgrind --callgrind-out-file="$dir/profile" \
         "$program" --host 127.0.0.1 --port 0 -- sed -u "$server" 2>"$dir/log" &
