@@ -8,7 +8,7 @@ use super::report::EndReason;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session, earliest};
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages::{ErrorReason, Loss};
+use crate::protocol::own_messages::ErrorReason;
 use crate::util::time::Time;
 
 /// After the client has ended its side, its requests have this long to be answered before the server's stdin is closed:
@@ -241,12 +241,8 @@ impl Session {
 
     /// Answers what waits for an upstream that will not come, and what is in flight.
     fn refuse_waiting(&mut self, reason: ErrorReason, text: &str, cx: &mut Context<'_>) {
-        let loss = Loss {
-            status: None,
-            delivered: Some(self.backend.delivers()),
-        };
         for id in std::mem::take(&mut self.in_flight).into_ids() {
-            self.reply_lost(Some(&id), reason, text, loss, cx);
+            self.reply_unserved(&id, true, reason, text, cx);
         }
         let mut waiting: Vec<(RequestId, bool)> = Vec::new();
         for outbox in [std::mem::take(&mut self.to_upstream), self.take_held()] {

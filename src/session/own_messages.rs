@@ -54,7 +54,7 @@ impl Session {
         self.reply_lost(id, reason, message, loss, cx);
     }
 
-    /// Queues an error about a request that waits. It may have been sent to an upstream that was lost.
+    /// Queues an error about a request that gets no response. `was_sent` tells whether an upstream has had it.
     pub(super) fn reply_unserved(
         &mut self,
         id: &RequestId,

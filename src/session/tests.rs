@@ -73,6 +73,18 @@ impl World {
         Self::with(|_| {})
     }
 
+    /// A session of `connect` that has asked for its first connection, and never stops asking.
+    fn connector() -> Self {
+        Self::with(|settings| {
+            settings.role = Backend::Proxy {
+                max_delay: SECOND,
+                max_attempts: None,
+                held_timeout: None,
+                is_tidy: false,
+            };
+        })
+    }
+
     fn with(configure: impl FnOnce(&mut Settings)) -> Self {
         let mut settings = Settings {
             role: Backend::Process { max_restarts: 5 },

@@ -1,7 +1,5 @@
 //! What the lines of the upstream mean: which reach the client, which requests they answer.
 
-use std::fmt::Display;
-
 use super::client_lines::is_blank;
 use super::handshake::MAX_RECORD_BYTES;
 use super::in_flight::{Ended, Kind, Matched, Request};
@@ -13,7 +11,7 @@ use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::{Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
-use crate::protocol::own_messages::{ErrorReason, Loss};
+use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::{SkipScanner, Skipped};
 use crate::util::about::about;
 
@@ -254,13 +252,14 @@ impl Session {
             if request.is_initialize() {
                 self.handshake.refused();
             }
-            let id: &dyn Display = &request.id;
             self.tally.lost = self.tally.lost.saturating_add(1);
-            let loss = Loss {
-                status: None,
-                delivered: Some(self.backend.delivers()),
-            };
-            self.reply_lost(Some(id), ErrorReason::ResponseTooLarge, &message, loss, cx);
+            self.reply_unserved(
+                &request.id,
+                true,
+                ErrorReason::ResponseTooLarge,
+                &message,
+                cx,
+            );
         }
     }
 

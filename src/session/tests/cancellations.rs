@@ -122,14 +122,7 @@ fn ids_are_equal_if_their_values_are() {
 
 #[test]
 fn it_is_the_same_on_the_stdio_side() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.client(&request(1));
     world.client(&request(2));
     world.client(&cancellation(1));

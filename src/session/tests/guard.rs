@@ -155,14 +155,7 @@ fn what_looked_like_a_proxy_header_is_handled_as_lines() {
 /// The program that started `connect` is no stranger.
 #[test]
 fn the_stdin_of_connect_is_not_guarded() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     sends(&mut world, b"GET / HTTP/1.1\r\n");
     world.client_got_error(&Value::Null, -32700, "parse_error");
 }

@@ -107,14 +107,7 @@ fn what_was_sent_has_no_time_limit() {
 
 #[test]
 fn without_a_limit_they_wait_for_ever() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.client(&request(1));
     attempts_fail(&mut world, 500 * SECOND);
     assert_eq!(world.client_got(), [""; 0]);

@@ -142,14 +142,7 @@ fn a_probe_that_is_ignored_is_forgotten_once_initialize_was_answered() {
 /// What was lost there is a connection, not a server that could have died of anything.
 #[test]
 fn a_probe_on_a_link_that_is_lost_is_asked_again() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.start();
     world.client(DISCOVER);
     world.server_got();

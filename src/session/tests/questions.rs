@@ -41,14 +41,7 @@ fn open_questions_of_a_lost_server_are_taken_back_after_the_errors() {
 
 #[test]
 fn the_stdio_side_takes_questions_back_too() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.start();
     world.server(&ask("7"));
     world.client_got();

@@ -50,14 +50,7 @@ fn heartbeats_tell_that_there_is_no_server() {
 
 #[test]
 fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.start();
     let got = world.server_got();
     assert!(got.len() == 1 && got[0].contains("handshake"), "{got:?}");

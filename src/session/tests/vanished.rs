@@ -60,14 +60,7 @@ fn a_client_without_heartbeats_is_not_asked_about() {
 
 #[test]
 fn a_proxy_that_says_nothing_for_long_may_have_vanished() {
-    let mut world = World::with(|settings| {
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
-    });
+    let mut world = World::connector();
     world.start();
     world.pass(119 * SECOND);
     assert_eq!(world.took_actions(), []);
