@@ -1,6 +1,7 @@
 //! Data structures and small policies that know nothing of the program they are used in.
 
 pub(crate) mod about;
+pub mod client_address;
 pub mod keyed_queue;
 pub mod log_rate_limit;
 pub mod plural;

@@ -1,0 +1,114 @@
+//! Where a client comes from: what the log calls it, and as whom limits count it.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+
+/// The address of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ClientAddress {
+    /// It came over TCP. An IPv4 address is never written as a v4-mapped IPv6 one.
+    Ip(SocketAddr),
+    /// It came over a unix socket: who it was when it connected (unix(7), `SO_PEERCRED`).
+    Unix {
+        /// Its user.
+        uid: u32,
+        /// Its process; 0 if that can't be seen from here.
+        pid: u32,
+    },
+    /// A balancer brought it and could not say whose it is.
+    Unknown,
+}
+
+/// Whom a limit counts: addresses that one client can have many of are one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Origin {
+    /// An IPv4 address.
+    Ipv4(u32),
+    /// The first 64 bits of an IPv6 address: a single host usually has all that begin so (RFC 6177).
+    Ipv6(u64),
+    /// A user of this machine.
+    User(u32),
+    /// Whoever is not known.
+    Unknown,
+}
+
+impl ClientAddress {
+    /// The address of a TCP connection. A v4-mapped one (RFC 4291, 2.5.5.2) is the IPv4 address.
+    pub fn of_tcp(mut address: SocketAddr) -> Self {
+        address.set_ip(address.ip().to_canonical());
+        Self::Ip(address)
+    }
+
+    /// Its IP address, if it has one.
+    pub fn ip(self) -> Option<IpAddr> {
+        match self {
+            Self::Ip(address) => Some(address.ip()),
+            Self::Unix { .. } | Self::Unknown => None,
+        }
+    }
+
+    /// Whom limits count for it.
+    pub fn origin(self) -> Origin {
+        match self {
+            Self::Ip(SocketAddr::V4(address)) => Origin::Ipv4(address.ip().to_bits()),
+            Self::Ip(SocketAddr::V6(address)) => {
+                Origin::Ipv6((address.ip().to_bits() >> 64) as u64)
+            }
+            Self::Unix { uid, .. } => Origin::User(uid),
+            Self::Unknown => Origin::Unknown,
+        }
+    }
+}
+
+impl fmt::Display for ClientAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ip(address) => address.fmt(f),
+            Self::Unix { uid, pid } => write!(f, "unix:uid={uid},pid={pid}"),
+            Self::Unknown => f.write_str("unknown"),
+        }
+    }
+}
+
+impl From<SocketAddr> for ClientAddress {
+    fn from(address: SocketAddr) -> Self {
+        Self::of_tcp(address)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tcp(text: &str) -> ClientAddress {
+        ClientAddress::of_tcp(text.parse().unwrap())
+    }
+
+    #[test]
+    fn a_v4_mapped_address_is_the_ipv4_address() {
+        let mapped = tcp("[::ffff:192.0.2.7]:80");
+        assert_eq!(mapped, tcp("192.0.2.7:80"));
+        assert_eq!(mapped.to_string(), "192.0.2.7:80");
+        assert_eq!(mapped.origin(), tcp("192.0.2.7:81").origin());
+        assert_eq!(mapped.ip(), Some([192, 0, 2, 7].into()));
+    }
+
+    #[test]
+    fn limits_count_networks_of_ipv6_and_users_of_unix_sockets() {
+        assert_eq!(
+            tcp("[2001:db8::1]:1").origin(),
+            tcp("[2001:db8::ffff:2]:9").origin()
+        );
+        assert_ne!(
+            tcp("[2001:db8:0:1::1]:1").origin(),
+            tcp("[2001:db8::1]:1").origin()
+        );
+        assert_ne!(tcp("192.0.2.1:1").origin(), tcp("192.0.2.2:1").origin());
+        let unix = |uid, pid| ClientAddress::Unix { uid, pid };
+        assert_eq!(unix(7, 1).origin(), unix(7, 2).origin());
+        assert_ne!(unix(7, 1).origin(), unix(8, 1).origin());
+        assert_eq!(unix(7, 1).ip(), None);
+        assert_eq!(unix(1000, 42).to_string(), "unix:uid=1000,pid=42");
+        assert_eq!(ClientAddress::Unknown.origin(), Origin::Unknown);
+    }
+}
