@@ -3,7 +3,9 @@
 //! `serve` and `connect` use all of it without knowing which of the two they have before them.
 
 pub mod address;
+pub mod inherited;
 pub mod listener;
 pub mod socket;
 pub mod tcp;
 pub mod tcp_listener;
+pub mod unix_listener;
