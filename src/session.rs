@@ -256,6 +256,8 @@ pub enum Event<'a> {
     },
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
+    /// There is an upstream, but none may be used, for this reason.
+    UpstreamDenied(&'a str),
     /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
     /// The end of the upstream's output was read, or an error instead.
@@ -490,6 +492,9 @@ impl Session {
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamDenied(why) => {
+                self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);
+            }
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),

@@ -31,7 +31,9 @@ const INTEREST: Interest = Interest::READABLE
 /// The connections in the entrance.
 pub(super) struct Visitors<C> {
     pub(super) entrance: Entrance<Visit<C>>,
-    /// Those that may have something to say, each at most once.
+    /// Those that may have something to say, each at most once: who was never heard, and the others. Nobody comes in while
+    /// somebody waits to be heard for the first time, so that nobody who speaks at once has to make room before.
+    fresh: VecDeque<VisitorKey>,
     ready: VecDeque<VisitorKey>,
 }
 
@@ -39,8 +41,9 @@ pub(super) struct Visitors<C> {
 pub(super) struct Visit<C> {
     io: Io<C>,
     deadline: Deadline,
-    /// Whether it is in the queue.
+    /// Whether it is in a queue.
     queued: bool,
+    was_heard: bool,
 }
 
 impl<C> Visitors<C> {
@@ -52,6 +55,7 @@ impl<C> Visitors<C> {
         };
         rules.ask_anything().then(|| Self {
             entrance: Entrance::new(rules, capacity),
+            fresh: VecDeque::new(),
             ready: VecDeque::new(),
         })
     }
@@ -62,7 +66,11 @@ impl<C> Visitors<C> {
             && visit.io.latch(token, readiness)
             && !std::mem::replace(&mut visit.queued, true)
         {
-            self.ready.push_back(key);
+            if visit.was_heard {
+                self.ready.push_back(key);
+            } else {
+                self.fresh.push_back(key);
+            }
         }
     }
 
@@ -72,6 +80,7 @@ impl<C> Visitors<C> {
 
     /// Closes all of them.
     pub(super) fn close(&mut self, timers: &mut Timers<Due>) {
+        self.fresh.clear();
         self.ready.clear();
         let keys: Vec<VisitorKey> = self.entrance.iter().map(|(key, _)| key).collect();
         for key in keys {
@@ -119,6 +128,7 @@ impl<C: ClientSocket> Visitors<C> {
         let Some(visit) = self.entrance.place_mut(key) else {
             return Step::Wait;
         };
+        visit.was_heard = true;
         if !visit.io.is_readable() {
             return Step::Wait;
         }
@@ -159,7 +169,13 @@ impl<S: System> Proxy<S> {
 
     pub(super) fn has_ready_visitors(&self) -> bool {
         let visitors = self.visitors.as_ref();
-        visitors.is_some_and(|visitors| !visitors.ready.is_empty())
+        visitors.is_some_and(|visitors| !(visitors.fresh.is_empty() && visitors.ready.is_empty()))
+    }
+
+    /// Whether somebody in the entrance waits to be heard for the first time.
+    pub(super) fn has_fresh_visitors(&self) -> bool {
+        let visitors = self.visitors.as_ref();
+        visitors.is_some_and(|visitors| !visitors.fresh.is_empty())
     }
 
     /// A connection has come where something may be asked of it.
@@ -200,6 +216,7 @@ impl<S: System> Proxy<S> {
             io,
             deadline: Deadline::default(),
             queued: false,
+            was_heard: false,
         };
         let key = visitors.entrance.enter(address, visit, now);
         visitors.set_deadline(key, &mut self.reactor.timers);
@@ -211,7 +228,8 @@ impl<S: System> Proxy<S> {
             let Some(visitors) = &mut self.visitors else {
                 return;
             };
-            let Some(key) = visitors.ready.pop_front() else {
+            let next = visitors.fresh.pop_front();
+            let Some(key) = next.or_else(|| visitors.ready.pop_front()) else {
                 return;
             };
             // It may be gone, and its key another's.
