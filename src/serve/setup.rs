@@ -12,7 +12,7 @@ use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
 use super::system::Linux;
-use super::{Channel, Proxy, SessionsOfOne};
+use super::{Channel, Due, Proxy, SessionsOfOne};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
@@ -85,6 +85,8 @@ impl Proxy {
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let Listening { sockets, summary } = listen::open(options)?;
+        // Whoever is killed by a signal leaves the files of its sockets.
+        let signals = watch_signals(&mut reactor, &files)?;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -97,15 +99,6 @@ impl Proxy {
             let channel = Channel::Listener;
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
             listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
-        }
-        let token = reactor.next_token(Target {
-            key: 0,
-            channel: Channel::Signals,
-        });
-        let mut signals = Signals::register(reactor.poller().registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
-        if !files.are_none() && !io::stdin().is_terminal() {
-            signals.reload_on_hangup();
         }
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
@@ -127,6 +120,24 @@ impl Proxy {
             system, reactor, listeners, limits, rules, settings, memory,
         ))
     }
+}
+
+/// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
+fn watch_signals(
+    reactor: &mut Reactor<Channel, Due>,
+    files: &Files,
+) -> Result<Signals, SetupError> {
+    let token = reactor.next_token(Target {
+        key: 0,
+        channel: Channel::Signals,
+    });
+    let registry = reactor.poller().registry();
+    let mut signals =
+        Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
+    if !files.are_none() && !io::stdin().is_terminal() {
+        signals.reload_on_hangup();
+    }
+    Ok(signals)
 }
 
 /// What the user wants, as far as there are descriptors for it.
@@ -173,8 +184,8 @@ fn settings(options: &ServeOptions) -> Settings {
 /// What one session takes at the time when its server is started: the far ends of the pipes, too.
 const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
 
-/// Descriptors that are opened after the check.
-const DESCRIPTORS_TO_COME: u64 = 2;
+/// Descriptors that are opened after the check: the one that asks about clients.
+const DESCRIPTORS_TO_COME: u64 = 1;
 
 /// A proxy that can't serve a single session is not started.
 fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
