@@ -5,6 +5,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod connect_tokens;
 mod entrance;
 mod listen;
 mod proxy_protocol;
