@@ -79,6 +79,7 @@ fn a_refusal_after_a_good_connection_is_a_loss_like_any_other() {
     assert_eq!(peer.recv_json()["id"], 2);
     peer.send_line(r#"{"id":2,"result":{}}"#);
     assert_eq!(connect.recv_line(), r#"{"id":2,"result":{}}"#);
+    assert_eq!(connect.count_logs("(unauthorized;"), 1, "it is logged once");
 }
 
 #[test]
