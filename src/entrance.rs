@@ -32,7 +32,8 @@
 //! # Who gets a place (`places`)
 //!
 //! Newcomers are not refused: at a limit, the oldest visitor of the same origin, or of the origin that holds most, is closed
-//! for them. So whoever sends the first line at once gets in, whatever others do, and silence keeps nobody out. Wrong tokens
+//! for them. So whoever sends the first line at once gets in, whatever others do, and silence keeps nobody out: nobody has
+//! to make room before what was sent at once is heard. Wrong tokens
 //! are answered later and later only for whoever shows them (`failures`); right ones are never.
 //!
 //! # Who drives it
@@ -162,6 +163,12 @@ impl<P> Entrance<P> {
     /// What is kept beside a visitor.
     pub fn place_mut(&mut self, key: VisitorKey) -> Option<&mut P> {
         self.visitors.get_mut(key.0).map(|entry| &mut entry.place)
+    }
+
+    /// A round of connections is about to be accepted, after all that visitors have said at once was heard: whoever comes in
+    /// it does not have to make room for those that come in the same round.
+    pub fn begin_round(&mut self) {
+        self.places.begin_round();
     }
 
     /// Makes room for one more from here. Call it before [`Self::enter`], until it finds nobody.

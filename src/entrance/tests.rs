@@ -60,6 +60,7 @@ impl Hall {
     }
 
     fn enter(&mut self, peer: ClientAddress) -> VisitorKey {
+        self.entrance.begin_round();
         while let Some(displaced) = self.entrance.make_room(peer, self.now) {
             self.displaced.push((displaced.place, displaced.farewell));
         }
