@@ -203,6 +203,11 @@ impl<P> Entrance<P> {
         self.event(key, now, Visitor::eof)
     }
 
+    /// The connection of a visitor has broken.
+    pub fn broken(&mut self, key: VisitorKey, now: Time) -> Step {
+        self.event(key, now, |visitor, _| visitor.gone())
+    }
+
     /// The TLS handshake is done. The client has shown a certificate of this name, if any.
     pub fn tls_done(&mut self, key: VisitorKey, certificate_name: Option<&str>, now: Time) -> Step {
         self.event(key, now, |visitor, scene| {

@@ -96,6 +96,7 @@ pub(super) struct Scene<'a> {
 pub(super) struct Visitor {
     peer: ClientAddress,
     client: Option<ClientAddress>,
+    is_behind_balancer: bool,
     certificate: Option<Name>,
     stage: Stage,
     deadline: Time,
@@ -122,6 +123,7 @@ impl Visitor {
         Self {
             peer,
             client: (!is_balancer).then_some(peer),
+            is_behind_balancer: is_balancer,
             certificate: None,
             stage,
             deadline: now + rules.timeout,
@@ -188,21 +190,30 @@ impl Visitor {
 
     /// The visitor has ended its side. What has no line end is its first line, too.
     pub(super) fn eof(&mut self, scene: &mut Scene<'_>) -> Step {
-        let address = self.address();
         match &mut self.stage {
-            Stage::FirstByte => self.health_check(),
             Stage::FirstLine(first_line) if !first_line.line().is_empty() => {
                 self.judge_line(&[], scene)
             }
             Stage::PlainText(_) => self.refuse(Refusal::NoTls, None, scene),
-            // It would be told for nothing.
-            Stage::Lingering(_) => Step::Close,
             Stage::Delayed(_) => Step::Wait,
-            Stage::Header(_) | Stage::TlsToCome | Stage::Tls | Stage::FirstLine(_) => {
-                debug!("entrance: {address} left before it was let in");
-                Step::Close
-            }
+            _ => self.gone(),
         }
+    }
+
+    /// The connection is over before it was let in. Health checks end like that, some of them by a reset.
+    pub(super) fn gone(&mut self) -> Step {
+        match &self.stage {
+            Stage::Lingering(_) | Stage::Delayed(_) => {}
+            Stage::FirstLine(first_line) if !first_line.is_empty() => self.note_leaving(),
+            Stage::Tls | Stage::PlainText(_) => self.note_leaving(),
+            _ if self.is_behind_balancer => return self.health_check(),
+            _ => self.note_leaving(),
+        }
+        Step::Close
+    }
+
+    fn note_leaving(&self) {
+        debug!("entrance: {} left before it was let in", self.address());
     }
 
     /// The handshake is done, with a certificate of this name if any was asked for.

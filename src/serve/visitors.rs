@@ -154,7 +154,7 @@ impl<C: ClientSocket> Visitors<C> {
             Input::Bytes(count) => self.entrance.bytes(key, &scratch[..count], now),
             Input::End => self.entrance.eof(key, now),
             Input::Blocked => Step::Wait,
-            Input::Broken(_) => Step::Close,
+            Input::Broken(_) => self.entrance.broken(key, now),
         }
     }
 

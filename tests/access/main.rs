@@ -7,6 +7,8 @@ mod common;
 
 mod connect_tokens;
 mod entrance;
+mod fail2ban;
+mod haproxy;
 mod listen;
 mod proxy_protocol;
 mod systemd;
