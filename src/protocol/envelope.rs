@@ -7,7 +7,8 @@ use std::ops::Range;
 
 use super::id::{IdText, MAX_ID_BYTES};
 use super::json::text::Text;
-use super::json::{self, Malformed, Reader, Value};
+use super::json::word::WORD;
+use super::json::{self, Key, Malformed, Reader, Value};
 use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
@@ -62,6 +63,18 @@ pub struct Envelope<'a> {
     params: Place,
     result: Place,
     error: Place,
+}
+
+/// The members that mean something to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Id,
+    Method,
+    Params,
+    Result,
+    Error,
+    Type,
+    Other,
 }
 
 /// Where in a line the value of a member is; nowhere, if it is not there or does not count.
@@ -195,10 +208,7 @@ impl<'a> Envelope<'a> {
         self.line = line;
         // A copy, of which nobody else has the address, stays in registers.
         let mut here = *reader;
-        let read = here.object(VERSION, |key, value| match key.plain() {
-            Some(name) => self.set(line, name, value),
-            None => self.set_escaped(line, key.inner, value),
-        });
+        let read = here.object(VERSION, |member, value| self.set(line, member, value));
         *reader = here;
         read
     }
@@ -315,28 +325,74 @@ impl<'a> Envelope<'a> {
             && self.error.bytes(self.line).and_then(own_reason).as_deref() == Some(reason.name())
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
+    fn set(&mut self, line: &'a [u8], member: Member, value: Value) {
+        match member {
+            Member::Id => {
+                self.id = Place::of(line, value).bytes(line).map(IdText::new);
+                self.id_start = value.start;
+            }
+            Member::Method => self.method = Method::of(line, value),
+            Member::Params => self.params = Place::of(line, value),
+            Member::Result => self.result = Place::any(value),
+            Member::Error => self.error = Place::of(line, value),
+            Member::Type => self.control = Control::of(line, value),
+            Member::Other => {}
+        }
+    }
+}
+
+impl Member {
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"id" => Self::Id,
+            b"method" => Self::Method,
+            b"params" => Self::Params,
+            b"result" => Self::Result,
+            b"error" => Self::Error,
+            b"type" => Self::Type,
+            _ => Self::Other,
+        }
+    }
+
     #[cold]
-    fn set_escaped(&mut self, line: &'a [u8], key: &[u8], value: Value) {
-        Text::escaped(key).with_name(|name| self.set(line, name, value));
+    fn escaped(inner: &[u8]) -> Self {
+        Text::escaped(inner).with_name(Self::named)
+    }
+}
+
+impl<'a> Key<'a> for Member {
+    /// The names of most members, with their quotation marks, are words of the processor.
+    #[inline(always)]
+    fn at_a_glance(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        const fn word(bytes: [u8; WORD]) -> u64 {
+            u64::from_le_bytes(bytes)
+        }
+        const ID_BYTES: usize = br#""id""#.len();
+        const ID_MASK: u64 = word([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        let (bytes, rest) = text.split_first_chunk()?;
+        let first = word(*bytes);
+        if first & ID_MASK == word(*b"\"id\"\0\0\0\0") {
+            return Some((Self::Id, &text[ID_BYTES..]));
+        }
+        let member = if first == word(*br#""method""#) {
+            Self::Method
+        } else if first == word(*br#""params""#) {
+            Self::Params
+        } else if first == word(*br#""result""#) {
+            Self::Result
+        } else {
+            return None;
+        };
+        Some((member, rest))
     }
 
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
-    fn set(&mut self, line: &'a [u8], name: &[u8], value: Value) {
-        // Compared as wholes, these are words of the processor; the bytes of a pattern are compared one by one.
-        if name == b"id" {
-            self.id = Place::of(line, value).bytes(line).map(IdText::new);
-            self.id_start = value.start;
-        } else if name == b"method" {
-            self.method = Method::of(line, value);
-        } else if name == b"params" {
-            self.params = Place::of(line, value);
-        } else if name == b"result" {
-            self.result = Place::any(value);
-        } else if name == b"error" {
-            self.error = Place::of(line, value);
-        } else if name == b"type" {
-            self.control = Control::of(line, value);
+    fn of(text: Text<'a>) -> Self {
+        match text.plain() {
+            Some(name) => Self::named(name),
+            None => Self::escaped(text.inner),
         }
     }
 }

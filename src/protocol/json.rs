@@ -46,7 +46,7 @@ pub(crate) fn find<const N: usize>(
 ) -> Option<[Option<Range<usize>>; N]> {
     let mut found = [const { None }; N];
     let mut reader = Reader::new(text.as_bytes());
-    let read = reader.object(b"", |key, value| {
+    let read = reader.object(b"", |key: Text<'_>, value| {
         key.with_name(|key| {
             let names = names.iter().zip(&mut found);
             for (_, place) in names.filter(|(name, _)| name.as_bytes() == key) {
@@ -56,6 +56,25 @@ pub(crate) fn find<const N: usize>(
     });
     read.and_then(|()| reader.end()).ok()?;
     Some(found)
+}
+
+/// What is to be known of the key of a member.
+pub(super) trait Key<'a>: Sized {
+    /// The key that a text begins with, and what follows it, if that can be told at a glance.
+    #[inline(always)]
+    fn at_a_glance(_: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        None
+    }
+
+    /// Any key.
+    fn of(text: Text<'a>) -> Self;
+}
+
+impl<'a> Key<'a> for Text<'a> {
+    #[inline(always)]
+    fn of(text: Self) -> Self {
+        text
+    }
 }
 
 /// Where a value is.
@@ -134,10 +153,10 @@ impl<'a> Reader<'a> {
     /// Reads an object, and hands out its members: the keys, and where their values are. If it begins with `ignored`, a
     /// member, that may be left out; it takes hardly any time.
     #[inline(always)]
-    pub(super) fn object(
+    pub(super) fn object<K: Key<'a>>(
         &mut self,
         ignored: &[u8],
-        mut member: impl FnMut(Text<'a>, Value),
+        mut member: impl FnMut(K, Value),
     ) -> Result<(), Malformed> {
         self.expect(b'{')?;
         match self.peek() {
@@ -223,11 +242,15 @@ impl<'a> Reader<'a> {
 
     /// Reads a key from its quotation mark on, and the colon after it. Returns the first byte of the value, too.
     #[inline(always)]
-    fn key(&mut self) -> Result<(Text<'a>, u8), Malformed> {
+    fn key<K: Key<'a>>(&mut self) -> Result<(K, u8), Malformed> {
         let text = self.rest;
+        if let Some((key, rest)) = K::at_a_glance(text) {
+            self.rest = rest;
+            return Ok((key, self.colon()?));
+        }
         let has_escapes = self.skip_string()?;
         let inner = &text[1..text.len() - self.rest.len() - 1];
-        Ok((Text { inner, has_escapes }, self.colon()?))
+        Ok((K::of(Text { inner, has_escapes }), self.colon()?))
     }
 
     /// The same for a key that nobody wants to know.
