@@ -389,6 +389,7 @@ impl<'a> Key<'a> for Member {
     }
 
     #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than this")]
     fn of(text: Text<'a>) -> Self {
         match text.plain() {
             Some(name) => Self::named(name),

@@ -227,6 +227,11 @@ impl Session {
             &[]
         }
     }
+
+    /// Whether there is anything to be written to the upstream.
+    pub fn has_output_for_upstream(&self) -> bool {
+        self.upstream.is_up() && !self.to_upstream.is_empty()
+    }
 }
 
 // Starting.
