@@ -159,7 +159,8 @@ impl Session {
 
     fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
         about!(debug, self.label, "announced itself by a {control:?} line");
-        self.replays_at_once |= control == Control::Handshake && asks_for_eager_replay(line);
+        self.handshake.replays_at_once |=
+            control == Control::Handshake && asks_for_eager_replay(line);
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }

@@ -1,23 +1,13 @@
-//! The handshake of a legacy session, and how it is replayed to an upstream that took the place of another.
-//!
-//! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send it
-//! again, so the proxy does, in the client's words but under an id of its own. Until the server has responded, lines
-//! for it are held; then they are released.
+//! The handshake of a legacy session as it took place: what of it is kept to be replayed, and what a response to a replay
+//! is compared with. The replay itself is in `replay`.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use super::list_changes::Declared;
-use super::report::{EndReason, Exit};
-use super::stderr::excerpt;
-use super::upstream::{ToUpstream, Upstream};
-use super::{Context, Session};
-use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
-use crate::util::about::about;
-use crate::util::time::Time;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
 /// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
@@ -26,9 +16,6 @@ pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 /// A replay may take this many times as long as the first handshake took: the machine may be busier than it was then, not
 /// least with the restarts of other servers.
 const REPLAY_FACTOR: u32 = 3;
-
-/// Ends a handshake, in the words of the specification.
-const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// What is known of the session's handshake.
 #[derive(Debug, Default)]
@@ -47,6 +34,8 @@ pub(super) struct Handshake {
     replays: u32,
     /// How many requests there were with which a session opens.
     openings: u32,
+    /// Whether it is replayed to the next upstream although the client says nothing.
+    pub(super) replays_at_once: bool,
 }
 
 #[derive(Debug, Default)]
@@ -75,208 +64,11 @@ struct Agreement(Box<str>);
 
 /// What a server made of the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It responded as the one before it did to the handshake.
     Agreed,
     /// It did not: the client can't go on as if nothing had happened.
     Changed,
-}
-
-/// Whether an upstream knows the client.
-#[derive(Debug)]
-pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed, or its time comes first.
-    Due,
-    /// The handshake was sent by the proxy.
-    Replaying(Box<Replay>),
-    /// Lines pass.
-    Done,
-    /// The other side takes no new requests any more: they wait for the next upstream.
-    Refusing,
-}
-
-/// A handshake that waits for its response.
-#[derive(Debug)]
-pub(super) struct Replay {
-    id: RequestId,
-    /// It runs from when the first byte is written.
-    deadline: Option<Time>,
-}
-
-impl Greeting {
-    /// How a new upstream begins.
-    pub(super) fn first(handshake: &Handshake, replays: bool) -> Self {
-        if replays && handshake.recorded().is_some() {
-            Self::Due
-        } else {
-            Self::Done
-        }
-    }
-
-    /// When the response to a replay is overdue.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        match self {
-            Self::Replaying(replay) => replay.deadline,
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-
-    /// The first byte of the replay was written.
-    pub(super) fn replay_started(&mut self, deadline: Time) {
-        if let Self::Replaying(replay) = self {
-            replay.deadline = Some(deadline);
-        }
-    }
-
-    /// The id of a replay that waits for its response.
-    pub(super) fn replay_id(&self) -> Option<&RequestId> {
-        match self {
-            Self::Replaying(replay) => Some(&replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-
-    /// The same, when nothing else is left of the greeting.
-    pub(super) fn into_replay_id(self) -> Option<RequestId> {
-        match self {
-            Self::Replaying(replay) => Some(replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-}
-
-impl Session {
-    /// Where a line of this meaning waits: responses to the present server pass those that wait for the handshake.
-    pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
-        let passes = match (&self.upstream, tag) {
-            (Upstream::Up(_), Some(ToUpstream::Response)) => true,
-            (Upstream::Up(up), tag) => match up.greeting {
-                Greeting::Done => true,
-                Greeting::Refusing => {
-                    matches!(tag, Some(ToUpstream::Cancelled(id)) if self.in_flight.contains(id))
-                }
-                Greeting::Due | Greeting::Replaying(_) => false,
-            },
-            _ => false,
-        };
-        if passes {
-            &mut self.to_upstream
-        } else {
-            self.held.get_or_insert_default()
-        }
-    }
-
-    /// Releases the held lines to an upstream that knows the client, and greets one that does not.
-    pub(super) fn release_held(&mut self, cx: &mut Context<'_>) {
-        let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
-            return;
-        };
-        let Upstream::Up(up) = &self.upstream else {
-            return;
-        };
-        if matches!(up.greeting, Greeting::Due) {
-            let greets_itself = matches!(
-                held.first_tag(),
-                Some(ToUpstream::Request(request)) if request.is_initialize()
-            );
-            if greets_itself || !self.start_replay(cx) {
-                self.greet_done();
-            }
-        }
-        let Upstream::Up(up) = &self.upstream else {
-            return;
-        };
-        if matches!(up.greeting, Greeting::Done) {
-            let held = self.take_held();
-            self.to_upstream.append(held, cx.memory);
-        }
-    }
-
-    fn greet_done(&mut self) {
-        if let Upstream::Up(up) = &mut self.upstream {
-            up.greeting = Greeting::Done;
-        }
-    }
-
-    /// Sends the recorded handshake. Returns whether there is one.
-    pub(super) fn start_replay(&mut self, cx: &mut Context<'_>) -> bool {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return false;
-        };
-        let Some((id, line)) = self.handshake.next_replay() else {
-            return false;
-        };
-        up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-        about!(debug, self.label, "proxy → server: {}", excerpt(&line));
-        self.to_upstream
-            .push(&line, Some(ToUpstream::Replay), cx.memory);
-        true
-    }
-
-    /// The id of the replay that waits for its response, if one does. It may be among an upstream's last words.
-    pub(super) fn replay_id(&self) -> Option<&RequestId> {
-        match &self.upstream {
-            Upstream::Up(up) => up.greeting.replay_id(),
-            Upstream::Leaving(leaving) => leaving.replay.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// The response to the replayed handshake arrived.
-    pub(super) fn on_replay_response(&mut self, response: &Envelope<'_>, cx: &mut Context<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return;
-        };
-        let Some(record) = self.handshake.recorded() else {
-            return;
-        };
-        match record.compare(response) {
-            Outcome::Agreed => {
-                about!(info, self.label, "the handshake was replayed");
-                up.greeting = Greeting::Done;
-                up.has_responded = true;
-                self.backend.server_heard();
-                if self.handshake.is_complete() {
-                    self.send_initialized(cx);
-                    self.restore_standing(cx);
-                }
-                self.tell_list_changes(cx);
-                self.release_held(cx);
-            }
-            Outcome::Changed if self.backend.may_find_server_later(response) => {
-                self.link_ended(Exit::Refused, cx);
-            }
-            Outcome::Changed => self.end_now(&EndReason::ServerChanged, cx),
-        }
-    }
-
-    /// The server has not responded to the replay in time. That is a failed start, as by a crash.
-    pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
-        let time = self.handshake.replay_time(cx.settings.replay_timeout);
-        about!(warn, self.label, "{}", EndReason::ReplayTimeout(time));
-        if self.backend.is_link() {
-            return self.link_ended(Exit::NoReplay(time), cx);
-        }
-        self.stop_upstream(cx);
-        if let Upstream::Leaving(leaving) = &mut self.upstream {
-            leaving.replay_overdue = Some(time);
-        }
-    }
-
-    /// Ends a handshake in the client's place.
-    pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
-        about!(
-            debug,
-            self.label,
-            "proxy → server: {}",
-            excerpt(INITIALIZED)
-        );
-        self.to_upstream.push(
-            INITIALIZED,
-            Some(ToUpstream::ReplayedInitialized),
-            cx.memory,
-        );
-    }
 }
 
 impl Handshake {
@@ -315,7 +107,7 @@ impl Handshake {
 
     /// Whether the next server is told all of the handshake by the proxy.
     pub(super) fn is_replayed_whole(&self) -> bool {
-        self.recorded().is_some() && self.initialized && self.attempt.is_none()
+        self.is_recorded() && self.initialized && self.attempt.is_none()
     }
 
     /// Notes how long a handshake took; the first one is the measure for replays.
@@ -367,6 +159,11 @@ impl Handshake {
             .unwrap_or_default()
     }
 
+    /// Whether it can be replayed.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded().is_some()
+    }
+
     fn recorded(&self) -> Option<&Record> {
         match &self.state {
             State::Recorded(record) => Some(record),
@@ -374,8 +171,13 @@ impl Handshake {
         }
     }
 
+    /// Compares the response to a replay with that to the handshake, if it is recorded.
+    pub(super) fn compare(&self, response: &Envelope<'_>) -> Option<Outcome> {
+        Some(self.recorded()?.compare(response))
+    }
+
     /// The next replay, if there is a record: an id of its own, and the line.
-    fn next_replay(&mut self) -> Option<(RequestId, Vec<u8>)> {
+    pub(super) fn next_replay(&mut self) -> Option<(RequestId, Vec<u8>)> {
         self.recorded()?;
         self.replays += 1;
         let id = format!("\"mcp-tcp-proxy-replay-{}\"", self.replays);
@@ -530,7 +332,7 @@ mod tests {
             handshake.begin();
             assert!(handshake.is_complete());
             refuse(&mut handshake);
-            assert!(handshake.is_complete() && handshake.recorded().is_some());
+            assert!(handshake.is_complete() && handshake.is_recorded());
         }
         handshake.begin();
         handshake.record(Some("{}".as_bytes().into()), RESULT);
@@ -572,7 +374,7 @@ mod tests {
         );
         assert!(record("{}", &large).is_too_large());
         let none = record("{}", "[]");
-        assert!(!none.is_too_large() && none.recorded().is_none());
+        assert!(!none.is_too_large() && !none.is_recorded());
         let mut without_request = Handshake::default();
         without_request.record(None, RESULT);
         assert!(without_request.is_too_large());

@@ -3,8 +3,8 @@
 //!
 //! What is in flight still gets its responses, and so the link is kept until nothing is.
 
-use super::handshake::Greeting;
 use super::in_flight::{KeptLine, MAX_RESEND_BYTES};
+use super::replay::Greeting;
 use super::report::Exit;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::plural::{Counted, are};
-use crate::util::time::Time;
 
 /// Who a log line is about.
 #[derive(Debug, Clone)]
@@ -257,30 +255,25 @@ impl fmt::Display for EndReason {
                 write!(f, "the server ended ({status}) and auto-restart is off")
             }
             Self::RestartLimit { restarts, last } => {
-                write!(
-                    f,
-                    "the server ended ({last}) after {}, the limit (--max-restarts)",
-                    Counted(restarts, "restart")
-                )
+                let count = Counted(restarts, "restart");
+                fmt_limit(f, "the server ended", last, count, "--max-restarts")
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
             Self::ConnectionLost(why) => {
                 write!(f, "the connection was lost ({why}) and is not made again")
             }
-            Self::ReconnectLimit { attempts, last } => write!(
-                f,
-                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
-                Counted(attempts, "attempt")
-            ),
+            Self::ReconnectLimit { attempts, last } => {
+                let count = Counted(attempts, "attempt");
+                let option = "--max-reconnect-attempts";
+                fmt_limit(f, "the connection was lost", last, count, option)
+            }
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
             ),
-            Self::ReplayTimeout(time) => {
-                write!(
-                    f,
-                    "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
-                )
-            }
+            Self::ReplayTimeout(time) => write!(
+                f,
+                "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
+            ),
             Self::SessionLimit(limit) => write!(
                 f,
                 "there {} {} already, the limit (--max-sessions)",
@@ -300,18 +293,27 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
-            Self::PeerProtocol(protocol) => {
-                write!(
-                    f,
-                    "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
-                )
-            }
+            Self::PeerProtocol(protocol) => write!(
+                f,
+                "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
+            ),
             Self::OtherProtocol(protocol) => {
                 write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
             }
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }
     }
+}
+
+/// Writes what was lost, how the last time, and after how many attempts to replace it.
+fn fmt_limit(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    last: &str,
+    count: impl fmt::Display,
+    option: &str,
+) -> fmt::Result {
+    write!(f, "{what} ({last}) after {count}, the limit ({option})")
 }
 
 /// What to do about a client that speaks another protocol.
@@ -368,33 +370,6 @@ impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let messages = Counted(self.messages, "message");
         write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
-    }
-}
-
-/// What the log says about a session at its end.
-#[derive(Debug)]
-pub struct Summary<'a> {
-    /// `None` while the session goes on.
-    pub(super) reason: Option<&'a EndReason>,
-    pub(super) opened: Time,
-    pub(super) now: Time,
-    pub(super) to_upstream: Traffic,
-    pub(super) to_client: Traffic,
-    pub(super) tally: &'a Tally,
-}
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.now.saturating_since(self.opened).as_secs_f64();
-        match self.reason {
-            Some(reason) => write!(f, "closed: {reason}")?,
-            None => f.write_str("goes on")?,
-        }
-        write!(
-            f,
-            "; {seconds:.3} s, {} to the server, {} to the client{}",
-            self.to_upstream, self.to_client, self.tally
-        )
     }
 }
 

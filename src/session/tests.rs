@@ -32,12 +32,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Event;
+use super::idle::IdleLimits;
 use super::log_limits::LogLimits;
 use super::refusals::Refusals;
 use super::report::{Exit, Label};
 use super::stderr::ServerLogging;
 use super::tally::Tally;
-use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
+use super::{Action, Backend, Context, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
 

@@ -87,13 +87,13 @@ impl Session {
 
     /// No byte can come of a side that is not read.
     pub(super) fn restart_unfinished(&mut self, now: Time) {
-        let (client_was_read, upstream_was_read) = (self.client_was_read, self.upstream_was_read);
+        let was_read = self.was_read;
         let Some(unfinished) = self.unfinished.as_deref_mut() else {
             return;
         };
         let sides = [
-            (&mut unfinished.of_client, client_was_read),
-            (&mut unfinished.of_upstream, upstream_was_read),
+            (&mut unfinished.of_client, was_read.client),
+            (&mut unfinished.of_upstream, was_read.upstream),
         ];
         for (progress, was_read) in sides {
             if let Some(progress) = progress.as_mut().filter(|_| !was_read) {
@@ -110,8 +110,8 @@ impl Session {
         };
         let at = |progress: Option<Progress>| Some(progress?.last_byte + STALL_TIME);
         (
-            at(unfinished.of_client).filter(|_| self.client_was_read),
-            at(unfinished.of_upstream).filter(|_| self.upstream_was_read),
+            at(unfinished.of_client).filter(|_| self.was_read.client),
+            at(unfinished.of_upstream).filter(|_| self.was_read.upstream),
         )
     }
 

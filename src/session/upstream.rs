@@ -3,9 +3,11 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::handshake::Greeting;
+use super::history::History;
 use super::in_flight::Request;
-use super::loss::{Leaving, LossKind};
+use super::leaving::Leaving;
+use super::loss::LossKind;
+use super::replay::Greeting;
 use super::report::Label;
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
@@ -41,18 +43,11 @@ pub(super) struct Up {
     pub(super) greeting: Greeting,
     /// When it was started.
     pub(super) started: Time,
-    /// How many messages servers before it have sent.
-    pub(super) messages_before: u64,
-    /// Whether it has written a line that was not for the client.
-    pub(super) has_spoken: bool,
+    pub(super) history: History,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
-    /// Whether it was sent, or has answered, anything that can't be sent again.
-    pub(super) used: bool,
-    /// Whether it has answered anything.
-    pub(super) has_responded: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
@@ -258,12 +253,9 @@ impl Session {
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
             started: cx.now,
-            messages_before: self.sent_to_client.messages(),
-            has_spoken: false,
+            history: History::after(self.sent_to_client.messages()),
             notice_at,
-            replay_at: self.replays_at_once.then_some(cx.now),
-            used: false,
-            has_responded: false,
+            replay_at: self.handshake.replays_at_once.then_some(cx.now),
             unheard: (!self.backend.is_link()).then(|| {
                 Box::new(Unheard {
                     started: cx.now,
@@ -396,7 +388,7 @@ impl Session {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        up.used |= !line.leaves_unused();
+        up.history.used |= !line.leaves_unused();
         match line {
             ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);

@@ -79,15 +79,6 @@ impl Session {
         }
     }
 
-    /// The upstream has written a line that does not reach the client.
-    fn note_spoken(&mut self) {
-        match &mut self.upstream {
-            Upstream::Up(up) => up.has_spoken = true,
-            Upstream::Leaving(leaving) => leaving.has_spoken = true,
-            _ => {}
-        }
-    }
-
     /// Handles what a line means. Returns whether the client is to get it.
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
         if is_blank(line) {
@@ -194,8 +185,8 @@ impl Session {
     /// The response to a request of the client arrived.
     fn on_response(&mut self, request: Request, response: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
-            up.used = true;
-            up.has_responded = true;
+            up.history.used = true;
+            up.history.has_responded = true;
         }
         self.tally.responded(cx.now.saturating_since(request.sent));
         if response.is_error() {
