@@ -36,6 +36,13 @@ pub enum ServerLogging {
     None,
 }
 
+impl ServerLogging {
+    /// The limit, if there is to be one.
+    pub fn limited_by(self, limit: &mut LogRateLimit) -> Option<&mut LogRateLimit> {
+        (self == Self::Limited).then_some(limit)
+    }
+}
+
 /// What is kept of the last line, in bytes: most lines as a whole.
 const MAX_KEPT_BYTES: usize = 200;
 
@@ -104,7 +111,7 @@ impl ServerLog {
             last_line,
         } = self.begin();
         let mut gate = Gate {
-            limit: (logging == ServerLogging::Limited).then_some(limit),
+            limit: logging.limited_by(limit),
             shared: Some(&mut cx.logs.output),
             last_words: cx.memory.has_headroom().then_some(last_words),
         };
@@ -132,9 +139,8 @@ impl ServerLog {
         else {
             return;
         };
-        let is_limited = cx.settings.server_log == ServerLogging::Limited;
         let mut gate = Gate {
-            limit: is_limited.then_some(&mut *limit),
+            limit: cx.settings.server_log.limited_by(limit),
             shared: Some(&mut cx.logs.output),
             last_words: Some(&mut *last_words),
         };
