@@ -53,6 +53,14 @@ const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialize
 const AGREED: &str =
     r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
 
+/// A session of `connect` that never stops asking for a connection.
+const CONNECTOR: Backend = Backend::Proxy {
+    max_delay: SECOND,
+    max_attempts: None,
+    held_timeout: None,
+    is_tidy: false,
+};
+
 /// A session, and what is around it.
 struct World {
     session: Session,
@@ -74,16 +82,9 @@ impl World {
         Self::with(|_| {})
     }
 
-    /// A session of `connect` that has asked for its first connection, and never stops asking.
+    /// A session of `connect` that has asked for its first connection.
     fn connector() -> Self {
-        Self::with(|settings| {
-            settings.role = Backend::Proxy {
-                max_delay: SECOND,
-                max_attempts: None,
-                held_timeout: None,
-                is_tidy: false,
-            };
-        })
+        Self::with(|settings| settings.role = CONNECTOR)
     }
 
     fn with(configure: impl FnOnce(&mut Settings)) -> Self {
