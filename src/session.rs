@@ -13,7 +13,7 @@
 //! - **link**: the TCP connection between `connect` and a proxy. Link lines concern the link alone: the announcement,
 //!   and heartbeats.
 //! - **session**: one client from its first byte to its last, with all its upstreams.
-//! - **slot**: the place of a session in the table of whoever drives it. Sessions do not know theirs.
+//! - **slot**: the index of a session in its driver's table. A session does not know its own.
 //!
 //! # The client (`client_side`)
 //!
@@ -27,8 +27,8 @@
 //!                                              it ended its side, took too long or sent too much
 //! ```
 //!
-//! A client that fails, or takes nothing for too long, is `Closed` at once. As long as it takes what it was sent, which
-//! shows in the send queue of its connection, no time is too long.
+//! A client whose connection fails, or that reads nothing for too long, is `Closed` at once. As long as it keeps
+//! reading, which the send queue of its connection shows, there is no time limit.
 //!
 //! # The upstream (`upstream`, `leaving`, `loss`)
 //!
@@ -70,12 +70,12 @@
 //! - Passes every event to [`Session::handle`], with the same `now` for all events of an iteration.
 //! - Reads from the client only while [`Session::wants_client_input`], from the upstream only while
 //!   [`Session::wants_upstream_output`], and passes what it read in order. A session that [waits for
-//!   memory](Session::waits_for_memory) is asked again when memory was given back.
+//!   memory](Session::waits_for_memory) is asked again once memory has been given back.
 //! - Writes [`Session::to_client`] and [`Session::to_upstream`] when it can, and reports what was written.
 //! - Carries out the actions after the event, in order. [`Action::StartUpstream`] may wait, but only while
 //!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an
 //!   upstream.
-//! - Calls with [`Event::Deadline`] once the time of [`Session::next_deadline`] has come, which every event may change.
+//! - Passes [`Event::Deadline`] once the time of [`Session::next_deadline`] has come. Every event may change that time.
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
@@ -163,16 +163,16 @@ pub struct Session {
     label: Label,
     opened: Time,
     goal: Goal,
-    /// If the program is being stopped: when nothing more is waited for.
+    /// While the program is being stopped: when the session stops waiting for anything.
     stop_deadline: Option<Time>,
     client: Client,
     send_queue: SendQueue,
-    /// What the client did not get of what was for it, in bytes.
+    /// Bytes that were meant for the client and never delivered.
     undelivered: u64,
     upstream: Upstream,
     backend: BackendState,
 
-    /// Looks at the client's first line, until it is known to be ours.
+    /// Examines the client's first line until it is known to be in our protocol.
     guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
@@ -196,28 +196,28 @@ pub struct Session {
 
     /// When anything was last written to either side.
     last_written: Time,
-    /// Since when nothing was written of what waits for the client; `None` if nothing waits.
+    /// Since when nothing has been written to the client although something waits for it; `None` if nothing does.
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
-    /// The long lines that are under way, if there are any.
+    /// The long lines that have not arrived in full, if there are any.
     unfinished: Option<Box<Unfinished>>,
-    /// What of the shared memory this session holds, in bytes.
+    /// How much of the shared memory this session is charged for, in bytes.
     charged: usize,
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
-    /// Requests that were answered for want of a connection.
+    /// Requests that were answered with an error because there was no connection.
     unserved: u32,
     refusals: Refusals,
     tally: Tally,
-    /// Whether the log has not been told that the session is open, because there were too many connections.
+    /// Whether the log line about the start was left out because there were too many connections.
     owes_opened: bool,
-    /// Set if the host is to be spared what it did not ask for.
+    /// Present if messages that the host did not ask for are filtered out.
     tidy: Option<Box<Tidy>>,
 }
 
-/// Which sides were read since the last event. A side that was not had no chance to be heard.
+/// Which sides were read since the last event. A side that was not read had no chance to be heard.
 #[derive(Debug, Clone, Copy)]
 struct WasRead {
     client: bool,
@@ -242,7 +242,7 @@ impl Session {
         session
     }
 
-    /// A session for which there is no room: it tells the client so, and ends.
+    /// A session beyond the limit: it tells the client so, and ends.
     pub fn refuse(label: Label, limit: usize, cx: &mut Context<'_>) -> Self {
         let mut session = Self::new(label, cx);
         let reason = EndReason::SessionLimit(limit);
@@ -295,7 +295,7 @@ impl Session {
         }
     }
 
-    /// Who the session is, for log lines.
+    /// Identifies the session in log lines.
     pub fn label(&self) -> &Label {
         &self.label
     }
@@ -363,8 +363,8 @@ impl Session {
         debug_assert!(!self.is_finished() || self.in_flight.is_empty());
     }
 
-    /// Whether both sides are served and read, and hold no more than they may without being charged. This is all there
-    /// is to know after nearly every event: [`Self::follow_up`] would change nothing.
+    /// Whether both sides are served and read, and buffer no more than is free of charge. That is so after nearly every
+    /// event, and then [`Self::follow_up`] would change nothing.
     fn is_calm(&self) -> bool {
         self.goal.is_serve()
             && self.upstream.is_up()
@@ -375,8 +375,8 @@ impl Session {
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
     }
 
-    /// Goes on as far as possible, and notes what that leads to. It is rarely called: inlined, it would make every event
-    /// more expensive.
+    /// Advances the session as far as possible, and notes the outcome. This is rarely called; inlined, it would make
+    /// every event more expensive.
     #[inline(never)]
     fn follow_up(&mut self, cx: &mut Context<'_>) {
         self.advance_all(cx);
@@ -398,7 +398,7 @@ impl Session {
         }
     }
 
-    /// How many requests of the client wait for their responses.
+    /// How many of the client's requests still wait for a response.
     fn unanswered(&self) -> usize {
         self.in_flight.load().requests + self.queued.requests
     }

@@ -1,8 +1,8 @@
-//! Servers that were started ahead of time and wait for someone to serve (`--prespawn`): which wait, in what order they
-//! are handed out, and when there are to be more. The log calls them the pool.
+//! Servers that were started ahead of time and wait for a session (`--prespawn`): which ones wait, in what order they
+//! are handed out, and when more are started. The log calls them the pool.
 //!
-//! Nothing is said to a waiting server, and what it writes to stdout is left for whoever takes it. Its stderr is logged.
-//! Nothing here starts, reads or stops anything.
+//! Nothing is sent to a waiting server, and what it writes to stdout is left for the session that takes it. Its stderr
+//! is logged. Nothing here starts, reads or stops anything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::plural::Counted;
 use crate::util::time::Time;
 
-/// After a server was taken, the next one is started this much later: a start takes longer than the first response to
-/// whoever took it, which it would delay.
+/// After a server was taken, the next one is started this much later: a start takes longer than the taken server's
+/// first response, which it would delay.
 const REFILL_DELAY: Duration = Duration::from_millis(10);
 
 /// After a loss, one server must wait for this long without ending before more are started: as long as the shortest

@@ -4,16 +4,16 @@ use super::{Context, Session};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::protocol::lines::{Line, LineLimits, Splitter};
 
-/// Once this many bytes wait in one direction, what feeds it is no longer read: what a pipe holds by default (pipe(7)),
-/// and as much as is read at once.
+/// Once this many bytes wait in one direction, their source is no longer read. This is what a pipe holds by default
+/// (pipe(7)), and the size of a usual read.
 pub(super) const OUTBOX_BYTES: usize = 64 * 1024;
 
-/// A line of which more than this has arrived is read in larger pieces, in bytes: half a read of the usual size, so
-/// that the next piece of the line is likely to fill the whole of one.
+/// Once more than this many bytes of a line have arrived, it is read in larger pieces. It is half the size of a usual
+/// read, so the next piece of the line is likely to fill a whole one.
 pub(super) const LARGE_LINE_BYTES: usize = 32 * 1024;
 
 impl Session {
-    /// The size of all buffers together, but for what is held and unread, in bytes.
+    /// The size of all buffers together in bytes, except those for held and unread lines.
     pub(super) fn buffered(&self) -> usize {
         self.from_client.capacity()
             + self.from_upstream.capacity()
@@ -23,7 +23,8 @@ impl Session {
             + self.queued.id_bytes
     }
 
-    /// The limits of a line that is being read. What is left of the memory is for lines that can't be read without it.
+    /// The limits for a line that is being read. Whatever is left of the shared memory may be used by lines that need
+    /// it.
     pub(super) fn line_limits(cx: &Context<'_>) -> LineLimits {
         LineLimits {
             max_bytes: cx.settings.max_message_bytes,
@@ -31,8 +32,8 @@ impl Session {
         }
     }
 
-    /// Takes the next line from the front of `input`. What remains of a long input is likely to be the beginning of a
-    /// long line, so a large buffer is at hand for it.
+    /// Takes the next line from the front of `input`. The rest of a long input is likely to be the beginning of a long
+    /// line, so a large buffer is kept ready for it.
     pub(super) fn next_line<'a>(
         splitter: &mut Splitter,
         input: &mut &'a [u8],
@@ -70,7 +71,7 @@ impl Session {
         }
     }
 
-    /// Gives back what the session holds of the shared memory. Call it before the session is dropped.
+    /// Gives back the session's share of the shared memory. Call it before the session is dropped.
     pub fn release_memory(&mut self, memory: &mut BufferBudget) {
         memory.recharge(self.charged, 0);
         self.charged = 0;

@@ -1,4 +1,4 @@
-//! When a session is to be called although nothing happens, and what is then due.
+//! The deadlines of a session: when the earliest one is, and what is done at each.
 
 use std::time::Duration;
 

@@ -1,4 +1,4 @@
-//! What goes into a session, and what comes out: events, and what it wants done.
+//! What goes into a session, and what comes out: events and actions.
 
 use std::io;
 use std::time::Duration;
@@ -9,7 +9,7 @@ use super::report::Exit;
 use crate::buffers::budget::BufferBudget;
 use crate::util::time::Time;
 
-/// What an event is handled with.
+/// What every event is handled with.
 #[derive(Debug)]
 pub struct Context<'a> {
     /// The time, read once for all events of an iteration of the loop.
@@ -18,20 +18,20 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The memory that all sessions share.
     pub memory: &'a mut BufferBudget,
-    /// What may be logged of all sessions together.
+    /// The limits on what all sessions together may log.
     pub logs: &'a mut LogLimits,
-    /// Where actions go; they are carried out after the event.
+    /// Where actions are collected; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }
 
-/// What the session wants done to its two sides.
+/// What the session asks its driver to do with its two sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
     /// Start the upstream, and report [`Event::UpstreamStarted`] or [`Event::UpstreamFailed`].
     StartUpstream,
     /// End the upstream: close its input, and use force if it does not exit.
     StopUpstream,
-    /// The upstream is gone, and everything it said was read: release it.
+    /// The upstream is gone, and its output was read to the end: release it.
     ReleaseUpstream,
     /// Half-close the connection to the client; nothing more will be sent.
     ShutdownClient,
@@ -58,10 +58,10 @@ pub enum Event<'a> {
     ClientFailed(&'a io::Error),
     /// The first bytes of [`Session::to_client`](super::Session::to_client), this many, were written.
     ClientWritten(usize),
-    /// The answer to [`Action::MeasureClient`].
+    /// The result of [`Action::MeasureClient`].
     ClientQueue {
-        /// What was written to the client, and not acknowledged, in bytes: the end of our side counts as one. `None` if
-        /// the system does not tell.
+        /// How many bytes were written to the client and are not acknowledged yet; the end of our side counts as one.
+        /// `None` if the system does not tell.
         unsent: Option<u32>,
     },
     /// The upstream was started.
@@ -77,7 +77,7 @@ pub enum Event<'a> {
     UpstreamEof(Option<&'a io::Error>),
     /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,
-    /// The same, and this is what nobody has read of what was written, up to its end. It may begin inside of a line.
+    /// The same, with the tail of what was written, which nobody has read. It may begin in the middle of a line.
     UpstreamLeftUnread(&'a [u8]),
     /// The first bytes of [`Session::to_upstream`](super::Session::to_upstream), this many, were written.
     UpstreamWritten(usize),

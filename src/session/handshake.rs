@@ -1,5 +1,5 @@
-//! The handshake of a legacy session as it took place: what of it is kept to be replayed, and what a response to a replay
-//! is compared with. The replay itself is in `replay`.
+//! The handshake of a legacy session: what is recorded of it for a replay, and what the response to a replay is
+//! compared with. The replay itself is in `replay`.
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -9,12 +9,12 @@ use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
 
-/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
-/// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
+/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers take a few
+/// hundred bytes, with long instructions a few thousand. The limit for the request is separate, and the same.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// A replay may take this many times as long as the first handshake took: the machine may be busier than it was then, not
-/// least with the restarts of other servers.
+/// A replay may take this many times as long as the first handshake took: the machine may be busier by now, not least
+/// with the restarts of other servers.
 const REPLAY_FACTOR: u32 = 3;
 
 /// What is known of the session's handshake.
@@ -23,8 +23,8 @@ pub(super) struct Handshake {
     state: State,
     /// Whether the client has said `notifications/initialized` after the handshake that took place.
     initialized: bool,
-    /// The same for an `initialize` without a response. Some say it before they have that. Until the server has agreed,
-    /// the handshake before counts: a server may refuse a second one.
+    /// The same for an `initialize` that is still unanswered, since some clients do not wait for the response. Until
+    /// the server has agreed, the previous handshake counts: a server may refuse a second one.
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
@@ -32,7 +32,7 @@ pub(super) struct Handshake {
     first_took: Option<Duration>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
-    /// How many requests there were with which a session opens.
+    /// How many opening requests there were.
     openings: u32,
     /// Whether it is replayed to the next upstream although the client says nothing.
     pub(super) replays_at_once: bool,
@@ -78,12 +78,12 @@ impl Handshake {
         self.owed = false;
     }
 
-    /// The server has refused it. What the client said after it belongs to the handshake before, if there was one.
+    /// The server has refused it. What the client said since then belongs to the previous handshake, if there was one.
     pub(super) fn refused(&mut self) {
         self.initialized |= self.attempt.take().unwrap_or(false);
     }
 
-    /// The number of the next request with which a session opens.
+    /// The number of the next opening request.
     pub(super) fn next_opening(&mut self) -> u32 {
         self.openings += 1;
         self.openings
@@ -97,7 +97,7 @@ impl Handshake {
         }
     }
 
-    /// `notifications/initialized` was not read by the server to which it was sent.
+    /// The server to which `notifications/initialized` was sent has not read it.
     pub(super) fn take_back_initialized(&mut self) {
         match &mut self.attempt {
             Some(initialized) => *initialized = false,
@@ -105,7 +105,7 @@ impl Handshake {
         }
     }
 
-    /// Whether the next server is told all of the handshake by the proxy.
+    /// Whether the proxy replays the whole handshake to the next server.
     pub(super) fn is_replayed_whole(&self) -> bool {
         self.is_recorded() && self.initialized && self.attempt.is_none()
     }
@@ -115,7 +115,7 @@ impl Handshake {
         self.first_took.get_or_insert(took);
     }
 
-    /// How long a replay may take: `least`, or longer if the server is one that takes its time.
+    /// How long a replay may take: `least`, or longer if the server is a slow one.
     pub(super) fn replay_time(&self, least: Duration) -> Duration {
         let first = self.first_took.unwrap_or_default();
         least.max(first.saturating_mul(REPLAY_FACTOR))
@@ -126,8 +126,8 @@ impl Handshake {
         self.owed = self.attempt == Some(true);
     }
 
-    /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did
-    /// not live to respond, returns true once.
+    /// Returns true, once, if the server that has just responded still has to get `notifications/initialized`, because
+    /// the client sent that to an earlier server, which was lost before it responded.
     pub(super) fn take_owed(&mut self) -> bool {
         std::mem::take(&mut self.owed)
     }
@@ -152,7 +152,7 @@ impl Handshake {
         };
     }
 
-    /// The lists that the client is told the changes of.
+    /// The lists of whose changes the client is notified.
     pub(super) fn declared_lists(&self) -> Declared {
         self.recorded()
             .map(|record| record.lists)
@@ -176,7 +176,7 @@ impl Handshake {
         Some(self.recorded()?.compare(response))
     }
 
-    /// The next replay, if there is a record: an id of its own, and the line.
+    /// The next replay, if there is a record: its id, and the line.
     pub(super) fn next_replay(&mut self) -> Option<(RequestId, Vec<u8>)> {
         self.recorded()?;
         self.replays += 1;
@@ -197,7 +197,7 @@ impl Handshake {
 }
 
 impl Record {
-    /// The recorded `initialize` under another id, given as JSON text.
+    /// The recorded `initialize` with another id, which is given as JSON text.
     fn request_as(&self, id: &str) -> Vec<u8> {
         let range = match Message::read(&self.request) {
             Ok(Message::Single(envelope)) => envelope.id_range(),
@@ -244,8 +244,9 @@ impl Agreement {
 /// The largest value that is compared as a document, in bytes; a document takes many times the memory of its text.
 const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, because it is nested
-/// too deep or holds one of Python's constants, is equal only if written in the same way, and so is what is long.
+/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, because it is
+/// nested too deep or holds one of Python's constants, is equal only if it is written the same way, and so are long
+/// values.
 fn canonical(value: &str) -> Cow<'_, str> {
     if value.len() > MAX_DOCUMENT_BYTES {
         return value.into();

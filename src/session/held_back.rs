@@ -20,7 +20,8 @@ impl Session {
         is_kept.then(|| Box::new(KeptLine(line.into())))
     }
 
-    /// Takes the refusal of a request that can be sent again. Returns whether it was one: then the client does not get it.
+    /// Takes the refusal of a request that can be sent again. Returns whether this was one, which the client then does
+    /// not get.
     pub(super) fn take_back_refused(
         &mut self,
         response: &Envelope<'_>,

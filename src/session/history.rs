@@ -1,4 +1,4 @@
-//! What an upstream has done so far. It is the same story while the upstream serves and while it is on its way out.
+//! What an upstream has done so far. It is kept while the upstream serves, and handed over when it starts to leave.
 
 use super::Session;
 use super::upstream::Upstream;

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! The first sign decides where it begins: an exit in `Draining`, the end of its output or a broken input in
-//! `ClosedPipe`, our word in `Stopping`. A link has one sign only, its end, and begins in `Drained`.
+//! `ClosedPipe`, our own request in `Stopping`. A link has one sign only, its end, and begins in `Drained`.
 
 use std::time::Duration;
 
@@ -22,12 +22,12 @@ use super::report::Exit;
 use crate::protocol::id::RequestId;
 use crate::util::time::Time;
 
-/// After it closed a pipe, a process has this long to exit before it is stopped, so that its status can be told: a
-/// process that exits closes its pipes first, and is reaped within a few milliseconds.
+/// After it closed a pipe, a process has this long to exit before it is stopped, so that its exit status can be
+/// reported: a process that exits closes its pipes first, and is reaped within a few milliseconds.
 const EXIT_GRACE: Duration = Duration::from_millis(50);
 
-/// After the exit of a process, others may hold its output open, and may still be writing. They are read for this long:
-/// what a child of it has to say follows at once, and a daemon may never close its copy.
+/// After the exit of a process, others may hold its output open, and may still be writing. Their output is read for
+/// this long: a child that has something to say does so at once, and a daemon may never close its copy.
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// An upstream on its way out.
@@ -37,19 +37,19 @@ pub(super) struct Leaving {
     pub(super) history: History,
     /// How long it had lived at the first sign.
     pub(super) lived: Duration,
-    /// Whether it has died of the client's question what it is. That is no crash.
+    /// Whether the client's probe (`server/discover`) made it exit. That does not count as a crash.
     pub(super) died_of_probe: bool,
     /// Whether it was told to stop before there was any other sign.
     pub(super) was_asked: bool,
-    /// It is told to stop because it has not responded to the replay in this time.
+    /// Set if it is told to stop because it has not responded to the replay within this time.
     pub(super) replay_overdue: Option<Duration>,
-    /// The replay that was not answered yet. The response may be among the last words.
+    /// The replay that is still unanswered. The response may be among the upstream's last words.
     pub(super) replay: Option<RequestId>,
-    /// What was not written of the last line of which something was.
+    /// The unwritten rest of the last line, if that was written in part.
     pub(super) rest: Vec<u8>,
 }
 
-/// How far it has got.
+/// How far its departure has got.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stage {
     /// It closed a pipe; its exit is awaited.
@@ -60,10 +60,10 @@ pub(super) enum Stage {
     Draining {
         exit: Exit,
         until: Time,
-        /// Since when `until` stands still, because the client is too slow for the output to be read.
+        /// Since when `until` is suspended because the client is too slow for the output to be read.
         paused: Option<Time>,
     },
-    /// Nothing more will be heard of it: its requests are to be answered. The exit may be unknown.
+    /// No more output will come; its requests are still to be answered. The exit may be unknown.
     Drained { exit: Option<Exit> },
     /// Its requests were answered; its exit is awaited.
     Settled,
@@ -77,7 +77,7 @@ pub(super) enum Sign {
     Exited(Exit),
     OutputEnded,
     InputBroke,
-    /// We have told it to stop.
+    /// We told it to stop.
     ToldToStop,
     /// The link is gone.
     LinkEnded(Exit),

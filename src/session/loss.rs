@@ -1,8 +1,8 @@
 //! How an upstream is lost, and what follows.
 //!
-//! Loss has several signs, which arrive in any order; the stages they lead through are in `leaving`. What the upstream
-//! said is read to its end first; then every request that it was sent is answered, and what it was not sent waits for
-//! the next one.
+//! Loss has several signs, which arrive in any order; the stages they lead through are in `leaving`. First the
+//! upstream's output is read to its end. Then every request that was sent to it is answered, and what was not sent
+//! waits for the next upstream.
 
 use std::io;
 
@@ -26,9 +26,9 @@ use crate::util::about::about;
 pub(super) enum LossKind {
     /// It counts, and the next one waits for the cooldown.
     Crash,
-    /// It has died of a probe: the next one is started at once, and nothing is counted.
+    /// A probe made it exit: the next one is started at once, and the loss does not count.
     Probed,
-    /// The next one would not live either.
+    /// The next one would not survive either.
     Hopeless,
 }
 
@@ -49,21 +49,21 @@ impl Session {
         }
     }
 
-    /// Nobody reads the input any more. On a link, what had been sent before is still there to be read, and its end
-    /// after that.
+    /// Nobody reads the input any more. On a link, what the other side sent before can still be read, and then its end.
     pub(super) fn upstream_input_broke(&mut self, cx: &mut Context<'_>) {
         if !self.backend.is_link() {
             self.begin_leaving(Sign::InputBroke, cx);
         }
     }
 
-    /// Nobody reads the input any more, and this is what nobody has read of it.
+    /// Nobody reads the input any more, and these bytes of it were never read.
     pub(super) fn upstream_left_unread(&mut self, unread: &[u8], cx: &mut Context<'_>) {
         self.begin_leaving(Sign::InputBroke, cx);
         self.take_back_unread(unread, cx);
     }
 
-    /// A link is gone, both ways at once. That may be noticed twice: its last words can end it before its end is read.
+    /// A link is gone in both directions at once. That may be noticed twice: a refusal among its last words ends it
+    /// before its end is read.
     pub(super) fn link_ended(&mut self, exit: Exit, cx: &mut Context<'_>) {
         if !self.upstream.has_output() {
             return;
@@ -75,7 +75,7 @@ impl Session {
         self.begin_leaving(Sign::LinkEnded(exit), cx);
     }
 
-    /// Tells the upstream to stop, if there is one, and lets none come.
+    /// Tells the upstream to stop, if there is one, and makes sure that none is started.
     pub(super) fn stop_upstream(&mut self, cx: &mut Context<'_>) {
         match &self.upstream {
             Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
@@ -90,7 +90,7 @@ impl Session {
         cx.actions.push(Action::StopUpstream);
     }
 
-    /// Notes a sign that the upstream is leaving. With the first one, what it was not sent is taken back.
+    /// Notes a sign that the upstream is leaving. At the first one, what was not sent to it is taken back.
     fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
         match &mut self.upstream {
             Upstream::Up(up) => {
@@ -119,7 +119,7 @@ impl Session {
         }
     }
 
-    /// The next sign was awaited long enough.
+    /// The next sign has not come in time.
     pub(super) fn leaving_timeout(&mut self, cx: &mut Context<'_>) {
         let Upstream::Leaving(leaving) = &mut self.upstream else {
             return;
@@ -147,7 +147,8 @@ impl Session {
         }
     }
 
-    /// The time after an exit is for those who hold the output open, not for a client that is slow to read it.
+    /// The time after an exit is meant for processes that hold the output open, not for a client that is slow to read
+    /// it.
     fn pause_for_slow_client(&mut self, cx: &Context<'_>) {
         let is_read = self.wants_upstream_output(cx.memory);
         let Upstream::Leaving(leaving) = &mut self.upstream else {
@@ -162,7 +163,7 @@ impl Session {
         }
     }
 
-    /// Goes on with the loss of an upstream as far as the signs allow.
+    /// Continues with the loss of an upstream as far as the signs allow.
     pub(super) fn advance_leaving(&mut self, cx: &mut Context<'_>) {
         self.pause_for_slow_client(cx);
         let delivers_to_client = self.delivers_to_client();
@@ -186,7 +187,8 @@ impl Session {
         }
     }
 
-    /// Answers what the upstream was sent, except for requests that only ask who is there: those are sent again.
+    /// Answers the requests that were sent to the upstream, except for those that only ask who is there: these are sent
+    /// again.
     fn settle_in_flight(&mut self, exit: Option<Exit>, cx: &mut Context<'_>) {
         let status = exit.map_or_else(|| "stdout closed".to_owned(), |exit| exit.to_string());
         let may_resend = self.may_resend(cx);
@@ -247,7 +249,7 @@ impl Session {
         }
     }
 
-    /// After a server has died of another question, an `initialize` that waits goes first.
+    /// After a probe made a server exit, a waiting `initialize` goes first.
     fn advance_initialize(&mut self, cx: &mut Context<'_>) {
         let mut held = self.take_held();
         let mut first = Outbox::default();
@@ -293,7 +295,7 @@ impl Session {
         self.after_loss(&why, kind, cx);
     }
 
-    /// What the loss of the upstream means for the next one, and how it is told if there is none.
+    /// What the loss of the upstream means for the next one, and the reason to give if there is none.
     fn diagnose(&mut self, exit: Exit, last_line: Option<&str>) -> (LossKind, EndReason) {
         let Upstream::Leaving(leaving) = &self.upstream else {
             return (LossKind::Crash, self.backend.loss(exit));
@@ -315,7 +317,7 @@ impl Session {
         (LossKind::Crash, self.backend.loss(exit))
     }
 
-    /// The upstream is gone: is there to be another?
+    /// Decides whether there is another upstream after this one.
     pub(super) fn after_loss(&mut self, why: &EndReason, kind: LossKind, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
@@ -345,7 +347,7 @@ impl Session {
     }
 }
 
-/// Whether the peer had nothing to offer: then whoever waits has waited all along.
+/// Whether the peer had nothing to offer: then what is waiting has been waiting all along.
 fn is_refusal(exit: Option<Exit>) -> bool {
     matches!(
         exit,

@@ -1,8 +1,8 @@
-//! How the handshake of a legacy session is replayed to an upstream that took the place of another.
+//! How the handshake of a legacy session is replayed to an upstream that replaces another.
 //!
 //! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send it
-//! again, so the proxy does, in the client's words but under an id of its own. Until the server has responded, lines
-//! for it are held; then they are released.
+//! again, so the proxy does, in the client's words but with an id of its own. Lines for the server are held until it
+//! has responded.
 
 use super::handshake::{Handshake, Outcome};
 use super::report::{EndReason, Exit};
@@ -21,13 +21,14 @@ const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initiali
 /// Whether an upstream knows the client.
 #[derive(Debug)]
 pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed, or its time comes first.
+    /// Whether the handshake is replayed is decided by the client's next line, unless the time for a replay comes
+    /// first.
     Due,
     /// The handshake was sent by the proxy.
     Replaying(Box<Replay>),
-    /// Lines pass.
+    /// Lines are passed on.
     Done,
-    /// The other side takes no new requests any more: they wait for the next upstream.
+    /// The other side accepts no new requests any more; they wait for the next upstream.
     Refusing,
 }
 
@@ -35,7 +36,7 @@ pub(super) enum Greeting {
 #[derive(Debug)]
 pub(super) struct Replay {
     id: RequestId,
-    /// It runs from when the first byte is written.
+    /// Counts from the first byte that is written.
     deadline: Option<Time>,
 }
 
@@ -72,7 +73,7 @@ impl Greeting {
         }
     }
 
-    /// The same, when nothing else is left of the greeting.
+    /// The same, when the rest of the greeting is no longer needed.
     pub(super) fn into_replay_id(self) -> Option<RequestId> {
         match self {
             Self::Replaying(replay) => Some(replay.id),
@@ -82,7 +83,7 @@ impl Greeting {
 }
 
 impl Session {
-    /// Where a line of this meaning waits: responses to the present server pass those that wait for the handshake.
+    /// The outbox for a line with this tag. Responses to the present server overtake lines that wait for the handshake.
     pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
         let passes = match (&self.upstream, tag) {
             (Upstream::Up(_), Some(ToUpstream::Response)) => true,
@@ -199,7 +200,7 @@ impl Session {
         }
     }
 
-    /// Ends a handshake in the client's place.
+    /// Ends a handshake on the client's behalf.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
         about!(
             debug,

@@ -1,4 +1,4 @@
-//! What is said about a session: who it is, how its upstream ended, why it ended, what passed through it.
+//! What is reported about a session: its label, how its upstream ended, why the session ended, what passed through it.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -11,7 +11,7 @@ use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::plural::{Counted, are};
 
-/// Who a log line is about.
+/// Whom a log line is about.
 #[derive(Debug, Clone)]
 pub enum Label {
     /// A session of the proxy.
@@ -82,7 +82,7 @@ pub enum Exit {
     Signal(i32),
     /// It is gone; how it ended is not known.
     Unknown,
-    /// It did not end, whatever was done, and is left alone.
+    /// It could not be ended, and is left alone.
     Unstoppable,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
@@ -99,8 +99,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
-    /// that it gets when it writes to nobody.
+    /// Whether a process ended by a signal that nobody sends to stop a server, and that is not SIGPIPE either, which it
+    /// gets when it writes to nobody.
     pub fn is_crash(self) -> bool {
         const ASKED: [Signal; 5] = [
             Signal::SIGTERM,
@@ -152,7 +152,7 @@ pub enum EndReason {
     Stalled(Duration),
     /// The server ended like this, and is not to be restarted.
     ServerEnded(String),
-    /// The server was lost once too often.
+    /// The server was lost more often than is allowed.
     RestartLimit {
         /// How many restarts there had been.
         restarts: u32,
@@ -163,14 +163,14 @@ pub enum EndReason {
     SpawnFailed(String),
     /// The connection to the proxy was lost like this, and is not to be made again.
     ConnectionLost(String),
-    /// The connection was lost once too often.
+    /// The connection was lost more often than is allowed.
     ReconnectLimit {
         /// How many attempts there had been in a row.
         attempts: u32,
         /// How the last one ended.
         last: String,
     },
-    /// The restarted server responded to the handshake in another way than the one before it.
+    /// The restarted server responded to the handshake differently from the one before it.
     ServerChanged,
     /// The restarted server did not respond to the handshake in this time.
     ReplayTimeout(Duration),
@@ -191,7 +191,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// What a client is told whose requests can't be served any more.
+    /// The reason in the errors for requests that can't be served any more.
     pub fn error_reason(&self) -> ErrorReason {
         match self {
             Self::ClientEnded
@@ -341,7 +341,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts a line, of which `len` is the length without its line end.
+    /// Counts a line of `len` bytes, not counting its line end.
     pub fn count(&mut self, len: usize) {
         self.messages += 1;
         self.bytes += len as u64 + 1;
@@ -352,7 +352,7 @@ impl Traffic {
         self.messages
     }
 
-    /// The same, but for this many bytes.
+    /// The same without this many bytes.
     pub(super) fn without(self, bytes: u64) -> Self {
         Self {
             bytes: self.bytes.saturating_sub(bytes),

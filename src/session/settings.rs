@@ -1,4 +1,4 @@
-//! What all sessions have in common, as the options say.
+//! The settings that all sessions share.
 
 use std::time::Duration;
 
@@ -21,13 +21,13 @@ pub struct Settings {
     pub replays: bool,
     /// How long a new upstream may take to answer the replayed handshake.
     pub replay_timeout: Duration,
-    /// After a stop was asked for, what is in flight has this long to be answered.
+    /// After a stop was requested, requests in flight have this long to be answered.
     pub stop_timeout: Duration,
     /// When the first upstream is started.
     pub spawn: Spawn,
-    /// When a session that is not used is ended.
+    /// When an unused session is ended.
     pub idle_limits: IdleLimits,
-    /// What of the stderr of servers is logged.
+    /// How much of the servers' stderr is logged.
     pub server_log: ServerLogging,
 }
 

@@ -1,4 +1,4 @@
-//! What is said about a session at its end.
+//! What the log says about a session at its end.
 
 use std::fmt;
 
@@ -49,7 +49,7 @@ impl Session {
         }
     }
 
-    /// Logs the end. Of sessions that brought no message, there may be too many for the log.
+    /// Logs the end. Sessions without a message are subject to a limit: there may be too many of them for the log.
     pub fn log_end(&self, cx: &mut Context<'_>) {
         if self.sent_to_upstream.is_none() {
             let unasked = &mut cx.logs.unasked;

@@ -35,7 +35,7 @@ use crate::unused::Activity;
 /// Tokens that are kept to be told of once more, when their descriptors are long closed.
 const MAX_OLD_TOKENS: usize = 64;
 
-/// A pid that is no server's.
+/// A pid that does not belong to a server.
 const ORPHAN: Pid = Pid::from_raw(999_999);
 
 pub struct Below {
@@ -295,7 +295,7 @@ impl Below {
         slot
     }
 
-    /// Lets a server do something, with the journal of whoever uses it.
+    /// Lets a server do something, with the journal of the session that uses it.
     fn with_server(
         &mut self,
         key: usize,
@@ -374,7 +374,7 @@ impl Below {
         }
     }
 
-    /// Children that servers have left behind end by themselves, and what is nobody's is forgotten.
+    /// Children that servers left behind end by themselves, and what belongs to nobody is forgotten.
     pub fn let_go(&mut self) {
         let (now, by_pid) = (self.now, &mut self.by_pid);
         self.servers.retain(|_, server| {

@@ -29,9 +29,9 @@ pub struct Client {
     opened: bool,
     /// Nothing that it does is wrong, and it waits for what it is due.
     calm: bool,
-    /// It reads nothing any more.
+    /// It has stopped reading.
     stalls: bool,
-    /// Of 100 chances to read, so many are taken.
+    /// Of 100 chances to read, this many are taken.
     reads: usize,
     crlf: bool,
     max_line: usize,

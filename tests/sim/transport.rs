@@ -48,7 +48,7 @@ pub struct Inflow {
     pub end_read: bool,
     /// Whether an event told of the end.
     end_told: bool,
-    /// Bytes came of which no event has told.
+    /// Bytes came, and no event has said so yet.
     has_news: bool,
     /// A read may return less than there is, as it does before urgent data, and events say so.
     in_pieces: bool,
@@ -159,7 +159,7 @@ impl Inflow {
     }
 }
 
-/// A line of which the session has written the first byte.
+/// A line whose first byte the session has written.
 #[derive(Debug)]
 pub struct Begun {
     /// Without its line end.
@@ -186,7 +186,7 @@ pub struct Outflow {
     pub unread_from: Option<u64>,
     /// What is still to come of the line that has begun.
     rest: Vec<u8>,
-    /// Lines that have begun and were not looked at.
+    /// Lines that have begun and were not checked yet.
     pub begun: Vec<Begun>,
     pub broken: Option<ErrorKind>,
     /// Whether an event told that it is broken.

@@ -310,7 +310,7 @@ impl World {
         let calm = below.calm;
         let is_waiting = calm
             && (below.places.iter().any(|(_, place)| {
-                // Who has seen the end waits for no answer.
+                // A client that has seen the end does not wait for answers.
                 (place.journal.awaited() > 0 && place.fate == Route::Open)
                     || place.connecting.is_some()
             }) || self.has_unsent());

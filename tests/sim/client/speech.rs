@@ -1,4 +1,4 @@
-//! What a client says: requests and notifications, answers to what servers ask, and what nobody takes.
+//! What a client says: requests and notifications, answers to what servers ask, and what nobody accepts.
 
 use super::{Client, Era};
 use crate::journal::{ClientSays, Journal, ServerSays};
@@ -112,7 +112,7 @@ impl Client {
 
     pub(super) fn request(&mut self, method: &str, what: ClientSays, journal: &mut Journal) {
         let (serial, id) = (journal.lines.len(), self.new_id(journal));
-        // Of what may be sent again, only so much is kept.
+        // Little is kept of what may be sent again.
         let params = if what == ClientSays::Other {
             self.params()
         } else if what == ClientSays::SetsUp {

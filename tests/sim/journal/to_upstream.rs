@@ -178,7 +178,7 @@ impl Journal {
         {
             return;
         }
-        // It may have waited too long for a connection. Whether there is an error for it is looked at in the end.
+        // It may have waited too long for a connection. Whether there is an error for it is checked at the end.
         request.refused_unseen = self.is_connector;
         assert!(
             request.refused_unseen,
@@ -187,7 +187,7 @@ impl Journal {
         );
     }
 
-    /// Lines are left out only if they are not to be forwarded, or were refused, which is looked at in the end.
+    /// Lines are left out only if they are not to be forwarded, or were refused, which is checked at the end.
     fn skip_others(&mut self, index: usize) {
         assert!(
             index >= self.next_other,

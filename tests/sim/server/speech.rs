@@ -1,4 +1,4 @@
-//! What a server says: answers, what nobody asked for, and what is no message.
+//! What a server says: answers, what nobody asked for, and what is not a message.
 
 use super::{Job, Kind, Probe, Replay, Server};
 use crate::journal::{ClientSays, Journal, ServerLine, ServerSays};
@@ -130,7 +130,7 @@ impl Server {
         self.say(text.into(), ServerSays::Other, journal);
     }
 
-    /// Most lines are short; of 100, this many may have any length.
+    /// Most lines are short; this many of 100 may have any length.
     fn padding(&mut self, of_any_length: usize) -> String {
         let most = if self.rng.percent(of_any_length) {
             self.max_line - 250

@@ -24,7 +24,7 @@ impl World {
         for (_, place) in &mut below.places {
             place.journal.is_stopping = true;
         }
-        // Whoever was not accepted is gone with the listening socket.
+        // Clients that were not accepted are gone with the listening socket.
         for slot in std::mem::take(&mut below.backlog) {
             below.places.remove(slot);
         }
