@@ -2,9 +2,12 @@
 //!
 //! Valid is UTF-8 that `json` accepts. Of duplicate keys the last counts.
 
+mod words;
+
 use std::fmt;
 use std::ops::Range;
 
+pub use self::words::{Control, Method};
 use super::id::{IdText, MAX_ID_BYTES};
 use super::json::text::Text;
 use super::json::word::WORD;
@@ -42,10 +45,6 @@ const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
 /// The member of `_meta` in which a modern client names the version of MCP that it speaks.
 const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// No name of a method that means something is shorter when it is written with an escape: the shortest has no character
-/// that can be escaped by less than `\u….`
-const SHORTEST_ESCAPED_METHOD: usize = r"initializ\u0065".len();
-
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
@@ -82,42 +81,6 @@ enum Member {
 struct Place {
     start: usize,
     end: usize,
-}
-
-/// Lines that the two ends of a connection exchange about the connection itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// `"type":"heartbeat"`
-    Heartbeat,
-    /// `"type":"handshake"`
-    Handshake,
-    /// `"type":"heartbeat_response"`
-    HeartbeatResponse,
-}
-
-/// The methods that mean something to a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// `initialize`, with which a legacy session opens.
-    Initialize,
-    /// `notifications/initialized`, which ends a legacy handshake.
-    Initialized,
-    /// `server/discover`, with which a modern client finds out what it talks to.
-    Discover,
-    /// `notifications/cancelled`, which takes a request back.
-    Cancelled,
-    /// `subscriptions/listen`, which is answered only when the subscription ends.
-    Listen,
-    /// `resources/subscribe`, with which a legacy client asks for updates of a resource.
-    Subscribe,
-    /// `resources/unsubscribe`, which ends that.
-    Unsubscribe,
-    /// `logging/setLevel`, with which a legacy client says how much of the server's log it wants.
-    SetLevel,
-    /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
-    ServerRestarted,
-    /// Any other.
-    Other,
 }
 
 /// Why a line can't be forwarded.
@@ -433,61 +396,6 @@ impl Place {
 
     fn text(self, line: &[u8]) -> Option<&str> {
         text(self.bytes(line)?)
-    }
-}
-
-impl Control {
-    /// Reads the value of a `type`.
-    fn of(line: &[u8], value: Value) -> Option<Self> {
-        value.string(line)?.with_name(|name| match name {
-            b"heartbeat" => Some(Self::Heartbeat),
-            b"handshake" => Some(Self::Handshake),
-            b"heartbeat_response" => Some(Self::HeartbeatResponse),
-            _ => None,
-        })
-    }
-}
-
-impl Method {
-    /// Whether a message with it means nothing to a proxy unless it is a request.
-    fn needs_id(self) -> bool {
-        match self {
-            Self::Other | Self::Listen | Self::Subscribe | Self::Unsubscribe | Self::SetLevel => {
-                true
-            }
-            Self::Initialize
-            | Self::Initialized
-            | Self::Discover
-            | Self::Cancelled
-            | Self::ServerRestarted => false,
-        }
-    }
-
-    /// Reads the value of a `method`; `None` if it is null.
-    fn of(line: &[u8], value: Value) -> Option<Self> {
-        let Some([b'"', name @ .., b'"']) = line.get(value.range()) else {
-            return Place::of(line, value).bytes(line).map(|_| Self::Other);
-        };
-        let named = Self::named(name);
-        if named != Self::Other || name.len() < SHORTEST_ESCAPED_METHOD || !name.contains(&b'\\') {
-            return Some(named);
-        }
-        Some(Text::escaped(name).with_name(Self::named))
-    }
-
-    fn named(name: &[u8]) -> Self {
-        match name {
-            b"initialize" => Self::Initialize,
-            b"notifications/initialized" => Self::Initialized,
-            b"server/discover" => Self::Discover,
-            b"notifications/cancelled" => Self::Cancelled,
-            b"subscriptions/listen" => Self::Listen,
-            b"resources/subscribe" => Self::Subscribe,
-            b"resources/unsubscribe" => Self::Unsubscribe,
-            b"logging/setLevel" => Self::SetLevel,
-            b"$/mcp/serverRestarted" => Self::ServerRestarted,
-            _ => Self::Other,
-        }
     }
 }
 

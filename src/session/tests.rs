@@ -32,12 +32,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Event;
+use super::idle::IdleLimits;
 use super::log_limits::LogLimits;
 use super::refusals::Refusals;
 use super::report::{Exit, Label};
 use super::stderr::ServerLogging;
 use super::tally::Tally;
-use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
+use super::{Action, Backend, Context, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
 
@@ -51,6 +52,14 @@ const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","param
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const AGREED: &str =
     r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
+
+/// A session of `connect` that never stops asking for a connection.
+const CONNECTOR: Backend = Backend::Proxy {
+    max_delay: SECOND,
+    max_attempts: None,
+    held_timeout: None,
+    is_tidy: false,
+};
 
 /// A session, and what is around it.
 struct World {
@@ -73,16 +82,9 @@ impl World {
         Self::with(|_| {})
     }
 
-    /// A session of `connect` that has asked for its first connection, and never stops asking.
+    /// A session of `connect` that has asked for its first connection.
     fn connector() -> Self {
-        Self::with(|settings| {
-            settings.role = Backend::Proxy {
-                max_delay: SECOND,
-                max_attempts: None,
-                held_timeout: None,
-                is_tidy: false,
-            };
-        })
+        Self::with(|settings| settings.role = CONNECTOR)
     }
 
     fn with(configure: impl FnOnce(&mut Settings)) -> Self {

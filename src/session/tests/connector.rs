@@ -59,6 +59,14 @@ fn expect_replay(world: &mut World) -> Value {
     replay["id"].clone()
 }
 
+/// The server agrees to the replayed handshake. It gets the rest of it, and then the line that waits.
+#[track_caller]
+fn agree_to_replay(world: &mut World, waiting: &str) {
+    let id = expect_replay(world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, waiting]);
+}
+
 /// The response of a proxy that has no server for a request.
 fn refusal(id: &Value) -> String {
     let data = json!({"source": "mcp-tcp-proxy", "reason": "session_limit"});
@@ -86,9 +94,7 @@ fn a_replay_that_the_proxy_refuses_is_made_again_on_the_next_connection() {
     }
     assert_eq!(world.client_got(), Vec::<String>::new());
     connect(&mut world);
-    let id = expect_replay(&mut world);
-    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    agree_to_replay(&mut world, &request(2));
     assert_eq!(world.took_actions(), []);
 }
 
@@ -113,9 +119,7 @@ fn nothing_that_follows_a_refused_replay_in_the_same_read_counts() {
     world.event(|session, cx| session.handle(Event::UpstreamEof(None), cx));
     world.pass(SECOND);
     connect(&mut world);
-    let id = expect_replay(&mut world);
-    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    agree_to_replay(&mut world, &request(2));
     world.server(&response(2));
     assert_eq!(world.client_got(), [response(2)]);
 }

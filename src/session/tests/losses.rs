@@ -24,6 +24,14 @@ fn expect_replay(world: &mut World) -> Value {
     replay["id"].clone()
 }
 
+/// The server agrees to the replayed handshake. It gets the rest of it, and then the line that waits.
+#[track_caller]
+fn agree_to_replay(world: &mut World, waiting: &str) {
+    let id = expect_replay(world);
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, waiting]);
+}
+
 // The handshake.
 
 #[test]
@@ -41,9 +49,7 @@ fn what_was_said_before_the_answer_belongs_to_the_handshake() {
         assert_eq!(world.client_got(), [AGREED]);
         replace_server(&mut world);
         world.client(&request(2));
-        let id = expect_replay(&mut world);
-        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-        assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+        agree_to_replay(&mut world, &request(2));
     }
 }
 
@@ -123,9 +129,7 @@ fn the_answer_to_a_replay_is_waited_for_from_its_write_on() {
         [Action::ReleaseUpstream, Action::StartUpstream]
     );
     world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
-    let id = expect_replay(&mut world);
-    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    agree_to_replay(&mut world, &request(2));
 }
 
 #[test]
@@ -210,9 +214,7 @@ fn a_second_handshake_that_is_refused_leaves_the_first_one_as_it_was() {
         assert_eq!(world.client_got(), [refusal]);
         replace_server(&mut world);
         world.client(&request(2));
-        let id = expect_replay(&mut world);
-        world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-        assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+        agree_to_replay(&mut world, &request(2));
     }
 }
 
