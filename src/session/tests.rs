@@ -6,6 +6,7 @@ mod cancellations;
 mod connector;
 mod ends;
 mod guard;
+mod handshakes;
 mod held;
 mod idle;
 mod ids;
