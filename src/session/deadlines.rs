@@ -14,7 +14,7 @@ pub(super) fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
 }
 
 impl Session {
-    /// When [`Event::Deadline`] is due, if nothing else happens before.
+    /// When [`Event::Deadline`](super::Event::Deadline) is due, if nothing else happens before.
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
         let upstream = earliest(own, self.upstream.deadline());

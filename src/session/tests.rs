@@ -6,6 +6,7 @@ mod cancellations;
 mod connector;
 mod ends;
 mod guard;
+mod handshakes;
 mod held;
 mod idle;
 mod ids;
@@ -322,4 +323,21 @@ fn request(id: u64) -> String {
 
 fn response(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
+}
+
+/// The id of the replayed handshake, which has to be all that the upstream got.
+#[track_caller]
+fn replay_id(got: &[String]) -> Value {
+    assert_eq!(got.len(), 1, "{got:?}");
+    let replay: Value = serde_json::from_str(&got[0]).unwrap();
+    assert_eq!(replay["method"], "initialize");
+    replay["id"].clone()
+}
+
+/// The server agrees to the handshake that was replayed with this id. It gets the rest of it, and then the line that
+/// waits.
+#[track_caller]
+fn agree_to_replay(world: &mut World, id: &Value, waiting: &str) {
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, waiting]);
 }
