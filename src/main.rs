@@ -11,7 +11,7 @@ use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
-use mcp_tcp_proxy::entrance::tokens::Fresh;
+use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
@@ -92,10 +92,11 @@ fn resolve(host: &str, port: u16) -> ExitCode {
 
 /// The token alone on stdout, so that it can go into a file of its own; what is for the proxy's file on stderr.
 fn token(name: &Name) -> ExitCode {
-    let Fresh { token, line } = match Fresh::new(name) {
-        Ok(fresh) => fresh,
-        Err(error) => return fail(&format_args!("no random bytes: {error}"), 1),
-    };
+    let mut random = [0; FRESH_BYTES];
+    if let Err(error) = getrandom::fill(&mut random) {
+        return fail(&format_args!("no random bytes: {error}"), 1);
+    }
+    let Fresh { token, line } = Fresh::new(name, random);
     let printed = print(&format!("{token}\n"));
     if printed == ExitCode::SUCCESS {
         let _ = writeln!(
