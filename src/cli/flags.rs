@@ -3,15 +3,16 @@
 //!
 //! A row is: the help; the mode that has the option (`both` if its fields have the same name); its name; what stands
 //! for its value, if it takes one; the default and an example, each a method of [`Flag`]; the field, and its reader, or
-//! what a switch sets it to. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
+//! what a switch sets it to. A field that is a list is followed by `+=`: the option may be given any number of times. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
 //! first sentence.
 
 use log::LevelFilter;
 
-use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
+use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, first_message, host, log_level, message_bytes, port, prespawn,
-    restarts, seconds, seconds_or_off, server_log, sessions, spawn, starting,
+    attempts, buffer_bytes, directory, file, first_message, host, log_level, message_bytes, port,
+    prespawn, restarts, seconds, seconds_or_off, server_log, sessions, spawn, starting, user,
+    variable,
 };
 use crate::options::ServerCommand;
 
@@ -19,10 +20,10 @@ macro_rules! flags {
     ($(
         $(#[doc = $help:literal])+
         $mode:ident $name:literal $($value:literal)? $(, $column:ident $text:literal)*
-        $(: $field:ident = $read:expr)?;
+        $(: $field:ident $put:tt $read:expr)?;
     )+) => {
         pub(super) static FLAGS: &[Flag] = &[$(
-            flag!($mode $name [$($value)?] $($field = $read)?)
+            flag!($mode $name [$($value)?] $($field $put $read)?)
                 $(.$column($text))*
                 .help(concat!($($help),+))
         ),+];
@@ -35,6 +36,9 @@ macro_rules! flag {
     };
     (serve $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
+    };
+    (serve $name:literal [$value:literal] $field:ident += $read:expr) => {
+        serve($name, $value, |o, v| add(&mut o.$field, $read(v)))
     };
     (connect $name:literal [] $field:ident = $set:expr) => {
         connect_switch($name, |o| o.$field = $set)
@@ -113,6 +117,32 @@ flags! {
     /// Spare servers, started ahead of time and waiting for sessions, 0 to 1000. There are fewer if they would leave no
     /// descriptors for a session.
     serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
+
+    /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
+    /// `--prespawn`, whose servers are started before there is a client.
+    serve "--client-env": client_env = true;
+
+    /// Variable for servers. Without a value: the proxy's own, also if servers would not get it otherwise. May be given
+    /// any number of times. `ps` shows values to everybody: see `--env-file`.
+    serve "--env" "NAME[=VALUE]", example "TZ=UTC": env += variable;
+
+    /// File of variables for servers, with `NAME=VALUE` or `NAME` on each line. `#` begins a comment, and quotes around a
+    /// value are left out. May be given any number of times. `--env` counts more.
+    serve "--env-file" "FILE", example "/etc/my-server.env": env_files += file;
+
+    /// Give servers no variables of the proxy's but `PATH`, `HOME`, `USER`, `LANG`, `LC_*`, `TZ` and `TMPDIR`.
+    serve "--clear-env": clear_env = true;
+
+    /// Directory in which servers are started, and which the server's command is relative to.
+    serve "--cwd" "DIR", default_is "the proxy's", example "/srv": cwd = directory;
+
+    /// User to become, with its servers, after everything was opened. Only root can. `GROUP` takes the place of the user's
+    /// main group. Both may be numbers.
+    serve "--user" "NAME[:GROUP]", example "nobody": user = user;
+
+    /// Let other processes of the same user, such as servers, look into the memory and the descriptors of the proxy. For
+    /// strace, perf and gdb.
+    serve "--traceable": traceable = true;
 
     /// Serve the built-in demo server. It takes the place of a command.
     serve "--demo": server = ServerCommand::Demo;

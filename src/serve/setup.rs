@@ -9,7 +9,7 @@ use mio::net::TcpListener;
 
 use super::accept::MAX_REFUSED;
 use super::system::Linux;
-use super::{Channel, Proxy};
+use super::{Channel, Proxy, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
@@ -60,7 +60,7 @@ impl Display for SetupError {
 }
 
 /// Turns an error into one that says what was being done.
-fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
+pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
     move |error| SetupError(format!("{what}: {error}"))
 }
 
@@ -69,16 +69,10 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
-            "cannot run {}",
-            shell_words::join(command)
-        )))?;
+        let address = tcp::address_text(&options.host, options.port);
+        let (spawner, sockets) = open(options, command, &address, descriptors)?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let address = tcp::address_text(&options.host, options.port);
-        let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
-            "cannot listen on {address} (--host, --port)"
-        )))?;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &address, limits.spares);
@@ -111,6 +105,37 @@ impl Proxy {
         Ok(Self::new(
             system, reactor, listeners, limits, settings, memory,
         ))
+    }
+}
+
+/// Finds the server's command and binds the addresses, as different users if need be: only root may bind some, and what
+/// can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
+fn open(
+    options: &ServeOptions,
+    command: &[OsString],
+    address: &str,
+    descriptors: DescriptorLimit,
+) -> Result<(Spawner, Vec<TcpListener>), SetupError> {
+    let user = surroundings::find_user(options)?;
+    let environment = surroundings::environment(options, user.as_ref())?;
+    let bind = || {
+        listener::bind(&options.host, options.port).map_err(failed_to(format!(
+            "cannot listen on {address} (--host, --port)"
+        )))
+    };
+    let find = || {
+        let surroundings = surroundings::surroundings(options, environment)?;
+        Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
+            "cannot run {}",
+            shell_words::join(command)
+        )))
+    };
+    if let Some(user) = &user {
+        let sockets = bind()?;
+        surroundings::become_user(user, options)?;
+        Ok((find()?, sockets))
+    } else {
+        Ok((find()?, bind()?))
     }
 }
 
