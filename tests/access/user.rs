@@ -193,7 +193,7 @@ fn users_that_there_are_not_and_root_are_refused() {
         ("root", "is root"),
         ("0", "is root"),
     ] {
-        let line = fails_configured(|command| drop(command.args(["--user", user, "--demo"]);
+        let line = fails(&["--user", user, "--demo"]);
         assert!(line.contains("--user") && line.contains(words), "{line}");
     }
 }
