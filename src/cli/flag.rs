@@ -210,7 +210,7 @@ impl Flag {
     }
 }
 
-/// Adds a value that was read.
+/// Adds a value that was read to those that were given before.
 pub(super) fn add<T>(field: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
     field.push(value?);
     Ok(())

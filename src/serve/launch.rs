@@ -10,11 +10,10 @@ use super::servers::ServerKey;
 use super::system::{ServerUser, System};
 use super::{ClientSession, Proxy, Stopping};
 use crate::reactor::io::Io;
-use crate::reactor::listener::is_exhaustion;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::report::Label;
 use crate::session::{Event, Session};
-use crate::util::client_address::ClientAddress;
+use crate::transport::listener::is_exhaustion;
 
 /// Waiting servers that are handed out in one iteration: as many as connections are accepted.
 const TAKES_PER_ITERATION: usize = 8;
@@ -41,7 +40,7 @@ fn server_user<S: System>(
     Some(ServerUser {
         key,
         number: *number,
-        address: ClientAddress::of_tcp(*client),
+        address: *client,
         name: None,
         connection: scheduler.place(key)?.client().map(Io::source),
     })

@@ -5,9 +5,9 @@ use std::fmt::{self, Display};
 
 use log::{debug, info, warn};
 use mio::Interest;
-use mio::net::TcpListener;
 
 use super::accept::MAX_REFUSED;
+use super::listen::{self, Listening};
 use super::system::Linux;
 use super::{Channel, Proxy, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
@@ -15,14 +15,13 @@ use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand}
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
-use crate::reactor::listener;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
-use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings};
+use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
 
@@ -69,17 +68,18 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let address = tcp::address_text(&options.host, options.port);
-        let (spawner, sockets) = open(options, command, &address, descriptors)?;
+        let (spawner, Listening { sockets, summary }) = open(options, command, descriptors)?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
-        log_start(options, command, &address, limits.spares);
+        log_start(options, command, &summary, limits.spares);
         log_session_limit(options, limits, descriptors);
         let mut listeners = Vec::new();
+        let ports = sockets.iter().filter_map(Listener::tcp_address);
+        let ports = ports.map(|address| address.port()).collect();
         for (key, socket) in sockets.into_iter().enumerate() {
-            log_address(&socket);
+            listen::log(&socket, options);
             let channel = Channel::Listener;
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
             listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
@@ -97,6 +97,7 @@ impl Proxy {
             spawner,
             signals,
             peers: Peers::new(),
+            ports,
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -113,16 +114,10 @@ impl Proxy {
 fn open(
     options: &ServeOptions,
     command: &[OsString],
-    address: &str,
     descriptors: DescriptorLimit,
-) -> Result<(Spawner, Vec<TcpListener>), SetupError> {
+) -> Result<(Spawner, Listening), SetupError> {
     let user = surroundings::find_user(options)?;
     let environment = surroundings::environment(options, user.as_ref())?;
-    let bind = || {
-        listener::bind(&options.host, options.port).map_err(failed_to(format!(
-            "cannot listen on {address} (--host, --port)"
-        )))
-    };
     let find = || {
         let surroundings = surroundings::surroundings(options, environment)?;
         Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
@@ -131,11 +126,12 @@ fn open(
         )))
     };
     if let Some(user) = &user {
-        let sockets = bind()?;
+        let listening = listen::open(options)?;
+        listening.give_to(user)?;
         surroundings::become_user(user, options)?;
-        Ok((find()?, sockets))
+        Ok((find()?, listening))
     } else {
-        Ok((find()?, bind()?))
+        Ok((find()?, listen::open(options)?))
     }
 }
 
@@ -244,8 +240,8 @@ fn log_command(command: &[OsString]) {
     debug!("MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares: usize) {
-    info!("Starting TCP proxy on {address}");
+fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spares: usize) {
+    info!("Starting TCP proxy on {addresses}");
     match options.server {
         ServerCommand::Demo => info!("MCP command: the built-in demo server"),
         ServerCommand::Program(_) => log_command(command),
@@ -276,19 +272,6 @@ fn log_session_limit(options: &ServeOptions, limits: Limits, descriptors: Descri
         info!(
             "Limit: {sessions}, as {} are allowed (ulimit -Hn)",
             Counted(descriptors.get(), "descriptor")
-        );
-    }
-}
-
-fn log_address(socket: &TcpListener) {
-    let Ok(address) = socket.local_addr() else {
-        return;
-    };
-    info!("TCP proxy listening on {address}");
-    if !address.ip().is_loopback() {
-        warn!(
-            "{address} is not a loopback address: anyone who can reach it can use the MCP server; there is neither \
-             encryption nor authentication"
         );
     }
 }
