@@ -13,7 +13,7 @@ use super::{Channel, Proxy, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Spawner};
+use crate::process::{DescriptorLimit, Environment, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
@@ -68,9 +68,27 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let (spawner, Listening { sockets, summary }) = open(options, command, descriptors)?;
+        let user = surroundings::find_user(options)?;
+        let environment = surroundings::environment(options, user.as_ref())?;
+        let find = || find_server(options, command, environment.clone(), descriptors);
+        // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
+        let found = user.is_none().then(find).transpose()?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
+        let listening = listen::open(options)?;
+        // Whoever is killed by a signal leaves the files of its sockets.
+        let token = reactor.next_token(Target {
+            key: 0,
+            channel: Channel::Signals,
+        });
+        let signals = Signals::register(reactor.poller().registry(), token)
+            .map_err(failed_to("cannot receive signals"))?;
+        if let Some(user) = &user {
+            listening.give_to(user)?;
+            surroundings::become_user(user, options)?;
+        }
+        let spawner = found.map_or_else(find, Ok)?;
+        let Listening { sockets, summary } = listening;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -84,12 +102,6 @@ impl Proxy {
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
             listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
         }
-        let token = reactor.next_token(Target {
-            key: 0,
-            channel: Channel::Signals,
-        });
-        let signals = Signals::register(reactor.poller().registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
@@ -109,30 +121,18 @@ impl Proxy {
     }
 }
 
-/// Finds the server's command and binds the addresses, as different users if need be: only root may bind some, and what
-/// can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
-fn open(
+/// Checks whether the server can be run.
+fn find_server(
     options: &ServeOptions,
     command: &[OsString],
+    environment: Environment,
     descriptors: DescriptorLimit,
-) -> Result<(Spawner, Listening), SetupError> {
-    let user = surroundings::find_user(options)?;
-    let environment = surroundings::environment(options, user.as_ref())?;
-    let find = || {
-        let surroundings = surroundings::surroundings(options, environment)?;
-        Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
-            "cannot run {}",
-            shell_words::join(command)
-        )))
-    };
-    if let Some(user) = &user {
-        let listening = listen::open(options)?;
-        listening.give_to(user)?;
-        surroundings::become_user(user, options)?;
-        Ok((find()?, listening))
-    } else {
-        Ok((find()?, listen::open(options)?))
-    }
+) -> Result<Spawner, SetupError> {
+    let surroundings = surroundings::surroundings(options, environment)?;
+    Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
+        "cannot run {}",
+        shell_words::join(command)
+    )))
 }
 
 /// What the user wants, as far as there are descriptors for it.
@@ -173,8 +173,8 @@ fn settings(options: &ServeOptions) -> Settings {
 /// What one session takes at the time when its server is started: the far ends of the pipes, too.
 const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
 
-/// Descriptors that are opened after the check.
-const DESCRIPTORS_TO_COME: u64 = 2;
+/// Descriptors that are opened after the check: the one that asks about clients.
+const DESCRIPTORS_TO_COME: u64 = 1;
 
 /// A proxy that can't serve a single session is not started.
 fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {

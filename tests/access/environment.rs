@@ -3,6 +3,7 @@
 use std::fs;
 use std::net::SocketAddr;
 
+use nix::unistd::geteuid;
 use serde_json::{Value, json};
 
 use crate::common::{Client, Proxy, TempFolder, servers};
@@ -66,6 +67,20 @@ fn an_ipv4_client_of_an_ipv6_socket_is_told_by_its_ipv4_address() {
     let mut client = Client::connect(proxy.address());
     let expected = facts(client.local_address(), proxy.address(), "1");
     assert_eq!(client.recv_json(), expected);
+}
+
+#[test]
+fn a_client_of_a_unix_socket_is_told_by_its_user() {
+    let folder = TempFolder::for_sockets();
+    let path = folder.path().join("socket");
+    let address = format!("unix:{}", path.display());
+    let proxy = Proxy::start_listening(&["--listen", &address], &telling(&FACTS), |_| {});
+    let uid = geteuid().to_string();
+    let expected = json!([
+        "UNIX", "unset", "unset", "unset", "unset", "1", "unset", uid
+    ]);
+    assert_eq!(Client::connect_unix(&path).recv_json(), expected);
+    drop(proxy);
 }
 
 #[test]

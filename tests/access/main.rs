@@ -1,4 +1,4 @@
-//! Who may come in, what servers know of their clients, and what they can get at.
+//! Who may come in and where, what servers know of their clients, and what they can get at.
 //!
 //! None of this is for the reference, which knows of none of it.
 
@@ -9,11 +9,14 @@ mod common;
 
 mod environment;
 mod hidden;
+mod listen;
 mod surroundings;
+mod systemd;
+mod unix;
 mod user;
 
 use std::io::Read;
-use std::process::{Command, Stdio};
+use std::process::{Command, Output, Stdio};
 
 use common::proxy::command_under_test;
 use common::{DEADLINE, eventually_some, servers};
@@ -34,7 +37,7 @@ fn tell(names: &[&str]) -> String {
     format!("printf '[{format}]\\n' {}", values.join(" "))
 }
 
-/// Runs a proxy that can't start with these arguments, and returns its last line.
+/// Runs a proxy that can't start with these arguments, although it may log something before, and returns its last line.
 #[track_caller]
 fn fails(arguments: &[&str]) -> String {
     fails_configured(|command| {
@@ -75,4 +78,22 @@ fn is_root() -> bool {
         eprintln!("skipped: only root can become another user");
     }
     is_root
+}
+
+/// Runs the proxy as something that fails at its start, and returns the one line that it prints.
+#[track_caller]
+fn refused(options: &[&str], exit_code: i32) -> String {
+    let mut command = command_under_test();
+    command.args(options).arg("cat");
+    refused_by(&mut command, exit_code)
+}
+
+#[track_caller]
+fn refused_by(command: &mut Command, exit_code: i32) -> String {
+    let Output { status, stderr, .. } = command.output().unwrap();
+    let text = String::from_utf8(stderr).unwrap();
+    assert_eq!(status.code(), Some(exit_code), "{text}");
+    let line = text.trim_end_matches('\n');
+    assert!(!line.contains('\n'), "more than a line: {text}");
+    line.to_owned()
 }

@@ -5,11 +5,12 @@ use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::process;
 
+use nix::sys::signal::Signal;
 use nix::unistd::{User, geteuid};
 use serde_json::json;
 
 use crate::common::proxy::{as_another_user, untraceable};
-use crate::common::{Proxy, TempFolder, servers};
+use crate::common::{Client, DEADLINE, Proxy, TempFolder, servers};
 use crate::{fails, fails_configured, is_root, telling};
 
 /// Tells the ids of the server.
@@ -118,6 +119,30 @@ fn ports_and_files_are_opened_before_that() {
     let proxy = Proxy::start(&options, &telling(&["A"]));
     assert_eq!(proxy.address().port().to_string(), port);
     assert_eq!(proxy.connect().recv_json(), json!(["1"]));
+}
+
+#[test]
+fn a_unix_socket_belongs_to_that_user() {
+    let Some(nobody) = nobody() else { return };
+    let folder = TempFolder::for_sockets();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    let path = folder.path().join("socket");
+    let address = format!("unix:{}", path.display());
+    let options = ["--user", "nobody", "--listen", &address];
+    let mut proxy = Proxy::start_listening(&options, &servers::sh(TELL_IDS), |_| {});
+    let found = fs::metadata(&path).unwrap();
+    let ids = [nobody.uid.as_raw(), nobody.gid.as_raw()];
+    assert_eq!([found.uid(), found.gid()], ids);
+    assert_eq!(found.mode() & 0o777, 0o600);
+    assert_eq!(
+        Client::connect_unix(&path).recv_json()[0],
+        ids[0].to_string()
+    );
+    // Its folder is not the user's, so the file stays; the next start takes its place.
+    proxy.signal(Signal::SIGTERM);
+    proxy.wait_exit(DEADLINE);
+    proxy.wait_for_log("can't be removed");
+    let _ = Proxy::start_listening(&options, &servers::sh(TELL_IDS), |_| {});
 }
 
 #[test]
