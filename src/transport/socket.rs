@@ -2,13 +2,12 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
 use mio::{Interest, Registry, Token};
-use nix::sys::socket::{MsgFlags, recv, send};
 
 use super::tcp;
 
@@ -60,11 +59,6 @@ impl Socket {
         }
     }
 
-    /// The number of its descriptor: for calls that are the same for both, and that cost a branch less this way.
-    fn number(&self) -> RawFd {
-        either!(self, stream => stream.as_raw_fd())
-    }
-
     /// Ends one direction, or both.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         either!(self, stream => stream.shutdown(how))
@@ -79,15 +73,14 @@ impl Socket {
 impl Read for Socket {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let flags = MsgFlags::empty();
-        Ok(recv(self.number(), buffer, flags)?)
+        either!(self, stream => stream.read(buffer))
     }
 }
 
 impl Write for Socket {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        Ok(send(self.number(), bytes, MsgFlags::MSG_NOSIGNAL)?)
+        either!(self, stream => stream.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
