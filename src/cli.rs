@@ -34,7 +34,7 @@ pub enum Command {
     /// Serve an MCP server over TCP.
     Serve {
         /// What is served, and how.
-        options: ServeOptions,
+        options: Box<ServeOptions>,
         /// What the log should say about a likely mistake, in one line.
         hint: Option<String>,
     },
@@ -95,7 +95,7 @@ fn parse_serve(args: Vec<OsString>) -> Result<Command, UsageError> {
         return Ok(answer);
     }
     Ok(Command::Serve {
-        options: serve::parse(&words)?,
+        options: Box::new(serve::parse(&words)?),
         hint: serve::hint(&words),
     })
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, Proxy, TempFolder, servers};
-use crate::refused;
+use crate::{refused, telling};
 
 pub(crate) const TOKEN: &str = "mtp_0123456789abcdef";
 
@@ -93,6 +93,16 @@ fn a_right_token_lets_in_and_the_first_line_is_the_handshake() {
         "--debug says that it came"
     );
     assert!(!log.contains("0123456789abcdef"), "{log}");
+}
+
+#[test]
+fn servers_are_told_the_name_of_their_client() {
+    let tokens = anns();
+    let options = ["--token-file", &tokens.path()];
+    let proxy = Proxy::start(&options, &telling(&["MCP_CLIENT", "TCPREMOTEIP"]));
+    let mut client = proxy.connect();
+    client.send_line(&handshake(TOKEN));
+    assert_eq!(client.recv_json(), json!(["ann", "127.0.0.1"]));
 }
 
 #[test]
