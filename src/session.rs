@@ -71,6 +71,8 @@
 //! - Reads from the client only while [`Session::wants_client_input`], from the upstream only while
 //!   [`Session::wants_upstream_output`], and passes what it read in order. A session that [waits for
 //!   memory](Session::waits_for_memory) is asked again when memory was given back.
+//! - Begins each run, in which both sides are read and written, with [`Session::begin_run`], and has another one follow
+//!   while [`Session::has_more_lines`].
 //! - Writes [`Session::to_client`] and [`Session::to_upstream`] when it can, and reports what was written.
 //! - Carries out the actions after the event, in order. [`Action::StartUpstream`] may wait, but only while
 //!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an
@@ -79,6 +81,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+pub mod backlog;
 mod cancellations;
 mod client_lines;
 mod client_side;
@@ -126,6 +129,7 @@ use log::{Level, log};
 
 pub use self::backend::Backend;
 use self::backend::BackendState;
+use self::backlog::{Backlog, LinesOfRun};
 use self::client_side::{Client, OwnLine};
 use self::era::Era;
 use self::goal::Goal;
@@ -275,6 +279,8 @@ pub enum Event<'a> {
         /// The time since 1970, for the time stamps of heartbeats and notices.
         unix_time: Duration,
     },
+    /// A run begins, and lines that were read before can be handled in it.
+    RunBegan,
     /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
     MemoryShort,
     /// The program is being stopped.
@@ -304,6 +310,9 @@ pub struct Session {
     guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
+    /// What was read of the upstream and is not handled yet.
+    upstream_backlog: Option<Box<Backlog>>,
+    lines_of_run: LinesOfRun,
     to_client: Outbox<OwnLine>,
     /// For the present upstream.
     to_upstream: Outbox<ToUpstream>,
@@ -393,6 +402,8 @@ impl Session {
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
             from_upstream: Splitter::verbatim(),
+            upstream_backlog: None,
+            lines_of_run: LinesOfRun::default(),
             to_client: Outbox::default(),
             to_upstream: Outbox::default(),
             held: None,
@@ -496,6 +507,8 @@ impl Session {
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            // What is left of what was read is handled after any event.
+            Event::RunBegan => {}
             Event::MemoryShort => self.memory_short(cx),
             Event::ShutDown => self.shut_down(cx),
         }
@@ -540,6 +553,7 @@ impl Session {
         self.goal.is_serve()
             && self.upstream.is_up()
             && self.client.has_all_handled()
+            && self.upstream_backlog.is_none()
             && self.held.is_none()
             && self.charged == 0
             && self.server_log.kept_bytes() == 0
@@ -570,8 +584,9 @@ impl Session {
     fn advance_all(&mut self, cx: &mut Context<'_>) {
         loop {
             self.handle_unread(cx);
+            self.handle_upstream_backlog(cx);
             self.advance(cx);
-            if !self.client.has_unread() || !self.has_room_for_client_lines() {
+            if !self.client.has_unread() || !self.may_handle_client_line() {
                 break;
             }
         }
@@ -642,6 +657,11 @@ impl Session {
             + beyond(self.to_upstream.capacity())
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
+            + beyond(
+                self.upstream_backlog
+                    .as_deref()
+                    .map_or(0, Backlog::capacity),
+            )
             + beyond(self.upstream.capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
             + beyond(self.server_requests.id_bytes())

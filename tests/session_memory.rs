@@ -95,7 +95,11 @@ impl World {
             actions: &mut self.actions,
             logs: &mut self.logs,
         };
+        self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);
+        while self.session.has_more_lines() {
+            self.session.begin_run(&mut cx);
+        }
     }
 
     /// Checks what is held. `besides` is what the test itself holds.

@@ -217,6 +217,7 @@ impl Session {
 
     /// The end of the output was read, or an error instead.
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
+        self.finish_upstream_backlog(cx);
         self.upstream_tail(cx);
         if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
@@ -455,6 +456,7 @@ impl Session {
     /// `was_asked` unless the upstream ended by itself.
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
+        self.upstream_backlog = None;
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();

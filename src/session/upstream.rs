@@ -196,7 +196,7 @@ impl Session {
     /// If nothing can be written to either side, both may be waiting for this session to read. The upstream is then
     /// read beyond the limit, as long as there is plenty of memory: its responses are what the client waits for.
     pub fn wants_upstream_output(&self, memory: &BufferBudget) -> bool {
-        if !self.upstream.has_output() {
+        if !self.upstream.has_output() || self.upstream_backlog.is_some() {
             return false;
         }
         self.to_client.len() < OUTBOX_BYTES
@@ -206,7 +206,8 @@ impl Session {
 
     /// Whether the upstream would be read if there were plenty of memory. No event of this session tells when there is.
     pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
-        self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_input_full()
+        let has_output = self.upstream.has_output() && self.upstream_backlog.is_none();
+        has_output && !self.wants_upstream_output(memory) && self.is_input_full()
     }
 
     /// Whether as much waits for the upstream as may.

@@ -26,12 +26,7 @@ impl Session {
             }
         }
         self.note_first_output(cx);
-        let mut input = bytes;
-        while !input.is_empty() && self.hears_upstream() {
-            if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
-                self.upstream_line(line, cx);
-            }
-        }
+        self.take_output(bytes, cx);
     }
 
     /// What the upstream did not end by a line end before it ended itself is its last line.
@@ -44,11 +39,11 @@ impl Session {
     }
 
     /// Whether what the upstream says counts.
-    fn hears_upstream(&self) -> bool {
+    pub(super) fn hears_upstream(&self) -> bool {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
-    fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
+    pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
             Line::Buffered { bytes, len } if !self.to_client.is_empty() => &bytes[..*len],

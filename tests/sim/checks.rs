@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Session, Settings};
 
 use crate::below::Below;
@@ -135,6 +136,11 @@ impl Below {
         );
         let waits = session.waits_for_memory(memory);
         self.stats.fault_if(waits, Fault::WaitsForMemory);
+        let (of_client, of_upstream) = session.lines_of_run();
+        assert!(
+            of_client.max(of_upstream) <= LINES_PER_RUN,
+            "{of_client} and {of_upstream} lines are handled in one run"
+        );
         self.check_unused(slot, session);
         self.check_buffers(slot, session, memory);
     }
@@ -224,6 +230,10 @@ impl Below {
         assert!(
             deadline.is_none_or(|at| at + TICK > self.now),
             "session {number} waits for a time that has come"
+        );
+        assert!(
+            !session.has_more_lines(),
+            "session {number} could go on with what it has read, and is not run"
         );
         let socket = place.socket.borrow();
         let may_read = has_client && socket.input.has_something();

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
+
 use crate::journal::{ClientSays, Comes, Journal, ServerSays};
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
@@ -111,11 +113,11 @@ impl Client {
         }
         self.send(socket);
         if !self.calm {
-            self.misbehave(socket, stats);
+            self.misbehave(socket, journal, stats);
         }
     }
 
-    fn misbehave(&mut self, socket: &mut Duplex, stats: &mut Stats) {
+    fn misbehave(&mut self, socket: &mut Duplex, journal: &mut Journal, stats: &mut Stats) {
         match self.rng.below(1000) {
             0 | 1 => {
                 stats.fault(Fault::ClientResets);
@@ -130,6 +132,12 @@ impl Client {
             8..=14 if self.gets_heartbeats => {
                 stats.fault(Fault::ClientVanishes);
                 self.has_vanished = true;
+            }
+            15..=17 if self.opened && !self.leaving => {
+                stats.fault(Fault::ShortLines);
+                for _ in 0..self.rng.between(LINES_PER_RUN, 3 * LINES_PER_RUN) {
+                    self.notify_shortly(journal);
+                }
             }
             _ => {}
         }
@@ -315,6 +323,12 @@ impl Client {
         let line = journal.client_says(text, what, ids);
         journal.lines[line].text_end = text_end;
         journal.lines[line].end = self.said;
+    }
+
+    /// One of the shortest lines that there are.
+    fn notify_shortly(&mut self, journal: &mut Journal) {
+        let text = format!(r#"{{"n":{},"method":"m"}}"#, journal.lines.len());
+        self.say(text, ClientSays::Other, Vec::new(), journal);
     }
 
     fn new_id(&mut self, journal: &Journal) -> String {

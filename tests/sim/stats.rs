@@ -39,6 +39,7 @@ pub enum Fault {
     Killed,
     Handed,
     OtherProtocol,
+    ShortLines,
     WaitsForMemory,
 }
 
@@ -166,5 +167,6 @@ const NAMES: [&str; FAULTS] = [
     "second signal",
     "spare handed out",
     "another protocol",
+    "many short lines",
     "turns without memory",
 ];

@@ -230,6 +230,11 @@ impl World {
         self.look();
     }
 
+    /// One of the serving loop alone, of which nothing is checked.
+    pub fn iterate_proxy(&mut self) {
+        self.proxy.iterate(&mut self.events).unwrap();
+    }
+
     fn any_slot(&mut self) -> Option<usize> {
         let below = self.below.borrow();
         let count = below.places.len();
