@@ -99,6 +99,7 @@ mod list_changes;
 mod liveness;
 pub mod log_limits;
 mod loss;
+mod no_memory;
 mod own_messages;
 mod peer;
 mod questions;

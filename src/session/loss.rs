@@ -24,6 +24,7 @@ use std::time::Duration;
 use super::goal::Goal;
 use super::handshake::Greeting;
 use super::in_flight::Request;
+use super::no_memory::copy_of;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
 use super::server_memory::ServerMemory;
@@ -276,7 +277,7 @@ impl Session {
                 let rest = if self.backend.is_link() {
                     Vec::new()
                 } else {
-                    self.to_upstream.rest_of_started().to_vec()
+                    copy_of([self.to_upstream.rest_of_started(), b""])
                 };
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
@@ -291,7 +292,7 @@ impl Session {
                     replay,
                     rest,
                 }));
-                self.take_back_unsent(cx.memory);
+                self.take_back_unsent(cx);
             }
             Upstream::Leaving(leaving) => leaving.stage = leaving.stage.after(sign, cx.now),
             Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
@@ -404,8 +405,7 @@ impl Session {
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
         }
-        front.append(self.take_held(), cx.memory);
-        self.hold(front);
+        self.hold_behind(front, cx);
     }
 
     /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if
@@ -441,8 +441,8 @@ impl Session {
         if let Some((line, tag)) = initialize {
             first.push_buffer(line, Some(tag), cx.memory);
         }
-        first.append(held, cx.memory);
-        self.hold(first);
+        self.hold(held);
+        self.hold_behind(first, cx);
     }
 
     /// Whether another upstream may be asked in place of this one.

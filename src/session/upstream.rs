@@ -370,11 +370,10 @@ impl Session {
     }
 
     /// What was meant for any upstream waits for the next; what was meant for this one is dropped.
-    pub(super) fn take_back_unsent(&mut self, memory: &mut BufferBudget) {
+    pub(super) fn take_back_unsent(&mut self, cx: &mut Context<'_>) {
         self.to_upstream.retain_unstarted(ToUpstream::is_for_any);
-        let mut waiting = std::mem::take(&mut self.to_upstream);
-        waiting.append(self.take_held(), memory);
-        self.hold(waiting);
+        let waiting = std::mem::take(&mut self.to_upstream);
+        self.hold_behind(waiting, cx);
     }
 
     /// The first `count` bytes for the upstream were written.

@@ -50,7 +50,9 @@ impl Session {
             Line::Buffered { .. } | Line::Skipped(..) => &[],
         };
         // The system may have less memory than the budget allows.
-        if text.len() >= UNCHARGED_BYTES && !self.to_client.try_reserve(text.len(), cx.memory) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES
+            && !self.to_client.try_reserve(text.len(), cx.memory)
+        {
             let mut scanner = SkipScanner::default();
             scanner.feed(text);
             return self.report_skipped(&scanner.finish(), TooLong::BufferBudget, cx);
