@@ -116,6 +116,7 @@ impl World {
 
 #[test]
 fn whoever_waits_for_memory_goes_on_when_another_gives_it_back() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let greedy = world.come_to_standstill();
     let modest = world.come_to_standstill();
@@ -135,6 +136,7 @@ const PART_BYTES: usize = 190_000;
 
 #[test]
 fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let mut slots = Vec::new();
     for _ in 0..8 {
@@ -164,6 +166,7 @@ fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
 
 #[test]
 fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_to() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let slot = world.flood_by_client();
     world.below.borrow().places[slot]
@@ -176,6 +179,7 @@ fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_t
 
 #[test]
 fn a_client_that_hangs_up_while_it_can_not_be_read_is_waited_for_half_a_minute() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let slot = world.flood_by_client();
     let socket = world.below.borrow().places[slot].socket.clone();
@@ -203,6 +207,7 @@ impl World {
 
 #[test]
 fn others_are_served_between_the_many_short_lines_of_one() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let (greedy, modest) = (world.open_one(), world.open_one());
     {

@@ -13,6 +13,7 @@ use mcp_tcp_proxy::reactor::io::Readiness;
 use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
+use crate::allocated::Outside;
 use crate::rng::Rng;
 
 /// Whose events are to be told of, and what they say.
@@ -362,6 +363,7 @@ impl io::Read for Socket {
 
 impl io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.duplex.borrow_mut().output.write(bytes)
     }
 
@@ -389,6 +391,7 @@ impl Stdin {
 
 impl io::Write for Stdin {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.0.borrow_mut().output.write(bytes)
     }
 
@@ -399,6 +402,7 @@ impl io::Write for Stdin {
 
 impl Unread for Stdin {
     fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
+        let _outside = Outside::new();
         let output = &mut self.0.borrow_mut().output;
         output.broken?;
         output.unread_from = Some(output.consumed);
