@@ -490,9 +490,11 @@ impl Session {
             return (LossKind::Crash, self.backend.loss(exit));
         };
         if leaving.died_of_probe {
+            self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
         if let Some(time) = leaving.replay_overdue {
+            self.backend.ended_otherwise();
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
         }
         let has_spoken = self.has_upstream_spoken();

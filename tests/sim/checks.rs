@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
+use mcp_tcp_proxy::scheduler::{Scheduler, SessionKey};
 use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Session, Settings};
 
@@ -80,6 +81,7 @@ impl World {
                 let has_client = place.client().is_some();
                 let settings = sessions.settings();
                 below.check_session_rests(slot, session, settings, has_client, sessions.memory());
+                below.check_waits_for_memory(slot, session, key, sessions);
             }
             below.check_starts(|key| sessions.session(key));
             let is_late = self
@@ -214,6 +216,26 @@ impl Below {
         } else {
             READ_BYTES
         }
+    }
+
+    /// Whoever could read if there were memory is told when there is.
+    fn check_waits_for_memory<P>(
+        &self,
+        slot: usize,
+        session: &Session,
+        key: SessionKey,
+        sessions: &Scheduler<P>,
+    ) {
+        let Some(server) = self.places[slot].server.map(|key| &self.servers[key]) else {
+            return;
+        };
+        let pipes = server.pipes.borrow();
+        let may_read = pipes.reads && pipes.input.has_something();
+        let waits = may_read && session.waits_for_memory(sessions.memory());
+        assert!(
+            !waits || sessions.is_told_of_memory(key),
+            "nobody tells {key:?} of memory"
+        );
     }
 
     fn check_session_rests(

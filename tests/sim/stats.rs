@@ -40,6 +40,7 @@ pub enum Fault {
     Handed,
     OtherProtocol,
     ShortLines,
+    EndTakesTooLong,
     WaitsForMemory,
 }
 
@@ -168,5 +169,6 @@ const NAMES: [&str; FAULTS] = [
     "spare handed out",
     "another protocol",
     "many short lines",
+    "end takes too long",
     "turns without memory",
 ];
