@@ -219,6 +219,9 @@ impl Connectors {
         if link.upstream.take().is_some() {
             self.tell(key, Event::UpstreamEof(None));
         }
+        self.scheduler.enqueue(key);
+        self.scheduler
+            .run_ready(&mut Sides, &mut self.reactor.timers);
     }
 
     fn free_cut_off(&mut self) {
@@ -226,8 +229,14 @@ impl Connectors {
         let cut_off = sessions.filter(|(_, _, link)| link.is_cut_off);
         let cut_off: Vec<(SessionKey, usize)> =
             cut_off.map(|(key, _, link)| (key, link.slot)).collect();
+        for &(key, slot) in &cut_off {
+            let session = self.scheduler.session(key).unwrap();
+            let below = &mut *self.below.borrow_mut();
+            // Who waits for a response was told, if he reads.
+            below.places[slot].is_cut_off = !session.to_client().is_empty();
+            below.stats.fault(Fault::EndTakesTooLong);
+        }
         for (key, slot) in cut_off {
-            self.below.borrow_mut().stats.fault(Fault::EndTakesTooLong);
             self.free(key, slot);
         }
     }
