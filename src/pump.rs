@@ -111,13 +111,13 @@ pub fn has_more(
     session.has_more_lines()
         || (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
-        || (client.is_writable() && !session.to_client().is_empty())
-        || (upstream.is_writable() && !session.to_upstream().is_empty())
+        || (client.is_writable() && session.has_output_for_client())
+        || (upstream.is_writable() && session.has_output_for_upstream())
 }
 
 #[inline(always)]
 fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
-    if client.is_writable() && !session.to_client().is_empty() {
+    if client.is_writable() && session.has_output_for_client() {
         write_client(session, client, cx);
     }
 }
@@ -138,7 +138,7 @@ fn flush_upstream(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) {
-    if upstream.is_writable() && !session.to_upstream().is_empty() {
+    if upstream.is_writable() && session.has_output_for_upstream() {
         write_upstream(session, upstream, scratch, cx);
     }
 }
@@ -246,6 +246,7 @@ fn read_bytes(is_within_long_line: bool) -> usize {
 mod tests {
     use std::collections::VecDeque;
     use std::io::ErrorKind;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;
@@ -339,7 +340,7 @@ mod tests {
             };
             let label = Label::Session {
                 number: 1,
-                client: ([127, 0, 0, 1], 1).into(),
+                client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             };
             let mut session = Session::open(label, &mut cx);
