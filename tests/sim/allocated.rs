@@ -17,7 +17,7 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 
 /// What a session may hold without a charge: the free parts of its buffers, and tables that are limited in number, such as
 /// those of 1,024 requests of either side.
-const SESSION_BYTES: isize = 10 * UNCHARGED_BYTES as isize;
+const SESSION_BYTES: isize = 10 * UNCHARGED_BYTES.cast_signed();
 
 /// What is held for all sessions: spare buffers, small and large, and tables of the loop.
 const LOOP_BYTES: isize = 4 * 128 * 1024 + 4 * 4 * 1024 * 1024 + 256 * 1024;
@@ -45,7 +45,7 @@ pub fn alone() -> RwLockWriteGuard<'static, ()> {
 }
 
 fn allocated() -> isize {
-    ALLOCATOR.allocated() as isize
+    ALLOCATOR.allocated().cast_signed()
 }
 
 /// While it is there, the world allocates, and not the loop.
@@ -89,9 +89,9 @@ impl Held {
 
     /// Checks it after an iteration.
     pub fn check(&mut self, sessions: usize, charged: usize) {
-        let uncharged = self.bytes - charged as isize;
+        let uncharged = self.bytes - charged.cast_signed();
         self.most = self.most.max(uncharged);
-        let most = LOOP_BYTES + sessions as isize * SESSION_BYTES;
+        let most = LOOP_BYTES + sessions.cast_signed() * SESSION_BYTES;
         assert!(
             uncharged <= most,
             "{} bytes are held, {charged} are charged, for {sessions} sessions",
