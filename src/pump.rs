@@ -79,6 +79,7 @@ pub fn pump(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) -> bool {
+    session.begin_run(cx);
     flush_upstream(session, upstream, scratch, cx);
     flush_client(session, client, cx);
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
@@ -107,7 +108,8 @@ pub fn has_more(
     upstream: &impl Transport,
     memory: &BufferBudget,
 ) -> bool {
-    (client.is_readable() && session.wants_client_input())
+    session.has_more_lines()
+        || (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
         || (client.is_writable() && session.has_output_for_client())
         || (upstream.is_writable() && session.has_output_for_upstream())
@@ -248,6 +250,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::session::backlog::LINES_PER_RUN;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
@@ -402,6 +405,28 @@ mod tests {
     }
 
     #[test]
+    fn short_lines_have_a_budget_of_their_own_on_either_side() {
+        const LINES: usize = 3 * LINES_PER_RUN + 1;
+        let mut between = Between::new();
+        let flood = || says(&LINE.repeat(LINES));
+        between.client.says.push_back(Ok(flood()));
+        between.server.says.push_back(Ok(flood()));
+        for run in 1..=4 {
+            for side in [&mut between.client, &mut between.server] {
+                side.takes.push_back(Ok(usize::MAX));
+            }
+            let has_more = between.run();
+            assert_eq!(has_more, run < 4);
+            let lines = LINES.min(run * LINES_PER_RUN);
+            for side in [&between.client, &between.server] {
+                assert_eq!(side.took, LINE.repeat(lines), "run {run}");
+                assert_eq!(side.asked.len(), 1, "it is not read before that is handled");
+            }
+        }
+        assert!(!between.has_more());
+    }
+
+    #[test]
     fn what_was_not_taken_is_written_when_there_is_room() {
         let mut between = Between::new();
         between.client.says.push_back(Ok(says(LINE)));
@@ -479,7 +504,8 @@ mod tests {
             let piece = if is_long {
                 says(&"x".repeat(READ_BYTES))
             } else {
-                says(&"\n".repeat(READ_BYTES))
+                // So many of them that their number is no bound.
+                says(&(" ".repeat(511) + "\n").repeat(READ_BYTES / 512))
             };
             for _ in 0..64 {
                 between.client.says.push_back(Ok(piece.clone()));

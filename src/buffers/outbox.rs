@@ -149,33 +149,42 @@ impl<M> Outbox<M> {
         end.flatten().map_or(&[], |end| &self.waiting()[..=end])
     }
 
-    /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses.
+    /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses. Takes no memory for that.
     pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
-        let mut rest = std::mem::take(self);
-        let mut tags = std::mem::take(&mut rest.tags);
-        debug_assert!(
-            tags.iter().all(|tagged| tagged.start >= rest.position),
-            "the tags of started lines were collected"
-        );
-        let started = if rest.mid_line {
-            rest.waiting().iter().position(|byte| *byte == b'\n')
-        } else {
-            None
+        let started = self.rest_of_started().len();
+        let mut all = std::mem::take(self);
+        let tags = all.tags.drain();
+        let bytes = &mut all.bytes;
+        let index = |at: u64| all.head + (at - all.position) as usize;
+        let (mut from, mut len) = (all.head + started, 0);
+        let keep_bytes = |bytes: &mut [u8], from: usize, to: usize, len: &mut usize| {
+            bytes.copy_within(from..to, *len);
+            *len += to - from;
         };
-        let mut at = rest.position + started.map_or(0, |end| end as u64 + 1);
-        let bytes_of = |from: u64, to: u64| {
-            &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
-        };
-        for tagged in tags.drain() {
-            self.bytes.extend_from_slice(bytes_of(at, tagged.start));
-            at = tagged.start + tagged.len as u64;
+        for tagged in tags {
+            debug_assert!(
+                tagged.start >= all.position,
+                "the tags of started lines were collected"
+            );
+            let start = index(tagged.start);
+            keep_bytes(bytes, from, start, &mut len);
+            from = start + tagged.len;
             if keep(&tagged.tag) {
-                self.tag(tagged.len, Some(tagged.tag));
-                self.bytes.extend_from_slice(bytes_of(tagged.start, at));
+                self.tagged_bytes += tagged.len;
+                let kept_at = len as u64;
+                keep_bytes(bytes, start, from, &mut len);
+                self.tags.push_back(Tagged {
+                    start: kept_at,
+                    ..tagged
+                });
             }
         }
-        self.bytes
-            .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
+        let end = bytes.len();
+        keep_bytes(bytes, from, end, &mut len);
+        bytes.truncate(len);
+        // What is not needed of the free part is nobody's loss.
+        bytes.shrink_to(2 * len);
+        self.bytes = all.bytes;
     }
 
     /// Has `edit` make another line of the first one that has not started and has a tag that is `wanted`, or none. Lines
@@ -221,10 +230,14 @@ impl<M> Outbox<M> {
         }
     }
 
-    /// Moves all lines of `other`, none of which has started, after those of this queue.
-    pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) {
+    /// Moves all lines of `other`, none of which has started, after those of this queue. Returns them if there is no memory
+    /// for that.
+    #[must_use]
+    pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) -> Option<Self> {
         debug_assert!(!other.mid_line);
-        let len = other.len();
+        if !self.is_empty() && !self.make_room(other.len(), memory) {
+            return Some(other);
+        }
         let end = self.end();
         for tagged in other.tags.drain() {
             self.tagged_bytes += tagged.len;
@@ -237,10 +250,10 @@ impl<M> Outbox<M> {
             memory.give_back(std::mem::replace(&mut self.bytes, other.bytes));
             self.head = other.head;
         } else {
-            self.make_room(len, memory);
             self.bytes.extend_from_slice(&other.bytes[other.head..]);
             memory.give_back(other.bytes);
         }
+        None
     }
 
     /// Drops everything, and gives the memory back.
@@ -276,10 +289,12 @@ impl<M> Outbox<M> {
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         if self.bytes.capacity() <= DOUBLING_BYTES {
-            self.bytes.try_reserve(more).is_ok()
+            // Twice as much may be more than there is.
+            self.bytes.try_reserve(more).is_ok() || self.bytes.try_reserve_exact(more).is_ok()
         } else if spare < more {
             let growth = more.max(self.bytes.capacity() / GROWTH_SHARE);
             self.bytes.try_reserve_exact(growth).is_ok()
+                || self.bytes.try_reserve_exact(more).is_ok()
         } else {
             true
         }
@@ -488,7 +503,7 @@ mod tests {
                             other.push(text.as_bytes(), tag, &mut memory);
                             model.lines.push_back((text + "\n", tag, 0));
                         }
-                        outbox.append(other, &mut memory);
+                        prop_assert!(outbox.append(other, &mut memory).is_none());
                     }
                     Step::Consume(count) => {
                         let count = count.min(outbox.len());

@@ -48,6 +48,9 @@ const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
+/// The longest parameters in which a cancelled request is looked for, in bytes.
+const MAX_CANCELLED_BYTES: usize = 64 * 1024;
+
 /// The top level of one JSON object.
 #[derive(Debug, Default, Clone)]
 pub struct Envelope<'a> {
@@ -205,9 +208,11 @@ impl<'a> Envelope<'a> {
     }
 
     /// The request that this message takes back, if it is a `notifications/cancelled`. No request has an id over
-    /// [`MAX_ID_BYTES`].
+    /// [`MAX_ID_BYTES`], and nobody gives reasons of more than [`MAX_CANCELLED_BYTES`]: to look through them would take as
+    /// long as to read the line.
     pub fn cancelled_id(&self) -> Option<IdText<'a>> {
-        if self.method != Some(Method::Cancelled) {
+        let is_long = self.params.end - self.params.start > MAX_CANCELLED_BYTES;
+        if self.method != Some(Method::Cancelled) || is_long {
             return None;
         }
         let [id] = self.ranges_in_params(["requestId"])?;
@@ -509,6 +514,17 @@ mod tests {
         single(r#"{"id":null,"method":"x"}"#, |e| {
             assert_eq!(e.request_id(), None);
         });
+    }
+
+    #[test]
+    fn a_cancelled_request_is_not_looked_for_in_endless_parameters() {
+        for (bytes, is_found) in [(1000, true), (MAX_CANCELLED_BYTES, false)] {
+            let reason = "x".repeat(bytes);
+            let line = format!(
+                r#"{{"method":"notifications/cancelled","params":{{"reason":"{reason}","requestId":7}}}}"#
+            );
+            single(&line, |e| assert_eq!(e.cancelled_id().is_some(), is_found));
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! How much a session buffers: its limits, the long lines it reads, and its share of the memory of all sessions.
 
+use super::backlog::Backlog;
 use super::{Context, Session};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::protocol::lines::{Line, LineLimits, Splitter};
@@ -61,6 +62,11 @@ impl Session {
             + beyond(self.to_upstream.capacity())
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
+            + beyond(
+                self.upstream_backlog
+                    .as_deref()
+                    .map_or(0, Backlog::capacity),
+            )
             + beyond(self.upstream.capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
             + beyond(self.server_requests.id_bytes())

@@ -72,7 +72,7 @@ fn take_out_of(
             if let ToUpstream::Request(request) = parts.remove(at) {
                 taken = Some(request);
             }
-            let line = batch_without(&line, id)?;
+            let line = batch_without(line, id)?;
             Some((line, ToUpstream::Batch(parts.into())))
         }
         ToUpstream::Request(request) => {
@@ -86,8 +86,8 @@ fn take_out_of(
 }
 
 /// A batch, with its line end, without the first request of this id; `None` if there is nothing else in it.
-fn batch_without(line: &[u8], id: &RequestId) -> Option<Vec<u8>> {
-    let batch = line.strip_suffix(b"\n").unwrap_or(line);
+fn batch_without(line: Vec<u8>, id: &RequestId) -> Option<Vec<u8>> {
+    let batch = line.strip_suffix(b"\n").unwrap_or(&line);
     let mut is_found = false;
     let left = splice::retain(batch, |envelope| {
         let is_meant = !is_found
@@ -98,7 +98,7 @@ fn batch_without(line: &[u8], id: &RequestId) -> Option<Vec<u8>> {
         !is_meant
     });
     match left {
-        Spliced::Unchanged => Some(line.to_vec()),
+        Spliced::Unchanged => Some(line),
         Spliced::Line(mut line) => {
             line.push(b'\n');
             Some(line)

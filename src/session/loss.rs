@@ -9,6 +9,7 @@ use std::io;
 use super::goal::Goal;
 use super::in_flight::Request;
 use super::leaving::{Leaving, Sign, Stage};
+use super::no_memory::copy_of;
 use super::replay::Greeting;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
@@ -41,6 +42,7 @@ impl Session {
 
     /// The end of the output was read, or an error instead.
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
+        self.finish_upstream_backlog(cx);
         self.upstream_tail(cx);
         if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
@@ -99,7 +101,7 @@ impl Session {
                 let rest = if self.backend.is_link() {
                     Vec::new()
                 } else {
-                    self.to_upstream.rest_of_started().to_vec()
+                    copy_of([self.to_upstream.rest_of_started(), b""])
                 };
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
@@ -111,7 +113,7 @@ impl Session {
                     replay,
                     rest,
                 }));
-                self.take_back_unsent(cx.memory);
+                self.take_back_unsent(cx);
             }
             Upstream::Leaving(leaving) => leaving.stage = leaving.stage.after(sign, cx.now),
             Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
@@ -226,8 +228,7 @@ impl Session {
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
         }
-        front.append(self.take_held(), cx.memory);
-        self.hold(front);
+        self.hold_behind(front, cx);
     }
 
     /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if
@@ -263,8 +264,8 @@ impl Session {
         if let Some((line, tag)) = initialize {
             first.push_buffer(line, Some(tag), cx.memory);
         }
-        first.append(held, cx.memory);
-        self.hold(first);
+        self.hold(held);
+        self.hold_behind(first, cx);
     }
 
     /// Whether another upstream may be asked in place of this one.
@@ -278,6 +279,7 @@ impl Session {
     /// `was_asked` unless the upstream ended by itself.
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
+        self.upstream_backlog = None;
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
@@ -301,9 +303,11 @@ impl Session {
             return (LossKind::Crash, self.backend.loss(exit));
         };
         if leaving.died_of_probe {
+            self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
         if let Some(time) = leaving.replay_overdue {
+            self.backend.ended_otherwise();
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
         }
         let has_spoken = self.has_upstream_spoken();

@@ -125,7 +125,9 @@ impl Session {
         };
         if matches!(up.greeting, Greeting::Done) {
             let held = self.take_held();
-            self.to_upstream.append(held, cx.memory);
+            if let Some(left) = self.to_upstream.append(held, cx.memory) {
+                self.refuse_all_in(&left, cx);
+            }
         }
     }
 

@@ -26,12 +26,7 @@ impl Session {
             }
         }
         self.note_first_output(cx);
-        let mut input = bytes;
-        while !input.is_empty() && self.hears_upstream() {
-            if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
-                self.upstream_line(line, cx);
-            }
-        }
+        self.take_output(bytes, cx);
     }
 
     /// Whatever came after the last line end before the output ended is the last line.
@@ -44,18 +39,20 @@ impl Session {
     }
 
     /// Whether what the upstream says counts.
-    fn hears_upstream(&self) -> bool {
+    pub(super) fn hears_upstream(&self) -> bool {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
-    fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
+    pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
             Line::Buffered { bytes, len } if !self.to_client.is_empty() => &bytes[..*len],
             Line::Buffered { .. } | Line::Skipped(..) => &[],
         };
         // The system may have less memory than the budget allows.
-        if text.len() >= UNCHARGED_BYTES && !self.to_client.try_reserve(text.len(), cx.memory) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES
+            && !self.to_client.try_reserve(text.len(), cx.memory)
+        {
             let mut scanner = SkipScanner::default();
             scanner.feed(text);
             return self.report_skipped(&scanner.finish(), TooLong::BufferBudget, cx);

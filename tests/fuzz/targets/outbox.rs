@@ -116,7 +116,7 @@ impl World {
         }
         other.consume(taken, &mut self.memory);
         while other.next_started().is_some() {}
-        self.outbox.append(other, &mut self.memory);
+        assert!(self.outbox.append(other, &mut self.memory).is_none());
         for (text, tag) in lines {
             self.model.push(text, tag);
         }

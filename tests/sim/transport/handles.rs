@@ -6,6 +6,7 @@ use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
 use super::{Duplex, Inflow, Shared};
+use crate::allocated::Outside;
 
 /// The loop's handle of a connection.
 pub struct Socket {
@@ -30,6 +31,7 @@ impl io::Read for Socket {
 
 impl io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.duplex.borrow_mut().output.write(bytes)
     }
 
@@ -57,6 +59,7 @@ impl Stdin {
 
 impl io::Write for Stdin {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.0.borrow_mut().output.write(bytes)
     }
 
@@ -67,6 +70,7 @@ impl io::Write for Stdin {
 
 impl Unread for Stdin {
     fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
+        let _outside = Outside::new();
         let output = &mut self.0.borrow_mut().output;
         output.broken?;
         output.unread_from = Some(output.consumed);
