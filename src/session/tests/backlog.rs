@@ -6,9 +6,10 @@ use crate::session::backlog::LINES_PER_RUN;
 const LINES: usize = 4 * LINES_PER_RUN;
 
 fn floods(world: &mut World, of_client: bool) -> String {
-    let text: String = (0..LINES)
+    let lines: Vec<String> = (0..LINES)
         .map(|number| format!("{{\"method\":\"m\",\"n\":{number}}}\n"))
         .collect();
+    let text = lines.concat();
     world.event(|session, cx| {
         let bytes = text.as_bytes();
         let event = if of_client {
