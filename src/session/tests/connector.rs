@@ -372,3 +372,19 @@ fn a_replay_that_is_not_answered_is_a_failed_attempt() {
     assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
     world.client_got_error(&json!(2), 503, "reconnect_limit");
 }
+
+/// Whatever a peer says of the time, it is no reason to panic, and no reason to wait for ever.
+#[test]
+fn time_stamps_that_make_no_sense_are_no_measure() {
+    let mut world = connector(None);
+    connect(&mut world);
+    said(&mut world);
+    for timestamp in ["1", "9e18", "1.8e19", "1.84e19"] {
+        world.pass(10 * SECOND);
+        world.server(&format!(
+            r#"{{"type":"heartbeat_response","timestamp":{timestamp},"mcp_alive":true}}"#
+        ));
+    }
+    world.pass(100 * SECOND);
+    assert!(!world.session.upstream.is_up(), "it is taken for dead");
+}
