@@ -219,15 +219,18 @@ impl Session {
             if is_new_wait {
                 request.since = cx.now;
             }
-            if request.is_initialize() {
-                self.handshake.repeat();
-            }
             self.queued.add(&request);
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
         }
         front.append(self.take_held(), cx.memory);
         self.hold(front);
+        let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
+        let begins_anew = waiting.any(Request::is_initialize);
+        drop(waiting);
+        if begins_anew {
+            self.handshake.repeat();
+        }
     }
 
     /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if

@@ -373,6 +373,44 @@ fn a_replay_that_is_not_answered_is_a_failed_attempt() {
     world.client_got_error(&json!(2), 503, "reconnect_limit");
 }
 
+/// The refusal of a proxy that is being stopped.
+fn refusal_by_stop(id: &str) -> String {
+    let loss = Loss {
+        status: None,
+        delivered: Some(Delivered::No),
+    };
+    own_messages::error(Some(&id), ErrorReason::Shutdown, "x", loss)
+}
+
+#[test]
+fn a_refused_initialize_is_sent_again_with_what_followed_it() {
+    // What follows was sent, or waits to be, or comes later.
+    for sent_before in 0..3 {
+        let mut world = connector(None);
+        connect(&mut world);
+        world.client(INITIALIZE);
+        assert_eq!(said(&mut world), [INITIALIZE]);
+        if sent_before < 2 {
+            world.client(INITIALIZED);
+        }
+        if sent_before == 0 {
+            assert_eq!(world.server_got(), [INITIALIZED]);
+        }
+        world.server(&refusal_by_stop("1"));
+        if sent_before == 2 {
+            world.client(INITIALIZED);
+        }
+        world.server_got();
+        link_ends(&mut world);
+        connect(&mut world);
+        let mut got = said(&mut world);
+        world.server(AGREED);
+        got.extend(world.server_got());
+        assert_eq!(got, [INITIALIZE, INITIALIZED], "{sent_before}");
+        assert_eq!(world.client_got(), [AGREED]);
+    }
+}
+
 /// Whatever a peer says of the time, it is no reason to panic, and no reason to wait for ever.
 #[test]
 fn time_stamps_that_make_no_sense_are_no_measure() {
