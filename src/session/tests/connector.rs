@@ -411,6 +411,26 @@ fn a_refused_initialize_is_sent_again_with_what_followed_it() {
     }
 }
 
+/// It was too long to be kept.
+#[test]
+fn a_refused_request_that_can_not_be_sent_again_is_answered_to_a_tidy_host_too() {
+    let mut world = World::with(|settings| {
+        settings.max_message_bytes = 1 << 20;
+        settings.role = Backend::Proxy {
+            max_delay: SECOND,
+            max_attempts: None,
+            held_timeout: None,
+            is_tidy: true,
+        };
+    });
+    connect(&mut world);
+    let long = request(1).replace("\"m\"", &format!("\"{}\"", "m".repeat(70_000)));
+    world.client(&long);
+    assert_eq!(said(&mut world), [long]);
+    world.server(&refusal_by_stop("1"));
+    world.client_got_error(&json!(1), 503, "shutdown");
+}
+
 /// Whatever a peer says of the time, it is no reason to panic, and no reason to wait for ever.
 #[test]
 fn time_stamps_that_make_no_sense_are_no_measure() {
