@@ -200,8 +200,12 @@ impl Session {
         }
     }
 
-    /// Ends a handshake on the client's behalf.
+    /// Ends a handshake on the client's behalf. An upstream on its way out gets nothing any more: the replay tells the
+    /// next one.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
+        if !self.upstream.is_up() {
+            return;
+        }
         about!(
             debug,
             self.label,
