@@ -190,38 +190,53 @@ impl<M> Outbox<M> {
     }
 
     /// Has `edit` look at the tagged lines that have not started, in order, and say what is to become of each. Lines have
-    /// their line ends.
+    /// their line ends. Takes no memory for that, unless a line becomes longer.
     pub fn edit_unstarted(
         &mut self,
         mut edit: impl FnMut(&[u8], M) -> Edit<M>,
         memory: &mut BufferBudget,
     ) {
-        let old = std::mem::replace(&mut self.bytes, memory.lend());
-        let waiting = &old[std::mem::take(&mut self.head)..];
+        let (head, position) = (self.head, self.position);
+        let bytes = &mut self.bytes;
         self.tagged_bytes = 0;
-        let mut at = 0;
-        for Tagged { start, len, tag } in std::mem::take(&mut self.tags).drain() {
-            // Where that was before anything was edited.
-            let from = (start - self.position) as usize;
-            self.bytes.extend_from_slice(&waiting[at..from]);
-            at = from + len;
-            match edit(&waiting[from..at], tag) {
-                Edit::Keep(tag) => self.put(&waiting[from..at], tag),
-                Edit::Replace(line, tag) => self.put(&line, tag),
-                Edit::Drop => {}
-            }
+        // Up to the first all is edited; up to the second all was looked at.
+        let (mut done, mut seen) = (head, head);
+        let mut grown = 0;
+        for tagged in std::mem::take(&mut self.tags).drain() {
+            let start = head + (tagged.start - position) as usize + grown;
+            bytes.copy_within(seen..start, done);
+            done += start - seen;
+            seen = start + tagged.len;
+            let (len, tag) = match edit(&bytes[start..seen], tagged.tag) {
+                Edit::Drop => continue,
+                Edit::Keep(tag) => {
+                    bytes.copy_within(start..seen, done);
+                    (tagged.len, tag)
+                }
+                Edit::Replace(line, tag) => {
+                    let more = line.len().saturating_sub(seen - done);
+                    let end = done + line.len();
+                    bytes.splice(done..end - more, line);
+                    seen += more;
+                    grown += more;
+                    (end - done, tag)
+                }
+            };
+            self.tags.push_back(Tagged {
+                start: position + (done - head) as u64,
+                len,
+                tag,
+            });
+            self.tagged_bytes += len;
+            done += len;
         }
-        self.bytes.extend_from_slice(&waiting[at..]);
-        memory.give_back(old);
+        let end = bytes.len();
+        bytes.copy_within(seen..end, done);
+        bytes.truncate(done + end - seen);
         if self.is_empty() {
+            self.head = 0;
             memory.give_back(std::mem::take(&mut self.bytes));
         }
-    }
-
-    /// Adds a line that has its line end.
-    fn put(&mut self, line: &[u8], tag: M) {
-        self.tag(line.len(), Some(tag));
-        self.bytes.extend_from_slice(line);
     }
 
     /// Moves all lines of `other`, none of which has started, after those of this queue.
