@@ -164,7 +164,10 @@ impl Session {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
             // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            self.server_requests.cancel(&RequestId::new(id));
+            let id = RequestId::new(id);
+            if !self.server_requests.cancel(&id) {
+                self.end_subscription(&id);
+            }
         }
     }
 
