@@ -269,6 +269,17 @@ fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
 
 #[test]
 fn what_a_dead_server_has_not_read_is_answered_by_the_next() {
+    unread_is_answered_by_the_next(PIPE_BYTES + 1000);
+}
+
+/// The pipe is given more room for it.
+#[test]
+fn a_long_line_that_a_dead_server_has_not_read_is_answered_by_the_next_too() {
+    unread_is_answered_by_the_next(400_000);
+}
+
+/// One of the requests that are not read has this many bytes.
+fn unread_is_answered_by_the_next(large: usize) {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
@@ -279,7 +290,7 @@ fn what_a_dead_server_has_not_read_is_answered_by_the_next() {
         "while ! [ -e {} ]; do sleep 0.02; done; exit 3",
         go.display()
     ));
-    let large = "x".repeat(PIPE_BYTES + 1000);
+    let large = "x".repeat(large);
     let rest = [
         client.send_request("pid", &json!({})),
         client.send_request("pid", &json!({"large": large})),
