@@ -62,7 +62,7 @@ impl Standing {
             .is_some_and(|set_up| set_up.entries.iter().any(|entry| entry.pending.is_none()))
     }
 
-    /// The server has answered this request, and agreed if `agreed`.
+    /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
     pub(super) fn answered(&mut self, id: &RequestId, agreed: bool) {
         let Some(set_up) = &mut self.0 else { return };
         let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);

@@ -251,3 +251,24 @@ fn what_is_set_up_right_after_an_initialize_belongs_to_it() {
     assert_eq!(got.len(), 2, "{got:?}");
     assert!(got[1].contains("a:/c"), "{got:?}");
 }
+
+/// Its id may come back with another request.
+#[test]
+fn what_was_taken_back_before_it_was_sent_is_not_set_up() {
+    let mut world = World::greeted();
+    world.client(EAGER);
+    world.pass(100 * SECOND);
+    world.client_got();
+    world.took_actions();
+    world.server_dies(Exit::Code(3));
+    world.client(&subscribe(2, "a:/b"));
+    world.client(r#"{"method":"notifications/cancelled","params":{"requestId":2}}"#);
+    world.client(&request(2));
+    world.start_next();
+    agree_to_replay(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    world.server(&response(2));
+    replace_server(&mut world);
+    agree_to_replay(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZED]);
+}
