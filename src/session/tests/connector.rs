@@ -446,3 +446,27 @@ fn time_stamps_that_make_no_sense_are_no_measure() {
     world.pass(100 * SECOND);
     assert!(!world.session.upstream.is_up(), "it is taken for dead");
 }
+
+/// As at any other end of a link.
+#[test]
+fn a_line_without_its_end_is_delivered_when_the_replay_takes_too_long() {
+    for response_too in [false, true] {
+        let mut world = lost_after_handshake(None);
+        world.client(&request(2));
+        connect(&mut world);
+        let id = expect_replay(&mut world);
+        let last = if response_too {
+            AGREED.replace("\"id\":1", &format!("\"id\":{id}"))
+        } else {
+            NOTIFICATION.to_owned()
+        };
+        world.event(|session, cx| session.handle(Event::UpstreamBytes(last.as_bytes()), cx));
+        world.pass(11 * SECOND);
+        if response_too {
+            assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+        } else {
+            assert_eq!(world.client_got(), [NOTIFICATION]);
+            assert!(!world.session.upstream.is_up());
+        }
+    }
+}
