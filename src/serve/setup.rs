@@ -9,11 +9,11 @@ use mio::Interest;
 use super::accept::MAX_REFUSED;
 use super::listen::{self, Listening};
 use super::system::Linux;
-use super::{Channel, Proxy};
+use super::{Channel, Proxy, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Spawner};
+use crate::process::{DescriptorLimit, Environment, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
@@ -68,13 +68,14 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
-            "cannot run {}",
-            shell_words::join(command)
-        )))?;
+        let user = surroundings::find_user(options)?;
+        let environment = surroundings::environment(options, user.as_ref())?;
+        let find = || find_server(options, command, environment.clone(), descriptors);
+        // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
+        let found = user.is_none().then(find).transpose()?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let Listening { sockets, summary } = listen::open(options)?;
+        let listening = listen::open(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let token = reactor.next_token(Target {
             key: 0,
@@ -82,6 +83,12 @@ impl Proxy {
         });
         let signals = Signals::register(reactor.poller().registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
+        if let Some(user) = &user {
+            listening.give_to(user)?;
+            surroundings::become_user(user, options)?;
+        }
+        let spawner = found.map_or_else(find, Ok)?;
+        let Listening { sockets, summary } = listening;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -112,6 +119,20 @@ impl Proxy {
             system, reactor, listeners, limits, settings, memory,
         ))
     }
+}
+
+/// Checks whether the server can be run.
+fn find_server(
+    options: &ServeOptions,
+    command: &[OsString],
+    environment: Environment,
+    descriptors: DescriptorLimit,
+) -> Result<Spawner, SetupError> {
+    let surroundings = surroundings::surroundings(options, environment)?;
+    Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
+        "cannot run {}",
+        shell_words::join(command)
+    )))
 }
 
 /// What the user wants, as far as there are descriptors for it.
