@@ -75,8 +75,9 @@ mod tests {
         const BYTES: usize = 400_000;
         let (mut sender, receiver) = pipe::new().unwrap();
         fcntl(sender.as_fd(), FcntlArg::F_SETPIPE_SZ(512 * 1024)).unwrap();
-        sender.write_all(&[b'x'; BYTES]).unwrap();
+        let written = vec![b'x'; BYTES];
+        sender.write_all(&written).unwrap();
         drop(receiver);
-        assert_eq!(sender.take_unread(), Some(vec![b'x'; BYTES]));
+        assert_eq!(sender.take_unread(), Some(written));
     }
 }
