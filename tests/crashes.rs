@@ -17,7 +17,7 @@ use serde_json::{Value, json};
 /// What a process leaves unread in a pipe of the default size is less than this.
 const PIPE_BYTES: usize = 64 * 1024;
 
-/// Waits until so many bytes can be read from stdin (ioctl_tty(2), `FIONREAD`), and reads none.
+/// Waits until so many bytes can be read from stdin (`ioctl_tty(2)`, `FIONREAD`), and reads none.
 const UNREAD: &str = concat!(
     r#"do { select(undef, undef, undef, 0.02); ioctl(STDIN, 0x541B, $count = pack("L", 0)) } "#,
     r#"until unpack("L", $count) >= $ARGV[0]"#
