@@ -44,9 +44,8 @@ pub trait Transport {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// After a write has failed: takes what was written before and nobody has read, up to its end. Returns how many bytes
-    /// that is, if it can be told.
-    fn take_unread(&mut self, _: &mut [u8]) -> Option<usize> {
+    /// After a write has failed: takes what was written before and nobody has read, up to its end, if that can be told.
+    fn take_unread(&mut self) -> Option<Vec<u8>> {
         None
     }
 }
@@ -80,18 +79,18 @@ pub fn pump(
     cx: &mut Context<'_>,
 ) -> bool {
     session.begin_run(cx);
-    flush_upstream(session, upstream, scratch, cx);
+    flush_upstream(session, upstream, cx);
     flush_client(session, client, cx);
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
         let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {
             flush_client(session, client, cx);
-            flush_upstream(session, upstream, scratch, cx);
+            flush_upstream(session, upstream, cx);
         }
         let from_client = poll_client(session, client, scratch, &mut from_client_left, cx);
         if from_client {
-            flush_upstream(session, upstream, scratch, cx);
+            flush_upstream(session, upstream, cx);
             flush_client(session, client, cx);
         }
         if !from_upstream && !from_client {
@@ -132,29 +131,19 @@ fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 }
 
 #[inline(always)]
-fn flush_upstream(
-    session: &mut Session,
-    upstream: &mut impl Transport,
-    scratch: &mut [u8],
-    cx: &mut Context<'_>,
-) {
+fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     if upstream.is_writable() && session.has_output_for_upstream() {
-        write_upstream(session, upstream, scratch, cx);
+        write_upstream(session, upstream, cx);
     }
 }
 
 #[inline(never)]
-fn write_upstream(
-    session: &mut Session,
-    upstream: &mut impl Transport,
-    scratch: &mut [u8],
-    cx: &mut Context<'_>,
-) {
+fn write_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
-        Err(_) => match upstream.take_unread(scratch) {
-            Some(count) => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+        Err(_) => match upstream.take_unread() {
+            Some(unread) => session.handle(Event::UpstreamLeftUnread(&unread), cx),
             None => session.handle(Event::UpstreamInputBroke, cx),
         },
     }

@@ -27,6 +27,17 @@ pub struct Outbox<M> {
     tagged_bytes: usize,
 }
 
+/// What becomes of a line, and its tag.
+#[derive(Debug)]
+pub enum Edit<M> {
+    /// It stays as it is.
+    Keep(M),
+    /// It becomes this one, which has its line end.
+    Replace(Vec<u8>, M),
+    /// It is dropped.
+    Drop,
+}
+
 #[derive(Debug)]
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
@@ -187,43 +198,50 @@ impl<M> Outbox<M> {
         self.bytes = all.bytes;
     }
 
-    /// Has `edit` make another line of the first one that has not started and has a tag that is `wanted`, or none. Lines
-    /// have their line ends.
-    pub fn edit_first(
+    /// Has `edit` look at the tagged lines that have not started, in order, and say what is to become of each. Lines have
+    /// their line ends. Takes no memory for that, unless a line becomes longer.
+    pub fn edit_unstarted(
         &mut self,
-        mut wanted: impl FnMut(&M) -> bool,
-        edit: impl FnOnce(Vec<u8>, M) -> Option<(Vec<u8>, M)>,
+        mut edit: impl FnMut(&[u8], M) -> Edit<M>,
         memory: &mut BufferBudget,
     ) {
-        let mut tags = std::mem::take(&mut self.tags).drain();
-        let mut found = None;
-        for tagged in tags.by_ref() {
-            if wanted(&tagged.tag) {
-                found = Some(tagged);
-                break;
-            }
-            self.tags.push_back(tagged);
+        let (head, position) = (self.head, self.position);
+        let bytes = &mut self.bytes;
+        self.tagged_bytes = 0;
+        // Up to the first all is edited; up to the second all was looked at.
+        let (mut done, mut seen) = (head, head);
+        let mut grown = 0;
+        for tagged in std::mem::take(&mut self.tags).drain() {
+            let start = head + (tagged.start - position) as usize + grown;
+            bytes.copy_within(seen..start, done);
+            done += start - seen;
+            seen = start + tagged.len;
+            let (len, tag) = match edit(&bytes[start..seen], tagged.tag) {
+                Edit::Drop => continue,
+                Edit::Keep(tag) => {
+                    bytes.copy_within(start..seen, done);
+                    (tagged.len, tag)
+                }
+                Edit::Replace(line, tag) => {
+                    let more = line.len().saturating_sub(seen - done);
+                    let end = done + line.len();
+                    bytes.splice(done..end - more, line);
+                    seen += more;
+                    grown += more;
+                    (end - done, tag)
+                }
+            };
+            self.tags.push_back(Tagged {
+                start: position + (done - head) as u64,
+                len,
+                tag,
+            });
+            self.tagged_bytes += len;
+            done += len;
         }
-        let Some(Tagged { start, len, tag }) = found else {
-            return;
-        };
-        let at = self.head + (start - self.position) as usize;
-        let line = self.bytes[at..at + len].to_vec();
-        self.tagged_bytes -= len;
-        let mut now = 0;
-        if let Some((line, tag)) = edit(line, tag) {
-            now = line.len();
-            self.tagged_bytes += now;
-            self.bytes.splice(at..at + len, line);
-            let len = now;
-            self.tags.push_back(Tagged { start, len, tag });
-        } else {
-            self.bytes.drain(at..at + len);
-        }
-        for tagged in tags {
-            let start = tagged.start - len as u64 + now as u64;
-            self.tags.push_back(Tagged { start, ..tagged });
-        }
+        let end = bytes.len();
+        bytes.copy_within(seen..end, done);
+        bytes.truncate(done + end - seen);
         if self.is_empty() {
             self.head = 0;
             memory.give_back(std::mem::take(&mut self.bytes));
@@ -454,13 +472,12 @@ mod tests {
         }
 
         fn edit(&mut self, by: usize, text: Option<String>) {
-            let mut lines = self.lines.iter();
-            let at = lines.position(|(_, tag, _)| tag.is_some_and(|tag| tag % by == 0));
-            match (at, text) {
-                (None, _) => {}
-                (Some(at), Some(text)) => self.lines[at].0 = text + "\n",
-                (Some(at), None) => {
-                    self.lines.remove(at);
+            let is_meant = |tag: Option<usize>| tag.is_some_and(|tag| tag.is_multiple_of(by));
+            match text {
+                None => self.lines.retain(|(_, tag, _)| !is_meant(*tag)),
+                Some(text) => {
+                    let meant = self.lines.iter_mut().filter(|(_, tag, _)| is_meant(*tag));
+                    meant.for_each(|line| line.0 = format!("{text}\n"));
                 }
             }
         }
@@ -514,7 +531,12 @@ mod tests {
                     }
                     Step::Edit(by, text) => {
                         let line = text.clone().map(|text| (text + "\n").into_bytes());
-                        outbox.edit_first(|tag| tag % by == 0, |_, tag| Some((line?, tag)), &mut memory);
+                        let edit = |_: &[u8], tag: usize| match &line {
+                            _ if !tag.is_multiple_of(by) => Edit::Keep(tag),
+                            Some(line) => Edit::Replace(line.clone(), tag),
+                            None => Edit::Drop,
+                        };
+                        outbox.edit_unstarted(edit, &mut memory);
                         model.edit(by, text);
                     }
                     Step::Retain(keep_odd) => {

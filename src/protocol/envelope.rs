@@ -255,7 +255,7 @@ impl<'a> Envelope<'a> {
         self.params.text(self.line)
     }
 
-    /// Whether it has a `result` that is not null. To ask for its text takes longer.
+    /// Whether it has a `result`, null or not. To ask for its text takes longer.
     pub fn has_result(&self) -> bool {
         self.result.is_there()
     }
@@ -800,5 +800,15 @@ mod tests {
             prop_assert_eq!(envelope.method.is_some(), document.get("method").is_some_and(|m| !m.is_null()));
             prop_assert_eq!(envelope.control.is_some(), document.get("type").is_some_and(|t| t == "heartbeat"));
         }
+    }
+
+    /// PHP's JSON encoder does it by default, for one.
+    #[test]
+    fn names_are_known_although_their_slashes_are_escaped() {
+        let line = concat!(
+            r#"{"id":1,"method":"tools\/call","params":{"_meta":"#,
+            r#"{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}}"#
+        );
+        single(line, |envelope| assert!(envelope.names_protocol_version()));
     }
 }

@@ -5,6 +5,12 @@ use std::ops::Range;
 use super::envelope::{Envelope, Message};
 use super::json::Reader;
 
+#[cfg(test)]
+thread_local! {
+    /// How many messages of batches were read to tell which of them stay.
+    pub(crate) static ITEMS_READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
 /// What is left of a batch, given as a line without its line end, after some messages were taken out.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Spliced {
@@ -22,6 +28,8 @@ pub fn retain(batch: &[u8], mut stays: impl FnMut(&Envelope<'_>) -> bool) -> Spl
     let mut left = Left::default();
     let read = Reader::new(batch).array(|reader| {
         let item = reader.value()?.range();
+        #[cfg(test)]
+        ITEMS_READ.set(ITEMS_READ.get() + 1);
         let is_kept = match Message::read(&batch[item.clone()]) {
             Ok(Message::Single(envelope)) => stays(&envelope),
             _ => true,

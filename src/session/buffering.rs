@@ -22,6 +22,7 @@ impl Session {
             + self.to_upstream.capacity()
             + self.in_flight.load().id_bytes
             + self.queued.id_bytes
+            + self.server_requests.id_bytes()
     }
 
     /// The limits for a line that is being read. Whatever is left of the shared memory may be used by lines that need

@@ -18,7 +18,7 @@ use super::stillbirths::MAX_STILLBIRTHS;
 use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
-use crate::buffers::outbox::Outbox;
+use crate::buffers::outbox::{Edit, Outbox};
 use crate::protocol::own_messages::Loss;
 use crate::util::about::about;
 
@@ -221,14 +221,17 @@ impl Session {
             if is_new_wait {
                 request.since = cx.now;
             }
-            if request.is_initialize() {
-                self.handshake.repeat();
-            }
             self.queued.add(&request);
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
         }
         self.hold_behind(front, cx);
+        let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
+        let begins_anew = waiting.any(Request::is_initialize);
+        drop(waiting);
+        if begins_anew {
+            self.handshake.repeat();
+        }
     }
 
     /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if
@@ -254,13 +257,15 @@ impl Session {
     fn advance_initialize(&mut self, cx: &mut Context<'_>) {
         let mut held = self.take_held();
         let mut first = Outbox::default();
-        let is_initialize = |tag: &ToUpstream| matches!(tag, ToUpstream::Request(request) if request.is_initialize());
         let mut initialize = None;
-        let take = |line, tag| {
-            initialize = Some((line, tag));
-            None
+        let take = |line: &[u8], tag| match tag {
+            ToUpstream::Request(request) if request.is_initialize() && initialize.is_none() => {
+                initialize = Some((line.to_vec(), ToUpstream::Request(request)));
+                Edit::Drop
+            }
+            other => Edit::Keep(other),
         };
-        held.edit_first(is_initialize, take, cx.memory);
+        held.edit_unstarted(take, cx.memory);
         if let Some((line, tag)) = initialize {
             first.push_buffer(line, Some(tag), cx.memory);
         }

@@ -86,13 +86,17 @@ pub(super) enum ToUpstream {
 }
 
 impl ToUpstream {
-    /// The requests that come with the line.
-    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
-        let parts = match self {
+    /// What the messages in the line mean.
+    pub(super) fn parts(&self) -> &[Self] {
+        match self {
             Self::Batch(parts) => parts,
             single => std::slice::from_ref(single),
-        };
-        parts.iter().filter_map(|part| match part {
+        }
+    }
+
+    /// The requests that come with the line.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.parts().iter().filter_map(|part| match part {
             Self::Request(request) => Some(request),
             _ => None,
         })

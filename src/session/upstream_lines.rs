@@ -2,7 +2,7 @@
 
 use super::client_lines::is_blank;
 use super::handshake::MAX_RECORD_BYTES;
-use super::in_flight::{Ended, Kind, Matched, Request};
+use super::in_flight::{Ended, Kind, Matched, Opening, Request};
 use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::Upstream;
@@ -161,7 +161,10 @@ impl Session {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
             // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            self.server_requests.cancel(&RequestId::new(id));
+            let id = RequestId::new(id);
+            if !self.server_requests.cancel(&id) {
+                self.end_subscription(&id);
+            }
         }
     }
 
@@ -195,19 +198,21 @@ impl Session {
         {
             self.in_flight.forget_probes(opening.number);
             match response.result() {
-                Some(result) => self.on_initialized(opening.line, result, cx),
+                Some(result) => self.on_initialized(*opening, result, cx),
                 None => self.handshake.refused(),
             }
         }
     }
 
     /// The server has agreed to the client's `initialize`.
-    fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+    fn on_initialized(&mut self, opening: Opening, result: &str, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &self.upstream {
             self.handshake
                 .note_time(cx.now.saturating_since(up.started));
         }
-        self.handshake.record(request, result);
+        if self.handshake.record(opening.line, result) {
+            self.standing.begin_anew(opening.number);
+        }
         if self.handshake.is_too_large() {
             about!(
                 warn,

@@ -69,14 +69,12 @@ impl io::Write for Stdin {
 }
 
 impl Unread for Stdin {
-    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
+    fn take_unread(&self) -> Option<Vec<u8>> {
         let _outside = Outside::new();
         let output = &mut self.0.borrow_mut().output;
         output.broken?;
         output.unread_from = Some(output.consumed);
-        let waiting = output.waiting.drain(..).collect::<Vec<u8>>();
-        buffer[..waiting.len()].copy_from_slice(&waiting);
-        Some(waiting.len())
+        Some(output.waiting.drain(..).collect())
     }
 }
 
