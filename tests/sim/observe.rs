@@ -186,9 +186,10 @@ impl Below {
         let socket = place.socket.borrow();
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.saturating_since(place.last_taken) >= STALL_TIME;
+        let is_given_up = stalled || place.is_cut_off;
         // Of those that were turned away, the entrance may have heard some.
-        let was_served = !place.is_refused;
-        if was_served && socket.output.broken.is_none() && !stalled && place.vanished_at.is_none() {
+        let was_served = !place.is_refused && !is_given_up;
+        if was_served && socket.output.broken.is_none() && place.vanished_at.is_none() {
             let is_late = self.stop_until.is_some_and(|until| until <= self.now);
             let is_cut_off = is_late || place.is_revoked;
             journal.check_end(place.heard, reason, self.calm, is_cut_off);

@@ -56,6 +56,8 @@ pub struct Place {
     /// It has the token of somebody who may not be known for ever, and was in when he was known no longer.
     pub is_ben: bool,
     pub is_revoked: bool,
+    /// Its time was over with something left to deliver.
+    pub is_cut_off: bool,
 }
 
 impl Place {
@@ -94,6 +96,7 @@ impl Place {
             must_get_in: false,
             is_ben: false,
             is_revoked: false,
+            is_cut_off: false,
         }
     }
 

@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::allocated::Outside;
 use crate::below::Below;
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
@@ -52,6 +53,7 @@ impl Poll for Poller {
     type Events = Events;
 
     fn wait(&mut self, events: &mut Events, deadline: Option<Time>, now: Time) -> io::Result<()> {
+        let _outside = Outside::new();
         events.clear();
         let mut below = self.below.borrow_mut();
         events.append(below.events(self.kind));
@@ -74,6 +76,7 @@ impl Poll for Poller {
 
 impl Poller {
     fn watch<S>(&self, source: S, token: Token, interest: Interest) -> Io<S> {
+        let _outside = Outside::new();
         self.below.borrow_mut().watched(token);
         Io::new(source, token, interest)
     }
@@ -106,6 +109,7 @@ impl Register<Socket> for Poller {
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
         if self.kind == Kind::Process {
+            let _outside = Outside::new();
             self.exhaust().inspect_err(|_| self.turned_away(&source))?;
             let target = Target::<Channel>::of(token).unwrap();
             let mut below = self.below.borrow_mut();
@@ -114,7 +118,10 @@ impl Register<Socket> for Poller {
             }
         }
         source.watch(token);
-        source.tell_all(self.below.borrow_mut().events(self.kind));
+        {
+            let _outside = Outside::new();
+            source.tell_all(self.below.borrow_mut().events(self.kind));
+        }
         Ok(self.watch(source, token, interest))
     }
 }
@@ -126,6 +133,7 @@ impl Reregister<Socket> for Poller {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
+        let _outside = Outside::new();
         let source = io.into_source();
         let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
         let mut below = self.below.borrow_mut();
@@ -177,6 +185,7 @@ impl System for Script {
     }
 
     fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
+        let _outside = Outside::new();
         let mut below = self.0.borrow_mut();
         let (socket, own) = below.accept()?;
         Ok((socket, below.asks.peer(own)))
@@ -186,10 +195,12 @@ impl System for Script {
         &mut self,
         user: Option<ServerUser<'_, Socket>>,
     ) -> io::Result<Spawned<Stdin, Output>> {
+        let _outside = Outside::new();
         self.0.borrow_mut().spawn(user.map(|user| user.key))
     }
 
     fn reap(&mut self) -> Reaped {
+        let _outside = Outside::new();
         self.0.borrow_mut().reap()
     }
 
@@ -205,10 +216,12 @@ impl System for Script {
     }
 
     fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let _outside = Outside::new();
         self.0.borrow_mut().signal_process(leader, signal)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let _outside = Outside::new();
         self.0.borrow_mut().signal_group(leader, signal)
     }
 
@@ -240,18 +253,21 @@ impl System for Script {
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
+        let _outside = Outside::new();
         let below = self.0.borrow();
         let tokens = below.asks.tokens();
         Ok(Contents { tokens })
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {
+        let _outside = Outside::new();
         let mut below = self.0.borrow_mut();
         let slot = below.slot_of(key);
         below.action_taken(slot, action, session);
     }
 
     fn session_freed(&mut self, key: SessionKey, session: &Session) {
+        let _outside = Outside::new();
         let mut below = self.0.borrow_mut();
         let slot = below.slot_of(key);
         below.session_freed(slot, session);
