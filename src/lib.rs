@@ -4,7 +4,7 @@
 //! of that process. The library holds the parts of the program; its interface is for the program, its tests and its
 //! benches, and promises nothing to others.
 //!
-//! What may see a file descriptor or a clock is in `serve`, `connect`, `process`, `reactor`, `malloc` and `logger`; all else is given
+//! What may see a file descriptor or a clock is in `serve`, `connect`, `process`, `reactor`, `transport`, `malloc` and `logger`; all else is given
 //! bytes and times.
 
 pub mod buffers;
@@ -21,4 +21,5 @@ pub mod reactor;
 pub mod scheduler;
 pub mod serve;
 pub mod session;
+pub mod transport;
 pub mod util;

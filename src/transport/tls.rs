@@ -1,0 +1,382 @@
+//! TLS over any socket: plaintext on one side, ciphertext on the other, and the state of a session between them.
+//!
+//! A [`TlsStream`] is read and written like the socket that it has taken, and says the same of readiness: a read that is
+//! short has found everything that there is, a write that is short has found no more room. Three things are different,
+//! and whoever drives it has to know them:
+//!
+//! * Ciphertext may be left to be sent although all plaintext was taken ([`TlsStream::unsent`]). It goes out when the
+//!   socket is writable and [`Write::flush`] is called.
+//! * What follows a read may already be known ([`TlsStream::holds_input`]): no event tells of it.
+//! * A write that is cut short, for the sake of others, does not mean that there is no room.
+//!
+//! The end of a connection counts as one only if the other side has said that it is (RFC 8446, 6.1): else anybody on the
+//! way could cut off what was said. A connection without it is broken.
+
+pub mod client;
+pub mod files;
+pub mod handshake;
+pub mod identity;
+pub mod refusal;
+pub mod server;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::io::{self, ErrorKind, Read, Write};
+use std::sync::Arc;
+
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
+
+/// Plaintext that is encrypted at once, in bytes: two full records.
+const PIECE_BYTES: usize = 32 * 1024;
+
+/// Plaintext that is taken by one write, in bytes. To encrypt as much takes a tenth of a millisecond, which others wait for.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// The longest record on the wire, in bytes (RFC 5246, 6.2.3).
+const RECORD_BYTES: usize = 5 + 16 * 1024 + 2048;
+
+/// What rustls takes at once, in bytes, and keeps room for when it is idle.
+const READ_BYTES: usize = 4 * 1024;
+
+/// A connection below TLS.
+pub trait HalfClose: Read + Write {
+    /// Ends our direction.
+    fn half_close(&self);
+}
+
+/// What is known of our own end of the session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum OwnEnd {
+    Open,
+    /// It was said, but not everything is out.
+    Said,
+    /// The socket has ended, too.
+    Done,
+}
+
+/// A TLS session and its socket.
+pub struct TlsStream<S> {
+    socket: S,
+    session: Connection,
+    /// Ciphertext for which there was no room.
+    unsent: Vec<u8>,
+    /// How much of it was sent since.
+    sent: usize,
+    own_end: OwnEnd,
+    /// How the other side's direction came to its end, unless that was told already.
+    ended: Option<Ended>,
+    /// Whether rustls may hold more room than an idle session needs.
+    has_grown: bool,
+    /// What the handshake has received, in bytes.
+    heard: usize,
+    has_spoken: bool,
+}
+
+/// How the other side's direction came to its end.
+#[derive(Debug)]
+enum Ended {
+    Well,
+    Badly(io::Error),
+    /// A read has told it.
+    Told,
+}
+
+impl<S> TlsStream<S> {
+    /// The side that was connected to.
+    pub fn accept(socket: S, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
+        ServerConnection::new(config).map(|session| Self::new(socket, session.into()))
+    }
+
+    /// The side that connects, to whoever has this name.
+    pub fn connect(
+        socket: S,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> Result<Self, rustls::Error> {
+        ClientConnection::new(config, name).map(|session| Self::new(socket, session.into()))
+    }
+
+    fn new(socket: S, session: Connection) -> Self {
+        Self {
+            socket,
+            session,
+            unsent: Vec::new(),
+            sent: 0,
+            own_end: OwnEnd::Open,
+            ended: None,
+            has_grown: false,
+            heard: 0,
+            has_spoken: false,
+        }
+    }
+
+    /// The socket below.
+    pub fn socket(&self) -> &S {
+        &self.socket
+    }
+
+    /// Ciphertext that has found no room yet, in bytes.
+    pub fn unsent(&self) -> usize {
+        self.unsent.len() - self.sent
+    }
+
+    /// Whether a read would find something although no event tells.
+    pub fn holds_input(&self) -> bool {
+        matches!(self.ended, Some(Ended::Well | Ended::Badly(_)))
+    }
+
+    /// The certificate that the other side has shown.
+    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
+        self.session.peer_certificates()?.first()
+    }
+
+    /// The version of the protocol, once it is agreed.
+    pub fn version(&self) -> Option<rustls::ProtocolVersion> {
+        self.session.protocol_version()
+    }
+
+    fn fail(&mut self, error: io::Error) {
+        self.ended.get_or_insert(Ended::Badly(error));
+    }
+}
+
+impl<S: HalfClose> TlsStream<S> {
+    /// Says that nothing more will be written. The socket follows once everything is out.
+    pub fn end(&mut self) {
+        if self.own_end == OwnEnd::Open {
+            self.session.send_close_notify();
+            self.own_end = OwnEnd::Said;
+        }
+        // It may be gone already, which the next read tells.
+        let _ = self.send();
+    }
+
+    /// Sends what is there to be sent. Returns whether that is everything.
+    fn send(&mut self) -> io::Result<bool> {
+        while self.unsent() > 0 || self.session.wants_write() {
+            match self.send_some() {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                    // Of what is kept here the length is known; of what rustls keeps, it is not.
+                    self.session.write_tls(&mut self.unsent)?;
+                    return Ok(false);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if self.own_end == OwnEnd::Said {
+            self.own_end = OwnEnd::Done;
+            self.socket.half_close();
+        }
+        Ok(true)
+    }
+
+    fn send_some(&mut self) -> io::Result<()> {
+        if self.unsent() > 0 {
+            self.sent += self.socket.write(&self.unsent[self.sent..])?;
+            if self.unsent() == 0 {
+                self.unsent = Vec::new();
+                self.sent = 0;
+            }
+        } else {
+            self.session.write_tls(&mut self.socket)?;
+        }
+        Ok(())
+    }
+
+    /// Reads the socket once. Returns how much plaintext that has brought into `room`, and whether there may be more.
+    fn receive(&mut self, room: &mut [u8]) -> (usize, bool) {
+        if room.len() < RECORD_BYTES + READ_BYTES {
+            return self.receive_little(room);
+        }
+        // What plaintext can come of it, with what is here of an unfinished record, always has room in front of the
+        // ciphertext that was not decrypted yet.
+        let asked = room.len() - RECORD_BYTES;
+        let received = match read(&mut self.socket, &mut room[RECORD_BYTES..]) {
+            Ok(received) => self.note_received(received),
+            Err(error) => return self.not_received(error),
+        };
+        let (mut count, mut begin, end) = (0, RECORD_BYTES, RECORD_BYTES + received);
+        while begin < end && self.ended.is_none() {
+            let (front, ciphertext) = room.split_at_mut(begin);
+            begin += self.decrypt(&mut &ciphertext[..end - begin]);
+            count += self.take_plaintext(&mut front[count..]);
+        }
+        (count, received == asked)
+    }
+
+    /// The same with little room: rustls keeps what has none.
+    fn receive_little(&mut self, room: &mut [u8]) -> (usize, bool) {
+        let mut once = Once {
+            socket: &mut self.socket,
+            asked: 0,
+        };
+        let received = match self.session.read_tls(&mut once) {
+            Ok(received) => received,
+            Err(error) => return self.not_received(error),
+        };
+        let may_have_more = received == once.asked;
+        if self.note_received(received) > 0 {
+            self.process();
+        }
+        (self.take_plaintext(room), may_have_more)
+    }
+
+    fn note_received(&mut self, count: usize) -> usize {
+        self.has_grown |= count >= READ_BYTES;
+        if count == 0 {
+            let error = io::Error::new(
+                ErrorKind::UnexpectedEof,
+                "it was closed without the close_notify of TLS",
+            );
+            self.fail(error);
+        }
+        count
+    }
+
+    fn not_received(&mut self, error: io::Error) -> (usize, bool) {
+        if error.kind() != ErrorKind::WouldBlock {
+            self.fail(error);
+        }
+        (0, false)
+    }
+
+    /// Takes ciphertext from the front of `bytes`. Returns how much.
+    fn decrypt(&mut self, bytes: &mut &[u8]) -> usize {
+        match self.session.read_tls(bytes) {
+            Ok(count) => {
+                self.process();
+                count
+            }
+            Err(error) => {
+                self.fail(error);
+                0
+            }
+        }
+    }
+
+    fn process(&mut self) {
+        match self.session.process_new_packets() {
+            Ok(state) if state.peer_has_closed() => {
+                self.ended.get_or_insert(Ended::Well);
+            }
+            Ok(_) => {}
+            Err(error) => self.fail(io::Error::new(ErrorKind::InvalidData, error)),
+        }
+        // An answer to what only rustls has seen, or the alert for what was wrong. If it has no room, it is sent later; if
+        // the socket is broken, the next read tells.
+        if self.session.wants_write() {
+            let _ = self.send();
+        }
+    }
+
+    fn take_plaintext(&mut self, room: &mut [u8]) -> usize {
+        self.session.reader().read(room).unwrap_or(0)
+    }
+
+    /// Gives back what a large read has made rustls hold.
+    fn shrink(&mut self) {
+        if std::mem::take(&mut self.has_grown) {
+            let _ = self.session.read_tls(&mut Nothing);
+        }
+    }
+}
+
+/// Reads once, whatever signals come.
+fn read(socket: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match socket.read(room) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
+
+/// Knows how much was asked for.
+struct Once<'a, S> {
+    socket: &'a mut S,
+    asked: usize,
+}
+
+impl<S: Read> Read for Once<'_, S> {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.asked = room.len();
+        read(self.socket, room)
+    }
+}
+
+/// Has nothing to be read.
+struct Nothing;
+
+impl Read for Nothing {
+    fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(ErrorKind::WouldBlock.into())
+    }
+}
+
+impl<S: HalfClose> Read for TlsStream<S> {
+    /// Reads plaintext. If that is less than there is room for, the socket has no more, or [`Self::holds_input`].
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.take_plaintext(room);
+        let mut may_have_more = true;
+        while count < room.len() && may_have_more && self.ended.is_none() {
+            let (more, is_full) = self.receive(&mut room[count..]);
+            count += more;
+            may_have_more = is_full;
+        }
+        if !may_have_more {
+            self.shrink();
+        }
+        if count > 0 || room.is_empty() {
+            return Ok(count);
+        }
+        match self.ended.replace(Ended::Told) {
+            Some(Ended::Well | Ended::Told) => Ok(0),
+            Some(Ended::Badly(error)) => Err(error),
+            None => {
+                self.ended = None;
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+}
+
+impl<S: HalfClose> Write for TlsStream<S> {
+    /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others.
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.send()? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let bytes = &bytes[..bytes.len().min(WRITE_BYTES)];
+        let mut count = 0;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            count += self.session.writer().write(piece)?;
+            if !self.send()? {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends what was left. An error of the kind [`ErrorKind::WouldBlock`] says that something still is.
+    fn flush(&mut self) -> io::Result<()> {
+        if self.send()? {
+            Ok(())
+        } else {
+            Err(ErrorKind::WouldBlock.into())
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TlsStream")
+            .field("socket", &self.socket)
+            .field("unsent", &self.unsent())
+            .field("ended", &self.ended)
+            .finish_non_exhaustive()
+    }
+}

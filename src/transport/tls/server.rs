@@ -1,0 +1,100 @@
+//! What the serving side brings to a handshake: its certificate and key, and whom it takes for a client.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
+use rustls::{CertRevocationListError, ServerConfig};
+
+use super::files::{Named, provider};
+
+/// The files of the serving side.
+#[derive(Debug, Clone, Copy)]
+pub struct ServerFiles<'a> {
+    /// `--tls-cert`
+    pub certificate: &'a Path,
+    /// `--tls-key`
+    pub key: &'a Path,
+    /// `--tls-client-ca`
+    pub client_authority: Option<&'a Path>,
+    /// `--tls-crl`
+    pub revocations: Option<&'a Path>,
+}
+
+impl ServerFiles<'_> {
+    /// Reads and checks all of them. Sessions can be resumed only with what the same load has brought: the tickets of an
+    /// earlier one, which may be those of a client that has been revoked since, are good for nothing.
+    pub fn load(&self) -> Result<Arc<ServerConfig>, String> {
+        let certificate = Named {
+            option: "--tls-cert",
+            path: self.certificate,
+        };
+        let key = Named {
+            option: "--tls-key",
+            path: self.key,
+        };
+        let chain = certificate.chain()?;
+        let private = key.key()?;
+        let builder = ServerConfig::builder_with_provider(provider())
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match self.verifier()? {
+            Some(verifier) => builder.with_client_cert_verifier(verifier),
+            None => builder.with_no_client_auth(),
+        };
+        let mut config = builder
+            .with_single_cert(chain, private)
+            .map_err(|error| key.not_for(certificate, &error))?;
+        config.ticketer =
+            rustls::crypto::ring::Ticketer::new().map_err(|error| error.to_string())?;
+        // Tickets do it, and are kept by the client.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 1;
+        Ok(Arc::new(config))
+    }
+
+    fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+        let Some(path) = self.client_authority else {
+            return Ok(None);
+        };
+        let authority = Named {
+            option: "--tls-client-ca",
+            path,
+        };
+        let mut builder =
+            WebPkiClientVerifier::builder_with_provider(authority.authorities()?, provider());
+        let revocations = self.revocations.map(|path| Named {
+            option: "--tls-crl",
+            path,
+        });
+        if let Some(revocations) = revocations {
+            builder = builder.with_crls(revocations.revocations()?);
+        }
+        builder.build().map(Some).map_err(|error| match error {
+            VerifierBuilderError::InvalidCrl(error) => {
+                let list = revocations.unwrap_or(authority);
+                list.error(revocation_words(&error))
+            }
+            error => authority.error(error),
+        })
+    }
+}
+
+fn revocation_words(error: &CertRevocationListError) -> String {
+    format!("a list of revocations is not valid: {error:?}")
+}
+
+impl Named<'_> {
+    /// What is wrong with this key and that certificate.
+    pub(super) fn not_for(self, certificate: Named<'_>, error: &rustls::Error) -> String {
+        match error {
+            rustls::Error::InconsistentKeys(_) => self.error(format!(
+                "the key does not belong to the certificate in {} (the first one in it has to be the key's)",
+                certificate.path.display()
+            )),
+            rustls::Error::InvalidCertificate(_) => certificate.error(error),
+            error => self.error(error),
+        }
+    }
+}
