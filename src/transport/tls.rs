@@ -187,8 +187,8 @@ impl<S: HalfClose> TlsStream<S> {
         Ok(())
     }
 
-    /// Reads the socket once. Returns how much plaintext that has brought into `room`, and whether there may be more.
-    fn receive(&mut self, room: &mut [u8]) -> (usize, bool) {
+    /// Reads the socket once. Returns how much plaintext that has brought into `room`, and what it tells of the socket.
+    fn receive(&mut self, room: &mut [u8]) -> (usize, SocketLeft) {
         if room.len() < RECORD_BYTES + READ_BYTES {
             return self.receive_little(room);
         }
@@ -205,11 +205,11 @@ impl<S: HalfClose> TlsStream<S> {
             begin += self.decrypt(&mut &ciphertext[..end - begin]);
             count += self.take_plaintext(&mut front[count..]);
         }
-        (count, received == asked)
+        (count, SocketLeft::after(received, asked))
     }
 
     /// The same with little room: rustls keeps what has none.
-    fn receive_little(&mut self, room: &mut [u8]) -> (usize, bool) {
+    fn receive_little(&mut self, room: &mut [u8]) -> (usize, SocketLeft) {
         let mut once = Once {
             socket: &mut self.socket,
             asked: 0,
@@ -218,11 +218,11 @@ impl<S: HalfClose> TlsStream<S> {
             Ok(received) => received,
             Err(error) => return self.not_received(error),
         };
-        let may_have_more = received == once.asked;
+        let left = SocketLeft::after(received, once.asked);
         if self.note_received(received) > 0 {
             self.process();
         }
-        (self.take_plaintext(room), may_have_more)
+        (self.take_plaintext(room), left)
     }
 
     fn note_received(&mut self, count: usize) -> usize {
@@ -237,11 +237,11 @@ impl<S: HalfClose> TlsStream<S> {
         count
     }
 
-    fn not_received(&mut self, error: io::Error) -> (usize, bool) {
+    fn not_received(&mut self, error: io::Error) -> (usize, SocketLeft) {
         if error.kind() != ErrorKind::WouldBlock {
             self.fail(error);
         }
-        (0, false)
+        (0, SocketLeft::Nothing)
     }
 
     /// Takes ciphertext from the front of `bytes`. Returns how much.
@@ -285,6 +285,26 @@ impl<S: HalfClose> TlsStream<S> {
     }
 }
 
+/// What is left in the socket after a read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum SocketLeft {
+    /// There may be more.
+    More,
+    /// No more bytes; maybe the end.
+    Little,
+    Nothing,
+}
+
+impl SocketLeft {
+    fn after(received: usize, asked: usize) -> Self {
+        if received == asked {
+            Self::More
+        } else {
+            Self::Little
+        }
+    }
+}
+
 /// Reads once, whatever signals come.
 fn read(socket: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
     loop {
@@ -321,13 +341,18 @@ impl<S: HalfClose> Read for TlsStream<S> {
     /// Reads plaintext. If that is less than there is room for, the socket has no more, or [`Self::holds_input`].
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         let mut count = self.take_plaintext(room);
-        let mut may_have_more = true;
-        while count < room.len() && may_have_more && self.ended.is_none() {
-            let (more, is_full) = self.receive(&mut room[count..]);
+        let mut left = SocketLeft::More;
+        // An end may come right after a piece of a record. It is looked for here only if there is nothing to be returned:
+        // else whoever knows that it was announced reads once more.
+        while count < room.len()
+            && self.ended.is_none()
+            && (left == SocketLeft::More || (left == SocketLeft::Little && count == 0))
+        {
+            let (more, now_left) = self.receive(&mut room[count..]);
             count += more;
-            may_have_more = is_full;
+            left = now_left;
         }
-        if !may_have_more {
+        if left != SocketLeft::More {
             self.shrink();
         }
         if count > 0 || room.is_empty() {

@@ -63,11 +63,21 @@ fn name_words(expected: &str, presented: &[String]) -> String {
     const SHOWN: usize = 4;
     let mut words = format!("its certificate is not for {expected}");
     if !presented.is_empty() {
-        let shown = presented[..presented.len().min(SHOWN)].join(", ");
+        let shown: Vec<&str> = presented
+            .iter()
+            .take(SHOWN)
+            .map(|name| bare(name))
+            .collect();
+        let shown = shown.join(", ");
         let dots = if presented.len() > SHOWN { ", …" } else { "" };
         let _ = write!(words, " but for {shown}{dots}");
     }
     words + " (--tls-name says whom to expect)"
+}
+
+/// A name as it is written, of one with its kind around it: `DnsName("a.example")`.
+fn bare(name: &str) -> &str {
+    name.split('"').nth(1).unwrap_or(name)
 }
 
 /// An authority's certificate in a server's place, as the usual command for a self-signed one makes it.
