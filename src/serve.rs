@@ -20,6 +20,7 @@ mod accept;
 mod check;
 mod client;
 mod launch;
+mod listen;
 mod pipe_widener;
 mod remnants;
 mod server;
@@ -345,7 +346,7 @@ impl<S: System> Proxy<S> {
                 } else {
                     Rank::Silent
                 };
-                let client = session.label().client();
+                let client = session.label().client().origin();
                 return self.start_queue.ask(key, client, rank);
             }
         }

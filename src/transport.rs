@@ -1,4 +1,12 @@
-//! What connections are made of: how bytes travel, and what is needed to make that safe.
+//! What bytes travel over: connections and listening sockets of TCP and of unix(7), TLS on top of them, and the words for
+//! where they are.
+//!
+//! `serve` and `connect` use all of it without knowing which of these they have before them.
 
+pub mod address;
+pub mod listener;
 pub mod secret_file;
+pub mod socket;
+pub mod tcp;
+pub mod tcp_listener;
 pub mod tls;

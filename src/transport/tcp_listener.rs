@@ -1,4 +1,4 @@
-//! Listening sockets: every address that a host name stands for, on one port.
+//! Listening sockets of TCP: every address that a host name stands for, on one port.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -104,47 +104,6 @@ fn bind_ipv6_only(address: SocketAddr) -> io::Result<TcpListener> {
 fn lacks_protocol(error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
-}
-
-/// What a failed `accept` means for the next one.
-#[derive(Debug, PartialEq, Eq)]
-pub enum AcceptError {
-    /// No connection waits.
-    Blocked,
-    /// That connection is gone; the next one may be fine (accept(2), "Error handling").
-    Connection,
-    /// There is no descriptor or no memory for a connection.
-    Exhausted,
-}
-
-/// Sorts the errors of `accept`. One that is not known is taken for exhaustion, as that does not spin.
-pub fn classify_accept_error(error: &io::Error) -> AcceptError {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EAGAIN) => AcceptError::Blocked,
-        Some(
-            Errno::ECONNABORTED
-            | Errno::EINTR
-            | Errno::EPERM
-            | Errno::EPROTO
-            | Errno::ENOPROTOOPT
-            | Errno::EOPNOTSUPP
-            | Errno::ENETDOWN
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::ENONET,
-        ) => AcceptError::Connection,
-        _ => AcceptError::Exhausted,
-    }
-}
-
-/// Whether an error says that the machine or this process has no more of something that may be freed again.
-pub fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN)
-    )
 }
 
 #[cfg(test)]
