@@ -19,6 +19,7 @@ pub mod protocol;
 pub mod pump;
 pub mod reactor;
 pub mod scheduler;
+pub mod secret_file;
 pub mod serve;
 pub mod session;
 pub mod transport;

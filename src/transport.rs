@@ -4,8 +4,8 @@
 //! `serve` and `connect` use all of it without knowing which of these they have before them.
 
 pub mod address;
+pub mod connection;
 pub mod listener;
-pub mod secret_file;
 pub mod socket;
 pub mod tcp;
 pub mod tcp_listener;

@@ -21,6 +21,7 @@ pub mod server;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
 use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
@@ -60,6 +61,8 @@ enum OwnEnd {
 pub struct TlsStream<S> {
     socket: S,
     session: Connection,
+    /// What of the other side was read before it came here.
+    early: VecDeque<u8>,
     /// Ciphertext for which there was no room.
     unsent: Vec<u8>,
     /// How much of it was sent since.
@@ -84,9 +87,16 @@ enum Ended {
 }
 
 impl<S> TlsStream<S> {
-    /// The side that was connected to.
-    pub fn accept(socket: S, config: Arc<ServerConfig>) -> Result<Self, rustls::Error> {
-        ServerConnection::new(config).map(|session| Self::new(socket, session.into()))
+    /// The side that was connected to. Of what the other side sent, this was read already.
+    pub fn accept(
+        socket: S,
+        config: Arc<ServerConfig>,
+        early: Vec<u8>,
+    ) -> Result<Self, rustls::Error> {
+        let session = ServerConnection::new(config)?;
+        let mut stream = Self::new(socket, session.into());
+        stream.early = VecDeque::from(early);
+        Ok(stream)
     }
 
     /// The side that connects, to whoever has this name.
@@ -102,6 +112,7 @@ impl<S> TlsStream<S> {
         Self {
             socket,
             session,
+            early: VecDeque::new(),
             unsent: Vec::new(),
             sent: 0,
             own_end: OwnEnd::Open,
@@ -194,8 +205,10 @@ impl<S: HalfClose> TlsStream<S> {
         }
         // What plaintext can come of it, with what is here of an unfinished record, always has room in front of the
         // ciphertext that was not decrypted yet.
-        let asked = room.len() - RECORD_BYTES;
-        let received = match read(&mut self.socket, &mut room[RECORD_BYTES..]) {
+        let mut once = Once::new(&mut self.socket, &mut self.early);
+        let received = once.read(&mut room[RECORD_BYTES..]);
+        let left = once.left;
+        let received = match received {
             Ok(received) => self.note_received(received),
             Err(error) => return self.not_received(error),
         };
@@ -205,20 +218,17 @@ impl<S: HalfClose> TlsStream<S> {
             begin += self.decrypt(&mut &ciphertext[..end - begin]);
             count += self.take_plaintext(&mut front[count..]);
         }
-        (count, SocketLeft::after(received, asked))
+        (count, left)
     }
 
     /// The same with little room: rustls keeps what has none.
     fn receive_little(&mut self, room: &mut [u8]) -> (usize, SocketLeft) {
-        let mut once = Once {
-            socket: &mut self.socket,
-            asked: 0,
-        };
+        let mut once = Once::new(&mut self.socket, &mut self.early);
         let received = match self.session.read_tls(&mut once) {
             Ok(received) => received,
             Err(error) => return self.not_received(error),
         };
-        let left = SocketLeft::after(received, once.asked);
+        let left = once.left;
         if self.note_received(received) > 0 {
             self.process();
         }
@@ -295,36 +305,38 @@ enum SocketLeft {
     Nothing,
 }
 
-impl SocketLeft {
-    fn after(received: usize, asked: usize) -> Self {
-        if received == asked {
-            Self::More
-        } else {
-            Self::Little
-        }
-    }
-}
-
-/// Reads once, whatever signals come.
-fn read(socket: &mut impl Read, room: &mut [u8]) -> io::Result<usize> {
-    loop {
-        match socket.read(room) {
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            read => return read,
-        }
-    }
-}
-
-/// Knows how much was asked for.
+/// Reads once, and knows what that tells of the socket.
 struct Once<'a, S> {
     socket: &'a mut S,
-    asked: usize,
+    early: &'a mut VecDeque<u8>,
+    left: SocketLeft,
+}
+
+impl<'a, S> Once<'a, S> {
+    fn new(socket: &'a mut S, early: &'a mut VecDeque<u8>) -> Self {
+        Self {
+            socket,
+            early,
+            left: SocketLeft::More,
+        }
+    }
 }
 
 impl<S: Read> Read for Once<'_, S> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.asked = room.len();
-        read(self.socket, room)
+        if !self.early.is_empty() {
+            return self.early.read(room);
+        }
+        loop {
+            match self.socket.read(room) {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Ok(count) if count < room.len() => {
+                    self.left = SocketLeft::Little;
+                    return Ok(count);
+                }
+                read => return read,
+            }
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Certificates, keys and revocations, from files in PEM (RFC 7468). Errors name the option and the file, and say what to
 //! do, in one line.
 
+use std::fs;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 
-use crate::transport::secret_file::{read_public, read_secret};
+use crate::secret_file;
 
 /// Where all cryptography comes from.
 pub(super) fn provider() -> Arc<CryptoProvider> {
@@ -33,8 +34,7 @@ impl Named<'_> {
 
     /// A certificate, and those between it and its authority, in this order.
     pub(super) fn chain(self) -> Result<Vec<CertificateDer<'static>>, String> {
-        let bytes = read_public(self.path).map_err(|error| self.error(error))?;
-        self.all(&bytes, "certificate", "CERTIFICATE")
+        self.all(&self.read()?, "certificate", "CERTIFICATE")
     }
 
     /// The certificates of authorities.
@@ -50,16 +50,19 @@ impl Named<'_> {
 
     /// Revocations of certificates, one list for each authority.
     pub(super) fn revocations(self) -> Result<Vec<CertificateRevocationListDer<'static>>, String> {
-        let bytes = read_public(self.path).map_err(|error| self.error(error))?;
-        self.all(&bytes, "list of revocations", "X509 CRL")
+        self.all(&self.read()?, "list of revocations", "X509 CRL")
+    }
+
+    fn read(self) -> Result<Vec<u8>, String> {
+        fs::read(self.path).map_err(|error| self.error(error))
     }
 
     /// A private key, which others must not be able to read.
     pub(super) fn key(self) -> Result<PrivateKeyDer<'static>, String> {
-        let bytes = read_secret(self.path).map_err(|error| self.error(error))?;
-        match PrivateKeyDer::from_pem_slice(&bytes) {
+        let text = secret_file::read(self.path).map_err(|error| format!("{}: {error}", self.option))?;
+        match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(key) => Ok(key),
-            Err(_) if contains(&bytes, b"ENCRYPTED") => Err(self.error(
+            Err(_) if text.contains("ENCRYPTED") => Err(self.error(
                 "the key is encrypted; `openssl pkey` decrypts it (it asks for the pass phrase)",
             )),
             Err(pem::Error::NoItemsFound) => {
@@ -79,8 +82,4 @@ impl Named<'_> {
             Err(error) => Err(self.error(error)),
         }
     }
-}
-
-fn contains(bytes: &[u8], word: &[u8]) -> bool {
-    memchr::memmem::find(bytes, word).is_some()
 }

@@ -71,10 +71,7 @@ impl<S: HalfClose> TlsStream<S> {
     /// Reads and handles a part of the handshake. Returns whether there was one.
     fn hear(&mut self) -> Result<bool, HandshakeError> {
         let mut first = FirstByte {
-            once: Once {
-                socket: &mut self.socket,
-                asked: 0,
-            },
+            once: Once::new(&mut self.socket, &mut self.early),
             byte: None,
         };
         match self.session.read_tls(&mut first) {

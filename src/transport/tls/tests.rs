@@ -36,7 +36,7 @@ impl Ends {
         let name = ServerName::try_from("localhost").unwrap();
         Self {
             client: TlsStream::connect(near, client, name).unwrap(),
-            server: TlsStream::accept(far, server).unwrap(),
+            server: TlsStream::accept(far, server, Vec::new()).unwrap(),
         }
     }
 

@@ -280,3 +280,22 @@ fn a_socket_that_breaks_is_told() {
     assert_eq!(error.kind(), ErrorKind::UnexpectedEof);
     assert!(error.to_string().contains("close_notify"), "{error}");
 }
+
+#[test]
+fn what_was_read_before_counts() {
+    let pki = Pki::new();
+    for split in [1, 50, 100_000] {
+        let mut ends = Ends::new(&pki, VERSIONS[1]);
+        assert!(!ends.client.shake().unwrap());
+        let (_, far) = wire();
+        let socket = std::mem::replace(&mut ends.server.socket, far);
+        let mut early = vec![0; split];
+        let mut socket = socket;
+        let count = socket.read(&mut early).unwrap();
+        early.truncate(count);
+        ends.server = TlsStream::accept(socket, pki.server_config(), early).unwrap();
+        ends.shake();
+        let Ends { client, server } = &mut ends;
+        assert_eq!(exchange(client, server, b"x"), b"x");
+    }
+}
