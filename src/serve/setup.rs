@@ -7,7 +7,7 @@ use log::{debug, info, warn};
 use mio::Interest;
 
 use super::accept::MAX_REFUSED;
-use super::listen;
+use super::listen::{self, Listening};
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
@@ -74,10 +74,10 @@ impl Proxy {
         )))?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let sockets = listen::open(options)?;
+        let Listening { sockets, summary } = listen::open(options)?;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
-        log_start(options, command, limits.spares);
+        log_start(options, command, &summary, limits.spares);
         log_session_limit(options, limits, descriptors);
         let mut listeners = Vec::new();
         let ports = sockets.iter().filter_map(Listener::tcp_address);
@@ -218,8 +218,8 @@ fn log_command(command: &[OsString]) {
     debug!("MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &[OsString], spares: usize) {
-    info!("Starting TCP proxy on {}", listen::summary(options));
+fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spares: usize) {
+    info!("Starting TCP proxy on {addresses}");
     match options.server {
         ServerCommand::Demo => info!("MCP command: the built-in demo server"),
         ServerCommand::Program(_) => log_command(command),

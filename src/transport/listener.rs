@@ -1,8 +1,10 @@
 //! A listening socket, whatever it listens on, and what its errors mean.
 
+use std::fmt;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::linux::net::SocketAddrExt;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener, UnixStream};
@@ -10,7 +12,9 @@ use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
+use super::address::UNIX_PREFIX;
 use super::socket::Socket;
+use super::unix_listener::UnixSocket;
 use crate::util::client_address::ClientAddress;
 
 /// A listening socket. It does not block.
@@ -19,7 +23,7 @@ pub enum Listener {
     /// Of TCP.
     Tcp(TcpListener),
     /// A unix socket.
-    Unix(UnixListener),
+    Unix(UnixSocket),
 }
 
 impl Listener {
@@ -30,20 +34,53 @@ impl Listener {
                 let (stream, address) = listener.accept()?;
                 Ok((Socket::Tcp(stream), address.into()))
             }
-            Self::Unix(listener) => {
-                let (stream, _) = listener.accept()?;
+            Self::Unix(socket) => {
+                let (stream, _) = socket.listener().accept()?;
                 let address = peer_of(&stream)?;
                 Ok((Socket::Unix(stream), address))
             }
         }
     }
 
-    /// Where a TCP socket listens.
+    /// Where a TCP socket listens. A v4-mapped address is the IPv4 address.
     pub fn tcp_address(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(listener) => listener.local_addr().ok(),
+            Self::Tcp(listener) => {
+                let mut address = listener.local_addr().ok()?;
+                address.set_ip(address.ip().to_canonical());
+                Some(address)
+            }
             Self::Unix(_) => None,
         }
+    }
+}
+
+/// Where it listens.
+impl fmt::Display for Listener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(_) => match self.tcp_address() {
+                Some(address) => address.fmt(f),
+                None => f.write_str("an unknown address"),
+            },
+            Self::Unix(socket) => {
+                f.write_str(UNIX_PREFIX)?;
+                write_path(socket.listener(), f)
+            }
+        }
+    }
+}
+
+fn write_path(socket: &UnixListener, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let address = socket.local_addr().ok();
+    let path = address.as_ref().and_then(|address| address.as_pathname());
+    let name = address
+        .as_ref()
+        .and_then(|address| address.as_abstract_name());
+    match (path, name) {
+        (Some(path), _) => write!(f, "{}", path.display()),
+        (None, Some(name)) => write!(f, "@{}", String::from_utf8_lossy(name)),
+        (None, None) => f.write_str("(without a name)"),
     }
 }
 
@@ -60,14 +97,20 @@ macro_rules! either {
     ($listener:expr, $socket:ident => $do:expr) => {
         match $listener {
             Listener::Tcp($socket) => $do,
-            Listener::Unix($socket) => $do,
+            Listener::Unix(unix) => {
+                let $socket = unix.listener_mut();
+                $do
+            }
         }
     };
 }
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        either!(self, socket => socket.as_fd())
+        match self {
+            Self::Tcp(listener) => listener.as_fd(),
+            Self::Unix(socket) => socket.as_fd(),
+        }
     }
 }
 
