@@ -42,8 +42,8 @@ impl<S: System> ClientSession<S> {
 
     /// Sends the client the end of our side.
     pub(super) fn end_client(&mut self) {
-        if let Some(client) = &self.client {
-            client.source().end();
+        if let Some(client) = &mut self.client {
+            client.source_mut().end();
         }
     }
 
@@ -64,6 +64,26 @@ impl<S: System> ClientSession<S> {
         {
             session.handle(Event::ClientFailed(&error), cx);
         }
+    }
+
+    /// Has what was written before go out, if there is room for it now.
+    #[inline]
+    fn flush_client(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+        if let Some(client) = &mut self.client
+            && client.source().holds_output()
+            && client.is_writable()
+            && let Err(error) = client.flush()
+        {
+            session.handle(Event::ClientFailed(&error), cx);
+        }
+    }
+
+    /// Has the next run look for what no event tells of. Returns whether there is such a thing.
+    #[inline]
+    fn note_held_input(&mut self) -> bool {
+        let client = self.client.as_mut();
+        let client = client.filter(|client| client.source().holds_input());
+        client.map(Io::note_readable).is_some()
     }
 }
 
@@ -102,7 +122,9 @@ impl<S: System> Driver for Sides<'_, S> {
             }
         }
         place.notice_failure(session, cx);
-        let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        place.flush_client(session, cx);
+        let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        has_more |= place.note_held_input() && session.wants_client_input();
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);
         }

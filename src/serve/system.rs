@@ -2,7 +2,6 @@
 //! same loop.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
+use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
-use crate::transport::socket::Socket;
 use crate::util::client_address::ClientAddress;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
@@ -94,11 +93,21 @@ pub trait ClientSocket: Read + Write {
     /// Sets its options.
     fn configure(&self) -> io::Result<()>;
 
-    /// Ends our side of it.
-    fn end(&self);
+    /// Ends our side of it. What has found no room yet goes out before.
+    fn end(&mut self);
 
     /// Takes the error that it has run into, if any (`SO_ERROR`, socket(7)).
     fn take_error(&self) -> Option<io::Error>;
+
+    /// Whether a read would find something although no event tells.
+    fn holds_input(&self) -> bool {
+        false
+    }
+
+    /// Whether something that was written has found no room yet. [`Write::flush`] sends it once there is some.
+    fn holds_output(&self) -> bool {
+        false
+    }
 }
 
 /// A pipe.
@@ -123,7 +132,7 @@ pub struct Linux {
 impl System for Linux {
     type Poller = Poller;
     type Listener = Listener;
-    type Client = Socket;
+    type Client = Connection;
     type Stdin = pipe::Sender;
     type Output = pipe::Receiver;
 
@@ -131,8 +140,9 @@ impl System for Linux {
         self.signals.take()
     }
 
-    fn accept(&mut self, listener: &Listener) -> io::Result<(Socket, ClientAddress)> {
-        listener.accept()
+    fn accept(&mut self, listener: &Listener) -> io::Result<(Connection, ClientAddress)> {
+        let (socket, address) = listener.accept()?;
+        Ok((socket.into(), address))
     }
 
     fn spawn(&mut self, _: Option<SessionKey>) -> io::Result<Spawned> {
@@ -161,16 +171,18 @@ impl System for Linux {
 
     fn vanished<'a>(
         &mut self,
-        clients: impl Iterator<Item = (SessionKey, &'a Socket)>,
+        clients: impl Iterator<Item = (SessionKey, &'a Connection)>,
         time: Duration,
     ) -> Vec<SessionKey> {
         // Whoever is at the other end of a unix socket is on this machine.
-        let clients = clients.filter_map(|(key, client)| Some((key, client.tcp()?)));
+        let clients = clients.filter_map(|(key, client)| Some((key, client.socket().tcp()?)));
         self.peers.vanished(&self.ports, clients, time)
     }
 
-    fn unsent(&mut self, client: &Socket) -> Option<u32> {
-        self.peers.unsent(client.tcp()?)
+    fn unsent(&mut self, client: &Connection) -> Option<u32> {
+        let queued = self.peers.unsent(client.socket().tcp()?)?;
+        let held = u32::try_from(client.unsent()).unwrap_or(u32::MAX);
+        Some(queued.saturating_add(held))
     }
 
     fn unix_time(&self) -> Duration {
@@ -178,18 +190,27 @@ impl System for Linux {
     }
 }
 
-impl ClientSocket for Socket {
+impl ClientSocket for Connection {
     fn configure(&self) -> io::Result<()> {
-        Self::configure(self)
+        self.socket().configure()
     }
 
-    fn end(&self) {
-        // It may be gone already, which the next read tells.
-        let _ = self.shutdown(Shutdown::Write);
+    fn end(&mut self) {
+        Self::end(self);
     }
 
     fn take_error(&self) -> Option<io::Error> {
-        Self::take_error(self).ok().flatten()
+        self.socket().take_error().ok().flatten()
+    }
+
+    #[inline]
+    fn holds_input(&self) -> bool {
+        Self::holds_input(self)
+    }
+
+    #[inline]
+    fn holds_output(&self) -> bool {
+        self.unsent() > 0
     }
 }
 
@@ -248,11 +269,11 @@ mod tests {
         assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
         let mut peer = net::TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
         wait(&listener);
-        let (client, address) = system.accept(&listener).unwrap();
+        let (mut client, address) = system.accept(&listener).unwrap();
         assert_eq!(address, peer.local_addr().unwrap().into());
         client.configure().unwrap();
-        assert!(client.tcp().unwrap().nodelay().unwrap());
-        assert!(getsockopt(&client, sockopt::KeepAlive).unwrap());
+        assert!(client.socket().tcp().unwrap().nodelay().unwrap());
+        assert!(getsockopt(client.socket(), sockopt::KeepAlive).unwrap());
         assert!(ClientSocket::take_error(&client).is_none());
         client.end();
         assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);

@@ -1,6 +1,6 @@
 //! A connection as the two loops use it: a socket, with TLS on top of it or without.
 
-use std::io::{self, ErrorKind, IoSlice, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 
@@ -39,6 +39,13 @@ impl Connection {
         match self {
             Self::Plain(socket) => socket,
             Self::Tls(stream) => stream.socket(),
+        }
+    }
+
+    fn socket_mut(&mut self) -> &mut Socket {
+        match self {
+            Self::Plain(socket) => socket,
+            Self::Tls(stream) => stream.socket_mut(),
         }
     }
 
@@ -91,10 +98,6 @@ impl Connection {
         }
     }
 
-    /// Whether a write that takes less than it is given may still have room for more.
-    pub fn writes_in_pieces(&self) -> bool {
-        matches!(self, Self::Tls(_))
-    }
 }
 
 impl HalfClose for Socket {
@@ -138,10 +141,7 @@ impl Source for Connection {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.register(registry, token, interest),
-            Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
-        }
+        self.socket_mut().register(registry, token, interest)
     }
 
     fn reregister(
@@ -150,16 +150,10 @@ impl Source for Connection {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.reregister(registry, token, interest),
-            Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
-        }
+        self.socket_mut().reregister(registry, token, interest)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        match self {
-            Self::Plain(socket) => socket.deregister(registry),
-            Self::Tls(_) => Err(ErrorKind::Unsupported.into()),
-        }
+        self.socket_mut().deregister(registry)
     }
 }

@@ -128,6 +128,11 @@ impl<S> TlsStream<S> {
         &self.socket
     }
 
+    /// The same, to be changed. What is read from it or written to it here is missing in the session.
+    pub fn socket_mut(&mut self) -> &mut S {
+        &mut self.socket
+    }
+
     /// Ciphertext that has found no room yet, in bytes.
     pub fn unsent(&self) -> usize {
         self.unsent.len() - self.sent

@@ -226,7 +226,7 @@ impl ClientSocket for Socket {
         Ok(())
     }
 
-    fn end(&self) {
+    fn end(&mut self) {
         self.duplex.borrow_mut().writes = false;
     }
 
