@@ -11,6 +11,7 @@ pub mod buffers;
 pub mod cli;
 pub mod connect;
 pub mod demo;
+pub mod entrance;
 pub mod logger;
 pub mod malloc;
 pub mod options;

@@ -4,7 +4,7 @@
 //!           begin, with a name      addresses found
 //!   Down ──────────────────────▶ Resolving ─────────▶ Connecting ◀─┐ next address
 //!    ▲ └─────────────────────────────────────────────▶    │  └─────┘
-//!    │          begin, with an address                    ▼ accepted
+//!    │          begin, with an address                    ▼ accepted, and shaken hands if it is TLS
 //!    │◀────────────────────────────────────────────────── Up
 //!    │                    lost                            │ our side has ended
 //!    └──────────────────────────────────────────────── HalfClosed
@@ -24,12 +24,12 @@ use super::resolve::LookUp;
 use crate::pump::Transport;
 use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::{Deadline, Timers};
-use crate::transport::socket::Socket;
+use crate::transport::connection::Connection;
 use crate::util::time::Time;
 
-/// The link to the proxy. `S` is a [`Socket`], except in tests.
+/// The link to the proxy. `S` is a [`Connection`], except in tests.
 #[derive(Debug, Default)]
-pub(super) enum Link<S = Socket> {
+pub(super) enum Link<S = Connection> {
     /// There is none.
     #[default]
     Down,
@@ -43,7 +43,7 @@ pub(super) enum Link<S = Socket> {
     Connecting {
         io: Io<S>,
         attempt: Attempt,
-        /// Whether an event has told that the address accepted or refused.
+        /// Whether an event has told that the address accepted or refused, or that the handshake can go on.
         has_answer: bool,
     },
     /// It carries lines.

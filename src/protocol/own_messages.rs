@@ -17,6 +17,20 @@ pub enum ErrorReason {
     TooLarge,
     /// The server's response is over the limit, or there is no memory for it.
     ResponseTooLarge,
+    /// Plain text came where TLS has to be.
+    TlsRequired,
+    /// The client showed no token, or a wrong one.
+    Unauthorized,
+    /// The client may not use this server.
+    Forbidden,
+    /// There is no server of this name.
+    UnknownServer,
+    /// The client's first line took too long.
+    EntranceTimeout,
+    /// The connection had to make room for a newer one.
+    TooManyConnections,
+    /// The proxy at the other end does not let this client in.
+    AccessDenied,
     /// Too many requests wait for their responses.
     InFlightLimit,
     /// The server process went away before it responded.
@@ -48,12 +62,18 @@ impl ErrorReason {
         match self {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
-            Self::InFlightLimit => 429,
+            Self::TlsRequired => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::UnknownServer => 404,
+            Self::EntranceTimeout => 408,
+            Self::InFlightLimit | Self::TooManyConnections => 429,
             Self::ResponseTooLarge
             | Self::ProcessTerminated
             | Self::ConnectionLost
             | Self::Unreachable => 502,
-            Self::SessionLimit
+            Self::AccessDenied
+            | Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
             | Self::ServerChanged
@@ -69,6 +89,13 @@ impl ErrorReason {
             Self::ParseError => "parse_error",
             Self::TooLarge => "too_large",
             Self::ResponseTooLarge => "response_too_large",
+            Self::TlsRequired => "tls_required",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::UnknownServer => "unknown_server",
+            Self::EntranceTimeout => "entrance_timeout",
+            Self::TooManyConnections => "too_many_connections",
+            Self::AccessDenied => "access_denied",
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
             Self::ConnectionLost => "connection_lost",
@@ -180,6 +207,17 @@ pub fn subscription_closed(id: &dyn Display) -> String {
     )
 }
 
+/// What a client is told that speaks HTTP, without its last line feed. It says nothing of what the client said.
+pub const HTTP_RESPONSE: &str = concat!(
+    "HTTP/1.1 400 Bad Request\r\n",
+    "Content-Type: text/plain; charset=utf-8\r\n",
+    "Content-Length: 141\r\n",
+    "Connection: close\r\n",
+    "\r\n",
+    "This port speaks MCP over plain TCP, one JSON-RPC message per line, and not HTTP.\n",
+    "MCP applications reach it through `mcp-tcp-proxy connect`.",
+);
+
 /// With this a client announces itself to a proxy.
 pub const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,
@@ -270,6 +308,13 @@ mod tests {
             value["error"]["data"],
             json!({"source": "mcp-tcp-proxy", "reason": "parse_error"})
         );
+    }
+
+    #[test]
+    fn the_response_to_http_has_the_length_that_it_says() {
+        let (head, body) = HTTP_RESPONSE.split_once("\r\n\r\n").unwrap();
+        let length = format!("Content-Length: {}\r\n", body.len() + "\n".len());
+        assert!(head.contains(&length), "{length}");
     }
 
     #[test]

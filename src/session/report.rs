@@ -315,7 +315,7 @@ impl fmt::Display for EndReason {
 }
 
 /// What to do about a client that speaks another protocol.
-fn remedy(protocol: Protocol) -> &'static str {
+pub(crate) fn remedy(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => {
             "nothing of its request was served; this port takes MCP over plain TCP, which applications reach through \
