@@ -16,6 +16,7 @@ mod readme;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unknown;
 mod values;
 mod words;

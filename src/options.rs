@@ -1,6 +1,7 @@
 //! What can be set: plain data and defaults. Where the values come from is for `cli` to know.
 
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -67,6 +68,14 @@ pub struct ServeOptions {
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
+    /// The certificate of this side of TLS, with those between it and its authority. With it comes a key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// The authority of the certificates that clients need; only with a certificate of our own.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Which of these are revoked.
+    pub tls_crl: Option<PathBuf>,
     /// What is served. The default is an empty command, which stands for "not said yet".
     pub server: ServerCommand,
 }
@@ -103,6 +112,10 @@ impl Default for ServeOptions {
             idle_timeout: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_crl: None,
             server: ServerCommand::Program(Vec::new()),
         }
     }
@@ -128,6 +141,13 @@ impl ServeOptions {
     }
 }
 
+impl ConnectOptions {
+    /// Whether the proxy is to be spoken to over TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.tls || self.tls_ca.is_some()
+    }
+}
+
 /// A server that starts computes or waits for a disk: two for each processor keep it busy, and more only make all of
 /// them late.
 fn twice_the_processors() -> usize {
@@ -135,6 +155,10 @@ fn twice_the_processors() -> usize {
 }
 
 /// What the stdio side does, each value within its range.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "they are switches of the command line, each on its own"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectOptions {
     /// Where the proxy is.
@@ -161,6 +185,16 @@ pub struct ConnectOptions {
     pub max_buffer_bytes: Option<usize>,
     /// Whether the host is spared responses and progress that it did not ask for.
     pub tidy: bool,
+    /// Whether the proxy is to be spoken to over TLS.
+    pub tls: bool,
+    /// The authority of its certificate, which implies TLS; without it, the system knows which are trusted.
+    pub tls_ca: Option<PathBuf>,
+    /// For whom its certificate has to be; without it, for the host of the address.
+    pub tls_name: Option<String>,
+    /// Our own certificate, with those between it and its authority. With it comes a key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
 }
@@ -183,6 +217,11 @@ impl Default for ConnectOptions {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
             tidy: false,
+            tls: false,
+            tls_ca: None,
+            tls_name: None,
+            tls_cert: None,
+            tls_key: None,
             log_level: LevelFilter::Warn,
         }
     }

@@ -149,6 +149,7 @@ pub use self::vanished::VANISH_TIME;
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::{Line, LineLimits, Splitter};
+use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Recogniser;
 use crate::util::time::Time;
 
@@ -256,9 +257,17 @@ pub enum Event<'a> {
     },
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
+    /// The upstream could not be started, and could not be by another attempt.
+    UpstreamRefused {
+        /// What requests are told.
+        reason: ErrorReason,
+        /// What is wrong.
+        words: &'a str,
+    },
     /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
-    /// The end of the upstream's output was read, or an error instead.
+    /// The end of the upstream's output was read, or an error instead: of the kind [`io::ErrorKind::PermissionDenied`] if a link
+    /// was refused after all.
     UpstreamEof(Option<&'a io::Error>),
     /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,
@@ -488,6 +497,7 @@ impl Session {
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamRefused { reason, words } => self.upstream_refused(reason, words, cx),
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),

@@ -3,12 +3,14 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::tls::client;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
@@ -123,6 +125,21 @@ pub(super) fn starting(value: &str) -> Result<usize, String> {
 
 pub(super) fn prespawn(value: &str) -> Result<usize, String> {
     whole(value, "servers", 0..=1000)
+}
+
+pub(super) fn file(value: &str) -> Result<Option<PathBuf>, String> {
+    if value.is_empty() {
+        return Err("the name of a file (ca.pem)".to_owned());
+    }
+    Ok(Some(value.into()))
+}
+
+/// A host name or an address.
+pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
+    match client::server_name(value) {
+        Ok(_) => Ok(Some(value.to_owned())),
+        Err(_) => Err("whom a certificate can be for (a host name or an address)".to_owned()),
+    }
 }
 
 /// Attempts in a row; 0 is for no limit.

@@ -109,7 +109,23 @@ impl<S> Link<S> {
         }
     }
 
-    /// The address that was tried has accepted.
+    /// The address that was tried has accepted, and the connection is wrapped in something. If that fails, what is left of
+    /// the attempt goes on.
+    pub(super) fn wrap<E>(
+        &mut self,
+        wrap: impl FnOnce(S) -> Result<S, E>,
+    ) -> Result<(), (Attempt, E)> {
+        match std::mem::take(self) {
+            Self::Connecting { io, attempt, .. } => match io.try_map(wrap) {
+                Ok(io) => self.connect(io, attempt),
+                Err(error) => return Err((attempt, error)),
+            },
+            other => *self = other,
+        }
+        Ok(())
+    }
+
+    /// The connection can be used.
     pub(super) fn accepted(&mut self, timers: &mut Timers<Due>) {
         *self = match std::mem::take(self) {
             Self::Connecting {
@@ -188,11 +204,27 @@ impl<S> Link<S> {
         }
     }
 
-    fn io_mut(&mut self) -> Option<&mut Io<S>> {
+    pub(super) fn io_mut(&mut self) -> Option<&mut Io<S>> {
         match self {
             Self::Up { io } | Self::HalfClosed { io, .. } => Some(io),
             Self::Down | Self::Resolving { .. } | Self::Connecting { .. } => None,
         }
+    }
+}
+
+impl Link {
+    /// Has what was written before go out, if there is room for it now.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self.io_mut() {
+            Some(io) if io.source().unsent() > 0 && io.is_writable() => io.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the next turn look for what no event tells of. Returns whether there is such a thing.
+    pub(super) fn note_held_input(&mut self) -> bool {
+        let io = self.io_mut().filter(|io| io.source().holds_input());
+        io.map(Io::note_readable).is_some()
     }
 }
 

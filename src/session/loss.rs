@@ -18,7 +18,7 @@
 //! The first sign decides where it begins: an exit in `Draining`, the end of its output or a broken input in
 //! `ClosedPipe`, our word in `Stopping`. A link has one sign only, its end, and begins in `Drained`.
 
-use std::io;
+use std::io::{self, ErrorKind};
 use std::time::Duration;
 
 use super::goal::Goal;
@@ -33,7 +33,7 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages::Loss;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::about::about;
 use crate::util::time::Time;
 
@@ -218,10 +218,25 @@ impl Session {
     /// The end of the output was read, or an error instead.
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
         self.upstream_tail(cx);
-        if self.backend.is_link() {
+        if let Some(error) = error.filter(|error| error.kind() == ErrorKind::PermissionDenied)
+            && self.backend.is_link()
+        {
+            self.link_refused(&error.to_string(), cx);
+        } else if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
         } else {
             self.begin_leaving(Sign::OutputEnded, cx);
+        }
+    }
+
+    /// A link that was up already is refused after all: TLS 1.3 has no other way to tell a client.
+    fn link_refused(&mut self, words: &str, cx: &mut Context<'_>) {
+        if self.backend.was_reached() {
+            about!(warn, self.label, "{words}");
+            self.link_ended(Exit::Connection(Some(ErrorKind::PermissionDenied)), cx);
+        } else {
+            let (reason, words) = (ErrorReason::AccessDenied, words.to_owned());
+            self.end_now(&EndReason::Refused { reason, words }, cx);
         }
     }
 

@@ -186,6 +186,13 @@ pub enum EndReason {
     Overdue(Duration),
     /// The peer that was connected to speaks this protocol.
     PeerProtocol(Protocol),
+    /// The peer does not let us in, or is not one that may be spoken to.
+    Refused {
+        /// What requests are told.
+        reason: ErrorReason,
+        /// What is wrong.
+        words: String,
+    },
     /// The client speaks this protocol.
     OtherProtocol(Protocol),
     /// The proxy is being stopped.
@@ -209,6 +216,7 @@ impl EndReason {
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::PeerProtocol(_) => ErrorReason::Unreachable,
+            Self::Refused { reason, .. } => *reason,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -300,6 +308,8 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::PeerProtocol(Protocol::Tls) => f.write_str("that port wants --tls"),
+            Self::Refused { words, .. } => f.write_str(words),
             Self::PeerProtocol(protocol) => {
                 write!(
                     f,

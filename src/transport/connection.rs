@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use rustls::ServerConfig;
+use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ServerConfig};
 
 use super::socket::Socket;
 use super::tls::handshake::HandshakeError;
@@ -59,6 +60,20 @@ impl Connection {
         }
     }
 
+    /// From here on it is TLS, to whoever has this name.
+    pub fn connect_tls(
+        self,
+        config: Arc<ClientConfig>,
+        name: ServerName<'static>,
+    ) -> io::Result<Self> {
+        match self {
+            Self::Plain(socket) => TlsStream::connect(socket, config, name)
+                .map(Self::from)
+                .map_err(io::Error::other),
+            tls @ Self::Tls(_) => Ok(tls),
+        }
+    }
+
     /// Takes the handshake as far as the socket allows it now. Returns whether it is done.
     pub fn shake(&mut self) -> Result<bool, HandshakeError> {
         match self {
@@ -97,7 +112,6 @@ impl Connection {
             Self::Tls(stream) => stream.unsent(),
         }
     }
-
 }
 
 impl HalfClose for Socket {

@@ -26,6 +26,7 @@ use std::fmt;
 use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
+use self::refusal::{is_refusal, words_for_client};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, Connection, ServerConfig, ServerConnection};
 
@@ -279,6 +280,11 @@ impl<S: HalfClose> TlsStream<S> {
                 self.ended.get_or_insert(Ended::Well);
             }
             Ok(_) => {}
+            // With TLS 1.3 a server judges the certificate of a client that is done with the handshake already.
+            Err(error) if is_refusal(&error) => {
+                let words = words_for_client(&error);
+                self.fail(io::Error::new(ErrorKind::PermissionDenied, words));
+            }
             Err(error) => self.fail(io::Error::new(ErrorKind::InvalidData, error)),
         }
         // An answer to what only rustls has seen, or the alert for what was wrong. If it has no room, it is sent later; if

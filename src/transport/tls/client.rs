@@ -9,6 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 
 use super::files::{Named, provider};
+use crate::options::ConnectOptions;
 
 /// Sessions that can be resumed: there is one server, and each ticket is used once.
 const TICKETS: usize = 4;
@@ -22,7 +23,16 @@ pub struct ClientFiles<'a> {
     pub certificate: Option<(&'a Path, &'a Path)>,
 }
 
-impl ClientFiles<'_> {
+impl<'a> ClientFiles<'a> {
+    /// Those that the options name.
+    pub fn of(options: &'a ConnectOptions) -> Self {
+        let certificate = options.tls_cert.as_deref();
+        Self {
+            authority: options.tls_ca.as_deref(),
+            certificate: certificate.zip(options.tls_key.as_deref()),
+        }
+    }
+
     /// Reads and checks all of them.
     pub fn load(&self) -> Result<Arc<ClientConfig>, String> {
         let roots = match self.authority {

@@ -59,7 +59,8 @@ impl Named<'_> {
 
     /// A private key, which others must not be able to read.
     pub(super) fn key(self) -> Result<PrivateKeyDer<'static>, String> {
-        let text = secret_file::read(self.path).map_err(|error| format!("{}: {error}", self.option))?;
+        let text =
+            secret_file::read(self.path).map_err(|error| format!("{}: {error}", self.option))?;
         match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(key) => Ok(key),
             Err(_) if text.contains("ENCRYPTED") => Err(self.error(

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use rustls::Connection;
 
+use super::refusal::{is_refusal, words_for_client, words_for_server};
 use super::{Ended, HalfClose, Once, TlsStream};
 
 /// A client that has said this much and is not understood is not a client of ours, in bytes. The largest hello that
@@ -30,7 +31,9 @@ const ALERT_RECORD: u8 = 0x15;
 pub enum HandshakeError {
     /// What came first is not TLS. It begins with this byte.
     NotTls(u8),
-    /// The other side closed the connection.
+    /// The other side closed the connection without a word.
+    ClosedOnHello,
+    /// The other side closed the connection in the middle of it.
     Closed,
     /// The hello is too long.
     HelloTooLong,
@@ -43,12 +46,41 @@ pub enum HandshakeError {
 impl fmt::Display for HandshakeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotTls(_) => f.write_str("it does not speak TLS"),
+            Self::NotTls(_) | Self::ClosedOnHello => f.write_str("it does not speak TLS"),
             Self::Closed => f.write_str("it was closed during the TLS handshake"),
             Self::HelloTooLong => write!(f, "its TLS hello is longer than {HELLO_BYTES} bytes"),
             Self::Tls(error) => error.fmt(f),
             Self::Io(error) => error.fmt(f),
         }
+    }
+}
+
+impl HandshakeError {
+    /// What the log of the serving side says. Nothing that the client sent stands in it.
+    pub fn words_for_server(&self) -> String {
+        match self {
+            Self::Tls(error) => words_for_server(error),
+            Self::ClosedOnHello => "it was closed before the TLS handshake".into(),
+            other => other.to_string(),
+        }
+    }
+
+    /// What `connect` says.
+    pub fn words_for_client(&self) -> String {
+        match self {
+            Self::Tls(error) => words_for_client(error),
+            other => other.to_string(),
+        }
+    }
+
+    /// Whether a certificate was refused, on either side.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Tls(error) if is_refusal(error))
+    }
+
+    /// Whether the other side does not seem to know TLS.
+    pub fn is_of_other_protocol(&self) -> bool {
+        matches!(self, Self::NotTls(_) | Self::ClosedOnHello)
     }
 }
 
@@ -75,6 +107,7 @@ impl<S: HalfClose> TlsStream<S> {
             byte: None,
         };
         match self.session.read_tls(&mut first) {
+            Ok(0) if self.heard == 0 => return Err(HandshakeError::ClosedOnHello),
             Ok(0) => return Err(HandshakeError::Closed),
             Ok(count) => {
                 let byte = first.byte.filter(|_| self.heard == 0);

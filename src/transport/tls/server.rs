@@ -8,6 +8,7 @@ use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientV
 use rustls::{CertRevocationListError, ServerConfig};
 
 use super::files::{Named, provider};
+use crate::options::ServeOptions;
 
 /// The files of the serving side.
 #[derive(Debug, Clone, Copy)]
@@ -22,7 +23,17 @@ pub struct ServerFiles<'a> {
     pub revocations: Option<&'a Path>,
 }
 
-impl ServerFiles<'_> {
+impl<'a> ServerFiles<'a> {
+    /// Those that the options name, if TLS is to be spoken.
+    pub fn of(options: &'a ServeOptions) -> Option<Self> {
+        Some(Self {
+            certificate: options.tls_cert.as_deref()?,
+            key: options.tls_key.as_deref()?,
+            client_authority: options.tls_client_ca.as_deref(),
+            revocations: options.tls_crl.as_deref(),
+        })
+    }
+
     /// Reads and checks all of them. Sessions can be resumed only with what the same load has brought: the tickets of an
     /// earlier one, which may be those of a client that has been revoked since, are good for nothing.
     pub fn load(&self) -> Result<Arc<ServerConfig>, String> {

@@ -6,45 +6,36 @@ use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 use super::pki::params;
 use super::*;
 use crate::transport::tls::handshake::{HandshakeError, Share};
-use crate::transport::tls::refusal::{is_refusal, words_for_client, words_for_server};
 
-/// Goes on until one side fails or both are done. Returns what each says.
-fn shake(ends: &mut Ends) -> (Option<HandshakeError>, Option<HandshakeError>) {
+/// Goes on until both sides have failed. Returns what each says.
+fn refused(mut ends: Ends) -> (String, String) {
     let (mut client, mut server) = (None, None);
     for _ in 0..10 {
         client = client.or_else(|| ends.client.shake().err());
         server = server.or_else(|| ends.server.shake().err());
     }
-    if client.is_none() && server.is_some() {
+    let client = if let Some(error) = client {
+        assert!(error.is_refusal() && !error.is_of_other_protocol());
+        error.words_for_client()
+    } else {
         // With version 1.3 it is done before the server has judged its certificate.
         let error = ends.client.read(&mut [0; 8]).unwrap_err();
-        let error = error.downcast::<rustls::Error>().unwrap();
-        client = Some(HandshakeError::Tls(error));
-    }
-    (client, server)
-}
-
-fn tls(error: Option<HandshakeError>) -> rustls::Error {
-    match error {
-        Some(HandshakeError::Tls(error)) => error,
-        other => panic!("{other:?}"),
-    }
+        assert_eq!(error.kind(), ErrorKind::PermissionDenied);
+        error.to_string()
+    };
+    (client, server.unwrap().words_for_server())
 }
 
 /// What `connect` says of a server with this certificate, and the proxy of that client.
 fn judged(pki: &Pki, name: &str) -> (String, String) {
     let server = pki.load_server(name, name, None, None).unwrap();
-    let mut ends = Ends::with(server, pki.client_config(None));
-    let (client, server) = shake(&mut ends);
-    let (client, server) = (tls(client), tls(server));
-    assert!(is_refusal(&client), "{client:?}");
-    (words_for_client(&client), words_for_server(&server))
+    refused(Ends::with(server, pki.client_config(None)))
 }
 
 #[test]
 fn a_certificate_that_is_not_good_is_refused_and_it_is_said_what_is_wrong() {
     let pki = Pki::new();
-    pki.issue("other", params("", &["a.example", "b.example"]));
+    pki.issue("other", &params("", &["a.example", "b.example"]));
     let (client, _) = judged(&pki, "other");
     assert_eq!(
         client,
@@ -53,12 +44,12 @@ fn a_certificate_that_is_not_good_is_refused_and_it_is_said_what_is_wrong() {
     let mut old = params("", &["localhost"]);
     old.not_before = date_time_ymd(2020, 1, 1);
     old.not_after = date_time_ymd(2021, 1, 1);
-    pki.issue("old", old);
+    pki.issue("old", &old);
     let (client, _) = judged(&pki, "old");
     assert!(client.starts_with("its certificate expired ") && client.ends_with(" days ago"));
     let mut new = params("", &["localhost"]);
     new.not_before = date_time_ymd(2090, 1, 1);
-    pki.issue("new", new);
+    pki.issue("new", &new);
     assert!(judged(&pki, "new").0.contains("not valid yet"));
     pki.self_sign("stranger", &params("", &["localhost"]));
     let (client, server) = judged(&pki, "stranger");
@@ -81,11 +72,7 @@ fn an_authority_in_the_place_of_a_server_gets_the_way_out() {
 /// What both sides say of a client with this certificate.
 fn judged_client(pki: &Pki, name: Option<&str>) -> (String, String) {
     let server = pki.load_server("server", "server", Some("ca.pem"), Some("crl.pem"));
-    let mut ends = Ends::with(server.unwrap(), pki.client_config(name));
-    let (client, server) = shake(&mut ends);
-    let (client, server) = (tls(client), tls(server));
-    assert!(is_refusal(&client), "{client:?}");
-    (words_for_client(&client), words_for_server(&server))
+    refused(Ends::with(server.unwrap(), pki.client_config(name)))
 }
 
 #[test]
@@ -97,8 +84,8 @@ fn clients_need_a_certificate_that_is_not_revoked() {
         params.serial_number = Some(number.into());
         params
     };
-    let good = pki.issue("good", with_serial(6));
-    pki.issue("revoked", with_serial(7));
+    let good = pki.issue("good", &with_serial(6));
+    pki.issue("revoked", &with_serial(7));
     pki.self_sign("stranger", &with_serial(8));
     let (client, server) = judged_client(&pki, None);
     assert!(client.contains("--tls-cert FILE"), "{client}");
@@ -187,11 +174,11 @@ fn a_side_that_leaves_during_the_handshake_is_gone() {
     let mut ends = Ends::new(&pki, VERSIONS[1]);
     ends.server.socket.incoming.borrow_mut().is_ended = true;
     let error = ends.server.shake().unwrap_err();
-    assert!(matches!(error, HandshakeError::Closed));
+    assert!(matches!(error, HandshakeError::ClosedOnHello));
     let mut ends = Ends::new(&pki, VERSIONS[1]);
     ends.client.socket.incoming.borrow_mut().is_ended = true;
     let error = ends.client.shake().unwrap_err();
-    assert!(matches!(error, HandshakeError::Closed));
+    assert!(matches!(error, HandshakeError::ClosedOnHello));
 }
 
 #[test]

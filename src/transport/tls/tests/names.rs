@@ -8,7 +8,7 @@ use crate::transport::tls::identity::{is_name, name};
 #[test]
 fn a_client_is_called_by_its_common_name_or_its_first_dns_name() {
     let pki = Pki::new();
-    let of = |common: &str, dns: &[&str]| name(&pki.issue("x", params(common, dns)));
+    let of = |common: &str, dns: &[&str]| name(&pki.issue("x", &params(common, dns)));
     assert_eq!(of("agent-7", &["a.example"]).unwrap(), "agent-7");
     assert_eq!(of("", &["a.example", "b.example"]).unwrap(), "a.example");
     let mut with_address = params("", &[]);
@@ -16,7 +16,7 @@ fn a_client_is_called_by_its_common_name_or_its_first_dns_name() {
         SanType::IpAddress([127, 0, 0, 1].into()),
         SanType::DnsName("c.example".try_into().unwrap()),
     ];
-    assert_eq!(name(&pki.issue("x", with_address)).unwrap(), "c.example");
+    assert_eq!(name(&pki.issue("x", &with_address)).unwrap(), "c.example");
     assert!(of("", &[]).unwrap_err().contains("neither"));
     for bad in ["two words", "ä", &"x".repeat(65), "a\nb", "a/b", "a,b"] {
         let error = of(bad, &["a.example"]).unwrap_err();

@@ -53,7 +53,7 @@ impl Pki {
             authority_certificate: certificate.der().clone(),
         };
         pki.write("ca.pem", &certificate.pem());
-        pki.issue("server", self::params("", &["localhost"]));
+        pki.issue("server", &self::params("", &["localhost"]));
         pki
     }
 
@@ -67,7 +67,7 @@ impl Pki {
     }
 
     /// Writes `NAME.pem` and `NAME.key`.
-    pub(super) fn issue(&self, name: &str, params: CertificateParams) -> CertificateDer<'static> {
+    pub(super) fn issue(&self, name: &str, params: &CertificateParams) -> CertificateDer<'static> {
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.authority).unwrap();
         self.write(&format!("{name}.pem"), &certificate.pem());
