@@ -106,7 +106,7 @@ impl Connector {
     }
 
     /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.
-    pub(super) fn try_next_address(&mut self, mut attempt: Attempt, mut failure: Failure) {
+    fn try_next_address(&mut self, mut attempt: Attempt, mut failure: Failure) {
         while let Some(address) = attempt.addresses.next() {
             debug!("connecting to {address}");
             let socket = Socket::connect(address);
@@ -158,9 +158,10 @@ impl Connector {
         let Link::Connecting { io, .. } = &self.sides.link else {
             return;
         };
-        let Connection::Plain(socket) = io.source() else {
+        if io.source().is_tls() {
             return self.go_on_with_handshake();
-        };
+        }
+        let socket = io.source().socket();
         let attempt = socket
             .take_error()
             .and_then(|error| error.map_or(Ok(()), Err));
@@ -190,10 +191,10 @@ impl Connector {
         self.drop_unwanted_attempt();
         let what = match self.sides.link {
             Link::Resolving { .. } => "the name was not resolved",
-            Link::Connecting { ref io, .. } => match io.source() {
-                Connection::Plain(_) => "no answer",
-                Connection::Tls(_) => "the TLS handshake was not done",
-            },
+            Link::Connecting { ref io, .. } if io.source().is_tls() => {
+                "the TLS handshake was not done"
+            }
+            Link::Connecting { .. } => "no answer",
             Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => return,
         };
         self.sides.link.deadline_fired();

@@ -109,22 +109,6 @@ impl<S> Link<S> {
         }
     }
 
-    /// The address that was tried has accepted, and the connection is wrapped in something. If that fails, what is left of
-    /// the attempt goes on.
-    pub(super) fn wrap<E>(
-        &mut self,
-        wrap: impl FnOnce(S) -> Result<S, E>,
-    ) -> Result<(), (Attempt, E)> {
-        match std::mem::take(self) {
-            Self::Connecting { io, attempt, .. } => match io.try_map(wrap) {
-                Ok(io) => self.connect(io, attempt),
-                Err(error) => return Err((attempt, error)),
-            },
-            other => *self = other,
-        }
-        Ok(())
-    }
-
     /// The connection can be used.
     pub(super) fn accepted(&mut self, timers: &mut Timers<Due>) {
         *self = match std::mem::take(self) {

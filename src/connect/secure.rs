@@ -45,14 +45,13 @@ impl Connector {
         let Some(Tls { config, name }) = &self.tls else {
             return;
         };
-        let (config, name) = (Arc::clone(config), name.clone());
-        let wrapped = self
-            .sides
-            .link
-            .wrap(|connection| connection.connect_tls(config, name));
-        match wrapped {
+        let Link::Connecting { io, .. } = &mut self.sides.link else {
+            return;
+        };
+        let connection = io.source_mut();
+        match connection.connect_tls(Arc::clone(config), name.clone()) {
             Ok(()) => self.go_on_with_handshake(),
-            Err((attempt, error)) => self.try_next_address(attempt, Failure::of(&error)),
+            Err(error) => self.address_failed(Failure::of(&error)),
         }
     }
 

@@ -158,15 +158,6 @@ impl<S> Io<S> {
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }
-
-    /// Wraps the descriptor in something else, which is ready for the same.
-    pub fn try_map<T, E>(self, wrap: impl FnOnce(S) -> Result<T, E>) -> Result<Io<T>, E> {
-        Ok(Io {
-            source: wrap(self.source)?,
-            token: self.token,
-            readiness: self.readiness,
-        })
-    }
 }
 
 impl<S: Read> Io<S> {
@@ -343,14 +334,5 @@ mod tests {
         assert!(matches!(io.write(b"1234"), Ok(3)) && io.is_writable());
         assert!(matches!(io.write(b"1234"), Ok(0)) && !io.is_writable());
         assert!(io.flush().is_ok() && !io.is_writable());
-    }
-
-    #[test]
-    fn what_is_wrapped_is_as_ready_as_it_was() {
-        let mut io = io([]);
-        io.note_readable();
-        let io: Io<u8> = io.try_map(|_| Ok::<_, ()>(7)).unwrap();
-        assert!(io.is_readable() && io.is_writable() && *io.source() == 7);
-        assert!(io.try_map(|_| Err::<(), _>("no")).is_err());
     }
 }

@@ -11,106 +11,82 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::socket::Socket;
 use super::tls::handshake::HandshakeError;
-use super::tls::{HalfClose, TlsStream};
+use super::tls::{HalfClose, TlsSession};
 
 /// A connection. It does not block.
 #[derive(Debug)]
-pub enum Connection {
-    /// What is written is what is sent.
-    Plain(Socket),
-    /// It is encrypted.
-    Tls(Box<TlsStream<Socket>>),
+pub struct Connection {
+    socket: Socket,
+    /// Without it, what is written is what is sent.
+    tls: Option<Box<TlsSession>>,
 }
 
 impl From<Socket> for Connection {
     fn from(socket: Socket) -> Self {
-        Self::Plain(socket)
-    }
-}
-
-impl From<TlsStream<Socket>> for Connection {
-    fn from(stream: TlsStream<Socket>) -> Self {
-        Self::Tls(Box::new(stream))
+        Self { socket, tls: None }
     }
 }
 
 impl Connection {
     /// The socket below.
     pub fn socket(&self) -> &Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.socket(),
-        }
+        &self.socket
     }
 
-    fn socket_mut(&mut self) -> &mut Socket {
-        match self {
-            Self::Plain(socket) => socket,
-            Self::Tls(stream) => stream.socket_mut(),
-        }
+    /// From here on it is TLS, with a client. This was read of it already.
+    pub fn accept_tls(&mut self, config: Arc<ServerConfig>, early: Vec<u8>) -> io::Result<()> {
+        let session = TlsSession::accept(config, early).map_err(io::Error::other)?;
+        self.tls = Some(Box::new(session));
+        Ok(())
     }
 
-    /// From here on it is TLS, and a client's that was let in so far. This was read of it already.
-    pub fn accept_tls(self, config: Arc<ServerConfig>, early: Vec<u8>) -> io::Result<Self> {
-        match self {
-            Self::Plain(socket) => TlsStream::accept(socket, config, early)
-                .map(Self::from)
-                .map_err(io::Error::other),
-            tls @ Self::Tls(_) => Ok(tls),
-        }
-    }
-
-    /// From here on it is TLS, to whoever has this name.
+    /// From here on it is TLS, with whoever has this name.
     pub fn connect_tls(
-        self,
+        &mut self,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
-    ) -> io::Result<Self> {
-        match self {
-            Self::Plain(socket) => TlsStream::connect(socket, config, name)
-                .map(Self::from)
-                .map_err(io::Error::other),
-            tls @ Self::Tls(_) => Ok(tls),
-        }
+    ) -> io::Result<()> {
+        let session = TlsSession::connect(config, name).map_err(io::Error::other)?;
+        self.tls = Some(Box::new(session));
+        Ok(())
+    }
+
+    /// Whether it is TLS.
+    pub fn is_tls(&self) -> bool {
+        self.tls.is_some()
     }
 
     /// Takes the handshake as far as the socket allows it now. Returns whether it is done.
     pub fn shake(&mut self) -> Result<bool, HandshakeError> {
-        match self {
-            Self::Plain(_) => Ok(true),
-            Self::Tls(stream) => stream.shake(),
+        match &mut self.tls {
+            None => Ok(true),
+            Some(tls) => tls.shake(&mut self.socket),
         }
     }
 
     /// The certificate that the other side has shown, in DER.
     pub fn certificate(&self) -> Option<&[u8]> {
-        match self {
-            Self::Plain(_) => None,
-            Self::Tls(stream) => stream.certificate().map(AsRef::as_ref),
-        }
+        Some(self.tls.as_ref()?.certificate()?.as_ref())
     }
 
     /// Ends our side. What has found no room yet goes out before.
     pub fn end(&mut self) {
-        match self {
-            Self::Plain(socket) => socket.half_close(),
-            Self::Tls(stream) => stream.end(),
+        match &mut self.tls {
+            None => self.socket.half_close(),
+            Some(tls) => tls.end(&mut self.socket),
         }
     }
 
     /// Whether a read would find something although no event tells.
     #[inline]
     pub fn holds_input(&self) -> bool {
-        matches!(self, Self::Tls(stream) if stream.holds_input())
+        self.tls.as_ref().is_some_and(|tls| tls.holds_input())
     }
 
     /// What was written and has found no room yet, in bytes on the wire: [`Write::flush`] sends it.
     #[inline]
     pub fn unsent(&self) -> usize {
-        match self {
-            Self::Plain(_) => 0,
-            Self::Tls(stream) => stream.unsent(),
-        }
+        self.tls.as_ref().map_or(0, |tls| tls.unsent())
     }
 }
 
@@ -124,9 +100,9 @@ impl HalfClose for Socket {
 impl Read for Connection {
     #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.read(buffer),
-            Self::Tls(stream) => stream.read(buffer),
+        match &mut self.tls {
+            None => self.socket.read(buffer),
+            Some(tls) => tls.read(&mut self.socket, buffer),
         }
     }
 }
@@ -134,16 +110,16 @@ impl Read for Connection {
 impl Write for Connection {
     #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::Plain(socket) => socket.write(bytes),
-            Self::Tls(stream) => stream.write(bytes),
+        match &mut self.tls {
+            None => self.socket.write(bytes),
+            Some(tls) => tls.write(&mut self.socket, bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match self {
-            Self::Plain(_) => Ok(()),
-            Self::Tls(stream) => stream.flush(),
+        match &mut self.tls {
+            None => Ok(()),
+            Some(tls) => tls.flush(&mut self.socket),
         }
     }
 }
@@ -155,7 +131,7 @@ impl Source for Connection {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        self.socket_mut().register(registry, token, interest)
+        self.socket.register(registry, token, interest)
     }
 
     fn reregister(
@@ -164,10 +140,10 @@ impl Source for Connection {
         token: Token,
         interest: Interest,
     ) -> io::Result<()> {
-        self.socket_mut().reregister(registry, token, interest)
+        self.socket.reregister(registry, token, interest)
     }
 
     fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.socket_mut().deregister(registry)
+        self.socket.deregister(registry)
     }
 }

@@ -1,12 +1,12 @@
 //! TLS over any socket: plaintext on one side, ciphertext on the other, and the state of a session between them.
 //!
-//! A [`TlsStream`] is read and written like the socket that it has taken, and says the same of readiness: a read that is
-//! short has found everything that there is, a write that is short has found no more room. Three things are different,
-//! and whoever drives it has to know them:
+//! A [`TlsSession`] is read and written like the socket that it is given each time, and says the same of readiness: a read
+//! that is short has found everything that there is, a write that is short has found no more room. Three things are
+//! different, and whoever drives it has to know them:
 //!
-//! * Ciphertext may be left to be sent although all plaintext was taken ([`TlsStream::unsent`]). It goes out when the
-//!   socket is writable and [`Write::flush`] is called.
-//! * What follows a read may already be known ([`TlsStream::holds_input`]): no event tells of it.
+//! * Ciphertext may be left to be sent although all plaintext was taken ([`TlsSession::unsent`]). It goes out when the
+//!   socket is writable and [`TlsSession::flush`] is called.
+//! * What follows a read may already be known ([`TlsSession::holds_input`]): no event tells of it.
 //! * A write that is cut short, for the sake of others, does not mean that there is no room.
 //!
 //! The end of a connection counts as one only if the other side has said that it is (RFC 8446, 6.1): else anybody on the
@@ -58,10 +58,9 @@ enum OwnEnd {
     Done,
 }
 
-/// A TLS session and its socket.
-pub struct TlsStream<S> {
-    socket: S,
-    session: Connection,
+/// A TLS session. Its socket is always the same.
+pub struct TlsSession {
+    rustls: Connection,
     /// What of the other side was read before it came here.
     early: VecDeque<u8>,
     /// Ciphertext for which there was no room.
@@ -87,32 +86,25 @@ enum Ended {
     Told,
 }
 
-impl<S> TlsStream<S> {
+impl TlsSession {
     /// The side that was connected to. Of what the other side sent, this was read already.
-    pub fn accept(
-        socket: S,
-        config: Arc<ServerConfig>,
-        early: Vec<u8>,
-    ) -> Result<Self, rustls::Error> {
-        let session = ServerConnection::new(config)?;
-        let mut stream = Self::new(socket, session.into());
-        stream.early = VecDeque::from(early);
-        Ok(stream)
+    pub fn accept(config: Arc<ServerConfig>, early: Vec<u8>) -> Result<Self, rustls::Error> {
+        let mut session = Self::new(ServerConnection::new(config)?.into());
+        session.early = VecDeque::from(early);
+        Ok(session)
     }
 
     /// The side that connects, to whoever has this name.
     pub fn connect(
-        socket: S,
         config: Arc<ClientConfig>,
         name: ServerName<'static>,
     ) -> Result<Self, rustls::Error> {
-        ClientConnection::new(config, name).map(|session| Self::new(socket, session.into()))
+        Ok(Self::new(ClientConnection::new(config, name)?.into()))
     }
 
-    fn new(socket: S, session: Connection) -> Self {
+    fn new(rustls: Connection) -> Self {
         Self {
-            socket,
-            session,
+            rustls,
             early: VecDeque::new(),
             unsent: Vec::new(),
             sent: 0,
@@ -122,16 +114,6 @@ impl<S> TlsStream<S> {
             heard: 0,
             has_spoken: false,
         }
-    }
-
-    /// The socket below.
-    pub fn socket(&self) -> &S {
-        &self.socket
-    }
-
-    /// The same, to be changed. What is read from it or written to it here is missing in the session.
-    pub fn socket_mut(&mut self) -> &mut S {
-        &mut self.socket
     }
 
     /// Ciphertext that has found no room yet, in bytes.
@@ -146,39 +128,92 @@ impl<S> TlsStream<S> {
 
     /// The certificate that the other side has shown.
     pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.session.peer_certificates()?.first()
+        self.rustls.peer_certificates()?.first()
     }
 
     /// The version of the protocol, once it is agreed.
     pub fn version(&self) -> Option<rustls::ProtocolVersion> {
-        self.session.protocol_version()
+        self.rustls.protocol_version()
     }
 
     fn fail(&mut self, error: io::Error) {
         self.ended.get_or_insert(Ended::Badly(error));
     }
-}
 
-impl<S: HalfClose> TlsStream<S> {
     /// Says that nothing more will be written. The socket follows once everything is out.
-    pub fn end(&mut self) {
+    pub fn end<S: HalfClose>(&mut self, socket: &mut S) {
         if self.own_end == OwnEnd::Open {
-            self.session.send_close_notify();
+            self.rustls.send_close_notify();
             self.own_end = OwnEnd::Said;
         }
         // It may be gone already, which the next read tells.
-        let _ = self.send();
+        let _ = self.send(socket);
+    }
+
+    /// Reads plaintext. If that is less than there is room for, the socket has no more, or [`Self::holds_input`].
+    pub fn read<S: HalfClose>(&mut self, socket: &mut S, room: &mut [u8]) -> io::Result<usize> {
+        let mut count = self.take_plaintext(room);
+        let mut left = SocketLeft::More;
+        // An end may come right after a piece of a record. It is looked for here only if there is nothing to be returned:
+        // else whoever knows that it was announced reads once more.
+        while count < room.len()
+            && self.ended.is_none()
+            && (left == SocketLeft::More || (left == SocketLeft::Little && count == 0))
+        {
+            let (more, now_left) = self.receive(socket, &mut room[count..]);
+            count += more;
+            left = now_left;
+        }
+        if left != SocketLeft::More {
+            self.shrink();
+        }
+        if count > 0 || room.is_empty() {
+            return Ok(count);
+        }
+        match self.ended.replace(Ended::Told) {
+            Some(Ended::Well | Ended::Told) => Ok(0),
+            Some(Ended::Badly(error)) => Err(error),
+            None => {
+                self.ended = None;
+                Err(ErrorKind::WouldBlock.into())
+            }
+        }
+    }
+
+    /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others.
+    pub fn write<S: HalfClose>(&mut self, socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
+        if !self.send(socket)? {
+            return Err(ErrorKind::WouldBlock.into());
+        }
+        let bytes = &bytes[..bytes.len().min(WRITE_BYTES)];
+        let mut count = 0;
+        for piece in bytes.chunks(PIECE_BYTES) {
+            count += self.rustls.writer().write(piece)?;
+            if !self.send(socket)? {
+                break;
+            }
+        }
+        Ok(count)
+    }
+
+    /// Sends what was left. An error of the kind [`ErrorKind::WouldBlock`] says that something still is.
+    pub fn flush<S: HalfClose>(&mut self, socket: &mut S) -> io::Result<()> {
+        if self.send(socket)? {
+            Ok(())
+        } else {
+            Err(ErrorKind::WouldBlock.into())
+        }
     }
 
     /// Sends what is there to be sent. Returns whether that is everything.
-    fn send(&mut self) -> io::Result<bool> {
-        while self.unsent() > 0 || self.session.wants_write() {
-            match self.send_some() {
+    fn send<S: HalfClose>(&mut self, socket: &mut S) -> io::Result<bool> {
+        while self.unsent() > 0 || self.rustls.wants_write() {
+            match self.send_some(socket) {
                 Ok(()) => {}
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     // Of what is kept here the length is known; of what rustls keeps, it is not.
-                    self.session.write_tls(&mut self.unsent)?;
+                    self.rustls.write_tls(&mut self.unsent)?;
                     return Ok(false);
                 }
                 Err(error) => return Err(error),
@@ -186,32 +221,32 @@ impl<S: HalfClose> TlsStream<S> {
         }
         if self.own_end == OwnEnd::Said {
             self.own_end = OwnEnd::Done;
-            self.socket.half_close();
+            socket.half_close();
         }
         Ok(true)
     }
 
-    fn send_some(&mut self) -> io::Result<()> {
+    fn send_some(&mut self, socket: &mut impl Write) -> io::Result<()> {
         if self.unsent() > 0 {
-            self.sent += self.socket.write(&self.unsent[self.sent..])?;
+            self.sent += socket.write(&self.unsent[self.sent..])?;
             if self.unsent() == 0 {
                 self.unsent = Vec::new();
                 self.sent = 0;
             }
         } else {
-            self.session.write_tls(&mut self.socket)?;
+            self.rustls.write_tls(socket)?;
         }
         Ok(())
     }
 
     /// Reads the socket once. Returns how much plaintext that has brought into `room`, and what it tells of the socket.
-    fn receive(&mut self, room: &mut [u8]) -> (usize, SocketLeft) {
+    fn receive<S: HalfClose>(&mut self, socket: &mut S, room: &mut [u8]) -> (usize, SocketLeft) {
         if room.len() < RECORD_BYTES + READ_BYTES {
-            return self.receive_little(room);
+            return self.receive_little(socket, room);
         }
         // What plaintext can come of it, with what is here of an unfinished record, always has room in front of the
         // ciphertext that was not decrypted yet.
-        let mut once = Once::new(&mut self.socket, &mut self.early);
+        let mut once = Once::new(socket, &mut self.early);
         let received = once.read(&mut room[RECORD_BYTES..]);
         let left = once.left;
         let received = match received {
@@ -221,22 +256,26 @@ impl<S: HalfClose> TlsStream<S> {
         let (mut count, mut begin, end) = (0, RECORD_BYTES, RECORD_BYTES + received);
         while begin < end && self.ended.is_none() {
             let (front, ciphertext) = room.split_at_mut(begin);
-            begin += self.decrypt(&mut &ciphertext[..end - begin]);
+            begin += self.decrypt(socket, &mut &ciphertext[..end - begin]);
             count += self.take_plaintext(&mut front[count..]);
         }
         (count, left)
     }
 
     /// The same with little room: rustls keeps what has none.
-    fn receive_little(&mut self, room: &mut [u8]) -> (usize, SocketLeft) {
-        let mut once = Once::new(&mut self.socket, &mut self.early);
-        let received = match self.session.read_tls(&mut once) {
+    fn receive_little<S: HalfClose>(
+        &mut self,
+        socket: &mut S,
+        room: &mut [u8],
+    ) -> (usize, SocketLeft) {
+        let mut once = Once::new(socket, &mut self.early);
+        let received = match self.rustls.read_tls(&mut once) {
             Ok(received) => received,
             Err(error) => return self.not_received(error),
         };
         let left = once.left;
         if self.note_received(received) > 0 {
-            self.process();
+            self.process(socket);
         }
         (self.take_plaintext(room), left)
     }
@@ -261,10 +300,10 @@ impl<S: HalfClose> TlsStream<S> {
     }
 
     /// Takes ciphertext from the front of `bytes`. Returns how much.
-    fn decrypt(&mut self, bytes: &mut &[u8]) -> usize {
-        match self.session.read_tls(bytes) {
+    fn decrypt<S: HalfClose>(&mut self, socket: &mut S, bytes: &mut &[u8]) -> usize {
+        match self.rustls.read_tls(bytes) {
             Ok(count) => {
-                self.process();
+                self.process(socket);
                 count
             }
             Err(error) => {
@@ -274,8 +313,8 @@ impl<S: HalfClose> TlsStream<S> {
         }
     }
 
-    fn process(&mut self) {
-        match self.session.process_new_packets() {
+    fn process<S: HalfClose>(&mut self, socket: &mut S) {
+        match self.rustls.process_new_packets() {
             Ok(state) if state.peer_has_closed() => {
                 self.ended.get_or_insert(Ended::Well);
             }
@@ -289,19 +328,19 @@ impl<S: HalfClose> TlsStream<S> {
         }
         // An answer to what only rustls has seen, or the alert for what was wrong. If it has no room, it is sent later; if
         // the socket is broken, the next read tells.
-        if self.session.wants_write() {
-            let _ = self.send();
+        if self.rustls.wants_write() {
+            let _ = self.send(socket);
         }
     }
 
     fn take_plaintext(&mut self, room: &mut [u8]) -> usize {
-        self.session.reader().read(room).unwrap_or(0)
+        self.rustls.reader().read(room).unwrap_or(0)
     }
 
     /// Gives back what a large read has made rustls hold.
     fn shrink(&mut self) {
         if std::mem::take(&mut self.has_grown) {
-            let _ = self.session.read_tls(&mut Nothing);
+            let _ = self.rustls.read_tls(&mut Nothing);
         }
     }
 }
@@ -336,7 +375,11 @@ impl<'a, S> Once<'a, S> {
 impl<S: Read> Read for Once<'_, S> {
     fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
         if !self.early.is_empty() {
-            return self.early.read(room);
+            let count = self.early.read(room)?;
+            if self.early.is_empty() {
+                *self.early = VecDeque::new();
+            }
+            return Ok(count);
         }
         loop {
             match self.socket.read(room) {
@@ -360,69 +403,9 @@ impl Read for Nothing {
     }
 }
 
-impl<S: HalfClose> Read for TlsStream<S> {
-    /// Reads plaintext. If that is less than there is room for, the socket has no more, or [`Self::holds_input`].
-    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        let mut count = self.take_plaintext(room);
-        let mut left = SocketLeft::More;
-        // An end may come right after a piece of a record. It is looked for here only if there is nothing to be returned:
-        // else whoever knows that it was announced reads once more.
-        while count < room.len()
-            && self.ended.is_none()
-            && (left == SocketLeft::More || (left == SocketLeft::Little && count == 0))
-        {
-            let (more, now_left) = self.receive(&mut room[count..]);
-            count += more;
-            left = now_left;
-        }
-        if left != SocketLeft::More {
-            self.shrink();
-        }
-        if count > 0 || room.is_empty() {
-            return Ok(count);
-        }
-        match self.ended.replace(Ended::Told) {
-            Some(Ended::Well | Ended::Told) => Ok(0),
-            Some(Ended::Badly(error)) => Err(error),
-            None => {
-                self.ended = None;
-                Err(ErrorKind::WouldBlock.into())
-            }
-        }
-    }
-}
-
-impl<S: HalfClose> Write for TlsStream<S> {
-    /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others.
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        if !self.send()? {
-            return Err(ErrorKind::WouldBlock.into());
-        }
-        let bytes = &bytes[..bytes.len().min(WRITE_BYTES)];
-        let mut count = 0;
-        for piece in bytes.chunks(PIECE_BYTES) {
-            count += self.session.writer().write(piece)?;
-            if !self.send()? {
-                break;
-            }
-        }
-        Ok(count)
-    }
-
-    /// Sends what was left. An error of the kind [`ErrorKind::WouldBlock`] says that something still is.
-    fn flush(&mut self) -> io::Result<()> {
-        if self.send()? {
-            Ok(())
-        } else {
-            Err(ErrorKind::WouldBlock.into())
-        }
-    }
-}
-
-impl<S: fmt::Debug> fmt::Debug for TlsStream<S> {
+impl fmt::Debug for TlsSession {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TlsStream")
-            .field("socket", &self.socket)
+        f.debug_struct("TlsSession")
             .field("unsent", &self.unsent())
             .field("ended", &self.ended)
             .finish_non_exhaustive()

@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustls::Connection;
 
 use super::refusal::{is_refusal, words_for_client, words_for_server};
-use super::{Ended, HalfClose, Once, TlsStream};
+use super::{Ended, HalfClose, Once, TlsSession};
 
 /// A client that has said this much and is not understood is not a client of ours, in bytes. The largest hello that
 /// anybody sends is a fifth of it.
@@ -84,29 +84,29 @@ impl HandshakeError {
     }
 }
 
-impl<S: HalfClose> TlsStream<S> {
+impl TlsSession {
     /// Takes the handshake as far as the socket allows it now. Returns whether it is done: then a read may find
     /// something, although no event tells. Until then, call it again when the socket is readable or writable.
-    pub fn shake(&mut self) -> Result<bool, HandshakeError> {
+    pub fn shake<S: HalfClose>(&mut self, socket: &mut S) -> Result<bool, HandshakeError> {
         loop {
-            self.has_spoken |= self.session.wants_write();
-            let is_all_sent = self.send().map_err(HandshakeError::Io)?;
-            if !self.session.is_handshaking() {
+            self.has_spoken |= self.rustls.wants_write();
+            let is_all_sent = self.send(socket).map_err(HandshakeError::Io)?;
+            if !self.rustls.is_handshaking() {
                 return Ok(true);
             }
-            if !is_all_sent || !self.hear()? {
+            if !is_all_sent || !self.hear(socket)? {
                 return Ok(false);
             }
         }
     }
 
     /// Reads and handles a part of the handshake. Returns whether there was one.
-    fn hear(&mut self) -> Result<bool, HandshakeError> {
+    fn hear<S: HalfClose>(&mut self, socket: &mut S) -> Result<bool, HandshakeError> {
         let mut first = FirstByte {
-            once: Once::new(&mut self.socket, &mut self.early),
+            once: Once::new(socket, &mut self.early),
             byte: None,
         };
-        match self.session.read_tls(&mut first) {
+        match self.rustls.read_tls(&mut first) {
             Ok(0) if self.heard == 0 => return Err(HandshakeError::ClosedOnHello),
             Ok(0) => return Err(HandshakeError::Closed),
             Ok(count) => {
@@ -119,16 +119,16 @@ impl<S: HalfClose> TlsStream<S> {
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
             Err(error) => return Err(HandshakeError::Io(error)),
         }
-        match self.session.process_new_packets() {
+        match self.rustls.process_new_packets() {
             Ok(state) if state.peer_has_closed() => self.ended = Some(Ended::Well),
             Ok(_) => {}
             Err(error) => {
                 // The other side is told why, if it can be.
-                let _ = self.send();
+                let _ = self.send(socket);
                 return Err(HandshakeError::Tls(error));
             }
         }
-        let has_answer = self.has_spoken || self.session.wants_write();
+        let has_answer = self.has_spoken || self.rustls.wants_write();
         if !has_answer && self.heard > HELLO_BYTES {
             return Err(HandshakeError::HelloTooLong);
         }
@@ -136,7 +136,7 @@ impl<S: HalfClose> TlsStream<S> {
     }
 
     fn may_begin_with(&self, byte: u8) -> bool {
-        match self.session {
+        match self.rustls {
             Connection::Client(_) => matches!(byte, HANDSHAKE_RECORD | ALERT_RECORD),
             Connection::Server(_) => byte == HANDSHAKE_RECORD,
         }

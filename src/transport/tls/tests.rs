@@ -5,7 +5,7 @@ mod pki;
 mod stream;
 mod wire;
 
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
@@ -13,16 +13,56 @@ use rustls::{ClientConfig, ServerConfig, SupportedProtocolVersion};
 
 use self::pki::Pki;
 use self::wire::{End, wire};
-use super::TlsStream;
+use super::TlsSession;
 use super::files::provider;
+use super::handshake::HandshakeError;
 
 /// Both versions that are spoken.
 const VERSIONS: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
 
+/// One end of a connection.
+struct TlsStream {
+    session: TlsSession,
+    socket: End,
+}
+
+impl TlsStream {
+    fn accept(socket: End, config: Arc<ServerConfig>, early: Vec<u8>) -> Self {
+        Self {
+            session: TlsSession::accept(config, early).unwrap(),
+            socket,
+        }
+    }
+
+    fn shake(&mut self) -> Result<bool, HandshakeError> {
+        self.session.shake(&mut self.socket)
+    }
+
+    fn end(&mut self) {
+        self.session.end(&mut self.socket);
+    }
+}
+
+impl Read for TlsStream {
+    fn read(&mut self, room: &mut [u8]) -> io::Result<usize> {
+        self.session.read(&mut self.socket, room)
+    }
+}
+
+impl Write for TlsStream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.session.write(&mut self.socket, bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.session.flush(&mut self.socket)
+    }
+}
+
 /// Both ends of a connection.
 struct Ends {
-    client: TlsStream<End>,
-    server: TlsStream<End>,
+    client: TlsStream,
+    server: TlsStream,
 }
 
 impl Ends {
@@ -35,8 +75,11 @@ impl Ends {
         let (near, far) = wire();
         let name = ServerName::try_from("localhost").unwrap();
         Self {
-            client: TlsStream::connect(near, client, name).unwrap(),
-            server: TlsStream::accept(far, server, Vec::new()).unwrap(),
+            client: TlsStream {
+                session: TlsSession::connect(client, name).unwrap(),
+                socket: near,
+            },
+            server: TlsStream::accept(far, server, Vec::new()),
         }
     }
 
@@ -69,7 +112,7 @@ fn client_config(pki: &Pki, version: &'static SupportedProtocolVersion) -> Arc<C
 
 /// Everything that can be read now, as an `Io` would read it: a short read is the last one, unless more is known to be
 /// there.
-fn read_all(stream: &mut TlsStream<End>) -> Vec<u8> {
+fn read_all(stream: &mut TlsStream) -> Vec<u8> {
     let mut all = Vec::new();
     let mut room = vec![0; 64 * 1024];
     loop {
@@ -77,7 +120,7 @@ fn read_all(stream: &mut TlsStream<End>) -> Vec<u8> {
             Ok(0) => return all,
             Ok(count) => {
                 all.extend_from_slice(&room[..count]);
-                if count < room.len() && !stream.holds_input() {
+                if count < room.len() && !stream.session.holds_input() {
                     return all;
                 }
             }
@@ -88,7 +131,7 @@ fn read_all(stream: &mut TlsStream<End>) -> Vec<u8> {
 }
 
 /// Writes all of it, while the other side reads.
-fn exchange(from: &mut TlsStream<End>, to: &mut TlsStream<End>, text: &[u8]) -> Vec<u8> {
+fn exchange(from: &mut TlsStream, to: &mut TlsStream, text: &[u8]) -> Vec<u8> {
     let mut written = 0;
     let mut read = Vec::new();
     while read.len() < text.len() {

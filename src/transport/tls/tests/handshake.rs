@@ -5,7 +5,7 @@ use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 
 use super::pki::params;
 use super::*;
-use crate::transport::tls::handshake::{HandshakeError, Share};
+use crate::transport::tls::handshake::Share;
 
 /// Goes on until both sides have failed. Returns what each says.
 fn refused(mut ends: Ends) -> (String, String) {
@@ -101,7 +101,7 @@ fn clients_need_a_certificate_that_is_not_revoked() {
     let server = pki.load_server("server", "server", Some("ca.pem"), Some("crl.pem"));
     let mut ends = Ends::with(server.unwrap(), pki.client_config(Some("good")));
     ends.shake();
-    assert_eq!(ends.server.certificate(), Some(&good));
+    assert_eq!(ends.server.session.certificate(), Some(&good));
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_session_is_resumed_with_a_ticket_but_not_after_the_files_were_read_again() 
             let mut ends = Ends::with(Arc::clone(server), Arc::clone(&client));
             ends.shake();
             exchange(&mut ends.server, &mut ends.client, b"x");
-            ends.client.session.handshake_kind().unwrap()
+            ends.client.session.rustls.handshake_kind().unwrap()
         };
         assert_eq!(kind(&server), rustls::HandshakeKind::Full);
         assert_eq!(kind(&server), rustls::HandshakeKind::Resumed);

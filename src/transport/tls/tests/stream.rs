@@ -1,7 +1,6 @@
 use std::rc::Rc;
 
 use super::*;
-use crate::transport::tls::handshake::HandshakeError;
 
 /// Where a connection was cut.
 #[derive(Debug)]
@@ -26,7 +25,7 @@ fn what_one_side_writes_the_other_reads_in_pieces_of_any_size() {
             ends.client.socket.at_once = at_once;
             ends.server.socket.at_once = at_once;
             ends.shake();
-            assert_eq!(ends.server.version(), Some(version.version));
+            assert_eq!(ends.server.session.version(), Some(version.version));
             let text = text(if at_once == 1 { 5000 } else { 200_000 });
             for to_server in [true, false] {
                 let Ends { client, server } = &mut ends;
@@ -88,7 +87,7 @@ fn what_has_no_room_is_kept_counted_and_sent_when_there_is_some() {
         assert!((1..text.len()).contains(&taken), "{taken}");
         let on_the_wire = ends.client.socket.outgoing.borrow().bytes.len();
         assert_eq!(on_the_wire, 1000);
-        let unsent = ends.client.unsent();
+        let unsent = ends.client.session.unsent();
         assert!((taken - 1000..taken + 1000).contains(&unsent), "{unsent}");
         for refused in [
             ends.client.write(&text[taken..]).map(drop),
@@ -96,15 +95,15 @@ fn what_has_no_room_is_kept_counted_and_sent_when_there_is_some() {
         ] {
             assert_eq!(refused.unwrap_err().kind(), ErrorKind::WouldBlock);
         }
-        assert_eq!(ends.client.unsent(), unsent);
+        assert_eq!(ends.client.session.unsent(), unsent);
         let mut read = read_all(&mut ends.server);
         assert!(ends.client.flush().is_err());
-        assert_eq!(ends.client.unsent(), unsent - 1000);
+        assert_eq!(ends.client.session.unsent(), unsent - 1000);
         while ends.client.flush().is_err() {
             read.extend(read_all(&mut ends.server));
         }
         read.extend(read_all(&mut ends.server));
-        assert_eq!(ends.client.unsent(), 0);
+        assert_eq!(ends.client.session.unsent(), 0);
         assert_eq!(read, text[..taken]);
     }
 }
@@ -115,7 +114,7 @@ fn a_large_write_leaves_time_for_others() {
     let mut ends = Ends::shaken(&pki, VERSIONS[1]);
     let taken = ends.client.write(&text(1_000_000)).unwrap();
     assert_eq!(taken, super::super::WRITE_BYTES);
-    assert_eq!(ends.client.unsent(), 0);
+    assert_eq!(ends.client.session.unsent(), 0);
 }
 
 #[test]
@@ -158,10 +157,13 @@ fn an_end_that_came_with_the_last_bytes_is_known_after_them() {
             let mut room = vec![0; 64 * 1024];
             if len > 0 {
                 assert_eq!(ends.server.read(&mut room).unwrap(), len);
-                assert!(ends.server.holds_input(), "no event will tell of it");
+                assert!(
+                    ends.server.session.holds_input(),
+                    "no event will tell of it"
+                );
             }
             assert_eq!(ends.server.read(&mut room).unwrap(), 0);
-            assert!(!ends.server.holds_input());
+            assert!(!ends.server.session.holds_input());
             assert_eq!(ends.server.read(&mut room).unwrap(), 0, "it stays so");
         }
     }
@@ -245,7 +247,7 @@ fn garbage_is_an_error_after_what_was_good() {
         incoming.borrow_mut().bytes.extend([0; 32]);
         let mut room = vec![0; 64 * 1024];
         assert_eq!(ends.server.read(&mut room).unwrap(), 4);
-        assert!(ends.server.holds_input());
+        assert!(ends.server.session.holds_input());
         let error = ends.server.read(&mut room).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
         let error = ends.client.read(&mut room).unwrap_err();
@@ -258,7 +260,7 @@ fn new_keys_are_answered_though_nothing_is_written() {
     let pki = Pki::new();
     let mut ends = Ends::shaken(&pki, VERSIONS[1]);
     for round in 0..5 {
-        let rustls::Connection::Client(session) = &mut ends.client.session else {
+        let rustls::Connection::Client(session) = &mut ends.client.session.rustls else {
             unreachable!()
         };
         session.refresh_traffic_keys().unwrap();
@@ -293,7 +295,7 @@ fn what_was_read_before_counts() {
         let mut socket = socket;
         let count = socket.read(&mut early).unwrap();
         early.truncate(count);
-        ends.server = TlsStream::accept(socket, pki.server_config(), early).unwrap();
+        ends.server = TlsStream::accept(socket, pki.server_config(), early);
         ends.shake();
         let Ends { client, server } = &mut ends;
         assert_eq!(exchange(client, server, b"x"), b"x");
