@@ -16,7 +16,7 @@ use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::log_limits::LogLimits;
-use crate::session::report::Label;
+use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
 use crate::util::time::Time;
 
@@ -187,7 +187,7 @@ impl<P> Scheduler<P> {
     pub fn refuse<D: Copy + From<SessionKey>>(
         &mut self,
         label: Label,
-        limit: usize,
+        limit: SessionLimit,
         place: P,
         timers: &mut Timers<D>,
     ) -> SessionKey {

@@ -135,7 +135,7 @@ use self::idle::IdleLimits;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::log_limits::LogLimits;
 use self::refusals::Refusals;
-use self::report::{EndReason, Exit, Label, Summary, Traffic};
+use self::report::{EndReason, Exit, Label, SessionLimit, Summary, Traffic};
 use self::send_queue::SendQueue;
 use self::server_memory::ServerMemory;
 use self::standing::Standing;
@@ -286,6 +286,8 @@ pub enum Event<'a> {
     },
     /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
     MemoryShort,
+    /// The client may not use the server any more.
+    Revoked,
     /// The program is being stopped.
     ShutDown,
 }
@@ -379,7 +381,7 @@ impl Session {
     }
 
     /// A session for which there is no room: it tells the client so, and ends.
-    pub fn refuse(label: Label, limit: usize, cx: &mut Context<'_>) -> Self {
+    pub fn refuse(label: Label, limit: SessionLimit, cx: &mut Context<'_>) -> Self {
         let mut session = Self::new(label, cx);
         let reason = EndReason::SessionLimit(limit);
         session.reply_error(None, reason.error_reason(), &reason.to_string(), cx);
@@ -507,6 +509,7 @@ impl Session {
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
             Event::MemoryShort => self.memory_short(cx),
+            Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
         self.finish_event(cx);

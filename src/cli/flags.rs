@@ -12,9 +12,9 @@ use log::LevelFilter;
 use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, file, first_message, log_level, message_bytes, prespawn, restarts,
-    seconds, seconds_or_off, server_log, sessions, some_host, some_port, spawn, starting, tls_name,
-    unix_mode,
+    attempts, balancer, buffer_bytes, first_message, log_level, message_bytes, network, prespawn,
+    restarts, seconds, seconds_or_off, server_log, sessions, some_host, some_path, some_port,
+    spawn, starting, tls_name, unix_mode,
 };
 use crate::options::ServerCommand;
 
@@ -71,6 +71,31 @@ flags! {
 
     /// Permissions of unix sockets, in octal, 0 to 0777. To connect takes the right to write.
     serve "--unix-mode" "MODE", default "0600", example "0660": unix_mode = unix_mode;
+
+    /// Let in clients of this network only (`192.0.2.0/24`, `2001:db8::/32` or an address). Can be given any number of times. Unix
+    /// sockets are not concerned.
+    serve_each "--allow" "CIDR", example "192.0.2.0/24": allow = network;
+
+    /// Let in clients only that show a token of this file. Each line of it is `NAME TOKEN [SERVER,...]`; TOKEN has at least 16
+    /// characters, or is `sha256:` and 64 hexadecimal digits, as `mcp-tcp-proxy token NAME` prints it. Read again on SIGHUP.
+    serve "--token-file" "FILE", example "/etc/mcp/tokens": token_file = some_path;
+
+    /// Ask clients on unix sockets for no token.
+    serve "--token-exempt-unix": token_exempt_unix = true;
+
+    /// Take a PROXY header (version 1 or 2) from connections of this network, or of all unix sockets (`unix`), and the client
+    /// to be whom it names. Can be given any number of times.
+    serve_each "--proxy-protocol" "CIDR|unix", example "10.0.0.7": proxy_protocol = balancer;
+
+    /// Seconds that a connection has to be let in where a PROXY header or a token is asked for, 0.01 to 86400.
+    serve "--entrance-timeout" "S", default "10", example "3": entrance_timeout = seconds;
+
+    /// Sessions at a time of one address, 1 to 1000000; an IPv6 network of 64 bits counts as one, and so does a user of a
+    /// unix socket.
+    serve "--max-sessions-per-address" "N", default_is "no limit", example "20": max_sessions_per_address = sessions;
+
+    /// Sessions at a time of one client, by the name of its token or its certificate, 1 to 1000000.
+    serve "--max-sessions-per-client" "N", default_is "no limit", example "20": max_sessions_per_client = sessions;
 
     /// Seconds between heartbeats to clients that use them, 0.01 to 86400.
     serve "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;
@@ -129,17 +154,17 @@ flags! {
 
     /// Speak TLS on all TCP addresses, with the certificate in this file. After it come those between it and its authority, all
     /// in PEM. The file is read again on SIGHUP, as are the other files of TLS.
-    serve "--tls-cert" "FILE", example "server.pem": tls_cert = file;
+    serve "--tls-cert" "FILE", example "server.pem": tls_cert = some_path;
 
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
-    serve "--tls-key" "FILE", example "server.key": tls_key = file;
+    serve "--tls-key" "FILE", example "server.key": tls_key = some_path;
 
     /// Take only clients with a certificate of the authority in this file, in PEM. Its common name, else its first DNS name,
     /// is the client's name.
-    serve "--tls-client-ca" "FILE", example "ca.pem": tls_client_ca = file;
+    serve "--tls-client-ca" "FILE", example "ca.pem": tls_client_ca = some_path;
 
     /// Certificates of clients that are revoked: a list of each authority, in PEM.
-    serve "--tls-crl" "FILE", example "crl.pem": tls_crl = file;
+    serve "--tls-crl" "FILE", example "crl.pem": tls_crl = some_path;
 
     /// Serve the built-in demo server. It takes the place of a command.
     serve "--demo": server = ServerCommand::Demo;
@@ -191,16 +216,23 @@ flags! {
     connect "--tls": tls = true;
 
     /// Speak TLS, and trust the authorities in this file, in PEM, instead of the system's.
-    connect "--tls-ca" "FILE", example "ca.pem": tls_ca = file;
+    connect "--tls-ca" "FILE", example "ca.pem": tls_ca = some_path;
 
     /// Name that the certificate of the proxy has to be for. By default the host of the address.
     connect "--tls-name" "NAME", example "mcp.example": tls_name = tls_name;
 
     /// Certificate to show to the proxy, with those between it and its authority, in PEM.
-    connect "--tls-cert" "FILE", example "client.pem": tls_cert = file;
+    connect "--tls-cert" "FILE", example "client.pem": tls_cert = some_path;
 
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
-    connect "--tls-key" "FILE", example "client.key": tls_key = file;
+    connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
+
+    /// Show the proxy the token in the first line of this file. Without this option, the environment variable
+    /// `MCP_TCP_PROXY_TOKEN` counts.
+    connect "--token-file" "FILE", example "/etc/mcp/token": token_file = some_path;
+
+    /// Send the token even where others on the way can read it: in plain text, to an address other than loopback.
+    connect "--insecure-token": insecure_token = true;
 
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;

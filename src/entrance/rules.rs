@@ -47,8 +47,13 @@ pub enum Arrival {
 }
 
 impl Rules {
+    /// Whether anything is asked of anybody.
+    pub fn ask_anything(&self) -> bool {
+        !self.allow.is_empty() || self.need_places()
+    }
+
     /// Whether anything is asked of anybody for which a place is needed.
-    pub fn ask_something(&self) -> bool {
+    pub fn need_places(&self) -> bool {
         self.balancers != Balancers::default() || self.tls || self.tokens.is_some()
     }
 
@@ -124,7 +129,7 @@ mod tests {
     #[test]
     fn nothing_is_asked_if_nothing_is_configured() {
         let rules = Rules::default();
-        assert!(!rules.ask_something());
+        assert!(!rules.ask_anything());
         for peer in [tcp("192.0.2.1:1"), UNIX, ClientAddress::Unknown] {
             assert_eq!(rules.judge(peer), Arrival::Free);
         }

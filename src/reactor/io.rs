@@ -158,6 +158,11 @@ impl<S> Io<S> {
     pub fn source_mut(&mut self) -> &mut S {
         &mut self.source
     }
+
+    /// The same, without what was known of it.
+    pub fn into_source(self) -> S {
+        self.source
+    }
 }
 
 impl<S: Read> Io<S> {

@@ -3,24 +3,28 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::pipe;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use rustls::ServerConfig;
 
+use super::reload::{Contents, Files};
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
 use crate::process::{Spawned, Spawner};
 use crate::reactor::peers::Peers;
-use crate::reactor::poller::{Poll, Poller, Register};
+use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
 use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
+use crate::transport::tls::identity;
 use crate::util::client_address::ClientAddress;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
@@ -30,7 +34,7 @@ const WIDE_PIPE_BYTES: i32 = 512 * 1024;
 /// Connections, processes, signals and the wall clock.
 pub trait System: Sized {
     /// Waits for events.
-    type Poller: Poll + Register<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
+    type Poller: Poll + Reregister<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
     /// Where connections come in.
     type Listener;
     /// A connection to a client.
@@ -81,6 +85,14 @@ pub trait System: Sized {
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
+    /// From here on, this connection is TLS. This was read of it already.
+    fn start_tls(&mut self, _: &mut Self::Client, _early: Vec<u8>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Reads the files again that may have changed. Those of TLS are in force once all were read.
+    fn read_files(&mut self) -> Result<Contents, String>;
+
     /// A session wants something done, which is done next. The program has nothing to say to that.
     fn action_taken(&mut self, _: SessionKey, _: Action, _: &Session) {}
 
@@ -99,6 +111,16 @@ pub trait ClientSocket: Read + Write {
     /// Takes the error that it has run into, if any (`SO_ERROR`, socket(7)).
     fn take_error(&self) -> Option<io::Error>;
 
+    /// Whether it is a TLS connection.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
+    /// Takes the TLS handshake as far as the connection allows it now.
+    fn shake(&mut self) -> Shake {
+        Shake::Done { name: None }
+    }
+
     /// Whether a read would find something although no event tells.
     fn holds_input(&self) -> bool {
         false
@@ -108,6 +130,20 @@ pub trait ClientSocket: Read + Write {
     fn holds_output(&self) -> bool {
         false
     }
+}
+
+/// What has become of a TLS handshake.
+#[derive(Debug)]
+pub enum Shake {
+    /// More has to come.
+    Waits,
+    /// It is done.
+    Done {
+        /// The name in the client's certificate, if one was asked for. It may be anything.
+        name: Option<String>,
+    },
+    /// It has failed, for this reason; the client was told, as far as that can be.
+    Failed(String),
 }
 
 /// A pipe.
@@ -127,6 +163,10 @@ pub struct Linux {
     pub peers: Peers,
     /// The ports that clients connect to.
     pub ports: Vec<u16>,
+    /// What is read again on SIGHUP.
+    pub files: Files,
+    /// What TLS sessions are made with from now on, if TLS is spoken.
+    pub tls: Option<Arc<ServerConfig>>,
 }
 
 impl System for Linux {
@@ -188,6 +228,17 @@ impl System for Linux {
     fn unix_time(&self) -> Duration {
         timers::unix_time()
     }
+
+    fn start_tls(&mut self, client: &mut Connection, early: Vec<u8>) -> io::Result<()> {
+        let config = self.tls.clone().ok_or(io::ErrorKind::Unsupported)?;
+        client.accept_tls(config, early)
+    }
+
+    fn read_files(&mut self) -> Result<Contents, String> {
+        let contents = self.files.read()?;
+        self.tls.clone_from(&contents.tls);
+        Ok(contents)
+    }
 }
 
 impl ClientSocket for Connection {
@@ -201,6 +252,23 @@ impl ClientSocket for Connection {
 
     fn take_error(&self) -> Option<io::Error> {
         self.socket().take_error().ok().flatten()
+    }
+
+    fn is_tls(&self) -> bool {
+        Self::is_tls(self)
+    }
+
+    fn shake(&mut self) -> Shake {
+        match Self::shake(self) {
+            Ok(false) => Shake::Waits,
+            Ok(true) => Shake::Done {
+                // One without a name has a name that is not fit.
+                name: self
+                    .certificate()
+                    .map(|certificate| identity::name(certificate).unwrap_or_default()),
+            },
+            Err(error) => Shake::Failed(error.words_for_server()),
+        }
     }
 
     #[inline]
@@ -257,6 +325,8 @@ mod tests {
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
             peers: Peers::new(),
             ports: Vec::new(),
+            files: Files::default(),
+            tls: None,
         }
     }
 

@@ -140,6 +140,33 @@ impl fmt::Display for Exit {
     }
 }
 
+/// Which limit on sessions was reached, and how many they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionLimit {
+    /// Of all sessions.
+    All(usize),
+    /// Of those of one address.
+    OfAddress(usize),
+    /// Of those of one name.
+    OfClient(usize),
+}
+
+impl fmt::Display for SessionLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (limit, whose, option) = match *self {
+            Self::All(limit) => (limit, "", "--max-sessions"),
+            Self::OfAddress(limit) => (limit, " of this address", "--max-sessions-per-address"),
+            Self::OfClient(limit) => (limit, " of this client", "--max-sessions-per-client"),
+        };
+        let sessions = Counted(limit, "session");
+        write!(
+            f,
+            "there {} {sessions}{whose} already, the limit ({option})",
+            are(limit)
+        )
+    }
+}
+
 /// Why a session ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum EndReason {
@@ -176,8 +203,10 @@ pub enum EndReason {
     ServerChanged,
     /// The restarted server did not respond to the handshake in this time.
     ReplayTimeout(Duration),
-    /// There were this many sessions, as many as there may be.
-    SessionLimit(usize),
+    /// There were as many sessions as there may be.
+    SessionLimit(SessionLimit),
+    /// The client may not use the server any more.
+    Unauthorized,
     /// The client sent no message in this time.
     FirstMessageTimeout(Duration),
     /// For this long no message passed either way, and no response was awaited.
@@ -214,6 +243,7 @@ impl EndReason {
             Self::ServerChanged => ErrorReason::ServerChanged,
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
+            Self::Unauthorized => ErrorReason::Unauthorized,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::Refused { reason, .. } => *reason,
@@ -289,12 +319,10 @@ impl fmt::Display for EndReason {
                     "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
                 )
             }
-            Self::SessionLimit(limit) => write!(
-                f,
-                "there {} {} already, the limit (--max-sessions)",
-                are(*limit),
-                Counted(limit, "session")
-            ),
+            Self::SessionLimit(limit) => limit.fmt(f),
+            Self::Unauthorized => {
+                f.write_str("the client's token or certificate is not good any more")
+            }
             Self::FirstMessageTimeout(time) => write!(
                 f,
                 "first_message_timeout: the client sent nothing for the server within {time:?} (--first-message-timeout)"

@@ -56,12 +56,18 @@ impl Connection {
         self.tls.is_some()
     }
 
-    /// Takes the handshake as far as the socket allows it now. Returns whether it is done.
+    /// Takes the handshake as far as the socket allows it now. Returns whether it is done. If it has failed, this is a plain
+    /// connection again.
     pub fn shake(&mut self) -> Result<bool, HandshakeError> {
-        match &mut self.tls {
-            None => Ok(true),
-            Some(tls) => tls.shake(&mut self.socket),
+        let Some(tls) = &mut self.tls else {
+            return Ok(true);
+        };
+        let shaken = tls.shake(&mut self.socket);
+        if shaken.is_err() {
+            // What still comes means nothing any more.
+            self.tls = None;
         }
+        shaken
     }
 
     /// The certificate that the other side has shown, in DER.

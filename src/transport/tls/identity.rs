@@ -2,22 +2,11 @@
 
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
-/// The longest name, in bytes.
-const NAME_BYTES: usize = 64;
-
-/// The name of whom a certificate is for: its common name, else its first DNS name. An error says what is wrong with it, and
-/// does not quote it.
-pub fn name(certificate: &[u8]) -> Result<String, &'static str> {
-    let (_, certificate) = X509Certificate::from_der(certificate)
-        .map_err(|_| "its certificate can't be read for a name")?;
-    let name = common_name(&certificate)
-        .or_else(|| dns_name(&certificate))
-        .ok_or("its certificate has neither a common name nor a DNS name")?;
-    if is_name(name) {
-        Ok(name.to_owned())
-    } else {
-        Err("the name in its certificate is not 1 to 64 of A-Z, a-z, 0-9 and ._@:-")
-    }
+/// The name of whom a certificate is for: its common name, else its first DNS name. It may be anything.
+pub fn name(certificate: &[u8]) -> Option<String> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let name = common_name(&certificate).or_else(|| dns_name(&certificate));
+    name.map(str::to_owned)
 }
 
 fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
@@ -36,10 +25,4 @@ fn dns_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {
             GeneralName::DNSName(name) => Some(*name),
             _ => None,
         })
-}
-
-/// Whether this can be the name of a client.
-pub fn is_name(name: &str) -> bool {
-    let is_fit = |byte: u8| byte.is_ascii_alphanumeric() || b"._@:-".contains(&byte);
-    (1..=NAME_BYTES).contains(&name.len()) && name.bytes().all(is_fit)
 }

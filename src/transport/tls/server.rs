@@ -1,6 +1,6 @@
 //! What the serving side brings to a handshake: its certificate and key, and whom it takes for a client.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use rustls::server::danger::ClientCertVerifier;
@@ -11,26 +11,26 @@ use super::files::{Named, provider};
 use crate::options::ServeOptions;
 
 /// The files of the serving side.
-#[derive(Debug, Clone, Copy)]
-pub struct ServerFiles<'a> {
+#[derive(Debug, Clone)]
+pub struct ServerFiles {
     /// `--tls-cert`
-    pub certificate: &'a Path,
+    pub certificate: PathBuf,
     /// `--tls-key`
-    pub key: &'a Path,
+    pub key: PathBuf,
     /// `--tls-client-ca`
-    pub client_authority: Option<&'a Path>,
+    pub client_authority: Option<PathBuf>,
     /// `--tls-crl`
-    pub revocations: Option<&'a Path>,
+    pub revocations: Option<PathBuf>,
 }
 
-impl<'a> ServerFiles<'a> {
+impl ServerFiles {
     /// Those that the options name, if TLS is to be spoken.
-    pub fn of(options: &'a ServeOptions) -> Option<Self> {
+    pub fn of(options: &ServeOptions) -> Option<Self> {
         Some(Self {
-            certificate: options.tls_cert.as_deref()?,
-            key: options.tls_key.as_deref()?,
-            client_authority: options.tls_client_ca.as_deref(),
-            revocations: options.tls_crl.as_deref(),
+            certificate: options.tls_cert.clone()?,
+            key: options.tls_key.clone()?,
+            client_authority: options.tls_client_ca.clone(),
+            revocations: options.tls_crl.clone(),
         })
     }
 
@@ -39,11 +39,11 @@ impl<'a> ServerFiles<'a> {
     pub fn load(&self) -> Result<Arc<ServerConfig>, String> {
         let certificate = Named {
             option: "--tls-cert",
-            path: self.certificate,
+            path: &self.certificate,
         };
         let key = Named {
             option: "--tls-key",
-            path: self.key,
+            path: &self.key,
         };
         let chain = certificate.chain()?;
         let private = key.key()?;
@@ -66,7 +66,7 @@ impl<'a> ServerFiles<'a> {
     }
 
     fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
-        let Some(path) = self.client_authority else {
+        let Some(path) = &self.client_authority else {
             return Ok(None);
         };
         let authority = Named {
@@ -75,7 +75,7 @@ impl<'a> ServerFiles<'a> {
         };
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(authority.authorities()?, provider());
-        let revocations = self.revocations.map(|path| Named {
+        let revocations = self.revocations.as_ref().map(|path| Named {
             option: "--tls-crl",
             path,
         });

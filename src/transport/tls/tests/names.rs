@@ -3,7 +3,7 @@ use rcgen::SanType;
 use super::pki::params;
 use super::*;
 use crate::transport::tls::client::server_name;
-use crate::transport::tls::identity::{is_name, name};
+use crate::transport::tls::identity::name;
 
 #[test]
 fn a_client_is_called_by_its_common_name_or_its_first_dns_name() {
@@ -17,22 +17,9 @@ fn a_client_is_called_by_its_common_name_or_its_first_dns_name() {
         SanType::DnsName("c.example".try_into().unwrap()),
     ];
     assert_eq!(name(&pki.issue("x", &with_address)).unwrap(), "c.example");
-    assert!(of("", &[]).unwrap_err().contains("neither"));
-    for bad in ["two words", "ä", &"x".repeat(65), "a\nb", "a/b", "a,b"] {
-        let error = of(bad, &["a.example"]).unwrap_err();
-        assert!(error.contains("is not 1 to 64 of"), "{bad}: {error}");
-    }
-    assert!(name(b"no certificate").is_err());
-}
-
-#[test]
-fn names_are_short_and_plain() {
-    for good in ["a", "A.b-c_d@e:9", &"x".repeat(64)] {
-        assert!(is_name(good), "{good}");
-    }
-    for bad in ["", "a b", "a\0", "ü", &"x".repeat(65), "a+b"] {
-        assert!(!is_name(bad), "{bad}");
-    }
+    assert!(of("", &[]).is_none());
+    assert_eq!(of("two words", &["a.example"]).unwrap(), "two words");
+    assert!(name(b"no certificate").is_none());
 }
 
 #[test]

@@ -121,13 +121,11 @@ impl Pki {
         client_authority: Option<&str>,
         revocations: Option<&str>,
     ) -> Result<Arc<ServerConfig>, String> {
-        let client_authority = client_authority.map(|name| self.path(name));
-        let revocations = revocations.map(|name| self.path(name));
         let files = ServerFiles {
-            certificate: &self.path(&format!("{certificate}.pem")),
-            key: &self.path(&format!("{key}.key")),
-            client_authority: client_authority.as_deref(),
-            revocations: revocations.as_deref(),
+            certificate: self.path(&format!("{certificate}.pem")),
+            key: self.path(&format!("{key}.key")),
+            client_authority: client_authority.map(|name| self.path(name)),
+            revocations: revocations.map(|name| self.path(name)),
         };
         files.load()
     }
