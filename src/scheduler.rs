@@ -142,6 +142,11 @@ impl<P> Scheduler<P> {
         &self.shared.settings
     }
 
+    /// The same, to be changed: for what happens from now on.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.shared.settings
+    }
+
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
@@ -651,7 +656,10 @@ mod tests {
     #[test]
     fn a_session_that_was_turned_away_says_so_and_asks_for_nothing() {
         let mut all = Loop::new();
-        let key = all.scheduler.refuse(Loop::label(), 7, 'a', &mut all.timers);
+        let limit = SessionLimit::All(7);
+        let key = all
+            .scheduler
+            .refuse(Loop::label(), limit, 'a', &mut all.timers);
         let session = all.scheduler.session(key).unwrap();
         assert!(session.was_refused() && !session.to_client().is_empty());
         assert_eq!((all.actions(), all.run().len()), (vec![], 1));

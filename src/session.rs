@@ -264,6 +264,8 @@ pub enum Event<'a> {
         /// What is wrong.
         words: &'a str,
     },
+    /// There is an upstream, but none may be used, for this reason.
+    UpstreamDenied(&'a str),
     /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
     /// The end of the upstream's output was read, or an error instead: of the kind [`io::ErrorKind::PermissionDenied`] if a link
@@ -500,6 +502,9 @@ impl Session {
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
             Event::UpstreamRefused { reason, words } => self.upstream_refused(reason, words, cx),
+            Event::UpstreamDenied(why) => {
+                self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);
+            }
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),

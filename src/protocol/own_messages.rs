@@ -218,12 +218,24 @@ pub const HTTP_RESPONSE: &str = concat!(
     "MCP applications reach it through `mcp-tcp-proxy connect`.",
 );
 
-/// With this a client announces itself to a proxy.
-pub const HANDSHAKE: &str = concat!(
-    r#"{"type":"handshake","client_version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","supports_heartbeat":true,"replay":"eager"}"#
-);
+/// With this a client announces itself to a proxy, and shows its token if it has one.
+pub fn handshake(token: Option<&str>) -> String {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let mut line = String::from(r#"{"type":"handshake""#);
+    if let Some(token) = token {
+        push(
+            &mut line,
+            &format_args!(r#","token":{}"#, JsonString(token)),
+        );
+    }
+    push(
+        &mut line,
+        &format_args!(
+            r#","client_version":"{VERSION}","supports_heartbeat":true,"replay":"eager"}}"#
+        ),
+    );
+    line
+}
 
 /// The heartbeat of a client. `unix_time` is the time since 1970.
 pub fn heartbeat(unix_time: Duration) -> String {
@@ -324,12 +336,12 @@ mod tests {
             heartbeat(time),
             r#"{"type":"heartbeat","timestamp":1700000000.005000}"#
         );
-        let handshake: Value = serde_json::from_str(HANDSHAKE).unwrap();
         let version = env!("CARGO_PKG_VERSION");
-        assert_eq!(
-            handshake,
-            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"})
-        );
+        let mut expected = json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"});
+        let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        assert_eq!(read(&handshake(None)), expected);
+        expected["token"] = json!("a \"token\"");
+        assert_eq!(read(&handshake(Some("a \"token\""))), expected);
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

@@ -24,7 +24,7 @@ pub(super) const MAX_REFUSED: usize = 64;
 
 /// Connections accepted in one iteration: a rush delays open sessions by no more than eight times the price of one, some
 /// 20 µs.
-const ACCEPTS_PER_ITERATION: usize = 8;
+pub(super) const ACCEPTS_PER_ITERATION: usize = 8;
 
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this: soon for whoever
 /// waits, and seldom enough not to be felt by the others.
@@ -80,6 +80,7 @@ impl<S: System> Proxy<S> {
             && !self.is_paused()
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
             && self.refused < MAX_REFUSED
+            && !self.has_fresh_visitors()
     }
 
     /// Whether something has run out, and the next attempt is to wait.

@@ -7,7 +7,7 @@ use std::io::{self, IsTerminal};
 use log::{debug, info, warn};
 use mio::Interest;
 
-use super::accept::MAX_REFUSED;
+use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
 use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
@@ -214,7 +214,8 @@ fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
         return 0;
     }
     let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
-    share.clamp(1, Capacity::MAX_PLACES)
+    // Whoever has come is heard before so many others can come.
+    share.clamp(2 * ACCEPTS_PER_ITERATION, Capacity::MAX_PLACES)
 }
 
 /// As many sessions as there are descriptors for, besides this many servers that wait and connections in the entrance.

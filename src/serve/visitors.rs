@@ -31,7 +31,9 @@ const INTEREST: Interest = Interest::READABLE
 /// The connections in the entrance.
 pub(super) struct Visitors<C> {
     pub(super) entrance: Entrance<Visit<C>>,
-    /// Those that may have something to say, each at most once.
+    /// Those that may have something to say, each at most once: who was never heard, and the others. Nobody comes in while
+    /// somebody waits to be heard for the first time, so that nobody who speaks at once has to make room before.
+    fresh: VecDeque<VisitorKey>,
     ready: VecDeque<VisitorKey>,
     /// Those whose handshake may go on, each at most once: in the order in which they came to it.
     pub(super) shaking: VecDeque<VisitorKey>,
@@ -43,6 +45,7 @@ pub(super) struct Visit<C> {
     deadline: Deadline,
     /// Whether it is in one of the queues.
     pub(super) queued: bool,
+    was_heard: bool,
     /// Whether a TLS handshake is under way.
     pub(super) is_shaking: bool,
 }
@@ -56,6 +59,7 @@ impl<C> Visitors<C> {
         };
         rules.ask_anything().then(|| Self {
             entrance: Entrance::new(rules, capacity),
+            fresh: VecDeque::new(),
             ready: VecDeque::new(),
             shaking: VecDeque::new(),
         })
@@ -69,8 +73,10 @@ impl<C> Visitors<C> {
         {
             if visit.is_shaking {
                 self.shaking.push_back(key);
-            } else {
+            } else if visit.was_heard {
                 self.ready.push_back(key);
+            } else {
+                self.fresh.push_back(key);
             }
         }
     }
@@ -81,6 +87,7 @@ impl<C> Visitors<C> {
 
     /// Closes all of them.
     pub(super) fn close(&mut self, timers: &mut Timers<Due>) {
+        self.fresh.clear();
         self.ready.clear();
         self.shaking.clear();
         let keys: Vec<VisitorKey> = self.entrance.iter().map(|(key, _)| key).collect();
@@ -129,6 +136,7 @@ impl<C: ClientSocket> Visitors<C> {
         let Some(visit) = self.entrance.place_mut(key) else {
             return Step::Wait;
         };
+        visit.was_heard = true;
         if !visit.io.is_readable() {
             return Step::Wait;
         }
@@ -173,7 +181,16 @@ impl<S: System> Proxy<S> {
 
     pub(super) fn has_ready_visitors(&self) -> bool {
         let visitors = self.visitors.as_ref();
-        visitors.is_some_and(|visitors| !visitors.ready.is_empty() || !visitors.shaking.is_empty())
+        visitors.is_some_and(|visitors| {
+            let queues = [&visitors.fresh, &visitors.ready, &visitors.shaking];
+            queues.iter().any(|queue| !queue.is_empty())
+        })
+    }
+
+    /// Whether somebody in the entrance waits to be heard for the first time.
+    pub(super) fn has_fresh_visitors(&self) -> bool {
+        let visitors = self.visitors.as_ref();
+        visitors.is_some_and(|visitors| !visitors.fresh.is_empty())
     }
 
     /// A connection has come where something may be asked of it.
@@ -215,6 +232,7 @@ impl<S: System> Proxy<S> {
             deadline: Deadline::default(),
             queued: false,
             is_shaking: false,
+            was_heard: false,
         };
         let key = visitors.entrance.enter(address, visit, now);
         visitors.set_deadline(key, &mut self.reactor.timers);
@@ -231,7 +249,8 @@ impl<S: System> Proxy<S> {
             let Some(visitors) = &mut self.visitors else {
                 return;
             };
-            let Some(key) = visitors.ready.pop_front() else {
+            let next = visitors.fresh.pop_front();
+            let Some(key) = next.or_else(|| visitors.ready.pop_front()) else {
                 return;
             };
             // It may be gone, and its key another's.

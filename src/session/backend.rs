@@ -14,6 +14,7 @@ use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::util::about::about;
+use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
@@ -34,10 +35,20 @@ pub enum Backend {
         held_timeout: Option<Duration>,
         /// Whether the host is spared responses and progress that it did not ask for.
         is_tidy: bool,
+        /// What is shown to the proxy, if it asks for that.
+        token: Option<Secret>,
     },
 }
 
 impl Backend {
+    /// What is shown to the other end of a link.
+    pub(super) fn token(&self) -> Option<&Secret> {
+        match self {
+            Self::Proxy { token, .. } => token.as_ref(),
+            Self::Process { .. } => None,
+        }
+    }
+
     pub(super) fn is_tidy(&self) -> bool {
         matches!(self, Self::Proxy { is_tidy: true, .. })
     }

@@ -92,6 +92,8 @@ pub enum Exit {
     Refused,
     /// The proxy at the other end has as many sessions as it may have.
     Full,
+    /// The proxy at the other end does not let us in.
+    Denied(ErrorReason),
     /// The other side sent nothing for this long.
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
@@ -115,6 +117,27 @@ impl Exit {
     }
 }
 
+/// Why a proxy does not let us in, and what to do about it.
+pub(super) fn why_denied(reason: ErrorReason) -> &'static str {
+    match reason {
+        ErrorReason::TlsRequired => "that port wants TLS (tls_required)",
+        ErrorReason::Unauthorized => {
+            "the proxy does not let us in: it wants a token that it knows (unauthorized; --token-file, MCP_TCP_PROXY_TOKEN)"
+        }
+        ErrorReason::Forbidden => {
+            "the proxy does not let us in: our token or certificate is not good for this server (forbidden)"
+        }
+        ErrorReason::UnknownServer => "the proxy has no server of this name (unknown_server)",
+        ErrorReason::EntranceTimeout => {
+            "the proxy had not got our first line in time (entrance_timeout)"
+        }
+        ErrorReason::TooManyConnections => {
+            "the proxy has too many connections (too_many_connections)"
+        }
+        _ => "the proxy does not let us in",
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -127,6 +150,7 @@ impl fmt::Display for Exit {
                 f.write_str("the proxy has as many sessions as it may have (session_limit)")
             }
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::Denied(reason) => f.write_str(why_denied(reason)),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::NoReplay(time) => {
@@ -207,6 +231,8 @@ pub enum EndReason {
     SessionLimit(SessionLimit),
     /// The client may not use the server any more.
     Unauthorized,
+    /// The proxy does not let us in, or must not be talked to, for this reason.
+    AccessDenied(String),
     /// The client sent no message in this time.
     FirstMessageTimeout(Duration),
     /// For this long no message passed either way, and no response was awaited.
@@ -244,6 +270,7 @@ impl EndReason {
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
             Self::Unauthorized => ErrorReason::Unauthorized,
+            Self::AccessDenied(_) => ErrorReason::AccessDenied,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::Refused { reason, .. } => *reason,
@@ -320,6 +347,7 @@ impl fmt::Display for EndReason {
                 )
             }
             Self::SessionLimit(limit) => limit.fmt(f),
+            Self::AccessDenied(why) => f.write_str(why),
             Self::Unauthorized => {
                 f.write_str("the client's token or certificate is not good any more")
             }

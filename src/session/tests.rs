@@ -82,6 +82,7 @@ impl World {
                 max_attempts: None,
                 held_timeout: None,
                 is_tidy: false,
+                token: None,
             };
         })
     }

@@ -8,11 +8,12 @@ use std::time::Duration;
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
 use mcp_tcp_proxy::reactor::io::{Io, Readiness};
-use mcp_tcp_proxy::reactor::poller::{Poll, Register};
+use mcp_tcp_proxy::reactor::poller::{Poll, Register, Reregister};
 use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Channel;
+use mcp_tcp_proxy::serve::reload::Contents;
 use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, System};
 use mcp_tcp_proxy::session::{Action, Session};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
@@ -99,10 +100,31 @@ impl Register<Socket> for Poller {
     ) -> io::Result<Io<Socket>> {
         if self.kind == Kind::Process {
             self.exhaust()?;
-            let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
-            self.below.borrow_mut().accepted(source.slot, key.unwrap());
+            let target = Target::<Channel>::of(token).unwrap();
+            let mut below = self.below.borrow_mut();
+            if target.channel == Channel::Client {
+                below.accepted(source.slot, SessionKey(target.key));
+            }
         }
         source.watch(token);
+        Ok(self.watch(source, token, interest))
+    }
+}
+
+impl Reregister<Socket> for Poller {
+    fn reregister(
+        &mut self,
+        io: Io<Socket>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Socket>> {
+        let source = io.into_source();
+        let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
+        let mut below = self.below.borrow_mut();
+        below.accepted(source.slot, key.unwrap());
+        source.watch(token);
+        source.tell_all(below.events(self.kind));
+        drop(below);
         Ok(self.watch(source, token, interest))
     }
 }
@@ -203,6 +225,10 @@ impl System for Script {
     fn unix_time(&self) -> Duration {
         let below = self.0.borrow();
         UNIX_TIME + below.now.saturating_since(below.began)
+    }
+
+    fn read_files(&mut self) -> Result<Contents, String> {
+        Err("there is none".to_owned())
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {

@@ -126,6 +126,12 @@ impl Inflow {
         }
     }
 
+    /// What events have told is to be told again.
+    fn forget_told(&mut self) {
+        self.end_told = false;
+        self.has_news |= self.waiting() > 0;
+    }
+
     /// Whether a read would find something.
     pub fn has_something(&self) -> bool {
         self.waiting() > 0 || (self.end.is_some() && !self.end_read)
@@ -258,6 +264,11 @@ impl Outflow {
         }
     }
 
+    /// What events have told is to be told again.
+    fn forget_told(&mut self) {
+        self.broken_told = false;
+    }
+
     /// Whether a write would take something.
     pub fn has_room(&self) -> bool {
         self.broken.is_none() && self.room() > 0
@@ -351,6 +362,16 @@ impl Socket {
         let mut duplex = self.duplex.borrow_mut();
         duplex.input.token = Some(token);
         duplex.output.token = Some(token);
+    }
+}
+
+impl Socket {
+    /// It is watched anew, and whatever is known of it is told once more.
+    pub fn tell_all(&self, events: &mut Events) {
+        let mut duplex = self.duplex.borrow_mut();
+        duplex.input.forget_told();
+        duplex.output.forget_told();
+        duplex.notify(events);
     }
 }
 

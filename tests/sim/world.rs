@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
+use mcp_tcp_proxy::entrance::Rules;
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
+use mcp_tcp_proxy::serve::{Channel, Limits, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
@@ -81,6 +82,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             max_attempts: rng.pick(&[None, Some(3)]),
             held_timeout: held.map(Duration::from_millis),
             is_tidy: false,
+            token: None,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -105,7 +107,8 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
     let interest = Interest::READABLE;
     let listeners = vec![Io::new(Listener, listener, interest)];
     let system = Script(below.clone());
-    Proxy::new(system, reactor, listeners, limits, settings, memory)
+    let rules = Rules::default();
+    Proxy::new(system, reactor, listeners, limits, rules, settings, memory)
 }
 
 impl World {
@@ -125,6 +128,8 @@ impl World {
             possible_sessions: rng.pick(&[2, 1000]),
             max_starting: rng.pick(&[1, 2, 64, 64]),
             spares: rng.pick(&[0, 0, 1, 3]),
+            sessions_of_one: SessionsOfOne::default(),
+            places: 16,
         };
         let mut world = Self::build(rng, calm, budget, settings, limits);
         world.share = world.rng.pick(&[0, 0, 0, 30, 100]);

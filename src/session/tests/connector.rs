@@ -15,6 +15,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
             max_attempts,
             held_timeout: Some(60 * SECOND),
             is_tidy: false,
+            token: None,
         };
     })
 }

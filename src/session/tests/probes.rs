@@ -118,6 +118,7 @@ fn a_probe_that_is_ignored_is_forgotten_once_initialize_was_answered() {
                     max_attempts: None,
                     held_timeout: None,
                     is_tidy: false,
+                    token: None,
                 };
             }
         });

@@ -198,6 +198,7 @@ fn the_stdio_side_restores_what_a_lost_link_cost() {
                 max_attempts: None,
                 held_timeout: None,
                 is_tidy: false,
+                token: None,
             };
         });
         world.start();

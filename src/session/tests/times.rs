@@ -87,6 +87,7 @@ fn a_connector_that_ends_its_connection_has_no_more_to_say() {
             max_attempts: None,
             held_timeout: None,
             is_tidy: false,
+            token: None,
         };
     });
     world.start();
