@@ -85,6 +85,16 @@ impl Proxy {
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let Listening { sockets, summary } = listen::open(options)?;
+        // Whoever is killed by a signal leaves the files of its sockets.
+        let token = reactor.next_token(Target {
+            key: 0,
+            channel: Channel::Signals,
+        });
+        let mut signals = Signals::register(reactor.poller().registry(), token)
+            .map_err(failed_to("cannot receive signals"))?;
+        if !files.are_none() && !io::stdin().is_terminal() {
+            signals.reload_on_hangup();
+        }
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -97,15 +107,6 @@ impl Proxy {
             let channel = Channel::Listener;
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
             listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
-        }
-        let token = reactor.next_token(Target {
-            key: 0,
-            channel: Channel::Signals,
-        });
-        let mut signals = Signals::register(reactor.poller().registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
-        if !files.are_none() && !io::stdin().is_terminal() {
-            signals.reload_on_hangup();
         }
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
@@ -174,8 +175,8 @@ fn settings(options: &ServeOptions) -> Settings {
 /// What one session takes at the time when its server is started: the far ends of the pipes, too.
 const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
 
-/// Descriptors that are opened after the check.
-const DESCRIPTORS_TO_COME: u64 = 2;
+/// Descriptors that are opened after the check: the one that asks about clients.
+const DESCRIPTORS_TO_COME: u64 = 1;
 
 /// A proxy that can't serve a single session is not started.
 fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
