@@ -56,8 +56,14 @@ impl<S: System> ClientSession<S> {
         }
     }
 
-    /// Closes the connection to the client.
+    /// Closes the connection to the client. If it has everything, TLS says that this is the end.
     pub(super) fn close_client(&mut self) {
+        if let Some(client) = &mut self.client
+            && client.source().is_tls()
+            && !client.source().holds_output()
+        {
+            client.source_mut().end();
+        }
         self.client = None;
     }
 

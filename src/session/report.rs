@@ -120,7 +120,7 @@ impl Exit {
 /// Why a proxy does not let us in, and what to do about it.
 pub(super) fn why_denied(reason: ErrorReason) -> &'static str {
     match reason {
-        ErrorReason::TlsRequired => "that port wants TLS (tls_required)",
+        ErrorReason::TlsRequired => "that port wants --tls (tls_required)",
         ErrorReason::Unauthorized => {
             "the proxy does not let us in: it wants a token that it knows (unauthorized; --token-file, MCP_TCP_PROXY_TOKEN)"
         }

@@ -4,8 +4,8 @@
 //! that is short has found everything that there is, a write that is short has found no more room. Three things are
 //! different, and whoever drives it has to know them:
 //!
-//! * Ciphertext may be left to be sent although all plaintext was taken ([`TlsSession::unsent`]). It goes out when the
-//!   socket is writable and [`TlsSession::flush`] is called.
+//! * Ciphertext may be left to be sent although there is no more to be written ([`TlsSession::unsent`]): answers of TLS
+//!   itself, or the end. It goes out when the socket is writable and [`TlsSession::flush`] is called.
 //! * What follows a read may already be known ([`TlsSession::holds_input`]): no event tells of it.
 //! * A write that is cut short, for the sake of others, does not mean that there is no room.
 //!
@@ -67,6 +67,8 @@ pub struct TlsSession {
     unsent: Vec<u8>,
     /// How much of it was sent since.
     sent: usize,
+    /// Whether the last byte of plaintext is encrypted, but did not count as taken.
+    owes_byte: bool,
     own_end: OwnEnd,
     /// How the other side's direction came to its end, unless that was told already.
     ended: Option<Ended>,
@@ -108,6 +110,7 @@ impl TlsSession {
             early: VecDeque::new(),
             unsent: Vec::new(),
             sent: 0,
+            owes_byte: false,
             own_end: OwnEnd::Open,
             ended: None,
             has_grown: false,
@@ -180,18 +183,26 @@ impl TlsSession {
         }
     }
 
-    /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others.
+    /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others. As long as some of that
+    /// ciphertext waits for room, the last byte does not count as taken: it has to come again. So what counts as taken is
+    /// with the system, as after a write to the socket itself.
     pub fn write<S: HalfClose>(&mut self, socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
         if !self.send(socket)? {
             return Err(ErrorKind::WouldBlock.into());
         }
-        let bytes = &bytes[..bytes.len().min(WRITE_BYTES)];
-        let mut count = 0;
-        for piece in bytes.chunks(PIECE_BYTES) {
+        let mut count = usize::from(std::mem::take(&mut self.owes_byte)).min(bytes.len());
+        let end = bytes.len().min(WRITE_BYTES);
+        while count < end {
+            let piece = &bytes[count..end.min(count + PIECE_BYTES)];
             count += self.rustls.writer().write(piece)?;
             if !self.send(socket)? {
+                self.owes_byte = true;
+                count -= 1;
                 break;
             }
+        }
+        if count == 0 && !bytes.is_empty() {
+            return Err(ErrorKind::WouldBlock.into());
         }
         Ok(count)
     }

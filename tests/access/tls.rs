@@ -52,6 +52,7 @@ fn large_messages_pass_both_ways_and_a_slow_reader_delays_nobody() {
     for version in VERSIONS {
         let config = pki.client(None, &[version]);
         let mut slow = TlsClient::connect(proxy.address(), &config);
+        slow.initialize();
         let call = json!({"name": "echo", "arguments": {"text": text}});
         let id = slow.send_request("tools/call", &call);
         let mut other = TlsClient::connect(proxy.address(), &config);
@@ -208,7 +209,10 @@ fn two_hundred_handshakes_at_once_let_a_session_go_on() {
         bystander.join().unwrap()
     });
     let p99 = waits[waits.len() * 99 / 100];
-    eprintln!("{} round trips beside 200 handshakes, p99 {p99:?}", waits.len());
+    eprintln!(
+        "{} round trips beside 200 handshakes, p99 {p99:?}",
+        waits.len()
+    );
 }
 
 #[test]
@@ -252,7 +256,10 @@ fn a_proxy_whose_files_are_wrong_does_not_start() {
     let (certificate, key) = (pki.path("server.pem"), pki.path("server.key"));
     let other = pki.path("other.key");
     let line = refused(&["--tls-cert", &certificate, "--tls-key", &other], 1);
-    assert!(line.contains("does not belong to the certificate"), "{line}");
+    assert!(
+        line.contains("does not belong to the certificate"),
+        "{line}"
+    );
     let line = refused(&["--tls-cert", "/does/not/exist", "--tls-key", &key], 1);
     assert!(line.contains("--tls-cert /does/not/exist: "), "{line}");
     let line = refused(&["--tls-cert", &certificate, "--tls-key", &certificate], 1);

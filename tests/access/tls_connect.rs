@@ -36,7 +36,7 @@ fn an_authority_of_ones_own_is_trusted_and_no_other_then() {
     let proxy = start(&pki, &[], &demo());
     let ca = pki.path("ca.pem");
     let mut good = connect(&["--tls-ca", &ca], proxy.address());
-    assert!(good.request(1, "ping", &json!({}))["result"].is_object());
+    good.initialize();
     let text = "x".repeat(3_000_000);
     let call = json!({"name": "echo", "arguments": {"text": text}});
     let response = good.request(2, "tools/call", &call);
@@ -69,7 +69,11 @@ fn a_certificate_that_is_not_good_is_the_end_and_it_is_said_what_is_wrong() {
         ("other", &ca, "is not for localhost but for other.example"),
         ("old", &ca, "its certificate expired "),
         ("stranger", &ca, "is not of an authority that is trusted"),
-        ("both", &both, "add -addext basicConstraints=critical,CA:FALSE"),
+        (
+            "both",
+            &both,
+            "add -addext basicConstraints=critical,CA:FALSE",
+        ),
     ] {
         let options = pki.serve(name);
         let options: Vec<&str> = options.iter().map(String::as_str).collect();
@@ -119,7 +123,14 @@ fn a_certificate_of_ones_own_is_shown_and_it_is_said_if_it_is_not_good() {
             pki.path(&format!("{name}.pem")),
             pki.path(&format!("{name}.key")),
         );
-        let options = ["--tls-ca", &ca, "--tls-cert", &certificate, "--tls-key", &key];
+        let options = [
+            "--tls-ca",
+            &ca,
+            "--tls-cert",
+            &certificate,
+            "--tls-key",
+            &key,
+        ];
         connect(&options, proxy.address())
     };
     let mut good = with("good");

@@ -9,6 +9,7 @@ use rustls::{ClientConfig, ClientConnection, SupportedProtocolVersion};
 use serde_json::{Value, json};
 
 use super::DEADLINE;
+use super::client::LEGACY_VERSION;
 
 /// Both versions that are spoken.
 pub(crate) const VERSIONS: [&SupportedProtocolVersion; 2] =
@@ -99,6 +100,16 @@ impl TlsClient {
         }
     }
 
+    /// The legacy handshake.
+    #[track_caller]
+    pub(crate) fn initialize(&mut self) {
+        let client = json!({"name": "mcp-tcp-proxy-tests", "version": "1"});
+        let params =
+            json!({"protocolVersion": LEGACY_VERSION, "capabilities": {}, "clientInfo": client});
+        assert!(self.request("initialize", &params)["result"].is_object());
+        self.send_line(r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#);
+    }
+
     /// The next line, `None` at the end that was said, or why there is none.
     pub(crate) fn try_recv(&mut self) -> io::Result<Option<String>> {
         loop {
@@ -112,7 +123,9 @@ impl TlsClient {
                 Ok(count) => self.received.extend_from_slice(&room[..count]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => {
                     self.session.read_tls(&mut self.stream)?;
-                    self.session.process_new_packets().map_err(io::Error::other)?;
+                    self.session
+                        .process_new_packets()
+                        .map_err(io::Error::other)?;
                 }
                 Err(error) => return Err(error),
             }

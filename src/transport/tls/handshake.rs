@@ -117,6 +117,10 @@ impl TlsSession {
                 }
             }
             Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(false),
+            // Whoever closes without having read the hello resets.
+            Err(error) if error.kind() == ErrorKind::ConnectionReset && self.heard == 0 => {
+                return Err(HandshakeError::ClosedOnHello);
+            }
             Err(error) => return Err(HandshakeError::Io(error)),
         }
         match self.rustls.process_new_packets() {

@@ -104,7 +104,12 @@ fn what_has_no_room_is_kept_counted_and_sent_when_there_is_some() {
         }
         read.extend(read_all(&mut ends.server));
         assert_eq!(ends.client.session.unsent(), 0);
-        assert_eq!(read, text[..taken]);
+        // The last byte counts only now.
+        assert_eq!(read, text[..=taken]);
+        ends.client.socket.outgoing.borrow_mut().room = usize::MAX;
+        ends.client.write_all(&text[taken..]).unwrap();
+        read.extend(read_all(&mut ends.server));
+        assert_eq!(read, text);
     }
 }
 
@@ -124,7 +129,9 @@ fn the_end_is_said_and_the_socket_ends_only_when_everything_is_out() {
         let mut ends = Ends::shaken(&pki, version);
         ends.client.socket.outgoing.borrow_mut().room = 1000;
         let text = text(10_000);
-        assert_eq!(ends.client.write(&text).unwrap(), text.len());
+        assert_eq!(ends.client.write(&text).unwrap(), text.len() - 1);
+        let once_more = ends.client.write(&text[9_999..]).unwrap_err();
+        assert_eq!(once_more.kind(), ErrorKind::WouldBlock);
         ends.client.end();
         ends.client.end();
         assert!(!ends.client.socket.outgoing.borrow().is_ended);
