@@ -1,7 +1,7 @@
 //! TLS on the proxy's side: what passes, what is cut off, and what else comes to such a port.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -12,6 +12,7 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection};
 use serde_json::json;
 
+use crate::common::client::stream_from;
 use crate::common::pki::{Pki, params};
 use crate::common::servers::{demo, mirror, scripted};
 use crate::common::tls::{TlsClient, VERSIONS};
@@ -180,26 +181,36 @@ fn stand_by(mut client: TlsClient, is_over: &AtomicBool) -> Vec<Duration> {
     waits
 }
 
+/// Full handshakes, all begun before the first one goes on.
+fn shake_fifty(pki: &Pki, own: Ipv4Addr, address: SocketAddr) {
+    let begun: Vec<TlsClient> = (0..50)
+        .map(|_| {
+            // No ticket is known to a new configuration.
+            let config = pki.client(None, &VERSIONS);
+            TlsClient::begin(stream_from(own, address), &config).unwrap()
+        })
+        .collect();
+    for mut client in begun {
+        client.shake().unwrap();
+    }
+}
+
 #[test]
 fn two_hundred_handshakes_at_once_let_a_session_go_on() {
     let pki = Pki::new();
     let scratch = Scratch::new();
-    // Of one client, no more than 64 may shake hands at a time.
     let proxy = start(&pki, &["--spawn", "lazy"], &scripted(&scratch));
     let config = pki.client(None, &VERSIONS);
     let is_over = AtomicBool::new(false);
     let waits = thread::scope(|scope| {
         let bystander = TlsClient::connect(proxy.address(), &config);
         let bystander = scope.spawn(|| stand_by(bystander, &is_over));
-        let crowd: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    for _ in 0..50 {
-                        // Full ones: no ticket is known to a new configuration.
-                        let config = pki.client(None, &VERSIONS);
-                        TlsClient::connect(proxy.address(), &config);
-                    }
-                })
+        // Of one address, no more than 64 may shake hands at a time.
+        let crowd: Vec<_> = (2..6)
+            .map(|own| {
+                let own = Ipv4Addr::new(127, 0, 0, own);
+                let (pki, address) = (&pki, proxy.address());
+                scope.spawn(move || shake_fifty(pki, own, address))
             })
             .collect();
         for thread in crowd {

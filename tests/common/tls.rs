@@ -35,6 +35,13 @@ impl TlsClient {
 
     /// Shakes hands over a connection that is there.
     pub(crate) fn over(stream: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Self> {
+        let mut client = Self::begin(stream, config)?;
+        client.shake()?;
+        Ok(client)
+    }
+
+    /// Sends the hello over a connection that is there.
+    pub(crate) fn begin(stream: TcpStream, config: &Arc<ClientConfig>) -> io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(DEADLINE))?;
         stream.set_write_timeout(Some(DEADLINE))?;
@@ -46,10 +53,16 @@ impl TlsClient {
             received: Vec::new(),
             next_id: 1,
         };
-        while client.session.is_handshaking() {
-            client.session.complete_io(&mut client.stream)?;
-        }
+        client.session.write_tls(&mut client.stream)?;
         Ok(client)
+    }
+
+    /// Goes on after the hello.
+    pub(crate) fn shake(&mut self) -> io::Result<()> {
+        while self.session.is_handshaking() {
+            self.session.complete_io(&mut self.stream)?;
+        }
+        Ok(())
     }
 
     pub(crate) fn local_address(&self) -> SocketAddr {
