@@ -114,13 +114,10 @@ impl Certificate {
         Arc::new(config)
     }
 
-    fn serve(&self) -> Result<Service, String> {
-        start(&[
-            "--tls-cert",
-            &self.path("pem"),
-            "--tls-key",
-            &self.path("key"),
-        ])
+    fn serve(&self, options: &[&str]) -> Result<Service, String> {
+        let (pem, key) = (self.path("pem"), self.path("key"));
+        let files = ["--tls-cert", &pem, "--tls-key", &key];
+        start(&[&files, options].concat())
     }
 }
 
@@ -224,7 +221,7 @@ fn round_trips(certificate: &Certificate, rounds: usize, affinity: &Affinity) ->
     affinity.apply(Cores::One)?;
     let services = [
         start(&[]).map_err(io::Error::other)?,
-        certificate.serve().map_err(io::Error::other)?,
+        certificate.serve(&[]).map_err(io::Error::other)?,
     ];
     let configs = [None, Some(certificate.client())];
     let mut links = Vec::new();
@@ -263,7 +260,7 @@ fn memory(certificate: &Certificate) -> io::Result<()> {
     let mut costs = [0.0; 2];
     for (cost, is_tls) in costs.iter_mut().zip([false, true]) {
         let service = if is_tls {
-            certificate.serve()
+            certificate.serve(&[])
         } else {
             start(&[])
         };
@@ -290,7 +287,9 @@ fn memory(certificate: &Certificate) -> io::Result<()> {
 
 /// What a session notices of many handshakes at once.
 fn handshakes(certificate: &Certificate) -> io::Result<()> {
-    let service = certificate.serve().map_err(io::Error::other)?;
+    // What it costs to start 200 servers is another question.
+    let service = certificate.serve(&["--spawn", "lazy"]);
+    let service = service.map_err(io::Error::other)?;
     let address = service.address();
     let config = certificate.client();
     let is_over = AtomicBool::new(false);

@@ -32,7 +32,8 @@
 //! # Who gets a place (`places`)
 //!
 //! Newcomers are not refused: at a limit, the oldest visitor of the same origin, or of the origin that holds most, is closed
-//! for them. So whoever sends the first line at once gets in, whatever others do, and silence keeps nobody out. Wrong tokens
+//! for them. So whoever sends the first line at once gets in, whatever others do, and silence keeps nobody out: nobody has
+//! to make room before what was sent at once is heard. Wrong tokens
 //! are answered later and later only for whoever shows them (`failures`); right ones are never.
 //!
 //! # Who drives it
@@ -164,6 +165,12 @@ impl<P> Entrance<P> {
         self.visitors.get_mut(key.0).map(|entry| &mut entry.place)
     }
 
+    /// A round of connections is about to be accepted, after all that visitors have said at once was heard: whoever comes in
+    /// it does not have to make room for those that come in the same round.
+    pub fn begin_round(&mut self) {
+        self.places.begin_round();
+    }
+
     /// Makes room for one more from here. Call it before [`Self::enter`], until it finds nobody.
     pub fn make_room(&mut self, peer: ClientAddress, now: Time) -> Option<Displaced<P>> {
         let origin = (!self.rules.is_balancer(peer)).then(|| peer.origin());
@@ -194,6 +201,11 @@ impl<P> Entrance<P> {
     /// A visitor has ended its side.
     pub fn eof(&mut self, key: VisitorKey, now: Time) -> Step {
         self.event(key, now, Visitor::eof)
+    }
+
+    /// The connection of a visitor has broken.
+    pub fn broken(&mut self, key: VisitorKey, now: Time) -> Step {
+        self.event(key, now, |visitor, _| visitor.gone())
     }
 
     /// The TLS handshake is done. The client has shown a certificate of this name, if any.

@@ -76,6 +76,11 @@ impl FirstLine {
         line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line)
     }
 
+    /// Whether nothing has come.
+    pub(super) fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
     /// All that was taken.
     pub(super) fn into_bytes(self) -> Vec<u8> {
         self.bytes

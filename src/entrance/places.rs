@@ -1,5 +1,6 @@
 //! Who holds places in the entrance, and who has to give one up.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
 use super::VisitorKey;
@@ -42,6 +43,8 @@ pub(super) struct Places {
     holders: HashMap<Holder, BTreeMap<u64, VisitorKey>>,
     visitors: HashMap<VisitorKey, (Holder, u64)>,
     last_number: u64,
+    /// Places with greater numbers were taken in this round.
+    last_before_round: u64,
 }
 
 impl Places {
@@ -51,7 +54,13 @@ impl Places {
             holders: HashMap::new(),
             visitors: HashMap::new(),
             last_number: 0,
+            last_before_round: 0,
         }
+    }
+
+    /// From now on, whoever has come before may have to make room.
+    pub(super) fn begin_round(&mut self) {
+        self.last_before_round = self.last_number;
     }
 
     /// Who has to give up a place so that a newcomer can have one.
@@ -64,11 +73,12 @@ impl Places {
         }
         // Of those that hold as many, whoever has held one longest.
         let holders = self.holders.values();
-        let most = holders.max_by_key(|places| {
-            let oldest = places.keys().next().copied();
-            (places.len(), std::cmp::Reverse(oldest))
+        let oldest = holders.filter_map(|places| {
+            let (number, key) = places.first_key_value()?;
+            let is_of_before = *number <= self.last_before_round;
+            is_of_before.then_some((places.len(), Reverse(*number), *key))
         });
-        most?.values().next().copied()
+        oldest.max().map(|(_, _, key)| key)
     }
 
     /// The same once the holder of a place has come to hold too many: the oldest of the others.
@@ -127,6 +137,26 @@ impl Places {
 mod tests {
     use super::*;
 
+    #[test]
+    fn whoever_has_just_come_does_not_have_to_make_room() {
+        let mut places = places(3, 3);
+        for (key, holder) in [(0, BEN), (1, ANN), (2, ANN)] {
+            places.take(VisitorKey(key), holder);
+        }
+        assert_eq!(
+            places.whom_to_displace(CAT),
+            None,
+            "nobody has been here before"
+        );
+        places.begin_round();
+        assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(1)));
+        places.give_up(VisitorKey(1));
+        places.take(VisitorKey(1), CAT);
+        places.give_up(VisitorKey(2));
+        places.take(VisitorKey(2), CAT);
+        assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(0)));
+    }
+
     fn places(places: usize, of_one_origin: usize) -> Places {
         Places::new(Capacity {
             places,
@@ -157,6 +187,7 @@ mod tests {
         let mut places = places(4, 3);
         for (key, holder) in [(0, BEN), (1, ANN), (2, ANN), (3, BEN)] {
             places.take(VisitorKey(key), holder);
+            places.begin_round();
         }
         assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(0)), "a tie");
         places.give_up(VisitorKey(0));

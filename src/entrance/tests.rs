@@ -60,6 +60,7 @@ impl Hall {
     }
 
     fn enter(&mut self, peer: ClientAddress) -> VisitorKey {
+        self.entrance.begin_round();
         while let Some(displaced) = self.entrance.make_room(peer, self.now) {
             self.displaced.push((displaced.place, displaced.farewell));
         }
@@ -370,6 +371,10 @@ fn tls_comes_between_the_address_and_the_token() {
         error(&plain)["error"]["data"]["reason"],
         json!("tls_required")
     );
+    let mut hall = Hall::new(rules.clone());
+    let key = hall.enter(address("192.0.2.1:7"));
+    assert_eq!(hall.says(key, "GET / HT"), Step::Wait, "it may be anything");
+    assert!(matches!(hall.says(key, "TP/1.1\r\n"), Step::Answer(text) if text.starts_with("HTTP")));
     let http = Hall::one(rules, "192.0.2.1:7", "GET / HTTP/1.1\r\n");
     assert!(matches!(http, Step::Answer(text) if text.starts_with("HTTP/1.1 400 ")));
 }

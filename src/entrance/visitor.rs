@@ -13,7 +13,7 @@ use super::refusal::Refusal;
 use super::rules::Rules;
 use super::tokens::DEFAULT_SERVER;
 use crate::protocol::own_messages::{self, HTTP_RESPONSE, Loss};
-use crate::protocol::recogniser::Protocol;
+use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
 use crate::util::client_address::ClientAddress;
 use crate::util::time::Time;
 
@@ -71,6 +71,8 @@ enum Stage {
     TlsToCome,
     /// It is under way; what comes is not seen here.
     Tls,
+    /// Something else has come in its place.
+    PlainText(Recogniser),
     /// Anything is to come.
     FirstByte,
     /// The first line is to come.
@@ -94,6 +96,7 @@ pub(super) struct Scene<'a> {
 pub(super) struct Visitor {
     peer: ClientAddress,
     client: Option<ClientAddress>,
+    is_behind_balancer: bool,
     certificate: Option<Name>,
     stage: Stage,
     deadline: Time,
@@ -120,6 +123,7 @@ impl Visitor {
         Self {
             peer,
             client: (!is_balancer).then_some(peer),
+            is_behind_balancer: is_balancer,
             certificate: None,
             stage,
             deadline: now + rules.timeout,
@@ -168,6 +172,7 @@ impl Visitor {
         match &mut self.stage {
             Stage::Header(_) | Stage::Tls | Stage::Delayed(_) => Step::Wait,
             Stage::TlsToCome => self.begin_tls(input, scene),
+            Stage::PlainText(_) => self.plain_text(input, scene),
             Stage::FirstByte => self.admit(None, input.to_vec()),
             Stage::FirstLine(first_line) => {
                 let look = first_line.take(&mut input);
@@ -185,20 +190,30 @@ impl Visitor {
 
     /// The visitor has ended its side. What has no line end is its first line, too.
     pub(super) fn eof(&mut self, scene: &mut Scene<'_>) -> Step {
-        let address = self.address();
         match &mut self.stage {
-            Stage::FirstByte => self.health_check(),
             Stage::FirstLine(first_line) if !first_line.line().is_empty() => {
                 self.judge_line(&[], scene)
             }
-            // It would be told for nothing.
-            Stage::Lingering(_) => Step::Close,
+            Stage::PlainText(_) => self.refuse(Refusal::NoTls, None, scene),
             Stage::Delayed(_) => Step::Wait,
-            Stage::Header(_) | Stage::TlsToCome | Stage::Tls | Stage::FirstLine(_) => {
-                debug!("entrance: {address} left before it was let in");
-                Step::Close
-            }
+            _ => self.gone(),
         }
+    }
+
+    /// The connection is over before it was let in. Health checks end like that, some of them by a reset.
+    pub(super) fn gone(&mut self) -> Step {
+        match &self.stage {
+            Stage::Lingering(_) | Stage::Delayed(_) => {}
+            Stage::FirstLine(first_line) if !first_line.is_empty() => self.note_leaving(),
+            Stage::Tls | Stage::PlainText(_) => self.note_leaving(),
+            _ if self.is_behind_balancer => return self.health_check(),
+            _ => self.note_leaving(),
+        }
+        Step::Close
+    }
+
+    fn note_leaving(&self) {
+        debug!("entrance: {} left before it was let in", self.address());
     }
 
     /// The handshake is done, with a certificate of this name if any was asked for.
@@ -240,6 +255,7 @@ impl Visitor {
             }
             Stage::Lingering(_) => Step::Close,
             Stage::FirstLine(_) => self.refuse(Refusal::TimedOut, None, scene),
+            Stage::PlainText(_) => self.refuse(Refusal::NoTls, None, scene),
             Stage::Header(_) | Stage::TlsToCome | Stage::Tls | Stage::FirstByte => {
                 refuse_silently(Refusal::TimedOut, scene)
             }
@@ -282,22 +298,25 @@ impl Visitor {
 
     /// A client begins a TLS handshake, or something else.
     fn begin_tls(&mut self, input: &[u8], scene: &mut Scene<'_>) -> Step {
-        match input.first() {
-            Some(&TLS_HANDSHAKE) => {
-                self.stage = Stage::Tls;
-                Step::StartTls(input.to_vec())
-            }
-            _ => self.refuse_plain_text(input, scene),
+        if input.first() == Some(&TLS_HANDSHAKE) {
+            self.stage = Stage::Tls;
+            return Step::StartTls(input.to_vec());
         }
+        self.stage = Stage::PlainText(Recogniser::of_client());
+        self.plain_text(input, scene)
     }
 
     /// Whoever speaks our protocol, or HTTP, is told in its own.
-    fn refuse_plain_text(&mut self, mut input: &[u8], scene: &mut Scene<'_>) -> Step {
-        match FirstLine::new().take(&mut input) {
-            Look::Other(protocol) => self.refuse_protocol(protocol, scene),
-            Look::Undecided | Look::Line | Look::TooLong => {
+    fn plain_text(&mut self, input: &[u8], scene: &mut Scene<'_>) -> Step {
+        let Stage::PlainText(recogniser) = &mut self.stage else {
+            return Step::Wait;
+        };
+        match recogniser.look(input) {
+            Verdict::Undecided => Step::Wait,
+            Verdict::Ours | Verdict::Other(Protocol::Tls) => {
                 self.refuse(Refusal::NoTls, None, scene)
             }
+            Verdict::Other(protocol) => self.refuse_protocol(protocol, scene),
         }
     }
 

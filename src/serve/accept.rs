@@ -89,6 +89,7 @@ impl<S: System> Proxy<S> {
     }
 
     pub(super) fn accept_waiting(&mut self) {
+        self.begin_round_of_visitors();
         for _ in 0..ACCEPTS_PER_ITERATION {
             if !self.can_accept() {
                 return;

@@ -12,7 +12,7 @@ use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
 use super::system::Linux;
-use super::{Channel, Proxy, SessionsOfOne};
+use super::{Channel, Due, Proxy, SessionsOfOne};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
@@ -86,15 +86,7 @@ impl Proxy {
         let mut reactor = Reactor::new(poller);
         let Listening { sockets, summary } = listen::open(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
-        let token = reactor.next_token(Target {
-            key: 0,
-            channel: Channel::Signals,
-        });
-        let mut signals = Signals::register(reactor.poller().registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
-        if !files.are_none() && !io::stdin().is_terminal() {
-            signals.reload_on_hangup();
-        }
+        let signals = watch_signals(&mut reactor, &files)?;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -129,6 +121,24 @@ impl Proxy {
             system, reactor, listeners, limits, rules, settings, memory,
         ))
     }
+}
+
+/// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
+fn watch_signals(
+    reactor: &mut Reactor<Channel, Due>,
+    files: &Files,
+) -> Result<Signals, SetupError> {
+    let token = reactor.next_token(Target {
+        key: 0,
+        channel: Channel::Signals,
+    });
+    let registry = reactor.poller().registry();
+    let mut signals =
+        Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
+    if !files.are_none() && !io::stdin().is_terminal() {
+        signals.reload_on_hangup();
+    }
+    Ok(signals)
 }
 
 /// What the user wants, as far as there are descriptors for it.

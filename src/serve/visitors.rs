@@ -31,8 +31,8 @@ const INTEREST: Interest = Interest::READABLE
 /// The connections in the entrance.
 pub(super) struct Visitors<C> {
     pub(super) entrance: Entrance<Visit<C>>,
-    /// Those that may have something to say, each at most once: who was never heard, and the others. Nobody comes in while
-    /// somebody waits to be heard for the first time, so that nobody who speaks at once has to make room before.
+    /// Those that may have something to say, each at most once: those of which not all was heard that they have said at once,
+    /// and the others. Nobody comes in while there are any of the former, so that none of them has to make room before.
     fresh: VecDeque<VisitorKey>,
     ready: VecDeque<VisitorKey>,
     /// Those whose handshake may go on, each at most once: in the order in which they came to it.
@@ -71,18 +71,34 @@ impl<C> Visitors<C> {
             && visit.io.latch(token, readiness)
             && !std::mem::replace(&mut visit.queued, true)
         {
-            if visit.is_shaking {
-                self.shaking.push_back(key);
-            } else if visit.was_heard {
-                self.ready.push_back(key);
-            } else {
-                self.fresh.push_back(key);
-            }
+            self.push(key);
+        }
+    }
+
+    fn push(&mut self, key: VisitorKey) {
+        match self.entrance.place_mut(key) {
+            Some(visit) if visit.is_shaking => self.shaking.push_back(key),
+            Some(visit) if visit.was_heard => self.ready.push_back(key),
+            _ => self.fresh.push_back(key),
         }
     }
 
     pub(super) fn report_left_out(&mut self) {
         self.entrance.report_left_out();
+    }
+
+    /// What holds between two iterations of the loop. Returns how many deadlines are set.
+    pub(super) fn check(&self) -> usize {
+        for (key, visit) in self.entrance.iter() {
+            let queues = [&self.fresh, &self.ready, &self.shaking];
+            let is_queued = queues.iter().any(|queue| queue.contains(&key));
+            assert!(!visit.queued || is_queued, "{key:?} is not queued");
+            let at = self.entrance.next_deadline(key);
+            assert_eq!(visit.deadline.at(), at, "the deadline of {key:?}");
+            let has_more = visit.io.is_readable() && self.entrance.wants_input(key);
+            assert!(!has_more || is_queued, "{key:?} is not run");
+        }
+        self.entrance.len()
     }
 
     /// Closes all of them.
@@ -136,7 +152,6 @@ impl<C: ClientSocket> Visitors<C> {
         let Some(visit) = self.entrance.place_mut(key) else {
             return Step::Wait;
         };
-        visit.was_heard = true;
         if !visit.io.is_readable() {
             return Step::Wait;
         }
@@ -149,7 +164,7 @@ impl<C: ClientSocket> Visitors<C> {
             Input::Bytes(count) => self.entrance.bytes(key, &scratch[..count], now),
             Input::End => self.entrance.eof(key, now),
             Input::Blocked => Step::Wait,
-            Input::Broken(_) => Step::Close,
+            Input::Broken(_) => self.entrance.broken(key, now),
         }
     }
 
@@ -160,14 +175,15 @@ impl<C: ClientSocket> Visitors<C> {
         wants_input && visit.is_some_and(|visit| visit.io.is_readable() && !visit.is_shaking)
     }
 
-    /// Has a visitor run if it has more to say.
+    /// Has a visitor run if it has more to say. If not, all was heard that it has said at once.
     fn requeue(&mut self, key: VisitorKey) {
         let has_more = self.has_more(key);
-        if let Some(visit) = self.entrance.place_mut(key)
-            && !std::mem::replace(&mut visit.queued, has_more)
-            && has_more
-        {
-            self.ready.push_back(key);
+        let Some(visit) = self.entrance.place_mut(key) else {
+            return;
+        };
+        visit.was_heard |= !has_more;
+        if has_more && !std::mem::replace(&mut visit.queued, true) {
+            self.push(key);
         }
     }
 }
@@ -191,6 +207,15 @@ impl<S: System> Proxy<S> {
     pub(super) fn has_fresh_visitors(&self) -> bool {
         let visitors = self.visitors.as_ref();
         visitors.is_some_and(|visitors| !visitors.fresh.is_empty())
+    }
+
+    /// Connections are about to be accepted.
+    pub(super) fn begin_round_of_visitors(&mut self) {
+        if let Some(visitors) = &mut self.visitors
+            && visitors.fresh.is_empty()
+        {
+            visitors.entrance.begin_round();
+        }
     }
 
     /// A connection has come where something may be asked of it.
@@ -343,7 +368,9 @@ impl<S: System> Proxy<S> {
         {
             about!(info, label, "let in as {shown}");
         }
-        if !early.is_empty() {
+        let session = self.scheduler.session(key);
+        let is_heard = session.is_some_and(|session| !session.was_refused());
+        if is_heard && !early.is_empty() {
             self.tell(key, Event::ClientBytes(&early));
         }
     }

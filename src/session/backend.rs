@@ -322,16 +322,17 @@ impl BackendState {
         }
     }
 
-    pub(super) fn log_lost(&self, label: &Label, exit: Exit) {
-        match self {
-            Self::Process { .. } => about!(warn, label, "the server ended ({exit})"),
-            Self::Proxy { .. } => about!(
-                warn,
-                label,
-                "lost the connection to {}: {exit}",
-                label.peer()
-            ),
+    /// A refusal may be repeated for days: the first one is logged.
+    pub(super) fn log_lost(&mut self, label: &Label, exit: Exit) {
+        let reconnects = match self {
+            Self::Process { .. } => return about!(warn, label, "the server ended ({exit})"),
+            Self::Proxy { reconnects, .. } => reconnects,
+        };
+        if matches!(exit, Exit::Denied(_)) && !reconnects.denied() {
+            return about!(debug, label, "{exit}");
         }
+        let peer = label.peer();
+        about!(warn, label, "lost the connection to {peer}: {exit}");
     }
 
     pub(super) fn log_retry(&self, label: &Label, delay: Duration) {

@@ -5,12 +5,18 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod connect_tokens;
+mod entrance;
+mod fail2ban;
+mod haproxy;
 mod listen;
+mod proxy_protocol;
 mod systemd;
 mod tls;
 mod tls_clients;
 mod tls_connect;
 mod tls_tools;
+mod tokens;
 mod unix;
 
 use std::process::{Command, Output};

@@ -4,6 +4,7 @@
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::Ipv4Addr;
 
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
@@ -26,6 +27,7 @@ use crate::place::Place;
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
+use crate::strangers::{ANN, Asks, BEN, Comer, STRANGER, Stranger};
 use crate::trace;
 use crate::transport::{Duplex, Events, Output, Socket, Stdin, shared};
 use crate::unused::Activity;
@@ -50,7 +52,10 @@ pub struct Below {
     /// Of the places that were accepted by the serving loop.
     slots: HashMap<SessionKey, usize>,
     /// Connections that were not accepted.
-    pub backlog: VecDeque<usize>,
+    pub backlog: VecDeque<Comer>,
+    pub strangers: Slab<Stranger>,
+    /// What is asked of whoever comes.
+    pub asks: Asks,
     /// Processes that have exited and were not reaped.
     pub exited: Vec<usize>,
     pub signals: Pending,
@@ -103,6 +108,8 @@ impl Below {
             last_pid: 0,
             slots: HashMap::new(),
             backlog: VecDeque::new(),
+            strangers: Slab::new(),
+            asks: Asks::default(),
             exited: Vec::new(),
             signals: Pending::default(),
             signal_token: Token(0),
@@ -146,7 +153,7 @@ impl Below {
         self.old_tokens.push(token);
     }
 
-    pub fn accept(&mut self) -> io::Result<Socket> {
+    pub fn accept(&mut self) -> io::Result<(Socket, Ipv4Addr)> {
         if self.happens_in_thousand(30) {
             self.stats.fault(Fault::AcceptExhausted);
             self.order.exhausted_at = Some(self.now);
@@ -155,17 +162,21 @@ impl Below {
                 .pick(&[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM])
                 .into());
         }
-        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let slot = match self.backlog.pop_front().ok_or(Errno::EAGAIN)? {
+            Comer::Client(slot) => slot,
+            Comer::Stranger(key) => return Ok(self.stranger_socket(key)),
+        };
         let duplex = self.places[slot].socket.clone();
         if self.happens_in_thousand(10) {
             self.places.remove(slot);
             return Err(Errno::ECONNABORTED.into());
         }
-        Ok(Socket { duplex, slot })
+        Ok((Socket { duplex, slot }, Ipv4Addr::LOCALHOST))
     }
 
     /// The connection has become a session.
     pub fn accepted(&mut self, slot: usize, key: SessionKey) {
+        assert_ne!(slot, STRANGER, "a stranger has become a session");
         let mut open = self.places.iter().filter(|(_, place)| {
             place.kind == Kind::Process && place.key.is_some() && !place.is_refused
         });
@@ -316,15 +327,37 @@ impl Below {
         let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
         let mut journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
         journal.may_replay = self.proxy.replays;
-        let place = Place::new(number, kind, socket, client, journal, self.now);
+        let mut place = Place::new(number, kind, socket, client, journal, self.now);
+        if kind == Kind::Process && self.asks.anything() {
+            self.introduce(&mut place);
+        }
         let slot = self.places.insert(place);
         trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));
         if kind == Kind::Process {
-            self.backlog.push_back(slot);
-            self.for_processes
-                .push((self.listener_token, Readiness::READABLE));
+            self.comes(Comer::Client(slot));
         }
         slot
+    }
+
+    pub fn comes(&mut self, comer: Comer) {
+        self.backlog.push_back(comer);
+        self.for_processes
+            .push((self.listener_token, Readiness::READABLE));
+    }
+
+    /// A client has what is asked for, and says it first: at once, or in its own time.
+    fn introduce(&mut self, place: &mut Place) {
+        let asks = self.asks;
+        place.is_ben = asks.token && asks.knows_ben && self.rng.percent(30);
+        let token = if place.is_ben { BEN } else { ANN };
+        let header = asks.header(Ipv4Addr::LOCALHOST);
+        let token = asks.token.then_some(token);
+        let (client, journal) = (&mut place.client, &mut place.journal);
+        client.introduce(&header, token, journal);
+        if self.calm || self.rng.percent(60) {
+            client.speak_at_once(&mut place.socket.borrow_mut());
+            place.must_get_in = asks.token;
+        }
     }
 
     /// Lets a server do something, with the journal of whoever uses it.
@@ -405,7 +438,7 @@ impl Below {
         self.raise();
     }
 
-    fn raise(&mut self) {
+    pub fn raise(&mut self) {
         self.for_processes
             .push((self.signal_token, Readiness::READABLE));
     }
@@ -415,7 +448,9 @@ impl Below {
         let is_stale = |token: &Token| {
             let is_place = |place: &Place| place.socket.borrow().input.token == Some(*token);
             let is_server = |server: &Server| server.has_token(*token);
+            let is_stranger = |it: &Stranger| it.socket.borrow().input.token == Some(*token);
             !self.places.iter().any(|(_, place)| is_place(place))
+                && !self.strangers.iter().any(|(_, it)| is_stranger(it))
                 && !self.servers.iter().any(|(_, server)| is_server(server))
         };
         let stale = self.old_tokens.iter().copied().filter(is_stale);
@@ -435,6 +470,7 @@ impl Below {
         for slot in slots {
             self.notify_client(slot);
         }
+        self.notify_strangers();
         let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.notify_server(key);
@@ -455,6 +491,8 @@ impl Below {
             }
             !is_over
         });
+        self.forget_strangers();
+        self.check_turned_away();
         let gone = |place: &Place| {
             place.kind == Kind::Process && place.key.is_none() && !place.socket.borrow().reads
         };

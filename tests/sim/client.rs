@@ -115,6 +115,27 @@ impl Client {
         }
     }
 
+    /// Is going to say this before all else, for the entrance: a header, and the first line.
+    pub fn introduce(&mut self, header: &[u8], token: Option<&str>, journal: &mut Journal) {
+        self.out.extend_from_slice(header);
+        self.said = header.len() as u64;
+        if let Some(token) = token {
+            let serial = journal.lines.len();
+            let text = format!(r#"{{"n":{serial},"type":"handshake","token":"{token}"}}"#);
+            self.say(text, ClientSays::Control, Vec::new(), journal);
+        }
+    }
+
+    /// Says it at once.
+    pub fn speak_at_once(&mut self, socket: &mut Duplex) {
+        while self.head < self.out.len() {
+            self.send(socket);
+            if self.out.is_empty() {
+                return;
+            }
+        }
+    }
+
     fn misbehave(&mut self, socket: &mut Duplex, stats: &mut Stats) {
         match self.rng.below(1000) {
             0 | 1 => {

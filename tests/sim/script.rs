@@ -2,7 +2,6 @@
 //! scripted them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mcp_tcp_proxy::process::Spawned;
@@ -79,6 +78,14 @@ impl Poller {
         Io::new(source, token, interest)
     }
 
+    /// The system has no memory for this one.
+    fn turned_away(&self, socket: &Socket) {
+        let mut below = self.below.borrow_mut();
+        if let Some(place) = below.places.get_mut(socket.slot) {
+            place.must_get_in = false;
+        }
+    }
+
     /// Sometimes the system has no memory for one more.
     fn exhaust(&self) -> io::Result<()> {
         let mut below = self.below.borrow_mut();
@@ -99,7 +106,7 @@ impl Register<Socket> for Poller {
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
         if self.kind == Kind::Process {
-            self.exhaust()?;
+            self.exhaust().inspect_err(|_| self.turned_away(&source))?;
             let target = Target::<Channel>::of(token).unwrap();
             let mut below = self.below.borrow_mut();
             if target.channel == Channel::Client {
@@ -107,6 +114,7 @@ impl Register<Socket> for Poller {
             }
         }
         source.watch(token);
+        source.tell_all(self.below.borrow_mut().events(self.kind));
         Ok(self.watch(source, token, interest))
     }
 }
@@ -169,8 +177,9 @@ impl System for Script {
     }
 
     fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
-        let socket = self.0.borrow_mut().accept()?;
-        Ok((socket, SocketAddr::from(([127, 0, 0, 1], 1)).into()))
+        let mut below = self.0.borrow_mut();
+        let (socket, own) = below.accept()?;
+        Ok((socket, below.asks.peer(own)))
     }
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
@@ -228,7 +237,9 @@ impl System for Script {
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
-        Err("there is none".to_owned())
+        let below = self.0.borrow();
+        let tokens = below.asks.tokens();
+        Ok(Contents { tokens, tls: None })
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {

@@ -40,9 +40,11 @@ pub enum Fault {
     Handed,
     OtherProtocol,
     WaitsForMemory,
+    Stranger,
+    Revoked,
 }
 
-const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
+const FAULTS: usize = Fault::Revoked as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -167,4 +169,6 @@ const NAMES: [&str; FAULTS] = [
     "spare handed out",
     "another protocol",
     "turns without memory",
+    "strangers",
+    "token files read again",
 ];
