@@ -44,6 +44,9 @@ const SETTLING: Duration = Duration::from_secs(6);
 const ADDRESSES: u8 = 4;
 const HANDSHAKES_OF_EACH: usize = 50;
 
+/// Times that this is done, for enough round trips beside it.
+const CROWDS: u32 = 8;
+
 fn main() {
     if echo_server::run_if_asked() {
         return;
@@ -305,7 +308,8 @@ fn handshakes(certificate: &Certificate) -> io::Result<()> {
             }
             io::Result::Ok(waits)
         });
-        let took = shake_all(certificate, address);
+        let crowds = (0..CROWDS).map(|_| shake_all(certificate, address));
+        let took: io::Result<Duration> = crowds.sum();
         is_over.store(true, Ordering::Relaxed);
         let waits = bystander.join().unwrap_or_else(|_| Ok(Vec::new()));
         (waits, took)
@@ -315,7 +319,7 @@ fn handshakes(certificate: &Certificate) -> io::Result<()> {
         "{} handshakes at once ({}) took {:.0} ms; a session's {} round trips beside them: p50 {:.2} ms, p99 {:.2} ms",
         usize::from(ADDRESSES) * HANDSHAKES_OF_EACH,
         certificate.name,
-        took.as_secs_f64() * 1000.0,
+        (took / CROWDS).as_secs_f64() * 1000.0,
         waits.len(),
         percentile(&mut waits, 0.5),
         percentile(&mut waits, 0.99)
