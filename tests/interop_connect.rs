@@ -35,8 +35,9 @@ fn connect_command(options: &[&str], address: SocketAddr) -> Vec<String> {
         "0",
     ];
     let address = address.to_string();
-    let words = program.iter().chain(options).chain([&address.as_str()]);
-    words.map(|&word| word.to_owned()).collect()
+    let mut words = [&program, options].concat();
+    words.push(&address);
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// A real server, and calls whose answers are known.

@@ -24,7 +24,7 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
     Subcommand {
         name: "token",
         words: "NAME",
-        summary: "print a fresh token, and its line for `--token-file`",
+        summary: "print a fresh token, and its line for the file",
     },
     Subcommand {
         name: "completions",

@@ -1,4 +1,4 @@
-//! A real HAProxy before the proxy: `send-proxy` and `send-proxy-v2`, and its health checks.
+//! The balancer `haproxy` itself before the proxy: `send-proxy` and `send-proxy-v2`, and its health checks.
 
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};

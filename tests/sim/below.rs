@@ -1,6 +1,8 @@
 //! What is below the loops: clients, servers, and what the system knows of them. The loops reach it by their systems, the
 //! world lets it act.
 
+mod signals;
+
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -8,7 +10,6 @@ use std::net::Ipv4Addr;
 
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
-use mcp_tcp_proxy::reactor::io::Readiness;
 use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Limits;
@@ -27,7 +28,7 @@ use crate::place::Place;
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
-use crate::strangers::{ANN, Asks, BEN, Comer, STRANGER, Stranger};
+use crate::strangers::{Asks, Comer, STRANGER, Stranger};
 use crate::trace;
 use crate::transport::{Duplex, Events, Output, Socket, Stdin, shared};
 use crate::unused::Activity;
@@ -35,7 +36,7 @@ use crate::unused::Activity;
 /// Tokens that are kept to be told of once more, when their descriptors are long closed.
 const MAX_OLD_TOKENS: usize = 64;
 
-/// A pid that is no server's.
+/// A pid that does not belong to a server.
 const ORPHAN: Pid = Pid::from_raw(999_999);
 
 pub struct Below {
@@ -275,40 +276,6 @@ impl Below {
         self.servers.get(*key)
     }
 
-    pub fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let key = self.by_pid.get(&leader.as_raw()).copied();
-        let server = &mut self.servers[key.ok_or(Errno::ESRCH)?];
-        assert!(!server.reaped, "a signal to a pid that may be another's");
-        if server.is_untouchable() && server.is_running() {
-            self.stats.fault(Fault::ServerUntouchable);
-            server.kill_refused |= signal == Signal::SIGKILL;
-            // It is not listened to for ever.
-            if let Some(place) = server.slot.and_then(|slot| self.places.get_mut(slot)) {
-                place.journal.servers[server.index].may_be_cut_off = true;
-            }
-            return Err(Errno::EPERM);
-        }
-        self.signal(leader, signal)
-    }
-
-    pub fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let is_reaped = self.process(leader).is_none_or(|server| server.reaped);
-        assert!(is_reaped, "its leader may have left the group");
-        self.signal(leader, signal)
-    }
-
-    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        self.group_reasons += 1;
-        let key = self.by_pid.get(&leader.as_raw()).copied();
-        let key = key.filter(|key| self.servers[*key].group_is_left());
-        let key = key.ok_or(Errno::ESRCH)?;
-        trace::note(|| format!("{signal} to pid {leader}"));
-        self.with_server(key, |server, journal, now, stats| {
-            server.signal(signal, now, journal, stats);
-        });
-        Ok(())
-    }
-
     // What the world does.
 
     /// Someone kills a server.
@@ -334,33 +301,12 @@ impl Below {
         let slot = self.places.insert(place);
         trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));
         if kind == Kind::Process {
-            self.comes(Comer::Client(slot));
+            self.client_comes(slot);
         }
         slot
     }
 
-    pub fn comes(&mut self, comer: Comer) {
-        self.backlog.push_back(comer);
-        self.for_processes
-            .push((self.listener_token, Readiness::READABLE));
-    }
-
-    /// A client has what is asked for, and says it first: at once, or in its own time.
-    fn introduce(&mut self, place: &mut Place) {
-        let asks = self.asks;
-        place.is_ben = asks.token && asks.knows_ben && self.rng.percent(30);
-        let token = if place.is_ben { BEN } else { ANN };
-        let header = asks.header(Ipv4Addr::LOCALHOST);
-        let token = asks.token.then_some(token);
-        let (client, journal) = (&mut place.client, &mut place.journal);
-        client.introduce(&header, token, journal);
-        if self.calm || self.rng.percent(60) {
-            client.speak_at_once(&mut place.socket.borrow_mut());
-            place.must_get_in = asks.token;
-        }
-    }
-
-    /// Lets a server do something, with the journal of whoever uses it.
+    /// Lets a server do something, with the journal of the session that uses it.
     fn with_server(
         &mut self,
         key: usize,
@@ -424,46 +370,6 @@ impl Below {
         server.notify(events);
     }
 
-    /// SIGCHLD comes, if it is due.
-    pub fn raise_child(&mut self) {
-        if !self.exited.is_empty() {
-            self.signals.child = true;
-            self.raise();
-        }
-    }
-
-    /// SIGTERM comes.
-    pub fn raise_stop(&mut self) {
-        self.signals.stop = true;
-        self.raise();
-    }
-
-    pub fn raise(&mut self) {
-        self.for_processes
-            .push((self.signal_token, Readiness::READABLE));
-    }
-
-    /// An event comes that is about what is gone.
-    pub fn raise_stale(&mut self) {
-        let is_stale = |token: &Token| {
-            let is_place = |place: &Place| place.socket.borrow().input.token == Some(*token);
-            let is_server = |server: &Server| server.has_token(*token);
-            let is_stranger = |it: &Stranger| it.socket.borrow().input.token == Some(*token);
-            !self.places.iter().any(|(_, place)| is_place(place))
-                && !self.strangers.iter().any(|(_, it)| is_stranger(it))
-                && !self.servers.iter().any(|(_, server)| is_server(server))
-        };
-        let stale = self.old_tokens.iter().copied().filter(is_stale);
-        let stale: Vec<Token> = stale.collect();
-        if !stale.is_empty() {
-            let token = self.rng.pick(&stale);
-            let all = Readiness::READABLE | Readiness::WRITABLE;
-            let all = all | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
-            self.for_processes.push((token, all));
-            self.for_connections.push((token, all));
-        }
-    }
-
     /// All events come that have not come yet.
     pub fn notify_all(&mut self) {
         let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
@@ -480,7 +386,7 @@ impl Below {
         }
     }
 
-    /// Children that servers have left behind end by themselves, and what is nobody's is forgotten.
+    /// Children that servers left behind end by themselves, and what belongs to nobody is forgotten.
     pub fn let_go(&mut self) {
         let (now, by_pid) = (self.now, &mut self.by_pid);
         self.servers.retain(|_, server| {

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::entrance::tokens::Tokens;
 use mcp_tcp_proxy::entrance::{Balancers, Network, Rules};
+use mcp_tcp_proxy::reactor::io::Readiness;
 use mcp_tcp_proxy::util::client_address::ClientAddress;
 use mcp_tcp_proxy::util::time::Time;
 
 use crate::below::Below;
+use crate::place::Place;
 use crate::rng::Rng;
 use crate::server::Kind;
 use crate::stats::Fault;
@@ -215,6 +217,32 @@ impl Stranger {
 }
 
 impl Below {
+    fn comes(&mut self, comer: Comer) {
+        self.backlog.push_back(comer);
+        let event = (self.listener_token, Readiness::READABLE);
+        self.events(Kind::Process).push(event);
+    }
+
+    /// A client connects.
+    pub fn client_comes(&mut self, slot: usize) {
+        self.comes(Comer::Client(slot));
+    }
+
+    /// It has what is asked for, and says it first: at once, or in its own time.
+    pub fn introduce(&mut self, place: &mut Place) {
+        let asks = self.asks;
+        place.is_ben = asks.token && asks.knows_ben && self.rng.percent(30);
+        let token = if place.is_ben { BEN } else { ANN };
+        let header = asks.header(Ipv4Addr::LOCALHOST);
+        let token = asks.token.then_some(token);
+        let (client, journal) = (&mut place.client, &mut place.journal);
+        client.introduce(&header, token, journal);
+        if self.calm || self.rng.percent(60) {
+            client.speak_at_once(&mut place.socket.borrow_mut());
+            place.must_get_in = asks.token;
+        }
+    }
+
     /// A stranger connects.
     pub fn stranger_comes(&mut self) {
         let stranger = Stranger::new(self.asks, &mut self.rng);
