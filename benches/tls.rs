@@ -47,8 +47,11 @@ const HANDSHAKES_OF_EACH: usize = 50;
 /// Times that this is done, for enough round trips beside it.
 const CROWDS: u32 = 8;
 
+/// Has this program be such a crowd.
+const CROWD: &str = "--crowd";
+
 fn main() {
-    if echo_server::run_if_asked() {
+    if echo_server::run_if_asked() || crowd_if_asked() {
         return;
     }
     let options = Options::from_args();
@@ -106,15 +109,7 @@ impl Certificate {
     }
 
     fn client(&self) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        let own = CertificateDer::from_pem_file(self.path("pem")).expect("a certificate");
-        roots.add(own).expect("it is one");
-        let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-            .with_safe_default_protocol_versions()
-            .expect("the versions are known")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
-        Arc::new(config)
+        client(&self.path("pem"))
     }
 
     fn serve(&self, options: &[&str]) -> Result<Service, String> {
@@ -122,6 +117,18 @@ impl Certificate {
         let files = ["--tls-cert", &pem, "--tls-key", &key];
         start(&[&files, options].concat())
     }
+}
+
+fn client(pem: &str) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    let own = CertificateDer::from_pem_file(pem).expect("a certificate");
+    roots.add(own).expect("it is one");
+    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+        .with_safe_default_protocol_versions()
+        .expect("the versions are known")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
 }
 
 impl Drop for Certificate {
@@ -308,7 +315,7 @@ fn handshakes(certificate: &Certificate) -> io::Result<()> {
             }
             io::Result::Ok(waits)
         });
-        let crowds = (0..CROWDS).map(|_| shake_all(certificate, address));
+        let crowds = (0..CROWDS).map(|_| crowd(certificate, address));
         let took: io::Result<Duration> = crowds.sum();
         is_over.store(true, Ordering::Relaxed);
         let waits = bystander.join().unwrap_or_else(|_| Ok(Vec::new()));
@@ -327,20 +334,42 @@ fn handshakes(certificate: &Certificate) -> io::Result<()> {
     Ok(())
 }
 
-/// All hellos are said before the first handshake goes on.
-fn shake_all(certificate: &Certificate, address: SocketAddr) -> io::Result<Duration> {
-    let mut links = Vec::new();
+/// Has a process of its own shake hands. It has the least priority, so that what a session has to wait for is the proxy, and
+/// not the processor time of those clients.
+fn crowd(certificate: &Certificate, address: SocketAddr) -> io::Result<Duration> {
     let begin = Instant::now();
+    let status = Command::new("nice")
+        .args(["-n", "19"])
+        .arg(std::env::current_exe()?)
+        .args([CROWD, &address.to_string(), &certificate.path("pem")])
+        .status()?;
+    if !status.success() {
+        return Err(io::Error::other("the crowd failed"));
+    }
+    Ok(begin.elapsed())
+}
+
+/// Does that, if this is that process.
+fn crowd_if_asked() -> bool {
+    let mut words = std::env::args().skip_while(|word| word != CROWD).skip(1);
+    let (Some(address), Some(pem)) = (words.next(), words.next()) else {
+        return false;
+    };
+    let address = address.parse().expect("an address");
+    shake_all(&pem, address).expect("handshakes");
+    true
+}
+
+/// All hellos are said before the first handshake goes on.
+fn shake_all(pem: &str, address: SocketAddr) -> io::Result<()> {
+    let mut links = Vec::new();
     for own in 2..2 + ADDRESSES {
         for _ in 0..HANDSHAKES_OF_EACH {
             // No ticket is known to a new configuration.
-            let config = certificate.client();
+            let config = client(pem);
             let stream = stream_from(Ipv4Addr::new(127, 0, 0, own), address);
             links.push(Link::begin(stream, Some(&config))?);
         }
     }
-    for link in &mut links {
-        link.shake()?;
-    }
-    Ok(begin.elapsed())
+    links.iter_mut().try_for_each(Link::shake)
 }
