@@ -35,12 +35,12 @@ pub enum Command {
     /// Serve an MCP server over TCP.
     Serve {
         /// What is served, and how.
-        options: ServeOptions,
+        options: Box<ServeOptions>,
         /// What the log should say about a likely mistake, in one line.
         hint: Option<String>,
     },
     /// Be the stdio side of a server that is served over TCP.
-    Connect(ConnectOptions),
+    Connect(Box<ConnectOptions>),
     /// Be the demo MCP server, on stdio.
     DemoServer,
     /// Print the addresses of a name. `connect` runs this; it is not for users.
@@ -96,7 +96,7 @@ fn parse_serve(args: Vec<OsString>) -> Result<Command, UsageError> {
         return Ok(answer);
     }
     Ok(Command::Serve {
-        options: serve::parse(&words)?,
+        options: Box::new(serve::parse(&words)?),
         hint: serve::hint(&words),
     })
 }
@@ -108,7 +108,8 @@ fn parse_connect(args: Vec<OsString>) -> Result<Command, UsageError> {
         return Ok(answer);
     }
     guess?;
-    connect::parse(&words).map(Command::Connect)
+    let options = connect::parse(&words)?;
+    Ok(Command::Connect(Box::new(options)))
 }
 
 /// No help mentions it, so what is wrong here is likely to be meant for a program of that name.

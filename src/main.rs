@@ -11,12 +11,12 @@ use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
-use mcp_tcp_proxy::entrance::tokens::Fresh;
+use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
-use mcp_tcp_proxy::{demo, logger, malloc};
+use mcp_tcp_proxy::{demo, logger, malloc, process};
 use nix::sys::prctl;
 
 /// The command line was wrong.
@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => {
             malloc::start_with_thresholds();
-            connect(options)
+            connect(*options)
         }
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Token(name)) => token(&name),
@@ -43,6 +43,9 @@ fn main() -> ExitCode {
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
         return fail(&error, 1);
+    }
+    if !options.traceable {
+        process::hide_memory();
     }
     if let Some(hint) = hint {
         warn!("{hint}");
@@ -92,10 +95,11 @@ fn resolve(host: &str, port: u16) -> ExitCode {
 
 /// The token alone on stdout, so that it can go into a file of its own; what is for the proxy's file on stderr.
 fn token(name: &Name) -> ExitCode {
-    let Fresh { token, line } = match Fresh::new(name) {
-        Ok(fresh) => fresh,
-        Err(error) => return fail(&format_args!("no random bytes: {error}"), 1),
-    };
+    let mut random = [0; FRESH_BYTES];
+    if let Err(error) = getrandom::fill(&mut random) {
+        return fail(&format_args!("no random bytes: {error}"), 1);
+    }
+    let Fresh { token, line } = Fresh::new(name, random);
     let printed = print(&format!("{token}\n"));
     if printed == ExitCode::SUCCESS {
         let _ = writeln!(

@@ -35,6 +35,7 @@ mod setup;
 mod spares;
 mod start_queue;
 mod stopping;
+mod surroundings;
 pub mod system;
 mod targets;
 pub mod unread;

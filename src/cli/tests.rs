@@ -8,8 +8,7 @@ use log::LevelFilter;
 
 use super::*;
 use crate::entrance::{Name, Network};
-use crate::options::Balancer;
-use crate::options::ServerCommand;
+use crate::options::{Balancer, ServerCommand, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -20,7 +19,7 @@ fn words(line: &str) -> Vec<OsString> {
 
 fn serve(line: &str) -> ServeOptions {
     match parse(words(line)) {
-        Ok(Command::Serve { options, .. }) => options,
+        Ok(Command::Serve { options, .. }) => *options,
         other => panic!("{line:?} gives {other:?}"),
     }
 }
@@ -48,7 +47,7 @@ fn version() -> Command {
 
 fn connect(line: &str) -> ConnectOptions {
     match parse(words(line)) {
-        Ok(Command::Connect(options)) => options,
+        Ok(Command::Connect(options)) => *options,
         other => panic!("{line:?} gives {other:?}"),
     }
 }
@@ -58,6 +57,11 @@ fn program(options: &ServeOptions) -> Vec<&str> {
         ServerCommand::Program(words) => words.iter().map(|w| w.to_str().unwrap()).collect(),
         ServerCommand::Demo => panic!("the demo"),
     }
+}
+
+fn variable(name: &str, value: Option<&str>) -> Variable {
+    let (name, value) = (name.into(), value.map(Into::into));
+    Variable { name, value }
 }
 
 fn tcp(host: &str, port: u16) -> Address {
@@ -138,9 +142,42 @@ fn the_defaults() {
         tls_key: None,
         tls_client_ca: None,
         tls_crl: None,
+        client_env: false,
+        env: Vec::new(),
+        env_files: Vec::new(),
+        clear_env: false,
+        cwd: None,
+        user: None,
+        traceable: false,
         server: ServerCommand::Demo,
     };
     assert_eq!(serve("--demo"), expected);
+}
+
+#[test]
+fn a_server_that_waits_can_not_be_told_of_its_client() {
+    assert!(serve("--demo").tells_clients() && serve("--client-env --demo").tells_clients());
+    assert!(serve("--client-env --prespawn 0 --demo").tells_clients());
+    assert!(!serve("--prespawn 1 --demo").tells_clients());
+    let error = error("--client-env --prespawn 1 --demo");
+    assert!(error.contains("--prespawn"), "{error}");
+}
+
+#[test]
+fn what_is_no_variable_or_user_is_refused_and_no_value_is_shown_with_the_options() {
+    for line in [
+        "--env= --demo",
+        "--env==1 --demo",
+        "--env-file= --demo",
+        "--cwd= --demo",
+    ] {
+        error(line);
+    }
+    for user in ["", ":", "a:", ":b", "a:b:c"] {
+        error(&format!("--user={user} --demo"));
+    }
+    let options = format!("{:?}", serve("--env NAME=secret --demo"));
+    assert!(options.contains("NAME") && !options.contains("secret"));
 }
 
 #[test]
@@ -177,6 +214,13 @@ fn every_option_in_both_spellings() {
         tls_key: Some("k".into()),
         tls_client_ca: Some("a".into()),
         tls_crl: Some("r".into()),
+        client_env: false,
+        env: vec![variable("A", Some("1=2")), variable("B", None)],
+        env_files: vec!["/a".into(), "b".into()],
+        clear_env: true,
+        cwd: Some("/srv".into()),
+        user: Some("nobody:7".to_owned()),
+        traceable: true,
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 \
@@ -184,16 +228,18 @@ fn every_option_in_both_spellings() {
                 --entrance-timeout 3 --max-sessions-per-address 8 --max-sessions-per-client 9 --heartbeat-interval 2.5 --no-auto-restart --debug \
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
-                --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 --tls-cert c --tls-key k \
-                --tls-client-ca a --tls-crl r cat";
+                --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
+                --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
+                --tls-crl r cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
                 --entrance-timeout=3 --max-sessions-per-address=8 --max-sessions-per-client=9 --heartbeat-interval=2.5 --no-auto-restart --debug \
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
-                --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 --tls-cert=c --tls-key=k \
-                --tls-client-ca=a --tls-crl=r cat";
+                --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
+                --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
+                --tls-crl=r cat";
     assert_eq!(serve(line), expected);
 }
 

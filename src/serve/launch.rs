@@ -7,9 +7,12 @@ use log::debug;
 
 use super::server::Life;
 use super::servers::ServerKey;
-use super::system::System;
-use super::{Proxy, Stopping};
-use crate::scheduler::SessionKey;
+use super::system::{ServerUser, System};
+use super::{ClientSession, Proxy, Stopping};
+use crate::entrance::{Identity, Name};
+use crate::reactor::io::Io;
+use crate::scheduler::{Scheduler, SessionKey};
+use crate::session::report::Label;
 use crate::session::{Event, Session};
 use crate::transport::listener::is_exhaustion;
 
@@ -25,6 +28,27 @@ enum StartOutcome {
     Spawned,
     /// Something ran out.
     Exhausted,
+}
+
+/// The session that a server is started for, as the system has to know it.
+fn server_user<S: System>(
+    scheduler: &Scheduler<ClientSession<S>>,
+    key: SessionKey,
+) -> Option<ServerUser<'_, S::Client>> {
+    let Label::Session { number, client, .. } = scheduler.session(key)?.label() else {
+        return None;
+    };
+    let place = scheduler.place(key)?;
+    Some(ServerUser {
+        key,
+        number: *number,
+        address: *client,
+        name: place
+            .identity()
+            .and_then(Identity::client)
+            .map(Name::as_str),
+        connection: place.client().map(Io::source),
+    })
 }
 
 impl<S: System> Proxy<S> {
@@ -103,6 +127,7 @@ impl<S: System> Proxy<S> {
     }
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+        let user = user.and_then(|key| server_user(&self.scheduler, key));
         let spawned = self.system.spawn(user)?;
         let (server, watched) = self.servers.add(spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());

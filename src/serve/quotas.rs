@@ -16,7 +16,7 @@ pub struct SessionsOfOne {
     pub client: Option<usize>,
 }
 
-/// Sessions by whose they are. What has no limit is not counted.
+/// Sessions by whose they are. What has no limit is not counted, and costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
     addresses: Counts<Origin>,
@@ -41,8 +41,9 @@ impl<K> Default for Counts<K> {
 impl<K: Eq + Hash + Clone> Counts<K> {
     /// The limit, if it is reached.
     fn exceeded(&self, key: &K) -> Option<usize> {
+        let limit = self.limit?;
         let count = self.counts.get(key).copied().unwrap_or(0);
-        self.limit.filter(|limit| count >= *limit)
+        (count >= limit).then_some(limit)
     }
 
     fn add(&mut self, key: &K) {
@@ -52,7 +53,9 @@ impl<K: Eq + Hash + Clone> Counts<K> {
     }
 
     fn remove(&mut self, key: &K) {
-        if let Some(count) = self.counts.get_mut(key) {
+        if self.limit.is_some()
+            && let Some(count) = self.counts.get_mut(key)
+        {
             *count -= 1;
             if *count == 0 {
                 self.counts.remove(key);

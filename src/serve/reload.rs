@@ -47,6 +47,13 @@ impl Files {
         self.token_file.is_none() && self.tls.is_none()
     }
 
+    /// Says at once if there is nothing to hope for from SIGHUP, as for files that only root can read.
+    pub(super) fn warn_if_unreadable(&self) {
+        if let Err(error) = self.read() {
+            warn!("{error}; SIGHUP will change nothing");
+        }
+    }
+
     /// Reads and checks all of them. The error says which is wrong, and nothing of what is in it.
     pub fn read(&self) -> Result<Contents, String> {
         let tokens = self.token_file.as_ref().map(|path| {

@@ -12,12 +12,12 @@ use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
 use super::system::Linux;
-use super::{Channel, Due, Proxy, SessionsOfOne};
+use super::{Channel, Due, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Spawner};
+use crate::process::{DescriptorLimit, Environment, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
@@ -76,17 +76,25 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
-            "cannot run {}",
-            shell_words::join(command)
-        )))?;
+        let user = surroundings::find_user(options)?;
+        let environment = surroundings::environment(options, user.as_ref())?;
+        let find = || find_server(options, command, environment.clone(), descriptors);
+        // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
+        let found = user.is_none().then(find).transpose()?;
         let files = Files::of(options);
         let contents = files.read().map_err(SetupError)?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let Listening { sockets, summary } = listen::open(options)?;
+        let listening = listen::open(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let signals = watch_signals(&mut reactor, &files)?;
+        if let Some(user) = &user {
+            listening.give_to(user)?;
+            surroundings::become_user(user, options)?;
+            files.warn_if_unreadable();
+        }
+        let spawner = found.map_or_else(find, Ok)?;
+        let Listening { sockets, summary } = listening;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -139,6 +147,20 @@ fn watch_signals(
         signals.reload_on_hangup();
     }
     Ok(signals)
+}
+
+/// Checks whether the server can be run.
+fn find_server(
+    options: &ServeOptions,
+    command: &[OsString],
+    environment: Environment,
+    descriptors: DescriptorLimit,
+) -> Result<Spawner, SetupError> {
+    let surroundings = surroundings::surroundings(options, environment)?;
+    Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
+        "cannot run {}",
+        shell_words::join(command)
+    )))
 }
 
 /// What the user wants, as far as there are descriptors for it.

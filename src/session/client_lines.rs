@@ -159,6 +159,9 @@ impl Session {
 
     /// A client that is asked for no token may send one all the same.
     fn debug_control_line(&self, line: &[u8]) {
+        if log::max_level() < log::LevelFilter::Debug {
+            return;
+        }
         if may_hold_token(line) {
             about!(debug, self.label, "client → proxy: a line with a token");
         } else {

@@ -5,7 +5,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use serde_json::{Value, json};
 
 use crate::common::connect::{IN_HASTE, initialize_line, request};
-use crate::common::{Connect, FakeServer, Proxy, servers};
+use crate::common::{Connect, FakeServer, Proxy, TempFolder, servers};
 use crate::tokens::{TOKEN, Tokens, anns};
 
 const REFUSED: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":401,"message":"no","data":{"source":"mcp-tcp-proxy","reason":"unauthorized"}}}"#;
@@ -142,4 +142,17 @@ fn a_file_that_is_not_a_tokens_is_refused() {
     refused("more than one word");
     file.write("");
     refused("is empty");
+}
+
+#[test]
+fn a_token_may_go_over_a_unix_socket() {
+    let tokens = anns();
+    let folder = TempFolder::for_sockets();
+    let listen = format!("unix:{}", folder.path().join("mcp.sock").display());
+    let options = ["--listen", &listen, "--token-file", &tokens.path()];
+    let proxy = Proxy::start(&options, &servers::echo());
+    let file = token_file();
+    let mut connect = Connect::start_to(&["--token-file", &file.path()], &listen);
+    assert!(connect.request(1, "ping", &json!({}))["result"].is_object());
+    proxy.wait_for_log("let in as token:ann");
 }

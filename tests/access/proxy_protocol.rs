@@ -4,7 +4,8 @@ use std::net::Ipv4Addr;
 
 use serde_json::json;
 
-use crate::common::{Client, Proxy, servers};
+use crate::common::{Client, Proxy, TempFolder, servers};
+use crate::tokens::{TOKEN, anns, handshake};
 
 const V1: &str = "PROXY TCP4 192.0.2.9 10.0.0.1 4711 80\r\n";
 
@@ -95,4 +96,32 @@ fn networks_and_limits_are_those_of_the_client_and_not_of_the_balancer() {
     }
     proxy.wait_for_log("entrance: refused 192.0.3.9:1: not_allowed");
     proxy.wait_for_log("entrance: refused unknown: unknown_client");
+}
+
+#[test]
+fn a_balancer_may_come_over_a_unix_socket_and_its_clients_are_not_its_users() {
+    let tokens = anns();
+    let folder = TempFolder::for_sockets();
+    let path = folder.path().join("mcp.sock");
+    let listen = format!("unix:{}", path.display());
+    let file = tokens.path();
+    let options = [
+        "--listen",
+        &listen,
+        "--proxy-protocol",
+        "unix",
+        "--token-file",
+        &file,
+        "--token-exempt-unix",
+    ];
+    let proxy = Proxy::start(&options, &servers::echo());
+    let mut member = Client::connect_unix(&path);
+    member.send_raw(V1.as_bytes());
+    member.send_line(&handshake(TOKEN));
+    is_served(&mut member);
+    proxy.wait_for_log("session 1 192.0.2.9:4711] let in as token:ann");
+    let mut stranger = Client::connect_unix(&path);
+    stranger.send_raw(b"PROXY UNKNOWN\r\n");
+    stranger.send_line(r#"{"id":1,"method":"x"}"#);
+    stranger.recv_error(401, "unauthorized");
 }

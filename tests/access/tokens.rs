@@ -4,12 +4,14 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
+use nix::pty::openpty;
 use nix::sys::signal::Signal;
+use nix::unistd::ttyname;
 use serde_json::{Value, json};
 
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, Proxy, TempFolder, servers};
-use crate::refused;
+use crate::{refused, telling};
 
 pub(crate) const TOKEN: &str = "mtp_0123456789abcdef";
 
@@ -91,6 +93,16 @@ fn a_right_token_lets_in_and_the_first_line_is_the_handshake() {
         "--debug says that it came"
     );
     assert!(!log.contains("0123456789abcdef"), "{log}");
+}
+
+#[test]
+fn servers_are_told_the_name_of_their_client() {
+    let tokens = anns();
+    let options = ["--token-file", &tokens.path()];
+    let proxy = Proxy::start(&options, &telling(&["MCP_CLIENT", "TCPREMOTEIP"]));
+    let mut client = proxy.connect();
+    client.send_line(&handshake(TOKEN));
+    assert_eq!(client.recv_json(), json!(["ann", "127.0.0.1"]));
 }
 
 #[test]
@@ -299,4 +311,37 @@ fn warnings_say_what_is_likely_to_be_a_mistake() {
         proxy.wait_for_log(text);
     }
     assert!(!proxy.log().join("\n").contains("can run this server"));
+}
+
+#[test]
+fn whoever_comes_over_a_unix_socket_needs_a_token_unless_that_is_not_wanted() {
+    let tokens = anns();
+    let folder = TempFolder::for_sockets();
+    let path = folder.path().join("mcp.sock");
+    let listen = format!("unix:{}", path.display());
+    for is_exempt in [false, true] {
+        let mut options = vec!["--listen", &listen];
+        options.extend(is_exempt.then_some("--token-exempt-unix"));
+        let proxy = start(&tokens, &options);
+        let mut user = Client::connect_unix(&path);
+        user.send_line(r#"{"id":1,"method":"x"}"#);
+        let answer = user.recv_json();
+        assert_eq!(answer["result"].is_object(), is_exempt, "{answer}");
+        let mut member = Client::connect_unix(&path);
+        member.send_line(&handshake(TOKEN));
+        assert!(member.request("ping", &json!({}))["result"].is_object());
+        assert_eq!(told(&proxy, "x\n")["error"]["code"], 401, "over TCP");
+    }
+}
+
+#[test]
+fn a_terminal_that_is_gone_ends_the_proxy_although_there_are_files() {
+    let terminal = openpty(None, None).unwrap();
+    let slave = ttyname(&terminal.slave).unwrap();
+    let tokens = anns();
+    let preamble = format!("exec <{}", slave.display());
+    let path = tokens.path();
+    let mut proxy = Proxy::start_after(&preamble, &["--token-file", &path], &servers::echo());
+    proxy.signal(Signal::SIGHUP);
+    assert!(proxy.wait_exit(crate::common::DEADLINE).success());
 }
