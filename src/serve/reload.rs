@@ -1,20 +1,18 @@
 //! Files that are read at the start, and again when somebody asks for that (SIGHUP): all of them, or none is put in force.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 
 use log::{info, warn};
-use rustls::ServerConfig;
 
-use super::Proxy;
 use super::system::System;
+use super::{ClientSession, Proxy};
 use crate::entrance::Name;
 use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
 use crate::options::ServeOptions;
 use crate::scheduler::SessionKey;
 use crate::secret_file;
 use crate::session::Event;
-use crate::transport::tls::server::ServerFiles;
+use crate::transport::tls::server::{ServerFiles, ServerTls};
 use crate::util::plural::Counted;
 
 /// The files.
@@ -30,7 +28,7 @@ pub struct Contents {
     /// Who may come in.
     pub tokens: Option<Tokens>,
     /// What TLS sessions are made with.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
 }
 
 impl Files {
@@ -114,17 +112,21 @@ impl<S: System> Proxy<S> {
 
     /// What was read counts from now on, and sessions that could not come in any more end.
     fn put_in_force(&mut self, contents: Contents) {
-        let Some(tokens) = contents.tokens else {
-            return;
+        let tokens = contents.tokens;
+        let is_good = |place: &ClientSession<S>| {
+            let tokens = tokens.as_ref().zip(place.identity());
+            let client = place.client();
+            tokens.is_none_or(|(tokens, identity)| {
+                tokens.are_still_good_for(identity, DEFAULT_SERVER)
+            }) && client.is_none_or(|client| self.system.would_take(client.source()))
         };
         let sessions = self.scheduler.iter();
-        let revoked = sessions.filter(|(_, _, place)| {
-            let identity = place.identity();
-            identity.is_some_and(|identity| !tokens.are_still_good_for(identity, DEFAULT_SERVER))
-        });
+        let revoked = sessions.filter(|(_, _, place)| !is_good(place));
         let revoked: Vec<SessionKey> = revoked.map(|(key, ..)| key).collect();
-        if let Some(visitors) = &mut self.visitors {
-            visitors.entrance.rules_mut().tokens = Some(tokens);
+        if let Some(visitors) = &mut self.visitors
+            && tokens.is_some()
+        {
+            visitors.entrance.rules_mut().tokens = tokens;
         }
         if !revoked.is_empty() {
             info!(

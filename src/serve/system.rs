@@ -11,7 +11,6 @@ use mio::unix::pipe;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use rustls::ServerConfig;
 
 use super::reload::{Contents, Files};
 use super::unread::Unread;
@@ -26,6 +25,7 @@ use crate::session::{Action, Session};
 use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
 use crate::transport::tls::identity;
+use crate::transport::tls::server::ServerTls;
 use crate::util::client_address::ClientAddress;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
@@ -91,6 +91,11 @@ pub trait System: Sized {
     /// From here on, this connection is TLS. This was read of it already.
     fn start_tls(&mut self, _: &mut Self::Client, _early: Vec<u8>) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether the certificate of this client, if one was asked for, is still good.
+    fn would_take(&self, _: &Self::Client) -> bool {
+        true
     }
 
     /// Reads the files again that may have changed. Those of TLS are in force once all were read.
@@ -184,7 +189,7 @@ pub struct Linux {
     /// What is read again on SIGHUP.
     pub files: Files,
     /// What TLS sessions are made with from now on, if TLS is spoken.
-    pub tls: Option<Arc<ServerConfig>>,
+    pub tls: Option<ServerTls>,
 }
 
 impl System for Linux {
@@ -255,8 +260,13 @@ impl System for Linux {
     }
 
     fn start_tls(&mut self, client: &mut Connection, early: Vec<u8>) -> io::Result<()> {
-        let config = self.tls.clone().ok_or(io::ErrorKind::Unsupported)?;
-        client.accept_tls(config, early)
+        let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        client.accept_tls(Arc::clone(&tls.config), early)
+    }
+
+    fn would_take(&self, client: &Connection) -> bool {
+        let shown = self.tls.as_ref().zip(client.certificates());
+        shown.is_none_or(|(tls, certificates)| tls.would_take(certificates))
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
@@ -289,7 +299,8 @@ impl ClientSocket for Connection {
             Ok(true) => Shake::Done {
                 // One without a name has a name that is not fit.
                 name: self
-                    .certificate()
+                    .certificates()
+                    .and_then(|certificates| certificates.first())
                     .map(|certificate| identity::name(certificate).unwrap_or_default()),
             },
             Err(error) => Shake::Failed(error.words_for_server()),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use mio::event::Source;
 use mio::{Interest, Registry, Token};
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 
 use super::socket::Socket;
@@ -70,9 +70,9 @@ impl Connection {
         shaken
     }
 
-    /// The certificate that the other side has shown, in DER.
-    pub fn certificate(&self) -> Option<&[u8]> {
-        Some(self.tls.as_ref()?.certificate()?.as_ref())
+    /// The certificates that the other side has shown, its own first.
+    pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.tls.as_ref()?.certificates()
     }
 
     /// Ends our side. What has found no room yet goes out before.

@@ -129,9 +129,9 @@ impl TlsSession {
         matches!(self.ended, Some(Ended::Well | Ended::Badly(_)))
     }
 
-    /// The certificate that the other side has shown.
-    pub fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.rustls.peer_certificates()?.first()
+    /// The certificates that the other side has shown, its own first.
+    pub fn certificates(&self) -> Option<&[CertificateDer<'static>]> {
+        self.rustls.peer_certificates()
     }
 
     /// The version of the protocol, once it is agreed.

@@ -74,7 +74,12 @@ fn a_name_that_can_not_be_used_is_refused() {
 fn a_certificate_that_is_revoked_while_the_proxy_runs_is_good_for_nothing_more() {
     let pki = Pki::new();
     pki.issue("client", &numbered("agent", 9));
+    pki.issue("other", &numbered("other", 10));
     let proxy = start_for_certificates(&pki);
+    let config = pki.client(Some("other"), &VERSIONS);
+    let mut other = TlsClient::connect(proxy.address(), &config);
+    other.send_line("{}");
+    assert_eq!(other.recv_line(), "{}");
     let config = pki.client(Some("client"), &VERSIONS);
     let mut open = TlsClient::connect(proxy.address(), &config);
     open.send_line("{}");
@@ -82,6 +87,10 @@ fn a_certificate_that_is_revoked_while_the_proxy_runs_is_good_for_nothing_more()
     pki.revoke(&[7, 9]);
     proxy.signal(Signal::SIGHUP);
     proxy.wait_for_log("SIGHUP: the files were read again");
+    assert_eq!(open.recv_json()["error"]["code"], 401);
+    assert_eq!(open.read_to_end(), [""; 0]);
+    other.send_line("{}");
+    assert_eq!(other.recv_line(), "{}");
     // Neither with a certificate nor with the ticket from before.
     let mut client = TlsClient::connect(proxy.address(), &config);
     client.try_recv().unwrap_err();

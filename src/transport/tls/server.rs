@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertRevocationListError, ServerConfig};
@@ -23,6 +24,28 @@ pub struct ServerFiles {
     pub revocations: Option<PathBuf>,
 }
 
+/// What is in them.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    /// What sessions are made with.
+    pub config: Arc<ServerConfig>,
+    /// Judges the certificates of clients, if they need any.
+    clients: Option<Arc<dyn ClientCertVerifier>>,
+}
+
+impl ServerTls {
+    /// Whether a client that has shown these certificates, its own first, would still be let in.
+    pub fn would_take(&self, certificates: &[CertificateDer<'static>]) -> bool {
+        let Some(clients) = &self.clients else {
+            return true;
+        };
+        let judged = certificates
+            .split_first()
+            .map(|(own, others)| clients.verify_client_cert(own, others, UnixTime::now()));
+        judged.is_some_and(|verdict| verdict.is_ok())
+    }
+}
+
 impl ServerFiles {
     /// Those that the options name, if TLS is to be spoken.
     pub fn of(options: &ServeOptions) -> Option<Self> {
@@ -36,7 +59,7 @@ impl ServerFiles {
 
     /// Reads and checks all of them. Sessions can be resumed only with what the same load has brought: the tickets of an
     /// earlier one, which may be those of a client that has been revoked since, are good for nothing.
-    pub fn load(&self) -> Result<Arc<ServerConfig>, String> {
+    pub fn load(&self) -> Result<ServerTls, String> {
         let certificate = Named {
             option: "--tls-cert",
             path: &self.certificate,
@@ -50,8 +73,9 @@ impl ServerFiles {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let builder = match self.verifier()? {
-            Some(verifier) => builder.with_client_cert_verifier(verifier),
+        let clients = self.verifier()?;
+        let builder = match &clients {
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             None => builder.with_no_client_auth(),
         };
         let mut config = builder
@@ -62,7 +86,8 @@ impl ServerFiles {
         // Tickets do it, and are kept by the client.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
-        Ok(Arc::new(config))
+        let config = Arc::new(config);
+        Ok(ServerTls { config, clients })
     }
 
     fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {

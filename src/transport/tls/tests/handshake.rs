@@ -101,7 +101,7 @@ fn clients_need_a_certificate_that_is_not_revoked() {
     let server = pki.load_server("server", "server", Some("ca.pem"), Some("crl.pem"));
     let mut ends = Ends::with(server.unwrap(), pki.client_config(Some("good")));
     ends.shake();
-    assert_eq!(ends.server.session.certificate(), Some(&good));
+    assert_eq!(ends.server.session.certificates(), Some([good].as_slice()));
 }
 
 #[test]

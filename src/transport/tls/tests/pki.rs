@@ -127,7 +127,7 @@ impl Pki {
             client_authority: client_authority.map(|name| self.path(name)),
             revocations: revocations.map(|name| self.path(name)),
         };
-        files.load()
+        Ok(files.load()?.config)
     }
 
     /// Of a client that trusts `ca.pem`, and has this certificate.
