@@ -181,7 +181,9 @@ impl<S: System> Proxy<S> {
         self.wait(events)?;
         self.dispatch(events);
         self.run_ready();
-        self.run_visitors();
+        if self.visitors.is_some() {
+            self.run_visitors();
+        }
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();

@@ -81,8 +81,15 @@ impl<S: System> ClientSession<S> {
         }
     }
 
-    /// Has what was written before go out, if there is room for it now.
+    /// Whether it is a TLS connection, with which there is more to be done.
     #[inline]
+    fn is_tls(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.source().is_tls())
+    }
+
+    /// Has what was written before go out, if there is room for it now.
+    #[inline(never)]
     fn flush_client(&mut self, session: &mut Session, cx: &mut Context<'_>) {
         if let Some(client) = &mut self.client
             && client.source().holds_output()
@@ -94,7 +101,7 @@ impl<S: System> ClientSession<S> {
     }
 
     /// Has the next run look for what no event tells of. Returns whether there is such a thing.
-    #[inline]
+    #[inline(never)]
     fn note_held_input(&mut self) -> bool {
         let client = self.client.as_mut();
         let client = client.filter(|client| client.source().holds_input());
@@ -137,9 +144,14 @@ impl<S: System> Driver for Sides<'_, S> {
             }
         }
         place.notice_failure(session, cx);
-        place.flush_client(session, cx);
+        let is_tls = place.is_tls();
+        if is_tls {
+            place.flush_client(session, cx);
+        }
         let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
-        has_more |= place.note_held_input() && session.wants_client_input();
+        if is_tls && place.note_held_input() {
+            has_more |= session.wants_client_input();
+        }
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);
         }

@@ -289,6 +289,7 @@ impl ClientSocket for Connection {
         self.socket().take_error().ok().flatten()
     }
 
+    #[inline]
     fn is_tls(&self) -> bool {
         Self::is_tls(self)
     }
@@ -307,12 +308,10 @@ impl ClientSocket for Connection {
         }
     }
 
-    #[inline]
     fn holds_input(&self) -> bool {
         Self::holds_input(self)
     }
 
-    #[inline]
     fn holds_output(&self) -> bool {
         self.unsent() > 0
     }

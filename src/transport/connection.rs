@@ -52,6 +52,7 @@ impl Connection {
     }
 
     /// Whether it is TLS.
+    #[inline]
     pub fn is_tls(&self) -> bool {
         self.tls.is_some()
     }
@@ -84,13 +85,11 @@ impl Connection {
     }
 
     /// Whether a read would find something although no event tells.
-    #[inline]
     pub fn holds_input(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.holds_input())
     }
 
     /// What was written and has found no room yet, in bytes on the wire: [`Write::flush`] sends it.
-    #[inline]
     pub fn unsent(&self) -> usize {
         self.tls.as_ref().map_or(0, |tls| tls.unsent())
     }

@@ -154,6 +154,7 @@ impl TlsSession {
     }
 
     /// Reads plaintext. If that is less than there is room for, the socket has no more, or [`Self::holds_input`].
+    #[inline(never)]
     pub fn read<S: HalfClose>(&mut self, socket: &mut S, room: &mut [u8]) -> io::Result<usize> {
         let mut count = self.take_plaintext(room);
         let mut left = SocketLeft::More;
@@ -186,6 +187,7 @@ impl TlsSession {
     /// Takes plaintext as long as its ciphertext finds room, but no more than is good for others. As long as some of that
     /// ciphertext waits for room, the last byte does not count as taken: it has to come again. So what counts as taken is
     /// with the system, as after a write to the socket itself.
+    #[inline(never)]
     pub fn write<S: HalfClose>(&mut self, socket: &mut S, bytes: &[u8]) -> io::Result<usize> {
         if !self.send(socket)? {
             return Err(ErrorKind::WouldBlock.into());
@@ -208,6 +210,7 @@ impl TlsSession {
     }
 
     /// Sends what was left. An error of the kind [`ErrorKind::WouldBlock`] says that something still is.
+    #[inline(never)]
     pub fn flush<S: HalfClose>(&mut self, socket: &mut S) -> io::Result<()> {
         if self.send(socket)? {
             Ok(())
