@@ -8,11 +8,12 @@ use log::warn;
 
 use crate::entrance::MAX_FIRST_LINE_BYTES;
 use crate::options::ConnectOptions;
+use crate::process::hide_memory;
 use crate::secret_file;
 use crate::util::secret::Secret;
 
 /// The variable that has the token if no file is named.
-const VARIABLE: &str = "MCP_TCP_PROXY_TOKEN";
+pub(super) const TOKEN_VARIABLE: &str = "MCP_TCP_PROXY_TOKEN";
 
 /// The longest token, in bytes: what else stands in the first line takes less than the other half.
 const MAX_BYTES: usize = MAX_FIRST_LINE_BYTES / 2;
@@ -28,9 +29,12 @@ pub(super) struct TokenSource {
 }
 
 impl TokenSource {
-    /// Reads the token for the first time, if there is one.
+    /// Reads the token for the first time, if there is one. From then on, no other program of this user can.
     pub(super) fn new(options: &ConnectOptions) -> Result<(Self, Option<Secret>), String> {
         let file = options.token_file.clone();
+        if file.is_some() || env::var_os(TOKEN_VARIABLE).is_some() {
+            hide_memory();
+        }
         let token = match &file {
             Some(path) => Some(read(path)?),
             None => of_environment()?,
@@ -67,13 +71,13 @@ fn read(path: &Path) -> Result<Secret, String> {
 }
 
 fn of_environment() -> Result<Option<Secret>, String> {
-    match env::var(VARIABLE) {
+    match env::var(TOKEN_VARIABLE) {
         Ok(text) if text.is_empty() => Ok(None),
         Ok(text) => check(&text)
             .map(Some)
-            .map_err(|what| format!("{VARIABLE} {what}")),
+            .map_err(|what| format!("{TOKEN_VARIABLE} {what}")),
         Err(env::VarError::NotPresent) => Ok(None),
-        Err(env::VarError::NotUnicode(_)) => Err(format!("{VARIABLE} is not UTF-8")),
+        Err(env::VarError::NotUnicode(_)) => Err(format!("{TOKEN_VARIABLE} is not UTF-8")),
     }
 }
 

@@ -393,7 +393,7 @@ pub(crate) fn remedy(protocol: Protocol) -> &'static str {
             "this port takes plain TCP; let the client connect without TLS, or end TLS before this port"
         }
         Protocol::Proxy => {
-            "turn the PROXY protocol off in the load balancer (HAProxy: no `send-proxy`)"
+            "name the load balancer's address (--proxy-protocol), or turn the PROXY protocol off there (HAProxy: no `send-proxy`)"
         }
         Protocol::Ssh => "this is not the port of an ssh server",
     }

@@ -1,12 +1,20 @@
 //! `connect` with a token: it is shown first, to nobody who should not see it, and a refusal is final only at the start.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::MetadataExt;
+use std::os::unix::process::CommandExt;
+
+use nix::unistd::geteuid;
 
 use serde_json::{Value, json};
 
 use crate::common::connect::{IN_HASTE, initialize_line, request};
 use crate::common::{Connect, FakeServer, Proxy, TempFolder, servers};
 use crate::tokens::{TOKEN, Tokens, anns};
+
+/// A user that nobody is.
+const USER: u32 = 54_321;
 
 const REFUSED: &str = r#"{"jsonrpc":"2.0","id":null,"error":{"code":401,"message":"no","data":{"source":"mcp-tcp-proxy","reason":"unauthorized"}}}"#;
 
@@ -155,4 +163,25 @@ fn a_token_may_go_over_a_unix_socket() {
     let mut connect = Connect::start_to(&["--token-file", &file.path()], &listen);
     assert!(connect.request(1, "ping", &json!({}))["result"].is_object());
     proxy.wait_for_log("let in as token:ann");
+}
+
+#[test]
+fn whoever_holds_a_token_is_not_to_be_looked_into() {
+    let server = FakeServer::start();
+    for (token, is_hidden) in [(TOKEN, true), ("", false)] {
+        let mut connect = Connect::start_configured(&IN_HASTE, server.address(), |command| {
+            if !token.is_empty() {
+                command.env("MCP_TCP_PROXY_TOKEN", token);
+            }
+            if geteuid().is_root() {
+                command.uid(USER).gid(USER).current_dir("/");
+            }
+        });
+        let mut peer = server.accept();
+        peer.recv_line();
+        let environment = fs::metadata(format!("/proc/{}/environ", connect.pid())).unwrap();
+        assert_eq!(environment.uid() == 0, is_hidden, "proc(5): whose it is");
+        connect.send_line(&request(1, "m", &json!({})));
+        assert_eq!(peer.recv_json()["id"], 1);
+    }
 }
