@@ -10,6 +10,7 @@ use super::Connector;
 use super::attempt::Failure;
 use super::link::Link;
 use crate::options::ConnectOptions;
+use crate::process::hide_memory;
 use crate::protocol::own_messages::ErrorReason;
 use crate::transport::address::Address;
 use crate::transport::tls::client::{ClientFiles, server_name};
@@ -34,6 +35,9 @@ impl Tls {
         };
         let name = server_name(options.tls_name.as_ref().unwrap_or(host));
         let name = name.map_err(io::Error::other)?;
+        if options.tls_key.is_some() {
+            hide_memory();
+        }
         let config = ClientFiles::of(options).load().map_err(io::Error::other)?;
         Ok(Some(Self { config, name }))
     }
