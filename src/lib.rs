@@ -21,4 +21,5 @@ pub mod reactor;
 pub mod scheduler;
 pub mod serve;
 pub mod session;
+pub mod share;
 pub mod util;

@@ -178,6 +178,17 @@ impl<M> Outbox<M> {
             .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
     }
 
+    /// Takes the lines apart that have not started and have tags, each with its line end.
+    pub fn into_unstarted(mut self) -> Vec<(M, Vec<u8>)> {
+        let tags = std::mem::take(&mut self.tags).drain();
+        let unstarted = tags.filter(|tagged| tagged.start >= self.position);
+        let lines = unstarted.map(|tagged| {
+            let at = (tagged.start - self.position) as usize;
+            (tagged.tag, self.waiting()[at..at + tagged.len].to_vec())
+        });
+        lines.collect()
+    }
+
     /// Has `edit` make another line of the first one that has not started and has a tag that is `wanted`, or none. Lines
     /// have their line ends.
     pub fn edit_first(

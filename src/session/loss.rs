@@ -379,6 +379,7 @@ impl Session {
         let data = Loss {
             status: Some(&status),
             delivered: Some(self.backend.delivers()),
+            ..Loss::default()
         };
         self.note_unserved(lost.len());
         for request in &lost {

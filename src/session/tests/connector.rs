@@ -283,6 +283,7 @@ fn refused_by_stop(id: u64) -> String {
         Loss {
             status: None,
             delivered: Some(Delivered::No),
+            ..Loss::default()
         },
     )
 }
