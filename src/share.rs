@@ -229,9 +229,9 @@ impl Share {
             waiting.retain(|other| *other != key);
         }
         // Who comes next may have the same key.
-        self.effects.retain(|effect| {
-            !matches!(effect, Effect::Wake(seat) | Effect::Close(seat, _) if *seat == key)
-        });
+        self.effects.retain(
+            |effect| !matches!(effect, Effect::Wake(seat) | Effect::Close(seat, _) if *seat == key),
+        );
     }
 
     fn numbers(&self, key: SeatKey) -> Vec<u64> {

@@ -273,7 +273,9 @@ mod tests {
             let token = "x".repeat(len - 2);
             format!(r#"{{"id":1,"method":"a","params":{{"_meta":{{"progressToken":"{token}"}}}}}}"#)
         };
-        with(&line(1024), |read| assert!(matches!(read, ClientLine::Request(_))));
+        with(&line(1024), |read| {
+            assert!(matches!(read, ClientLine::Request(_)))
+        });
         assert_eq!(refusal(&line(1025)).0, ErrorReason::InvalidRequest);
     }
 
@@ -282,8 +284,14 @@ mod tests {
         for (line, what) in [
             (r#"{"id":1,"result":{}}"#, Dropped::Response),
             (r#"{"id":1}"#, Dropped::Response),
-            (r#"{"method":"notifications/progress"}"#, Dropped::Notification),
-            (r#"{"method":"notifications/cancelled"}"#, Dropped::Notification),
+            (
+                r#"{"method":"notifications/progress"}"#,
+                Dropped::Notification,
+            ),
+            (
+                r#"{"method":"notifications/cancelled"}"#,
+                Dropped::Notification,
+            ),
             (
                 r#"{"method":"notifications/cancelled","params":{"requestId":1,"RequestId":2}}"#,
                 Dropped::Notification,
@@ -309,7 +317,8 @@ mod tests {
             }
             other => panic!("{other:?}"),
         });
-        let line = r#"{"method":"notifications/cancelled","params":{"requestId":"x","reason":"y"}}"#;
+        let line =
+            r#"{"method":"notifications/cancelled","params":{"requestId":"x","reason":"y"}}"#;
         with(line, |read| match read {
             ClientLine::Cancelled(id, at) => {
                 assert_eq!((id.to_string().as_str(), &line[at]), ("\"x\"", "\"x\""));

@@ -193,7 +193,8 @@ impl Share {
                 continue;
             }
             if self.era.is_legacy() {
-                let text = "the server is older than MCP 2026-07-28: it is to be asked by initialize";
+                let text =
+                    "the server is older than MCP 2026-07-28: it is to be asked by initialize";
                 self.refuse_waiting(seat, ErrorReason::MethodNotFound, text, cx);
             } else {
                 self.seek_turn(seat, cx);

@@ -204,10 +204,18 @@ impl Share {
             if !at.has_room() || (at.has_its_share(seat.identity) && !at.turns.is_empty()) {
                 break;
             }
-            let Some(waiting) = seat.next_to_send(self.limits.in_flight) else {
+            let Some(next) = seat.next_to_send(self.limits.in_flight) else {
+                self.recharge_seat(key, cx);
                 return;
             };
-            sent += waiting.line.len();
+            let len = seat.waiting[next].line.len();
+            if sent > 0 && sent + len > TURN_BYTES {
+                break;
+            }
+            sent += len;
+            let Some(waiting) = seat.take_next(next) else {
+                return;
+            };
             self.send(process, key, waiting, cx);
         }
         self.recharge_seat(key, cx);

@@ -82,7 +82,10 @@ impl Share {
 
     fn unattributed(&mut self, key: ProcessKey, what: Unattributed) {
         self.drops.server(what);
-        debug!("shared server {}: dropped, as nobody can tell for whom it is ({what:?})", key.0);
+        debug!(
+            "shared server {}: dropped, as nobody can tell for whom it is ({what:?})",
+            key.0
+        );
     }
 
     /// A server that is shared can't ask anybody.
@@ -187,12 +190,18 @@ impl Share {
 
     fn too_long(&mut self, key: ProcessKey, skipped: &Skipped, cx: &mut Context<'_>) {
         let number = skipped.id.as_ref().filter(|_| !skipped.has_method);
-        let Some(number) = number.and_then(|id| server_line::number(id.to_string().as_bytes())) else {
-            debug!("shared server {}: dropped a line of {} bytes", key.0, skipped.len);
+        let Some(number) = number.and_then(|id| server_line::number(id.to_string().as_bytes()))
+        else {
+            debug!(
+                "shared server {}: dropped a line of {} bytes",
+                key.0, skipped.len
+            );
             return self.unattributed(key, Unattributed::TooLong);
         };
         let members = match self.processes[key.0].end(number) {
-            Some(Owner::Request { seat, .. }) => seat.map(|seat| (number, seat)).into_iter().collect(),
+            Some(Owner::Request { seat, .. }) => {
+                seat.map(|seat| (number, seat)).into_iter().collect()
+            }
             Some(Owner::Listen) => self.processes[key.0].listens.end(number),
             None => Vec::new(),
         };
@@ -245,7 +254,9 @@ impl Share {
         cx: &mut Context<'_>,
     ) {
         let members = match self.processes[key.0].end(number) {
-            Some(Owner::Request { seat, .. }) => seat.map(|seat| (number, seat)).into_iter().collect(),
+            Some(Owner::Request { seat, .. }) => {
+                seat.map(|seat| (number, seat)).into_iter().collect()
+            }
             Some(Owner::Listen) => self.processes[key.0].listens.end(number),
             None => {
                 self.unattributed(key, Unattributed::Notification);

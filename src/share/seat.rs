@@ -144,20 +144,23 @@ impl Seat {
         self.waiting.push_front(waiting);
     }
 
-    /// Takes the next line that may be sent, if at most this many requests may be at the process. Listens are never kept
+    /// Where the next line is that may be sent, if at most this many requests may be at the process. Listens are never kept
     /// from being sent by requests that are.
-    pub(super) fn next_to_send(&mut self, most: usize) -> Option<Waiting> {
+    pub(super) fn next_to_send(&self, most: usize) -> Option<usize> {
         if self.is_backed_up() {
             return None;
         }
-        let mut at = 0;
-        if self.at_process >= most {
-            if self.listens == 0 {
-                return None;
-            }
-            let mut waiting = self.waiting.iter();
-            at = waiting.position(|waiting| waiting.listens_to.is_some())?;
+        if self.at_process < most {
+            return (!self.waiting.is_empty()).then_some(0);
         }
+        if self.listens == 0 {
+            return None;
+        }
+        let mut waiting = self.waiting.iter();
+        waiting.position(|waiting| waiting.listens_to.is_some())
+    }
+
+    pub(super) fn take_next(&mut self, at: usize) -> Option<Waiting> {
         let next = self.waiting.remove(at)?;
         self.waiting_bytes -= next.line.len();
         if self.waiting.is_empty() {

@@ -166,7 +166,9 @@ mod tests {
         for text in ["12", "\"12\"", "12.0", "1.2e1", "\"12.0\""] {
             assert_eq!(number(text.as_bytes()), Some(12), "{text}");
         }
-        for text in ["", "\"\"", "-12", "12.5", "1e40", "NaN", "null", "\"x\"", "[12]"] {
+        for text in [
+            "", "\"\"", "-12", "12.5", "1e40", "NaN", "null", "\"x\"", "[12]",
+        ] {
             assert_eq!(number(text.as_bytes()), None, "{text}");
         }
     }

@@ -29,7 +29,9 @@ fn only_what_must_be_is_changed() {
     let (sent, got) = pass(
         &mut world,
         r#" { "params" : {"x": 1.0e2,"_meta":{ "io.modelcontextprotocol/logLevel" : "debug" , "io.modelcontextprotocol/protocolVersion":"v","progressToken": "t\u00e9"}, "é":"\ud83d\ude00" } ,"id" : "\u0041" , "method":"tools\/call" }"#,
-        |number| format!(r#"{{ "result":{{"id":{number}, "x":[ NaN ,"\ud800"]}} ,"id": "{number}" }} "#),
+        |number| {
+            format!(r#"{{ "result":{{"id":{number}, "x":[ NaN ,"\ud800"]}} ,"id": "{number}" }} "#)
+        },
     );
     let number = world.share.last_number;
     assert_eq!(
@@ -40,7 +42,8 @@ fn only_what_must_be_is_changed() {
     );
     assert_eq!(
         got,
-        format!(r#"{{ "result":{{"id":{number}, "x":[ NaN ,"\ud800"]}} ,"id": "\u0041" }} "#) + "\n"
+        format!(r#"{{ "result":{{"id":{number}, "x":[ NaN ,"\ud800"]}} ,"id": "\u0041" }} "#)
+            + "\n"
     );
 }
 
@@ -81,7 +84,10 @@ fn marked() -> impl Strategy<Value = String> {
     let has = any::<(bool, bool)>();
     (value(), value(), has)
         .prop_flat_map(|(a, b, (token, level))| {
-            let mut meta = vec![(VERSION.to_owned(), "\"v\"".to_owned()), ("z".to_owned(), a)];
+            let mut meta = vec![
+                (VERSION.to_owned(), "\"v\"".to_owned()),
+                ("z".to_owned(), a),
+            ];
             if token {
                 meta.push(("progressToken".to_owned(), "«T»".to_owned()));
             }
@@ -135,7 +141,11 @@ proptest! {
 
 /// Whether `part` is `whole` with one piece taken out.
 fn is_subsequence(part: &str, whole: &str) -> bool {
-    let before = part.bytes().zip(whole.bytes()).take_while(|(a, b)| a == b).count();
+    let before = part
+        .bytes()
+        .zip(whole.bytes())
+        .take_while(|(a, b)| a == b)
+        .count();
     let rest = &part.as_bytes()[before..];
     whole.as_bytes().ends_with(rest)
 }
@@ -155,6 +165,10 @@ fn the_limit_holds_for_the_line_as_it_is_received() {
         let (_, got) = pass(&mut world, &line.to_string(), |number| result(number, len));
         let got: Value = serde_json::from_str(&got).unwrap();
         assert_eq!(got["id"], line["id"], "{len}");
-        assert_eq!(got["error"]["data"]["reason"] == "response_too_large", is_lost, "{len}");
+        assert_eq!(
+            got["error"]["data"]["reason"] == "response_too_large",
+            is_lost,
+            "{len}"
+        );
     }
 }
