@@ -59,6 +59,10 @@ pub struct ServeOptions {
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
+    /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
+    pub share: usize,
+    /// Requests of a session at a shared process: 1 to 1,024.
+    pub share_in_flight: usize,
     /// What is served. The default is an empty command, which stands for "not said yet".
     pub server: ServerCommand,
 }
@@ -93,6 +97,8 @@ impl Default for ServeOptions {
             idle_timeout: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
+            share: 0,
+            share_in_flight: 8,
             server: ServerCommand::Program(Vec::new()),
         }
     }

@@ -57,6 +57,7 @@ mod tests;
 mod turns;
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::time::Duration;
 
 use slab::Slab;
@@ -144,6 +145,24 @@ pub struct Drops {
 }
 
 impl Drops {
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        self.all().iter().any(|(count, _)| *count > 0)
+    }
+
+    fn all(&self) -> [(u64, &'static str); 8] {
+        [
+            (self.client_responses, "client_response"),
+            (self.client_notifications, "client_notification"),
+            (self.unknown_cancellations, "client_cancellation"),
+            (self.late, "server_late"),
+            (self.unknown_responses, "server_response"),
+            (self.server_notifications, "server_notification"),
+            (self.server_logs, "server_log"),
+            (self.unreadable, "server_unreadable"),
+        ]
+    }
+
     fn client(&mut self, what: Dropped) {
         match what {
             Dropped::Response => self.client_responses += 1,
@@ -160,6 +179,14 @@ impl Drops {
                 self.unreadable += 1;
             }
         }
+    }
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all();
+        let mut some = all.iter().filter(|(count, _)| *count > 0);
+        some.try_for_each(|(count, name)| write!(f, " {name}={count}"))
     }
 }
 

@@ -11,7 +11,8 @@ use log::LevelFilter;
 use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
     attempts, buffer_bytes, first_message, host, log_level, message_bytes, port, prespawn,
-    restarts, seconds, seconds_or_off, server_log, sessions, spawn, starting,
+    restarts, seconds, seconds_or_off, server_log, sessions, share, share_in_flight, spawn,
+    starting,
 };
 use crate::options::ServerCommand;
 
@@ -113,6 +114,14 @@ flags! {
     /// Spare servers, started ahead of time and waiting for sessions, 0 to 1000. There are fewer if they would leave no
     /// descriptors for a session.
     serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
+
+    /// Processes that serve all sessions together, 0 to 1000, or 0 for a process for each session. Only for servers that
+    /// keep nothing for one client that another must not see. Clients and servers older than MCP 2026-07-28 still get a
+    /// process for each session.
+    serve "--share" "N", default "0", example "4": share = share;
+
+    /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
+    serve "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
 
     /// Serve the built-in demo server. It takes the place of a command.
     serve "--demo": server = ServerCommand::Demo;

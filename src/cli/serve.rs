@@ -17,6 +17,12 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
+    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
+        return Err(UsageError(
+            "--share-in-flight: nothing is shared (--share N says by how many processes)"
+                .to_owned(),
+        ));
+    }
     match (&options.server, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {

@@ -78,6 +78,8 @@ fn the_defaults() {
         idle_timeout: None,
         max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
         prespawn: 0,
+        share: 0,
+        share_in_flight: 8,
         server: ServerCommand::Demo,
     };
     assert_eq!(serve("--demo"), expected);
@@ -104,17 +106,21 @@ fn every_option_in_both_spellings() {
         idle_timeout: Some(Duration::from_hours(24)),
         max_starting: 1,
         prespawn: 1000,
+        share: 4,
+        share_in_flight: 2,
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
-                --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 cat";
+                --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
+                --share 4 --share-in-flight 2 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
-                --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 cat";
+                --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
+                --share=4 --share-in-flight=2 cat";
     assert_eq!(serve(line), expected);
 }
 
@@ -240,6 +246,14 @@ fn numbers_of_servers() {
             format!("--max-starting: '{bad}' {range}")
         );
     }
+    assert_eq!(
+        error("--share 1001 x"),
+        "--share: '1001' is not a whole number of processes (0 to 1000)"
+    );
+    assert_eq!(
+        error("--share-in-flight 4 x"),
+        "--share-in-flight: nothing is shared (--share N says by how many processes)"
+    );
     assert_eq!(
         error("--prespawn 1001 x"),
         "--prespawn: '1001' is not a whole number of servers (0 to 1000)"

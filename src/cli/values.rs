@@ -110,6 +110,14 @@ pub(super) fn prespawn(value: &str) -> Result<usize, String> {
     whole(value, "servers", 0..=1000)
 }
 
+pub(super) fn share(value: &str) -> Result<usize, String> {
+    whole(value, "processes", 0..=1000)
+}
+
+pub(super) fn share_in_flight(value: &str) -> Result<usize, String> {
+    whole(value, "requests", 1..=1024)
+}
+
 /// Attempts in a row; 0 is for no limit.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))

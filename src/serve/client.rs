@@ -2,18 +2,22 @@
 
 use super::server::Server;
 use super::servers::{ServerKey, Servers};
+use super::sharing::{SeatSide, Sharing};
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::pump::pump;
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
+use crate::share::SeatKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
     client: Option<Io<S::Client>>,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// Its place at shared servers, which it then has instead.
+    pub(super) seat: Option<SeatKey>,
 }
 
 impl<S: System> ClientSession<S> {
@@ -21,6 +25,7 @@ impl<S: System> ClientSession<S> {
         Self {
             client: Some(client),
             server: None,
+            seat: None,
         }
     }
 
@@ -71,6 +76,7 @@ impl<S: System> ClientSession<S> {
 pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
+    pub(super) sharing: Option<&'a mut Sharing>,
 }
 
 impl<S: System> Driver for Sides<'_, S> {
@@ -102,6 +108,12 @@ impl<S: System> Driver for Sides<'_, S> {
             }
         }
         place.notice_failure(session, cx);
+        if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
+            let mut side = SeatSide::new(sharing, seat);
+            let has_more = pump(session, &mut place.client, &mut side, scratch, cx);
+            side.finish(cx.now, cx.memory);
+            return has_more;
+        }
         let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);

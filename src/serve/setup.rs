@@ -22,7 +22,8 @@ use crate::reactor::signals::Signals;
 use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
-use crate::session::{Backend, Settings};
+use crate::session::{Backend, Settings, Spawn};
+use crate::share;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
 
@@ -47,6 +48,8 @@ pub struct Limits {
     pub max_starting: usize,
     /// Servers that wait for sessions.
     pub spares: usize,
+    /// What is shared, if anything is.
+    pub share: Option<share::Limits>,
 }
 
 /// What kept the program from serving, in one line.
@@ -117,12 +120,27 @@ impl Proxy {
 /// What the user wants, as far as there are descriptors for it.
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let spares = spares_limit(options.prespawn, descriptors);
-    let possible_sessions = sessions_possible(spares, descriptors);
+    let possible_sessions = if options.share > 0 {
+        shared_possible(spares + options.share + 1, descriptors)
+    } else {
+        sessions_possible(spares, descriptors)
+    };
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
         possible_sessions,
         max_starting: options.max_starting,
         spares,
+        share: (options.share > 0).then(|| share_limits(options)),
+    }
+}
+
+fn share_limits(options: &ServeOptions) -> share::Limits {
+    share::Limits {
+        processes: options.share,
+        in_flight: options.share_in_flight,
+        max_restarts: options.max_restarts,
+        restarts: options.auto_restart,
+        max_message_bytes: options.max_message_bytes,
     }
 }
 
@@ -137,7 +155,12 @@ fn settings(options: &ServeOptions) -> Settings {
         replays: options.replay,
         replay_timeout: options.replay_timeout,
         stop_timeout: options.stop_timeout,
-        spawn: options.spawn,
+        // Its first message tells whether a session has a process of its own.
+        spawn: if options.share > 0 {
+            Spawn::Lazy
+        } else {
+            options.spawn
+        },
         idle_limits: IdleLimits {
             first_message: options
                 .first_message_timeout
@@ -194,6 +217,14 @@ fn sessions_possible(spares: usize, descriptors: DescriptorLimit) -> usize {
         .clamp(1, MAX_KEYS - MAX_REFUSED)
 }
 
+/// As many sessions as there are descriptors for if none needs more than its connection, besides this many processes.
+fn shared_possible(processes: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * processes as u64;
+    let possible = descriptors.get().saturating_sub(others);
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    possible.clamp(1, MAX_KEYS - MAX_REFUSED)
+}
+
 /// As many sessions as are possible, unless the user wants another number.
 fn session_limit(wanted: Option<usize>, possible: usize, descriptors: DescriptorLimit) -> usize {
     let limit = wanted.unwrap_or(possible).min(MAX_KEYS - MAX_REFUSED);
@@ -237,6 +268,9 @@ fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares
             "disabled"
         }
     );
+    if options.share > 0 {
+        info!("Shared: {}", Counted(options.share, "server"));
+    }
     if spares > 0 {
         info!("Pool: {}", Counted(spares, "spare server"));
     }

@@ -66,6 +66,8 @@ pub(super) struct Leaving {
     died_of_probe: bool,
     /// Whether it was told to stop before there was any other sign.
     was_asked: bool,
+    /// Whether it is a seat that is left for a server of the session's own.
+    is_left: bool,
     /// It is told to stop because it has not responded to the replay in this time.
     pub(super) replay_overdue: Option<Duration>,
     /// The replay that was not answered yet. The response may be among the last words.
@@ -83,6 +85,8 @@ pub(super) enum LossKind {
     Probed,
     /// The next one would not live either.
     Hopeless,
+    /// It was a seat at shared servers, which are not for this session: its own is started at once.
+    Switched,
 }
 
 /// How far it has got.
@@ -266,6 +270,17 @@ impl Session {
         cx.actions.push(Action::StopUpstream);
     }
 
+    /// Leaves a seat at shared servers for a server of the session's own, if it has shown that it needs one.
+    pub(super) fn leave_shared(&mut self, cx: &mut Context<'_>) {
+        if self.upstream.is_shared() && self.is_legacy() {
+            self.begin_leaving(Sign::ToldToStop, cx);
+            if let Upstream::Leaving(leaving) = &mut self.upstream {
+                leaving.is_left = true;
+            }
+            cx.actions.push(Action::StopUpstream);
+        }
+    }
+
     /// Notes a sign that the upstream is leaving. With the first one, what it was not sent is taken back.
     fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
         match &mut self.upstream {
@@ -286,6 +301,7 @@ impl Session {
                     has_spoken: up.has_spoken,
                     died_of_probe: false,
                     was_asked: sign == Sign::ToldToStop,
+                    is_left: false,
                     replay_overdue: None,
                     replay,
                     rest,
@@ -491,6 +507,9 @@ impl Session {
         if leaving.died_of_probe {
             return (LossKind::Probed, self.backend.loss(exit));
         }
+        if leaving.is_left {
+            return (LossKind::Switched, self.backend.loss(exit));
+        }
         if let Some(time) = leaving.replay_overdue {
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
         }
@@ -512,13 +531,14 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.is_stopping() || !cx.settings.restarts_upstream {
+        let is_switch = kind == LossKind::Switched;
+        if self.is_stopping() || (!cx.settings.restarts_upstream && !is_switch) {
             self.give_up(why, cx);
             return;
         }
         let decision = match kind {
             LossKind::Crash => self.backend.lost(cx.now),
-            LossKind::Probed => Decision::RetryAt(cx.now),
+            LossKind::Probed | LossKind::Switched => Decision::RetryAt(cx.now),
             LossKind::Hopeless => return self.give_up(why, cx),
         };
         match decision {

@@ -25,6 +25,12 @@ pub static SESSION_OUTPUT: LogRate = LogRate {
     interval: Duration::from_millis(50),
 };
 
+/// Lines of a server that many sessions share.
+pub static SHARED_OUTPUT: LogRate = LogRate {
+    burst: 500,
+    interval: Duration::from_millis(10),
+};
+
 /// Which lines of a server's stderr are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerLogging {

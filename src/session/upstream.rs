@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
+use super::era::Era;
 use super::handshake::Greeting;
 use super::in_flight::Request;
 use super::loss::{Leaving, LossKind};
@@ -53,6 +54,8 @@ pub(super) struct Up {
     pub(super) used: bool,
     /// Whether it has answered anything.
     pub(super) has_responded: bool,
+    /// Whether it is a seat at servers that others use, too.
+    pub(super) is_shared: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
@@ -136,6 +139,11 @@ impl Upstream {
         matches!(self, Self::Up(_))
     }
 
+    /// Whether it is a seat at servers that others use, too.
+    pub(super) fn is_shared(&self) -> bool {
+        matches!(self, Self::Up(up) if up.is_shared)
+    }
+
     /// Whether it may still say something that counts.
     pub(super) fn has_output(&self) -> bool {
         match self {
@@ -184,6 +192,16 @@ impl Session {
     /// Whether it has had an upstream before.
     pub fn had_upstream(&self) -> bool {
         matches!(self.label, Label::Session { pid: Some(_), .. })
+    }
+
+    /// Whether the client speaks a version of MCP with a handshake, as far as is known.
+    pub fn is_legacy(&self) -> bool {
+        self.era == Era::Legacy
+    }
+
+    /// Whether it speaks one without.
+    pub fn is_modern(&self) -> bool {
+        self.era.is_modern()
     }
 
     /// Whether something waits for the upstream to be there.
@@ -264,6 +282,7 @@ impl Session {
             replay_at: self.replays_at_once.then_some(cx.now),
             used: false,
             has_responded: false,
+            is_shared: pid.is_none() && !self.backend.is_link(),
             unheard: (!self.backend.is_link()).then(|| {
                 Box::new(Unheard {
                     started: cx.now,

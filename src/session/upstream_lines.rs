@@ -172,8 +172,13 @@ impl Session {
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
-            // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            self.server_requests.cancel(&RequestId::new(id));
+            if self.upstream.is_shared() {
+                // A shared server asks nothing: it ends what the client has asked.
+                self.in_flight.cancel(&RequestId::new(id));
+            } else {
+                // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
+                self.server_requests.cancel(&RequestId::new(id));
+            }
         }
     }
 

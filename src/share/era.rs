@@ -69,7 +69,7 @@ impl ServerEra {
 
 impl Share {
     /// The process that is asked for the era. Nobody else uses it.
-    pub(super) fn probe(&self) -> ProcessKey {
+    pub fn probe(&self) -> ProcessKey {
         ProcessKey(self.limits.processes)
     }
 

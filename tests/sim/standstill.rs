@@ -37,6 +37,7 @@ pub fn world_with(spares: usize) -> World {
         possible_sessions: 10,
         max_starting: 10,
         spares,
+        share: None,
     };
     World::build(rng, true, BUDGET, both, limits)
 }

@@ -54,6 +54,8 @@ struct Server {
     requests: BTreeMap<u64, Value>,
     /// Numbers of what is over.
     over: Vec<u64>,
+    /// Numbers of what was taken back.
+    cancelled: BTreeSet<u64>,
     /// The input after the last line end.
     partial: bool,
 }
@@ -293,6 +295,10 @@ impl Model {
                 let is_known =
                     server.requests.contains_key(&number) || server.over.contains(&number);
                 assert!(is_known, "never asked: {line}");
+                assert!(
+                    server.cancelled.insert(number),
+                    "it is cancelled twice: {line}"
+                );
             }
         }
     }
@@ -408,6 +414,15 @@ impl Model {
         }
     }
 
+    /// Whether a client waits for the response to a request.
+    fn is_wanted(&self, request: &Value) -> bool {
+        let mut open = self.clients.iter().flat_map(|client| client.open.values());
+        match what(request) {
+            Some(what) => open.any(|wanted| wanted.listens.as_ref() == Some(&what)),
+            None => open.any(|wanted| request["params"]["secret"] == *wanted.secret),
+        }
+    }
+
     /// All that is open is answered at last.
     fn settle(&mut self) {
         for round in 0.. {
@@ -426,6 +441,12 @@ impl Model {
                     continue;
                 };
                 for (number, request) in std::mem::take(&mut server.requests) {
+                    let is_cancelled = self.servers[&process].cancelled.contains(&number);
+                    let is_wanted = self.is_wanted(&request);
+                    assert!(is_cancelled || is_wanted, "nobody waits: {request}");
+                    // Who listens to the same may share another listen.
+                    let is_call = what(&request).is_none();
+                    assert!(!(is_cancelled && is_wanted && is_call), "{request}");
                     let line = self.response(number, &request);
                     self.world.server(process, &line);
                     let server = self.servers.get_mut(&process).unwrap();

@@ -1,0 +1,549 @@
+//! Processes that serve many sessions: between their pipes and [`Share`], which decides what passes.
+//!
+//! They are servers like all others, kept in [`Servers`](super::Servers); what uses them is not a session but a place of
+//! the share. They are read whether or not anybody takes what they say: where it waits is the share's business.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+
+use log::{debug, info};
+
+use super::server::{Server, User};
+use super::servers::ServerKey;
+use super::system::System;
+use super::{Due, Proxy, Stopping};
+use crate::buffers::budget::BufferBudget;
+use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
+use crate::reactor::io::Input;
+use crate::reactor::listener::is_exhaustion;
+use crate::reactor::timers::Deadline;
+use crate::scheduler::SessionKey;
+use crate::session::last_words::LastWords;
+use crate::session::report::Exit;
+use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines, log_last_words};
+use crate::session::{Event, Session};
+use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::util::client_address::ClientAddress;
+use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::time::Time;
+
+/// The share, and what is around it.
+pub(super) struct Sharing {
+    pub(super) share: Share,
+    /// Whose each seat is.
+    sessions: Vec<Option<SessionKey>>,
+    processes: Vec<Process>,
+    /// Those that are to be started, in order.
+    to_start: VecDeque<ProcessKey>,
+    /// Those that may have something to do, each at most once.
+    ready: Vec<ProcessKey>,
+    deadline: Deadline,
+    logging: ServerLogging,
+    /// What one session has written for the processes, between two runs.
+    pub(super) outgoing: Vec<u8>,
+}
+
+/// What is around a process.
+struct Process {
+    server: Option<ServerKey>,
+    pid: i32,
+    is_ready: bool,
+    /// What it has left unread in its stdin, once nobody reads it any more.
+    unread: Vec<u8>,
+    stderr: StderrLines,
+    last_words: LastWords,
+    log_rate_limit: LogRateLimit,
+}
+
+impl Sharing {
+    pub(super) fn new(limits: Limits, logging: ServerLogging) -> Self {
+        let processes = (0..=limits.processes).map(|_| Process {
+            server: None,
+            pid: 0,
+            is_ready: false,
+            unread: Vec::new(),
+            stderr: StderrLines::default(),
+            last_words: LastWords::default(),
+            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
+        });
+        Self {
+            share: Share::new(limits),
+            sessions: Vec::new(),
+            processes: processes.collect(),
+            to_start: VecDeque::new(),
+            ready: Vec::new(),
+            deadline: Deadline::default(),
+            logging,
+            outgoing: Vec::new(),
+        }
+    }
+
+    /// Whether something is to be done although no event tells.
+    pub(super) fn is_busy(&self) -> bool {
+        !self.ready.is_empty() || self.share.has_effects()
+    }
+
+    /// Whether a process is to be started.
+    pub(super) fn wants_server(&self) -> bool {
+        !self.to_start.is_empty()
+    }
+
+    /// When something is due.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        self.deadline.at()
+    }
+
+    /// What there is to say at the end, if anything was dropped.
+    pub(super) fn summary(&self) -> Option<String> {
+        let drops = self.share.drops();
+        drops.is_any().then(|| {
+            format!("lines of shared servers and their clients that reached nobody:{drops}")
+        })
+    }
+
+    /// Something has happened to a process.
+    pub(super) fn note(&mut self, key: ProcessKey) {
+        let process = &mut self.processes[key.0];
+        if !process.is_ready {
+            process.is_ready = true;
+            self.ready.push(key);
+        }
+    }
+
+    /// Whose a seat is.
+    fn session(&self, seat: SeatKey) -> Option<SessionKey> {
+        self.sessions.get(seat.0).copied().flatten()
+    }
+
+    fn has_seats(&self) -> bool {
+        self.sessions.iter().any(Option::is_some)
+    }
+
+    fn log_stderr(&mut self, key: ProcessKey, bytes: Option<&[u8]>, now: Time) {
+        let process = &mut self.processes[key.0];
+        if self.logging == ServerLogging::None {
+            return;
+        }
+        let label = label(process.pid);
+        let is_limited = self.logging == ServerLogging::Limited;
+        let mut gate = Gate {
+            limit: is_limited.then_some(&mut process.log_rate_limit),
+            shared: None,
+            last_words: Some(&mut process.last_words),
+        };
+        let log = |line: &str| gate.log_stderr(&label, line, now);
+        match bytes {
+            Some(bytes) => process.stderr.push(bytes, log),
+            None => process.stderr.end(log),
+        }
+    }
+}
+
+/// How the log calls a process.
+fn label(pid: i32) -> String {
+    format!("shared pid {pid}")
+}
+
+// Seats.
+impl<S: System> Proxy<S> {
+    /// Whether this session is to use a shared process, and not one of its own.
+    pub(super) fn is_to_share(&self, session: &Session) -> bool {
+        self.sharing.as_ref().is_some_and(|sharing| {
+            let is_for_own =
+                session.is_legacy() || (session.is_modern() && sharing.share.is_legacy());
+            !is_for_own
+        })
+    }
+
+    /// A session gets a seat instead of a server.
+    pub(super) fn take_seat(&mut self, key: SessionKey) {
+        let Some(session) = self.scheduler.session(key) else {
+            return;
+        };
+        let client = SocketAddr::new(session.label().client(), 0);
+        let identity = ClientAddress::of_tcp(client).origin();
+        let (Some(sharing), Some(place)) = (&mut self.sharing, self.scheduler.place_mut(key))
+        else {
+            return;
+        };
+        let seat = sharing.share.take_seat(identity);
+        if sharing.sessions.len() <= seat.0 {
+            sharing.sessions.resize(seat.0 + 1, None);
+        }
+        sharing.sessions[seat.0] = Some(key);
+        place.seat = Some(seat);
+        self.tell(key, Event::UpstreamStarted { pid: None });
+    }
+
+    /// A session leaves its seat. For the session that is the end of its upstream.
+    pub(super) fn leave_seat(&mut self, key: SessionKey) {
+        let seat = self
+            .scheduler
+            .place_mut(key)
+            .and_then(|place| place.seat.take());
+        let (Some(seat), Some(sharing)) = (seat, &mut self.sharing) else {
+            return;
+        };
+        sharing.sessions[seat.0] = None;
+        let now = self.reactor.now();
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        sharing.share.leave(seat, &mut Context { now, memory });
+        self.tell(key, Event::UpstreamExited(Exit::Code(0)));
+        self.tell(key, Event::UpstreamEof(None));
+    }
+}
+
+// Processes.
+impl<S: System> Proxy<S> {
+    /// Does what there is to do for shared processes: reads and writes, within a budget each, and carries out what follows.
+    pub(super) fn run_shared(&mut self) {
+        let Some(sharing) = &mut self.sharing else {
+            return;
+        };
+        for key in std::mem::take(&mut sharing.ready) {
+            self.run_process(key);
+        }
+        self.carry_out_sharing();
+    }
+
+    fn run_process(&mut self, key: ProcessKey) {
+        let now = self.reactor.now();
+        let (scratch, memory) = self.scheduler.scratch_and_memory();
+        let Some(sharing) = &mut self.sharing else {
+            return;
+        };
+        sharing.processes[key.0].is_ready = false;
+        let server = sharing.processes[key.0].server;
+        let Some((server_key, server)) =
+            server.and_then(|key| Some((key, self.servers.get_mut(key)?)))
+        else {
+            return;
+        };
+        let mut cx = Context { now, memory };
+        server.read_stderr(scratch, |bytes| sharing.log_stderr(key, Some(bytes), now));
+        if let Some(unread) = server.take_unread(scratch) {
+            sharing.processes[key.0].unread = unread.to_vec();
+        }
+        let mut side = Some(server);
+        read(sharing, key, &mut side, scratch, &mut cx);
+        write(sharing, key, &mut side, scratch, &mut cx);
+        let Some(server) = side else {
+            return;
+        };
+        if server.exit.is_some() && !has_output(server) {
+            return self.process_ended(key, server_key);
+        }
+        let has_closed = server.stdout.is_none() || server.stdin.is_none();
+        let has_room = server
+            .stdin
+            .as_ref()
+            .is_some_and(|stdin| stdin.is_writable());
+        if has_output(server) || (has_room && !sharing.share.to_process(key).is_empty()) {
+            sharing.note(key);
+        }
+        if has_closed && server.stopping.is_none() {
+            self.servers.stop(server_key, &mut self.reactor.timers);
+        }
+    }
+
+    /// A process is gone, and all that it said was read.
+    fn process_ended(&mut self, key: ProcessKey, server: ServerKey) {
+        let now = self.reactor.now();
+        let exit = self.servers.get_mut(server).and_then(|it| it.exit.take());
+        let status = exit.map_or_else(String::new, |exit| exit.to_string());
+        if let Some(sharing) = &mut self.sharing {
+            sharing.log_stderr(key, None, now);
+            let process = &mut sharing.processes[key.0];
+            process.server = None;
+            let unread = std::mem::take(&mut process.unread);
+            if self.stopping == Stopping::No && key != sharing.share.probe() {
+                log_last_words(&mut process.last_words, &label(process.pid));
+            }
+            let (_, memory) = self.scheduler.scratch_and_memory();
+            let mut cx = Context { now, memory };
+            sharing.share.process_ended(key, &status, &unread, &mut cx);
+        }
+        self.servers.release(server);
+    }
+
+    /// Carries out what the share wants done.
+    pub(super) fn carry_out_sharing(&mut self) {
+        while let Some(effect) = self.next_effect() {
+            match effect {
+                Effect::Start(key) => self.with_sharing(|it| it.to_start.push_back(key)),
+                Effect::Stop(key) => {
+                    let server = self
+                        .sharing
+                        .as_ref()
+                        .and_then(|it| it.processes[key.0].server);
+                    if let Some(server) = server {
+                        self.servers.stop(server, &mut self.reactor.timers);
+                    }
+                }
+                Effect::Write(key) => self.with_sharing(|it| it.note(key)),
+                Effect::Wake(seat) => {
+                    let session = self.sharing.as_ref().and_then(|it| it.session(seat));
+                    if let Some(session) = session {
+                        self.scheduler.enqueue(session);
+                    }
+                }
+                Effect::Close(seat, why) => self.close_seat(seat, why),
+                Effect::NoMessage(key, line) => self.log_no_message(key, &line),
+            }
+        }
+    }
+
+    fn next_effect(&mut self) -> Option<Effect> {
+        self.sharing.as_mut()?.share.next_effect()
+    }
+
+    fn with_sharing(&mut self, act: impl FnOnce(&mut Sharing)) {
+        if let Some(sharing) = &mut self.sharing {
+            act(sharing);
+        }
+    }
+
+    fn close_seat(&mut self, seat: SeatKey, why: &'static str) {
+        let session = self.sharing.as_ref().and_then(|it| it.session(seat));
+        if let Some(session) = session {
+            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
+            self.tell(session, Event::ClientFailed(&error));
+        }
+    }
+
+    fn log_no_message(&mut self, key: ProcessKey, line: &[u8]) {
+        let now = self.reactor.now();
+        self.with_sharing(|sharing| {
+            let text = [b"stdout, not JSON: ".as_slice(), line, b"\n"].concat();
+            sharing.log_stderr(key, Some(&text), now);
+        });
+    }
+
+    /// Does what is due.
+    pub(super) fn share_timeout(&mut self) {
+        let now = self.reactor.now();
+        if let Some(sharing) = &mut self.sharing {
+            sharing.deadline.fired();
+            let (_, memory) = self.scheduler.scratch_and_memory();
+            sharing.share.timeout(&mut Context { now, memory });
+        }
+        self.carry_out_sharing();
+    }
+
+    /// What follows at the end of an iteration: what is due next, and the end of it all.
+    pub(super) fn settle_sharing(&mut self) {
+        let Some(sharing) = &mut self.sharing else {
+            return;
+        };
+        let is_over = self.stopping != Stopping::No && !sharing.has_seats();
+        let at = sharing.share.next_deadline().filter(|_| !is_over);
+        sharing
+            .deadline
+            .set(at, Due::Share, &mut self.reactor.timers);
+        if is_over {
+            sharing.to_start.clear();
+            let servers: Vec<ServerKey> = sharing
+                .processes
+                .iter()
+                .filter_map(|process| process.server)
+                .collect();
+            for server in servers {
+                self.servers.stop(server, &mut self.reactor.timers);
+            }
+        }
+    }
+
+    /// Something has happened to a shared process.
+    pub(super) fn note_shared(&mut self, key: ProcessKey) {
+        self.with_sharing(|sharing| sharing.note(key));
+    }
+
+    /// Whether a shared process is to be started.
+    pub(super) fn wants_shared(&self) -> bool {
+        self.sharing.as_ref().is_some_and(Sharing::wants_server)
+    }
+
+    /// Whether a shared process can be started.
+    pub(super) fn can_start_shared(&self) -> bool {
+        self.sharing.as_ref().is_some_and(Sharing::wants_server)
+            && !self.is_paused()
+            && matches!(self.stopping, Stopping::No | Stopping::Gently)
+            && (self.spares.has_waiting() || self.start_queue.has_room(self.now()))
+    }
+
+    /// Starts the shared process whose turn it is, or has one that waits become one. Returns whether one was started.
+    pub(super) fn start_shared(&mut self) -> bool {
+        let key = self.sharing.as_mut().and_then(|it| it.to_start.pop_front());
+        let Some(key) = key else {
+            return false;
+        };
+        let is_probe = self
+            .sharing
+            .as_ref()
+            .is_some_and(|it| it.share.probe() == key);
+        // The one that is asked for the era is stopped at once.
+        let spare = if is_probe { None } else { self.take_spare() };
+        if let Some(server) = spare {
+            self.process_started(key, server);
+            return false;
+        }
+        match self.spawn(None) {
+            Ok(server) => self.process_started(key, server),
+            Err(error) if is_exhaustion(&error) => {
+                self.pause(&error);
+                self.with_sharing(|it| it.to_start.push_front(key));
+                return false;
+            }
+            Err(error) => {
+                let now = self.reactor.now();
+                if let Some(sharing) = &mut self.sharing {
+                    let (_, memory) = self.scheduler.scratch_and_memory();
+                    let mut cx = Context { now, memory };
+                    sharing
+                        .share
+                        .process_failed(key, &error.to_string(), &mut cx);
+                }
+            }
+        }
+        self.carry_out_sharing();
+        true
+    }
+
+    fn process_started(&mut self, key: ProcessKey, server_key: ServerKey) {
+        let now = self.reactor.now();
+        let (Some(sharing), Some(server)) = (&mut self.sharing, self.servers.get_mut(server_key))
+        else {
+            return;
+        };
+        server.user = Some(User::Share(key));
+        let process = &mut sharing.processes[key.0];
+        process.server = Some(server_key);
+        process.pid = server.pid.as_raw();
+        if key == sharing.share.probe() {
+            debug!(
+                "pid {} is asked which versions of MCP it speaks",
+                process.pid
+            );
+        } else {
+            info!("shared server {} is pid {}", key.0, process.pid);
+        }
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        sharing
+            .share
+            .process_started(key, &mut Context { now, memory });
+        sharing.note(key);
+    }
+}
+
+fn has_output<S: System>(server: &Server<S>) -> bool {
+    let is_readable = server
+        .stdout
+        .as_ref()
+        .is_some_and(|stdout| stdout.is_readable());
+    is_readable || server.has_stderr()
+}
+
+fn read<S: System>(
+    sharing: &mut Sharing,
+    key: ProcessKey,
+    side: &mut Option<&mut Server<S>>,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
+    for _ in 0..READS_PER_RUN {
+        if !side.is_readable() {
+            return;
+        }
+        match side.read(&mut scratch[..READ_BYTES]) {
+            Input::Bytes(count) => sharing.share.process_bytes(key, &scratch[..count], cx),
+            Input::End | Input::Broken(_) | Input::Blocked => return,
+        }
+    }
+}
+
+fn write<S: System>(
+    sharing: &mut Sharing,
+    key: ProcessKey,
+    side: &mut Option<&mut Server<S>>,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
+    while side.is_writable() && !sharing.share.to_process(key).is_empty() {
+        match side.write(sharing.share.to_process(key)) {
+            Ok(0) => return,
+            Ok(count) => sharing.share.process_written(key, count, cx),
+            Err(error) => {
+                debug!("shared server {}: its input: {error}", key.0);
+                if let Some(count) = side.take_unread(scratch) {
+                    sharing.processes[key.0].unread = scratch[..count].to_vec();
+                }
+                return;
+            }
+        }
+    }
+}
+
+/// A seat as the upstream of a session: what is written is kept for [`SeatSide::finish`], and what is read was not taken
+/// before it.
+pub(super) struct SeatSide<'a> {
+    sharing: &'a mut Sharing,
+    seat: SeatKey,
+    /// How much was read.
+    taken: usize,
+}
+
+impl<'a> SeatSide<'a> {
+    pub(super) fn new(sharing: &'a mut Sharing, seat: SeatKey) -> Self {
+        sharing.outgoing.clear();
+        Self {
+            sharing,
+            seat,
+            taken: 0,
+        }
+    }
+
+    /// Passes on what was written and read.
+    pub(super) fn finish(self, now: Time, memory: &mut BufferBudget) {
+        let mut cx = Context { now, memory };
+        let Self {
+            sharing,
+            seat,
+            taken,
+        } = self;
+        sharing.share.client_took(seat, taken, &mut cx);
+        if !sharing.outgoing.is_empty() {
+            let lines = std::mem::take(&mut sharing.outgoing);
+            sharing.share.client_lines(seat, &lines, &mut cx);
+            if lines.capacity() <= READ_BYTES {
+                sharing.outgoing = lines;
+            }
+        }
+    }
+}
+
+impl Transport for SeatSide<'_> {
+    fn is_readable(&self) -> bool {
+        self.sharing.share.to_client(self.seat).len() > self.taken
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Input {
+        let waiting = self.sharing.share.to_client(self.seat);
+        let waiting = waiting.get(self.taken..).unwrap_or_default();
+        let count = waiting.len().min(buffer.len());
+        if count == 0 {
+            return Input::Blocked;
+        }
+        buffer[..count].copy_from_slice(&waiting[..count]);
+        self.taken += count;
+        Input::Bytes(count)
+    }
+
+    fn is_writable(&self) -> bool {
+        true
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.sharing.outgoing.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+}
