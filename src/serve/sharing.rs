@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 
-use log::{debug, info};
+use log::{debug, info, warn};
 
 use super::server::{Server, User};
 use super::servers::ServerKey;
@@ -23,6 +23,7 @@ use crate::session::report::Exit;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines, log_last_words};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::util::about::about;
 use crate::util::client_address::ClientAddress;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
@@ -256,8 +257,13 @@ impl<S: System> Proxy<S> {
             let process = &mut sharing.processes[key.0];
             process.server = None;
             let unread = std::mem::take(&mut process.unread);
-            if self.stopping == Stopping::No && key != sharing.share.probe() {
-                log_last_words(&mut process.last_words, &label(process.pid));
+            let is_loss = self.stopping == Stopping::No && key != sharing.share.probe();
+            if is_loss {
+                let label = label(process.pid);
+                log_last_words(&mut process.last_words, &label);
+                about!(warn, label, "ended ({status})");
+            } else {
+                process.last_words.clear();
             }
             let (_, memory) = self.scheduler.scratch_and_memory();
             let mut cx = Context { now, memory };
@@ -395,6 +401,7 @@ impl<S: System> Proxy<S> {
                 return false;
             }
             Err(error) => {
+                warn!("a shared server could not be started: {error}");
                 let now = self.reactor.now();
                 if let Some(sharing) = &mut self.sharing {
                     let (_, memory) = self.scheduler.scratch_and_memory();

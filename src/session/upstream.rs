@@ -271,6 +271,7 @@ impl Session {
     /// The upstream was started, as this process if it is one.
     pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
         let is_first = self.label.started(pid);
+        let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
@@ -282,8 +283,8 @@ impl Session {
             replay_at: self.replays_at_once.then_some(cx.now),
             used: false,
             has_responded: false,
-            is_shared: pid.is_none() && !self.backend.is_link(),
-            unheard: (!self.backend.is_link()).then(|| {
+            is_shared,
+            unheard: pid.map(|_| {
                 Box::new(Unheard {
                     started: cx.now,
                     first_input: None,

@@ -11,6 +11,7 @@ use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::Message;
 use crate::protocol::own_messages::ErrorReason;
 use crate::session::restart::Decision;
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 const BARRED: &str = "the server was lost too often and is not started again for now";
@@ -75,7 +76,6 @@ impl Share {
 
     /// A process could not be started. That counts as a loss.
     pub fn process_failed(&mut self, key: ProcessKey, error: &str, cx: &mut Context<'_>) {
-        warn!("a shared server could not be started: {error}");
         if key == self.probe() {
             return self.probe_failed(error, cx);
         }
@@ -110,7 +110,6 @@ impl Share {
         for (seat, waiting) in back.into_iter().rev() {
             self.seats[seat.0].push_waiting_front(waiting);
         }
-        warn!("shared server {} ended ({status})", key.0);
         self.after_loss(key, cx);
         self.recharge_process(key, cx);
     }
@@ -185,7 +184,15 @@ impl Share {
             match process.policy.lost(cx.now) {
                 Decision::RetryAt(at) if at > cx.now => Life::Cooling(at),
                 Decision::RetryAt(_) => Life::Absent,
-                Decision::GiveUp { .. } => barred,
+                Decision::GiveUp { restarts } => {
+                    let (restarts, pause) = (Counted(restarts, "restart"), process.policy.window());
+                    warn!(
+                        "shared server {}: after {restarts}, the limit (--max-restarts); not started again for {} s",
+                        key.0,
+                        pause.as_secs()
+                    );
+                    barred
+                }
             }
         } else {
             barred
