@@ -126,8 +126,10 @@ fn beyond_what_may_wait_requests_are_refused_and_cancellations_get_through() {
     let options = ["--share", "1", "--share-in-flight", "1"];
     let proxy = Proxy::start(&options, &silent(&scratch));
     let mut client = proxy.connect();
+    client.send_request("tools/list", &json!({"_meta": modern_meta()}));
+    eventually("the first request", DEADLINE, || got(&scratch).len() == 1);
     let params = json!({"_meta": modern_meta(), "filler": "x".repeat(600_000)});
-    for _ in 0..3 {
+    for _ in 0..2 {
         client.send_request("tools/list", &params);
     }
     let (id, _) = client.recv_error(429, "in_flight_limit");
