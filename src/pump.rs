@@ -109,13 +109,13 @@ pub fn has_more(
 ) -> bool {
     (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
-        || (client.is_writable() && !session.to_client().is_empty())
-        || (upstream.is_writable() && !session.to_upstream().is_empty())
+        || (client.is_writable() && session.has_output_for_client())
+        || (upstream.is_writable() && session.has_output_for_upstream())
 }
 
 #[inline(always)]
 fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
-    if client.is_writable() && !session.to_client().is_empty() {
+    if client.is_writable() && session.has_output_for_client() {
         write_client(session, client, cx);
     }
 }
@@ -136,7 +136,7 @@ fn flush_upstream(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) {
-    if upstream.is_writable() && !session.to_upstream().is_empty() {
+    if upstream.is_writable() && session.has_output_for_upstream() {
         write_upstream(session, upstream, scratch, cx);
     }
 }

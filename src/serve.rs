@@ -23,6 +23,7 @@ mod client;
 mod launch;
 mod pipe_widener;
 mod remnants;
+mod seat_side;
 mod server;
 mod servers;
 mod setup;

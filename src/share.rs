@@ -16,7 +16,7 @@
 //! # The way of a request
 //!
 //! ```text
-//!   client line ─ client_line ──► requests ──► seat.waiting ──► turns ──► process.to_process ──► server
+//!   client line ─ client_line ──► requests ──► seat.waiting ──► turns ──► process.outbox ──────► server
 //!                 reads strictly  renumbers    waits its turn   one of    at most a pipe's
 //!                                                               many      worth
 //!
@@ -290,15 +290,15 @@ impl Share {
 
     /// What waits for a process.
     pub fn to_process(&self, key: ProcessKey) -> &[u8] {
-        self.processes[key.0].to_process.waiting()
+        self.processes[key.0].outbox.waiting()
     }
 
     /// The first bytes of that, this many, were written.
     pub fn process_written(&mut self, key: ProcessKey, count: usize, cx: &mut Context<'_>) {
         let process = &mut self.processes[key.0];
         process.last_moved = cx.now;
-        process.to_process.consume(count, cx.memory);
-        while process.to_process.next_started().is_some() {}
+        process.outbox.consume(count, cx.memory);
+        while process.outbox.next_started().is_some() {}
         self.dispatch(key, cx);
         self.recharge_process(key, cx);
     }

@@ -5,6 +5,7 @@
 mod common;
 
 use std::collections::BTreeMap;
+use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -219,13 +220,15 @@ fn others_may_hold_stdout_open_for_half_a_second() {
     client.pid_of_server();
 }
 
-/// The time for those who hold stdout open stands still while it is the client that is slow.
+/// The time for those who hold stdout open stands still while it is the client that is slow. Once it reads, they have a
+/// few tenths of a second: on a busy machine a shell may need more, so it may try several times.
 #[test]
 fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
     const FLOOD: &str = r#"awk 'BEGIN { s = "x"; while (length(s) < 10000) s = s s; for (i = 0; i < 250; i++) printf "{\"method\":\"flood\",\"params\":\"%s\"}\n", s }'"#;
+    const ATTEMPTS: usize = 5;
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
-    let session = |pause: Duration| {
+    let is_late_line_delivered = |pause: Duration| {
         let mut client = Client::connect_with_receive_buffer(proxy.address(), 4096);
         let server = client.pid_of_server();
         let id = client.send_code(&format!(
@@ -236,15 +239,28 @@ fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
         });
         // Nothing is waited for here: being slow, for one time or another, is what is tried.
         thread::sleep(pause);
-        for _ in 0..250 {
-            recv_note(&mut client, "flood");
+        let next = iter::repeat_with(|| client.recv_json()).find(|next| next["method"] != "flood");
+        let next = next.unwrap_or_default();
+        if next["method"] != "late" {
+            assert_eq!(
+                (&next["id"], &next["error"]["code"]),
+                (&json!(id), &json!(502))
+            );
+            return false;
         }
-        recv_note(&mut client, "late");
         assert_eq!(recv_deaths(&mut client, &[id]), "exit code 3");
+        true
     };
     thread::scope(|scope| {
         for milliseconds in [350, 400, 450, 900] {
-            scope.spawn(move || session(Duration::from_millis(milliseconds)));
+            let pause = Duration::from_millis(milliseconds);
+            scope.spawn(move || {
+                let is_delivered = (0..ATTEMPTS).any(|_| is_late_line_delivered(pause));
+                assert!(
+                    is_delivered,
+                    "after {milliseconds} ms, in {ATTEMPTS} attempts"
+                );
+            });
         }
     });
 }

@@ -84,35 +84,22 @@ fn was_lost(answer: &Value) -> bool {
     answer["error"]["data"]["reason"] == "process_terminated"
 }
 
-#[test]
-fn a_thousand_sessions_end_in_every_way_and_leave_nothing_behind() {
-    const ROUNDS: usize = 20;
-    skip_on_reference!("does not restart a server");
-    let sessions = processes::sessions_that_fit(1_000);
-    let proxy = Proxy::start(&[], &servers::demo());
-    proxy.connect().initialize();
-    proxy.wait_until_childless();
-    let (descriptors, memory) = (fd_count(proxy.pid()), rss_kib(proxy.pid()));
-
-    let mut clients: Vec<Client> = (0..sessions).map(|_| proxy.connect()).collect();
-    for client in &mut clients {
-        client.initialize();
+/// All clients ask at once, each for a text of its own.
+fn all_echo(clients: &mut [Client], round: usize) {
+    let text = |number: usize| format!("{round} of {number}");
+    let ids: Vec<u64> = clients
+        .iter_mut()
+        .enumerate()
+        .map(|(number, client)| client.send_request("tools/call", &echo(&text(number))))
+        .collect();
+    for (number, (client, id)) in clients.iter_mut().zip(ids).enumerate() {
+        assert_echoed(&client.answer_to(id), &text(number));
     }
-    for round in 0..ROUNDS {
-        let text = |number: usize| format!("{round} of {number}");
-        let ids: Vec<u64> = clients
-            .iter_mut()
-            .enumerate()
-            .map(|(number, client)| client.send_request("tools/call", &echo(&text(number))))
-            .collect();
-        for (number, (client, id)) in clients.iter_mut().zip(ids).enumerate() {
-            assert_echoed(&client.answer_to(id), &text(number));
-        }
-    }
-    assert_eq!(proxy.servers().len(), sessions);
-    let grown = rss_kib(proxy.pid()).saturating_sub(memory);
-    eprintln!("{sessions} sessions: {grown} KiB more than with none");
+}
 
+/// Clients close, reset, half-close after a last request, or lose their servers. Returns those that half-closed, with
+/// their last requests, and those that have only lost their servers.
+fn end_in_every_way(proxy: &Proxy, clients: Vec<Client>) -> (Vec<(Client, u64)>, Vec<Client>) {
     let servers = proxy.servers_by_client();
     let mut half_closed = Vec::new();
     let mut survivors = Vec::new();
@@ -136,6 +123,31 @@ fn a_thousand_sessions_end_in_every_way_and_leave_nothing_behind() {
             }
         }
     }
+    (half_closed, survivors)
+}
+
+#[test]
+fn a_thousand_sessions_end_in_every_way_and_leave_nothing_behind() {
+    const ROUNDS: usize = 20;
+    skip_on_reference!("does not restart a server");
+    let sessions = processes::sessions_that_fit(1_000);
+    let proxy = Proxy::start(&[], &servers::demo());
+    proxy.connect().initialize();
+    proxy.wait_until_childless();
+    let (descriptors, memory) = (fd_count(proxy.pid()), rss_kib(proxy.pid()));
+
+    let mut clients: Vec<Client> = (0..sessions).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        client.initialize();
+    }
+    for round in 0..ROUNDS {
+        all_echo(&mut clients, round);
+    }
+    assert_eq!(proxy.servers().len(), sessions);
+    let grown = rss_kib(proxy.pid()).saturating_sub(memory);
+    eprintln!("{sessions} sessions: {grown} KiB more than with none");
+
+    let (half_closed, mut survivors) = end_in_every_way(&proxy, clients);
     for (mut client, id) in half_closed {
         assert_echoed(&client.answer_to_within(id, PATIENCE), "last");
         assert_eq!(client.read_to_end(), Vec::<String>::new());
@@ -297,6 +309,22 @@ fn send_unfinished(clients: &mut [Client], bytes: usize, mut between: impl FnMut
     }
 }
 
+/// Ends the long line of a client. Returns whether it was served; if not, the shared memory was short.
+fn line_passes(client: &mut Client) -> bool {
+    client.send_raw(PADDED_END.as_bytes());
+    let answer = client.answer_to(7);
+    if answer["result"] == json!({}) {
+        return true;
+    }
+    let error = &answer["error"];
+    assert_eq!(error["code"], -32600, "{answer}");
+    assert_eq!(error["data"]["reason"], "too_large", "{answer}");
+    let message = error["message"].as_str().unwrap();
+    let names_the_limit = message.contains(&Grouped(BUDGET_BYTES).to_string());
+    assert!(names_the_limit, "{answer}");
+    false
+}
+
 #[test]
 fn unfinished_lines_share_a_bounded_memory() {
     const CLIENTS: usize = 200;
@@ -318,23 +346,10 @@ fn unfinished_lines_share_a_bounded_memory() {
         assert_eq!(ping(&mut other)["result"], json!({}));
         longest = longest.max(start.elapsed());
     });
-    let mut refused = 0;
-    for client in &mut clients {
-        client.send_raw(PADDED_END.as_bytes());
-        let answer = client.answer_to(7);
-        if answer["result"] == json!({}) {
-            continue;
-        }
-        refused += 1;
-        let error = &answer["error"];
-        assert_eq!(error["code"], -32600, "{answer}");
-        assert_eq!(error["data"]["reason"], "too_large", "{answer}");
-        let names_the_limit = error["message"]
-            .as_str()
-            .unwrap()
-            .contains(&Grouped(BUDGET_BYTES).to_string());
-        assert!(names_the_limit, "{answer}");
-    }
+    let refused = clients
+        .iter_mut()
+        .map(|client| usize::from(!line_passes(client)))
+        .sum::<usize>();
     let grown = peak_rss_kib(proxy.pid()).saturating_sub(before);
     eprintln!(
         "{clients_that_fit} unfinished lines: {grown} KiB, {refused} refused; others wait {longest:?} at most"

@@ -114,7 +114,9 @@ fn what_a_wrapper_leaves_behind_is_stopped() {
     assert!(processes::process_exists(left_deaf));
     wait_until_gone(left_deaf);
     proxy.wait_for_log(KILLED);
-    assert_eq!(proxy.servers(), [server]);
+    eventually("the orphans to be reaped", DEADLINE, || {
+        proxy.servers() == [server]
+    });
 }
 
 #[test]

@@ -12,20 +12,7 @@ type Rows<'a> = &'a [(&'a str, Measure, usize)];
 
 /// File names and SVG documents.
 pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static str, String)> {
-    let chart = |title: &str, note: &str, rows: Rows| {
-        let panels = rows.iter().flat_map(|&(what, measure, part)| {
-            Cores::BOTH.map(|cores| Panel {
-                title: format!("{what}, {}", cores.name()),
-                bars: bars(results, contenders, cores, of_measure(measure, part)),
-            })
-        });
-        let chart = Chart {
-            title: title.to_owned(),
-            note: note.to_owned(),
-            panels: panels.collect(),
-        };
-        chart.svg()
-    };
+    let chart = |title, note, rows| chart(results, contenders, title, note, rows);
     let small = Measure::RoundTrip { bytes: 200 };
     let larger = Measure::RoundTrip { bytes: 10_000 };
     vec![
@@ -78,6 +65,27 @@ pub(crate) fn all(results: &Results, contenders: &[Contender]) -> Vec<(&'static 
             ),
         ),
     ]
+}
+
+fn chart(
+    results: &Results,
+    contenders: &[Contender],
+    title: &str,
+    note: &str,
+    rows: Rows,
+) -> String {
+    let panels = rows.iter().flat_map(|&(what, measure, part)| {
+        Cores::BOTH.map(|cores| Panel {
+            title: format!("{what}, {}", cores.name()),
+            bars: bars(results, contenders, cores, of_measure(measure, part)),
+        })
+    });
+    let chart = Chart {
+        title: title.to_owned(),
+        note: note.to_owned(),
+        panels: panels.collect(),
+    };
+    chart.svg()
 }
 
 fn bars(

@@ -11,32 +11,25 @@ use crate::common::reach::Goal;
 /// The cores, whose figure ours is divided by, what the ratio must be, and what it should be.
 type Row = (Cores, Contender, Bound, Option<Bound>);
 
+const ROUND_TRIP: Measure = Measure::RoundTrip { bytes: 200 };
+
+const MESSAGES: Measure = Measure::Messages {
+    bytes: 200,
+    in_flight: 64,
+};
+
+const BULK: Measure = Measure::Bulk {
+    bytes: 1_000_000,
+    in_flight: 4,
+};
+
 /// The targets, with what was measured.
 pub(crate) fn all(results: &Results) -> Vec<Goal> {
-    let round_trip = Measure::RoundTrip { bytes: 200 };
-    let messages = Measure::Messages {
-        bytes: 200,
-        in_flight: 64,
-    };
-    let bulk = Measure::Bulk {
-        bytes: 1_000_000,
-        in_flight: 4,
-    };
-    let goals = |what: &str, measure, part, rows: &[Row]| -> Vec<Goal> {
-        let goal = |&(cores, than, must, aim): &Row| Goal {
-            figure: format!("{}: {what}", cores.name()),
-            unit: format!(" × {}", than.name()),
-            must,
-            aim,
-            measured: ratio(results, cores, of_measure(measure, part), than)
-                .map_err(|trouble| format!("{}: {}", than.name(), trouble.word())),
-        };
-        rows.iter().map(goal).collect()
-    };
+    let goals = |what, measure, part, rows: &[Row]| of(results, what, (measure, part), rows);
     [
         goals(
             "round trip 200 B, p50",
-            round_trip,
+            ROUND_TRIP,
             0,
             &[
                 (One, Socat, AtMost(0.80), Some(AtMost(0.75))),
@@ -47,13 +40,13 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
         ),
         goals(
             "round trip 200 B, p99",
-            round_trip,
+            ROUND_TRIP,
             1,
             &[(One, Socat, AtMost(0.90), None)],
         ),
         goals(
             "200 B, 64 in flight, messages/s",
-            messages,
+            MESSAGES,
             0,
             &[
                 (One, Socat, AtLeast(1.0), Some(AtLeast(1.2))),
@@ -64,7 +57,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
         ),
         goals(
             "1 MB, 4 in flight, MB/s",
-            bulk,
+            BULK,
             0,
             &[
                 (All, TcpServer, AtLeast(0.90), Some(AtLeast(0.98))),
@@ -86,6 +79,19 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
         ),
     ]
     .concat()
+}
+
+/// The targets for one figure of a measure.
+fn of(results: &Results, what: &str, (measure, part): (Measure, usize), rows: &[Row]) -> Vec<Goal> {
+    let goal = |&(cores, than, must, aim): &Row| Goal {
+        figure: format!("{}: {what}", cores.name()),
+        unit: format!(" × {}", than.name()),
+        must,
+        aim,
+        measured: ratio(results, cores, of_measure(measure, part), than)
+            .map_err(|trouble| format!("{}: {}", than.name(), trouble.word())),
+    };
+    rows.iter().map(goal).collect()
 }
 
 /// This proxy's figure, divided by the other one's.

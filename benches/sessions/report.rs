@@ -5,6 +5,7 @@ use std::fs;
 use std::time::Duration;
 
 use super::trial::{Figures, RoundTrip, RoundTrips, Windows};
+use super::usage::Usage;
 use crate::common::affinity::Cores;
 use crate::common::chart::{Bar, Chart, Panel};
 use crate::common::reach::Bound::{AtLeast, AtMost};
@@ -32,14 +33,41 @@ pub(crate) fn text(trials: &Trials, windows: Windows, cores: usize) -> String {
     parts.join("\n")
 }
 
-fn goals(own: &Figures, windows: Windows) -> Vec<Goal> {
-    let goal = |figure: String, unit: &str, must, aim: Option<Bound>, measured: f64| Goal {
+fn goal(figure: String, unit: &str, must: Bound, aim: Option<Bound>, measured: f64) -> Goal {
+    Goal {
         figure,
         unit: unit.to_owned(),
         must,
         aim,
         measured: Ok(measured),
+    }
+}
+
+/// What heartbeats cost, and whether all arrive.
+fn heartbeat_goals(own: &Figures, windows: Windows) -> Vec<Goal> {
+    let Some((count, usage)) = own.heartbeats else {
+        return Vec::new();
     };
+    let (sessions, seconds) = (own.sessions, windows.heartbeats.as_secs_f64());
+    vec![
+        goal(
+            format!("heartbeats each {seconds} s, {sessions} sessions"),
+            " % of one core",
+            AtMost(1.5),
+            None,
+            usage.percent_of(windows.heartbeats),
+        ),
+        goal(
+            "… share that arrived".to_owned(),
+            "",
+            AtLeast(1.0),
+            None,
+            count as f64 / sessions as f64,
+        ),
+    ]
+}
+
+fn goals(own: &Figures, windows: Windows) -> Vec<Goal> {
     let mib = own.rss_kib_without as f64 / 1024.0;
     let idle_seconds = windows.idle.as_secs_f64();
     let ticks = (idle_seconds * TICKS_PER_SECOND).ceil() + 1.0;
@@ -76,24 +104,7 @@ fn goals(own: &Figures, windows: Windows) -> Vec<Goal> {
             at.each_in_turn.p50 / at.alone.p50,
         ));
     }
-    if let Some((count, usage)) = own.heartbeats {
-        let seconds = windows.heartbeats.as_secs_f64();
-        goals.push(goal(
-            format!("heartbeats each {seconds} s, {sessions} sessions"),
-            " % of one core",
-            AtMost(1.5),
-            None,
-            usage.percent_of(windows.heartbeats),
-        ));
-        let came = count as f64 / sessions as f64;
-        goals.push(goal(
-            "… share that arrived".to_owned(),
-            "",
-            AtLeast(1.0),
-            None,
-            came,
-        ));
-    }
+    goals.extend(heartbeat_goals(own, windows));
     let megabytes = fs::metadata(PROXY).map(|file| file.len() as f64 / 1e6);
     goals.push(Goal {
         figure: "program".to_owned(),
@@ -153,10 +164,8 @@ fn figures(trials: &Trials, windows: Windows) -> Table {
         count.unwrap_or_else(|| NONE.to_owned())
     });
     row(&format!("{beats}: CPU"), "% of a core", &|of| {
-        let percent = of
-            .heartbeats
-            .map(|(_, usage)| usage.percent_of(windows.heartbeats));
-        percent.map_or_else(|| NONE.to_owned(), number)
+        let percent = |(_, usage): (_, Usage)| number(usage.percent_of(windows.heartbeats));
+        of.heartbeats.map_or_else(|| NONE.to_owned(), percent)
     });
     row("time to close", "s", &|of| seconds(of.close));
     row("left: processes", "", &|of| of.left.processes.to_string());

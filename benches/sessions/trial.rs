@@ -127,15 +127,8 @@ fn measure(
                 each_in_turn,
             });
 
-    let mut heartbeats = None;
-    if has_heartbeats {
-        clients.announce_heartbeats()?;
-        // Those that arrive meanwhile do not count.
-        clients.exchange_heartbeats(SETTLING)?;
-        let before = Usage::of(pid);
-        let count = clients.exchange_heartbeats(windows.heartbeats)?;
-        heartbeats = Some((count, Usage::of(pid).since(before)));
-    }
+    let heartbeats = has_heartbeats.then(|| heartbeats(pid, &mut clients, windows));
+    let heartbeats = heartbeats.transpose()?;
 
     let begin = Instant::now();
     drop(clients);
@@ -151,6 +144,16 @@ fn measure(
         close: begin.elapsed(),
         left,
     })
+}
+
+/// How many heartbeats arrive, and what they cost.
+fn heartbeats(pid: i32, clients: &mut Clients, windows: Windows) -> io::Result<(usize, Usage)> {
+    clients.announce_heartbeats()?;
+    // Those that arrive meanwhile do not count.
+    clients.exchange_heartbeats(SETTLING)?;
+    let before = Usage::of(pid);
+    let count = clients.exchange_heartbeats(windows.heartbeats)?;
+    Ok((count, Usage::of(pid).since(before)))
 }
 
 /// Measures with everything on one core, and then unpinned.

@@ -471,6 +471,11 @@ mod tests {
         assert_eq!(slept[0]["id"], 2);
     }
 
+    fn ids(answers: &Value) -> Vec<&Value> {
+        let answers = answers.as_array().unwrap();
+        answers.iter().map(|one| &one["id"]).collect()
+    }
+
     #[test]
     fn batches_are_answered_with_one_array() {
         let mut bench = Bench::initialized();
@@ -478,13 +483,10 @@ mod tests {
         let ping = |id| request(id, "ping", "");
         let batch = format!("[{},{initialized},5,{},{{}}]", ping("1"), ping("\"b\""));
         let answer = bench.one(&batch);
-        let ids: Vec<&Value> = answer
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| &one["id"])
-            .collect();
-        assert_eq!(ids, [&json!(1), &json!(null), &json!("b"), &json!(null)]);
+        assert_eq!(
+            ids(&answer),
+            [&json!(1), &json!(null), &json!("b"), &json!(null)]
+        );
         assert_eq!(answer[1]["error"]["code"], -32600);
 
         assert!(bench.all(format!("[{initialized}]")).is_empty());
@@ -508,13 +510,7 @@ mod tests {
                 .is_empty()
         );
         let answer = &bench.after(1000)[0];
-        let ids: Vec<&Value> = answer
-            .as_array()
-            .unwrap()
-            .iter()
-            .map(|one| &one["id"])
-            .collect();
-        assert_eq!(ids, [3, 1, 2]);
+        assert_eq!(ids(answer), [3, 1, 2]);
 
         assert!(bench.all(format!("[{},{ping}]", sleep("1"))).is_empty());
         let released = bench.one(cancel);

@@ -2,12 +2,16 @@
 //!
 //! Valid is UTF-8 that `json` accepts. Of duplicate keys the last counts.
 
+mod words;
+
 use std::fmt;
 use std::ops::Range;
 
+pub use self::words::{Control, Method};
 use super::id::{IdText, MAX_ID_BYTES};
 use super::json::text::Text;
-use super::json::{self, Malformed, Reader, Value};
+use super::json::word::WORD;
+use super::json::{self, Key, Malformed, Reader, Value};
 use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
@@ -41,10 +45,6 @@ const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
 /// The member of `_meta` in which a modern client names the version of MCP that it speaks.
 const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 
-/// No name of a method that means something is shorter when it is written with an escape: the shortest has no character
-/// that can be escaped by less than `\u….`
-const SHORTEST_ESCAPED_METHOD: usize = r"initializ\u0065".len();
-
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
@@ -64,47 +64,23 @@ pub struct Envelope<'a> {
     error: Place,
 }
 
+/// The members that mean something to a proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Member {
+    Id,
+    Method,
+    Params,
+    Result,
+    Error,
+    Type,
+    Other,
+}
+
 /// Where in a line the value of a member is; nowhere, if it is not there or does not count.
 #[derive(Debug, Default, Clone, Copy)]
 struct Place {
     start: usize,
     end: usize,
-}
-
-/// Lines that the two ends of a connection exchange about the connection itself.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Control {
-    /// `"type":"heartbeat"`
-    Heartbeat,
-    /// `"type":"handshake"`
-    Handshake,
-    /// `"type":"heartbeat_response"`
-    HeartbeatResponse,
-}
-
-/// The methods that mean something to a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Method {
-    /// `initialize`, with which a legacy session opens.
-    Initialize,
-    /// `notifications/initialized`, which ends a legacy handshake.
-    Initialized,
-    /// `server/discover`, with which a modern client finds out what it talks to.
-    Discover,
-    /// `notifications/cancelled`, which takes a request back.
-    Cancelled,
-    /// `subscriptions/listen`, which is answered only when the subscription ends.
-    Listen,
-    /// `resources/subscribe`, with which a legacy client asks for updates of a resource.
-    Subscribe,
-    /// `resources/unsubscribe`, which ends that.
-    Unsubscribe,
-    /// `logging/setLevel`, with which a legacy client says how much of the server's log it wants.
-    SetLevel,
-    /// `$/mcp/serverRestarted`, with which a proxy tells of a restart.
-    ServerRestarted,
-    /// Any other.
-    Other,
 }
 
 /// Why a line can't be forwarded.
@@ -195,10 +171,7 @@ impl<'a> Envelope<'a> {
         self.line = line;
         // A copy, of which nobody else has the address, stays in registers.
         let mut here = *reader;
-        let read = here.object(VERSION, |key, value| match key.plain() {
-            Some(name) => self.set(line, name, value),
-            None => self.set_escaped(line, key.inner, value),
-        });
+        let read = here.object(VERSION, |member, value| self.set(line, member, value));
         *reader = here;
         read
     }
@@ -315,28 +288,75 @@ impl<'a> Envelope<'a> {
             && self.error.bytes(self.line).and_then(own_reason).as_deref() == Some(reason.name())
     }
 
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
+    fn set(&mut self, line: &'a [u8], member: Member, value: Value) {
+        match member {
+            Member::Id => {
+                self.id = Place::of(line, value).bytes(line).map(IdText::new);
+                self.id_start = value.start;
+            }
+            Member::Method => self.method = Method::of(line, value),
+            Member::Params => self.params = Place::of(line, value),
+            Member::Result => self.result = Place::any(value),
+            Member::Error => self.error = Place::of(line, value),
+            Member::Type => self.control = Control::of(line, value),
+            Member::Other => {}
+        }
+    }
+}
+
+impl Member {
+    fn named(name: &[u8]) -> Self {
+        match name {
+            b"id" => Self::Id,
+            b"method" => Self::Method,
+            b"params" => Self::Params,
+            b"result" => Self::Result,
+            b"error" => Self::Error,
+            b"type" => Self::Type,
+            _ => Self::Other,
+        }
+    }
+
     #[cold]
-    fn set_escaped(&mut self, line: &'a [u8], key: &[u8], value: Value) {
-        Text::escaped(key).with_name(|name| self.set(line, name, value));
+    fn escaped(inner: &[u8]) -> Self {
+        Text::escaped(inner).with_name(Self::named)
+    }
+}
+
+impl<'a> Key<'a> for Member {
+    /// The names of most members, with their quotation marks, are words of the processor.
+    #[inline(always)]
+    fn at_a_glance(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        const fn word(bytes: [u8; WORD]) -> u64 {
+            u64::from_le_bytes(bytes)
+        }
+        const ID_BYTES: usize = br#""id""#.len();
+        const ID_MASK: u64 = word([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
+        let (bytes, rest) = text.split_first_chunk()?;
+        let first = word(*bytes);
+        if first & ID_MASK == word(*b"\"id\"\0\0\0\0") {
+            return Some((Self::Id, &text[ID_BYTES..]));
+        }
+        let member = if first == word(*br#""method""#) {
+            Self::Method
+        } else if first == word(*br#""params""#) {
+            Self::Params
+        } else if first == word(*br#""result""#) {
+            Self::Result
+        } else {
+            return None;
+        };
+        Some((member, rest))
     }
 
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "a call costs more than most members")]
-    fn set(&mut self, line: &'a [u8], name: &[u8], value: Value) {
-        // Compared as wholes, these are words of the processor; the bytes of a pattern are compared one by one.
-        if name == b"id" {
-            self.id = Place::of(line, value).bytes(line).map(IdText::new);
-            self.id_start = value.start;
-        } else if name == b"method" {
-            self.method = Method::of(line, value);
-        } else if name == b"params" {
-            self.params = Place::of(line, value);
-        } else if name == b"result" {
-            self.result = Place::any(value);
-        } else if name == b"error" {
-            self.error = Place::of(line, value);
-        } else if name == b"type" {
-            self.control = Control::of(line, value);
+    #[allow(clippy::inline_always, reason = "a call costs more than this")]
+    fn of(text: Text<'a>) -> Self {
+        match text.plain() {
+            Some(name) => Self::named(name),
+            None => Self::escaped(text.inner),
         }
     }
 }
@@ -376,61 +396,6 @@ impl Place {
 
     fn text(self, line: &[u8]) -> Option<&str> {
         text(self.bytes(line)?)
-    }
-}
-
-impl Control {
-    /// Reads the value of a `type`.
-    fn of(line: &[u8], value: Value) -> Option<Self> {
-        value.string(line)?.with_name(|name| match name {
-            b"heartbeat" => Some(Self::Heartbeat),
-            b"handshake" => Some(Self::Handshake),
-            b"heartbeat_response" => Some(Self::HeartbeatResponse),
-            _ => None,
-        })
-    }
-}
-
-impl Method {
-    /// Whether a message with it means nothing to a proxy unless it is a request.
-    fn needs_id(self) -> bool {
-        match self {
-            Self::Other | Self::Listen | Self::Subscribe | Self::Unsubscribe | Self::SetLevel => {
-                true
-            }
-            Self::Initialize
-            | Self::Initialized
-            | Self::Discover
-            | Self::Cancelled
-            | Self::ServerRestarted => false,
-        }
-    }
-
-    /// Reads the value of a `method`; `None` if it is null.
-    fn of(line: &[u8], value: Value) -> Option<Self> {
-        let Some([b'"', name @ .., b'"']) = line.get(value.range()) else {
-            return Place::of(line, value).bytes(line).map(|_| Self::Other);
-        };
-        let named = Self::named(name);
-        if named != Self::Other || name.len() < SHORTEST_ESCAPED_METHOD || !name.contains(&b'\\') {
-            return Some(named);
-        }
-        Some(Text::escaped(name).with_name(Self::named))
-    }
-
-    fn named(name: &[u8]) -> Self {
-        match name {
-            b"initialize" => Self::Initialize,
-            b"notifications/initialized" => Self::Initialized,
-            b"server/discover" => Self::Discover,
-            b"notifications/cancelled" => Self::Cancelled,
-            b"subscriptions/listen" => Self::Listen,
-            b"resources/subscribe" => Self::Subscribe,
-            b"resources/unsubscribe" => Self::Unsubscribe,
-            b"logging/setLevel" => Self::SetLevel,
-            b"$/mcp/serverRestarted" => Self::ServerRestarted,
-            _ => Self::Other,
-        }
     }
 }
 

@@ -263,11 +263,15 @@ fn canonical_integer(digits: &[u8]) -> Option<i64> {
     if digits.len() > SAFE_DIGITS || digits[0] == b'-' {
         return str::from_utf8(digits).ok()?.parse().ok();
     }
-    digits.iter().try_fold(0, |value, digit| {
-        digit
-            .is_ascii_digit()
-            .then(|| value * 10 + i64::from(digit - b'0'))
-    })
+    let mut value = 0;
+    for digit in digits {
+        let digit = digit.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        value = value * 10 + i64::from(digit);
+    }
+    Some(value)
 }
 
 fn plain_string(text: &str) -> Option<&str> {

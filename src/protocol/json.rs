@@ -12,6 +12,7 @@
 )]
 
 mod nesting;
+mod number;
 pub(super) mod strings;
 pub(super) mod text;
 pub(super) mod word;
@@ -19,6 +20,7 @@ pub(super) mod word;
 use std::ops::Range;
 
 use self::nesting::{Deep, Nesting, Shallow};
+use self::number::{after_integer, after_number_or_word};
 use self::strings::{after_plain_string, string_end};
 use self::text::Text;
 
@@ -46,7 +48,7 @@ pub(crate) fn find<const N: usize>(
 ) -> Option<[Option<Range<usize>>; N]> {
     let mut found = [const { None }; N];
     let mut reader = Reader::new(text.as_bytes());
-    let read = reader.object(b"", |key, value| {
+    let read = reader.object(b"", |key: Text<'_>, value| {
         key.with_name(|key| {
             let names = names.iter().zip(&mut found);
             for (_, place) in names.filter(|(name, _)| name.as_bytes() == key) {
@@ -56,6 +58,25 @@ pub(crate) fn find<const N: usize>(
     });
     read.and_then(|()| reader.end()).ok()?;
     Some(found)
+}
+
+/// What is to be known of the key of a member.
+pub(super) trait Key<'a>: Sized {
+    /// The key that a text begins with, and what follows it, if that can be told at a glance.
+    #[inline(always)]
+    fn at_a_glance(_: &'a [u8]) -> Option<(Self, &'a [u8])> {
+        None
+    }
+
+    /// Any key.
+    fn of(text: Text<'a>) -> Self;
+}
+
+impl<'a> Key<'a> for Text<'a> {
+    #[inline(always)]
+    fn of(text: Self) -> Self {
+        text
+    }
 }
 
 /// Where a value is.
@@ -134,10 +155,10 @@ impl<'a> Reader<'a> {
     /// Reads an object, and hands out its members: the keys, and where their values are. If it begins with `ignored`, a
     /// member, that may be left out; it takes hardly any time.
     #[inline(always)]
-    pub(super) fn object(
+    pub(super) fn object<K: Key<'a>>(
         &mut self,
         ignored: &[u8],
-        mut member: impl FnMut(Text<'a>, Value),
+        mut member: impl FnMut(K, Value),
     ) -> Result<(), Malformed> {
         self.expect(b'{')?;
         match self.peek() {
@@ -223,11 +244,15 @@ impl<'a> Reader<'a> {
 
     /// Reads a key from its quotation mark on, and the colon after it. Returns the first byte of the value, too.
     #[inline(always)]
-    fn key(&mut self) -> Result<(Text<'a>, u8), Malformed> {
+    fn key<K: Key<'a>>(&mut self) -> Result<(K, u8), Malformed> {
         let text = self.rest;
+        if let Some((key, rest)) = K::at_a_glance(text) {
+            self.rest = rest;
+            return Ok((key, self.colon()?));
+        }
         let has_escapes = self.skip_string()?;
         let inner = &text[1..text.len() - self.rest.len() - 1];
-        Ok((Text { inner, has_escapes }, self.colon()?))
+        Ok((K::of(Text { inner, has_escapes }), self.colon()?))
     }
 
     /// The same for a key that nobody wants to know.
@@ -405,59 +430,6 @@ fn skip_blanks(mut text: &[u8]) -> &[u8] {
         text = rest;
     }
     text
-}
-
-/// What follows a positive integer, if that is all there is.
-#[inline(always)]
-fn after_integer(text: &[u8]) -> Option<&[u8]> {
-    let [b'1'..=b'9', rest @ ..] = text else {
-        return None;
-    };
-    match skip_any_digits(rest) {
-        [b'.' | b'e' | b'E', ..] => None,
-        rest => Some(rest),
-    }
-}
-
-fn after_number_or_word(text: &[u8]) -> Option<&[u8]> {
-    let mut rest = match text {
-        [b'-', b'I', ..] => return after_word(&text[1..]),
-        [b'-', rest @ ..] => rest,
-        [b'0'..=b'9', ..] => text,
-        _ => return after_word(text),
-    };
-    rest = match rest {
-        [b'0', rest @ ..] => rest,
-        _ => skip_digits(rest)?,
-    };
-    if let [b'.', fraction @ ..] = rest {
-        rest = skip_digits(fraction)?;
-    }
-    if let [b'e' | b'E', b'+' | b'-', exponent @ ..] | [b'e' | b'E', exponent @ ..] = rest {
-        rest = skip_digits(exponent)?;
-    }
-    Some(rest)
-}
-
-/// Skips digits, of which there must be one.
-fn skip_digits(text: &[u8]) -> Option<&[u8]> {
-    match text {
-        [b'0'..=b'9', rest @ ..] => Some(skip_any_digits(rest)),
-        _ => None,
-    }
-}
-
-#[inline(always)]
-fn skip_any_digits(mut text: &[u8]) -> &[u8] {
-    while let [b'0'..=b'9', rest @ ..] = text {
-        text = rest;
-    }
-    text
-}
-
-fn after_word(text: &[u8]) -> Option<&[u8]> {
-    let words: [&[u8]; 5] = [b"true", b"false", b"null", b"NaN", b"Infinity"];
-    words.iter().find_map(|word| text.strip_prefix(*word))
 }
 
 #[cfg(test)]

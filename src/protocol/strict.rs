@@ -210,13 +210,7 @@ mod tests {
         ] {
             assert_eq!(find(line), Err(Doubled), "{line}");
         }
-        for line in [
-            r#"{"id":{"id":1}}"#,
-            r#"{"idé":1,"é":2}"#,
-            r#"[1]"#,
-            "3",
-            "{}",
-        ] {
+        for line in [r#"{"id":{"id":1}}"#, r#"{"idé":1,"é":2}"#, "[1]", "3", "{}"] {
             assert!(find(line).is_ok(), "{line}");
         }
     }

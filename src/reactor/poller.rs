@@ -41,6 +41,11 @@ pub trait Poll {
     /// What the clock says.
     fn now(&self) -> Time;
 
+    /// The same at the kernel's last tick, which takes a fraction of the time to read.
+    fn coarse_now(&self) -> Time {
+        self.now()
+    }
+
     /// An event with the token [`ALARM`] has come.
     fn alarm_fired(&mut self) {}
 }
@@ -125,6 +130,10 @@ impl Poll for Poller {
 
     fn now(&self) -> Time {
         timers::now()
+    }
+
+    fn coarse_now(&self) -> Time {
+        timers::coarse_now()
     }
 
     /// The alarm is not read: setting it anew makes it ready to ring again.

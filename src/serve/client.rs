@@ -1,8 +1,9 @@
 //! What is around one session: the connection to its client, and its server.
 
+use super::seat_side::SeatSide;
 use super::server::Server;
 use super::servers::{ServerKey, Servers};
-use super::sharing::{SeatSide, Sharing};
+use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::pump::pump;

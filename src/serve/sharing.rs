@@ -12,9 +12,8 @@ use super::server::{Server, User};
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
-use crate::buffers::budget::BufferBudget;
 use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
-use crate::reactor::io::Input;
+use crate::reactor::io::{Input, Io};
 use crate::reactor::listener::is_exhaustion;
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
@@ -235,10 +234,7 @@ impl<S: System> Proxy<S> {
             return self.process_ended(key, server_key);
         }
         let has_closed = server.stdout.is_none() || server.stdin.is_none();
-        let has_room = server
-            .stdin
-            .as_ref()
-            .is_some_and(|stdin| stdin.is_writable());
+        let has_room = server.stdin.as_ref().is_some_and(Io::is_writable);
         if has_output(server) || (has_room && !sharing.share.to_process(key).is_empty()) {
             sharing.note(key);
         }
@@ -443,10 +439,7 @@ impl<S: System> Proxy<S> {
 }
 
 fn has_output<S: System>(server: &Server<S>) -> bool {
-    let is_readable = server
-        .stdout
-        .as_ref()
-        .is_some_and(|stdout| stdout.is_readable());
+    let is_readable = server.stdout.as_ref().is_some_and(Io::is_readable);
     is_readable || server.has_stderr()
 }
 
@@ -487,70 +480,5 @@ fn write<S: System>(
                 return;
             }
         }
-    }
-}
-
-/// A seat as the upstream of a session: what is written is kept for [`SeatSide::finish`], and what is read was not taken
-/// before it.
-pub(super) struct SeatSide<'a> {
-    sharing: &'a mut Sharing,
-    seat: SeatKey,
-    /// How much was read.
-    taken: usize,
-}
-
-impl<'a> SeatSide<'a> {
-    pub(super) fn new(sharing: &'a mut Sharing, seat: SeatKey) -> Self {
-        sharing.outgoing.clear();
-        Self {
-            sharing,
-            seat,
-            taken: 0,
-        }
-    }
-
-    /// Passes on what was written and read.
-    pub(super) fn finish(self, now: Time, memory: &mut BufferBudget) {
-        let mut cx = Context { now, memory };
-        let Self {
-            sharing,
-            seat,
-            taken,
-        } = self;
-        sharing.share.client_took(seat, taken, &mut cx);
-        if !sharing.outgoing.is_empty() {
-            let lines = std::mem::take(&mut sharing.outgoing);
-            sharing.share.client_lines(seat, &lines, &mut cx);
-            if lines.capacity() <= READ_BYTES {
-                sharing.outgoing = lines;
-            }
-        }
-    }
-}
-
-impl Transport for SeatSide<'_> {
-    fn is_readable(&self) -> bool {
-        self.sharing.share.to_client(self.seat).len() > self.taken
-    }
-
-    fn read(&mut self, buffer: &mut [u8]) -> Input {
-        let waiting = self.sharing.share.to_client(self.seat);
-        let waiting = waiting.get(self.taken..).unwrap_or_default();
-        let count = waiting.len().min(buffer.len());
-        if count == 0 {
-            return Input::Blocked;
-        }
-        buffer[..count].copy_from_slice(&waiting[..count]);
-        self.taken += count;
-        Input::Bytes(count)
-    }
-
-    fn is_writable(&self) -> bool {
-        true
-    }
-
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.sharing.outgoing.extend_from_slice(bytes);
-        Ok(bytes.len())
     }
 }

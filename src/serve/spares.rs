@@ -1,8 +1,8 @@
-//! Servers that were started ahead of time and wait for someone to serve (`--prespawn`): which wait, in what order they
-//! are handed out, and when there are to be more. The log calls them the pool.
+//! Servers that were started ahead of time and wait for a session (`--prespawn`): which ones wait, in what order they
+//! are handed out, and when more are started. The log calls them the pool.
 //!
-//! Nothing is said to a waiting server, and what it writes to stdout is left for whoever takes it. Its stderr is logged.
-//! Nothing here starts, reads or stops anything.
+//! Nothing is sent to a waiting server, and what it writes to stdout is left for the session that takes it. Its stderr
+//! is logged. Nothing here starts, reads or stops anything.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -20,8 +20,8 @@ use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::plural::Counted;
 use crate::util::time::Time;
 
-/// After a server was taken, the next one is started this much later: a start takes longer than the first response to
-/// whoever took it, which it would delay.
+/// After a server was taken, the next one is started this much later: a start takes longer than the taken server's
+/// first response, which it would delay.
 const REFILL_DELAY: Duration = Duration::from_millis(10);
 
 /// After a loss, one server must wait for this long without ending before more are started: as long as the shortest
@@ -57,8 +57,23 @@ struct Spare {
 
 impl Spare {
     /// How the log calls it.
-    fn label(pid: Pid) -> String {
-        format!("spare pid {pid}")
+    fn label(&self) -> String {
+        format!("spare pid {}", self.pid)
+    }
+
+    /// Logs what it wrote to its stderr; with `None`, at the end, what has no line end.
+    fn log(&mut self, bytes: Option<&[u8]>, limit: Option<&mut LogRateLimit>, now: Time) {
+        let label = self.label();
+        let mut gate = Gate {
+            limit,
+            shared: None,
+            last_words: Some(&mut self.last_words),
+        };
+        let log = |line: &str| gate.log_stderr(&label, line, now);
+        match bytes {
+            Some(bytes) => self.stderr.push(bytes, log),
+            None => self.stderr.end(log),
+        }
     }
 }
 
@@ -159,15 +174,8 @@ impl Spares {
         if let Some(spare) = spares.find(|spare| spare.key == key)
             && self.logging != ServerLogging::None
         {
-            let is_limited = self.logging == ServerLogging::Limited;
-            let label = Spare::label(spare.pid);
-            let mut gate = Gate {
-                limit: is_limited.then_some(&mut self.log_rate_limit),
-                shared: None,
-                last_words: Some(&mut spare.last_words),
-            };
-            let stderr = &mut spare.stderr;
-            stderr.push(bytes, |line| gate.log_stderr(&label, line, now));
+            let limit = self.logging.limited_by(&mut self.log_rate_limit);
+            spare.log(Some(bytes), limit, now);
         }
     }
 
@@ -258,15 +266,10 @@ impl Spares {
 
     /// Logs what has no line end; of one that ended by itself, also the last of what was left out of the log.
     fn log_rest(&mut self, mut spare: Spare, was_asked: bool, now: Time) {
-        let is_limited = self.logging == ServerLogging::Limited;
-        let label = Spare::label(spare.pid);
-        let mut gate = Gate {
-            limit: is_limited.then_some(&mut self.log_rate_limit),
-            shared: None,
-            last_words: Some(&mut spare.last_words),
-        };
-        spare.stderr.end(|line| gate.log_stderr(&label, line, now));
+        let limit = self.logging.limited_by(&mut self.log_rate_limit);
+        spare.log(None, limit, now);
         if !was_asked {
+            let label = spare.label();
             log_last_words(&mut spare.last_words, &label);
         }
     }

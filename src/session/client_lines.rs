@@ -77,8 +77,8 @@ impl Session {
         }
     }
 
-    /// The system may have less memory than the budget allows: a long line for which there is no room is refused, as if
-    /// the budget were spent. Returns whether it was.
+    /// The system may have less memory than the budget allows: a long line that does not fit is refused, as if the
+    /// budget were spent. Returns whether it was.
     fn refuse_for_lack_of_memory(&mut self, line: &Line<'_>, cx: &mut Context<'_>) -> bool {
         let text = match line {
             Line::Borrowed(text) => *text,
@@ -160,7 +160,8 @@ impl Session {
 
     fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
         about!(debug, self.label, "announced itself by a {control:?} line");
-        self.replays_at_once |= control == Control::Handshake && asks_for_eager_replay(line);
+        self.handshake.replays_at_once |=
+            control == Control::Handshake && asks_for_eager_replay(line);
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
     }
@@ -225,7 +226,7 @@ impl Session {
         );
         self.note_refusal(Refusal::InFlight, &text, cx);
         if requests == 0 {
-            // More responses than are looked at: nobody waits for a reply, but the line must not vanish.
+            // More responses than are examined: nobody waits for a reply, but the line must not vanish.
             self.reply_error(None, ErrorReason::InFlightLimit, &text, cx);
         }
         self.refuse_requests(message, ErrorReason::InFlightLimit, &text, cx);
@@ -368,7 +369,7 @@ impl Session {
     }
 }
 
-/// Whether the announcement of a client says that it does not know about restarts, nor does who is behind it.
+/// Whether a client announces that neither it nor the application behind it knows about restarts.
 fn asks_for_eager_replay(line: &[u8]) -> bool {
     let replay = || {
         let line = str::from_utf8(line).ok()?;

@@ -155,6 +155,11 @@ impl Session {
         self.to_client.waiting()
     }
 
+    /// Whether there is anything to be written to the client.
+    pub fn has_output_for_client(&self) -> bool {
+        !self.to_client.is_empty()
+    }
+
     /// Whether the client still gets what the upstream says.
     pub(super) fn delivers_to_client(&self) -> bool {
         self.client.is_writable() && !self.goal.is_end()

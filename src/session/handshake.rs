@@ -1,34 +1,21 @@
-//! The handshake of a legacy session, and how it is replayed to an upstream that took the place of another.
-//!
-//! A legacy server refuses everything before `initialize`. A client that does not know about restarts does not send it
-//! again, so the proxy does, in the client's words but under an id of its own. Until the server has responded, lines
-//! for it are held; then they are released.
+//! The handshake of a legacy session: what is recorded of it for a replay, and what the response to a replay is
+//! compared with. The replay itself is in `replay`.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
 use super::list_changes::Declared;
-use super::report::{EndReason, Exit};
-use super::stderr::excerpt;
-use super::upstream::{ToUpstream, Upstream};
-use super::{Context, Session};
-use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
-use crate::util::about::about;
-use crate::util::time::Time;
 
-/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers have a few
-/// hundred bytes, some with long instructions a few thousand. The request has a limit of its own, which is the same.
+/// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers take a few
+/// hundred bytes, with long instructions a few thousand. The limit for the request is separate, and the same.
 pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 
-/// A replay may take this many times as long as the first handshake took: the machine may be busier than it was then, not
-/// least with the restarts of other servers.
+/// A replay may take this many times as long as the first handshake took: the machine may be busier by now, not least
+/// with the restarts of other servers.
 const REPLAY_FACTOR: u32 = 3;
-
-/// Ends a handshake, in the words of the specification.
-const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// What is known of the session's handshake.
 #[derive(Debug, Default)]
@@ -36,8 +23,8 @@ pub(super) struct Handshake {
     state: State,
     /// Whether the client has said `notifications/initialized` after the handshake that took place.
     initialized: bool,
-    /// The same for an `initialize` without a response. Some say it before they have that. Until the server has agreed,
-    /// the handshake before counts: a server may refuse a second one.
+    /// The same for an `initialize` that is still unanswered, since some clients do not wait for the response. Until
+    /// the server has agreed, the previous handshake counts: a server may refuse a second one.
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
@@ -45,8 +32,10 @@ pub(super) struct Handshake {
     first_took: Option<Duration>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
-    /// How many requests there were with which a session opens.
+    /// How many opening requests there were.
     openings: u32,
+    /// Whether it is replayed to the next upstream although the client says nothing.
+    pub(super) replays_at_once: bool,
 }
 
 #[derive(Debug, Default)]
@@ -75,208 +64,11 @@ struct Agreement(Box<str>);
 
 /// What a server made of the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub(super) enum Outcome {
     /// It responded as the one before it did to the handshake.
     Agreed,
     /// It did not: the client can't go on as if nothing had happened.
     Changed,
-}
-
-/// Whether an upstream knows the client.
-#[derive(Debug)]
-pub(super) enum Greeting {
-    /// The client's next line decides whether the handshake is replayed, or its time comes first.
-    Due,
-    /// The handshake was sent by the proxy.
-    Replaying(Box<Replay>),
-    /// Lines pass.
-    Done,
-    /// The other side takes no new requests any more: they wait for the next upstream.
-    Refusing,
-}
-
-/// A handshake that waits for its response.
-#[derive(Debug)]
-pub(super) struct Replay {
-    id: RequestId,
-    /// It runs from when the first byte is written.
-    deadline: Option<Time>,
-}
-
-impl Greeting {
-    /// How a new upstream begins.
-    pub(super) fn first(handshake: &Handshake, replays: bool) -> Self {
-        if replays && handshake.recorded().is_some() {
-            Self::Due
-        } else {
-            Self::Done
-        }
-    }
-
-    /// When the response to a replay is overdue.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        match self {
-            Self::Replaying(replay) => replay.deadline,
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-
-    /// The first byte of the replay was written.
-    pub(super) fn replay_started(&mut self, deadline: Time) {
-        if let Self::Replaying(replay) = self {
-            replay.deadline = Some(deadline);
-        }
-    }
-
-    /// The id of a replay that waits for its response.
-    pub(super) fn replay_id(&self) -> Option<&RequestId> {
-        match self {
-            Self::Replaying(replay) => Some(&replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-
-    /// The same, when nothing else is left of the greeting.
-    pub(super) fn into_replay_id(self) -> Option<RequestId> {
-        match self {
-            Self::Replaying(replay) => Some(replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
-        }
-    }
-}
-
-impl Session {
-    /// Where a line of this meaning waits: responses to the present server pass those that wait for the handshake.
-    pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
-        let passes = match (&self.upstream, tag) {
-            (Upstream::Up(_), Some(ToUpstream::Response)) => true,
-            (Upstream::Up(up), tag) => match up.greeting {
-                Greeting::Done => true,
-                Greeting::Refusing => {
-                    matches!(tag, Some(ToUpstream::Cancelled(id)) if self.in_flight.contains(id))
-                }
-                Greeting::Due | Greeting::Replaying(_) => false,
-            },
-            _ => false,
-        };
-        if passes {
-            &mut self.to_upstream
-        } else {
-            self.held.get_or_insert_default()
-        }
-    }
-
-    /// Releases the held lines to an upstream that knows the client, and greets one that does not.
-    pub(super) fn release_held(&mut self, cx: &mut Context<'_>) {
-        let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
-            return;
-        };
-        let Upstream::Up(up) = &self.upstream else {
-            return;
-        };
-        if matches!(up.greeting, Greeting::Due) {
-            let greets_itself = matches!(
-                held.first_tag(),
-                Some(ToUpstream::Request(request)) if request.is_initialize()
-            );
-            if greets_itself || !self.start_replay(cx) {
-                self.greet_done();
-            }
-        }
-        let Upstream::Up(up) = &self.upstream else {
-            return;
-        };
-        if matches!(up.greeting, Greeting::Done) {
-            let held = self.take_held();
-            self.to_upstream.append(held, cx.memory);
-        }
-    }
-
-    fn greet_done(&mut self) {
-        if let Upstream::Up(up) = &mut self.upstream {
-            up.greeting = Greeting::Done;
-        }
-    }
-
-    /// Sends the recorded handshake. Returns whether there is one.
-    pub(super) fn start_replay(&mut self, cx: &mut Context<'_>) -> bool {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return false;
-        };
-        let Some((id, line)) = self.handshake.next_replay() else {
-            return false;
-        };
-        up.greeting = Greeting::Replaying(Box::new(Replay { id, deadline: None }));
-        about!(debug, self.label, "proxy → server: {}", excerpt(&line));
-        self.to_upstream
-            .push(&line, Some(ToUpstream::Replay), cx.memory);
-        true
-    }
-
-    /// The id of the replay that waits for its response, if one does. It may be among an upstream's last words.
-    pub(super) fn replay_id(&self) -> Option<&RequestId> {
-        match &self.upstream {
-            Upstream::Up(up) => up.greeting.replay_id(),
-            Upstream::Leaving(leaving) => leaving.replay.as_ref(),
-            _ => None,
-        }
-    }
-
-    /// The response to the replayed handshake arrived.
-    pub(super) fn on_replay_response(&mut self, response: &Envelope<'_>, cx: &mut Context<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return;
-        };
-        let Some(record) = self.handshake.recorded() else {
-            return;
-        };
-        match record.compare(response) {
-            Outcome::Agreed => {
-                about!(info, self.label, "the handshake was replayed");
-                up.greeting = Greeting::Done;
-                up.has_responded = true;
-                self.backend.server_heard();
-                if self.handshake.is_complete() {
-                    self.send_initialized(cx);
-                    self.restore_standing(cx);
-                }
-                self.tell_list_changes(cx);
-                self.release_held(cx);
-            }
-            Outcome::Changed if self.backend.may_find_server_later(response) => {
-                self.link_ended(Exit::Refused, cx);
-            }
-            Outcome::Changed => self.end_now(&EndReason::ServerChanged, cx),
-        }
-    }
-
-    /// The server has not responded to the replay in time. That is a failed start, as by a crash.
-    pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
-        let time = self.handshake.replay_time(cx.settings.replay_timeout);
-        about!(warn, self.label, "{}", EndReason::ReplayTimeout(time));
-        if self.backend.is_link() {
-            return self.link_ended(Exit::NoReplay(time), cx);
-        }
-        self.stop_upstream(cx);
-        if let Upstream::Leaving(leaving) = &mut self.upstream {
-            leaving.replay_overdue = Some(time);
-        }
-    }
-
-    /// Ends a handshake in the client's place.
-    pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
-        about!(
-            debug,
-            self.label,
-            "proxy → server: {}",
-            excerpt(INITIALIZED)
-        );
-        self.to_upstream.push(
-            INITIALIZED,
-            Some(ToUpstream::ReplayedInitialized),
-            cx.memory,
-        );
-    }
 }
 
 impl Handshake {
@@ -286,12 +78,12 @@ impl Handshake {
         self.owed = false;
     }
 
-    /// The server has refused it. What the client said after it belongs to the handshake before, if there was one.
+    /// The server has refused it. What the client said since then belongs to the previous handshake, if there was one.
     pub(super) fn refused(&mut self) {
         self.initialized |= self.attempt.take().unwrap_or(false);
     }
 
-    /// The number of the next request with which a session opens.
+    /// The number of the next opening request.
     pub(super) fn next_opening(&mut self) -> u32 {
         self.openings += 1;
         self.openings
@@ -305,7 +97,7 @@ impl Handshake {
         }
     }
 
-    /// `notifications/initialized` was not read by the server to which it was sent.
+    /// The server to which `notifications/initialized` was sent has not read it.
     pub(super) fn take_back_initialized(&mut self) {
         match &mut self.attempt {
             Some(initialized) => *initialized = false,
@@ -313,9 +105,9 @@ impl Handshake {
         }
     }
 
-    /// Whether the next server is told all of the handshake by the proxy.
+    /// Whether the proxy replays the whole handshake to the next server.
     pub(super) fn is_replayed_whole(&self) -> bool {
-        self.recorded().is_some() && self.initialized && self.attempt.is_none()
+        self.is_recorded() && self.initialized && self.attempt.is_none()
     }
 
     /// Notes how long a handshake took; the first one is the measure for replays.
@@ -323,7 +115,7 @@ impl Handshake {
         self.first_took.get_or_insert(took);
     }
 
-    /// How long a replay may take: `least`, or longer if the server is one that takes its time.
+    /// How long a replay may take: `least`, or longer if the server is a slow one.
     pub(super) fn replay_time(&self, least: Duration) -> Duration {
         let first = self.first_took.unwrap_or_default();
         least.max(first.saturating_mul(REPLAY_FACTOR))
@@ -334,8 +126,8 @@ impl Handshake {
         self.owed = self.attempt == Some(true);
     }
 
-    /// If the server that has just responded must be told `notifications/initialized`, as one before it was that did
-    /// not live to respond, returns true once.
+    /// Returns true, once, if the server that has just responded still has to get `notifications/initialized`, because
+    /// the client sent that to an earlier server, which was lost before it responded.
     pub(super) fn take_owed(&mut self) -> bool {
         std::mem::take(&mut self.owed)
     }
@@ -360,11 +152,16 @@ impl Handshake {
         };
     }
 
-    /// The lists that the client is told the changes of.
+    /// The lists of whose changes the client is notified.
     pub(super) fn declared_lists(&self) -> Declared {
         self.recorded()
             .map(|record| record.lists)
             .unwrap_or_default()
+    }
+
+    /// Whether it can be replayed.
+    pub(super) fn is_recorded(&self) -> bool {
+        self.recorded().is_some()
     }
 
     fn recorded(&self) -> Option<&Record> {
@@ -374,8 +171,13 @@ impl Handshake {
         }
     }
 
-    /// The next replay, if there is a record: an id of its own, and the line.
-    fn next_replay(&mut self) -> Option<(RequestId, Vec<u8>)> {
+    /// Compares the response to a replay with that to the handshake, if it is recorded.
+    pub(super) fn compare(&self, response: &Envelope<'_>) -> Option<Outcome> {
+        Some(self.recorded()?.compare(response))
+    }
+
+    /// The next replay, if there is a record: its id, and the line.
+    pub(super) fn next_replay(&mut self) -> Option<(RequestId, Vec<u8>)> {
         self.recorded()?;
         self.replays += 1;
         let id = format!("\"mcp-tcp-proxy-replay-{}\"", self.replays);
@@ -395,7 +197,7 @@ impl Handshake {
 }
 
 impl Record {
-    /// The recorded `initialize` under another id, given as JSON text.
+    /// The recorded `initialize` with another id, which is given as JSON text.
     fn request_as(&self, id: &str) -> Vec<u8> {
         let range = match Message::read(&self.request) {
             Ok(Message::Single(envelope)) => envelope.id_range(),
@@ -442,8 +244,9 @@ impl Agreement {
 /// The largest value that is compared as a document, in bytes; a document takes many times the memory of its text.
 const MAX_DOCUMENT_BYTES: usize = 8 * 1024;
 
-/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, because it is nested
-/// too deep or holds one of Python's constants, is equal only if written in the same way, and so is what is long.
+/// Equal values as equal texts, which cost less to keep: `serde_json` sorts keys. What it can't read, because it is
+/// nested too deep or holds one of Python's constants, is equal only if it is written the same way, and so are long
+/// values.
 fn canonical(value: &str) -> Cow<'_, str> {
     if value.len() > MAX_DOCUMENT_BYTES {
         return value.into();
@@ -530,7 +333,7 @@ mod tests {
             handshake.begin();
             assert!(handshake.is_complete());
             refuse(&mut handshake);
-            assert!(handshake.is_complete() && handshake.recorded().is_some());
+            assert!(handshake.is_complete() && handshake.is_recorded());
         }
         handshake.begin();
         handshake.record(Some("{}".as_bytes().into()), RESULT);
@@ -572,7 +375,7 @@ mod tests {
         );
         assert!(record("{}", &large).is_too_large());
         let none = record("{}", "[]");
-        assert!(!none.is_too_large() && none.recorded().is_none());
+        assert!(!none.is_too_large() && !none.is_recorded());
         let mut without_request = Handshake::default();
         without_request.record(None, RESULT);
         assert!(without_request.is_too_large());

@@ -3,8 +3,8 @@
 //!
 //! What is in flight still gets its responses, and so the link is kept until nothing is.
 
-use super::handshake::Greeting;
 use super::in_flight::{KeptLine, MAX_RESEND_BYTES};
+use super::replay::Greeting;
 use super::report::Exit;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};
@@ -20,7 +20,8 @@ impl Session {
         is_kept.then(|| Box::new(KeptLine(line.into())))
     }
 
-    /// Takes the refusal of a request that can be sent again. Returns whether it was one: then the client does not get it.
+    /// Takes the refusal of a request that can be sent again. Returns whether this was one, which the client then does
+    /// not get.
     pub(super) fn take_back_refused(
         &mut self,
         response: &Envelope<'_>,

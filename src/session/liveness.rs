@@ -151,14 +151,14 @@ impl Session {
     }
 
     pub(super) fn liveness_deadline(&self) -> Option<Time> {
-        self.backend.liveness_deadline(self.upstream_was_read)
+        self.backend.liveness_deadline(self.was_read.upstream)
     }
 
     pub(super) fn liveness_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         let Some(liveness) = self.backend.liveness() else {
             return;
         };
-        if self.upstream_was_read && liveness.dead_at().is_some_and(|at| at <= cx.now) {
+        if self.was_read.upstream && liveness.dead_at().is_some_and(|at| at <= cx.now) {
             let silence = liveness.silence(cx.now);
             about!(
                 warn,

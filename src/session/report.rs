@@ -1,4 +1,4 @@
-//! What is said about a session: who it is, how its upstream ended, why it ended, what passed through it.
+//! What is reported about a session: its label, how its upstream ended, why the session ended, what passed through it.
 
 use std::fmt;
 use std::io::ErrorKind;
@@ -7,13 +7,11 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
-use super::tally::Tally;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::plural::{Counted, are};
-use crate::util::time::Time;
 
-/// Who a log line is about.
+/// Whom a log line is about.
 #[derive(Debug, Clone)]
 pub enum Label {
     /// A session of the proxy.
@@ -84,7 +82,7 @@ pub enum Exit {
     Signal(i32),
     /// It is gone; how it ended is not known.
     Unknown,
-    /// It did not end, whatever was done, and is left alone.
+    /// It could not be ended, and is left alone.
     Unstoppable,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
@@ -101,8 +99,8 @@ pub enum Exit {
 }
 
 impl Exit {
-    /// Whether a process ended in a way that nobody asks for: by a signal, but for those that stop a server and the one
-    /// that it gets when it writes to nobody.
+    /// Whether a process ended by a signal that nobody sends to stop a server, and that is not SIGPIPE either, which it
+    /// gets when it writes to nobody.
     pub fn is_crash(self) -> bool {
         const ASKED: [Signal; 5] = [
             Signal::SIGTERM,
@@ -154,7 +152,7 @@ pub enum EndReason {
     Stalled(Duration),
     /// The server ended like this, and is not to be restarted.
     ServerEnded(String),
-    /// The server was lost once too often.
+    /// The server was lost more often than is allowed.
     RestartLimit {
         /// How many restarts there had been.
         restarts: u32,
@@ -165,14 +163,14 @@ pub enum EndReason {
     SpawnFailed(String),
     /// The connection to the proxy was lost like this, and is not to be made again.
     ConnectionLost(String),
-    /// The connection was lost once too often.
+    /// The connection was lost more often than is allowed.
     ReconnectLimit {
         /// How many attempts there had been in a row.
         attempts: u32,
         /// How the last one ended.
         last: String,
     },
-    /// The restarted server responded to the handshake in another way than the one before it.
+    /// The restarted server responded to the handshake differently from the one before it.
     ServerChanged,
     /// The restarted server did not respond to the handshake in this time.
     ReplayTimeout(Duration),
@@ -193,7 +191,7 @@ pub enum EndReason {
 }
 
 impl EndReason {
-    /// What a client is told whose requests can't be served any more.
+    /// The reason in the errors for requests that can't be served any more.
     pub fn error_reason(&self) -> ErrorReason {
         match self {
             Self::ClientEnded
@@ -257,30 +255,25 @@ impl fmt::Display for EndReason {
                 write!(f, "the server ended ({status}) and auto-restart is off")
             }
             Self::RestartLimit { restarts, last } => {
-                write!(
-                    f,
-                    "the server ended ({last}) after {}, the limit (--max-restarts)",
-                    Counted(restarts, "restart")
-                )
+                let count = Counted(restarts, "restart");
+                fmt_limit(f, "the server ended", last, count, "--max-restarts")
             }
             Self::SpawnFailed(error) => write!(f, "the server could not be started: {error}"),
             Self::ConnectionLost(why) => {
                 write!(f, "the connection was lost ({why}) and is not made again")
             }
-            Self::ReconnectLimit { attempts, last } => write!(
-                f,
-                "the connection was lost ({last}) after {}, the limit (--max-reconnect-attempts)",
-                Counted(attempts, "attempt")
-            ),
+            Self::ReconnectLimit { attempts, last } => {
+                let count = Counted(attempts, "attempt");
+                let option = "--max-reconnect-attempts";
+                fmt_limit(f, "the connection was lost", last, count, option)
+            }
             Self::ServerChanged => f.write_str(
                 "the restarted server refused the replayed handshake or answered it differently",
             ),
-            Self::ReplayTimeout(time) => {
-                write!(
-                    f,
-                    "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
-                )
-            }
+            Self::ReplayTimeout(time) => write!(
+                f,
+                "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
+            ),
             Self::SessionLimit(limit) => write!(
                 f,
                 "there {} {} already, the limit (--max-sessions)",
@@ -300,18 +293,27 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
-            Self::PeerProtocol(protocol) => {
-                write!(
-                    f,
-                    "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
-                )
-            }
+            Self::PeerProtocol(protocol) => write!(
+                f,
+                "that port speaks {protocol}, and is not one of mcp-tcp-proxy"
+            ),
             Self::OtherProtocol(protocol) => {
                 write!(f, "the client speaks {protocol}: {}", remedy(*protocol))
             }
             Self::Shutdown => f.write_str("the proxy is shutting down"),
         }
     }
+}
+
+/// Writes what was lost, how the last time, and after how many attempts to replace it.
+fn fmt_limit(
+    f: &mut fmt::Formatter<'_>,
+    what: &str,
+    last: &str,
+    count: impl fmt::Display,
+    option: &str,
+) -> fmt::Result {
+    write!(f, "{what} ({last}) after {count}, the limit ({option})")
 }
 
 /// What to do about a client that speaks another protocol.
@@ -339,7 +341,7 @@ pub struct Traffic {
 }
 
 impl Traffic {
-    /// Counts a line, of which `len` is the length without its line end.
+    /// Counts a line of `len` bytes, not counting its line end.
     pub fn count(&mut self, len: usize) {
         self.messages += 1;
         self.bytes += len as u64 + 1;
@@ -350,7 +352,7 @@ impl Traffic {
         self.messages
     }
 
-    /// The same, but for this many bytes.
+    /// The same without this many bytes.
     pub(super) fn without(self, bytes: u64) -> Self {
         Self {
             bytes: self.bytes.saturating_sub(bytes),
@@ -368,33 +370,6 @@ impl fmt::Display for Traffic {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let messages = Counted(self.messages, "message");
         write!(f, "{messages} ({})", Counted(self.bytes, "byte"))
-    }
-}
-
-/// What the log says about a session at its end.
-#[derive(Debug)]
-pub struct Summary<'a> {
-    /// `None` while the session goes on.
-    pub(super) reason: Option<&'a EndReason>,
-    pub(super) opened: Time,
-    pub(super) now: Time,
-    pub(super) to_upstream: Traffic,
-    pub(super) to_client: Traffic,
-    pub(super) tally: &'a Tally,
-}
-
-impl fmt::Display for Summary<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let seconds = self.now.saturating_since(self.opened).as_secs_f64();
-        match self.reason {
-            Some(reason) => write!(f, "closed: {reason}")?,
-            None => f.write_str("goes on")?,
-        }
-        write!(
-            f,
-            "; {seconds:.3} s, {} to the server, {} to the client{}",
-            self.to_upstream, self.to_client, self.tally
-        )
     }
 }
 

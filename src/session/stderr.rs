@@ -1,5 +1,5 @@
-//! What a server's output puts into the log: its stderr, which is always read so that no server ever blocks on it, and
-//! what of its stdout is not a message.
+//! What a server's output adds to the log: its stderr, which is always read so that no server ever blocks on it, and
+//! lines of its stdout that are not messages.
 
 use std::borrow::Cow;
 use std::fmt::{self, Display};
@@ -15,11 +15,11 @@ use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::plural::Counted;
 use crate::util::time::Time;
 
-/// The longest line that is logged, in bytes; the rest of it is dropped. With what the log puts before it, that still is
-/// a line of the log (`PIPE_BUF`, 4096 bytes).
+/// The longest line that is logged, in bytes; the rest of it is dropped. Together with its prefix, it still fits the
+/// longest line of the log (`PIPE_BUF`, 4096 bytes).
 const MAX_LINE_BYTES: usize = 3900;
 
-/// Lines of the servers of one session.
+/// How many lines the servers of one session may log.
 pub static SESSION_OUTPUT: LogRate = LogRate {
     burst: 100,
     interval: Duration::from_millis(50),
@@ -34,15 +34,22 @@ pub static SHARED_OUTPUT: LogRate = LogRate {
 /// Which lines of a server's stderr are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerLogging {
-    /// Each.
+    /// All lines.
     All,
-    /// Those within the limit; and the last of the others, if the server ends although it was not asked to.
+    /// Lines within the limit; and the last of the others if the server ends without having been asked to.
     Limited,
-    /// None.
+    /// No lines.
     None,
 }
 
-/// What is kept of the last line, in bytes: most lines as a whole.
+impl ServerLogging {
+    /// The given limit, if lines are limited.
+    pub fn limited_by(self, limit: &mut LogRateLimit) -> Option<&mut LogRateLimit> {
+        (self == Self::Limited).then_some(limit)
+    }
+}
+
+/// How many bytes of the last line are kept: enough for most lines.
 const MAX_KEPT_BYTES: usize = 200;
 
 /// The stderr of one server process. Costs no memory between lines.
@@ -83,7 +90,7 @@ impl StderrLines {
     }
 }
 
-/// What the log gets to see of one session's servers. Costs a pointer until there is something to log.
+/// The log output of one session's servers. Costs a pointer until there is something to log.
 #[derive(Debug, Default)]
 pub(super) struct ServerLog(Option<Box<Output>>);
 
@@ -110,7 +117,7 @@ impl ServerLog {
             last_line,
         } = self.begin();
         let mut gate = Gate {
-            limit: (logging == ServerLogging::Limited).then_some(limit),
+            limit: logging.limited_by(limit),
             shared: Some(&mut cx.logs.output),
             last_words: cx.memory.has_headroom().then_some(last_words),
         };
@@ -138,9 +145,8 @@ impl ServerLog {
         else {
             return;
         };
-        let is_limited = cx.settings.server_log == ServerLogging::Limited;
         let mut gate = Gate {
-            limit: is_limited.then_some(&mut *limit),
+            limit: cx.settings.server_log.limited_by(limit),
             shared: Some(&mut cx.logs.output),
             last_words: Some(&mut *last_words),
         };
@@ -156,7 +162,7 @@ impl ServerLog {
         }
     }
 
-    /// Warns of something in the server's output, unless there was too much of that.
+    /// Warns of something in the server's output, within the limit.
     pub(super) fn warn(&mut self, label: &Label, cx: &mut Context<'_>, text: fmt::Arguments<'_>) {
         let Output {
             limit, last_words, ..
@@ -169,7 +175,7 @@ impl ServerLog {
         gate.log(Level::Warn, label, text, cx.now);
     }
 
-    /// What is kept of lines that were left out of the log, in bytes.
+    /// How many bytes are kept of lines that were left out of the log.
     pub(super) fn kept_bytes(&self) -> usize {
         let output = self.0.as_ref();
         output.map_or(0, |output| output.last_words.bytes())
@@ -187,7 +193,7 @@ impl ServerLog {
     }
 }
 
-/// Keeps so much of a line that it tells what was wrong.
+/// Keeps enough of a line to tell what was wrong.
 fn keep_beginning(line: &str, kept: &mut String) {
     let beginning = &line[..line.floor_char_boundary(MAX_KEPT_BYTES)];
     kept.clear();
@@ -203,7 +209,7 @@ pub struct Gate<'a> {
     pub limit: Option<&'a mut LogRateLimit>,
     /// The limit of all sessions together, if this is a session's and there is one.
     pub shared: Option<&'a mut LogRateLimit>,
-    /// Where lines are kept that are left out; `None` if they are not to be.
+    /// Where lines that are left out are kept; `None` if they are not kept.
     pub last_words: Option<&'a mut LastWords>,
 }
 
@@ -224,7 +230,8 @@ impl Gate<'_> {
         }
     }
 
-    /// A server that has been quiet for a while goes on with something else: what was left out is out of date.
+    /// When a server writes again after a quiet spell, it is about something else, and what was left out before is out
+    /// of date.
     fn admit(&mut self, now: Time) -> bool {
         let Some(limit) = &mut self.limit else {
             return true;
@@ -274,7 +281,7 @@ pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
 
 /// A message as the debug log shows it.
 pub(super) fn excerpt(line: &[u8]) -> Cow<'_, str> {
-    /// The longest part of a message that is logged, in bytes: most small messages whole.
+    /// The longest part of a message that is logged, in bytes: enough for most small messages.
     const MAX_EXCERPT_BYTES: usize = 1024;
     match line.get(..MAX_EXCERPT_BYTES) {
         Some(start) if line.len() > MAX_EXCERPT_BYTES => {

@@ -6,6 +6,7 @@ mod cancellations;
 mod connector;
 mod ends;
 mod guard;
+mod handshakes;
 mod held;
 mod idle;
 mod ids;
@@ -32,12 +33,13 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Event;
+use super::idle::IdleLimits;
 use super::log_limits::LogLimits;
 use super::refusals::Refusals;
 use super::report::{Exit, Label};
 use super::stderr::ServerLogging;
 use super::tally::Tally;
-use super::{Action, Backend, Context, IdleLimits, OUTBOX_BYTES, Session, Settings, Spawn};
+use super::{Action, Backend, Context, OUTBOX_BYTES, Session, Settings, Spawn};
 use crate::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use crate::util::time::Time;
 
@@ -51,6 +53,14 @@ const INITIALIZE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"initialize","param
 const INITIALIZED: &str = r#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 const AGREED: &str =
     r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{}}}"#;
+
+/// A session of `connect` that never stops asking for a connection.
+const CONNECTOR: Backend = Backend::Proxy {
+    max_delay: SECOND,
+    max_attempts: None,
+    held_timeout: None,
+    is_tidy: false,
+};
 
 /// A session, and what is around it.
 struct World {
@@ -73,16 +83,9 @@ impl World {
         Self::with(|_| {})
     }
 
-    /// A session of `connect` that has asked for its first connection, and never stops asking.
+    /// A session of `connect` that has asked for its first connection.
     fn connector() -> Self {
-        Self::with(|settings| {
-            settings.role = Backend::Proxy {
-                max_delay: SECOND,
-                max_attempts: None,
-                held_timeout: None,
-                is_tidy: false,
-            };
-        })
+        Self::with(|settings| settings.role = CONNECTOR)
     }
 
     fn with(configure: impl FnOnce(&mut Settings)) -> Self {
@@ -320,4 +323,21 @@ fn request(id: u64) -> String {
 
 fn response(id: u64) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
+}
+
+/// The id of the replayed handshake, which has to be all that the upstream got.
+#[track_caller]
+fn replay_id(got: &[String]) -> Value {
+    assert_eq!(got.len(), 1, "{got:?}");
+    let replay: Value = serde_json::from_str(&got[0]).unwrap();
+    assert_eq!(replay["method"], "initialize");
+    replay["id"].clone()
+}
+
+/// The server agrees to the handshake that was replayed with this id. It gets the rest of it, and then the line that
+/// waits.
+#[track_caller]
+fn agree_to_replay(world: &mut World, id: &Value, waiting: &str) {
+    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
+    assert_eq!(world.server_got(), [INITIALIZED, waiting]);
 }

@@ -1,9 +1,9 @@
-//! Long lines of which the end has not come: how long they may stay, and which of them is dropped when memory is short.
+//! Long lines whose end has not arrived: how long they are kept, and which of them is dropped when memory is short.
 //!
-//! Whoever begins a long line and does not go on holds what others need. Such a line has [`STALL_TIME`] since its last
+//! A long line that does not continue holds memory that others need. Such a line has [`STALL_TIME`] since its last
 //! byte. When the shared memory is short before that, the scheduler has the heaviest one dropped, by
-//! [`Session::unfinished_weight`] and [`super::Event::MemoryShort`]. What is dropped is read on to its end, without being
-//! kept, and then refused like a line that is too long.
+//! [`Session::unfinished_weight`] and [`super::Event::MemoryShort`]. What is dropped is read on to its end, without
+//! being kept, and then refused like a line that is too long.
 
 use std::time::Duration;
 
@@ -13,8 +13,8 @@ use crate::protocol::lines::{Splitter, TooLong};
 use crate::util::about::about;
 use crate::util::time::Time;
 
-/// After the last byte of a long line, the next one has to come within this: far longer than a network recovers a lost
-/// packet in, and as long as one that is gone for good may hold memory.
+/// The next byte of a long line has to come within this time after the last one. That is far longer than a network
+/// takes to recover a lost packet, and as long as a peer that is gone for good may hold memory.
 pub(super) const STALL_TIME: Duration = Duration::from_mins(1);
 
 /// The long lines that are under way, of either side.
@@ -24,7 +24,7 @@ pub(super) struct Unfinished {
     of_upstream: Option<Progress>,
 }
 
-/// How a line comes along.
+/// The progress of a line.
 #[derive(Debug, Clone, Copy)]
 struct Progress {
     len: usize,
@@ -36,7 +36,8 @@ struct Progress {
 }
 
 impl Progress {
-    /// What is to be remembered of a line of which this many bytes have come. Short lines hold nothing of others'.
+    /// The new progress of a line of which this many bytes have arrived; none for a short line, which takes no shared
+    /// memory.
     fn of(before: Option<Self>, len: usize, now: Time) -> Option<Self> {
         if len <= UNCHARGED_BYTES {
             return None;
@@ -60,7 +61,7 @@ impl Progress {
         })
     }
 
-    /// What a line holds, times how long it has not moved.
+    /// The memory a line holds times how long it has not moved.
     fn weight(self, held: usize, now: Time) -> u64 {
         let millis = now.saturating_since(self.moved).as_millis() as u64;
         (held as u64).saturating_mul(millis + 1)
@@ -68,7 +69,7 @@ impl Progress {
 }
 
 impl Session {
-    /// Notes how the lines that are under way have come along.
+    /// Notes the progress of unfinished lines.
     pub(super) fn note_unfinished(&mut self, now: Time) {
         let lens = (self.from_client.buffered(), self.from_upstream.buffered());
         if self.unfinished.is_none() && lens.0.max(lens.1) <= UNCHARGED_BYTES {
@@ -85,15 +86,15 @@ impl Session {
         }
     }
 
-    /// No byte can come of a side that is not read.
+    /// A side that is not read can't make progress.
     pub(super) fn restart_unfinished(&mut self, now: Time) {
-        let (client_was_read, upstream_was_read) = (self.client_was_read, self.upstream_was_read);
+        let was_read = self.was_read;
         let Some(unfinished) = self.unfinished.as_deref_mut() else {
             return;
         };
         let sides = [
-            (&mut unfinished.of_client, client_was_read),
-            (&mut unfinished.of_upstream, upstream_was_read),
+            (&mut unfinished.of_client, was_read.client),
+            (&mut unfinished.of_upstream, was_read.upstream),
         ];
         for (progress, was_read) in sides {
             if let Some(progress) = progress.as_mut().filter(|_| !was_read) {
@@ -103,15 +104,15 @@ impl Session {
         }
     }
 
-    /// Those of the two that are read, with when their time is over.
+    /// When the lines of the two sides will have stalled, as far as these are read.
     fn stalls(&self) -> (Option<Time>, Option<Time>) {
         let Some(unfinished) = self.unfinished.as_deref() else {
             return (None, None);
         };
         let at = |progress: Option<Progress>| Some(progress?.last_byte + STALL_TIME);
         (
-            at(unfinished.of_client).filter(|_| self.client_was_read),
-            at(unfinished.of_upstream).filter(|_| self.upstream_was_read),
+            at(unfinished.of_client).filter(|_| self.was_read.client),
+            at(unfinished.of_upstream).filter(|_| self.was_read.upstream),
         )
     }
 
@@ -133,8 +134,8 @@ impl Session {
         }
     }
 
-    /// How much others would gain by the loss of a long line: more, the more it holds and the less it has moved. `None`
-    /// if there is none.
+    /// How much others would gain if a long line were dropped: the more, the more memory it holds and the longer it has
+    /// not moved. `None` if there is no such line.
     pub fn unfinished_weight(&self, now: Time) -> Option<u64> {
         let (of_client, of_upstream) = self.weights(now);
         of_client.max(of_upstream)

@@ -1,12 +1,13 @@
-//! The upstream while it is there or to come: asked for, started, written to. How it is lost is in `loss`.
+//! The upstream from the request for it to its loss: starting it, and writing to it. How it is lost is in `loss`.
 
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::era::Era;
-use super::handshake::Greeting;
+use super::history::History;
 use super::in_flight::Request;
-use super::loss::{Leaving, LossKind};
+use super::leaving::Leaving;
+use super::loss::LossKind;
+use super::replay::Greeting;
 use super::report::Label;
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
@@ -17,13 +18,13 @@ use crate::protocol::own_messages;
 use crate::util::about::about;
 use crate::util::time::Time;
 
-/// A new server must live this long before the client is told of it: one that fails at its start does so sooner.
+/// A new server must live this long before the client is told of it: one that fails at startup does so sooner.
 const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
-/// Where the upstream is in its life.
+/// The stages of an upstream's life.
 #[derive(Debug)]
 pub(super) enum Upstream {
-    /// There is none, and none is to come.
+    /// There is none, and none will come.
     None,
     /// It is asked for once something waits for it.
     OnDemand,
@@ -42,25 +43,18 @@ pub(super) struct Up {
     pub(super) greeting: Greeting,
     /// When it was started.
     pub(super) started: Time,
-    /// How many messages servers before it have sent.
-    pub(super) messages_before: u64,
-    /// Whether it has written a line that was not for the client.
-    pub(super) has_spoken: bool,
+    pub(super) history: History,
     /// When the client is told that this is not the first one.
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
-    /// Whether it was sent, or has answered, anything that can't be sent again.
-    pub(super) used: bool,
-    /// Whether it has answered anything.
-    pub(super) has_responded: bool,
     /// Whether it is a seat at servers that others use, too.
     pub(super) is_shared: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
 
-/// What there is to tell of the first output of a server.
+/// What to report about the first output of a server.
 #[derive(Debug)]
 struct Unheard {
     started: Time,
@@ -73,7 +67,7 @@ struct Unheard {
 #[derive(Debug)]
 pub(super) enum ToUpstream {
     Request(Request),
-    /// What there is to know about the messages in a batch, in order. There are no batches in it.
+    /// The tags of the messages in a batch, in order. Batches are not nested.
     Batch(Box<[ToUpstream]>),
     /// A response to a request of the present server; no other server may get it.
     Response,
@@ -83,7 +77,7 @@ pub(super) enum ToUpstream {
     Cancelled(RequestId),
     /// A subscription is taken back by the proxy.
     Closed,
-    /// What a legacy client had set up, sent by the proxy.
+    /// What a legacy client had set up, restored by the proxy.
     Restored,
     /// The handshake, sent by the proxy.
     Replay,
@@ -119,7 +113,7 @@ impl ToUpstream {
         }
     }
 
-    /// Whether an upstream that has it can be replaced by another without a loss.
+    /// Whether an upstream that got it can be replaced without losing anything.
     fn leaves_unused(&self) -> bool {
         match self {
             Self::Closed
@@ -139,11 +133,6 @@ impl Upstream {
         matches!(self, Self::Up(_))
     }
 
-    /// Whether it is a seat at servers that others use, too.
-    pub(super) fn is_shared(&self) -> bool {
-        matches!(self, Self::Up(up) if up.is_shared)
-    }
-
     /// Whether it may still say something that counts.
     pub(super) fn has_output(&self) -> bool {
         match self {
@@ -153,7 +142,7 @@ impl Upstream {
         }
     }
 
-    /// What is kept of a line in case that nothing of it was read, in bytes.
+    /// How many bytes are kept of a line in case none of it was read.
     pub(super) fn capacity(&self) -> usize {
         match self {
             Self::Leaving(leaving) => leaving.rest.capacity(),
@@ -182,7 +171,7 @@ impl Up {
     }
 }
 
-// What whoever drives the session asks.
+// What the driver asks.
 impl Session {
     /// Whether the upstream that was asked for is still wanted.
     pub fn wants_start(&self) -> bool {
@@ -194,22 +183,12 @@ impl Session {
         matches!(self.label, Label::Session { pid: Some(_), .. })
     }
 
-    /// Whether the client speaks a version of MCP with a handshake, as far as is known.
-    pub fn is_legacy(&self) -> bool {
-        self.era == Era::Legacy
-    }
-
-    /// Whether it speaks one without.
-    pub fn is_modern(&self) -> bool {
-        self.era.is_modern()
-    }
-
     /// Whether something waits for the upstream to be there.
     pub fn waits_for_upstream(&self) -> bool {
         !self.held().is_empty()
     }
 
-    /// Whether what the upstream says is to be read now.
+    /// Whether the upstream's output is to be read now.
     ///
     /// If nothing can be written to either side, both may be waiting for this session to read. The upstream is then
     /// read beyond the limit, as long as there is plenty of memory: its responses are what the client waits for.
@@ -222,17 +201,17 @@ impl Session {
             || (self.is_input_full() && memory.has_headroom())
     }
 
-    /// Whether the upstream would be read if there were plenty of memory. No event of this session tells when there is.
+    /// Whether the upstream would be read if there were plenty of memory. No event tells this session when there is.
     pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
         self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_input_full()
     }
 
-    /// Whether as much waits for the upstream as may.
+    /// Whether as much waits for the upstream as is allowed.
     fn is_input_full(&self) -> bool {
         self.to_upstream.len() + self.held().len() >= OUTBOX_BYTES
     }
 
-    /// Whether a line of the upstream is under way of which much has arrived.
+    /// Whether much of a line of the upstream has arrived, but not its end.
     pub fn is_within_long_line_of_upstream(&self) -> bool {
         self.from_upstream.is_within_line(LARGE_LINE_BYTES)
     }
@@ -244,6 +223,11 @@ impl Session {
         } else {
             &[]
         }
+    }
+
+    /// Whether there is anything to be written to the upstream.
+    pub fn has_output_for_upstream(&self) -> bool {
+        self.upstream.is_up() && !self.to_upstream.is_empty()
     }
 }
 
@@ -277,12 +261,9 @@ impl Session {
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
             started: cx.now,
-            messages_before: self.sent_to_client.messages(),
-            has_spoken: false,
+            history: History::after(self.sent_to_client.messages()),
             notice_at,
-            replay_at: self.replays_at_once.then_some(cx.now),
-            used: false,
-            has_responded: false,
+            replay_at: self.handshake.replays_at_once.then_some(cx.now),
             is_shared,
             unheard: pid.map(|_| {
                 Box::new(Unheard {
@@ -300,8 +281,8 @@ impl Session {
         self.replay_unasked(cx);
     }
 
-    /// The server writes: if that is for the first time, its start took up to now. It may have had nothing to say before it
-    /// was sent something.
+    /// Logs how long the server took to write its first output. It may have had nothing to say before it got its first
+    /// input.
     pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
@@ -322,7 +303,7 @@ impl Session {
         }
     }
 
-    /// Of sessions that open before they bring a message, there may be too many for the log.
+    /// Sessions that open without a message are subject to a limit: there may be too many of them for the log.
     fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
         if !is_first && !self.backend.is_link() {
             self.tally.restarts = self.tally.restarts.saturating_add(1);
@@ -388,7 +369,7 @@ impl Session {
         self.held = (!waiting.is_empty()).then(|| Box::new(waiting));
     }
 
-    /// What was meant for any upstream waits for the next; what was meant for this one is dropped.
+    /// Lines that are good for any upstream wait for the next one; those meant for this one are dropped.
     pub(super) fn take_back_unsent(&mut self, memory: &mut BufferBudget) {
         self.to_upstream.retain_unstarted(ToUpstream::is_for_any);
         let mut waiting = std::mem::take(&mut self.to_upstream);
@@ -416,7 +397,7 @@ impl Session {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
-        up.used |= !line.leaves_unused();
+        up.history.used |= !line.leaves_unused();
         match line {
             ToUpstream::Request(mut request) => {
                 self.queued.remove(&request);

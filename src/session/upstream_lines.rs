@@ -34,7 +34,7 @@ impl Session {
         }
     }
 
-    /// What the upstream did not end by a line end before it ended itself is its last line.
+    /// Whatever came after the last line end before the output ended is the last line.
     pub(super) fn upstream_tail(&mut self, cx: &mut Context<'_>) {
         if let Some(line) = self.from_upstream.end(Self::line_limits(cx))
             && self.delivers_to_client()
@@ -76,15 +76,6 @@ impl Session {
                 self.note_spoken();
                 self.report_skipped(&skipped, why, cx);
             }
-        }
-    }
-
-    /// The upstream has written a line that does not reach the client.
-    fn note_spoken(&mut self) {
-        match &mut self.upstream {
-            Upstream::Up(up) => up.has_spoken = true,
-            Upstream::Leaving(leaving) => leaving.has_spoken = true,
-            _ => {}
         }
     }
 
@@ -140,7 +131,7 @@ impl Session {
         true
     }
 
-    /// A server that logs to stdout from the start may also log there what it responds, and not respond.
+    /// A server that logs to stdout from the start may also log its response there instead of sending it.
     fn log_no_message(&mut self, invalid: Invalid, line: &[u8], cx: &mut Context<'_>) {
         let is_first = !self.has_upstream_spoken() && !self.backend.is_link();
         let consequence = if is_first && !self.in_flight.is_empty() {
@@ -182,7 +173,7 @@ impl Session {
         }
     }
 
-    /// Ends the request that a response of this id belongs to.
+    /// Ends the request to which a response with this id belongs.
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
@@ -199,8 +190,8 @@ impl Session {
     /// The response to a request of the client arrived.
     fn on_response(&mut self, request: Request, response: &Envelope<'_>, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &mut self.upstream {
-            up.used = true;
-            up.has_responded = true;
+            up.history.used = true;
+            up.history.has_responded = true;
         }
         self.tally.responded(cx.now.saturating_since(request.sent));
         if response.is_error() {
@@ -238,7 +229,7 @@ impl Session {
         }
     }
 
-    /// An over-long line is lost, but whoever waits for it is told.
+    /// An over-long line is dropped, and the request that it answers gets an error.
     fn report_skipped(&mut self, skipped: &Skipped, why: TooLong, cx: &mut Context<'_>) {
         let what = if skipped.has_outcome && !skipped.has_method {
             "the server's response"

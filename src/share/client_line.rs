@@ -72,7 +72,7 @@ pub(super) struct Refused<'a> {
     pub(super) text: &'static str,
 }
 
-impl<'a> Request<'a> {
+impl Request<'_> {
     /// Whether it says what each request of a modern client says.
     pub(super) fn is_modern(&self) -> bool {
         self.version.is_some()
@@ -274,7 +274,7 @@ mod tests {
             format!(r#"{{"id":1,"method":"a","params":{{"_meta":{{"progressToken":"{token}"}}}}}}"#)
         };
         with(&line(1024), |read| {
-            assert!(matches!(read, ClientLine::Request(_)))
+            assert!(matches!(read, ClientLine::Request(_)));
         });
         assert_eq!(refusal(&line(1025)).0, ErrorReason::InvalidRequest);
     }

@@ -139,7 +139,7 @@ impl Share {
         let probe = self.probe();
         self.processes[probe.0].life = Life::Absent;
         self.processes[probe.0].forget();
-        self.processes[probe.0].to_process.clear();
+        self.processes[probe.0].outbox.clear();
         match &self.era {
             ServerEra::Asked { until: Some(_), .. } => self.decide_era(ServerEra::Legacy, cx),
             ServerEra::Asked { until: None, .. } => self.start_probe(),

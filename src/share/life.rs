@@ -7,7 +7,6 @@ use super::process::{Life, Owner};
 use super::seat::{State, Waiting};
 use super::server_line::{self, ServerLine};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
-use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::Message;
 use crate::protocol::own_messages::ErrorReason;
 use crate::session::restart::Decision;
@@ -142,7 +141,7 @@ impl Share {
     /// sent; no other request will ever have their numbers.
     fn take_back(&mut self, key: ProcessKey, unread: &[u8]) -> Vec<(SeatKey, Waiting)> {
         let process = &mut self.processes[key.0];
-        let outbox = std::mem::replace(&mut process.to_process, Outbox::new());
+        let outbox = std::mem::take(&mut process.outbox);
         let mut lines: Vec<(u64, Vec<u8>)> = unread_requests(unread);
         lines.extend(outbox.into_unstarted());
         let mut back = Vec::new();

@@ -60,9 +60,9 @@ pub(super) enum Owner {
 pub(super) struct Process {
     pub(super) life: Life,
     pub(super) policy: RestartPolicy,
-    pub(super) from_process: Splitter,
+    pub(super) splitter: Splitter,
     /// With the numbers of the requests.
-    pub(super) to_process: Outbox<u64>,
+    pub(super) outbox: Outbox<u64>,
     pub(super) owners: BTreeMap<u64, Owner>,
     pub(super) listens: Listens,
     pub(super) turns: Turns,
@@ -85,8 +85,8 @@ impl Process {
         Self {
             life: Life::Absent,
             policy: RestartPolicy::new(max_restarts),
-            from_process: Splitter::verbatim(),
-            to_process: Outbox::new(),
+            splitter: Splitter::verbatim(),
+            outbox: Outbox::new(),
             owners: BTreeMap::new(),
             listens: Listens::default(),
             turns: Turns::default(),
@@ -164,19 +164,19 @@ impl Process {
 
     /// Whether one more request may be sent to it.
     pub(super) fn has_room(&self) -> bool {
-        self.in_flight < MAX_IN_FLIGHT && self.to_process.len() < OUTBOX_BYTES
+        self.in_flight < MAX_IN_FLIGHT && self.outbox.len() < OUTBOX_BYTES
     }
 
     /// Whether it does not do what it was asked.
     pub(super) fn is_silent(&self, now: Time) -> bool {
-        let has_work = self.in_flight > 0 || !self.to_process.is_empty();
+        let has_work = self.in_flight > 0 || !self.outbox.is_empty();
         self.life == Life::Up && has_work && now.saturating_since(self.last_moved) >= SILENCE
     }
 
     /// What it is to hold of the shared memory, in bytes.
     pub(super) fn charge(&self) -> usize {
         let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
-        beyond(self.from_process.capacity()) + beyond(self.to_process.capacity())
+        beyond(self.splitter.capacity()) + beyond(self.outbox.capacity())
     }
 
     /// When something is to be done about it.
@@ -194,7 +194,7 @@ impl Process {
 
     /// Forgets what it was asked: it is gone. Returns whose that was, in order.
     pub(super) fn forget(&mut self) -> Vec<(u64, Owner)> {
-        self.from_process.clear();
+        self.splitter.clear();
         self.given_up.clear();
         self.in_flight = 0;
         self.of_identities.clear();

@@ -197,9 +197,9 @@ impl Share {
     }
 
     fn take_turn(&mut self, process: ProcessKey, key: SeatKey, cx: &mut Context<'_>) {
-        let mut sent = 0;
+        let mut used = 0;
         self.seats[key.0].has_turn = false;
-        while sent < TURN_BYTES {
+        while used < TURN_BYTES {
             let (seat, at) = (&mut self.seats[key.0], &self.processes[process.0]);
             if !at.has_room() || (at.has_its_share(seat.identity) && !at.turns.is_empty()) {
                 break;
@@ -209,10 +209,10 @@ impl Share {
                 return;
             };
             let len = seat.waiting[next].line.len();
-            if sent > 0 && sent + len > TURN_BYTES {
+            if used > 0 && used + len > TURN_BYTES {
                 break;
             }
-            sent += len;
+            used += len;
             let Some(waiting) = seat.take_next(next) else {
                 return;
             };
@@ -261,9 +261,7 @@ impl Share {
             seat.at_process += 1;
             process.begin(number, key, seat.identity, cx.now);
         }
-        process
-            .to_process
-            .push_buffer(line, Some(number), cx.memory);
+        process.outbox.push_buffer(line, Some(number), cx.memory);
         self.wake_process(to, cx);
     }
 
@@ -346,7 +344,7 @@ impl Share {
     pub(super) fn tell(&mut self, to: ProcessKey, line: Vec<u8>, cx: &mut Context<'_>) {
         let process = &mut self.processes[to.0];
         if process.life == Life::Up {
-            process.to_process.push_buffer(line, None, cx.memory);
+            process.outbox.push_buffer(line, None, cx.memory);
             self.wake_process(to, cx);
         }
     }

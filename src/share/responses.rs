@@ -34,7 +34,7 @@ impl Share {
                 max_bytes: self.limits.max_message_bytes + LONGER_BYTES,
                 room: cx.memory.available(),
             };
-            let line = self.processes[key.0].from_process.next(&mut input, limits);
+            let line = self.processes[key.0].splitter.next(&mut input, limits);
             match line {
                 None => {}
                 Some(Line::Borrowed(line)) => self.process_line(key, line, cx),
@@ -98,7 +98,7 @@ impl Share {
             let (reason, loss) = (ErrorReason::MethodNotFound, Loss::default());
             own_messages::error(Some(&id), reason, text, loss)
         };
-        if self.processes[key.0].to_process.len() < MAX_UNREAD_BYTES {
+        if self.processes[key.0].outbox.len() < MAX_UNREAD_BYTES {
             self.tell(key, (line + "\n").into_bytes(), cx);
         }
     }

@@ -127,6 +127,9 @@ pub(super) fn subscription_in_result(line: &[u8]) -> Option<Range<usize>> {
     Some(id?.value)
 }
 
+/// Up to here each integer is a double.
+const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
+
 /// The number that this is, if it is one: servers may make strings of numbers, or fractions.
 pub(super) fn number(text: &[u8]) -> Option<u64> {
     let inner = text
@@ -136,11 +139,9 @@ pub(super) fn number(text: &[u8]) -> Option<u64> {
     if text.bytes().all(|byte| byte.is_ascii_digit()) {
         return text.parse().ok();
     }
-    /// Up to here each integer is a double.
-    const MAX_EXACT: f64 = 9_007_199_254_740_992.0;
     let double: f64 = text.parse().ok()?;
     let is_exact = double.fract() == 0.0 && (0.0..=MAX_EXACT).contains(&double);
-    is_exact.then_some(double as u64)
+    is_exact.then_some((double as i64).cast_unsigned())
 }
 
 #[cfg(test)]

@@ -68,80 +68,80 @@ fn the_version_is_on_stdout() {
     }
 }
 
+/// Command lines, and what their error names.
+const WRONG: &[(&[&str], &[&str])] = &[
+    (&["--port", "99999", "cat"], &["--port", "99999", "65535"]),
+    (&["--port", "-1", "cat"], &["--port", "-1"]),
+    (&["--port", "http", "cat"], &["--port", "http"]),
+    (&["--port=", "cat"], &["--port"]),
+    (&["--port"], &["--port", "missing"]),
+    (&["--port", "--debug", "cat"], &["--port", "missing"]),
+    (&["--port", "--", "cat"], &["--port", "missing"]),
+    (&["--host"], &["--host", "missing"]),
+    (&["--host=", "cat"], &["--host"]),
+    (&["--host", "a b", "cat"], &["--host", "a b"]),
+    (
+        &["--heartbeat-interval", "0", "cat"],
+        &["--heartbeat-interval", "0.01", "86400"],
+    ),
+    (
+        &["--heartbeat-interval", "0.009", "cat"],
+        &["--heartbeat-interval", "0.009"],
+    ),
+    (
+        &["--heartbeat-interval", "86401", "cat"],
+        &["--heartbeat-interval", "86401"],
+    ),
+    (
+        &["--heartbeat-interval", "NaN", "cat"],
+        &["--heartbeat-interval", "NaN"],
+    ),
+    (
+        &["--heartbeat-interval", "soon", "cat"],
+        &["--heartbeat-interval", "soon"],
+    ),
+    (
+        &["--max-message-bytes", "0", "cat"],
+        &["--max-message-bytes", "0"],
+    ),
+    (
+        &["--max-message-bytes", "1e6", "cat"],
+        &["--max-message-bytes", "1e6"],
+    ),
+    (&["--max-restarts", "-1", "cat"], &["--max-restarts", "-1"]),
+    (&["--max-sessions", "0", "cat"], &["--max-sessions", "0"]),
+    (&["--bogus", "cat"], &["--bogus"]),
+    (&["--bogus=1", "cat"], &["--bogus"]),
+    (&["-x", "cat"], &["-x"]),
+    // No abbreviations.
+    (&["--heartbeat", "1", "cat"], &["--heartbeat"]),
+    (&["--debug=1", "cat"], &["--debug", "1"]),
+    (&[], &["no command"]),
+    (&["--debug"], &["no command"]),
+    (&["--port", "0", "--"], &["no command"]),
+    (&["--demo", "cat"], &["--demo", "cat"]),
+    (&["--demo", "--", "cat"], &["--demo", "cat"]),
+    (&["demo-server", "extra"], &["demo-server", "extra"]),
+    (&["completions"], &["completions", "bash, zsh or fish"]),
+    (&["completions", "tcsh"], &["tcsh", "bash, zsh or fish"]),
+    (&["man-page", "extra"], &["man-page", "extra"]),
+    (&["help"], &["help", "--help", "-- help"]),
+    (&["serve", "cat"], &["serve", "--help", "-- serve cat"]),
+    (
+        &["--debug", "connect", "x:1"],
+        &["first", "mcp-tcp-proxy connect --debug x:1"],
+    ),
+    (&["--prot", "80", "cat"], &["--prot", "--port"]),
+    (&["--bad\n\x1b[2Joption"], &["--bad"]),
+    (&["--port", "1\n2", "cat"], &["--port"]),
+];
+
 #[test]
 fn what_is_wrong_is_said_in_one_line() {
-    for (arguments, said) in [
-        (
-            &["--port", "99999", "cat"][..],
-            &["--port", "99999", "65535"][..],
-        ),
-        (&["--port", "-1", "cat"], &["--port", "-1"]),
-        (&["--port", "http", "cat"], &["--port", "http"]),
-        (&["--port=", "cat"], &["--port"]),
-        (&["--port"], &["--port", "missing"]),
-        (&["--port", "--debug", "cat"], &["--port", "missing"]),
-        (&["--port", "--", "cat"], &["--port", "missing"]),
-        (&["--host"], &["--host", "missing"]),
-        (&["--host=", "cat"], &["--host"]),
-        (&["--host", "a b", "cat"], &["--host", "a b"]),
-        (
-            &["--heartbeat-interval", "0", "cat"],
-            &["--heartbeat-interval", "0.01", "86400"],
-        ),
-        (
-            &["--heartbeat-interval", "0.009", "cat"],
-            &["--heartbeat-interval", "0.009"],
-        ),
-        (
-            &["--heartbeat-interval", "86401", "cat"],
-            &["--heartbeat-interval", "86401"],
-        ),
-        (
-            &["--heartbeat-interval", "NaN", "cat"],
-            &["--heartbeat-interval", "NaN"],
-        ),
-        (
-            &["--heartbeat-interval", "soon", "cat"],
-            &["--heartbeat-interval", "soon"],
-        ),
-        (
-            &["--max-message-bytes", "0", "cat"],
-            &["--max-message-bytes", "0"],
-        ),
-        (
-            &["--max-message-bytes", "1e6", "cat"],
-            &["--max-message-bytes", "1e6"],
-        ),
-        (&["--max-restarts", "-1", "cat"], &["--max-restarts", "-1"]),
-        (&["--max-sessions", "0", "cat"], &["--max-sessions", "0"]),
-        (&["--bogus", "cat"], &["--bogus"]),
-        (&["--bogus=1", "cat"], &["--bogus"]),
-        (&["-x", "cat"], &["-x"]),
-        // No abbreviations.
-        (&["--heartbeat", "1", "cat"], &["--heartbeat"]),
-        (&["--debug=1", "cat"], &["--debug", "1"]),
-        (&[], &["no command"]),
-        (&["--debug"], &["no command"]),
-        (&["--port", "0", "--"], &["no command"]),
-        (&["--demo", "cat"], &["--demo", "cat"]),
-        (&["--demo", "--", "cat"], &["--demo", "cat"]),
-        (&["demo-server", "extra"], &["demo-server", "extra"]),
-        (&["completions"], &["completions", "bash, zsh or fish"]),
-        (&["completions", "tcsh"], &["tcsh", "bash, zsh or fish"]),
-        (&["man-page", "extra"], &["man-page", "extra"]),
-        (&["help"], &["help", "--help", "-- help"]),
-        (&["serve", "cat"], &["serve", "--help", "-- serve cat"]),
-        (
-            &["--debug", "connect", "x:1"],
-            &["first", "mcp-tcp-proxy connect --debug x:1"],
-        ),
-        (&["--prot", "80", "cat"], &["--prot", "--port"]),
-        (&["--bad\n\x1b[2Joption"], &["--bad"]),
-        (&["--port", "1\n2", "cat"], &["--port"]),
-    ] {
+    for (arguments, said) in WRONG {
         let ended = run(arguments);
         let line = ended.one_line(2);
-        for word in said {
+        for word in *said {
             assert!(line.contains(word), "{arguments:?}: {line}");
         }
     }

@@ -32,6 +32,14 @@ pub(crate) const HANDSHAKE: &str = concat!(
     r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
 
+/// A server of the test's own, a `connect` to it with these options, and the connection between the two, greeted.
+pub(crate) fn connected(options: &[&str]) -> (FakeServer, Connect, Client) {
+    let server = FakeServer::start();
+    let connect = Connect::start(options, server.address());
+    let peer = server.greeted();
+    (server, connect, peer)
+}
+
 /// Options with which nothing takes longer than it must.
 pub(crate) const IN_HASTE: [&str; 2] = ["--reconnect-delay", "0.05"];
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, Reserved, initialize_line, request};
+use crate::common::connect::{IN_HASTE, Reserved, connected, initialize_line, request};
 use crate::common::{Connect, FakeServer, NoLine, Proxy, servers};
 
 /// Less than anything takes that is waited out: what does not end by itself at once ends later than this.
@@ -13,9 +13,7 @@ const PROMPTLY: Duration = Duration::from_secs(5);
 
 #[test]
 fn the_end_of_stdin_is_passed_on_and_what_still_comes_is_delivered() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
     assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
@@ -34,9 +32,7 @@ fn the_end_of_stdin_is_passed_on_and_what_still_comes_is_delivered() {
 
 #[test]
 fn a_last_line_without_a_line_end_is_a_line() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     connect.send_raw(br#"{"method":"last"}"#);
     connect.end_input();
     assert_eq!(peer.recv_line(), r#"{"method":"last"}"#);
@@ -92,9 +88,7 @@ fn with_nothing_to_be_served_the_end_of_stdin_is_the_end_also_without_a_server()
 /// No one is left who would want to connect again.
 #[test]
 fn a_connection_lost_after_the_end_of_stdin_is_not_made_again() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     connect.end_input();
     peer.read_to_end();
     peer.reset();
@@ -127,9 +121,7 @@ fn a_peer_that_takes_its_time_to_end_its_side_is_waited_for() {
 
 #[test]
 fn a_closed_stdout_is_the_end_although_nothing_is_to_be_written() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     connect.close_output();
     connect.wait_exit(0);
     peer.read_to_end();
@@ -137,9 +129,7 @@ fn a_closed_stdout_is_the_end_although_nothing_is_to_be_written() {
 
 #[test]
 fn a_closed_stdout_is_the_end_with_requests_in_flight_and_while_reconnecting() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     connect.send_request(1, "m", &json!({}));
     peer.recv_line();
     connect.close_output();
@@ -155,9 +145,7 @@ fn a_closed_stdout_is_the_end_with_requests_in_flight_and_while_reconnecting() {
 #[test]
 fn a_signal_ends_it_in_good_order() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let server = FakeServer::start();
-        let mut connect = Connect::start(&[], server.address());
-        let mut peer = server.greeted();
+        let (_server, mut connect, mut peer) = connected(&[]);
         let start = Instant::now();
         connect.signal(signal);
         assert_eq!(connect.wait_exit(0), [""; 0]);
@@ -168,9 +156,7 @@ fn a_signal_ends_it_in_good_order() {
 
 #[test]
 fn a_signal_with_requests_in_flight_tells_the_host() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     for id in 1..=2 {
         connect.send_request(id, "m", &json!({}));
         peer.recv_line();
@@ -198,9 +184,7 @@ fn a_signal_while_reconnecting_ends_it() {
 
 #[test]
 fn signals_that_ask_for_something_else_do_not_end_it() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&["--debug"], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&["--debug"]);
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         connect.signal(signal);
         connect.wait_for_log(&format!("{signal} is ignored"));
@@ -214,9 +198,7 @@ fn signals_that_ask_for_something_else_do_not_end_it() {
 /// Nobody reads, so the lines that are due can't be delivered: the second signal, or a second, is enough.
 #[test]
 fn a_signal_ends_it_although_the_host_does_not_read() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(200 * 1024));
     peer.send_line(&line);
     let start = Instant::now();
@@ -234,9 +216,7 @@ fn a_signal_ends_it_although_the_host_does_not_read() {
 /// The other side has ten seconds to end its own; a signal in that time has its one second all the same.
 #[test]
 fn a_signal_after_the_end_of_stdin_does_not_wait_for_the_other_side() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
     assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
@@ -263,9 +243,7 @@ fn a_signal_after_the_end_of_stdin_does_not_wait_for_the_other_side() {
 /// and the host end.
 #[test]
 fn what_was_said_before_a_signal_is_delivered_to_a_host_that_reads() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(100 * 1024));
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();

@@ -21,3 +21,16 @@ mod tidy;
 mod unreachable;
 mod usage;
 mod without_server;
+
+use std::process::Command;
+
+/// Runs a command to its end. Returns its exit code, and what it wrote to stdout and stderr.
+fn outcome(command: &mut Command) -> (Option<i32>, String, String) {
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}

@@ -2,8 +2,7 @@
 
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, request};
-use crate::common::{Connect, FakeServer};
+use crate::common::connect::{IN_HASTE, connected, request};
 
 #[test]
 fn a_port_of_another_protocol_is_named_and_the_end() {
@@ -16,9 +15,7 @@ fn a_port_of_another_protocol_is_named_and_the_end() {
         (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH"),
     ];
     for (answer, name) in answers {
-        let server = FakeServer::start();
-        let mut connect = Connect::start(&IN_HASTE, server.address());
-        let mut peer = server.greeted();
+        let (server, mut connect, mut peer) = connected(&IN_HASTE);
         connect.send_line(&request(1, "m", &json!({})));
         peer.recv_line();
         peer.send_raw(answer);
@@ -33,9 +30,7 @@ fn a_port_of_another_protocol_is_named_and_the_end() {
 
 #[test]
 fn after_a_good_connection_it_is_a_loss_like_any_other() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     peer.send_line(r#"{"method":"good"}"#);
     assert_eq!(connect.recv_line(), r#"{"method":"good"}"#);
     peer.close();

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::common::client::{Client, LEGACY_VERSION, assert_own_error};
 use crate::common::connect::{
-    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, INITIALIZED, Reserved, answer_initialize,
+    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, INITIALIZED, Reserved, answer_initialize, connected,
     initialize_line, request,
 };
 use crate::common::{Connect, FakeServer, NoLine, Proxy, servers};
@@ -51,9 +51,7 @@ fn agree_to_replay(peer: &mut Client) {
 
 #[test]
 fn requests_in_flight_are_answered_in_order_and_others_wait() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     for id in [11, 3, 8, 5] {
         connect.send_request(id, "tools/call", &json!({}));
         peer.recv_line();
@@ -77,9 +75,7 @@ fn requests_in_flight_are_answered_in_order_and_others_wait() {
 
 #[test]
 fn a_reset_is_a_loss_too() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     connect.send_request(1, "tools/call", &json!({}));
     peer.recv_line();
     peer.reset();
@@ -254,9 +250,7 @@ fn questions_who_is_there_are_asked_again() {
 /// What the server asked on the lost connection, nobody waits for any more.
 #[test]
 fn an_answer_to_a_question_of_the_lost_server_is_dropped() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     peer.send_line(r#"{"id":"q","method":"roots/list"}"#);
     connect.recv_line();
     peer.close();
@@ -389,9 +383,7 @@ fn attempts_are_without_end_unless_there_is_a_limit() {
 
 #[test]
 fn without_reconnect_the_first_loss_is_the_end() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&["--no-reconnect"], server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&["--no-reconnect"]);
     connect.send_request(1, "tools/call", &json!({}));
     peer.recv_line();
     peer.close();
@@ -431,9 +423,7 @@ fn without_reconnect_a_server_that_is_not_there_is_the_end() {
 
 #[test]
 fn a_half_written_line_counts_as_sent() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let peer = server.greeted();
+    let (server, mut connect, peer) = connected(&IN_HASTE);
     // More than fits on the way, so that the rest of it can't have been sent.
     let input = connect.take_input();
     let long = request(1, "tools/call", &json!("x".repeat(9 << 20)));
@@ -489,9 +479,7 @@ fn what_a_stopping_proxy_refuses_is_served_by_the_next_one() {
 
 #[test]
 fn what_is_taken_back_while_there_is_no_connection_is_never_sent() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let peer = server.greeted();
+    let (server, mut connect, peer) = connected(&IN_HASTE);
     lose(&connect, peer);
     let [given_up, call] = [1, 2].map(|id| request(id, "tools/call", &json!({})));
     let cancelled =

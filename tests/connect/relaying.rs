@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::common::connect::{
-    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, Reserved, request, write_all,
+    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, Reserved, connected, request, write_all,
 };
 use crate::common::{Connect, DEADLINE, FakeServer, Proxy, eventually, processes, servers};
 
@@ -41,9 +41,7 @@ fn the_handshake_comes_first_and_then_a_heartbeat_every_interval() {
 
 #[test]
 fn lines_about_the_connection_never_reach_stdout() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&["--debug"], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&["--debug"]);
     peer.send_line(HEARTBEAT_RESPONSE);
     peer.send_line(r#"{"mcp_alive":false,"timestamp":2, "type" : "heartbeat_response"}"#);
     peer.send_line(r#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","params":{"timestamp":1,"reason":"process_terminated"}}"#);
@@ -54,9 +52,7 @@ fn lines_about_the_connection_never_reach_stdout() {
 
 #[test]
 fn everything_else_passes_as_it_is() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     for line in ODD_LINES {
         connect.send_line(line);
         assert_eq!(peer.recv_line(), line);
@@ -70,9 +66,7 @@ fn everything_else_passes_as_it_is() {
 
 #[test]
 fn a_line_in_small_pieces_is_one_line() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     let line = request(1, "tools/call", &json!({"text": "äöü"}));
     for byte in format!("{line}\n").bytes() {
         connect.send_raw(&[byte]);
@@ -82,9 +76,7 @@ fn a_line_in_small_pieces_is_one_line() {
 
 #[test]
 fn what_is_no_message_is_refused_and_goes_nowhere() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&["--max-message-bytes", "100"], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&["--max-message-bytes", "100"]);
     connect.send_line("nonsense");
     connect.recv_error(-32700, "parse_error");
     connect.send_line(&request(7, "m", &json!("x".repeat(100))));
@@ -202,9 +194,7 @@ pub(crate) fn wait_for_standstill(sent: &AtomicUsize, total: usize) {
 
 #[test]
 fn a_host_that_does_not_read_is_not_read_ahead_for() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let peer = server.greeted();
+    let (_server, mut connect, peer) = connected(&[]);
     let sent = AtomicUsize::new(0);
     let mut writer = peer.writer();
     thread::scope(|scope| {
@@ -227,9 +217,7 @@ fn a_host_that_does_not_read_is_not_read_ahead_for() {
 
 #[test]
 fn a_server_that_does_not_read_is_not_read_ahead_for() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&[], server.address());
-    let mut peer = server.greeted();
+    let (_server, mut connect, mut peer) = connected(&[]);
     let sent = AtomicUsize::new(0);
     let input = connect.take_input();
     thread::scope(|scope| {

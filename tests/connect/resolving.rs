@@ -113,16 +113,10 @@ fn to_name(options: &[&str], name: &str, configure: impl FnOnce(&mut Command)) -
 }
 
 fn resolve(words: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"))
-        .arg("resolve")
-        .args(words)
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
+    crate::outcome(
+        Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"))
+            .arg("resolve")
+            .args(words),
     )
 }
 

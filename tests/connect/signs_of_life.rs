@@ -12,7 +12,7 @@ use serde_json::json;
 use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::common::client::Client;
-use crate::common::connect::{HEARTBEAT_RESPONSE, IN_HASTE, Reserved, is_ready};
+use crate::common::connect::{HEARTBEAT_RESPONSE, IN_HASTE, Reserved, connected, is_ready};
 use crate::common::{Connect, FakeServer, processes};
 use crate::relaying::wait_for_standstill;
 
@@ -29,9 +29,7 @@ fn beat(peer: &mut Client, times: u32) {
 
 #[test]
 fn a_peer_that_falls_silent_is_taken_for_dead() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     connect.send_request(1, "tools/call", &json!({}));
     peer.recv_line();
     beat(&mut peer, 6);
@@ -74,9 +72,7 @@ fn a_stall_on_the_way_does_not_make_the_peer_look_hasty() {
 
 #[test]
 fn any_byte_is_a_sign_of_life() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     beat(&mut peer, 4);
     for byte in br#"{"method":"m"}"# {
         // All of them together take longer than a silence may.
@@ -138,9 +134,7 @@ fn a_host_that_holds_back_reading_is_no_false_alarm() {
 /// What came while it was stopped is read before the clock says that nothing came.
 #[test]
 fn a_pause_of_our_own_is_no_silence_of_the_peer() {
-    let server = FakeServer::start();
-    let mut connect = Connect::start(&IN_HASTE, server.address());
-    let mut peer = server.greeted();
+    let (server, mut connect, mut peer) = connected(&IN_HASTE);
     beat(&mut peer, 4);
     // Its interval is known.
     peer.send_line(r#"{"method":"before"}"#);

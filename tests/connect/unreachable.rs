@@ -2,8 +2,8 @@
 
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, Reserved, initialize_line, request};
-use crate::common::{Connect, FakeServer};
+use crate::common::Connect;
+use crate::common::connect::{IN_HASTE, Reserved, connected, initialize_line, request};
 
 #[test]
 fn requests_are_answered_and_later_ones_are_served() {
@@ -31,9 +31,7 @@ fn requests_are_answered_and_later_ones_are_served() {
 #[test]
 fn the_exit_code_tells_of_a_request_that_was_lost_with_its_connection() {
     for is_lost in [true, false] {
-        let server = FakeServer::start();
-        let mut connect = Connect::start(&IN_HASTE, server.address());
-        let mut peer = server.greeted();
+        let (server, mut connect, mut peer) = connected(&IN_HASTE);
         connect.send_line(&request(1, "m", &json!({})));
         peer.recv_line();
         if !is_lost {

@@ -8,17 +8,11 @@ use crate::common::{Connect, FakeServer};
 
 /// Runs `connect` with these words, as something that ends by itself; returns exit code, stdout and stderr.
 fn run(words: &[&str]) -> (Option<i32>, String, String) {
-    let output = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"))
-        .arg("connect")
-        .args(words)
-        .stdin(Stdio::null())
-        .output()
-        .unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (
-        output.status.code(),
-        text(output.stdout),
-        text(output.stderr),
+    crate::outcome(
+        Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"))
+            .arg("connect")
+            .args(words)
+            .stdin(Stdio::null()),
     )
 }
 

@@ -73,13 +73,10 @@ fn a_line_at_the_limit_passes_and_a_byte_more_does_not() {
     }
 }
 
-#[test]
-fn an_over_long_line_is_answered_with_its_id_wherever_it_stands() {
-    const LIMIT: usize = 200;
-    let proxy = Proxy::start(&["--max-message-bytes=200"], &servers::mirror());
-    let mut client = proxy.connect();
-    let filler = "x".repeat(LIMIT);
-    let cases = [
+/// Lines that are longer than this limit, with the ids of their answers.
+fn over_long_lines(limit: usize) -> Vec<(String, &'static str)> {
+    let filler = "x".repeat(limit);
+    vec![
         (
             format!(r#"{{"id":7,"method":"m","params":"{filler}"}}"#),
             "7",
@@ -118,10 +115,17 @@ fn an_over_long_line_is_answered_with_its_id_wherever_it_stands() {
         (format!(r#"{{"type":"heartbeat","a":"{filler}"}}"#), "null"),
         (format!("no JSON {filler}"), "null"),
         (format!("\"{filler}\""), "null"),
-        (" ".repeat(LIMIT + 1), "null"),
+        (" ".repeat(limit + 1), "null"),
         ("[".repeat(100_000), "null"),
-    ];
-    for (line, id) in &cases {
+    ]
+}
+
+#[test]
+fn an_over_long_line_is_answered_with_its_id_wherever_it_stands() {
+    const LIMIT: usize = 200;
+    let proxy = Proxy::start(&["--max-message-bytes=200"], &servers::mirror());
+    let mut client = proxy.connect();
+    for (line, id) in &over_long_lines(LIMIT) {
         for piece_bytes in [1 << 20, 13] {
             send_in_pieces(&mut client, line, piece_bytes.max(line.len() / 1_000));
             let answer = client.recv_line();

@@ -1,6 +1,8 @@
 //! What is below the loops: clients, servers, and what the system knows of them. The loops reach it by their systems, the
 //! world lets it act.
 
+mod signals;
+
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -33,7 +35,7 @@ use crate::unused::Activity;
 /// Tokens that are kept to be told of once more, when their descriptors are long closed.
 const MAX_OLD_TOKENS: usize = 64;
 
-/// A pid that is no server's.
+/// A pid that does not belong to a server.
 const ORPHAN: Pid = Pid::from_raw(999_999);
 
 pub struct Below {
@@ -264,40 +266,6 @@ impl Below {
         self.servers.get(*key)
     }
 
-    pub fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let key = self.by_pid.get(&leader.as_raw()).copied();
-        let server = &mut self.servers[key.ok_or(Errno::ESRCH)?];
-        assert!(!server.reaped, "a signal to a pid that may be another's");
-        if server.is_untouchable() && server.is_running() {
-            self.stats.fault(Fault::ServerUntouchable);
-            server.kill_refused |= signal == Signal::SIGKILL;
-            // It is not listened to for ever.
-            if let Some(place) = server.slot.and_then(|slot| self.places.get_mut(slot)) {
-                place.journal.servers[server.index].may_be_cut_off = true;
-            }
-            return Err(Errno::EPERM);
-        }
-        self.signal(leader, signal)
-    }
-
-    pub fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let is_reaped = self.process(leader).is_none_or(|server| server.reaped);
-        assert!(is_reaped, "its leader may have left the group");
-        self.signal(leader, signal)
-    }
-
-    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        self.group_reasons += 1;
-        let key = self.by_pid.get(&leader.as_raw()).copied();
-        let key = key.filter(|key| self.servers[*key].group_is_left());
-        let key = key.ok_or(Errno::ESRCH)?;
-        trace::note(|| format!("{signal} to pid {leader}"));
-        self.with_server(key, |server, journal, now, stats| {
-            server.signal(signal, now, journal, stats);
-        });
-        Ok(())
-    }
-
     // What the world does.
 
     /// Someone kills a server.
@@ -327,7 +295,7 @@ impl Below {
         slot
     }
 
-    /// Lets a server do something, with the journal of whoever uses it.
+    /// Lets a server do something, with the journal of the session that uses it.
     fn with_server(
         &mut self,
         key: usize,
@@ -391,44 +359,6 @@ impl Below {
         server.notify(events);
     }
 
-    /// SIGCHLD comes, if it is due.
-    pub fn raise_child(&mut self) {
-        if !self.exited.is_empty() {
-            self.signals.child = true;
-            self.raise();
-        }
-    }
-
-    /// SIGTERM comes.
-    pub fn raise_stop(&mut self) {
-        self.signals.stop = true;
-        self.raise();
-    }
-
-    fn raise(&mut self) {
-        self.for_processes
-            .push((self.signal_token, Readiness::READABLE));
-    }
-
-    /// An event comes that is about what is gone.
-    pub fn raise_stale(&mut self) {
-        let is_stale = |token: &Token| {
-            let is_place = |place: &Place| place.socket.borrow().input.token == Some(*token);
-            let is_server = |server: &Server| server.has_token(*token);
-            !self.places.iter().any(|(_, place)| is_place(place))
-                && !self.servers.iter().any(|(_, server)| is_server(server))
-        };
-        let stale = self.old_tokens.iter().copied().filter(is_stale);
-        let stale: Vec<Token> = stale.collect();
-        if !stale.is_empty() {
-            let token = self.rng.pick(&stale);
-            let all = Readiness::READABLE | Readiness::WRITABLE;
-            let all = all | Readiness::READ_CLOSED | Readiness::WRITE_CLOSED;
-            self.for_processes.push((token, all));
-            self.for_connections.push((token, all));
-        }
-    }
-
     /// All events come that have not come yet.
     pub fn notify_all(&mut self) {
         let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
@@ -444,7 +374,7 @@ impl Below {
         }
     }
 
-    /// Children that servers have left behind end by themselves, and what is nobody's is forgotten.
+    /// Children that servers left behind end by themselves, and what belongs to nobody is forgotten.
     pub fn let_go(&mut self) {
         let (now, by_pid) = (self.now, &mut self.by_pid);
         self.servers.retain(|_, server| {

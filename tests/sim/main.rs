@@ -23,6 +23,7 @@ mod connectors;
 mod journal;
 mod observe;
 mod order;
+mod outgoing;
 mod place;
 mod rng;
 mod script;

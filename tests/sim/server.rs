@@ -1,5 +1,6 @@
 //! A server as a random program: a process with its pipes, or a proxy at the other end of a connection.
 
+mod manners;
 mod speech;
 
 use std::collections::VecDeque;
@@ -7,14 +8,16 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::reactor::timers::Deadline;
 use mcp_tcp_proxy::session::report::Exit;
+use mcp_tcp_proxy::util::time::Time;
 use mio::Token;
 use nix::sys::signal::Signal;
 
+use self::manners::{Manners, Probe, Replay};
 use crate::journal::{ClientSays, Journal, Received, ServerSays};
+use crate::outgoing::Outgoing;
 use crate::rng::Rng;
 use crate::stats::{Fault, Stats};
 use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
-use mcp_tcp_proxy::util::time::Time;
 
 /// Lines that may be longer fill a direction by one.
 const LARGE_LINE_BYTES: usize = 64 * 1024;
@@ -42,45 +45,6 @@ enum Job {
     Answer(usize),
     AnswerReplay(String),
     AnswerRestored(String),
-}
-
-/// How it takes a replayed handshake.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Replay {
-    Agrees,
-    Differs,
-    Refuses,
-    TooLong,
-    Never,
-}
-
-/// How it takes a `server/discover`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Probe {
-    Answers,
-    Ignores,
-    Dies,
-}
-
-/// How the program treats the one that started it.
-#[derive(Debug)]
-struct Manners {
-    calm: bool,
-    ignores_end: bool,
-    ignores_sigterm: bool,
-    /// It has another user, and the loop may not signal it.
-    is_untouchable: bool,
-    /// It leaves a child behind that holds its output open.
-    leaves_child: bool,
-    /// It reads what the server leaves unread, and nobody knows.
-    child_holds_input: bool,
-    /// No signal ends that child.
-    has_deaf_child: bool,
-    replay: Replay,
-    probe: Probe,
-    /// It ends before it does anything.
-    dies_at_once: bool,
-    chatty: bool,
 }
 
 #[derive(Debug)]
@@ -117,8 +81,7 @@ pub struct Server {
     jobs: Vec<Job>,
     /// Lines that have begun to come, with where they end.
     coming: VecDeque<(u64, Received)>,
-    out: Vec<u8>,
-    head: usize,
+    out: Outgoing,
     said: u64,
     asked: usize,
     rng: Rng,
@@ -139,32 +102,7 @@ impl Server {
         // Where lines are long, so that both directions fill up, and the loop is short of memory.
         let is_large = max_line > LARGE_LINE_BYTES;
         let is_deaf = !calm && rng.percent(if is_large { 60 } else { 3 });
-        let is_untouchable = !calm && kind == Kind::Process && rng.percent(3);
-        let manners = Manners {
-            calm,
-            is_untouchable,
-            ignores_end: is_untouchable || (!calm && rng.percent(15)),
-            ignores_sigterm: !calm && rng.percent(15),
-            leaves_child: !calm && rng.percent(10),
-            child_holds_input: rng.percent(30),
-            has_deaf_child: rng.percent(10),
-            replay: match rng.below(20) {
-                _ if calm => Replay::Agrees,
-                0 => Replay::Differs,
-                1 => Replay::Refuses,
-                2 => Replay::TooLong,
-                3 => Replay::Never,
-                _ => Replay::Agrees,
-            },
-            dies_at_once: false,
-            probe: match rng.below(10) {
-                _ if calm => Probe::Answers,
-                0 => Probe::Ignores,
-                1 | 2 if kind == Kind::Process => Probe::Dies,
-                _ => Probe::Answers,
-            },
-            chatty: is_deaf || rng.percent(20),
-        };
+        let manners = Manners::choose(kind, calm, is_deaf, &mut rng);
         let stalls = !calm && rng.percent(3);
         stats.fault_if(stalls, Fault::ServerStalls);
         Self {
@@ -189,8 +127,7 @@ impl Server {
             max_line,
             jobs: Vec::new(),
             coming: VecDeque::new(),
-            out: Vec::new(),
-            head: 0,
+            out: Outgoing::default(),
             said: 0,
             asked: 0,
             rng,
@@ -344,22 +281,9 @@ impl Server {
     }
 
     fn flush(&mut self, journal: &mut Journal) {
-        let waiting = self.out.len() - self.head;
-        if waiting == 0 {
-            return;
-        }
-        let most = if self.rng.percent(40) {
-            self.rng.between(1, waiting)
-        } else {
-            waiting
-        };
         let input = &mut self.pipes.borrow_mut().input;
-        self.head += input.write(&self.out[self.head..self.head + most]);
+        self.out.write_to(input, &mut self.rng);
         journal.servers[self.index].written = input.written;
-        if self.head == self.out.len() {
-            self.out.clear();
-            self.head = 0;
-        }
     }
 
     /// Its input has ended: it goes, sooner or later, unless it doesn't care.
@@ -367,7 +291,7 @@ impl Server {
         if self.manners.ignores_end {
             return;
         }
-        let is_done = self.jobs.is_empty() && self.head == self.out.len();
+        let is_done = self.jobs.is_empty() && self.out.is_empty();
         if is_done || (!self.manners.calm && self.rng.percent(20)) {
             stats.fault_if(!is_done, Fault::ServerCrashesMidLine);
             self.ends(Exit::Code(0), now, journal, stats);
@@ -390,7 +314,7 @@ impl Server {
                 if speaks && self.rng.percent(40) {
                     self.last_words(journal);
                 }
-                stats.fault_if(self.head > 0, Fault::ServerCrashesMidLine);
+                stats.fault_if(self.out.is_part_written(), Fault::ServerCrashesMidLine);
                 self.ends(exit, now, journal, stats);
             }
             6 if self.kind == Kind::Process => {
@@ -400,7 +324,6 @@ impl Server {
             7 if self.kind == Kind::Process => {
                 stats.fault(Fault::ServerClosesStdout);
                 self.out.clear();
-                self.head = 0;
                 self.pipes.borrow_mut().input.end(End::Closed);
             }
             8 | 9 => {

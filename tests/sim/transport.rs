@@ -4,15 +4,17 @@
 //! it could. Of what the session writes nothing is kept but which lines have begun: the rest of a line that was taken in
 //! part lies in the same buffer, so it is known whole with its first byte.
 
+mod handles;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::io::{self, Error, ErrorKind, Result};
+use std::io::{Error, ErrorKind, Result};
 use std::rc::Rc;
 
 use mcp_tcp_proxy::reactor::io::Readiness;
-use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
+pub use self::handles::{Output, Socket, Stdin};
 use crate::rng::Rng;
 
 /// Whose events are to be told of, and what they say.
@@ -46,7 +48,7 @@ pub struct Inflow {
     pub end_read: bool,
     /// Whether an event told of the end.
     end_told: bool,
-    /// Bytes came of which no event has told.
+    /// Bytes came, and no event has said so yet.
     has_news: bool,
     /// A read may return less than there is, as it does before urgent data, and events say so.
     in_pieces: bool,
@@ -157,7 +159,7 @@ impl Inflow {
     }
 }
 
-/// A line of which the session has written the first byte.
+/// A line whose first byte the session has written.
 #[derive(Debug)]
 pub struct Begun {
     /// Without its line end.
@@ -184,7 +186,7 @@ pub struct Outflow {
     pub unread_from: Option<u64>,
     /// What is still to come of the line that has begun.
     rest: Vec<u8>,
-    /// Lines that have begun and were not looked at.
+    /// Lines that have begun and were not checked yet.
     pub begun: Vec<Begun>,
     pub broken: Option<ErrorKind>,
     /// Whether an event told that it is broken.
@@ -336,119 +338,5 @@ impl Duplex {
     pub fn reset(&mut self) {
         self.input.end(End::Reset);
         self.output.break_off(ErrorKind::BrokenPipe);
-    }
-}
-
-/// The loop's handle of a connection.
-pub struct Socket {
-    pub duplex: Shared<Duplex>,
-    /// Whose it is.
-    pub slot: usize,
-}
-
-impl Socket {
-    pub fn watch(&self, token: Token) {
-        let mut duplex = self.duplex.borrow_mut();
-        duplex.input.token = Some(token);
-        duplex.output.token = Some(token);
-    }
-}
-
-impl io::Read for Socket {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        self.duplex.borrow_mut().input.read(buffer)
-    }
-}
-
-impl io::Write for Socket {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.duplex.borrow_mut().output.write(bytes)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Drop for Socket {
-    fn drop(&mut self) {
-        let mut duplex = self.duplex.borrow_mut();
-        (duplex.reads, duplex.writes) = (false, false);
-        (duplex.input.token, duplex.output.token) = (None, None);
-    }
-}
-
-/// The loop's end of the stdin of a server.
-pub struct Stdin(pub Shared<Duplex>);
-
-impl Stdin {
-    pub fn watch(&self, token: Token) {
-        self.0.borrow_mut().output.token = Some(token);
-    }
-}
-
-impl io::Write for Stdin {
-    fn write(&mut self, bytes: &[u8]) -> Result<usize> {
-        self.0.borrow_mut().output.write(bytes)
-    }
-
-    fn flush(&mut self) -> Result<()> {
-        Ok(())
-    }
-}
-
-impl Unread for Stdin {
-    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
-        let output = &mut self.0.borrow_mut().output;
-        output.broken?;
-        output.unread_from = Some(output.consumed);
-        let waiting = output.waiting.drain(..).collect::<Vec<u8>>();
-        buffer[..waiting.len()].copy_from_slice(&waiting);
-        Some(waiting.len())
-    }
-}
-
-impl Drop for Stdin {
-    fn drop(&mut self) {
-        let mut duplex = self.0.borrow_mut();
-        duplex.writes = false;
-        duplex.output.token = None;
-    }
-}
-
-/// The loop's end of what a server writes.
-pub enum Output {
-    Stdout(Shared<Duplex>),
-    Stderr(Shared<Inflow>),
-}
-
-impl Output {
-    pub fn watch(&self, token: Token) {
-        match self {
-            Self::Stdout(duplex) => duplex.borrow_mut().input.token = Some(token),
-            Self::Stderr(inflow) => inflow.borrow_mut().token = Some(token),
-        }
-    }
-}
-
-impl io::Read for Output {
-    fn read(&mut self, buffer: &mut [u8]) -> Result<usize> {
-        match self {
-            Self::Stdout(duplex) => duplex.borrow_mut().input.read(buffer),
-            Self::Stderr(inflow) => inflow.borrow_mut().read(buffer),
-        }
-    }
-}
-
-impl Drop for Output {
-    fn drop(&mut self) {
-        match self {
-            Self::Stdout(duplex) => {
-                let mut duplex = duplex.borrow_mut();
-                duplex.reads = false;
-                duplex.input.token = None;
-            }
-            Self::Stderr(inflow) => inflow.borrow_mut().token = None,
-        }
     }
 }

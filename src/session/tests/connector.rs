@@ -52,11 +52,17 @@ fn lost_after_handshake(max_attempts: Option<u32>) -> World {
 /// The replayed handshake must be all that was sent. Returns its id.
 #[track_caller]
 fn expect_replay(world: &mut World) -> Value {
-    let got = said(world);
-    assert_eq!(got.len(), 1, "{got:?}");
-    let replay: Value = serde_json::from_str(&got[0]).unwrap();
-    assert_eq!(replay["method"], "initialize");
-    replay["id"].clone()
+    replay_id(&said(world))
+}
+
+/// The link ends, and the next one is asked for.
+pub(super) fn link_ends(world: &mut World) {
+    world.server_output_ends();
+    world.pass(SECOND);
+    world.client_got();
+    world
+        .actions
+        .retain(|action| *action == Action::StartUpstream);
 }
 
 /// The response of a proxy that has no server for a request.
@@ -87,8 +93,7 @@ fn a_replay_that_the_proxy_refuses_is_made_again_on_the_next_connection() {
     assert_eq!(world.client_got(), Vec::<String>::new());
     connect(&mut world);
     let id = expect_replay(&mut world);
-    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    agree_to_replay(&mut world, &id, &request(2));
     assert_eq!(world.took_actions(), []);
 }
 
@@ -114,8 +119,7 @@ fn nothing_that_follows_a_refused_replay_in_the_same_read_counts() {
     world.pass(SECOND);
     connect(&mut world);
     let id = expect_replay(&mut world);
-    world.server(&AGREED.replace("\"id\":1", &format!("\"id\":{id}")));
-    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    agree_to_replay(&mut world, &id, &request(2));
     world.server(&response(2));
     assert_eq!(world.client_got(), [response(2)]);
 }
@@ -175,12 +179,7 @@ fn connections_on_which(peer_says: &str) -> usize {
         world.client(&request(1));
         assert_eq!(said(&mut world), [request(1)]);
         world.server(peer_says);
-        world.server_output_ends();
-        world.pass(SECOND);
-        world.client_got();
-        world
-            .actions
-            .retain(|action| *action == Action::StartUpstream);
+        link_ends(&mut world);
     }
     20
 }

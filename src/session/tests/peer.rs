@@ -1,6 +1,6 @@
 //! What is at the other end of a link: another program, or a proxy that is full.
 
-use super::connector::{NOTIFICATION, connect, connector, said};
+use super::connector::{NOTIFICATION, connect, connector, link_ends, said};
 use super::*;
 
 const HTTP: &str = "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\n{}";
@@ -57,12 +57,7 @@ fn once_a_proxy_was_there_another_protocol_is_a_loss_like_any_other() {
         said(&mut world);
         world.server(&proof);
         world.client_got();
-        world.server_output_ends();
-        world.pass(SECOND);
-        world.client_got();
-        world
-            .actions
-            .retain(|action| *action == Action::StartUpstream);
+        link_ends(&mut world);
         connect(&mut world);
         world.client(&request(2));
         said(&mut world);

@@ -113,12 +113,7 @@ fn a_probe_that_is_ignored_is_forgotten_once_initialize_was_answered() {
     for connects in [false, true] {
         let mut world = World::with(|settings| {
             if connects {
-                settings.role = Backend::Proxy {
-                    max_delay: SECOND,
-                    max_attempts: None,
-                    held_timeout: None,
-                    is_tidy: false,
-                };
+                settings.role = CONNECTOR;
             }
         });
         world.start();

@@ -192,14 +192,7 @@ fn nothing_is_replayed_if_that_is_not_wanted() {
 #[test]
 fn the_stdio_side_restores_what_a_lost_link_cost() {
     for is_idle_end in [false, true] {
-        let mut world = World::with(|settings| {
-            settings.role = Backend::Proxy {
-                max_delay: SECOND,
-                max_attempts: None,
-                held_timeout: None,
-                is_tidy: false,
-            };
-        });
+        let mut world = World::connector();
         world.start();
         world.server_got();
         world.client(INITIALIZE);

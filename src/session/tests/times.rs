@@ -82,12 +82,7 @@ fn a_connector_sends_heartbeats_of_its_own_while_nothing_happens() {
 fn a_connector_that_ends_its_connection_has_no_more_to_say() {
     let mut world = World::with(|settings| {
         settings.heartbeat_interval = 5 * SECOND;
-        settings.role = Backend::Proxy {
-            max_delay: SECOND,
-            max_attempts: None,
-            held_timeout: None,
-            is_tidy: false,
-        };
+        settings.role = CONNECTOR;
     });
     world.start();
     world.server_got();

@@ -14,13 +14,13 @@ fn pass(world: &mut World, request: &str, response: impl Fn(u64) -> String) -> (
         .map(ProcessKey)
         .find(|process| !world.share.to_process(*process).is_empty())
         .expect("the request is sent");
-    let sent = world.share.to_process(process).to_vec();
-    let sent = String::from_utf8(sent).unwrap();
+    let line = world.share.to_process(process).to_vec();
+    let line = String::from_utf8(line).unwrap();
     let number = world.get(process)[0]["id"].as_u64().unwrap();
     world.server_text(process, &response(number));
     let got = String::from_utf8(world.read_bytes(seat)).unwrap();
     world.leave(seat);
-    (sent, got)
+    (line, got)
 }
 
 #[test]

@@ -11,7 +11,7 @@ use super::world::{
 };
 use crate::share::{Limits, ProcessKey, SeatKey};
 
-/// SplitMix64.
+/// A generator of random numbers (`SplitMix64`).
 struct Random(u64);
 
 impl Random {
@@ -357,18 +357,15 @@ impl Model {
         let Some((process, number, request)) = self.some_request() else {
             return;
         };
-        let line = match what(&request) {
-            Some(what) => {
-                let method = [ACKNOWLEDGED, CHANGED][self.random.below(2) as usize];
-                let mut line = notification(method, &json!(number));
-                line["params"]["what"] = json!(what);
-                line
-            }
-            None => {
-                let secret = &request["params"]["secret"];
-                let params = json!({"progressToken": number, "secret": secret});
-                json!({"method": "notifications/progress", "params": params})
-            }
+        let line = if let Some(what) = what(&request) {
+            let method = [ACKNOWLEDGED, CHANGED][self.random.below(2) as usize];
+            let mut line = notification(method, &json!(number));
+            line["params"]["what"] = json!(what);
+            line
+        } else {
+            let secret = &request["params"]["secret"];
+            let params = json!({"progressToken": number, "secret": secret});
+            json!({"method": "notifications/progress", "params": params})
         };
         self.world.server(process, &line);
     }
@@ -461,7 +458,7 @@ impl Model {
             }
             self.world.pass(Duration::from_secs(5));
         }
-        self.world.pass(Duration::from_secs(120));
+        self.world.pass(Duration::from_mins(2));
         for key in [ProcessKey(0), ProcessKey(1)] {
             let process = &self.world.share.processes[key.0];
             assert_eq!(process.in_flight, 0, "{:?}", process.owners);

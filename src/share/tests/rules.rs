@@ -434,7 +434,7 @@ fn a_process_that_dies_too_often_is_left_alone_for_a_while() {
     assert_eq!(reason(&world.read(a)[0]).1, 503);
     world.client(a, &call(json!("x")));
     assert_eq!(reason(&world.read(a)[0]).2, "restart_limit");
-    world.pass(Duration::from_secs(60));
+    world.pass(Duration::from_mins(1));
     world.client(a, &call(json!("y")));
     assert_eq!(world.get(ONE).len(), 1);
 }

@@ -184,7 +184,7 @@ impl World {
         let until = self.now + time;
         while let Some(due) = self.share.next_deadline().filter(|due| *due <= until) {
             self.now = due.max(self.now);
-            self.with(|share, cx| share.timeout(cx));
+            self.with(Share::timeout);
         }
         self.now = until;
     }
@@ -199,6 +199,7 @@ fn lines(bytes: &[u8]) -> Vec<Value> {
 }
 
 /// A modern request.
+#[expect(clippy::needless_pass_by_value, reason = "it is a literal mostly")]
 pub(super) fn request(id: Value, method: &str, mut params: Value) -> Value {
     params["_meta"][VERSION] = json!("2026-07-28");
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params})

@@ -201,26 +201,29 @@ impl Journal {
             );
         };
         self.answered(request, true);
-        let is_too_long = self.lines[self.requests[request].line].what == ClientSays::TooLong;
         let begun = self.requests[request].begun;
         if self.lines[self.requests[request].line].what != ClientSays::Initialize {
             // That may have been read by a server before, too.
             self.check_delivered(&error, begun.is_some());
         }
+        self.check_error(&error, request, text);
+    }
+
+    /// An error has a reason to be what it is.
+    fn check_error(&mut self, error: &text::OwnError, request: usize, text: &[u8]) {
+        let begun = self.requests[request].begun;
+        let line = &self.lines[self.requests[request].line];
         match error.code {
-            502 if error.reason == "unreachable" => {
-                let line = &self.lines[self.requests[request].line];
-                assert!(
-                    self.is_connector && (begun.is_none() || line.what.may_be_resent(true)),
-                    "unreachable, for a request that was sent: {}",
-                    text::show(text)
-                );
-            }
+            502 if error.reason == "unreachable" => assert!(
+                self.is_connector && (begun.is_none() || line.what.may_be_resent(true)),
+                "unreachable, for a request that was sent: {}",
+                text::show(text)
+            ),
             502 if error.reason == "response_too_large" => {
-                let is_too_long =
-                    |line: &ServerLine| line.what == ServerSays::TooLong(Some(request));
+                let what = ServerSays::TooLong(Some(request));
+                let was_said = self.said.iter().rev().any(|said| said.what == what);
                 assert!(
-                    self.said.iter().rev().any(is_too_long) || self.memory_is_short,
+                    was_said || self.memory_is_short,
                     "no response was too large: {}",
                     text::show(text)
                 );
@@ -229,10 +232,7 @@ impl Journal {
                 let begun = begun.unwrap_or_else(|| {
                     panic!("502 for a request that no server got: {}", text::show(text))
                 });
-                let server = self.lines[self.requests[request].line]
-                    .sent_to
-                    .unwrap_or_default();
-                let record = &mut self.servers[server];
+                let record = &mut self.servers[line.sent_to.unwrap_or_default()];
                 assert!(
                     record.last_lost <= begun,
                     "lost requests are answered out of order: {}",
@@ -246,7 +246,7 @@ impl Journal {
                 text::show(text)
             ),
             -32600 => assert!(
-                is_too_long || self.memory_is_short,
+                line.what == ClientSays::TooLong || self.memory_is_short,
                 "nothing was too large: {}",
                 text::show(text)
             ),

@@ -49,20 +49,11 @@ impl Journal {
             "a server gets what follows another protocol's first line: {}",
             text::show(text)
         );
-        let line = &self.lines[index];
-        // A server may have read the blanks before a line that goes to another.
-        if line.text.trim_ascii_start() != text.trim_ascii_start() {
-            if line.text.starts_with(b"[")
-                && let Some(missing) = self.missing_in_batch(line, text)
-            {
-                for request in missing {
-                    self.requests[request].taken_out = true;
-                }
-            } else {
-                return self.replay(server, index, text);
-            }
+        if self.is_altered(index, text) {
+            return self.replay(server, index, text);
         }
-        if let ClientSays::Cancel(request) = self.lines[index].what {
+        let line = &self.lines[index];
+        if let ClientSays::Cancel(request) = line.what {
             self.check_cancellation(request);
         }
         let line = &self.lines[index];
@@ -72,60 +63,15 @@ impl Journal {
             text::show(text)
         );
         match line.what {
-            ClientSays::Answer(request) => {
+            ClientSays::Answer(_) | ClientSays::StrayAnswer => {
                 assert!(
                     line.sent_to.is_none(),
                     "an answer is sent twice: {}",
                     text::show(text)
                 );
-                let request = &self.said[request];
-                if !request.taken_back {
-                    let asked = request.server;
-                    assert!(
-                        asked == server || self.was_taken_back(request),
-                        "an answer to server {asked} reaches server {server}: {}",
-                        text::show(text)
-                    );
-                    if request.is_answerable_by(server) {
-                        self.skip_answers(index, server);
-                    }
-                }
+                self.answer_begins(server, index);
             }
-            ClientSays::StrayAnswer => {
-                assert!(
-                    line.sent_to.is_none(),
-                    "an answer is sent twice: {}",
-                    text::show(text)
-                );
-            }
-            what => {
-                let record = &self.servers[server];
-                assert!(
-                    !record.due || record.replayed || what == ClientSays::Initialize,
-                    "a server that knows no client gets {}",
-                    text::show(text)
-                );
-                assert!(
-                    !record.replayed || record.replay_responded,
-                    "a server gets a line before it has answered the replayed handshake: {}",
-                    text::show(text)
-                );
-                if let Some(before) = line.sent_to {
-                    let lost = self.servers[before].read_at_release.is_some();
-                    let may_be_resent =
-                        what.may_be_resent(self.is_connector) || self.is_unread(line);
-                    assert!(
-                        may_be_resent && lost && before != server,
-                        "a line is sent twice, to server {before} and server {server}: {}",
-                        text::show(text)
-                    );
-                    self.resent += 1;
-                } else {
-                    self.skip_others(index);
-                }
-                self.servers[server].due = false;
-                self.servers[server].serves = true;
-            }
+            _ => self.other_line_begins(server, index),
         }
         self.lines[index].sent_to = Some(server);
         for request in &mut self.requests[self.lines[index].requests.clone()] {
@@ -141,6 +87,75 @@ impl Journal {
             self.begun += 1;
         }
         Received::Line(index)
+    }
+
+    /// Whether a line is not as the client said it. What may be missing in a batch is noted as taken out.
+    fn is_altered(&mut self, index: usize, text: &[u8]) -> bool {
+        let line = &self.lines[index];
+        // A server may have read the blanks before a line that goes to another.
+        if line.text.trim_ascii_start() == text.trim_ascii_start() {
+            return false;
+        }
+        if !line.text.starts_with(b"[") {
+            return true;
+        }
+        let Some(missing) = self.missing_in_batch(line, text) else {
+            return true;
+        };
+        for request in missing {
+            self.requests[request].taken_out = true;
+        }
+        false
+    }
+
+    /// An answer reaches the server that asked, or any if the request was taken back.
+    fn answer_begins(&mut self, server: usize, index: usize) {
+        let line = &self.lines[index];
+        let ClientSays::Answer(request) = line.what else {
+            return;
+        };
+        let request = &self.said[request];
+        if request.taken_back {
+            return;
+        }
+        let asked = request.server;
+        assert!(
+            asked == server || self.was_taken_back(request),
+            "an answer to server {asked} reaches server {server}: {}",
+            text::show(&line.text)
+        );
+        if request.is_answerable_by(server) {
+            self.skip_answers(index, server);
+        }
+    }
+
+    /// Any other line reaches a server that knows the client, in order, and another one only if the first was lost.
+    fn other_line_begins(&mut self, server: usize, index: usize) {
+        let (line, record) = (&self.lines[index], &self.servers[server]);
+        assert!(
+            !record.due || record.replayed || line.what == ClientSays::Initialize,
+            "a server that knows no client gets {}",
+            text::show(&line.text)
+        );
+        assert!(
+            !record.replayed || record.replay_responded,
+            "a server gets a line before it has answered the replayed handshake: {}",
+            text::show(&line.text)
+        );
+        if let Some(before) = line.sent_to {
+            let lost = self.servers[before].read_at_release.is_some();
+            let may_be_resent = line.what.may_be_resent(self.is_connector) || self.is_unread(line);
+            assert!(
+                may_be_resent && lost && before != server,
+                "a line is sent twice, to server {before} and server {server}: {}",
+                text::show(&line.text)
+            );
+            self.resent += 1;
+        } else {
+            self.skip_others(index);
+        }
+        let record = &mut self.servers[server];
+        (record.due, record.serves) = (false, true);
     }
 
     /// What no server was sent is taken back without telling one, unless it can't be.
@@ -163,7 +178,7 @@ impl Journal {
         {
             return;
         }
-        // It may have waited too long for a connection. Whether there is an error for it is looked at in the end.
+        // It may have waited too long for a connection. Whether there is an error for it is checked at the end.
         request.refused_unseen = self.is_connector;
         assert!(
             request.refused_unseen,
@@ -172,7 +187,7 @@ impl Journal {
         );
     }
 
-    /// Lines are left out only if they are not to be forwarded, or were refused, which is looked at in the end.
+    /// Lines are left out only if they are not to be forwarded, or were refused, which is checked at the end.
     fn skip_others(&mut self, index: usize) {
         assert!(
             index >= self.next_other,

@@ -1,4 +1,4 @@
-//! What a server says: answers, what nobody asked for, and what is no message.
+//! What a server says: answers, what nobody asked for, and what is not a message.
 
 use super::{Job, Kind, Probe, Replay, Server};
 use crate::journal::{ClientSays, Journal, ServerLine, ServerSays};
@@ -7,8 +7,8 @@ use crate::text;
 
 impl Server {
     pub(super) fn say(&mut self, text: Vec<u8>, what: ServerSays, journal: &mut Journal) {
-        self.out.extend_from_slice(&text);
-        self.out.push(b'\n');
+        self.out.push(&text);
+        self.out.push(b"\n");
         let end = self.said + text.len() as u64;
         self.said = end + 1;
         journal.server_says(self.index, text, end, what);
@@ -39,17 +39,7 @@ impl Server {
                     .to_owned()
             }
             _ if is_error => r#""error":{"code":-32601,"message":"no"}"#.to_owned(),
-            _ => {
-                let len = if self.rng.percent(5) {
-                    self.rng.below(self.max_line - 250)
-                } else {
-                    self.rng.below(80)
-                };
-                format!(
-                    r#""result":{{"id":1,"pad":"{}"}}"#,
-                    text::padding(len, &mut self.rng)
-                )
-            }
+            _ => format!(r#""result":{{"id":1,"pad":"{}"}}"#, self.padding(5)),
         };
         let text = match self.rng.below(4) {
             0 => format!(r#"{{"m":{serial},"id":{id},{outcome}}}"#),
@@ -101,52 +91,18 @@ impl Server {
         }
         let serial = journal.said.len();
         match self.rng.below(100) {
-            0..=49 => {
-                let len = if self.rng.percent(20) {
-                    self.rng.below(self.max_line - 250)
-                } else {
-                    self.rng.below(80)
-                };
-                let padding = text::padding(len, &mut self.rng);
-                let text = format!(
-                    r#"{{"m":{serial},"jsonrpc":"2.0","method":"notifications/progress","params":{{"pad":"{padding}"}}}}"#
-                );
-                self.say(text.into(), ServerSays::Other, journal);
-            }
-            50..=69 => {
-                self.asked += 1;
-                // Each server counts from 1, as do the others, and the client.
-                let id = if self.rng.percent(40) {
-                    self.asked.to_string()
-                } else {
-                    format!("\"s{}-{}\"", self.index, self.asked)
-                };
-                let text = format!(
-                    r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},"method":"sampling/createMessage"}}"#
-                );
-                self.say(text.into(), ServerSays::Request(id), journal);
-            }
+            0..=49 => self.say_progress(serial, journal),
+            50..=69 => self.ask(serial, journal),
             70..=75 => self.take_back_own(serial, journal),
             76..=79 => self.take_back_clients(serial, journal),
             80..=89 => {
                 stats.bad_lines += 1;
-                let text: &[u8] = self.rng.pick(&[
-                    b"log: ready".as_slice(),
-                    b"\xff\xfe",
-                    b"123",
-                    b"",
-                    b" \t",
-                    b"{\"id\":1",
-                    b"\"text\"\r",
-                ]);
-                self.say(text.to_vec(), ServerSays::Noise, journal);
+                self.say_noise(journal);
             }
             90..=93 => {
                 stats.bad_lines += 1;
-                let text = format!(
-                    r#"{{"m":{serial},"method":"m","params":"{}","id":1}}"#,
-                    "y".repeat(self.max_line)
-                );
+                let padding = "y".repeat(self.max_line);
+                let text = format!(r#"{{"m":{serial},"method":"m","params":"{padding}","id":1}}"#);
                 self.say(text.into(), ServerSays::TooLong(None), journal);
             }
             94..=97 if self.kind == Kind::Process => {
@@ -164,6 +120,52 @@ impl Server {
                 self.say(text.into(), ServerSays::Other, journal);
             }
         }
+    }
+
+    fn say_progress(&mut self, serial: usize, journal: &mut Journal) {
+        let padding = self.padding(20);
+        let text = format!(
+            r#"{{"m":{serial},"jsonrpc":"2.0","method":"notifications/progress","params":{{"pad":"{padding}"}}}}"#
+        );
+        self.say(text.into(), ServerSays::Other, journal);
+    }
+
+    /// Most lines are short; this many of 100 may have any length.
+    fn padding(&mut self, of_any_length: usize) -> String {
+        let most = if self.rng.percent(of_any_length) {
+            self.max_line - 250
+        } else {
+            80
+        };
+        let len = self.rng.below(most);
+        text::padding(len, &mut self.rng)
+    }
+
+    fn ask(&mut self, serial: usize, journal: &mut Journal) {
+        self.asked += 1;
+        // Each server counts from 1, as do the others, and the client.
+        let id = if self.rng.percent(40) {
+            self.asked.to_string()
+        } else {
+            format!("\"s{}-{}\"", self.index, self.asked)
+        };
+        let text = format!(
+            r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},"method":"sampling/createMessage"}}"#
+        );
+        self.say(text.into(), ServerSays::Request(id), journal);
+    }
+
+    fn say_noise(&mut self, journal: &mut Journal) {
+        let text: &[u8] = self.rng.pick(&[
+            b"log: ready".as_slice(),
+            b"\xff\xfe",
+            b"123",
+            b"",
+            b" \t",
+            b"{\"id\":1",
+            b"\"text\"\r",
+        ]);
+        self.say(text.to_vec(), ServerSays::Noise, journal);
     }
 
     fn take_back_own(&mut self, serial: usize, journal: &mut Journal) {
@@ -211,7 +213,7 @@ impl Server {
                 self.say(text.into(), ServerSays::Other, journal);
             }
         }
-        self.out.pop();
+        self.out.drop_line_end();
         self.flush(journal);
     }
 }

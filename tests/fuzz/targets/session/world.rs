@@ -57,45 +57,50 @@ struct Server {
     took: Lines,
 }
 
+/// What the first two bytes of a program choose.
+fn settings(options: u8, size: u8) -> Settings {
+    let is_connector = options & 1 == 1;
+    let role = if is_connector {
+        Backend::Proxy {
+            max_delay: Duration::from_secs(2),
+            max_attempts: (options & 2 == 0).then_some(3),
+            held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
+            is_tidy: false,
+        }
+    } else {
+        Backend::Process {
+            max_restarts: u32::from(options >> 1 & 3),
+        }
+    };
+    let limit = |bits: u8, seconds| {
+        let is_limited = !is_connector && size & bits == bits;
+        is_limited.then(|| Duration::from_secs(seconds))
+    };
+    let is_lazy = !is_connector && size & 1 == 1;
+    Settings {
+        role,
+        heartbeat_interval: Duration::from_secs(30),
+        restarts_upstream: options & 8 == 0,
+        max_message_bytes: 64 + 4 * usize::from(size),
+        replays: true,
+        replay_timeout: Duration::from_secs(10),
+        stop_timeout: Duration::from_secs(30),
+        spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
+        idle_limits: IdleLimits {
+            exempts_heartbeats: false,
+            first_message: limit(0b0110, 5),
+            idle: limit(0b1_1000, 20),
+        },
+        server_log: ServerLogging::Limited,
+    }
+}
+
 impl World {
     pub(super) fn new(program: &mut Program<'_>) -> Self {
-        let options = program.byte();
+        let (options, size) = (program.byte(), program.byte());
         let is_connector = options & 1 == 1;
-        let role = if is_connector {
-            Backend::Proxy {
-                max_delay: Duration::from_secs(2),
-                max_attempts: (options & 2 == 0).then_some(3),
-                held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
-                is_tidy: false,
-            }
-        } else {
-            Backend::Process {
-                max_restarts: u32::from(options >> 1 & 3),
-            }
-        };
-        let size = program.byte();
-        let limit = |bits: u8, seconds| {
-            let is_limited = !is_connector && size & bits == bits;
-            is_limited.then(|| Duration::from_secs(seconds))
-        };
-        let is_lazy = !is_connector && size & 1 == 1;
-        let settings = Settings {
-            role,
-            heartbeat_interval: Duration::from_secs(30),
-            restarts_upstream: options & 8 == 0,
-            max_message_bytes: 64 + 4 * usize::from(size),
-            replays: true,
-            replay_timeout: Duration::from_secs(10),
-            stop_timeout: Duration::from_secs(30),
-            spawn: if is_lazy { Spawn::Lazy } else { Spawn::Eager },
-            idle_limits: IdleLimits {
-                exempts_heartbeats: false,
-                first_message: limit(0b0110, 5),
-                idle: limit(0b1_1000, 20),
-            },
-            server_log: ServerLogging::Limited,
-        };
-        let tag = if is_connector {
+        let settings = settings(options, size);
+        let label = if is_connector {
             Label::Connection("localhost:1".into())
         } else {
             Label::Session {
@@ -109,9 +114,9 @@ impl World {
         let mut timers = Timers::new(now);
         let mut scheduler = Scheduler::new(settings.clone(), memory);
         let key = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
-            scheduler.refuse(tag, 1, (), &mut timers)
+            scheduler.refuse(label, 1, (), &mut timers)
         } else {
-            scheduler.open(tag, (), &mut timers)
+            scheduler.open(label, (), &mut timers)
         };
         let mut world = Self {
             scheduler,

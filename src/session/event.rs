@@ -1,0 +1,97 @@
+//! What goes into a session, and what comes out: events and actions.
+
+use std::io;
+use std::time::Duration;
+
+use super::Settings;
+use super::log_limits::LogLimits;
+use super::report::Exit;
+use crate::buffers::budget::BufferBudget;
+use crate::util::time::Time;
+
+/// What every event is handled with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    /// The time, read once for all events of an iteration of the loop.
+    pub now: Time,
+    /// What all sessions have in common.
+    pub settings: &'a Settings,
+    /// The memory that all sessions share.
+    pub memory: &'a mut BufferBudget,
+    /// The limits on what all sessions together may log.
+    pub logs: &'a mut LogLimits,
+    /// Where actions are collected; they are carried out after the event.
+    pub actions: &'a mut Vec<Action>,
+}
+
+/// What the session asks its driver to do with its two sides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// Start the upstream, and report [`Event::UpstreamStarted`] or [`Event::UpstreamFailed`].
+    StartUpstream,
+    /// End the upstream: close its input, and use force if it does not exit.
+    StopUpstream,
+    /// The upstream is gone, and its output was read to the end: release it.
+    ReleaseUpstream,
+    /// Half-close the connection to the client; nothing more will be sent.
+    ShutdownClient,
+    /// Close the connection to the client.
+    CloseClient,
+    /// Look at the send queue of the connection to the client, and report [`Event::ClientQueue`].
+    MeasureClient,
+    /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
+    CheckClient,
+    /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
+    CheckUpstream,
+}
+
+/// What happens to a session.
+#[derive(Debug, Clone, Copy)]
+pub enum Event<'a> {
+    /// The client sent these bytes.
+    ClientBytes(&'a [u8]),
+    /// The end of the client's side was read.
+    ClientEof,
+    /// The client is known to have ended its side, although that was not read yet.
+    ClientHup,
+    /// The connection to the client broke, or can't be read or written for another reason.
+    ClientFailed(&'a io::Error),
+    /// The first bytes of [`Session::to_client`](super::Session::to_client), this many, were written.
+    ClientWritten(usize),
+    /// The result of [`Action::MeasureClient`].
+    ClientQueue {
+        /// How many bytes were written to the client and are not acknowledged yet; the end of our side counts as one.
+        /// `None` if the system does not tell.
+        unsent: Option<u32>,
+    },
+    /// The upstream was started.
+    UpstreamStarted {
+        /// Its process, if it is one.
+        pid: Option<u32>,
+    },
+    /// The upstream could not be started. That counts as a loss.
+    UpstreamFailed(&'a str),
+    /// The upstream sent these bytes; a process, on its stdout.
+    UpstreamBytes(&'a [u8]),
+    /// The end of the upstream's output was read, or an error instead.
+    UpstreamEof(Option<&'a io::Error>),
+    /// A write to the upstream failed: nobody reads its input any more.
+    UpstreamInputBroke,
+    /// The same, with the tail of what was written, which nobody has read. It may begin in the middle of a line.
+    UpstreamLeftUnread(&'a [u8]),
+    /// The first bytes of [`Session::to_upstream`](super::Session::to_upstream), this many, were written.
+    UpstreamWritten(usize),
+    /// The server process wrote these bytes to its stderr.
+    UpstreamStderr(&'a [u8]),
+    /// The server process exited, and was reaped.
+    UpstreamExited(Exit),
+    /// The time of [`Session::next_deadline`](super::Session::next_deadline) has come.
+    Deadline {
+        /// The time since 1970, for the time stamps of heartbeats and notices.
+        unix_time: Duration,
+    },
+    /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
+    MemoryShort,
+    /// The program is being stopped.
+    ShutDown,
+}
