@@ -27,6 +27,7 @@ mod seat_side;
 mod server;
 mod servers;
 mod setup;
+mod shared_processes;
 mod sharing;
 mod spares;
 mod start_queue;
