@@ -201,7 +201,9 @@ impl Share {
         self.seats[key.0].has_turn = false;
         while used < TURN_BYTES {
             let (seat, at) = (&mut self.seats[key.0], &self.processes[process.0]);
-            if !at.has_room() || (at.has_its_share(seat.identity) && !at.turns.is_empty()) {
+            let is_held_back =
+                || at.has_its_share(seat.identity) && at.turns.has_others(seat.identity);
+            if !at.has_room() || is_held_back() {
                 break;
             }
             let Some(next) = seat.next_to_send(self.limits.in_flight) else {

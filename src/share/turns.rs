@@ -44,6 +44,11 @@ impl Turns {
         None
     }
 
+    /// Whether seats of another identity wait.
+    pub(super) fn has_others(&self, identity: Origin) -> bool {
+        self.order.iter().any(|other| *other != identity)
+    }
+
     /// A seat has nothing more to send, or is gone.
     pub(super) fn leave(&mut self, identity: Origin, seat: SeatKey) {
         let Some(seats) = self.seats.get_mut(&identity) else {
@@ -96,7 +101,9 @@ mod tests {
     fn an_identity_is_held_back_only_while_others_wait() {
         let one = |identity| identity == Origin::Ipv4(1);
         let mut turns = turns(&[(1, 10), (2, 20)]);
+        assert!(turns.has_others(Origin::Ipv4(1)));
         assert_eq!(turns.next(one), Some(SeatKey(20)));
+        assert!(!turns.has_others(Origin::Ipv4(1)));
         assert_eq!(turns.next(one), Some(SeatKey(10)), "nobody else waits");
         assert_eq!(turns.next(one), None);
     }

@@ -306,6 +306,22 @@ fn identities_take_turns_and_long_lines_of_one_keep_nobody_waiting() {
 }
 
 #[test]
+fn an_identity_has_more_than_its_share_only_while_no_other_waits() {
+    let mut world = single();
+    let seats: Vec<_> = (0..400).map(|_| world.seat(1)).collect();
+    for seat in &seats {
+        world.client(*seat, &call(json!(1)));
+    }
+    assert_eq!(world.get(ONE).len(), 400, "nobody else is there");
+    let b = world.seat(2);
+    for id in 2..5 {
+        world.client(seats[0], &call(json!(id)));
+        world.client(b, &call(json!(id)));
+    }
+    assert_eq!(world.get(ONE).len(), 2 + 3);
+}
+
+#[test]
 fn a_client_that_does_not_read_gets_nothing_more_done_and_is_closed() {
     let mut world = single();
     let (a, b) = (world.seat(1), world.seat(2));
