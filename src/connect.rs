@@ -31,7 +31,6 @@ use crate::reactor::peers::{Peers, vanished_error};
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
-use crate::reactor::tcp;
 use crate::reactor::timers::{Deadline, unix_time};
 use crate::reactor::token::{self, Target};
 use crate::scheduler::{Driver, Scheduler, SessionKey};
@@ -39,6 +38,7 @@ use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
+use crate::transport::address::Address;
 use crate::util::plural::Counted;
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
@@ -68,6 +68,8 @@ const REAP_INTERVAL: Duration = Duration::from_millis(10);
 pub struct Connector {
     reactor: Reactor<Channel, Due>,
     signals: Signals,
+    /// Where the proxy is.
+    address: Address,
     resolver: Resolver,
     connect_timeout: Duration,
     scheduler: Scheduler<()>,
@@ -148,17 +150,17 @@ impl Connector {
         });
         let signals = Signals::register(reactor.poller().registry(), token)?;
         let stdio = StdioPair::register(input, output, &mut reactor)?;
-        let address = tcp::address_text(&options.host, options.port);
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
         let mut scheduler = Scheduler::new(settings(&options), memory);
-        let label = Label::Connection(address.into());
+        let label = Label::Connection(options.address.to_string().into());
         let session = scheduler.open(label, (), &mut reactor.timers);
         Ok(Self {
             reactor,
             signals,
-            resolver: Resolver::new(options.host, options.port),
+            address: options.address,
+            resolver: Resolver::default(),
             connect_timeout: options.connect_timeout,
             scheduler,
             session,
@@ -363,8 +365,8 @@ impl Connector {
 
     /// Ends a connection of which the other side has vanished.
     fn check_upstream(&mut self) {
-        let connection = self.sides.link.io();
-        if connection.is_some_and(|io| self.peers.has_vanished(io.source(), VANISH_TIME)) {
+        let connection = self.sides.link.io().and_then(|io| io.source().tcp());
+        if connection.is_some_and(|stream| self.peers.has_vanished(stream, VANISH_TIME)) {
             self.sides.link.bring_down(&mut self.reactor.timers);
             self.tell(Event::UpstreamEof(Some(&vanished_error())));
         }

@@ -4,8 +4,8 @@
 //! of that process. The library holds the parts of the program; its interface is for the program, its tests and its
 //! benches, and promises nothing to others.
 //!
-//! What may see a file descriptor or a clock is in `serve`, `connect`, `process`, `reactor`, `malloc` and `logger`; all else is given
-//! bytes and times.
+//! What may see a file descriptor or a clock is in `serve`, `connect`, `transport`, `process`, `reactor`, `malloc` and `logger`; all
+//! else is given bytes and times.
 
 pub mod buffers;
 pub mod cli;
@@ -22,4 +22,5 @@ pub mod scheduler;
 pub mod serve;
 pub mod session;
 pub mod share;
+pub mod transport;
 pub mod util;

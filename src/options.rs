@@ -8,6 +8,10 @@ use log::LevelFilter;
 
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::address::Address;
+
+/// The host to listen on if none is given: all IPv4 addresses.
+const DEFAULT_HOST: &str = "0.0.0.0";
 
 /// The port to listen on, and to connect to, if none is given.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -22,10 +26,14 @@ const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 #[allow(clippy::option_option, reason = "not given is not the same as never")]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
-    /// A host name or an IP address, without brackets; not resolved yet.
-    pub host: String,
-    /// The TCP port; 0 picks a free one.
-    pub port: u16,
+    /// A host name or an IP address, without brackets; not resolved yet. `None`: not given.
+    pub host: Option<String>,
+    /// The TCP port; 0 picks a free one. `None`: not given.
+    pub port: Option<u16>,
+    /// Where else to listen.
+    pub listen: Vec<Address>,
+    /// The permissions of unix sockets: 0 to 0777.
+    pub unix_mode: u32,
     /// 10 ms to one day.
     pub heartbeat_interval: Duration,
     /// Whether a server that died is started again.
@@ -79,8 +87,10 @@ pub enum ServerCommand {
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
-            host: "0.0.0.0".to_owned(),
-            port: DEFAULT_PORT,
+            host: None,
+            port: None,
+            listen: Vec::new(),
+            unix_mode: 0o600,
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             log_level: LevelFilter::Info,
@@ -104,6 +114,26 @@ impl Default for ServeOptions {
     }
 }
 
+impl ServeOptions {
+    /// Where to listen: the address of `--host` and `--port` unless there are others, and if one of the two was given.
+    pub fn addresses(&self) -> Vec<Address> {
+        let mut addresses = Vec::new();
+        if self.listen.is_empty() || self.names_host_or_port() {
+            addresses.push(Address::Tcp {
+                host: self.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned()),
+                port: self.port.unwrap_or(DEFAULT_PORT),
+            });
+        }
+        addresses.extend_from_slice(&self.listen);
+        addresses
+    }
+
+    /// Whether `--host` or `--port` was given.
+    pub fn names_host_or_port(&self) -> bool {
+        self.host.is_some() || self.port.is_some()
+    }
+}
+
 /// A server that starts computes or waits for a disk: two for each processor keep it busy, and more only make all of
 /// them late.
 fn twice_the_processors() -> usize {
@@ -113,10 +143,8 @@ fn twice_the_processors() -> usize {
 /// What the stdio side does, each value within its range.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectOptions {
-    /// A host name or an IP address, without brackets; not resolved yet.
-    pub host: String,
-    /// The TCP port.
-    pub port: u16,
+    /// Where the proxy is.
+    pub address: Address,
     /// 10 ms to one day.
     pub heartbeat_interval: Duration,
     /// Whether to connect again after the connection is lost.
@@ -146,8 +174,10 @@ pub struct ConnectOptions {
 impl Default for ConnectOptions {
     fn default() -> Self {
         Self {
-            host: "localhost".to_owned(),
-            port: DEFAULT_PORT,
+            address: Address::Tcp {
+                host: "localhost".to_owned(),
+                port: DEFAULT_PORT,
+            },
             heartbeat_interval: Duration::from_secs(30),
             reconnect: true,
             reconnect_delay: Duration::from_secs(2),

@@ -244,6 +244,7 @@ fn read_bytes(is_within_long_line: bool) -> usize {
 mod tests {
     use std::collections::VecDeque;
     use std::io::ErrorKind;
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;
@@ -336,7 +337,7 @@ mod tests {
             };
             let label = Label::Session {
                 number: 1,
-                client: ([127, 0, 0, 1], 1).into(),
+                client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             };
             let mut session = Session::open(label, &mut cx);

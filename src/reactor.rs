@@ -4,13 +4,11 @@
 //! them. Nor does anything here decide what is done about an event.
 
 pub mod io;
-pub mod listener;
 pub mod peers;
 pub mod poller;
 pub mod signals;
 pub mod sock_diag;
 pub mod stdio;
-pub mod tcp;
 pub mod timers;
 pub mod token;
 

@@ -426,6 +426,7 @@ impl<P> Scheduler<P> {
 #[cfg(test)]
 mod tests {
     use std::io::{Error, ErrorKind};
+    use std::net::SocketAddr;
     use std::time::Duration;
 
     use super::*;
@@ -500,7 +501,7 @@ mod tests {
         fn label() -> Label {
             Label::Session {
                 number: 1,
-                client: ([127, 0, 0, 1], 1).into(),
+                client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             }
         }

@@ -21,6 +21,7 @@ mod accept;
 mod check;
 mod client;
 mod launch;
+mod listen;
 mod pipe_widener;
 mod remnants;
 mod seat_side;
@@ -369,7 +370,7 @@ impl<S: System> Proxy<S> {
                 } else {
                     Rank::Silent
                 };
-                let client = session.label().client();
+                let client = session.label().client().origin();
                 return self.start_queue.ask(key, client, rank);
             }
         }

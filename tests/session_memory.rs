@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::alloc::System;
+use std::net::SocketAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -63,7 +64,7 @@ impl World {
         let mut logs = LogLimits::default();
         let label = Label::Session {
             number: 1,
-            client: ([127, 0, 0, 1], 1).into(),
+            client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             pid: None,
         };
         let mut cx = Context {

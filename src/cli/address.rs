@@ -1,18 +1,58 @@
-//! The address that `connect` is given, and what to say about one that makes no sense.
+//! The addresses to connect to and to listen on, and what to say about those that make no sense.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use super::values::{host, port};
 use super::{UsageError, quoted};
 use crate::options::DEFAULT_PORT;
-use crate::reactor::tcp::address_text;
+use crate::transport::address::{Address, UNIX_PREFIX};
 
 /// Completes "'x' is not …".
 const NO_HOST: &str =
     "a host name or an address (an IPv6 address that a port follows goes in brackets: [::1]:8080)";
 
-/// `HOST:PORT`, `HOST PORT`, `HOST`, `PORT`, with an IPv6 address in brackets where a port follows it directly.
-pub(super) fn read(words: &[OsString]) -> Result<(String, u16), UsageError> {
+/// The longest path of a unix socket, in bytes (unix(7): 108, of which one is zero).
+const MAX_PATH_BYTES: usize = 107;
+
+/// What to listen on: `HOST:PORT`, `[::1]:9000` or `unix:PATH`. The error completes "'x' is not …".
+pub(super) fn listen(value: &str) -> Result<Address, String> {
+    if let Some(path) = unix_path(value) {
+        return path.map(Address::Unix);
+    }
+    if is_path(value) {
+        return Err(format!("an address (for a unix socket: unix:{value})"));
+    }
+    let (name, number) = split_port(value);
+    let number = number.and_then(|number| port(number).ok());
+    match (host(name), number) {
+        (Ok(host), Some(port)) => Ok(Address::Tcp { host, port }),
+        _ => Err("an address to listen on (HOST:PORT, [::1]:9000 or unix:PATH)".to_owned()),
+    }
+}
+
+/// The path of a unix socket; `None` if this is another address. The error completes "'x' is not …".
+fn unix_path(text: &str) -> Option<Result<PathBuf, String>> {
+    let path = text.strip_prefix(UNIX_PREFIX)?;
+    Some(match path.len() {
+        0 => Err("an address (unix:PATH, with the path of a socket)".to_owned()),
+        _ if path.starts_with('@') => Err(
+            "the path of a socket (one of the names that begin with @ has no file, and so no permissions)"
+                .to_owned(),
+        ),
+        1..=MAX_PATH_BYTES => Ok(path.into()),
+        bytes => Err(format!(
+            "the path of a socket (at most {MAX_PATH_BYTES} bytes, and this has {bytes})"
+        )),
+    })
+}
+
+fn is_path(text: &str) -> bool {
+    text.starts_with(['/', '.'])
+}
+
+/// `HOST:PORT`, `HOST PORT`, `HOST`, `PORT`, with an IPv6 address in brackets where a port follows it directly; `unix:PATH`.
+pub(super) fn read(words: &[OsString]) -> Result<Address, UsageError> {
     let text = |word: &OsString| {
         word.to_str()
             .map(str::to_owned)
@@ -37,7 +77,11 @@ fn has_port(word: &OsStr) -> bool {
         .is_some_and(|word| split_port(word).1.is_some())
 }
 
-fn one_word(text: &str) -> Result<(String, u16), UsageError> {
+fn one_word(text: &str) -> Result<Address, UsageError> {
+    if let Some(path) = unix_path(text) {
+        let path = path.map_err(|cause| is_not(text, &cause))?;
+        return Ok(Address::Unix(path));
+    }
     if is_number(text) {
         return checked("localhost", Some(text));
     }
@@ -63,22 +107,23 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-fn checked(name: &str, number: Option<&str>) -> Result<(String, u16), UsageError> {
-    let wrong = |value: &str, cause: String| {
-        UsageError(format!(
-            "connect: {} is not {cause}",
-            quoted(OsStr::new(value))
-        ))
-    };
-    let host = host(name).map_err(|_| wrong(name, NO_HOST.into()))?;
+fn is_not(value: &str, cause: &str) -> UsageError {
+    UsageError(format!(
+        "connect: {} is not {cause}",
+        quoted(OsStr::new(value))
+    ))
+}
+
+fn checked(name: &str, number: Option<&str>) -> Result<Address, UsageError> {
+    let host = host(name).map_err(|_| is_not(name, NO_HOST))?;
     let port = match number {
         None => DEFAULT_PORT,
         Some(number) => match port(number) {
             Ok(port) if port > 0 => port,
-            _ => return Err(wrong(number, "a port to connect to (1 to 65535)".into())),
+            _ => return Err(is_not(number, "a port to connect to (1 to 65535)")),
         },
     };
-    Ok((host, port))
+    Ok(Address::Tcp { host, port })
 }
 
 /// What is wrong with an address of a kind that people write often.
@@ -91,6 +136,9 @@ fn advice(text: &str) -> Option<String> {
     }
     if text.starts_with('[') && !text.contains(']') {
         return Some("has no closing bracket (write [::1] or [::1]:8080)".to_owned());
+    }
+    if is_path(text) {
+        return Some(format!("is a path (write {UNIX_PREFIX}{text})"));
     }
     let (host, _) = text.split_once('/')?;
     one_word(host).ok()?;
@@ -107,10 +155,7 @@ fn about_url(scheme: &str, rest: &str) -> String {
         .filter(|host| advice(host).is_none())
         .map(split_port)
         .and_then(|(host, port)| checked(host, port?.into()).ok())
-        .map_or_else(
-            || "HOST:PORT".to_owned(),
-            |(host, port)| address_text(&host, port),
-        );
+        .map_or_else(|| "HOST:PORT".to_owned(), |address| address.to_string());
     if scheme.starts_with("http") || scheme.starts_with("ws") {
         format!(
             "is a URL, and connect does not speak HTTP (if mcp-tcp-proxy serves there, write {address})"
@@ -124,7 +169,7 @@ fn about_url(scheme: &str, rest: &str) -> String {
 mod tests {
     use super::*;
 
-    fn read_words(words: &[&str]) -> Result<(String, u16), String> {
+    fn read_words(words: &[&str]) -> Result<Address, String> {
         let words: Vec<OsString> = words.iter().map(OsString::from).collect();
         read(&words).map_err(|error| error.to_string())
     }
@@ -143,7 +188,12 @@ mod tests {
             (&["9000"], "localhost", 9000),
             (&["127.0.0.1"], "127.0.0.1", 8080),
         ] {
-            assert_eq!(read_words(words), Ok((host.to_owned(), port)), "{words:?}");
+            let host = host.to_owned();
+            assert_eq!(
+                read_words(words),
+                Ok(Address::Tcp { host, port }),
+                "{words:?}"
+            );
         }
     }
 
@@ -202,6 +252,65 @@ mod tests {
             let error = read_words(&[word]).unwrap_err();
             assert!(error.starts_with(&format!("connect: '{word}' ")), "{error}");
             assert!(error.contains(said) && error.contains(instead), "{error}");
+        }
+    }
+
+    #[test]
+    fn unix_sockets() {
+        let longest = format!("unix:/{}", "x".repeat(MAX_PATH_BYTES - 1));
+        for word in ["unix:/run/mcp.sock", "unix:mcp.sock", "unix:80", &longest] {
+            let address = Address::Unix(word[UNIX_PREFIX.len()..].into());
+            assert_eq!(read_words(&[word]), Ok(address.clone()));
+            assert_eq!(listen(word), Ok(address));
+        }
+        for (word, complaint) in [
+            ("unix:", "is not an address (unix:PATH"),
+            ("unix:@x", "names that begin with @ has no file"),
+            (
+                &format!("{longest}y"),
+                "at most 107 bytes, and this has 108",
+            ),
+        ] {
+            let error = read_words(&[word]).unwrap_err();
+            assert!(error.contains(complaint), "{error}");
+            let error = format!("is not {}", listen(word).unwrap_err());
+            assert!(error.contains(complaint), "{error}");
+        }
+        let error = read_words(&["unix:/a", "80"]).unwrap_err();
+        assert!(error.contains("'80' is a word too many"), "{error}");
+        for path in ["/run/mcp.sock", "./mcp.sock"] {
+            let advice = format!("unix:{path})");
+            assert!(read_words(&[path]).unwrap_err().contains(&advice));
+            assert!(listen(path).unwrap_err().contains(&advice));
+        }
+    }
+
+    #[test]
+    fn where_to_listen_is_said_with_a_port() {
+        for (word, host, port) in [
+            ("localhost:9", "localhost", 9),
+            ("0.0.0.0:0", "0.0.0.0", 0),
+            ("[::1]:9000", "::1", 9000),
+            ("[fe80::1%eth0]:9", "fe80::1%eth0", 9),
+        ] {
+            let host = host.to_owned();
+            assert_eq!(listen(word), Ok(Address::Tcp { host, port }));
+        }
+        for word in [
+            "",
+            ":9000",
+            "9000",
+            "localhost",
+            "::1",
+            "::1:9",
+            "host:99999",
+            "a b:1",
+        ] {
+            let error = listen(word).unwrap_err();
+            assert!(
+                error.contains("(HOST:PORT, [::1]:9000 or unix:PATH)"),
+                "{word}: {error}"
+            );
         }
     }
 }

@@ -6,12 +6,11 @@ use super::flag::Mode;
 use super::words::{Words, looks_like_option, split_at_equals, value_follows};
 use super::{UsageError, address};
 use crate::options::ConnectOptions;
-use crate::reactor::tcp::address_text;
 
 pub(super) fn parse(words: &Words) -> Result<ConnectOptions, UsageError> {
     let mut options = ConnectOptions::default();
     words.read_into(&mut options)?;
-    (options.host, options.port) = address::read(&words.rest)?;
+    options.address = address::read(&words.rest)?;
     Ok(options)
 }
 
@@ -65,7 +64,7 @@ impl<'a> Guess<'a> {
         let beside = |taken: Option<&str>| self.beside.filter(|_| taken.is_some());
         let host = self.host.or(beside(self.port)).unwrap_or("localhost");
         let port = self.port.or(beside(self.host)).unwrap_or("8080");
-        let (host, port) = address::read(&[host.into(), port.into()]).ok()?;
-        Some(address_text(&host, port))
+        let address = address::read(&[host.into(), port.into()]).ok()?;
+        Some(address.to_string())
     }
 }

@@ -210,6 +210,12 @@ impl Flag {
     }
 }
 
+/// Adds a value that was read to those that were given before.
+pub(super) fn add<T>(field: &mut Vec<T>, value: Result<T, String>) -> Result<(), String> {
+    field.push(value?);
+    Ok(())
+}
+
 /// Stores a value that was read.
 pub(super) fn put<T>(field: &mut T, value: Result<T, String>) -> Result<(), String> {
     *field = value?;

@@ -1,18 +1,20 @@
 //! Every option, once. Parsing, both help texts, the README's tables, the manual page and the shell completions are
 //! made from these rows; a new option is a row here and a field in `options`.
 //!
-//! A row is: the help; the mode that has the option (`both` if its fields have the same name); its name; what stands
+//! A row is: the help; the mode that has the option (`both` if its fields have the same name, `serve_each` if all of its
+//! values count and not only the last one); its name; what stands
 //! for its value, if it takes one; the default and an example, each a method of [`Flag`]; the field, and its reader, or
 //! what a switch sets it to. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
 //! first sentence.
 
 use log::LevelFilter;
 
-use super::flag::{Flag, connect, connect_switch, information, put, serve, serve_switch};
+use super::address::listen;
+use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, first_message, host, log_level, message_bytes, port, prespawn,
-    restarts, seconds, seconds_or_off, server_log, sessions, share, share_in_flight, spawn,
-    starting,
+    attempts, buffer_bytes, first_message, log_level, message_bytes, prespawn, restarts, seconds,
+    seconds_or_off, server_log, sessions, share, share_in_flight, some_host, some_port, spawn,
+    starting, unix_mode,
 };
 use crate::options::ServerCommand;
 
@@ -37,6 +39,9 @@ macro_rules! flag {
     (serve $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
     };
+    (serve_each $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| add(&mut o.$field, $read(v)))
+    };
     (connect $name:literal [] $field:ident = $set:expr) => {
         connect_switch($name, |o| o.$field = $set)
     };
@@ -55,10 +60,17 @@ macro_rules! flag {
 flags! {
     /// Host name or address to listen on. Every address of a name is bound. `::` is IPv6, and IPv4 as well where the
     /// system maps it.
-    serve "--host" "HOST", default "0.0.0.0", example "127.0.0.1": host = host;
+    serve "--host" "HOST", default_is "0.0.0.0, without `--listen`", example "127.0.0.1": host = some_host;
 
     /// TCP port to listen on, 0 to 65535. `0` picks a free one, the same for all addresses; the log names it.
-    serve "--port" "PORT", default "8080", example "9000": port = port;
+    serve "--port" "PORT", default_is "8080, without `--listen`", example "9000": port = some_port;
+
+    /// Address to listen on: `HOST:PORT`, `[::1]:9000` or `unix:PATH`. Can be given any number of times. Then that of `--host` and
+    /// `--port` is listened on only if one of the two is given.
+    serve_each "--listen" "ADDRESS", example "unix:/run/mcp.sock": listen = listen;
+
+    /// Permissions of unix sockets, in octal, 0 to 0777. To connect takes the right to write.
+    serve "--unix-mode" "MODE", default "0600", example "0660": unix_mode = unix_mode;
 
     /// Seconds between heartbeats to clients that use them, 0.01 to 86400.
     serve "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;

@@ -57,7 +57,8 @@ pub(super) const SERVE: Page = Page {
     ],
     rules: &[
         "The options end at the first word that is not one, or at `--`; the rest is COMMAND, untouched. `--opt value` \
-         and `--opt=value` are the same. If an option is given twice, the last one counts.",
+         and `--opt=value` are the same. If an option is given twice, the last one counts, but for those that can be \
+         given any number of times.",
         "A subcommand has to be the first word. `mcp-tcp-proxy -- connect` serves a program of that name.",
     ],
     examples: &[
@@ -68,6 +69,10 @@ pub(super) const SERVE: Page = Page {
         (
             "--host 127.0.0.1 --debug --demo",
             "Serve the demo server to this machine alone, and log every message.",
+        ),
+        (
+            "--listen unix:/run/mcp.sock --listen 127.0.0.1:9000 my-server",
+            "Serve on a unix socket that is for its user alone, and on a port of this machine.",
         ),
     ],
     exit: &[
@@ -87,6 +92,7 @@ pub(super) const CONNECT: Page = Page {
             "the same; port 8080 if none is given",
         ),
         ("connect [OPTIONS] PORT", "connect to a port of localhost"),
+        ("connect [OPTIONS] unix:PATH", "connect to a unix socket"),
     ],
     rules: &[
         "HOST is a name or an address; an IPv6 address that is followed by a port goes in brackets: `[::1]:8080`. \

@@ -10,6 +10,7 @@ use super::*;
 use crate::options::ServerCommand;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::address::Address;
 
 fn words(line: &str) -> Vec<OsString> {
     line.split_whitespace().map(OsString::from).collect()
@@ -57,11 +58,18 @@ fn program(options: &ServeOptions) -> Vec<&str> {
     }
 }
 
+fn tcp(host: &str, port: u16) -> Address {
+    let host = host.to_owned();
+    Address::Tcp { host, port }
+}
+
 #[test]
 fn the_defaults() {
     let expected = ServeOptions {
-        host: "0.0.0.0".to_owned(),
-        port: 8080,
+        host: None,
+        port: None,
+        listen: Vec::new(),
+        unix_mode: 0o600,
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
         log_level: LevelFilter::Info,
@@ -88,8 +96,10 @@ fn the_defaults() {
 #[test]
 fn every_option_in_both_spellings() {
     let expected = ServeOptions {
-        host: "localhost".to_owned(),
-        port: 0,
+        host: Some("localhost".to_owned()),
+        port: Some(0),
+        listen: vec![tcp("::1", 9), Address::Unix("/run/x".into())],
+        unix_mode: 0o660,
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
         log_level: LevelFilter::Debug,
@@ -110,13 +120,13 @@ fn every_option_in_both_spellings() {
         share_in_flight: 2,
         server: ServerCommand::Program(vec!["cat".into()]),
     };
-    let line = "--host localhost --port 0 --heartbeat-interval 2.5 --no-auto-restart --debug \
+    let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 --heartbeat-interval 2.5 --no-auto-restart --debug \
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --share 4 --share-in-flight 2 cat";
     assert_eq!(serve(line), expected);
-    let line = "--host=localhost --port=0 --heartbeat-interval=2.5 --no-auto-restart --debug \
+    let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 --heartbeat-interval=2.5 --no-auto-restart --debug \
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
@@ -138,7 +148,10 @@ fn the_servers_own_words_are_untouched() {
         "--demo",
     ];
     assert_eq!(program(&options), expected);
-    assert_eq!((options.port, options.log_level), (1, LevelFilter::Info));
+    assert_eq!(
+        (options.port, options.log_level),
+        (Some(1), LevelFilter::Info)
+    );
 }
 
 #[test]
@@ -155,9 +168,9 @@ fn two_dashes_end_the_options() {
 
 #[test]
 fn the_last_of_a_repeated_option_counts_whatever_its_spelling() {
-    assert_eq!(serve("--demo --port 1 --port=2").port, 2);
-    assert_eq!(serve("--demo --port=1 --port 2").port, 2);
-    assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, 3);
+    assert_eq!(serve("--demo --port 1 --port=2").port, Some(2));
+    assert_eq!(serve("--demo --port=1 --port 2").port, Some(2));
+    assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, Some(3));
     assert!(serve("--demo --no-auto-restart --auto-restart").auto_restart);
     assert!(!serve("--demo --auto-restart --no-auto-restart").auto_restart);
     assert_eq!(
@@ -305,7 +318,7 @@ fn levels_of_the_log_have_names_and_count_more_than_the_short_form() {
 
 #[test]
 fn the_ends_of_the_ranges_are_in_them() {
-    assert_eq!(serve("--demo --port 65535").port, 65535);
+    assert_eq!(serve("--demo --port 65535").port, Some(65535));
     let day = Duration::from_hours(24);
     assert_eq!(
         serve("--demo --heartbeat-interval 86400").heartbeat_interval,
@@ -378,6 +391,36 @@ fn an_unknown_option_is_named() {
 }
 
 #[test]
+fn where_to_listen() {
+    let addresses = |line: &str| serve(&format!("--demo {line}")).addresses();
+    assert_eq!(addresses(""), [tcp("0.0.0.0", 8080)]);
+    assert_eq!(addresses("--host ::1"), [tcp("::1", 8080)]);
+    assert_eq!(addresses("--port 9"), [tcp("0.0.0.0", 9)]);
+    assert_eq!(
+        addresses("--listen a:1 --listen=b:0"),
+        [tcp("a", 1), tcp("b", 0)]
+    );
+    let both = [tcp("0.0.0.0", 9), tcp("a", 1)];
+    assert_eq!(addresses("--listen a:1 --port 9"), both);
+    assert_eq!(
+        error("--demo --listen a:1 --listen 9000"),
+        "--listen: '9000' is not an address to listen on (HOST:PORT, [::1]:9000 or unix:PATH)"
+    );
+}
+
+#[test]
+fn permissions_are_octal() {
+    for (word, mode) in [("0600", 0o600), ("777", 0o777), ("0", 0)] {
+        assert_eq!(serve(&format!("--demo --unix-mode {word}")).unix_mode, mode);
+    }
+    for bad in ["0800", "1777", "u=rw", "+600", ""] {
+        let error = error_of(vec!["--demo".into(), format!("--unix-mode={bad}").into()]);
+        let expected = format!("--unix-mode: '{bad}' is not a mode in octal (0 to 0777)");
+        assert_eq!(error, expected);
+    }
+}
+
+#[test]
 fn hosts() {
     for (word, host) in [
         ("localhost", "localhost"),
@@ -386,7 +429,8 @@ fn hosts() {
         ("[fe80::1%eth0]", "fe80::1%eth0"),
         ("10.0.0.1", "10.0.0.1"),
     ] {
-        assert_eq!(serve(&format!("--demo --host {word}")).host, host);
+        let options = serve(&format!("--demo --host {word}"));
+        assert_eq!(options.host.as_deref(), Some(host));
     }
     for bad in [
         "localhost:80",
@@ -506,8 +550,7 @@ fn connect_has_options_of_its_own() {
     assert_eq!(
         options,
         ConnectOptions {
-            host: "localhost".to_owned(),
-            port: 1,
+            address: tcp("localhost", 1),
             heartbeat_interval: seconds(30),
             reconnect: true,
             reconnect_delay: seconds(2),
@@ -535,8 +578,8 @@ fn connect_has_options_of_its_own() {
     assert_eq!(patient.held_request_timeout, None);
     assert!(connect("connect --tidy [::1]:2").tidy);
     assert_eq!(
-        (options.connect_timeout, options.host.as_str()),
-        (seconds(3), "::1")
+        (options.connect_timeout, options.address),
+        (seconds(3), tcp("::1", 2))
     );
     assert!(error("connect --port 1 host").starts_with("--port: no such option"));
     assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
@@ -584,7 +627,7 @@ fn options_of_connect_may_follow_the_address() {
         "connect host --debug --connect-timeout 3 -- 1",
     ] {
         let options = connect(line);
-        assert_eq!((options.host.as_str(), options.port), ("host", 1), "{line}");
+        assert_eq!(options.address, tcp("host", 1), "{line}");
         assert_eq!(options.log_level, LevelFilter::Debug, "{line}");
         assert_eq!(options.connect_timeout, Duration::from_secs(3), "{line}");
     }

@@ -35,6 +35,21 @@ pub(super) fn port(value: &str) -> Result<u16, String> {
     value.parse().map_err(|_| "a port (0 to 65535)".to_owned())
 }
 
+pub(super) fn some_host(value: &str) -> Result<Option<String>, String> {
+    host(value).map(Some)
+}
+
+pub(super) fn some_port(value: &str) -> Result<Option<u16>, String> {
+    port(value).map(Some)
+}
+
+pub(super) fn unix_mode(value: &str) -> Result<u32, String> {
+    let is_octal = value.bytes().all(|byte| matches!(byte, b'0'..=b'7'));
+    let mode = u32::from_str_radix(value, 8).ok();
+    mode.filter(|mode| is_octal && *mode <= 0o777)
+        .ok_or_else(|| "a mode in octal (0 to 0777)".to_owned())
+}
+
 pub(super) fn seconds(value: &str) -> Result<Duration, String> {
     match value.parse::<f64>() {
         Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),

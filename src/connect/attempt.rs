@@ -6,17 +6,17 @@ use std::net::SocketAddr;
 
 use log::debug;
 use mio::Interest;
-use mio::net::TcpStream;
 use nix::errno::Errno;
 
 use super::link::{Attempt, Link};
-use super::resolve::Outcome;
+use super::resolve::{Outcome, literal};
 use super::{Channel, Connector, Due};
 use crate::reactor::io::Io;
-use crate::reactor::tcp;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::Event;
+use crate::transport::address::Address;
+use crate::transport::socket::Socket;
 
 impl Connector {
     /// Begins to connect. All of it, from the look-up to the last address, has one deadline.
@@ -25,10 +25,18 @@ impl Connector {
         let mut deadline = Deadline::default();
         let at = timers.now() + self.connect_timeout;
         deadline.set(Some(at), Due::Connect, timers);
-        if let Some(address) = self.resolver.literal() {
+        let (host, port) = match &self.address {
+            Address::Tcp { host, port } => (host, *port),
+            Address::Unix(path) => {
+                debug!("connecting to {}", self.address);
+                let socket = Socket::connect_unix(path);
+                return self.try_unix_socket(socket, deadline);
+            }
+        };
+        if let Some(address) = literal(host, port) {
             return self.try_addresses(vec![address], deadline);
         }
-        match self.resolver.start(&mut self.reactor) {
+        match self.resolver.start(host, port, &mut self.reactor) {
             Ok(look_up) => self.sides.link.resolve(look_up, deadline),
             Err(error) => {
                 deadline.clear(&mut self.reactor.timers);
@@ -83,7 +91,8 @@ impl Connector {
         let mut reason = reason.to_string();
         while let Some(address) = attempt.addresses.next() {
             debug!("connecting to {address}");
-            match self.begin_connecting(address) {
+            let socket = Socket::connect(address);
+            match socket.and_then(|socket| self.watch(socket)) {
                 Ok(connection) => return self.sides.link.connect(connection, attempt),
                 Err(error) => reason = error.to_string(),
             }
@@ -92,15 +101,31 @@ impl Connector {
         self.connect_failed(&reason);
     }
 
-    pub(super) fn begin_connecting(&mut self, address: SocketAddr) -> io::Result<Io<TcpStream>> {
-        let stream = TcpStream::connect(address)?;
-        tcp::configure(&stream)?;
+    fn try_unix_socket(&mut self, socket: io::Result<Socket>, mut deadline: Deadline) {
+        match socket.and_then(|socket| self.watch(socket)) {
+            Ok(connection) => {
+                let attempt = Attempt {
+                    addresses: Vec::new().into_iter(),
+                    deadline,
+                };
+                self.sides.link.connect(connection, attempt);
+            }
+            Err(error) => {
+                deadline.clear(&mut self.reactor.timers);
+                self.connect_failed(&about_unix_socket(&error));
+            }
+        }
+    }
+
+    /// Sets a connection up, of which events tell from now on.
+    pub(super) fn watch(&mut self, socket: Socket) -> io::Result<Io<Socket>> {
+        socket.configure()?;
         let target = Target {
             key: 0,
             channel: Channel::Upstream,
         };
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.reactor.register(stream, target, interest)
+        self.reactor.register(socket, target, interest)
     }
 
     /// Checks what became of an attempt (connect(2), EINPROGRESS).
@@ -108,14 +133,13 @@ impl Connector {
         let Link::Connecting { io, .. } = &self.sides.link else {
             return;
         };
-        let stream = io.source();
-        let attempt = stream
+        let socket = io.source();
+        let attempt = socket
             .take_error()
             .and_then(|error| error.map_or(Ok(()), Err));
-        match attempt.and_then(|()| Ok((stream.peer_addr()?, stream.local_addr()?))) {
-            // With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5).
-            Ok((peer, own)) if peer == own => self.address_failed(&"nobody listens there"),
-            Ok(_) => {
+        match attempt.and_then(|()| is_connected_to_itself(socket)) {
+            Ok(true) => self.address_failed(&"nobody listens there"),
+            Ok(false) => {
                 self.sides.link.accepted(&mut self.reactor.timers);
                 self.tell(Event::UpstreamStarted { pid: None });
             }
@@ -155,4 +179,25 @@ impl Connector {
             self.sides.link.bring_down(&mut self.reactor.timers);
         }
     }
+}
+
+/// With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5). The error is ENOTCONN
+/// as long as it is not known whether the address accepts.
+fn is_connected_to_itself(socket: &Socket) -> io::Result<bool> {
+    match socket.tcp() {
+        Some(stream) => Ok(stream.peer_addr()? == stream.local_addr()?),
+        None => Ok(false),
+    }
+}
+
+/// Why there is no connection, and what to do about it.
+fn about_unix_socket(error: &io::Error) -> String {
+    let advice = match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::ENOENT) => "no proxy listens there, or it listens elsewhere",
+        Some(Errno::ECONNREFUSED) => "nobody listens there any more",
+        Some(Errno::EACCES) => "the proxy's --unix-mode says who may connect",
+        Some(Errno::EAGAIN) => "the proxy does not take its connections",
+        _ => return error.to_string(),
+    };
+    format!("{advice} ({error})")
 }

@@ -18,18 +18,18 @@ use std::net::SocketAddr;
 use std::vec;
 
 use mio::Token;
-use mio::net::TcpStream;
 
 use super::Due;
 use super::resolve::LookUp;
 use crate::pump::Transport;
 use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::{Deadline, Timers};
+use crate::transport::socket::Socket;
 use crate::util::time::Time;
 
-/// The link to the proxy. `S` is a TCP connection, except in tests.
+/// The link to the proxy. `S` is a [`Socket`], except in tests.
 #[derive(Debug, Default)]
-pub(super) enum Link<S = TcpStream> {
+pub(super) enum Link<S = Socket> {
     /// There is none.
     #[default]
     Down,

@@ -59,11 +59,15 @@ fn addresses(host: &str, port: u16) -> io::Result<String> {
     Ok(lines)
 }
 
+/// The address, if the host is one and needs no look-up.
+pub(super) fn literal(host: &str, port: u16) -> Option<SocketAddr> {
+    let address: IpAddr = host.parse().ok()?;
+    Some((address, port).into())
+}
+
 /// Starts look-ups, and reaps them.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Resolver {
-    host: String,
-    port: u16,
     /// Those that are not reaped.
     children: Vec<Pid>,
 }
@@ -81,23 +85,13 @@ pub(super) struct LookUp {
 pub(super) type Outcome = Result<Vec<SocketAddr>, String>;
 
 impl Resolver {
-    /// Will look up this host.
-    pub(super) fn new(host: String, port: u16) -> Self {
-        Self {
-            host,
-            port,
-            children: Vec::new(),
-        }
-    }
-
-    /// The address, if the host is one and needs no look-up.
-    pub(super) fn literal(&self) -> Option<SocketAddr> {
-        let address: IpAddr = self.host.parse().ok()?;
-        Some((address, self.port).into())
-    }
-
     /// Starts a look-up. A name is looked up anew each time, as its addresses may have changed.
-    pub(super) fn start(&mut self, reactor: &mut Reactor<Channel, Due>) -> io::Result<LookUp> {
+    pub(super) fn start(
+        &mut self,
+        host: &str,
+        port: u16,
+        reactor: &mut Reactor<Channel, Due>,
+    ) -> io::Result<LookUp> {
         // Where SIGCHLD is ignored, nothing tells that the last one has ended.
         self.reap(None);
         let (ours, theirs) = pipe2(OFlag::O_CLOEXEC)?;
@@ -108,7 +102,7 @@ impl Resolver {
             channel: Channel::LookUp,
         };
         let output = reactor.register(ours, target, Interest::READABLE)?;
-        let child = self.spawn(&theirs).map_err(|error| {
+        let child = spawn(host, port, &theirs).map_err(|error| {
             let text = format!("the name look-up could not be started ({THIS_PROGRAM}: {error})");
             io::Error::new(error.kind(), text)
         })?;
@@ -118,33 +112,6 @@ impl Resolver {
             output,
             text: Vec::new(),
         })
-    }
-
-    /// Stdin is nothing, stdout and stderr are `output`. The signals that the loop takes as events are not blocked there.
-    fn spawn(&self, output: &OwnedFd) -> io::Result<Pid> {
-        let mut actions = PosixSpawnFileActions::init()?;
-        let nothing = File::open("/dev/null")?;
-        actions.add_dup2(nothing.as_raw_fd(), 0)?;
-        for number in [1, 2] {
-            actions.add_dup2(output.as_raw_fd(), number)?;
-        }
-        let mut attributes = PosixSpawnAttr::init()?;
-        attributes.set_sigmask(&SigSet::empty())?;
-        attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
-        let host = CString::new(self.host.as_str())?;
-        let port = CString::new(self.port.to_string())?;
-        let arguments = [NAME, c"resolve", &host, &port];
-        let environment = env::vars_os().filter_map(|(name, value)| {
-            CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
-        });
-        let environment: Vec<CString> = environment.collect();
-        Ok(posix_spawn(
-            THIS_PROGRAM,
-            &actions,
-            &attributes,
-            &arguments,
-            &environment,
-        )?)
     }
 
     /// Reaps those that have ended, and tells the one that is under way if it is among them. Other children, which this
@@ -170,6 +137,33 @@ impl Resolver {
     pub(super) fn is_idle(&self) -> bool {
         self.children.is_empty()
     }
+}
+
+/// Stdin is nothing, stdout and stderr are `output`. The signals that the loop takes as events are not blocked there.
+fn spawn(host: &str, port: u16, output: &OwnedFd) -> io::Result<Pid> {
+    let mut actions = PosixSpawnFileActions::init()?;
+    let nothing = File::open("/dev/null")?;
+    actions.add_dup2(nothing.as_raw_fd(), 0)?;
+    for number in [1, 2] {
+        actions.add_dup2(output.as_raw_fd(), number)?;
+    }
+    let mut attributes = PosixSpawnAttr::init()?;
+    attributes.set_sigmask(&SigSet::empty())?;
+    attributes.set_flags(PosixSpawnFlags::POSIX_SPAWN_SETSIGMASK)?;
+    let host = CString::new(host)?;
+    let port = CString::new(port.to_string())?;
+    let arguments = [NAME, c"resolve", &host, &port];
+    let environment = env::vars_os().filter_map(|(name, value)| {
+        CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
+    });
+    let environment: Vec<CString> = environment.collect();
+    Ok(posix_spawn(
+        THIS_PROGRAM,
+        &actions,
+        &attributes,
+        &arguments,
+        &environment,
+    )?)
 }
 
 impl LookUp {
@@ -228,10 +222,6 @@ mod tests {
 
     use super::*;
 
-    fn resolver(host: &str) -> Resolver {
-        Resolver::new(host.to_owned(), 80)
-    }
-
     /// A look-up without a process, and what it writes to.
     fn look_up() -> (LookUp, pipe::Sender) {
         let (sender, receiver) = pipe::new().unwrap();
@@ -253,7 +243,7 @@ mod tests {
             ("fe80::1%lo", None),
         ] {
             let expected = expected.map(|text| text.parse().unwrap());
-            assert_eq!(resolver(host).literal(), expected, "{host}");
+            assert_eq!(literal(host, 80), expected, "{host}");
         }
     }
 

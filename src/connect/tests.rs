@@ -10,6 +10,8 @@ use super::link::Attempt;
 use super::*;
 use crate::pump::Transport;
 use crate::reactor::stdio::Direction;
+use crate::transport::address::Address;
+use crate::transport::socket::Socket;
 use crate::util::time::Time;
 
 /// The smallest pipe that there is (fcntl(2), `F_SETPIPE_SZ`).
@@ -38,8 +40,10 @@ impl Loop {
         let (stdout, output) = std::io::pipe().unwrap();
         fcntl(&output, FcntlArg::F_SETPIPE_SZ(STDOUT_BYTES)).unwrap();
         let options = ConnectOptions {
-            host: address.ip().to_string(),
-            port: address.port(),
+            address: Address::Tcp {
+                host: address.ip().to_string(),
+                port: address.port(),
+            },
             ..ConnectOptions::default()
         };
         let input = Stdio::open(input.as_fd(), Direction::In);
@@ -207,7 +211,8 @@ fn an_attempt_that_nobody_wants_any_more_is_not_declared_overdue() {
     connector.sides.link.bring_down(timers);
     let mut deadline = Deadline::default();
     deadline.set(Some(timers.now()), Due::Connect, timers);
-    let socket = connector.begin_connecting(([127, 0, 0, 1], 1).into());
+    let socket = Socket::connect(([127, 0, 0, 1], 1).into()).unwrap();
+    let socket = connector.watch(socket);
     let attempt = Attempt {
         addresses: Vec::new().into_iter(),
         deadline,

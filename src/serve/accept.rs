@@ -1,7 +1,6 @@
 //! Who gets in: connections are accepted, few in an iteration, and turned away beyond the limit.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use log::{debug, error};
@@ -11,9 +10,10 @@ use super::client::ClientSession;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
 use crate::reactor::io::{Io, Readiness};
-use crate::reactor::listener::{AcceptError, classify_accept_error};
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::report::Label;
+use crate::transport::listener::{AcceptError, classify_accept_error};
+use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
 
 /// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second, or
@@ -94,8 +94,8 @@ impl<S: System> Proxy<S> {
                 return;
             };
             match self.system.accept(listener.source()) {
-                Ok((client, peer)) => {
-                    self.accepted(client, peer);
+                Ok((client, address)) => {
+                    self.accepted(client, address);
                     // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
                 }
@@ -113,7 +113,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn accepted(&mut self, client: S::Client, peer: SocketAddr) {
+    fn accepted(&mut self, client: S::Client, address: ClientAddress) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
@@ -134,7 +134,7 @@ impl<S: System> Proxy<S> {
         self.sessions_so_far += 1;
         let label = Label::Session {
             number: self.sessions_so_far,
-            client: peer,
+            client: address,
             pid: None,
         };
         let place = ClientSession::new(client);

@@ -9,9 +9,9 @@ use super::server::{Life, User};
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Proxy, Stopping};
-use crate::reactor::listener::is_exhaustion;
 use crate::scheduler::SessionKey;
 use crate::session::{Event, Session};
+use crate::transport::listener::is_exhaustion;
 
 /// Waiting servers that are handed out in one iteration: as many as connections are accepted.
 const TAKES_PER_ITERATION: usize = 8;

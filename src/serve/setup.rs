@@ -5,9 +5,9 @@ use std::fmt::{self, Display};
 
 use log::{debug, info, warn};
 use mio::Interest;
-use mio::net::TcpListener;
 
 use super::accept::MAX_REFUSED;
+use super::listen::{self, Listening};
 use super::system::Linux;
 use super::{Channel, Proxy};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
@@ -15,15 +15,14 @@ use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand}
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, Spawner};
 use crate::reactor::Reactor;
-use crate::reactor::listener;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
-use crate::reactor::tcp;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings, Spawn};
 use crate::share;
+use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
 
@@ -63,7 +62,7 @@ impl Display for SetupError {
 }
 
 /// Turns an error into one that says what was being done.
-fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
+pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
     move |error| SetupError(format!("{what}: {error}"))
 }
 
@@ -78,27 +77,27 @@ impl Proxy {
         )))?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let address = tcp::address_text(&options.host, options.port);
-        let sockets = listener::bind(&options.host, options.port).map_err(failed_to(format!(
-            "cannot listen on {address} (--host, --port)"
-        )))?;
-        let limits = limits(options, descriptors);
-        check_descriptors(descriptors)?;
-        log_start(options, command, &address, limits.spares);
-        log_session_limit(options, limits, descriptors);
-        let mut listeners = Vec::new();
-        for (key, socket) in sockets.into_iter().enumerate() {
-            log_address(&socket);
-            let channel = Channel::Listener;
-            let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
-            listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
-        }
+        let Listening { sockets, summary } = listen::open(options)?;
+        // Whoever is killed by a signal leaves the files of its sockets.
         let token = reactor.next_token(Target {
             key: 0,
             channel: Channel::Signals,
         });
         let signals = Signals::register(reactor.poller().registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
+        let limits = limits(options, descriptors);
+        check_descriptors(descriptors)?;
+        log_start(options, command, &summary, limits.spares);
+        log_session_limit(options, limits, descriptors);
+        let mut listeners = Vec::new();
+        let ports = sockets.iter().filter_map(Listener::tcp_address);
+        let ports = ports.map(|address| address.port()).collect();
+        for (key, socket) in sockets.into_iter().enumerate() {
+            listen::log(&socket, options);
+            let channel = Channel::Listener;
+            let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
+            listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
+        }
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
@@ -106,6 +105,7 @@ impl Proxy {
             spawner,
             signals,
             peers: Peers::new(),
+            ports,
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -175,8 +175,8 @@ fn settings(options: &ServeOptions) -> Settings {
 /// What one session takes at the time when its server is started: the far ends of the pipes, too.
 const DESCRIPTORS_TO_START: u64 = DESCRIPTORS_PER_SESSION + 3;
 
-/// Descriptors that are opened after the check.
-const DESCRIPTORS_TO_COME: u64 = 2;
+/// Descriptors that are opened after the check: the one that asks about clients.
+const DESCRIPTORS_TO_COME: u64 = 1;
 
 /// A proxy that can't serve a single session is not started.
 fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
@@ -250,8 +250,8 @@ fn log_command(command: &[OsString]) {
     debug!("MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &[OsString], address: &str, spares: usize) {
-    info!("Starting TCP proxy on {address}");
+fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spares: usize) {
+    info!("Starting TCP proxy on {addresses}");
     match options.server {
         ServerCommand::Demo => info!("MCP command: the built-in demo server"),
         ServerCommand::Program(_) => log_command(command),
@@ -285,19 +285,6 @@ fn log_session_limit(options: &ServeOptions, limits: Limits, descriptors: Descri
         info!(
             "Limit: {sessions}, as {} are allowed (ulimit -Hn)",
             Counted(descriptors.get(), "descriptor")
-        );
-    }
-}
-
-fn log_address(socket: &TcpListener) {
-    let Ok(address) = socket.local_addr() else {
-        return;
-    };
-    info!("TCP proxy listening on {address}");
-    if !address.ip().is_loopback() {
-        warn!(
-            "{address} is not a loopback address: anyone who can reach it can use the MCP server; there is neither \
-             encryption nor authentication"
         );
     }
 }

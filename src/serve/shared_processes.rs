@@ -9,9 +9,9 @@ use super::system::System;
 use super::{Proxy, Stopping};
 use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
 use crate::reactor::io::{Input, Io};
-use crate::reactor::listener::is_exhaustion;
 use crate::session::stderr::log_last_words;
 use crate::share::{Context, ProcessKey};
+use crate::transport::listener::is_exhaustion;
 use crate::util::about::about;
 
 impl<S: System> Proxy<S> {

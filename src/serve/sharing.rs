@@ -4,7 +4,6 @@
 //! the share. They are read whether or not anybody takes what they say: where it waits is the share's business.
 
 use std::collections::VecDeque;
-use std::net::SocketAddr;
 
 use super::servers::ServerKey;
 use super::system::System;
@@ -16,7 +15,6 @@ use crate::session::report::Exit;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
-use crate::util::client_address::ClientAddress;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
@@ -153,8 +151,7 @@ impl<S: System> Proxy<S> {
         let Some(session) = self.scheduler.session(key) else {
             return;
         };
-        let client = SocketAddr::new(session.label().client(), 0);
-        let identity = ClientAddress::of_tcp(client).origin();
+        let identity = session.label().client().origin();
         let (Some(sharing), Some(place)) = (&mut self.sharing, self.scheduler.place_mut(key))
         else {
             return;

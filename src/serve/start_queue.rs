@@ -2,20 +2,21 @@
 //!
 //! Sessions that have lost their server come before those that never had one: whoever is served is not to wait for
 //! strangers. Of the others, those whose clients have something to say come before those of silent clients: whoever
-//! connects without a word delays nobody. Within each of these three, the addresses of the clients take turns, so that many
-//! connections of one do not keep the others waiting, and each address has its sessions in order of arrival.
+//! connects without a word delays nobody. Within each of these three, the origins of the clients take turns (an IPv4 address,
+//! an IPv6 network, a user), so that many connections of one do not keep the others waiting, and each has its sessions in
+//! order of arrival.
 //!
 //! Servers that are still starting up are limited in number, because a herd of heavy runtimes thrashes a small machine,
 //! and then none of them is ready soon.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use super::Due;
 use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::scheduler::SessionKey;
+use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// A server counts as starting up until it writes something, but no longer than this, which most runtimes need: most MCP
@@ -51,23 +52,23 @@ pub(super) enum Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) session: SessionKey,
-    client: IpAddr,
+    client: Origin,
     number: u64,
     rank: Rank,
-    /// The turn of its address, once it was taken.
+    /// The turn of its origin, once it was taken.
     turn: u64,
 }
 
-/// Sessions of one rank, of which the addresses take turns.
+/// Sessions of one rank, of which the origins take turns.
 #[derive(Debug, Default)]
 struct Turns {
     last_turn: u64,
-    /// The addresses by their turns.
-    order: BTreeMap<u64, IpAddr>,
-    addresses: HashMap<IpAddr, Waiting>,
+    /// The origins by their turns.
+    order: BTreeMap<u64, Origin>,
+    origins: HashMap<Origin, Waiting>,
 }
 
-/// The sessions of one address.
+/// The sessions of one origin.
 #[derive(Debug)]
 struct Waiting {
     turn: u64,
@@ -76,10 +77,10 @@ struct Waiting {
 }
 
 impl Turns {
-    /// An address that comes new has its turn after those that wait.
+    /// An origin that comes new has its turn after those that wait.
     fn insert(&mut self, ticket: &Ticket) {
         let (last_turn, order) = (&mut self.last_turn, &mut self.order);
-        let waiting = self.addresses.entry(ticket.client).or_insert_with(|| {
+        let waiting = self.origins.entry(ticket.client).or_insert_with(|| {
             *last_turn += 1;
             order.insert(*last_turn, ticket.client);
             Waiting {
@@ -91,23 +92,23 @@ impl Turns {
     }
 
     fn remove(&mut self, ticket: &Ticket) {
-        if let Some(waiting) = self.addresses.get_mut(&ticket.client) {
+        if let Some(waiting) = self.origins.get_mut(&ticket.client) {
             waiting.sessions.remove(&ticket.number);
             if waiting.sessions.is_empty() {
                 self.order.remove(&waiting.turn);
-                self.addresses.remove(&ticket.client);
+                self.origins.remove(&ticket.client);
             }
         }
     }
 
-    /// Takes the first session of the address whose turn it is, which has its next turn after the others. Returns the turn,
+    /// Takes the first session of the origin whose turn it is, which has its next turn after the others. Returns the turn,
     /// too.
     fn take_next(&mut self) -> Option<(SessionKey, u64)> {
         let (turn, client) = self.order.pop_first()?;
-        let waiting = self.addresses.get_mut(&client)?;
+        let waiting = self.origins.get_mut(&client)?;
         let (_, session) = waiting.sessions.pop_first()?;
         if waiting.sessions.is_empty() {
-            self.addresses.remove(&client);
+            self.origins.remove(&client);
         } else {
             self.last_turn += 1;
             waiting.turn = self.last_turn;
@@ -116,10 +117,10 @@ impl Turns {
         Some((session, turn))
     }
 
-    /// Undoes that: it is the turn of the address again.
+    /// Undoes that: it is the turn of the origin again.
     fn put_back(&mut self, ticket: &Ticket) {
         self.insert(ticket);
-        if let Some(waiting) = self.addresses.get_mut(&ticket.client) {
+        if let Some(waiting) = self.origins.get_mut(&ticket.client) {
             self.order.remove(&waiting.turn);
             waiting.turn = ticket.turn;
             self.order.insert(waiting.turn, ticket.client);
@@ -128,17 +129,6 @@ impl Turns {
 
     fn is_empty(&self) -> bool {
         self.order.is_empty()
-    }
-}
-
-/// What takes turns: an address, or the network of one where each host has 2^64 of them.
-fn network(client: IpAddr) -> IpAddr {
-    match client.to_canonical() {
-        IpAddr::V6(address) => {
-            const HOST: u128 = u64::MAX as u128;
-            Ipv6Addr::from_bits(address.to_bits() & !HOST).into()
-        }
-        v4 @ IpAddr::V4(_) => v4,
     }
 }
 
@@ -156,12 +146,12 @@ impl StartQueue {
     }
 
     /// A session wants its server to be started.
-    pub(super) fn ask(&mut self, session: SessionKey, client: IpAddr, rank: Rank) {
+    pub(super) fn ask(&mut self, session: SessionKey, client: Origin, rank: Rank) {
         self.leave(session);
         self.last_number += 1;
         let ticket = Ticket {
             session,
-            client: network(client),
+            client,
             number: self.last_number,
             rank,
             turn: 0,
@@ -267,7 +257,10 @@ impl StartQueue {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::util::client_address::ClientAddress;
 
     const BEGIN: Time = Time::from_nanos(1 << 40);
 
@@ -278,11 +271,13 @@ mod tests {
 
     fn ask(queue: &mut StartQueue, session: usize, speaks: bool) {
         let rank = if speaks { Rank::Speaking } else { Rank::Silent };
-        queue.ask(SessionKey(session), IpAddr::from([127, 0, 0, 1]), rank);
+        ask_from(queue, session, "127.0.0.1", rank);
     }
 
     fn ask_from(queue: &mut StartQueue, session: usize, client: &str, rank: Rank) {
-        queue.ask(SessionKey(session), client.parse().unwrap(), rank);
+        let client = SocketAddr::new(client.parse().unwrap(), 1);
+        let origin = ClientAddress::from(client).origin();
+        queue.ask(SessionKey(session), origin, rank);
     }
 
     #[test]

@@ -2,11 +2,10 @@
 //! same loop.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::Shutdown;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
-use mio::net::{TcpListener, TcpStream};
 use mio::unix::pipe;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
@@ -18,9 +17,12 @@ use crate::process::{Spawned, Spawner};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register};
 use crate::reactor::signals::{Pending, Signals};
-use crate::reactor::{tcp, timers};
+use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
+use crate::transport::listener::Listener;
+use crate::transport::socket::Socket;
+use crate::util::client_address::ClientAddress;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
 /// 32 servers (/proc/sys/fs/pipe-user-pages-soft, pipe(7)).
@@ -43,7 +45,7 @@ pub trait System: Sized {
     fn take_signals(&mut self) -> Pending;
 
     /// Accepts a connection (accept(2)).
-    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, SocketAddr)>;
+    fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, ClientAddress)>;
 
     /// Starts a server, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
     fn spawn(&mut self, user: Option<SessionKey>)
@@ -114,12 +116,14 @@ pub struct Linux {
     pub signals: Signals,
     /// Knows about clients.
     pub peers: Peers,
+    /// The ports that clients connect to.
+    pub ports: Vec<u16>,
 }
 
 impl System for Linux {
     type Poller = Poller;
-    type Listener = TcpListener;
-    type Client = TcpStream;
+    type Listener = Listener;
+    type Client = Socket;
     type Stdin = pipe::Sender;
     type Output = pipe::Receiver;
 
@@ -127,7 +131,7 @@ impl System for Linux {
         self.signals.take()
     }
 
-    fn accept(&mut self, listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    fn accept(&mut self, listener: &Listener) -> io::Result<(Socket, ClientAddress)> {
         listener.accept()
     }
 
@@ -157,14 +161,16 @@ impl System for Linux {
 
     fn vanished<'a>(
         &mut self,
-        clients: impl Iterator<Item = (SessionKey, &'a TcpStream)>,
+        clients: impl Iterator<Item = (SessionKey, &'a Socket)>,
         time: Duration,
     ) -> Vec<SessionKey> {
-        self.peers.vanished(clients, time)
+        // Whoever is at the other end of a unix socket is on this machine.
+        let clients = clients.filter_map(|(key, client)| Some((key, client.tcp()?)));
+        self.peers.vanished(&self.ports, clients, time)
     }
 
-    fn unsent(&mut self, client: &TcpStream) -> Option<u32> {
-        self.peers.unsent(client)
+    fn unsent(&mut self, client: &Socket) -> Option<u32> {
+        self.peers.unsent(client.tcp()?)
     }
 
     fn unix_time(&self) -> Duration {
@@ -172,9 +178,9 @@ impl System for Linux {
     }
 }
 
-impl ClientSocket for TcpStream {
+impl ClientSocket for Socket {
     fn configure(&self) -> io::Result<()> {
-        tcp::configure(self)
+        Self::configure(self)
     }
 
     fn end(&self) {
@@ -207,6 +213,7 @@ fn widen(pipe: &impl AsFd) {
 mod tests {
     use std::net;
 
+    use mio::net::TcpListener;
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     use nix::sys::socket::{getsockopt, sockopt};
 
@@ -228,6 +235,7 @@ mod tests {
             spawner: Spawner::new(&command, DescriptorLimit::raise().unwrap()).unwrap(),
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
             peers: Peers::new(),
+            ports: Vec::new(),
         }
     }
 
@@ -235,14 +243,15 @@ mod tests {
     fn connections_are_accepted_set_up_ended_and_closed() {
         let mut system = linux();
         let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = Listener::Tcp(listener);
         let nobody = system.accept(&listener).unwrap_err();
         assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
-        let mut peer = net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let mut peer = net::TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
         wait(&listener);
         let (client, address) = system.accept(&listener).unwrap();
-        assert_eq!(address, peer.local_addr().unwrap());
+        assert_eq!(address, peer.local_addr().unwrap().into());
         client.configure().unwrap();
-        assert!(client.nodelay().unwrap());
+        assert!(client.tcp().unwrap().nodelay().unwrap());
         assert!(getsockopt(&client, sockopt::KeepAlive).unwrap());
         assert!(ClientSocket::take_error(&client).is_none());
         client.end();

@@ -2,13 +2,13 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
+use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
 
 /// Whom a log line is about.
@@ -18,8 +18,8 @@ pub enum Label {
     Session {
         /// Counts the sessions since the start of the proxy, from 1.
         number: u64,
-        /// The client's address.
-        client: SocketAddr,
+        /// Where the client comes from.
+        client: ClientAddress,
         /// The server process, or the last one if it is gone; `None` before the first one.
         pid: Option<u32>,
     },
@@ -28,11 +28,11 @@ pub enum Label {
 }
 
 impl Label {
-    /// The address of the client.
-    pub fn client(&self) -> IpAddr {
+    /// Where the client comes from, as far as there is one: the host of `connect` is at stdin.
+    pub fn client(&self) -> ClientAddress {
         match self {
-            Self::Session { client, .. } => client.ip(),
-            Self::Connection(_) => Ipv4Addr::LOCALHOST.into(),
+            Self::Session { client, .. } => *client,
+            Self::Connection(_) => ClientAddress::Unknown,
         }
     }
 

@@ -28,6 +28,7 @@ mod unfinished;
 mod unread;
 mod vanished;
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -110,7 +111,7 @@ impl World {
         let label = match settings.role {
             Backend::Process { .. } => Label::Session {
                 number: 1,
-                client: ([127, 0, 0, 1], 1).into(),
+                client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             },
             Backend::Proxy { .. } => Label::Connection("localhost:1".into()),

@@ -2,7 +2,9 @@
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage, sockopt};
@@ -74,9 +76,20 @@ impl Client {
         Self::over(TcpStream::from(socket))
     }
 
+    /// Connects to a unix socket.
+    pub(crate) fn connect_unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).unwrap();
+        // What is done with it here can be done with any stream.
+        Self::over_stream(OwnedFd::from(stream).into())
+    }
+
     /// A client over a connection that is there.
     pub(crate) fn over(stream: TcpStream) -> Self {
         stream.set_nodelay(true).unwrap();
+        Self::over_stream(stream)
+    }
+
+    fn over_stream(stream: TcpStream) -> Self {
         stream.set_write_timeout(Some(DEADLINE)).unwrap();
         Self {
             stream,

@@ -57,20 +57,25 @@ impl Connect {
         Self::start_configured(options, address, |_| {})
     }
 
+    /// Like [`start`](Self::start), with the address as a user writes it.
+    pub(crate) fn start_to(options: &[&str], address: &str) -> Self {
+        Self::spawn(command(options, address).stderr(Stdio::piped()))
+    }
+
     /// Like [`start`](Self::start); `configure` has the last word, on stdin and stdout too.
     pub(crate) fn start_configured(
         options: &[&str],
         address: SocketAddr,
         configure: impl FnOnce(&mut Command),
     ) -> Self {
-        let mut command = command(options, address);
+        let mut command = command(options, &address.to_string());
         configure(&mut command);
         Self::spawn(command.stderr(Stdio::piped()))
     }
 
     /// Like [`start`](Self::start), with a stderr of the test's own. Nothing can be known of the log then.
     pub(crate) fn start_with_stderr(options: &[&str], address: SocketAddr, stderr: Stdio) -> Self {
-        let mut command = command(options, address);
+        let mut command = command(options, &address.to_string());
         Self::spawn(command.stderr(stderr))
     }
 
@@ -244,12 +249,12 @@ pub(crate) fn in_shell(script: &str, word: &str, command: &mut Command) {
     *command = shell;
 }
 
-fn command(options: &[&str], address: SocketAddr) -> Command {
+fn command(options: &[&str], address: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_mcp-tcp-proxy"));
     command
         .arg("connect")
         .args(options)
-        .arg(address.to_string())
+        .arg(address)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped());
     command

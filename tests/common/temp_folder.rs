@@ -9,10 +9,19 @@ pub(crate) struct TempFolder(PathBuf);
 
 impl TempFolder {
     pub(crate) fn new() -> Self {
+        Self::in_folder(Path::new(env!("CARGO_TARGET_TMPDIR")), "")
+    }
+
+    /// One with a short path, for unix sockets: theirs have 107 bytes at most.
+    pub(crate) fn for_sockets() -> Self {
+        Self::in_folder(&std::env::temp_dir(), "mcp-")
+    }
+
+    fn in_folder(parent: &Path, prefix: &str) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("{}-{number}", std::process::id());
-        let path = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+        let name = format!("{prefix}{}-{number}", std::process::id());
+        let path = parent.join(name);
         // A test run that was killed may have left one of that name behind.
         let _ = fs::remove_dir_all(&path);
         fs::create_dir_all(&path).unwrap();

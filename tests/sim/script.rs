@@ -15,6 +15,7 @@ use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Channel;
 use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, System};
 use mcp_tcp_proxy::session::{Action, Session};
+use mcp_tcp_proxy::util::client_address::ClientAddress;
 use mcp_tcp_proxy::util::time::Time;
 use mio::{Interest, Token};
 use nix::errno::Errno;
@@ -145,9 +146,9 @@ impl System for Script {
         std::mem::take(&mut self.0.borrow_mut().signals)
     }
 
-    fn accept(&mut self, _: &Listener) -> io::Result<(Socket, SocketAddr)> {
+    fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
         let socket = self.0.borrow_mut().accept()?;
-        Ok((socket, ([127, 0, 0, 1], 1).into()))
+        Ok((socket, SocketAddr::from(([127, 0, 0, 1], 1)).into()))
     }
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {

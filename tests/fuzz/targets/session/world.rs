@@ -1,6 +1,7 @@
 //! What is outside of a session, and only lets happen what descriptors and processes can do.
 
 use std::io::{Error, ErrorKind};
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
@@ -105,7 +106,7 @@ impl World {
         } else {
             Label::Session {
                 number: 1,
-                client: ([127, 0, 0, 1], 1).into(),
+                client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             }
         };

@@ -1,4 +1,4 @@
-//! Listening sockets: every address that a host name stands for, on one port.
+//! Listening sockets of TCP: every address that a host name stands for, on one port.
 
 use std::io::{self, ErrorKind};
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -15,22 +15,27 @@ use nix::sys::socket::{
 /// one of the few addresses, which does not happen by chance this often in a row.
 const PORT_ATTEMPTS: usize = 16;
 
-/// Binds every address of `host`. With port 0 the system picks one that is free on all of them.
+/// The addresses that a host name stands for. A v4-mapped one is the IPv4 address.
+pub fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    let canonical = |mut address: SocketAddr| {
+        address.set_ip(address.ip().to_canonical());
+        address
+    };
+    Ok((host, port).to_socket_addrs()?.map(canonical).collect())
+}
+
+/// Binds every address of a host. With port 0 the system picks one that is free on all of them. `all` are the addresses
+/// that this program listens on.
 ///
 /// Of a name with several addresses, those of a protocol that this machine does not have are passed over, and so are
 /// those that another one of them covers: 0.0.0.0 stands for all of IPv4, and `::` for all of IPv6.
-pub fn bind(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
-    let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-    bind_any(&addresses)
-}
-
-fn bind_any(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+pub fn bind(addresses: &[SocketAddr], all: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     let addresses = without_covered(addresses);
     let any_port = addresses.iter().all(|address| address.port() == 0);
     let mut attempts = 0;
     loop {
         attempts += 1;
-        match bind_all(&addresses) {
+        match bind_each(&addresses, all) {
             Err(error)
                 if any_port && error.kind() == ErrorKind::AddrInUse && attempts < PORT_ATTEMPTS => {
             }
@@ -54,9 +59,13 @@ fn without_covered(addresses: &[SocketAddr]) -> Vec<SocketAddr> {
     left
 }
 
-fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
+fn bind_each(addresses: &[SocketAddr], all: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
     // By default, a socket for `::` takes IPv4's connections too (ipv6(7), `IPV6_V6ONLY`): it must not where others do.
     let has_ipv4 = addresses.iter().any(SocketAddr::is_ipv4);
+    let has_ipv4_beside = |port: u16| {
+        let mut beside = all.iter().filter(|other| other.port() == port);
+        port != 0 && beside.any(SocketAddr::is_ipv4)
+    };
     let mut listeners: Vec<TcpListener> = Vec::new();
     let mut passed_over = None;
     for address in addresses {
@@ -64,6 +73,7 @@ fn bind_all(addresses: &[SocketAddr]) -> io::Result<Vec<TcpListener>> {
         if let Some(first) = listeners.first() {
             address.set_port(first.local_addr()?.port());
         }
+        let has_ipv4 = has_ipv4 || has_ipv4_beside(address.port());
         let bound = if has_ipv4 && address.is_ipv6() {
             bind_ipv6_only(address)
         } else {
@@ -106,47 +116,6 @@ fn lacks_protocol(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
-/// What a failed `accept` means for the next one.
-#[derive(Debug, PartialEq, Eq)]
-pub enum AcceptError {
-    /// No connection waits.
-    Blocked,
-    /// That connection is gone; the next one may be fine (accept(2), "Error handling").
-    Connection,
-    /// There is no descriptor or no memory for a connection.
-    Exhausted,
-}
-
-/// Sorts the errors of `accept`. One that is not known is taken for exhaustion, as that does not spin.
-pub fn classify_accept_error(error: &io::Error) -> AcceptError {
-    match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EAGAIN) => AcceptError::Blocked,
-        Some(
-            Errno::ECONNABORTED
-            | Errno::EINTR
-            | Errno::EPERM
-            | Errno::EPROTO
-            | Errno::ENOPROTOOPT
-            | Errno::EOPNOTSUPP
-            | Errno::ENETDOWN
-            | Errno::ENETUNREACH
-            | Errno::EHOSTDOWN
-            | Errno::EHOSTUNREACH
-            | Errno::ENONET,
-        ) => AcceptError::Connection,
-        _ => AcceptError::Exhausted,
-    }
-}
-
-/// Whether an error says that the machine or this process has no more of something that may be freed again.
-pub fn is_exhaustion(error: &io::Error) -> bool {
-    let errno = error.raw_os_error().map(Errno::from_raw);
-    matches!(
-        errno,
-        Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM | Errno::EAGAIN)
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use std::net::{Ipv4Addr, Ipv6Addr, TcpStream as StdTcpStream};
@@ -154,9 +123,13 @@ mod tests {
 
     use super::*;
 
+    fn bind_host(host: &str, port: u16) -> io::Result<Vec<TcpListener>> {
+        bind(&resolve(host, port)?, &[])
+    }
+
     #[test]
     fn port_0_is_one_port_for_all_addresses() {
-        let listeners = bind("localhost", 0).unwrap();
+        let listeners = bind_host("localhost", 0).unwrap();
         let ports: Vec<u16> = listeners
             .iter()
             .map(|listener| listener.local_addr().unwrap().port())
@@ -168,7 +141,7 @@ mod tests {
     #[track_caller]
     fn bind_texts(texts: &[&str]) -> Vec<SocketAddr> {
         let addresses: Vec<SocketAddr> = texts.iter().map(|text| text.parse().unwrap()).collect();
-        let listeners = bind_any(&addresses).unwrap();
+        let listeners = bind(&addresses, &[]).unwrap();
         listeners
             .iter()
             .map(|listener| {
@@ -235,14 +208,14 @@ mod tests {
 
     #[test]
     fn what_can_not_be_bound_is_an_error() {
-        let taken = bind("127.0.0.1", 0).unwrap();
+        let taken = bind_host("127.0.0.1", 0).unwrap();
         let port = taken[0].local_addr().unwrap().port();
         assert_eq!(
-            bind("127.0.0.1", port).unwrap_err().kind(),
+            bind_host("127.0.0.1", port).unwrap_err().kind(),
             ErrorKind::AddrInUse
         );
         assert_eq!(
-            bind("192.0.2.1", 0).unwrap_err().kind(),
+            bind_host("192.0.2.1", 0).unwrap_err().kind(),
             ErrorKind::AddrNotAvailable
         );
     }

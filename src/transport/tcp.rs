@@ -1,4 +1,4 @@
-//! How connections are set up, whichever side made them.
+//! How TCP connections are set up, whichever side made them.
 
 use std::io;
 
@@ -24,13 +24,4 @@ pub fn configure(stream: &TcpStream) -> io::Result<()> {
     setsockopt(stream, sockopt::TcpKeepInterval, &KEEPALIVE_INTERVAL_S)?;
     setsockopt(stream, sockopt::TcpKeepCount, &KEEPALIVE_PROBES)?;
     Ok(())
-}
-
-/// An IPv6 address stands in brackets, or its last part would read as a port.
-pub fn address_text(host: &str, port: u16) -> String {
-    if host.contains(':') {
-        format!("[{host}]:{port}")
-    } else {
-        format!("{host}:{port}")
-    }
 }

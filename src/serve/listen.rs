@@ -1,0 +1,99 @@
+//! Where connections come in: the sockets that the options ask for or systemd has passed, and what the log says of them.
+
+use log::{info, warn};
+
+use super::setup::{SetupError, failed_to};
+use crate::options::ServeOptions;
+use crate::transport::address::Address;
+use crate::transport::listener::Listener;
+use crate::transport::unix_listener::UnixSocket;
+use crate::transport::{inherited, tcp_listener};
+
+/// The listening sockets.
+pub(super) struct Listening {
+    pub(super) sockets: Vec<Listener>,
+    /// What the program was told to listen on, by its options or by systemd.
+    pub(super) summary: String,
+}
+
+/// Opens all that the options ask for, unless there are sockets of systemd.
+pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
+    let passed = inherited::take().map_err(failed_to("cannot listen"))?;
+    if passed.is_empty() {
+        return Ok(Listening {
+            sockets: bind(options)?,
+            summary: join(&options.addresses()),
+        });
+    }
+    if options.listen.is_empty() && !options.names_host_or_port() {
+        return Ok(Listening {
+            summary: join(&passed),
+            sockets: passed,
+        });
+    }
+    Err(failed_to("cannot listen")(
+        "systemd has passed sockets (LISTEN_FDS), which take the place of --listen, --host and --port \
+         (leave out these, or do without the socket unit)",
+    ))
+}
+
+fn join(all: &[impl ToString]) -> String {
+    let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+    all.join(", ")
+}
+
+fn bind(options: &ServeOptions) -> Result<Vec<Listener>, SetupError> {
+    let failed = |address: &Address| {
+        let is_listed = options.listen.contains(address);
+        let flags = if is_listed {
+            "--listen"
+        } else {
+            "--host, --port"
+        };
+        failed_to(format!("cannot listen on {address} ({flags})"))
+    };
+    let mut resolved = Vec::new();
+    for address in options.addresses() {
+        let addresses = match &address {
+            Address::Tcp { host, port } => tcp_listener::resolve(host, *port),
+            Address::Unix(_) => Ok(Vec::new()),
+        };
+        let addresses = addresses.map_err(failed(&address))?;
+        resolved.push((address, addresses));
+    }
+    let all: Vec<_> = resolved.iter().flat_map(|(_, all)| all).copied().collect();
+    let mut listeners = Vec::new();
+    for (address, addresses) in &resolved {
+        match address {
+            Address::Tcp { .. } => {
+                let bound = tcp_listener::bind(addresses, &all).map_err(failed(address))?;
+                listeners.extend(bound.into_iter().map(Listener::Tcp));
+            }
+            Address::Unix(path) => {
+                let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed(address))?;
+                listeners.push(Listener::Unix(bound));
+            }
+        }
+    }
+    Ok(listeners)
+}
+
+/// Says where a socket listens, and whether that is open to everyone.
+pub(super) fn log(socket: &Listener, options: &ServeOptions) {
+    let Some(address) = socket.tcp_address() else {
+        return info!("proxy listening on {socket}");
+    };
+    info!("TCP proxy listening on {address}");
+    if !address.ip().is_loopback() && !is_guarded(options) {
+        warn!(
+            "anyone who reaches {address} can run this server; --host 127.0.0.1, --token-file or --allow \
+             keep others out"
+        );
+    }
+}
+
+/// Whether not everyone who can connect can use the server: clients need a token, a certificate, or an address of a network
+/// that is allowed.
+pub(super) fn is_guarded(_: &ServeOptions) -> bool {
+    false
+}
