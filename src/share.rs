@@ -9,7 +9,8 @@
 //!   [`Share::client_lines`], and what a server of its own would say waits in [`Share::to_client`]. A seat outlives the
 //!   processes that serve it, so a session with one never loses its upstream.
 //! - **process**: a server process that serves many seats, or its place while there is none. There are as many places as
-//!   the user wants, and one more for the process that is asked what the server speaks ([`era`]).
+//!   the user wants, one more for the process that is asked what the server speaks (`era`), and one where those are
+//!   tried whose requests may have killed others (`suspects`).
 //! - **number**: what the proxy puts in the place of a request's id and of its progress token. Numbers count up and are never
 //!   used twice, not even by another process, so what bears one is one client's whatever has happened since.
 //!
@@ -52,6 +53,7 @@ mod requests;
 mod responses;
 mod seat;
 mod server_line;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod turns;
@@ -68,6 +70,7 @@ use self::process::Process;
 use self::responses::STALL_BYTES;
 use self::seat::Seat;
 pub use self::server_line::Unattributed;
+use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
 use crate::util::client_address::Origin;
 use crate::util::time::Time;
@@ -96,6 +99,13 @@ pub struct Limits {
     pub restarts: bool,
     /// The longest line either way as its receiver gets it, in bytes, without its line end.
     pub max_message_bytes: usize,
+}
+
+impl Limits {
+    /// For how many processes there are places: one is asked for the era, and suspects are tried at another.
+    pub fn places(&self) -> usize {
+        self.processes + 2
+    }
 }
 
 /// What something is done with.
@@ -195,9 +205,10 @@ impl fmt::Display for Drops {
 pub struct Share {
     limits: Limits,
     seats: Slab<Seat>,
-    /// Those that are shared, and the one that is asked for the era.
+    /// Those that are shared, the one that is asked for the era, and the one where suspects are tried.
     processes: Vec<Process>,
     era: ServerEra,
+    suspects: Suspects,
     last_number: u64,
     /// Seats for whose clients a lot waits, or did.
     stalled: Vec<SeatKey>,
@@ -208,12 +219,13 @@ pub struct Share {
 impl Share {
     /// No seats, and no process yet.
     pub fn new(limits: Limits) -> Self {
-        let processes = (0..=limits.processes).map(|_| Process::new(limits.max_restarts));
+        let processes = (0..limits.places()).map(|_| Process::new(limits.max_restarts));
         Self {
             limits,
             seats: Slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
+            suspects: Suspects::default(),
             last_number: 0,
             stalled: Vec::new(),
             effects: VecDeque::new(),
@@ -224,6 +236,11 @@ impl Share {
     /// A session comes. Limits count its client as `identity`.
     pub fn take_seat(&mut self, identity: Origin) -> SeatKey {
         SeatKey(self.seats.insert(Seat::new(identity)))
+    }
+
+    /// Whether any session has a seat.
+    pub fn has_seats(&self) -> bool {
+        !self.seats.is_empty()
     }
 
     /// A session goes: nothing more is done for it, and what still comes for it reaches nobody.
@@ -252,8 +269,9 @@ impl Share {
             }
         }
         self.stalled.retain(|other| *other != key);
+        self.end_trial_of(key, cx);
         if let ServerEra::Asked { waiting, .. } = &mut self.era {
-            waiting.retain(|other| *other != key);
+            waiting.remove(&key);
         }
         // Who comes next may have the same key.
         self.effects.retain(
@@ -326,7 +344,9 @@ impl Share {
             let since = self.seats.get(key.0)?.stalled_since?;
             Some(since + STALL_TIME)
         });
-        processes.chain(stalled).chain(self.probe_deadline()).min()
+        let trial = self.suspects.deadline();
+        let own = self.probe_deadline().into_iter().chain(trial);
+        processes.chain(stalled).chain(own).min()
     }
 
     /// What reached nobody so far.

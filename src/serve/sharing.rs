@@ -48,7 +48,7 @@ pub(super) struct Process {
 
 impl Sharing {
     pub(super) fn new(limits: Limits, logging: ServerLogging) -> Self {
-        let processes = (0..=limits.processes).map(|_| Process {
+        let processes = (0..limits.places()).map(|_| Process {
             server: None,
             pid: 0,
             is_ready: false,
@@ -107,7 +107,7 @@ impl Sharing {
     }
 
     fn has_seats(&self) -> bool {
-        self.sessions.iter().any(Option::is_some)
+        self.share.has_seats()
     }
 
     pub(super) fn log_stderr(&mut self, key: ProcessKey, bytes: Option<&[u8]>, now: Time) {

@@ -1,6 +1,7 @@
 //! Which era of MCP the server speaks. The proxy finds out with a process of its own, before the first that is shared: the
 //! first question decides for good how most servers talk, so no client's is risked for it.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use log::info;
@@ -31,7 +32,7 @@ pub(super) enum ServerEra {
     Unknown,
     /// It was, or is going to be. These wait for what it says.
     Asked {
-        waiting: Vec<SeatKey>,
+        waiting: BTreeSet<SeatKey>,
         until: Option<Time>,
     },
     /// Requests that say what they speak.
@@ -78,13 +79,11 @@ impl Share {
         match &mut self.era {
             ServerEra::Modern { .. } | ServerEra::Legacy => true,
             ServerEra::Asked { waiting, .. } => {
-                if !waiting.contains(&seat) {
-                    waiting.push(seat);
-                }
+                waiting.insert(seat);
                 false
             }
             ServerEra::Unknown => {
-                let waiting = vec![seat];
+                let waiting = BTreeSet::from([seat]);
                 let until = None;
                 self.era = ServerEra::Asked { waiting, until };
                 self.start_probe();

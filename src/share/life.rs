@@ -22,6 +22,9 @@ impl Share {
         if !self.knows_era(key) {
             return None;
         }
+        if self.seats[key.0].is_suspect {
+            return self.try_suspect(key);
+        }
         if let Some(process) = self.seats[key.0].process {
             return Some(process);
         }
@@ -51,7 +54,7 @@ impl Share {
     }
 
     /// Something waits for a process.
-    fn want(&mut self, key: ProcessKey) {
+    pub(super) fn want(&mut self, key: ProcessKey) {
         let process = &mut self.processes[key.0];
         if process.life == Life::Absent {
             process.life = Life::Asked;
@@ -68,7 +71,9 @@ impl Share {
         if is_probe {
             return self.probe_started(cx);
         }
-        process.policy.started(cx.now);
+        if key.0 < self.limits.processes {
+            process.policy.started(cx.now);
+        }
         self.dispatch(key, cx);
         self.recharge_process(key, cx);
     }
@@ -77,6 +82,9 @@ impl Share {
     pub fn process_failed(&mut self, key: ProcessKey, error: &str, cx: &mut Context<'_>) {
         if key == self.probe() {
             return self.probe_failed(error, cx);
+        }
+        if key == self.solo() {
+            return self.solo_failed(error, cx);
         }
         self.processes[key.0].policy.started(cx.now);
         self.after_loss(key, cx);
@@ -103,13 +111,26 @@ impl Share {
             Owner::Request { seat, .. } => seat.map(|seat| (number, seat)),
             Owner::Listen => None,
         });
-        for (number, seat) in requests.chain(listening) {
+        let requests: Vec<(u64, SeatKey)> = requests.collect();
+        let is_solo = key == self.solo();
+        if is_solo {
+            self.convict(&requests, cx);
+        } else if self.suspects.note_crash(cx.now) {
+            for (_, seat) in &requests {
+                self.seats[seat.0].is_suspect = true;
+            }
+        }
+        for (number, seat) in requests.into_iter().chain(listening) {
             self.lose_request(seat, number, &text, status, cx);
         }
         for (seat, waiting) in back.into_iter().rev() {
             self.seats[seat.0].push_waiting_front(waiting);
         }
-        self.after_loss(key, cx);
+        if is_solo {
+            self.solo_ended(cx);
+        } else {
+            self.after_loss(key, cx);
+        }
         self.recharge_process(key, cx);
     }
 
@@ -196,6 +217,12 @@ impl Share {
         } else {
             barred
         };
+        self.release_seats(key, cx);
+    }
+
+    /// The seats of a process that is gone look for others.
+    pub(super) fn release_seats(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
+        let process = &mut self.processes[key.0];
         process.turns.take_all();
         process.seats = 0;
         let seats: Vec<SeatKey> = self
@@ -242,8 +269,9 @@ impl Share {
     /// Does what is due.
     pub fn timeout(&mut self, cx: &mut Context<'_>) {
         self.probe_timeout(cx);
+        self.trial_timeout(cx);
         self.close_stalled(cx);
-        for key in (0..self.limits.processes).map(ProcessKey) {
+        for key in (0..self.limits.places()).map(ProcessKey) {
             self.forget_overdue(key, cx);
             let process = &mut self.processes[key.0];
             match process.life {
@@ -270,6 +298,7 @@ impl Share {
             {
                 self.seats[seat.0].close(at);
                 self.join_turns(key, seat);
+                self.note_over(seat, cx);
             }
             is_any = true;
         }

@@ -104,6 +104,10 @@ impl Share {
             return Err((ErrorReason::InvalidRequest, text));
         }
         self.era.admit(request)?;
+        if self.suspects.is_quarantined(seat.identity, cx.now) {
+            let text = "servers died of requests from there: for a while none is served";
+            return Err((ErrorReason::Quarantined, text));
+        }
         let is_listen = request.what == What::Listen;
         if is_listen && seat.listens >= MAX_LISTENS {
             let text = "16 requests to listen are open already";
@@ -206,7 +210,13 @@ impl Share {
             if !at.has_room() || is_held_back() {
                 break;
             }
-            let Some(next) = seat.next_to_send(self.limits.in_flight) else {
+            let is_solo = process.0 > self.limits.processes;
+            let most = if seat.is_suspect {
+                1
+            } else {
+                self.limits.in_flight
+            };
+            let Some(next) = seat.next_to_send(most, !is_solo) else {
                 self.recharge_seat(key, cx);
                 return;
             };
@@ -262,6 +272,9 @@ impl Share {
             seat.open[at].state = State::Sent;
             seat.at_process += 1;
             process.begin(number, key, seat.identity, cx.now);
+            if seat.is_suspect {
+                self.suspects.begin(key, cx.now);
+            }
         }
         process.outbox.push_buffer(line, Some(number), cx.memory);
         self.wake_process(to, cx);

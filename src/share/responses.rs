@@ -154,6 +154,7 @@ impl Share {
             self.join_turns(process, key);
         }
         self.recharge_seat(key, cx);
+        self.note_over(key, cx);
         if !is_wanted {
             self.drops.late += 1;
         }

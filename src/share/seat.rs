@@ -23,6 +23,10 @@ const FEW: usize = 24;
 
 /// A session's place.
 #[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
 pub(super) struct Seat {
     /// As whom the limits count its client.
     pub(super) identity: Origin,
@@ -45,6 +49,8 @@ pub(super) struct Seat {
     pub(super) is_woken: bool,
     /// Since when nothing was taken of a lot that waits for the client.
     pub(super) stalled_since: Option<Time>,
+    /// Whether servers may have died of its requests.
+    pub(super) is_suspect: bool,
     /// Whether it is to be closed.
     pub(super) is_closing: bool,
     /// What it holds of the shared memory, in bytes.
@@ -100,6 +106,7 @@ impl Seat {
             has_turn: false,
             is_woken: false,
             stalled_since: None,
+            is_suspect: false,
             is_closing: false,
             charged: 0,
         }
@@ -144,20 +151,21 @@ impl Seat {
         self.waiting.push_front(waiting);
     }
 
-    /// Where the next line is that may be sent, if at most this many requests may be at the process. Listens are never kept
-    /// from being sent by requests that are.
-    pub(super) fn next_to_send(&self, most: usize) -> Option<usize> {
+    /// Where the next line is that may be sent, if at most this many requests may be at the process, and listens only if
+    /// they may be. They are never kept from being sent by requests that are.
+    pub(super) fn next_to_send(&self, most: usize, listens: bool) -> Option<usize> {
         if self.is_backed_up() {
             return None;
         }
-        if self.at_process < most {
+        let requests = self.at_process < most;
+        if requests && (listens || self.listens == 0) {
             return (!self.waiting.is_empty()).then_some(0);
         }
-        if self.listens == 0 {
+        if !requests && (!listens || self.listens == 0) {
             return None;
         }
         let mut waiting = self.waiting.iter();
-        waiting.position(|waiting| waiting.listens_to.is_some())
+        waiting.position(|waiting| waiting.listens_to.is_some() != requests)
     }
 
     pub(super) fn take_next(&mut self, at: usize) -> Option<Waiting> {

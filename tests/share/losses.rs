@@ -1,5 +1,7 @@
 //! What is lost with a shared server, and what is not.
 
+use std::net::Ipv4Addr;
+
 use serde_json::json;
 
 use crate::common::client::assert_own_error;
@@ -44,6 +46,31 @@ fn the_other_servers_take_over() {
         echo(client, "c");
     }
     eventually("the second one", DEADLINE, || proxy.servers().len() <= 2);
+}
+
+#[test]
+fn whoever_makes_servers_crash_is_found() {
+    skip_on_reference!("has nothing shared");
+    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
+    let mut culprit = Client::connect_from(Ipv4Addr::new(127, 0, 0, 2), proxy.address());
+    let mut other = proxy.connect();
+    let crash = call("crash", &json!({}));
+    let mut crashes = 0;
+    loop {
+        echo(&mut other, "it goes on");
+        let answer = culprit.request("tools/call", &crash);
+        if answer["error"]["code"] == 503 {
+            assert_own_error(&answer, 503, "quarantined");
+            break;
+        }
+        assert_own_error(&answer, 502, "process_terminated");
+        crashes += 1;
+    }
+    assert_eq!(crashes, 3, "the third one was its own");
+    proxy.wait_for_log("shared servers die of requests of 127.0.0.2");
+    for _ in 0..10 {
+        echo(&mut other, "well");
+    }
 }
 
 #[test]

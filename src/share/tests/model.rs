@@ -72,6 +72,9 @@ struct Model {
 
 const PROCESSES: usize = 2;
 
+/// Those that are shared, and the one for suspects.
+const ALL: [ProcessKey; 3] = [ProcessKey(0), ProcessKey(1), ProcessKey(3)];
+
 impl Model {
     fn new(seed: u64) -> Self {
         let mut model = Self {
@@ -109,7 +112,22 @@ impl Model {
         self.random.below(self.clients.len() as u64) as usize
     }
 
+    fn some_process(&mut self) -> ProcessKey {
+        ALL[self.random.below(3) as usize]
+    }
+
+    /// Processes that were told to end do.
+    fn end_stopped(&mut self) {
+        for process in std::mem::take(&mut self.world.stopped) {
+            if self.world.processes.contains_key(&process) {
+                self.servers.remove(&process);
+                self.world.end(process, "exit code 0");
+            }
+        }
+    }
+
     fn step(&mut self) {
+        self.end_stopped();
         match self.random.below(20) {
             0..=5 => self.ask(),
             6 => self.take_back(),
@@ -122,7 +140,7 @@ impl Model {
             12..=15 => self.server_answers(),
             16 => self.server_notifies(),
             17 => self.server_misbehaves(),
-            18 if self.random.below(4) == 0 => self.crash(),
+            18 if self.random.below(10) == 0 => self.crash(),
             _ => {
                 let millis = self.random.below(4_000);
                 self.world.pass(Duration::from_millis(millis));
@@ -268,7 +286,7 @@ impl Model {
     }
 
     fn server_reads(&mut self) {
-        let process = ProcessKey(self.random.below(PROCESSES as u64) as usize);
+        let process = self.some_process();
         let most = [7, 300, usize::MAX][self.random.below(3) as usize];
         self.world.take(process, most);
         self.note_input(process);
@@ -304,7 +322,7 @@ impl Model {
     }
 
     fn some_request(&mut self) -> Option<(ProcessKey, u64, Value)> {
-        let process = ProcessKey(self.random.below(PROCESSES as u64) as usize);
+        let process = self.some_process();
         let server = self.servers.get(&process)?;
         let numbers: Vec<u64> = server.requests.keys().copied().collect();
         let number = self.random.of(&numbers)?;
@@ -373,11 +391,14 @@ impl Model {
     /// A server says what it should not: about what is over, about what never was, about what another process has, to
     /// everybody.
     fn server_misbehaves(&mut self) {
-        let to = ProcessKey(self.random.below(PROCESSES as u64) as usize);
+        let to = self.some_process();
         if !self.world.processes.contains_key(&to) {
             return;
         }
-        let other = ProcessKey(1 - to.0);
+        let other = self.some_process();
+        if other == to {
+            return;
+        }
         let others = self
             .servers
             .get(&other)
@@ -404,7 +425,7 @@ impl Model {
     }
 
     fn crash(&mut self) {
-        let process = ProcessKey(self.random.below(PROCESSES as u64) as usize);
+        let process = self.some_process();
         if self.world.processes.contains_key(&process) {
             self.servers.remove(&process);
             self.world.end(process, "exit code 1");
@@ -424,10 +445,11 @@ impl Model {
     fn settle(&mut self) {
         for round in 0.. {
             assert!(round < 1000, "it does not come to an end");
+            self.end_stopped();
             for client in 0..self.clients.len() {
                 self.read(client);
             }
-            for process in [ProcessKey(0), ProcessKey(1)] {
+            for process in ALL {
                 while !self.world.share.to_process(process).is_empty()
                     && self.world.processes.contains_key(&process)
                 {
@@ -459,7 +481,7 @@ impl Model {
             self.world.pass(Duration::from_secs(5));
         }
         self.world.pass(Duration::from_mins(2));
-        for key in [ProcessKey(0), ProcessKey(1)] {
+        for key in ALL {
             let process = &self.world.share.processes[key.0];
             assert_eq!(process.in_flight, 0, "{:?}", process.owners);
             assert!(process.owners.is_empty());

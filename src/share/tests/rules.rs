@@ -438,12 +438,15 @@ fn a_process_that_dies_too_often_is_left_alone_for_a_while() {
     loop {
         world.client(a, &call(json!(crashes)));
         world.pass(Duration::from_secs(6));
-        if world.get(ONE).is_empty() {
+        let got = world.get(ONE);
+        let Some(request) = got.first() else {
             break;
-        }
+        };
         crashes += 1;
+        // It is nobody's request that kills it.
+        world.server(ONE, &result(&request["id"]));
         world.end(ONE, "exit code 1");
-        assert_eq!(reason(&world.read(a)[0]).2, "process_terminated");
+        assert!(world.read(a)[0]["result"].is_object());
         assert!(crashes < 20);
     }
     assert_eq!(crashes, 6);
@@ -536,4 +539,115 @@ fn a_client_may_leave_while_the_server_is_asked() {
         [ProcessKey(2), ProcessKey(2)],
         "it is tried again"
     );
+}
+
+#[test]
+fn whoever_makes_servers_crash_is_found_and_the_others_go_on() {
+    let mut world = single();
+    let (culprit, other) = (world.seat(1), world.seat(2));
+    let solo = ProcessKey(2);
+    for crash in 0..2 {
+        world.client(culprit, &call(json!("kill")));
+        world.client(other, &call(json!(crash)));
+        world.pass(Duration::from_secs(6));
+        assert_eq!(world.get(ONE).len(), 2);
+        world.end(ONE, "exit code 1");
+        assert_eq!(reason(&world.read(culprit)[0]).1, 502);
+        assert_eq!(reason(&world.read(other)[0]).1, 502);
+    }
+    world.client(other, &call(json!("harmless")));
+    world.client(other, &call(json!("too")));
+    world.client(culprit, &call(json!("kill")));
+    let tried = world.get(solo);
+    assert_eq!(tried.len(), 1, "one request of one suspect");
+    world.server(solo, &result(&tried[0]["id"]));
+    assert_eq!(world.read(other)[0]["id"], "harmless");
+    assert_eq!(world.get(solo).len(), 1);
+    world.end(solo, "exit code 1");
+    world.pass(Duration::from_secs(6));
+    assert_eq!(world.get(ONE).len(), 1, "the other is free again");
+    assert_eq!(reason(&world.read(culprit)[0]).2, "process_terminated");
+    world.client(culprit, &call(json!("kill")));
+    let refused = world.read(culprit);
+    assert_eq!(reason(&refused[0]), (&json!("kill"), 503, "quarantined"));
+    world.client(other, &call(json!("well")));
+    assert_eq!(world.get(ONE).len(), 1);
+    world.pass(Duration::from_mins(1));
+    world.client(culprit, &call(json!("again")));
+    assert_eq!(world.get(ONE).len(), 1, "its time is over");
+}
+
+#[test]
+fn a_trial_ends_after_a_second_without_harm() {
+    let mut world = single();
+    let (a, b) = (world.seat(1), world.seat(2));
+    let solo = ProcessKey(2);
+    for _ in 0..2 {
+        for seat in [a, b] {
+            world.client(seat, &call(json!(1)));
+        }
+        world.pass(Duration::from_secs(6));
+        assert_eq!(world.get(ONE).len(), 2);
+        world.end(ONE, "exit code 1");
+    }
+    world.read(a);
+    world.read(b);
+    world.client(a, &call(json!("long")));
+    world.client(b, &listen(json!("l"), "x"));
+    world.client(b, &call(json!(2)));
+    let long = world.get(solo);
+    assert_eq!(long.len(), 1);
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.get(solo).len(), 1, "the next one");
+    world.leave(b);
+    let told = world.get(solo);
+    assert_eq!(told[0]["method"], "notifications/cancelled");
+    assert_eq!(world.stopped, [ProcessKey(1)], "it was asked for its era");
+    world.server(solo, &result(&long[0]["id"]));
+    assert_eq!(world.read(a)[0]["id"], "long");
+    assert_eq!(
+        world.stopped,
+        [ProcessKey(1), solo],
+        "nobody needs it any more"
+    );
+}
+
+#[test]
+fn whoever_is_convicted_three_times_waits_longer() {
+    let mut world = single();
+    let a = world.seat(1);
+    let solo = ProcessKey(2);
+    for _ in 0..2 {
+        world.client(a, &call(json!(1)));
+        world.pass(Duration::from_secs(6));
+        world.get(ONE);
+        world.end(ONE, "exit code 1");
+    }
+    for conviction in 0..3 {
+        world.client(a, &call(json!(2)));
+        if world.get(solo).is_empty() {
+            // It begins with a clean slate, and is a suspect again at once.
+            world.pass(Duration::from_secs(6));
+            assert_eq!(world.get(ONE).len(), 1, "{conviction}");
+            world.end(ONE, "exit code 1");
+            world.pass(Duration::from_secs(6));
+            world.client(a, &call(json!(3)));
+            if world.get(solo).is_empty() {
+                assert_eq!(world.get(ONE).len(), 1);
+                world.end(ONE, "exit code 1");
+                world.client(a, &call(json!(4)));
+                assert_eq!(world.get(solo).len(), 1);
+            }
+        }
+        world.end(solo, "exit code 1");
+        world.read(a);
+        world.client(a, &call(json!("q")));
+        assert_eq!(reason(&world.read(a)[0]).2, "quarantined");
+        world.pass(Duration::from_mins(1));
+    }
+    world.client(a, &call(json!("q")));
+    assert_eq!(reason(&world.read(a)[0]).2, "quarantined");
+    world.pass(Duration::from_mins(9));
+    world.client(a, &call(json!("free")));
+    assert_eq!(world.get(ONE).len(), 1);
 }

@@ -20,6 +20,8 @@ pub(super) struct World {
     /// What each process that is there has got, and not handled.
     pub(super) processes: BTreeMap<ProcessKey, Vec<u8>>,
     pub(super) closed: Vec<SeatKey>,
+    /// Processes that are to end.
+    pub(super) stopped: Vec<ProcessKey>,
     /// Whether processes that are asked for come at once.
     pub(super) starts: bool,
     pub(super) asked: Vec<ProcessKey>,
@@ -62,6 +64,7 @@ impl World {
             now: Time::from_nanos(1_000_000_000_000),
             processes: BTreeMap::new(),
             closed: Vec::new(),
+            stopped: Vec::new(),
             starts: true,
             asked: Vec::new(),
         }
@@ -90,7 +93,8 @@ impl World {
                 }
                 Effect::Start(process) => self.asked.push(process),
                 Effect::Close(seat, _) => self.closed.push(seat),
-                Effect::Stop(_) | Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
+                Effect::Stop(process) => self.stopped.push(process),
+                Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
             }
         }
     }
