@@ -103,7 +103,7 @@ flags! {
     both "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
 
     /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
-    /// four each.
+    /// four each; with `--share` at one each.
     serve "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
 
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).

@@ -12,9 +12,11 @@ use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::last_words::LastWords;
 use crate::session::report::Exit;
+use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::util::about::about;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
@@ -233,8 +235,17 @@ impl<S: System> Proxy<S> {
     fn log_no_message(&mut self, key: ProcessKey, line: &[u8]) {
         let now = self.reactor.now();
         self.with_sharing(|sharing| {
-            let text = [b"stdout, not JSON: ".as_slice(), line, b"\n"].concat();
-            sharing.log_stderr(key, Some(&text), now);
+            let process = &mut sharing.processes[key.0];
+            if sharing.logging != ServerLogging::Limited || process.log_rate_limit.take(now) {
+                let text = excerpt(line);
+                about!(
+                    warn,
+                    label(process.pid),
+                    "stdout: the line is not JSON: {text}"
+                );
+            } else {
+                process.log_rate_limit.leave_out();
+            }
         });
     }
 

@@ -280,7 +280,7 @@ pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
 }
 
 /// A message as the debug log shows it.
-pub(super) fn excerpt(line: &[u8]) -> Cow<'_, str> {
+pub fn excerpt(line: &[u8]) -> Cow<'_, str> {
     /// The longest part of a message that is logged, in bytes: enough for most small messages.
     const MAX_EXCERPT_BYTES: usize = 1024;
     match line.get(..MAX_EXCERPT_BYTES) {

@@ -6,6 +6,8 @@ use nix::sys::signal::Signal;
 use serde_json::json;
 
 use crate::common::client::modern_meta;
+use crate::common::processes;
+use crate::common::servers;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, eventually, skip_on_reference};
 use crate::{call, echo, got, silent, text_of};
 
@@ -141,4 +143,52 @@ fn beyond_what_may_wait_requests_are_refused_and_cancellations_get_through() {
     });
     let lines = got(&scratch);
     assert_eq!(lines[1]["params"]["requestId"], lines[0]["id"]);
+}
+
+#[test]
+fn waiting_servers_become_shared_ones() {
+    skip_on_reference!("has nothing shared");
+    let mut proxy = Proxy::start(&["--share", "1", "--prespawn", "1", "--demo"], &[]);
+    eventually("the spare", DEADLINE, || proxy.servers().len() == 1);
+    let spare = proxy.only_server();
+    let mut client = proxy.connect();
+    echo(&mut client, "shared");
+    proxy.wait_for_log(&format!("shared server 0 is pid {spare}"));
+    proxy.signal(Signal::SIGTERM);
+    assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
+}
+
+/// Why only the operator can know whether to share: what a server keeps for its client, it keeps for all.
+#[test]
+fn a_server_that_keeps_something_keeps_it_for_all() {
+    skip_on_reference!("has nothing shared");
+    let counting = servers::sh(
+        r#"count=0
+while IFS= read -r line; do
+    id=${line#*\"id\":}; id=${id%%[,\}]*}
+    case $line in
+    *discover*) result='{"supportedVersions":["2026-07-28"]}' ;;
+    *) count=$((count + 1)); result=$count ;;
+    esac
+    printf '{"id":%s,"result":%s}\n' "$id" "$result"
+done"#,
+    );
+    let params = json!({"_meta": modern_meta()});
+    for (options, second) in [(vec![], 1), (vec!["--share", "1"], 2)] {
+        let proxy = Proxy::start(&options, &counting);
+        let (mut one, mut two) = (proxy.connect(), proxy.connect());
+        assert_eq!(one.request("tools/call", &params)["result"], 1);
+        assert_eq!(two.request("tools/call", &params)["result"], second);
+    }
+}
+
+#[test]
+fn a_proxy_with_idle_shared_sessions_sleeps() {
+    skip_on_reference!("has nothing shared");
+    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
+    let mut clients: Vec<Client> = (0..10).map(|_| proxy.connect()).collect();
+    for client in &mut clients {
+        echo(client, "here");
+    }
+    processes::wait_until_quiet(&[proxy.pid()]);
 }
