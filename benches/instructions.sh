@@ -18,6 +18,8 @@ server='s/"method":"tools\/call","params"/"served":"tools\/call","result"/'
 export MALLOC_TRIM_THRESHOLD_=1048576
 
 instructions() {
+    # What the last run has logged is not this one's.
+    : >"$dir/log"
     valgrind --tool=callgrind --callgrind-out-file="$dir/profile" \
         "$program" --host 127.0.0.1 --port 0 -- sed -u "$server" 2>"$dir/log" &
     pid=$!

@@ -14,7 +14,7 @@ use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
-use mcp_tcp_proxy::{demo, logger, malloc};
+use mcp_tcp_proxy::{demo, logger, malloc, process};
 use nix::sys::prctl;
 
 /// The command line was wrong.
@@ -40,6 +40,9 @@ fn main() -> ExitCode {
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
         return fail(&error, 1);
+    }
+    if !options.traceable {
+        process::hide_memory();
     }
     if let Some(hint) = hint {
         warn!("{hint}");

@@ -1,6 +1,8 @@
 //! What can be set: plain data and defaults. Where the values come from is for `cli` to know.
 
 use std::ffi::OsString;
+use std::fmt;
+use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -24,6 +26,10 @@ const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 
 /// What the serving side does, each value within its range.
 #[allow(clippy::option_option, reason = "not given is not the same as never")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that has nothing to do with the others"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
     /// A host name or an IP address, without brackets; not resolved yet. `None`: not given.
@@ -68,11 +74,48 @@ pub struct ServeOptions {
     /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
     /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
-    pub share: usize,
+    pub share: u16,
     /// Requests of a session at a shared process: 1 to 1,024.
-    pub share_in_flight: usize,
+    pub share_in_flight: u16,
+    /// Whether servers have to be told of their clients. They are anyway, unless they are started ahead of time.
+    pub client_env: bool,
+    /// What servers get in their environments; of several of one name, the last counts.
+    pub env: Vec<Variable>,
+    /// Files of such variables; `env` counts more.
+    pub env_files: Vec<PathBuf>,
+    /// Whether servers inherit next to nothing.
+    pub clear_env: bool,
+    /// Where servers are started. `None`: where the proxy was.
+    pub cwd: Option<PathBuf>,
+    /// Who the proxy and its servers are to be, `NAME[:GROUP]`; not looked up yet.
+    pub user: Option<String>,
+    /// Whether other processes of the same user may look into the proxy.
+    pub traceable: bool,
     /// What is served. The default is an empty command, which stands for "not said yet".
     pub server: ServerCommand,
+}
+
+/// A variable for servers.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name, which is not empty.
+    pub name: OsString,
+    /// `None`: what the proxy has it set to.
+    pub value: Option<OsString>,
+}
+
+/// Values are secrets more often than not.
+impl fmt::Debug for Variable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.name.fmt(f)
+    }
+}
+
+impl ServeOptions {
+    /// Whether servers are told of their clients: only one that is started for a client, and for it alone, can be.
+    pub fn tells_clients(&self) -> bool {
+        self.prespawn == 0 && self.share == 0
+    }
 }
 
 /// What each session runs.
@@ -109,6 +152,13 @@ impl Default for ServeOptions {
             prespawn: 0,
             share: 0,
             share_in_flight: 8,
+            client_env: false,
+            env: Vec::new(),
+            env_files: Vec::new(),
+            clear_env: false,
+            cwd: None,
+            user: None,
+            traceable: false,
             server: ServerCommand::Program(Vec::new()),
         }
     }

@@ -1,12 +1,22 @@
-//! Server processes as the system has them: started, reaped, signalled. Who has a server and when it is to go is not
-//! known here.
+//! Server processes as the system has them: started, reaped, signalled; and what this process gives up so that they
+//! can do less harm. Who has a server and when it is to go is not known here.
 
+mod client_facts;
+mod dumpable;
+mod environment;
 pub mod escalation;
 mod fd_limit;
 pub mod memory_limit;
 mod program;
 pub mod reap;
 pub mod spawn;
+mod user;
+mod working_directory;
 
+pub use self::client_facts::ClientFacts;
+pub use self::dumpable::hide_memory;
+pub use self::environment::{Environment, read_file};
 pub use self::fd_limit::DescriptorLimit;
-pub use self::spawn::{Spawned, Spawner};
+pub use self::spawn::{Spawned, Spawner, Surroundings};
+pub use self::user::RunAs;
+pub use self::working_directory::WorkingDirectory;

@@ -33,6 +33,7 @@ mod sharing;
 mod spares;
 mod start_queue;
 mod stopping;
+mod surroundings;
 pub mod system;
 mod targets;
 pub mod unread;

@@ -5,7 +5,7 @@ use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use mcp_tcp_proxy::process::{DescriptorLimit, Spawner};
+use mcp_tcp_proxy::process::{DescriptorLimit, Spawner, Surroundings};
 use nix::sys::wait::waitpid;
 
 use crate::{Times, ms, ratio};
@@ -16,7 +16,8 @@ const PROGRAM: &str = "/bin/true";
 
 pub(crate) fn measure() {
     let limit = DescriptorLimit::raise().expect("limits can be read");
-    let spawner = Spawner::new(&[PROGRAM.into()], limit).expect("every system has it");
+    let spawner = Spawner::new(&[PROGRAM.into()], Surroundings::inherited(), limit)
+        .expect("every system has it");
     let (small, small_fork) = (spawn_time(&spawner), fork_time());
     let heap = vec![1_u8; HEAP_BYTES];
     let (large, large_fork) = (spawn_time(&spawner), fork_time());
@@ -40,7 +41,7 @@ pub(crate) fn measure() {
 fn spawn_time(spawner: &Spawner) -> Duration {
     median(|| {
         let begin = Instant::now();
-        let child = spawner.spawn().expect("the program starts");
+        let child = spawner.spawn(None).expect("the program starts");
         let time = begin.elapsed();
         waitpid(child.pid, None).expect("it is a child");
         time

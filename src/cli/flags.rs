@@ -12,9 +12,9 @@ use log::LevelFilter;
 use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, first_message, log_level, message_bytes, prespawn, restarts, seconds,
-    seconds_or_off, server_log, sessions, share, share_in_flight, some_host, some_port, spawn,
-    starting, unix_mode,
+    attempts, buffer_bytes, directory, file, first_message, log_level, message_bytes, prespawn,
+    restarts, seconds, seconds_or_off, server_log, sessions, share, share_in_flight, some_host,
+    some_port, spawn, starting, unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -134,6 +134,32 @@ flags! {
 
     /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
     serve "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+
+    /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
+    /// `--prespawn`, whose servers are started before there is a client, and with `--share`.
+    serve "--client-env": client_env = true;
+
+    /// Variable for servers. Without a value: the proxy's own, also if servers would not get it otherwise. May be given
+    /// any number of times. `ps` shows values to everybody: see `--env-file`.
+    serve_each "--env" "NAME[=VALUE]", example "TZ=UTC": env = variable;
+
+    /// File of variables for servers, with `NAME=VALUE` or `NAME` on each line. `#` begins a comment, and quotes around a
+    /// value are left out. May be given any number of times. `--env` counts more.
+    serve_each "--env-file" "FILE", example "/etc/my-server.env": env_files = file;
+
+    /// Give servers no variables of the proxy's but `PATH`, `HOME`, `USER`, `LANG`, `LC_*`, `TZ` and `TMPDIR`.
+    serve "--clear-env": clear_env = true;
+
+    /// Directory in which servers are started, and which the server's command is relative to.
+    serve "--cwd" "DIR", default_is "the proxy's", example "/srv": cwd = directory;
+
+    /// User to become, with its servers, after everything was opened. Only root can. `GROUP` takes the place of the user's
+    /// main group. Both may be numbers.
+    serve "--user" "NAME[:GROUP]", example "nobody": user = user;
+
+    /// Let other processes of the same user, such as servers, look into the memory and the descriptors of the proxy. For
+    /// strace, perf and gdb.
+    serve "--traceable": traceable = true;
 
     /// Serve the built-in demo server. It takes the place of a command.
     serve "--demo": server = ServerCommand::Demo;

@@ -23,6 +23,19 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
                 .to_owned(),
         ));
     }
+    if options.client_env && options.share > 0 {
+        return Err(UsageError(
+            "--client-env: the servers of --share have many clients (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
+    if options.client_env && !options.tells_clients() {
+        return Err(UsageError(
+            "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
+             two)"
+                .to_owned(),
+        ));
+    }
     match (&options.server, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {

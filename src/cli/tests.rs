@@ -7,7 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use log::LevelFilter;
 
 use super::*;
-use crate::options::ServerCommand;
+use crate::options::{ServerCommand, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -58,6 +58,11 @@ fn program(options: &ServeOptions) -> Vec<&str> {
     }
 }
 
+fn variable(name: &str, value: Option<&str>) -> Variable {
+    let (name, value) = (name.into(), value.map(Into::into));
+    Variable { name, value }
+}
+
 fn tcp(host: &str, port: u16) -> Address {
     let host = host.to_owned();
     Address::Tcp { host, port }
@@ -88,9 +93,45 @@ fn the_defaults() {
         prespawn: 0,
         share: 0,
         share_in_flight: 8,
+        client_env: false,
+        env: Vec::new(),
+        env_files: Vec::new(),
+        clear_env: false,
+        cwd: None,
+        user: None,
+        traceable: false,
         server: ServerCommand::Demo,
     };
     assert_eq!(serve("--demo"), expected);
+}
+
+#[test]
+fn a_server_that_waits_can_not_be_told_of_its_client() {
+    assert!(serve("--demo").tells_clients() && serve("--client-env --demo").tells_clients());
+    assert!(serve("--client-env --prespawn 0 --demo").tells_clients());
+    assert!(!serve("--prespawn 1 --demo").tells_clients());
+    assert!(!serve("--share 1 --demo").tells_clients());
+    for option in ["--prespawn", "--share"] {
+        let error = error(&format!("--client-env {option} 1 --demo"));
+        assert!(error.contains(option), "{error}");
+    }
+}
+
+#[test]
+fn what_is_no_variable_or_user_is_refused_and_no_value_is_shown_with_the_options() {
+    for line in [
+        "--env= --demo",
+        "--env==1 --demo",
+        "--env-file= --demo",
+        "--cwd= --demo",
+    ] {
+        error(line);
+    }
+    for user in ["", ":", "a:", ":b", "a:b:c"] {
+        error(&format!("--user={user} --demo"));
+    }
+    let options = format!("{:?}", serve("--env NAME=secret --demo"));
+    assert!(options.contains("NAME") && !options.contains("secret"));
 }
 
 #[test]
@@ -118,19 +159,26 @@ fn every_option_in_both_spellings() {
         prespawn: 1000,
         share: 4,
         share_in_flight: 2,
+        client_env: false,
+        env: vec![variable("A", Some("1=2")), variable("B", None)],
+        env_files: vec!["/a".into(), "b".into()],
+        clear_env: true,
+        cwd: Some("/srv".into()),
+        user: Some("nobody:7".to_owned()),
+        traceable: true,
         server: ServerCommand::Program(vec!["cat".into()]),
     };
     let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 --heartbeat-interval 2.5 --no-auto-restart --debug \
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
-                --share 4 --share-in-flight 2 cat";
+                --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --share 4 --share-in-flight 2 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 --heartbeat-interval=2.5 --no-auto-restart --debug \
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
-                --share=4 --share-in-flight=2 cat";
+                --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --share=4 --share-in-flight=2 cat";
     assert_eq!(serve(line), expected);
 }
 

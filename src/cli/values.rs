@@ -3,10 +3,12 @@
 use std::fmt;
 use std::net::Ipv6Addr;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::options::Variable;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 
@@ -125,17 +127,51 @@ pub(super) fn prespawn(value: &str) -> Result<usize, String> {
     whole(value, "servers", 0..=1000)
 }
 
-pub(super) fn share(value: &str) -> Result<usize, String> {
+pub(super) fn share(value: &str) -> Result<u16, String> {
     whole(value, "processes", 0..=1000)
 }
 
-pub(super) fn share_in_flight(value: &str) -> Result<usize, String> {
+pub(super) fn share_in_flight(value: &str) -> Result<u16, String> {
     whole(value, "requests", 1..=1024)
 }
 
 /// Attempts in a row; 0 is for no limit.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))
+}
+
+pub(super) fn variable(value: &str) -> Result<Variable, String> {
+    let (name, value) = match value.split_once('=') {
+        Some((name, value)) => (name, Some(value.into())),
+        None => (value, None),
+    };
+    if name.is_empty() {
+        return Err("a variable (NAME=VALUE or NAME)".to_owned());
+    }
+    let name = name.into();
+    Ok(Variable { name, value })
+}
+
+pub(super) fn file(value: &str) -> Result<PathBuf, String> {
+    path(value, "a file (an empty word)")
+}
+
+pub(super) fn directory(value: &str) -> Result<Option<PathBuf>, String> {
+    path(value, "a directory (an empty word)").map(Some)
+}
+
+fn path(value: &str, what: &str) -> Result<PathBuf, String> {
+    if value.is_empty() {
+        return Err(what.to_owned());
+    }
+    Ok(value.into())
+}
+
+pub(super) fn user(value: &str) -> Result<Option<String>, String> {
+    if value.split(':').any(str::is_empty) || value.split(':').count() > 2 {
+        return Err("a user (NAME or NAME:GROUP)".to_owned());
+    }
+    Ok(Some(value.to_owned()))
 }
 
 fn whole<T>(value: &str, of_what: &str, range: RangeInclusive<T>) -> Result<T, String>

@@ -53,42 +53,65 @@ enum Refusal {
     Final(String),
 }
 
-/// Looks for a program where `posix_spawnp(3)` will.
-pub(super) fn find_program(program: &OsStr) -> io::Result<Program> {
-    find(program, MAX_INTERPRETERS).map_err(io::Error::other)
+/// Where programs are searched for: the folders of a `PATH`. Relative ones are those of the working directory.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct SearchPath<'a>(&'a OsStr);
+
+impl<'a> SearchPath<'a> {
+    /// That of an environment with this `PATH`.
+    pub(super) fn new(path: Option<&'a OsStr>) -> Self {
+        // What execvp(3) falls back to.
+        Self(path.unwrap_or(OsStr::new("/bin:/usr/bin")))
+    }
+
+    /// The files that may be meant, in this order: one, unless `program` is a mere name.
+    pub(super) fn candidates(self, program: &OsStr) -> Vec<PathBuf> {
+        if program.is_empty() {
+            return Vec::new();
+        }
+        if program.as_bytes().contains(&b'/') {
+            return vec![program.into()];
+        }
+        env::split_paths(self.0)
+            .map(|folder| folder.join(program))
+            .collect()
+    }
+
+    /// Looks for a program as execvp(3) does, and checks whether it can be run.
+    pub(super) fn find(self, program: &OsStr) -> io::Result<Program> {
+        find(program, self, MAX_INTERPRETERS).map_err(io::Error::other)
+    }
 }
 
-fn find(program: &OsStr, depth: u32) -> Result<Program, String> {
-    if program.as_bytes().contains(&b'/') {
-        let path = PathBuf::from(program);
-        return match check_file(&path, depth) {
-            Ok(run_by) => Ok(Program { path, run_by }),
-            Err(Refusal::Missing) => Err(missing("there is no such file", program)),
-            Err(Refusal::Passed(why) | Refusal::Final(why)) => Err(why),
-        };
-    }
+/// Whether this file is one that [`SHELL`] has to run.
+pub(super) fn is_for_shell(path: &Path, search: SearchPath<'_>) -> bool {
+    matches!(check_file(path, search, MAX_INTERPRETERS), Ok(RunBy::Shell))
+}
+
+fn find(program: &OsStr, search: SearchPath<'_>, depth: u32) -> Result<Program, String> {
+    let is_path = program.as_bytes().contains(&b'/');
     let mut refusal = None;
-    for path in candidates(program) {
-        let named = |why| format!("{}: {why}", path.display());
-        match check_file(&path, depth) {
+    for path in search.candidates(program) {
+        let named = |why| {
+            if is_path {
+                return why;
+            }
+            format!("{}: {why}", path.display())
+        };
+        match check_file(&path, search, depth) {
             Ok(run_by) => return Ok(Program { path, run_by }),
             Err(Refusal::Missing) => {}
             Err(Refusal::Passed(why)) => refusal = Some(named(why)),
             Err(Refusal::Final(why)) => return Err(named(why)),
         }
     }
-    Err(refusal.unwrap_or_else(|| not_in_path(program)))
-}
-
-fn candidates(program: &OsStr) -> Vec<PathBuf> {
-    if program.is_empty() {
-        return Vec::new();
-    }
-    // What posix_spawnp(3) falls back to without a PATH.
-    let path = env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
-    env::split_paths(&path)
-        .map(|folder| folder.join(program))
-        .collect()
+    Err(refusal.unwrap_or_else(|| {
+        if is_path {
+            missing("there is no such file", program)
+        } else {
+            not_in_path(program)
+        }
+    }))
 }
 
 fn not_in_path(program: &OsStr) -> String {
@@ -112,7 +135,7 @@ fn missing(what: &str, program: &OsStr) -> String {
     }
 }
 
-fn check_file(path: &Path, depth: u32) -> Result<RunBy, Refusal> {
+fn check_file(path: &Path, search: SearchPath<'_>, depth: u32) -> Result<RunBy, Refusal> {
     check_permission(path)?;
     // A program may be executable and not readable. Then there is nothing to check.
     let Some((file, head)) = read_head(path) else {
@@ -126,13 +149,13 @@ fn check_file(path: &Path, depth: u32) -> Result<RunBy, Refusal> {
         return Err(Refusal::Final(why.to_owned()));
     }
     if head.starts_with(b"#!") {
-        return check_script(&head, depth);
+        return check_script(&head, search, depth);
     }
     if head.starts_with(elf::MAGIC) {
         return check_elf(&file, &head);
     }
     match script::check_text(&head) {
-        Ok(()) => check_interpreter(Path::new(SHELL), depth).map(|()| RunBy::Shell),
+        Ok(()) => check_interpreter(Path::new(SHELL), search, depth).map(|()| RunBy::Shell),
         Err(_) if has_foreign_formats() => Ok(RunBy::Kernel),
         Err(why) => Err(Refusal::Final(why.to_owned())),
     }
@@ -176,14 +199,14 @@ fn read_head(path: &Path) -> Option<(File, Vec<u8>)> {
     Some((file, head))
 }
 
-fn check_script(head: &[u8], depth: u32) -> Result<RunBy, Refusal> {
+fn check_script(head: &[u8], search: SearchPath<'_>, depth: u32) -> Result<RunBy, Refusal> {
     let Interpreter { path, argument } = script::interpreter(head).map_err(Refusal::Final)?;
-    check_interpreter(&path, depth)?;
+    check_interpreter(&path, search, depth)?;
     if let Some(name) = argument
         .as_deref()
         .and_then(|argument| script::run_by_env(&path, argument))
     {
-        find(name, depth - 1).map_err(|why| {
+        find(name, search, depth - 1).map_err(|why| {
             Refusal::Final(format!("its interpreter '{}': {why}", name.display()))
         })?;
     }
@@ -191,8 +214,11 @@ fn check_script(head: &[u8], depth: u32) -> Result<RunBy, Refusal> {
 }
 
 /// `depth` is how many more interpreters there may be, this one included.
-fn check_interpreter(path: &Path, depth: u32) -> Result<(), Refusal> {
-    let refusal = match depth.checked_sub(1).map(|depth| check_file(path, depth)) {
+fn check_interpreter(path: &Path, search: SearchPath<'_>, depth: u32) -> Result<(), Refusal> {
+    let refusal = match depth
+        .checked_sub(1)
+        .map(|depth| check_file(path, search, depth))
+    {
         Some(Ok(RunBy::Kernel)) => return Ok(()),
         // The shell is for the outermost file alone.
         Some(Ok(RunBy::Shell)) => Refusal::Final("it has no #! line itself".to_owned()),

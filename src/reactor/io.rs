@@ -169,6 +169,7 @@ impl<S: Read> Io<S> {
 
 impl<S: Write> Io<S> {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
+    #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
             let written = self.source.write(bytes);

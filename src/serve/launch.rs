@@ -7,9 +7,11 @@ use log::debug;
 
 use super::server::{Life, User};
 use super::servers::ServerKey;
-use super::system::System;
-use super::{Proxy, Stopping};
-use crate::scheduler::SessionKey;
+use super::system::{ServerUser, System};
+use super::{ClientSession, Proxy, Stopping};
+use crate::reactor::io::Io;
+use crate::scheduler::{Scheduler, SessionKey};
+use crate::session::report::Label;
 use crate::session::{Event, Session};
 use crate::transport::listener::is_exhaustion;
 
@@ -25,6 +27,23 @@ enum StartOutcome {
     Spawned,
     /// Something ran out.
     Exhausted,
+}
+
+/// The session that a server is started for, as the system has to know it.
+fn server_user<S: System>(
+    scheduler: &Scheduler<ClientSession<S>>,
+    key: SessionKey,
+) -> Option<ServerUser<'_, S::Client>> {
+    let Label::Session { number, client, .. } = scheduler.session(key)?.label() else {
+        return None;
+    };
+    Some(ServerUser {
+        key,
+        number: *number,
+        address: *client,
+        name: None,
+        connection: scheduler.place(key)?.client().map(Io::source),
+    })
 }
 
 impl<S: System> Proxy<S> {
@@ -108,6 +127,7 @@ impl<S: System> Proxy<S> {
     }
 
     pub(super) fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+        let user = user.and_then(|key| server_user(&self.scheduler, key));
         let spawned = self.system.spawn(user)?;
         let (server, watched) = self.servers.add(spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());

@@ -1,9 +1,12 @@
 //! Where connections come in: the sockets that the options ask for or systemd has passed, and what the log says of them.
 
+use std::os::unix::fs::lchown;
+
 use log::{info, warn};
 
 use super::setup::{SetupError, failed_to};
 use crate::options::ServeOptions;
+use crate::process::RunAs;
 use crate::transport::address::Address;
 use crate::transport::listener::Listener;
 use crate::transport::unix_listener::UnixSocket;
@@ -35,6 +38,23 @@ pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
         "systemd has passed sockets (LISTEN_FDS), which take the place of --listen, --host and --port \
          (leave out these, or do without the socket unit)",
     ))
+}
+
+impl Listening {
+    /// Has the unix sockets that were made here belong to a user whom the program is about to become.
+    pub(super) fn give_to(&self, user: &RunAs) -> Result<(), SetupError> {
+        for socket in &self.sockets {
+            if let Listener::Unix(unix) = socket
+                && let Some(path) = unix.path()
+            {
+                let (uid, gid) = user.owner();
+                lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed_to(
+                    format!("cannot give {socket} to {user} (--user)"),
+                ))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 fn join(all: &[impl ToString]) -> String {

@@ -9,11 +9,11 @@ use mio::Interest;
 use super::accept::MAX_REFUSED;
 use super::listen::{self, Listening};
 use super::system::Linux;
-use super::{Channel, Proxy};
+use super::{Channel, Proxy, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Spawner};
+use crate::process::{DescriptorLimit, Environment, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
@@ -71,13 +71,14 @@ impl Proxy {
     pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
-        let spawner = Spawner::new(command, descriptors).map_err(failed_to(format!(
-            "cannot run {}",
-            shell_words::join(command)
-        )))?;
+        let user = surroundings::find_user(options)?;
+        let environment = surroundings::environment(options, user.as_ref())?;
+        let find = || find_server(options, command, environment.clone(), descriptors);
+        // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
+        let found = user.is_none().then(find).transpose()?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let Listening { sockets, summary } = listen::open(options)?;
+        let listening = listen::open(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let token = reactor.next_token(Target {
             key: 0,
@@ -85,6 +86,12 @@ impl Proxy {
         });
         let signals = Signals::register(reactor.poller().registry(), token)
             .map_err(failed_to("cannot receive signals"))?;
+        if let Some(user) = &user {
+            listening.give_to(user)?;
+            surroundings::become_user(user, options)?;
+        }
+        let spawner = found.map_or_else(find, Ok)?;
+        let Listening { sockets, summary } = listening;
         let limits = limits(options, descriptors);
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
@@ -117,11 +124,25 @@ impl Proxy {
     }
 }
 
+/// Checks whether the server can be run.
+fn find_server(
+    options: &ServeOptions,
+    command: &[OsString],
+    environment: Environment,
+    descriptors: DescriptorLimit,
+) -> Result<Spawner, SetupError> {
+    let surroundings = surroundings::surroundings(options, environment)?;
+    Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
+        "cannot run {}",
+        shell_words::join(command)
+    )))
+}
+
 /// What the user wants, as far as there are descriptors for it.
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let spares = spares_limit(options.prespawn, descriptors);
     let possible_sessions = if options.share > 0 {
-        shared_possible(spares + options.share + 1, descriptors)
+        shared_possible(spares + usize::from(options.share) + 2, descriptors)
     } else {
         sessions_possible(spares, descriptors)
     };
@@ -136,8 +157,8 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
 
 fn share_limits(options: &ServeOptions) -> share::Limits {
     share::Limits {
-        processes: options.share,
-        in_flight: options.share_in_flight,
+        processes: options.share.into(),
+        in_flight: options.share_in_flight.into(),
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
@@ -269,7 +290,7 @@ fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spar
         }
     );
     if options.share > 0 {
-        info!("Shared: {}", Counted(options.share, "server"));
+        info!("Shared: {}", Counted(usize::from(options.share), "server"));
     }
     if spares > 0 {
         info!("Pool: {}", Counted(spares, "spare server"));

@@ -2,7 +2,7 @@
 //! same loop.
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use nix::unistd::Pid;
 
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{Spawned, Spawner};
+use crate::process::{ClientFacts, Spawned, Spawner};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register};
 use crate::reactor::signals::{Pending, Signals};
@@ -48,8 +48,10 @@ pub trait System: Sized {
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, ClientAddress)>;
 
     /// Starts a server, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
-    fn spawn(&mut self, user: Option<SessionKey>)
-    -> io::Result<Spawned<Self::Stdin, Self::Output>>;
+    fn spawn(
+        &mut self,
+        user: Option<ServerUser<'_, Self::Client>>,
+    ) -> io::Result<Spawned<Self::Stdin, Self::Output>>;
 
     /// Reaps one process.
     fn reap(&mut self) -> Reaped;
@@ -87,6 +89,21 @@ pub trait System: Sized {
 
     /// A session is forgotten. The program has nothing to say to that.
     fn session_freed(&mut self, _: SessionKey, _: &Session) {}
+}
+
+/// The session that a server is started for, and what is known of its client.
+#[derive(Debug)]
+pub struct ServerUser<'a, C> {
+    /// The session.
+    pub key: SessionKey,
+    /// Its number, as the log has it.
+    pub number: u64,
+    /// Where the client comes from.
+    pub address: ClientAddress,
+    /// The name that the client has shown to be its own.
+    pub name: Option<&'a str>,
+    /// The connection to the client, if it is still there.
+    pub connection: Option<&'a C>,
 }
 
 /// A connection to a client.
@@ -135,8 +152,15 @@ impl System for Linux {
         listener.accept()
     }
 
-    fn spawn(&mut self, _: Option<SessionKey>) -> io::Result<Spawned> {
-        self.spawner.spawn()
+    fn spawn(&mut self, user: Option<ServerUser<'_, Socket>>) -> io::Result<Spawned> {
+        let user = user.filter(|_| self.spawner.tells_clients());
+        let client = user.map(|user| ClientFacts {
+            session: user.number,
+            address: user.address,
+            local: user.connection.and_then(local_address),
+            name: user.name,
+        });
+        self.spawner.spawn(client.as_ref())
     }
 
     fn reap(&mut self) -> Reaped {
@@ -205,6 +229,11 @@ impl Pipe for pipe::Receiver {
     }
 }
 
+/// What a client has connected to, over TCP.
+fn local_address(client: &Socket) -> Option<SocketAddr> {
+    client.tcp()?.local_addr().ok()
+}
+
 fn widen(pipe: &impl AsFd) {
     let _ = fcntl(pipe.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES));
 }
@@ -218,7 +247,7 @@ mod tests {
     use nix::sys::socket::{getsockopt, sockopt};
 
     use super::*;
-    use crate::process::DescriptorLimit;
+    use crate::process::{DescriptorLimit, Surroundings};
     use crate::session::report::Exit;
 
     /// Waits until there is something to be read.
@@ -232,7 +261,12 @@ mod tests {
         let command = ["sh", "-c", "read line; echo $line; exit 3"].map(Into::into);
         let poller = Poller::new().unwrap();
         Linux {
-            spawner: Spawner::new(&command, DescriptorLimit::raise().unwrap()).unwrap(),
+            spawner: Spawner::new(
+                &command,
+                Surroundings::inherited(),
+                DescriptorLimit::raise().unwrap(),
+            )
+            .unwrap(),
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
             peers: Peers::new(),
             ports: Vec::new(),

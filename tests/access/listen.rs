@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 
 use nix::sys::signal::Signal;
 
+use crate::common::connect::Reserved;
 use crate::common::{Client, DEADLINE, Proxy, TempFolder, eventually, servers};
 use crate::refused;
 
@@ -87,9 +88,8 @@ fn all_of_both_protocols_can_be_listened_on_with_one_port() {
         return;
     }
     for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"]] {
-        let free = TcpListener::bind("0.0.0.0:0").unwrap();
-        let port = free.local_addr().unwrap().port();
-        drop(free);
+        let reserved = Reserved::new();
+        let port = reserved.address().port();
         let words = order.map(|host| format!("--listen={host}:{port}"));
         let proxy = start(&[&words[0], &words[1]]);
         addresses(&proxy, 2);

@@ -323,7 +323,9 @@ fn at_the_level_of_warnings_a_crash_is_explained_and_nothing_else_is_said() {
     let server = servers::sh("echo \"reason $((40 + 2))\" >&2; read line; exit 3");
     let mut command = command_under_test();
     command.args(["--host=127.0.0.1", "--port=0", "--no-auto-restart"]);
-    command.args(["--log-level", "warn", "--"]).args(server);
+    command
+        .args(["--log-level", "warn", "--traceable", "--"])
+        .args(server);
     let mut running = Running(command.stderr(Stdio::piped()).spawn().unwrap());
     let log = Arc::new(Log::default());
     Log::collect(&log, running.0.stderr.take().unwrap());

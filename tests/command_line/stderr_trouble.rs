@@ -47,6 +47,7 @@ pub(crate) fn start_configured(wrapper: &[&str], configure: impl FnOnce(&mut Com
             "--host=127.0.0.1",
             "--port=0",
             "--debug",
+            "--traceable",
             "--",
             "/bin/sh",
             "-c",

@@ -24,6 +24,9 @@ const LOG_TAIL_LINES: usize = 60;
 /// Options that come first, so that a test's own override them.
 const ON_A_FREE_PORT: [&str; 4] = ["--host", "127.0.0.1", "--port", "0"];
 
+/// Has the proxy leave open what tests read of it in `/proc`, also when they do not run as root.
+const TRACEABLE: &str = "--traceable";
+
 /// A running proxy under test; it is ended when this is dropped, and its log printed if the test failed.
 pub(crate) struct Proxy {
     child: Child,
@@ -46,7 +49,7 @@ impl Proxy {
         configure: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = command_under_test();
-        command.args(ON_A_FREE_PORT);
+        command.args(first_options());
         command.args(options).arg("--").args(server);
         configure(&mut command);
         Self::spawn(command)
@@ -60,7 +63,7 @@ impl Proxy {
         configure: impl FnOnce(&mut Command),
     ) -> Self {
         let mut command = command_under_test();
-        command.args(options).arg("--").args(server);
+        command.arg(TRACEABLE).args(options).arg("--").args(server);
         plug(&mut command);
         configure(&mut command);
         Self::spawn_plugged(command)
@@ -69,7 +72,7 @@ impl Proxy {
     /// Like [`start`](Self::start), but without the `--` before the command.
     pub(crate) fn start_with_words(options: &[&str], server: &[String]) -> Self {
         let mut command = command_under_test();
-        command.args(ON_A_FREE_PORT).args(options).args(server);
+        command.args(first_options()).args(options).args(server);
         Self::spawn(command)
     }
 
@@ -80,7 +83,7 @@ impl Proxy {
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]);
         command.arg(proxy.get_program()).args(proxy.get_args());
-        command.args(ON_A_FREE_PORT).args(options);
+        command.args(first_options()).args(options);
         command.arg("--").args(server);
         Self::spawn(command)
     }
@@ -245,13 +248,36 @@ impl Drop for Proxy {
     }
 }
 
+/// The words of the command that runs another proxy than ours, if that is under test.
+fn other_command() -> Option<Vec<String>> {
+    match std::env::var("MCP_TCP_PROXY_COMMAND") {
+        Ok(line) if !line.trim().is_empty() => {
+            Some(line.split_whitespace().map(str::to_owned).collect())
+        }
+        _ => super::reference().map(|script| vec!["python3".to_owned(), script]),
+    }
+}
+
+/// What comes before a test's own options.
+fn first_options() -> Vec<&'static str> {
+    let mut options = ON_A_FREE_PORT.to_vec();
+    if other_command().is_none() {
+        options.push(TRACEABLE);
+    }
+    options
+}
+
+/// Has the proxy hide what it does by default.
+pub(crate) fn untraceable(command: &mut Command) {
+    let mut other = Command::new(command.get_program());
+    other.args(command.get_args().filter(|word| *word != TRACEABLE));
+    *command = other;
+}
+
 /// The command that runs the proxy under test, without arguments.
 pub(crate) fn command_under_test() -> Command {
     let own = || vec![env!("CARGO_BIN_EXE_mcp-tcp-proxy").to_owned()];
-    let words = match std::env::var("MCP_TCP_PROXY_COMMAND") {
-        Ok(line) if !line.trim().is_empty() => line.split_whitespace().map(str::to_owned).collect(),
-        _ => super::reference().map_or_else(own, |script| vec!["python3".to_owned(), script]),
-    };
+    let words = other_command().unwrap_or_else(own);
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
     command

@@ -13,7 +13,7 @@ use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Channel;
-use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, System};
+use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, ServerUser, System};
 use mcp_tcp_proxy::session::{Action, Session};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
 use mcp_tcp_proxy::util::time::Time;
@@ -151,8 +151,11 @@ impl System for Script {
         Ok((socket, SocketAddr::from(([127, 0, 0, 1], 1)).into()))
     }
 
-    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
-        self.0.borrow_mut().spawn(user)
+    fn spawn(
+        &mut self,
+        user: Option<ServerUser<'_, Socket>>,
+    ) -> io::Result<Spawned<Stdin, Output>> {
+        self.0.borrow_mut().spawn(user.map(|user| user.key))
     }
 
     fn reap(&mut self) -> Reaped {

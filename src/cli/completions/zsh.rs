@@ -90,6 +90,7 @@ fn option(flag: &Flag) -> String {
         Values::Files => "_files".to_owned(),
         Values::Anything => " ".to_owned(),
     };
+    let value = value.replace(':', "\\:");
     format!("'*{}={about}:{value}:{offer}'", flag.name)
 }
 
