@@ -192,3 +192,33 @@ fn a_proxy_with_idle_shared_sessions_sleeps() {
     }
     processes::wait_until_quiet(&[proxy.pid()]);
 }
+
+#[test]
+fn subscriptions_are_shared_and_end_with_their_clients() {
+    skip_on_reference!("has nothing shared");
+    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
+    let mut clients = [proxy.connect(), proxy.connect()];
+    let params = json!({"_meta": modern_meta(), "notifications": {"toolsListChanged": true}});
+    for (number, client) in clients.iter_mut().enumerate() {
+        let id = format!("listen {number}");
+        let listen =
+            json!({"jsonrpc": "2.0", "id": id, "method": "subscriptions/listen", "params": params});
+        client.send_json(&listen);
+        let acknowledged = client.recv_json();
+        let method = "notifications/subscriptions/acknowledged";
+        assert_eq!(acknowledged["method"], method);
+        let meta = &acknowledged["params"]["_meta"];
+        assert_eq!(meta["io.modelcontextprotocol/subscriptionId"], id.as_str());
+        assert_eq!(
+            acknowledged["params"]["notifications"]["toolsListChanged"],
+            true
+        );
+    }
+    let [one, two] = &mut clients;
+    one.shutdown_write();
+    let closed = one.recv_json();
+    assert_eq!(closed["id"], "listen 0");
+    assert_eq!(closed["result"]["resultType"], "complete");
+    assert!(one.read_to_end().is_empty());
+    echo(two, "it is still served");
+}

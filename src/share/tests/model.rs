@@ -507,7 +507,7 @@ fn what(request: &Value) -> Option<String> {
 
 #[test]
 fn no_client_hears_of_another_and_each_request_ends_once() {
-    let seeds = std::env::var("SHARE_SEEDS")
+    let seeds = std::env::var("MCP_TCP_PROXY_SHARE_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
     let (mut answered, mut heard) = (0, 0);
