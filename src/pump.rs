@@ -44,9 +44,8 @@ pub trait Transport {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
-    /// After a write has failed: takes what was written before and nobody has read, up to its end. Returns how many bytes
-    /// that is, if it can be told.
-    fn take_unread(&mut self, _: &mut [u8]) -> Option<usize> {
+    /// After a write has failed: takes what was written before and nobody has read, up to its end, if that can be told.
+    fn take_unread(&mut self) -> Option<Vec<u8>> {
         None
     }
 }
@@ -79,18 +78,19 @@ pub fn pump(
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) -> bool {
-    flush_upstream(session, upstream, scratch, cx);
+    session.begin_run(cx);
+    flush_upstream(session, upstream, cx);
     flush_client(session, client, cx);
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
         let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {
             flush_client(session, client, cx);
-            flush_upstream(session, upstream, scratch, cx);
+            flush_upstream(session, upstream, cx);
         }
         let from_client = poll_client(session, client, scratch, &mut from_client_left, cx);
         if from_client {
-            flush_upstream(session, upstream, scratch, cx);
+            flush_upstream(session, upstream, cx);
             flush_client(session, client, cx);
         }
         if !from_upstream && !from_client {
@@ -107,7 +107,8 @@ pub fn has_more(
     upstream: &impl Transport,
     memory: &BufferBudget,
 ) -> bool {
-    (client.is_readable() && session.wants_client_input())
+    session.has_more_lines()
+        || (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
         || (client.is_writable() && session.has_output_for_client())
         || (upstream.is_writable() && session.has_output_for_upstream())
@@ -130,29 +131,19 @@ fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 }
 
 #[inline(always)]
-fn flush_upstream(
-    session: &mut Session,
-    upstream: &mut impl Transport,
-    scratch: &mut [u8],
-    cx: &mut Context<'_>,
-) {
+fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     if upstream.is_writable() && session.has_output_for_upstream() {
-        write_upstream(session, upstream, scratch, cx);
+        write_upstream(session, upstream, cx);
     }
 }
 
 #[inline(never)]
-fn write_upstream(
-    session: &mut Session,
-    upstream: &mut impl Transport,
-    scratch: &mut [u8],
-    cx: &mut Context<'_>,
-) {
+fn write_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
         Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
-        Err(_) => match upstream.take_unread(scratch) {
-            Some(count) => session.handle(Event::UpstreamLeftUnread(&scratch[..count]), cx),
+        Err(_) => match upstream.take_unread() {
+            Some(unread) => session.handle(Event::UpstreamLeftUnread(&unread), cx),
             None => session.handle(Event::UpstreamInputBroke, cx),
         },
     }
@@ -248,6 +239,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+    use crate::session::backlog::LINES_PER_RUN;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
@@ -402,6 +394,28 @@ mod tests {
     }
 
     #[test]
+    fn short_lines_have_a_budget_of_their_own_on_either_side() {
+        const LINES: usize = 3 * LINES_PER_RUN + 1;
+        let mut between = Between::new();
+        let flood = || says(&LINE.repeat(LINES));
+        between.client.says.push_back(Ok(flood()));
+        between.server.says.push_back(Ok(flood()));
+        for run in 1..=4 {
+            for side in [&mut between.client, &mut between.server] {
+                side.takes.push_back(Ok(usize::MAX));
+            }
+            let has_more = between.run();
+            assert_eq!(has_more, run < 4);
+            let lines = LINES.min(run * LINES_PER_RUN);
+            for side in [&between.client, &between.server] {
+                assert_eq!(side.took, LINE.repeat(lines), "run {run}");
+                assert_eq!(side.asked.len(), 1, "it is not read before that is handled");
+            }
+        }
+        assert!(!between.has_more());
+    }
+
+    #[test]
     fn what_was_not_taken_is_written_when_there_is_room() {
         let mut between = Between::new();
         between.client.says.push_back(Ok(says(LINE)));
@@ -479,7 +493,8 @@ mod tests {
             let piece = if is_long {
                 says(&"x".repeat(READ_BYTES))
             } else {
-                says(&"\n".repeat(READ_BYTES))
+                // So many of them that their number is no bound.
+                says(&(" ".repeat(511) + "\n").repeat(READ_BYTES / 512))
             };
             for _ in 0..64 {
                 between.client.says.push_back(Ok(piece.clone()));

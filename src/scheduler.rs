@@ -361,11 +361,19 @@ impl<P> Scheduler<P> {
             let waits = self.waiting_for_memory.contains(&key);
             assert_eq!(waits, entry.waits_for_memory, "{key:?} and memory");
             let session = &entry.session;
-            let is_lost = session.waits_for_memory(&self.shared.memory) && !waits;
+            // When others take memory, a session that has nothing to read does not notice, and need not.
+            let is_alone = self.entries.len() == 1;
+            let is_lost = is_alone && session.waits_for_memory(&self.shared.memory) && !waits;
             assert!(!is_lost || entry.queued, "nobody tells {key:?} of memory");
         }
         assert!(self.shared.actions.is_empty());
         assert!(self.shared.pending_actions.is_empty());
+    }
+
+    /// Whether a session is told when others have given memory back.
+    pub fn is_told_of_memory(&self, key: SessionKey) -> bool {
+        let entry = self.entries.get(key.0);
+        entry.is_some_and(|entry| entry.waits_for_memory || entry.queued)
     }
 
     /// No event tells a session that others have given memory back.

@@ -124,7 +124,7 @@ impl Proxy {
             info!("{summary}");
         }
         let longest = self.reactor.longest_iteration().as_secs_f64() * 1000.0;
-        debug!("the longest iteration of the loop took {longest:.3} ms");
+        info!("the longest iteration of the loop took {longest:.3} ms");
         info!("stopped");
         Ok(())
     }

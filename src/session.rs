@@ -71,6 +71,8 @@
 //! - Reads from the client only while [`Session::wants_client_input`], from the upstream only while
 //!   [`Session::wants_upstream_output`], and passes what it read in order. A session that [waits for
 //!   memory](Session::waits_for_memory) is asked again once memory has been given back.
+//! - Begins each run, in which both sides are read and written, with [`Session::begin_run`], and has another one follow
+//!   while [`Session::has_more_lines`].
 //! - Writes [`Session::to_client`] and [`Session::to_upstream`] when it can, and reports what was written.
 //! - Carries out the actions after the event, in order. [`Action::StartUpstream`] may wait, but only while
 //!   [`Session::wants_start`]. Between [`Action::ReleaseUpstream`] and the next start there are no events of an
@@ -79,6 +81,7 @@
 //! - Forgets the session once [`Session::is_finished`], after [`Session::release_memory`].
 
 mod backend;
+pub mod backlog;
 mod buffering;
 mod cancellations;
 mod client_lines;
@@ -101,6 +104,7 @@ mod list_changes;
 mod liveness;
 pub mod log_limits;
 mod loss;
+mod no_memory;
 mod own_messages;
 mod peer;
 mod questions;
@@ -130,6 +134,7 @@ mod vanished;
 
 pub use self::backend::Backend;
 use self::backend::BackendState;
+use self::backlog::{Backlog, LinesOfRun};
 use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
@@ -177,6 +182,9 @@ pub struct Session {
     guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
+    /// What was read of the upstream and is not handled yet.
+    upstream_backlog: Option<Box<Backlog>>,
+    lines_of_run: LinesOfRun,
     to_client: Outbox<OwnLine>,
     /// For the present upstream.
     to_upstream: Outbox<ToUpstream>,
@@ -267,6 +275,8 @@ impl Session {
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
             from_upstream: Splitter::verbatim(),
+            upstream_backlog: None,
+            lines_of_run: LinesOfRun::default(),
             to_client: Outbox::default(),
             to_upstream: Outbox::default(),
             held: None,
@@ -327,6 +337,8 @@ impl Session {
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
+            // What is left of what was read is handled after any event.
+            Event::RunBegan => {}
             Event::MemoryShort => self.memory_short(cx),
             Event::ShutDown => self.shut_down(cx),
         }
@@ -370,6 +382,7 @@ impl Session {
         self.goal.is_serve()
             && self.upstream.is_up()
             && self.client.has_all_handled()
+            && self.upstream_backlog.is_none()
             && self.held.is_none()
             && self.charged == 0
             && self.server_log.kept_bytes() == 0
@@ -392,8 +405,9 @@ impl Session {
     fn advance_all(&mut self, cx: &mut Context<'_>) {
         loop {
             self.handle_unread(cx);
+            self.handle_upstream_backlog(cx);
             self.advance(cx);
-            if !self.client.has_unread() || !self.has_room_for_client_lines() {
+            if !self.client.has_unread() || !self.may_handle_client_line() {
                 break;
             }
         }

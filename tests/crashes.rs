@@ -17,6 +17,12 @@ use serde_json::{Value, json};
 /// What a process leaves unread in a pipe of the default size is less than this.
 const PIPE_BYTES: usize = 64 * 1024;
 
+/// Waits until so many bytes can be read from stdin (`ioctl_tty(2)`, `FIONREAD`), and reads none.
+const UNREAD: &str = concat!(
+    r#"do { select(undef, undef, undef, 0.02); ioctl(STDIN, 0x541B, $count = pack("L", 0)) } "#,
+    r#"until unpack("L", $count) >= $ARGV[0]"#
+);
+
 /// The answers to this request and to the one before it are the proxy's; returns how the server is said to have ended.
 #[track_caller]
 fn recv_deaths(client: &mut Client, ids: &[u64]) -> String {
@@ -269,23 +275,29 @@ fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
 
 #[test]
 fn what_a_dead_server_has_not_read_is_answered_by_the_next() {
+    unread_is_answered_by_the_next(PIPE_BYTES + 1000, PIPE_BYTES - 4096);
+}
+
+/// The pipe is given more room for it.
+#[test]
+fn a_long_line_that_a_dead_server_has_not_read_is_answered_by_the_next_too() {
+    unread_is_answered_by_the_next(400_000, 400_000);
+}
+
+/// One of the requests that are not read has as many bytes as `large`. The server dies once `unread` are in its pipe.
+fn unread_is_answered_by_the_next(large: usize, unread: usize) {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     let before = client.pid_of_server();
     // A shell reads its input byte by byte, so what follows is still in the pipe, and a line that it never gets whole.
-    let go = scratch.file("go");
-    let first = client.send_code(&format!(
-        "while ! [ -e {} ]; do sleep 0.02; done; exit 3",
-        go.display()
-    ));
-    let large = "x".repeat(PIPE_BYTES + 1000);
+    let first = client.send_code(&format!("perl -e '{UNREAD}' {unread}; exit 3"));
+    let large = "x".repeat(large);
     let rest = [
         client.send_request("pid", &json!({})),
         client.send_request("pid", &json!({"large": large})),
         client.send_request("pid", &json!({})),
     ];
-    scratch.write("go", "");
     assert_eq!(recv_deaths(&mut client, &[first]), "exit code 3");
     let mut answered = Vec::new();
     while answered.len() < rest.len() {
@@ -293,7 +305,8 @@ fn what_a_dead_server_has_not_read_is_answered_by_the_next() {
         if message["method"] == "$/mcp/serverRestarted" {
             continue;
         }
-        assert!(message["result"]["pid"] != before, "{message}");
+        let pid = message["result"]["pid"].as_i64();
+        assert!(pid.is_some_and(|pid| pid != i64::from(before)), "{message}");
         answered.push(message["id"].as_u64().unwrap());
     }
     assert_eq!(answered, rest);

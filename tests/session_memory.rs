@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use cap::Cap;
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES, UNCHARGED_BYTES};
+use mcp_tcp_proxy::buffers::outbox::Outbox;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::log_limits::LogLimits;
 use mcp_tcp_proxy::session::report::Label;
@@ -96,7 +97,11 @@ impl World {
             actions: &mut self.actions,
             logs: &mut self.logs,
         };
+        self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);
+        while self.session.has_more_lines() {
+            self.session.begin_run(&mut cx);
+        }
     }
 
     /// Checks what is held. `besides` is what the test itself holds.
@@ -283,4 +288,159 @@ fn long_lines_are_charged_whichever_way_they_go_and_whatever_becomes_of_them() {
     world.server(&part);
     world.event(Event::UpstreamEof(None));
     world.check(part.len());
+}
+
+/// Nothing more can be had but this, until it is dropped.
+struct Limited;
+
+impl Limited {
+    fn to(bytes: usize) -> Self {
+        ALLOCATOR.set_limit(ALLOCATOR.allocated() + bytes).unwrap();
+        Self
+    }
+}
+
+impl Drop for Limited {
+    fn drop(&mut self) {
+        ALLOCATOR.set_limit(usize::MAX).unwrap();
+    }
+}
+
+#[test]
+fn lines_that_the_system_has_no_memory_to_keep_are_refused_one_by_one() {
+    let _alone = alone();
+    let mut world = World::new();
+    let all = lines(200, |number| {
+        format!(
+            r#"{{"id":{number},"method":"m","params":"{}"}}"#,
+            "x".repeat(700)
+        )
+    });
+    {
+        // Enough for what the server is to get, and for the refusals, but not for the rest besides.
+        let _limited = Limited::to(170_000);
+        world.event(Event::ClientBytes(all.as_bytes()));
+    }
+    let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+    let forwarded = text(world.session.to_upstream());
+    let refused = text(world.session.to_client());
+    assert!(refused.contains("no buffer memory left"), "{refused}");
+    assert!(world.session.wants_upstream_output(&world.memory));
+    for number in 0..200 {
+        let is = |all: &str| all.contains(&format!("\"id\":{number},"));
+        assert!(is(&forwarded) != is(&refused), "request {number}");
+    }
+}
+
+#[test]
+fn queues_are_put_together_without_memory_or_not_at_all() {
+    let _alone = alone();
+    let mut memory = BufferBudget::new(0);
+    let mut filled = || {
+        let mut outbox = Outbox::default();
+        for number in 0..1000 {
+            outbox.push(&[b'x'; 999], Some(number), &mut memory);
+        }
+        outbox
+    };
+    let (mut front, mut back) = (filled(), filled());
+    let limited = Limited::to(UNCHARGED_BYTES);
+    back.retain_unstarted(|number| number % 2 == 0);
+    drop(limited);
+    let limited = Limited::to(UNCHARGED_BYTES);
+    let left = front.append(back, &mut memory);
+    drop(limited);
+    let left = left.expect("there is no memory for both");
+    assert_eq!((front.len(), left.len()), (1_000_000, 500_000));
+    assert!(front.append(left, &mut memory).is_none());
+    assert_eq!(front.len(), 1_500_000);
+    assert_eq!(front.tags().count(), 1500);
+}
+
+/// What the handling of a line may take beside what depends on its length, which shows in batches of tiny messages: 4,096 of
+/// them are looked at at once, and 2,048 refused one by one.
+const LINE_CONSTANT_BYTES: usize = 1024 * 1024;
+
+/// Lines of about this length, of every kind that costs something.
+fn costly_lines(len: usize) -> Vec<String> {
+    let repeated = |part: &str| {
+        let count = len / (part.len() + 1);
+        exact(&format!("[{}]\n", vec![part; count.max(1)].join(",")))
+    };
+    let within = |begin: &str, end: &str| {
+        let fill = "x".repeat(len.saturating_sub(begin.len() + end.len()));
+        exact(&format!("{begin}{fill}{end}\n"))
+    };
+    vec![
+        repeated("1"),
+        repeated("{}"),
+        repeated(r#"{"id":1}"#),
+        repeated(r#"{"id":1,"method":"m"}"#),
+        repeated(r#"{"id":1,"result":1}"#),
+        repeated(r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#),
+        repeated(r#"{"method":"notifications/initialized"}"#),
+        exact(&format!("{}\n", "[".repeat(len))),
+        exact(&format!("{}{}\n", "[".repeat(len / 2), "]".repeat(len / 2))),
+        within(r#"{"id":1,"method":"initialize","params":""#, r#""}"#),
+        within(r#"{"id":1,"method":"m","params":""#, r#""}"#),
+        within(r#"{"id":""#, r#"","method":"m"}"#),
+        within(r#"{"id":1,"result":{"protocolVersion":""#, r#""}}"#),
+        within(r#"{"id":1,"error":{"data":{"source":""#, r#""}}}"#),
+        within(r#"{"method":""#, r#"","id":1}"#),
+        within(
+            r#"{"method":"notifications/cancelled","params":{"requestId":""#,
+            r#""}}"#,
+        ),
+        within("no message ", ""),
+    ]
+}
+
+#[test]
+fn a_line_takes_three_times_its_length_at_most_while_it_is_handled() {
+    let _alone = alone();
+    for len in [100, 10_000, 40_000, 100_000, 3_000_000] {
+        for line in costly_lines(len) {
+            for of_client in [true, false] {
+                let mut world = World::new();
+                // Cut as a loop would read it: more than that would abort.
+                let _limited = Limited::to(3 * line.len() + LINE_CONSTANT_BYTES);
+                for piece in line.as_bytes().chunks(64 * 1024) {
+                    world.event(if of_client {
+                        Event::ClientBytes(piece)
+                    } else {
+                        Event::UpstreamBytes(piece)
+                    });
+                }
+                let text = [world.session.to_client(), world.session.to_upstream()].concat();
+                let refused = memchr::memmem::find(&text, b"no buffer memory");
+                assert!(refused.is_none(), "{}", &line[..line.len().min(60)]);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_batch_of_which_a_part_is_taken_out_takes_no_more() {
+    let _alone = alone();
+    let item = ",1".repeat(500_000);
+    for waiting in [
+        exact(&format!(
+            "[{{\"id\":1,\"method\":\"m\"}},{{\"id\":2,\"method\":\"m\"}}{}]\n",
+            &item[..40_000]
+        )),
+        exact("{\"id\":1,\"method\":\"m\"}\n"),
+    ] {
+        let cancelled = r#"{"method":"notifications/cancelled","params":{"requestId":1}}"#;
+        let batch = exact(&format!("[{cancelled}{item}]\n"));
+        let mut world = World::new();
+        let _limited = Limited::to(3 * (waiting.len() + batch.len()) + LINE_CONSTANT_BYTES);
+        for line in [&waiting, &batch] {
+            for piece in line.as_bytes().chunks(64 * 1024) {
+                world.event(Event::ClientBytes(piece));
+            }
+        }
+        let left = world.session.to_upstream();
+        assert!(memchr::memmem::find(left, b"\"requestId\"").is_none());
+        assert!(memchr::memmem::find(left, b"\"id\":1").is_none());
+    }
 }

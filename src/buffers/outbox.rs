@@ -27,6 +27,17 @@ pub struct Outbox<M> {
     tagged_bytes: usize,
 }
 
+/// What becomes of a line, and its tag.
+#[derive(Debug)]
+pub enum Edit<M> {
+    /// It stays as it is.
+    Keep(M),
+    /// It becomes this one, which has its line end.
+    Replace(Vec<u8>, M),
+    /// It is dropped.
+    Drop,
+}
+
 #[derive(Debug)]
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
@@ -149,33 +160,42 @@ impl<M> Outbox<M> {
         end.flatten().map_or(&[], |end| &self.waiting()[..=end])
     }
 
-    /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses.
+    /// Drops the rest of a line that has started, and the lines whose tag `keep` refuses. Takes no memory for that.
     pub fn retain_unstarted(&mut self, mut keep: impl FnMut(&M) -> bool) {
-        let mut rest = std::mem::take(self);
-        let mut tags = std::mem::take(&mut rest.tags);
-        debug_assert!(
-            tags.iter().all(|tagged| tagged.start >= rest.position),
-            "the tags of started lines were collected"
-        );
-        let started = if rest.mid_line {
-            rest.waiting().iter().position(|byte| *byte == b'\n')
-        } else {
-            None
+        let started = self.rest_of_started().len();
+        let mut all = std::mem::take(self);
+        let tags = all.tags.drain();
+        let bytes = &mut all.bytes;
+        let index = |at: u64| all.head + (at - all.position) as usize;
+        let (mut from, mut len) = (all.head + started, 0);
+        let keep_bytes = |bytes: &mut [u8], from: usize, to: usize, len: &mut usize| {
+            bytes.copy_within(from..to, *len);
+            *len += to - from;
         };
-        let mut at = rest.position + started.map_or(0, |end| end as u64 + 1);
-        let bytes_of = |from: u64, to: u64| {
-            &rest.waiting()[(from - rest.position) as usize..(to - rest.position) as usize]
-        };
-        for tagged in tags.drain() {
-            self.bytes.extend_from_slice(bytes_of(at, tagged.start));
-            at = tagged.start + tagged.len as u64;
+        for tagged in tags {
+            debug_assert!(
+                tagged.start >= all.position,
+                "the tags of started lines were collected"
+            );
+            let start = index(tagged.start);
+            keep_bytes(bytes, from, start, &mut len);
+            from = start + tagged.len;
             if keep(&tagged.tag) {
-                self.tag(tagged.len, Some(tagged.tag));
-                self.bytes.extend_from_slice(bytes_of(tagged.start, at));
+                self.tagged_bytes += tagged.len;
+                let kept_at = len as u64;
+                keep_bytes(bytes, start, from, &mut len);
+                self.tags.push_back(Tagged {
+                    start: kept_at,
+                    ..tagged
+                });
             }
         }
-        self.bytes
-            .extend_from_slice(bytes_of(at, rest.position + rest.waiting().len() as u64));
+        let end = bytes.len();
+        keep_bytes(bytes, from, end, &mut len);
+        bytes.truncate(len);
+        // What is not needed of the free part is nobody's loss.
+        bytes.shrink_to(2 * len);
+        self.bytes = all.bytes;
     }
 
     /// Takes the lines apart that have not started and have tags, each with its line end.
@@ -189,53 +209,64 @@ impl<M> Outbox<M> {
         lines.collect()
     }
 
-    /// Has `edit` make another line of the first one that has not started and has a tag that is `wanted`, or none. Lines
-    /// have their line ends.
-    pub fn edit_first(
+    /// Has `edit` look at the tagged lines that have not started, in order, and say what is to become of each. Lines have
+    /// their line ends. Takes no memory for that, unless a line becomes longer.
+    pub fn edit_unstarted(
         &mut self,
-        mut wanted: impl FnMut(&M) -> bool,
-        edit: impl FnOnce(Vec<u8>, M) -> Option<(Vec<u8>, M)>,
+        mut edit: impl FnMut(&[u8], M) -> Edit<M>,
         memory: &mut BufferBudget,
     ) {
-        let mut tags = std::mem::take(&mut self.tags).drain();
-        let mut found = None;
-        for tagged in tags.by_ref() {
-            if wanted(&tagged.tag) {
-                found = Some(tagged);
-                break;
-            }
-            self.tags.push_back(tagged);
+        let (head, position) = (self.head, self.position);
+        let bytes = &mut self.bytes;
+        self.tagged_bytes = 0;
+        // Up to the first all is edited; up to the second all was looked at.
+        let (mut done, mut seen) = (head, head);
+        let mut grown = 0;
+        for tagged in std::mem::take(&mut self.tags).drain() {
+            let start = head + (tagged.start - position) as usize + grown;
+            bytes.copy_within(seen..start, done);
+            done += start - seen;
+            seen = start + tagged.len;
+            let (len, tag) = match edit(&bytes[start..seen], tagged.tag) {
+                Edit::Drop => continue,
+                Edit::Keep(tag) => {
+                    bytes.copy_within(start..seen, done);
+                    (tagged.len, tag)
+                }
+                Edit::Replace(line, tag) => {
+                    let more = line.len().saturating_sub(seen - done);
+                    let end = done + line.len();
+                    bytes.splice(done..end - more, line);
+                    seen += more;
+                    grown += more;
+                    (end - done, tag)
+                }
+            };
+            self.tags.push_back(Tagged {
+                start: position + (done - head) as u64,
+                len,
+                tag,
+            });
+            self.tagged_bytes += len;
+            done += len;
         }
-        let Some(Tagged { start, len, tag }) = found else {
-            return;
-        };
-        let at = self.head + (start - self.position) as usize;
-        let line = self.bytes[at..at + len].to_vec();
-        self.tagged_bytes -= len;
-        let mut now = 0;
-        if let Some((line, tag)) = edit(line, tag) {
-            now = line.len();
-            self.tagged_bytes += now;
-            self.bytes.splice(at..at + len, line);
-            let len = now;
-            self.tags.push_back(Tagged { start, len, tag });
-        } else {
-            self.bytes.drain(at..at + len);
-        }
-        for tagged in tags {
-            let start = tagged.start - len as u64 + now as u64;
-            self.tags.push_back(Tagged { start, ..tagged });
-        }
+        let end = bytes.len();
+        bytes.copy_within(seen..end, done);
+        bytes.truncate(done + end - seen);
         if self.is_empty() {
             self.head = 0;
             memory.give_back(std::mem::take(&mut self.bytes));
         }
     }
 
-    /// Moves all lines of `other`, none of which has started, after those of this queue.
-    pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) {
+    /// Moves all lines of `other`, none of which has started, after those of this queue. Returns them if there is no memory
+    /// for that.
+    #[must_use]
+    pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) -> Option<Self> {
         debug_assert!(!other.mid_line);
-        let len = other.len();
+        if !self.is_empty() && !self.make_room(other.len(), memory) {
+            return Some(other);
+        }
         let end = self.end();
         for tagged in other.tags.drain() {
             self.tagged_bytes += tagged.len;
@@ -248,10 +279,10 @@ impl<M> Outbox<M> {
             memory.give_back(std::mem::replace(&mut self.bytes, other.bytes));
             self.head = other.head;
         } else {
-            self.make_room(len, memory);
             self.bytes.extend_from_slice(&other.bytes[other.head..]);
             memory.give_back(other.bytes);
         }
+        None
     }
 
     /// Drops everything, and gives the memory back.
@@ -287,10 +318,12 @@ impl<M> Outbox<M> {
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         if self.bytes.capacity() <= DOUBLING_BYTES {
-            self.bytes.try_reserve(more).is_ok()
+            // Twice as much may be more than there is.
+            self.bytes.try_reserve(more).is_ok() || self.bytes.try_reserve_exact(more).is_ok()
         } else if spare < more {
             let growth = more.max(self.bytes.capacity() / GROWTH_SHARE);
             self.bytes.try_reserve_exact(growth).is_ok()
+                || self.bytes.try_reserve_exact(more).is_ok()
         } else {
             true
         }
@@ -450,13 +483,12 @@ mod tests {
         }
 
         fn edit(&mut self, by: usize, text: Option<String>) {
-            let mut lines = self.lines.iter();
-            let at = lines.position(|(_, tag, _)| tag.is_some_and(|tag| tag % by == 0));
-            match (at, text) {
-                (None, _) => {}
-                (Some(at), Some(text)) => self.lines[at].0 = text + "\n",
-                (Some(at), None) => {
-                    self.lines.remove(at);
+            let is_meant = |tag: Option<usize>| tag.is_some_and(|tag| tag.is_multiple_of(by));
+            match text {
+                None => self.lines.retain(|(_, tag, _)| !is_meant(*tag)),
+                Some(text) => {
+                    let meant = self.lines.iter_mut().filter(|(_, tag, _)| is_meant(*tag));
+                    meant.for_each(|line| line.0 = format!("{text}\n"));
                 }
             }
         }
@@ -499,7 +531,7 @@ mod tests {
                             other.push(text.as_bytes(), tag, &mut memory);
                             model.lines.push_back((text + "\n", tag, 0));
                         }
-                        outbox.append(other, &mut memory);
+                        prop_assert!(outbox.append(other, &mut memory).is_none());
                     }
                     Step::Consume(count) => {
                         let count = count.min(outbox.len());
@@ -510,7 +542,12 @@ mod tests {
                     }
                     Step::Edit(by, text) => {
                         let line = text.clone().map(|text| (text + "\n").into_bytes());
-                        outbox.edit_first(|tag| tag % by == 0, |_, tag| Some((line?, tag)), &mut memory);
+                        let edit = |_: &[u8], tag: usize| match &line {
+                            _ if !tag.is_multiple_of(by) => Edit::Keep(tag),
+                            Some(line) => Edit::Replace(line.clone(), tag),
+                            None => Edit::Drop,
+                        };
+                        outbox.edit_unstarted(edit, &mut memory);
                         model.edit(by, text);
                     }
                     Step::Retain(keep_odd) => {

@@ -48,6 +48,9 @@ const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 /// The errors of a proxy are shorter, in bytes: what they quote is cut long before.
 const MAX_PROXY_ERROR_BYTES: usize = 64 * 1024;
 
+/// The longest parameters in which a cancelled request is looked for, in bytes.
+const MAX_CANCELLED_BYTES: usize = 64 * 1024;
+
 /// The top level of one JSON object.
 #[derive(Debug, Default, Clone)]
 pub struct Envelope<'a> {
@@ -205,9 +208,11 @@ impl<'a> Envelope<'a> {
     }
 
     /// The request that this message takes back, if it is a `notifications/cancelled`. No request has an id over
-    /// [`MAX_ID_BYTES`].
+    /// [`MAX_ID_BYTES`], and nobody gives reasons of more than [`MAX_CANCELLED_BYTES`]: to look through them would take as
+    /// long as to read the line.
     pub fn cancelled_id(&self) -> Option<IdText<'a>> {
-        if self.method != Some(Method::Cancelled) {
+        let is_long = self.params.end - self.params.start > MAX_CANCELLED_BYTES;
+        if self.method != Some(Method::Cancelled) || is_long {
             return None;
         }
         let [id] = self.ranges_in_params(["requestId"])?;
@@ -250,7 +255,7 @@ impl<'a> Envelope<'a> {
         self.params.text(self.line)
     }
 
-    /// Whether it has a `result` that is not null. To ask for its text takes longer.
+    /// Whether it has a `result`, null or not. To ask for its text takes longer.
     pub fn has_result(&self) -> bool {
         self.result.is_there()
     }
@@ -509,6 +514,17 @@ mod tests {
         single(r#"{"id":null,"method":"x"}"#, |e| {
             assert_eq!(e.request_id(), None);
         });
+    }
+
+    #[test]
+    fn a_cancelled_request_is_not_looked_for_in_endless_parameters() {
+        for (bytes, is_found) in [(1000, true), (MAX_CANCELLED_BYTES, false)] {
+            let reason = "x".repeat(bytes);
+            let line = format!(
+                r#"{{"method":"notifications/cancelled","params":{{"reason":"{reason}","requestId":7}}}}"#
+            );
+            single(&line, |e| assert_eq!(e.cancelled_id().is_some(), is_found));
+        }
     }
 
     #[test]
@@ -784,5 +800,15 @@ mod tests {
             prop_assert_eq!(envelope.method.is_some(), document.get("method").is_some_and(|m| !m.is_null()));
             prop_assert_eq!(envelope.control.is_some(), document.get("type").is_some_and(|t| t == "heartbeat"));
         }
+    }
+
+    /// PHP's JSON encoder does it by default, for one.
+    #[test]
+    fn names_are_known_although_their_slashes_are_escaped() {
+        let line = concat!(
+            r#"{"id":1,"method":"tools\/call","params":{"_meta":"#,
+            r#"{"io.modelcontextprotocol\/protocolVersion":"2026-07-28"}}}"#
+        );
+        single(line, |envelope| assert!(envelope.names_protocol_version()));
     }
 }

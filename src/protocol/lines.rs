@@ -172,6 +172,13 @@ impl Splitter {
         }
     }
 
+    /// Skips the line that is under way, or is next, to its end.
+    pub fn skip_line(&mut self, why: TooLong) {
+        if self.skipping.is_none() {
+            self.skip(why);
+        }
+    }
+
     /// The memory that an unfinished line holds, in bytes.
     pub fn capacity(&self) -> usize {
         self.buffer.capacity()

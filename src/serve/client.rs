@@ -97,8 +97,8 @@ impl<S: System> Driver for Sides<'_, S> {
             server.read_stderr(scratch, |bytes| {
                 session.handle(Event::UpstreamStderr(bytes), cx);
             });
-            if let Some(unread) = server.take_unread(scratch) {
-                session.handle(Event::UpstreamLeftUnread(unread), cx);
+            if let Some(unread) = server.take_unread() {
+                session.handle(Event::UpstreamLeftUnread(&unread), cx);
             }
             if let Some(exit) = server.exit.take() {
                 if server.stopping.is_some() {

@@ -145,17 +145,17 @@ impl<S: System> Server<S> {
 
     /// Once nobody reads its input any more, closes our end, and takes what nobody has read of it. Only one that has
     /// exited is examined for that, or one of which an event has told it.
-    pub(super) fn take_unread<'a>(&mut self, scratch: &'a mut [u8]) -> Option<&'a [u8]> {
+    pub(super) fn take_unread(&mut self) -> Option<Vec<u8>> {
         let is_told = self.is_deaf();
         if !is_told && self.exit.is_none() {
             return None;
         }
-        let unread = self.stdin.as_ref()?.source().take_unread(scratch);
+        let unread = self.stdin.as_ref()?.source().take_unread();
         if unread.is_none() && !is_told {
             return None;
         }
         self.stdin = None;
-        Some(&scratch[..unread.unwrap_or(0)])
+        Some(unread.unwrap_or_default())
     }
 
     /// Whether there may be something to read on its stderr.
@@ -225,7 +225,7 @@ impl<S: System> Transport for Option<&mut Server<S>> {
         taken
     }
 
-    fn take_unread(&mut self, buffer: &mut [u8]) -> Option<usize> {
-        self.as_mut()?.stdin.take()?.source().take_unread(buffer)
+    fn take_unread(&mut self) -> Option<Vec<u8>> {
+        self.as_mut()?.stdin.take()?.source().take_unread()
     }
 }

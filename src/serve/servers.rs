@@ -311,7 +311,7 @@ fn use_force<S: System>(system: &mut S, pid: Pid, life: Life, number: Signal) ->
         Err(Errno::EPERM) => {
             warn!(
                 "server pid {pid} did not go by itself, and {number} is refused: {}",
-                Errno::EPERM
+                Errno::EPERM.desc()
             );
             return false;
         }

@@ -41,12 +41,12 @@ impl<S: System> Proxy<S> {
         };
         let mut cx = Context { now, memory };
         server.read_stderr(scratch, |bytes| sharing.log_stderr(key, Some(bytes), now));
-        if let Some(unread) = server.take_unread(scratch) {
-            sharing.processes[key.0].unread = unread.to_vec();
+        if let Some(unread) = server.take_unread() {
+            sharing.processes[key.0].unread = unread;
         }
         let mut side = Some(server);
         read(sharing, key, &mut side, scratch, &mut cx);
-        write(sharing, key, &mut side, scratch, &mut cx);
+        write(sharing, key, &mut side, &mut cx);
         let Some(server) = side else {
             return;
         };
@@ -180,7 +180,6 @@ fn write<S: System>(
     sharing: &mut Sharing,
     key: ProcessKey,
     side: &mut Option<&mut Server<S>>,
-    scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) {
     while side.is_writable() && !sharing.share.to_process(key).is_empty() {
@@ -189,8 +188,8 @@ fn write<S: System>(
             Ok(count) => sharing.share.process_written(key, count, cx),
             Err(error) => {
                 debug!("shared server {}: its input: {error}", key.0);
-                if let Some(count) = side.take_unread(scratch) {
-                    sharing.processes[key.0].unread = scratch[..count].to_vec();
+                if let Some(unread) = side.take_unread() {
+                    sharing.processes[key.0].unread = unread;
                 }
                 return;
             }

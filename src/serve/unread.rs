@@ -11,13 +11,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Our end of a pipe to which we write.
 pub trait Unread {
-    /// Takes what was written and nobody has read, if nobody is left who can. Returns how many bytes that is.
-    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize>;
+    /// Takes what was written and nobody has read, if nobody is left who can.
+    fn take_unread(&self) -> Option<Vec<u8>>;
 }
 
 impl Unread for pipe::Sender {
-    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
-        has_no_reader(self).then(|| read_back(self, buffer).unwrap_or(0))
+    fn take_unread(&self) -> Option<Vec<u8>> {
+        has_no_reader(self).then(|| read_back(self).unwrap_or_default())
     }
 }
 
@@ -30,27 +30,26 @@ fn has_no_reader(pipe: &pipe::Sender) -> bool {
 }
 
 /// Opens the other end of the pipe once more, which takes a `/proc`. An error stands for a reader that has read all.
-fn read_back(pipe: &pipe::Sender, buffer: &mut [u8]) -> io::Result<usize> {
+///
+/// That is as much as the pipe holds at most, which may be a wide one.
+fn read_back(pipe: &pipe::Sender) -> io::Result<Vec<u8>> {
     let mut reader = OpenOptions::new()
         .read(true)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(format!("/proc/self/fd/{}", pipe.as_raw_fd()))?;
-    let mut count = 0;
-    loop {
-        match reader.read(&mut buffer[count..]) {
-            // It is full, and there may be more.
-            Ok(0) => return Err(ErrorKind::OutOfMemory.into()),
-            Ok(more) => count += more,
-            Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(count),
-            Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
+    let mut unread = Vec::new();
+    match reader.read_to_end(&mut unread) {
+        // There is nothing more, and our own end is open.
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(unread),
+        result => result.map(|_| unread),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
+
+    use nix::fcntl::{FcntlArg, fcntl};
 
     use super::*;
 
@@ -60,24 +59,25 @@ mod tests {
         sender.set_nonblocking(true).unwrap();
         sender.write_all(b"one two").unwrap();
         receiver.read_exact(&mut [0; 4]).unwrap();
-        let mut buffer = [0; 16];
-        assert_eq!(sender.take_unread(&mut buffer), None);
+        assert_eq!(sender.take_unread(), None);
         let other = receiver.as_fd().try_clone_to_owned().unwrap();
         drop(receiver);
-        assert_eq!(sender.take_unread(&mut buffer), None, "another can read it");
+        assert_eq!(sender.take_unread(), None, "another can read it");
         drop(other);
-        assert_eq!(sender.take_unread(&mut buffer), Some(3));
-        assert_eq!(&buffer[..3], b"two");
-        assert_eq!(sender.take_unread(&mut buffer), Some(0));
+        assert_eq!(sender.take_unread().as_deref(), Some(&b"two"[..]));
+        assert_eq!(sender.take_unread(), Some(Vec::new()));
         let broken = sender.write(b"x").unwrap_err();
         assert_eq!(broken.kind(), ErrorKind::BrokenPipe);
     }
 
     #[test]
-    fn what_has_no_room_counts_as_read() {
+    fn a_wide_pipe_gives_all_of_it_back() {
+        const BYTES: usize = 400_000;
         let (mut sender, receiver) = pipe::new().unwrap();
-        sender.write_all(b"one two").unwrap();
+        fcntl(sender.as_fd(), FcntlArg::F_SETPIPE_SZ(512 * 1024)).unwrap();
+        let written = vec![b'x'; BYTES];
+        sender.write_all(&written).unwrap();
         drop(receiver);
-        assert_eq!(sender.take_unread(&mut [0; 7]), Some(0));
+        assert_eq!(sender.take_unread(), Some(written));
     }
 }

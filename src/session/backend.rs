@@ -119,6 +119,13 @@ impl BackendState {
         }
     }
 
+    /// The upstream ended for a reason that those before it did not have.
+    pub(super) fn ended_otherwise(&mut self) {
+        if let Self::Process { stillbirths, .. } = self {
+            stillbirths.interrupted();
+        }
+    }
+
     /// The upstream ended like this. Returns whether the next one would do the same, so that none is to be started.
     pub(super) fn is_hopeless(&mut self, exit: Exit, lived: Duration, has_spoken: bool) -> bool {
         match self {

@@ -1,5 +1,6 @@
 //! How much a session buffers: its limits, the long lines it reads, and its share of the memory of all sessions.
 
+use super::backlog::Backlog;
 use super::{Context, Session};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::protocol::lines::{Line, LineLimits, Splitter};
@@ -21,6 +22,7 @@ impl Session {
             + self.to_upstream.capacity()
             + self.in_flight.load().id_bytes
             + self.queued.id_bytes
+            + self.server_requests.id_bytes()
     }
 
     /// The limits for a line that is being read. Whatever is left of the shared memory may be used by lines that need
@@ -61,6 +63,11 @@ impl Session {
             + beyond(self.to_upstream.capacity())
             + beyond(self.held().capacity())
             + beyond(self.client.unread_capacity())
+            + beyond(
+                self.upstream_backlog
+                    .as_deref()
+                    .map_or(0, Backlog::capacity),
+            )
             + beyond(self.upstream.capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
             + beyond(self.server_requests.id_bytes())

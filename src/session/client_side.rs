@@ -5,6 +5,7 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use super::backlog::Backlog;
 use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
 use super::report::EndReason;
@@ -32,7 +33,7 @@ pub(super) enum Client {
     /// It may send.
     Open {
         /// What was read while it could not be handled.
-        unread: Option<Box<Unread>>,
+        unread: Option<Box<Backlog>>,
         /// Since when it is known to have hung up, although not everything that it sent was read.
         hung_up: Option<Time>,
     },
@@ -43,13 +44,6 @@ pub(super) enum Client {
     Lingering(Lingering),
     /// There is no connection.
     Closed,
-}
-
-/// Bytes that were read and not handled. There is at least one.
-#[derive(Debug)]
-pub(super) struct Unread {
-    bytes: Vec<u8>,
-    handled: usize,
 }
 
 /// Lines for the client that are the proxy's own.
@@ -101,26 +95,20 @@ impl Client {
             Self::Open {
                 unread: Some(unread),
                 ..
-            } => unread.bytes.capacity(),
+            } => unread.capacity(),
             _ => 0,
         }
     }
 
-    fn keep_unread(&mut self, more: &[u8], memory: &mut BufferBudget) {
-        if let Self::Open { unread, .. } = self
-            && !more.is_empty()
-        {
-            let new = || {
-                Box::new(Unread {
-                    bytes: memory.lend_for(more.len()),
-                    handled: 0,
-                })
-            };
-            unread.get_or_insert_with(new).bytes.extend_from_slice(more);
+    /// Returns whether there is as much memory.
+    fn keep_unread(&mut self, more: &[u8], memory: &mut BufferBudget) -> bool {
+        match self {
+            Self::Open { unread, .. } => Backlog::keep(unread, more, memory),
+            Self::Ended | Self::Lingering(_) | Self::Closed => true,
         }
     }
 
-    fn take_unread(&mut self) -> Option<Box<Unread>> {
+    fn take_unread(&mut self) -> Option<Box<Backlog>> {
         match self {
             Self::Open { unread, .. } => unread.take(),
             Self::Ended | Self::Lingering(_) | Self::Closed => None,
@@ -200,34 +188,38 @@ impl Session {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
         }
-        self.client.keep_unread(input, cx.memory);
+        if !self.client.keep_unread(input, cx.memory) {
+            self.refuse_input(input, cx);
+        }
         self.note_long_line(cx);
     }
 
     /// Goes on with what could not be handled when it was read.
     pub(super) fn handle_unread(&mut self, cx: &mut Context<'_>) {
-        if !self.has_room_for_client_lines() {
+        if !self.may_handle_client_line() {
             return;
         }
-        let Some(mut rest) = self.client.take_unread() else {
+        let Some(backlog) = self.client.take_unread() else {
             return;
         };
-        let mut input = &rest.bytes[rest.handled..];
+        let mut input = backlog.rest();
         self.handle_input(&mut input, cx);
-        rest.handled = rest.bytes.len() - input.len();
-        if !input.is_empty()
-            && let Client::Open { unread, .. } = &mut self.client
-        {
-            *unread = Some(rest);
+        let left = if self.client.is_open() {
+            input.len()
         } else {
-            cx.memory.give_back(rest.bytes);
+            0
+        };
+        let backlog = backlog.handled_but(left, cx.memory);
+        if let Client::Open { unread, .. } = &mut self.client {
+            *unread = backlog;
         }
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
     pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
-        while !input.is_empty() && self.client.is_open() && self.has_room_for_client_lines() {
+        while !input.is_empty() && self.client.is_open() && self.may_handle_client_line() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
+                self.lines_of_run.of_client += 1;
                 self.client_line(line, cx);
             }
         }

@@ -90,6 +90,8 @@ pub enum Event<'a> {
         /// The time since 1970, for the time stamps of heartbeats and notices.
         unix_time: Duration,
     },
+    /// A run begins, and lines that were read before can be handled in it.
+    RunBegan,
     /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
     MemoryShort,
     /// The program is being stopped.

@@ -148,6 +148,7 @@ impl Session {
         self.stop_deadline = Some(cx.now + cx.settings.stop_timeout);
         if self.backend.ends_at_once_when_stopped() {
             if !self.goal.is_end() {
+                self.finish_upstream_backlog(cx);
                 self.close_subscriptions(cx);
                 self.end_now(&EndReason::Shutdown, cx);
             }

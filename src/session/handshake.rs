@@ -83,6 +83,11 @@ impl Handshake {
         self.initialized |= self.attempt.take().unwrap_or(false);
     }
 
+    /// The number of the last opening request.
+    pub(super) fn openings(&self) -> u32 {
+        self.openings
+    }
+
     /// The number of the next opening request.
     pub(super) fn next_opening(&mut self) -> u32 {
         self.openings += 1;
@@ -121,7 +126,7 @@ impl Handshake {
         least.max(first.saturating_mul(REPLAY_FACTOR))
     }
 
-    /// The `initialize` in flight is about to be sent again.
+    /// The `initialize` that waits goes to another server than what the client has said after it, so far.
     pub(super) fn repeat(&mut self) {
         self.owed = self.attempt == Some(true);
     }
@@ -133,9 +138,11 @@ impl Handshake {
     }
 
     /// Records that the response to `initialize` was this `result`. `request` is `None` if it was too long to be kept.
-    pub(super) fn record(&mut self, request: Option<Box<[u8]>>, result: &str) {
+    /// Returns whether the server has agreed.
+    pub(super) fn record(&mut self, request: Option<Box<[u8]>>, result: &str) -> bool {
         if !result.starts_with('{') {
-            return self.refused();
+            self.refused();
+            return false;
         }
         self.initialized = self.attempt.take().unwrap_or(false);
         let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
@@ -150,6 +157,7 @@ impl Handshake {
             }
             _ => State::TooLarge,
         };
+        true
     }
 
     /// The lists of whose changes the client is notified.

@@ -2,13 +2,13 @@
 
 use std::time::Duration;
 
-use log::warn;
-
 use super::in_flight::Request;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Backend, Context, Session, Settings};
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages::ErrorReason;
+use crate::util::about::about;
+use crate::util::plural::Counted;
 use crate::util::time::Time;
 
 impl Session {
@@ -33,16 +33,18 @@ impl Session {
         let overdue = self.take_overdue(limit, cx);
         let text = format!(
             "there has been no connection to {} for {} s (--held-request-timeout)",
-            self.label,
+            self.label.peer(),
             limit.as_secs_f64()
         );
-        warn!(
-            "{}: {} requests were not served: {text}",
+        about!(
+            warn,
             self.label,
-            overdue.len()
+            "not served: {}, as {text}",
+            Counted(overdue.len(), "request")
         );
         self.note_unserved(overdue.len());
         for (id, was_sent) in overdue {
+            self.standing.answered(&id, false);
             self.reply_unserved(&id, was_sent, ErrorReason::Unreachable, &text, cx);
         }
     }
@@ -58,9 +60,15 @@ impl Session {
             if !tag.requests().next().is_some_and(is_overdue) {
                 return true;
             }
-            for request in tag.requests() {
-                queued.remove(request);
-                overdue.push((request.id.clone(), request.was_sent()));
+            for part in tag.parts() {
+                match part {
+                    ToUpstream::Request(request) => {
+                        queued.remove(request);
+                        overdue.push((request.id.clone(), request.was_sent()));
+                    }
+                    ToUpstream::Cancelled(id) => queued.remove_cancellation(id),
+                    _ => {}
+                }
             }
             false
         });

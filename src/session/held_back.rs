@@ -3,7 +3,7 @@
 //!
 //! What is in flight still gets its responses, and so the link is kept until nothing is.
 
-use super::in_flight::{KeptLine, MAX_RESEND_BYTES};
+use super::in_flight::{Ended, KeptLine, MAX_RESEND_BYTES, Request};
 use super::replay::Greeting;
 use super::report::Exit;
 use super::upstream::{ToUpstream, Upstream};
@@ -32,11 +32,15 @@ impl Session {
             return false;
         }
         let id = response.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-        let request = id.and_then(|id| self.in_flight.end(&RequestId::new(id)));
-        let Some(request) = request.map(|ended| ended.request) else {
+        let Some(id) = id.map(RequestId::new) else {
             return false;
         };
-        let Some(line) = request.line().map(<[u8]>::to_vec) else {
+        // One that can't be sent again gets the refusal as its response.
+        let meant = self.in_flight.meant_by(&id);
+        let Some(line) = meant.and_then(Request::line).map(<[u8]>::to_vec) else {
+            return false;
+        };
+        let Some(Ended { request, .. }) = self.in_flight.end(&id) else {
             return false;
         };
         if let Upstream::Up(up) = &mut self.upstream

@@ -262,13 +262,16 @@ impl InFlight {
         self.load.requests == self.load.listens
     }
 
-    /// Whether a response of this id would end a request.
-    pub fn would_end(&mut self, id: &RequestId) -> bool {
+    /// The request that a response of this id would end.
+    pub fn meant_by(&mut self, id: &RequestId) -> Option<&Request> {
         if self.requests.is_empty() || self.contains(id) {
-            return !self.requests.is_empty();
+            return self.requests.get(id);
         }
-        let coerced = id.coerced();
-        coerced.is_some_and(|coerced| self.requests.count_to_two(&coerced) == 1)
+        let coerced = id.coerced()?;
+        if self.requests.count_to_two(&coerced) != 1 {
+            return None;
+        }
+        self.requests.get(&coerced)
     }
 
     /// Ends all, in order of arrival.

@@ -31,6 +31,8 @@ const MAX_BUNCH: usize = 20;
 /// What is known of the proxy at the other end of one link.
 #[derive(Debug)]
 pub(super) struct Liveness {
+    /// When the link was made.
+    made: Time,
     /// When the next heartbeat goes there.
     next_heartbeat: Time,
     last_received: Time,
@@ -50,6 +52,7 @@ impl Liveness {
     /// The link was made now.
     pub(super) fn new(now: Time, interval: Duration) -> Self {
         Self {
+            made: now,
             next_heartbeat: now + interval,
             last_received: now,
             last_heard: now,
@@ -85,7 +88,10 @@ impl Liveness {
         let between_sent = timestamp
             .zip(sent)
             .and_then(|(new, old)| new.checked_sub(old));
-        let between_sent = between_sent.filter(|distance| !distance.is_zero());
+        // All came over this link: what is longer than it has lasted was measured by a clock that was set.
+        let lasted = now.saturating_since(self.made);
+        let between_sent =
+            between_sent.filter(|distance| !distance.is_zero() && *distance <= lasted);
         let between_arrived = || Some(now.saturating_since(arrived?));
         let Some(interval) = between_sent.or_else(between_arrived) else {
             return;

@@ -9,6 +9,7 @@ use std::io;
 use super::goal::Goal;
 use super::in_flight::Request;
 use super::leaving::{Leaving, Sign, Stage};
+use super::no_memory::copy_of;
 use super::replay::Greeting;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
@@ -17,7 +18,7 @@ use super::stillbirths::MAX_STILLBIRTHS;
 use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
-use crate::buffers::outbox::Outbox;
+use crate::buffers::outbox::{Edit, Outbox};
 use crate::protocol::own_messages::Loss;
 use crate::util::about::about;
 
@@ -43,6 +44,7 @@ impl Session {
 
     /// The end of the output was read, or an error instead.
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
+        self.finish_upstream_backlog(cx);
         self.upstream_tail(cx);
         if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
@@ -101,7 +103,7 @@ impl Session {
                 let rest = if self.backend.is_link() {
                     Vec::new()
                 } else {
-                    self.to_upstream.rest_of_started().to_vec()
+                    copy_of([self.to_upstream.rest_of_started(), b""])
                 };
                 self.upstream = Upstream::Leaving(Box::new(Leaving {
                     stage: Stage::first(sign, cx.now),
@@ -114,7 +116,7 @@ impl Session {
                     replay,
                     rest,
                 }));
-                self.take_back_unsent(cx.memory);
+                self.take_back_unsent(cx);
             }
             Upstream::Leaving(leaving) => leaving.stage = leaving.stage.after(sign, cx.now),
             Upstream::None | Upstream::OnDemand | Upstream::Starting | Upstream::Cooling { .. } => {
@@ -223,15 +225,17 @@ impl Session {
             if is_new_wait {
                 request.since = cx.now;
             }
-            if request.is_initialize() {
-                self.handshake.repeat();
-            }
             self.queued.add(&request);
             let line = request.resendable().unwrap_or_default().to_vec();
             front.push(&line, Some(ToUpstream::Request(request)), cx.memory);
         }
-        front.append(self.take_held(), cx.memory);
-        self.hold(front);
+        self.hold_behind(front, cx);
+        let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
+        let begins_anew = waiting.any(Request::is_initialize);
+        drop(waiting);
+        if begins_anew {
+            self.handshake.repeat();
+        }
     }
 
     /// Notes whether the loss is a crash, and whether it costs the client anything. `lost` was answered; `begins_anew` if
@@ -257,18 +261,20 @@ impl Session {
     fn advance_initialize(&mut self, cx: &mut Context<'_>) {
         let mut held = self.take_held();
         let mut first = Outbox::default();
-        let is_initialize = |tag: &ToUpstream| matches!(tag, ToUpstream::Request(request) if request.is_initialize());
         let mut initialize = None;
-        let take = |line, tag| {
-            initialize = Some((line, tag));
-            None
+        let take = |line: &[u8], tag| match tag {
+            ToUpstream::Request(request) if request.is_initialize() && initialize.is_none() => {
+                initialize = Some((line.to_vec(), ToUpstream::Request(request)));
+                Edit::Drop
+            }
+            other => Edit::Keep(other),
         };
-        held.edit_first(is_initialize, take, cx.memory);
+        held.edit_unstarted(take, cx.memory);
         if let Some((line, tag)) = initialize {
             first.push_buffer(line, Some(tag), cx.memory);
         }
-        first.append(held, cx.memory);
-        self.hold(first);
+        self.hold(held);
+        self.hold_behind(first, cx);
     }
 
     /// Whether another upstream may be asked in place of this one.
@@ -282,6 +288,7 @@ impl Session {
     /// `was_asked` unless the upstream ended by itself.
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
+        self.upstream_backlog = None;
         self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
@@ -305,12 +312,14 @@ impl Session {
             return (LossKind::Crash, self.backend.loss(exit));
         };
         if leaving.died_of_probe {
+            self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
         if leaving.is_left {
             return (LossKind::Switched, self.backend.loss(exit));
         }
         if let Some(time) = leaving.replay_overdue {
+            self.backend.ended_otherwise();
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
         }
         let has_spoken = self.has_upstream_spoken();

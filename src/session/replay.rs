@@ -125,7 +125,9 @@ impl Session {
         };
         if matches!(up.greeting, Greeting::Done) {
             let held = self.take_held();
-            self.to_upstream.append(held, cx.memory);
+            if let Some(left) = self.to_upstream.append(held, cx.memory) {
+                self.refuse_all_in(&left, cx);
+            }
         }
     }
 
@@ -189,6 +191,13 @@ impl Session {
 
     /// The server has not responded to the replay in time. That is a failed start, as by a crash.
     pub(super) fn replay_overdue(&mut self, cx: &mut Context<'_>) {
+        if self.backend.is_link() {
+            // What has no line end may be a line all the same, if only the end is late: even the response.
+            self.upstream_tail(cx);
+            if self.replay_id().is_none() {
+                return;
+            }
+        }
         let time = self.handshake.replay_time(cx.settings.replay_timeout);
         about!(warn, self.label, "{}", EndReason::ReplayTimeout(time));
         if self.backend.is_link() {
@@ -200,8 +209,12 @@ impl Session {
         }
     }
 
-    /// Ends a handshake on the client's behalf.
+    /// Ends a handshake on the client's behalf. An upstream on its way out gets nothing any more: the replay tells the
+    /// next one.
     pub(super) fn send_initialized(&mut self, cx: &mut Context<'_>) {
+        if !self.upstream.is_up() {
+            return;
+        }
         about!(
             debug,
             self.label,

@@ -43,6 +43,8 @@ struct Entry {
     line: Box<[u8]>,
     /// The id of the request, until it is answered.
     pending: Option<RequestId>,
+    /// The opening request that it followed.
+    opening: u32,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -60,7 +62,7 @@ impl Standing {
             .is_some_and(|set_up| set_up.entries.iter().any(|entry| entry.pending.is_none()))
     }
 
-    /// The server has answered this request, and agreed if `agreed`.
+    /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
     pub(super) fn answered(&mut self, id: &RequestId, agreed: bool) {
         let Some(set_up) = &mut self.0 else { return };
         let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);
@@ -74,6 +76,13 @@ impl Standing {
         entry.pending = None;
         set_up.forget(|other| other.what == entry.what && other.pending.is_none());
         set_up.put(at, entry);
+    }
+
+    /// The server has agreed to an `initialize`: what the client set up before this opening request is over.
+    pub(super) fn begin_anew(&mut self, opening: u32) {
+        if let Some(set_up) = &mut self.0 {
+            set_up.forget(|entry| entry.opening < opening);
+        }
     }
 
     /// What it has not answered was never agreed to, except for requests that wait for the next one.
@@ -142,13 +151,6 @@ impl Session {
     /// A request of the client is forwarded.
     pub(super) fn note_standing(&mut self, request: &Envelope<'_>, id: &RequestId, line: &[u8]) {
         let what = match request.method {
-            // It begins anew.
-            Some(Method::Initialize) => {
-                if let Some(set_up) = &mut self.standing.0 {
-                    set_up.forget(|_| true);
-                }
-                return;
-            }
             Some(Method::Subscribe) => resource(request).map(What::Subscription),
             Some(Method::SetLevel) => Some(What::LogLevel),
             Some(Method::Unsubscribe) => {
@@ -167,6 +169,7 @@ impl Session {
             what,
             line: line.into(),
             pending: Some(id.clone()),
+            opening: self.handshake.openings(),
         };
         let set_up = self.standing.0.get_or_insert_default();
         if set_up.bytes + entry.size() <= MAX_BYTES {

@@ -20,6 +20,11 @@ pub(super) struct Stillbirths {
 }
 
 impl Stillbirths {
+    /// One has lived to be asked something, however it ended.
+    pub(super) fn interrupted(&mut self) {
+        self.count = 0;
+    }
+
     /// A server ended like this, after it had lived for this long. Returns whether the next one would do the same.
     pub(super) fn ended(&mut self, exit: Exit, lived: Duration, has_spoken: bool) -> bool {
         let code = match exit {

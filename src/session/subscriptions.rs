@@ -6,6 +6,7 @@
 //! closes one. When the server is lost, they are answered like any other request.
 
 use super::client_side::OwnLine;
+use super::in_flight::Request;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};
 use crate::protocol::envelope::Envelope;
@@ -55,6 +56,14 @@ impl Session {
         self.hold(held);
         for id in &closed {
             self.answer_closed(id, cx);
+        }
+    }
+
+    /// The server has taken back what is none of its own requests. Modern servers have none, and may end a subscription so.
+    pub(super) fn end_subscription(&mut self, id: &RequestId) {
+        let meant = self.era.is_modern().then(|| self.in_flight.meant_by(id));
+        if meant.flatten().is_some_and(Request::is_listen) {
+            self.in_flight.end(id);
         }
     }
 

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod backlog;
 mod cancellations;
 mod connector;
 mod ends;
@@ -163,6 +164,7 @@ impl World {
             logs: &mut self.logs,
             actions: &mut self.actions,
         };
+        self.session.begin_run(&mut cx);
         let result = event(&mut self.session, &mut cx);
         while let Some(at) = cx
             .actions

@@ -66,7 +66,7 @@ impl Session {
         let what = if envelope.is_response() {
             let id = envelope.id.filter(|id| id.len() <= MAX_ID_BYTES);
             let id = id.map(RequestId::new);
-            if id.is_some_and(|id| self.in_flight.would_end(&id)) {
+            if id.is_some_and(|id| self.in_flight.meant_by(&id).is_some()) {
                 return false;
             }
             "a response to no request"

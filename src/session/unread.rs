@@ -8,6 +8,7 @@
 use std::borrow::Cow;
 
 use super::in_flight::Request;
+use super::no_memory::copy_of;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};
 use crate::buffers::outbox::Outbox;
@@ -54,7 +55,7 @@ impl Session {
                     let Fate::Waits(tag) = self.fate_of_not_read(envelope, &mut found) else {
                         continue;
                     };
-                    front.push(line, tag, cx.memory);
+                    self.push_or_refuse(&mut front, line, tag, cx);
                 }
                 Message::Batch(_) => {
                     let mut parts = Vec::new();
@@ -71,12 +72,11 @@ impl Session {
                         Spliced::Nothing => continue,
                     };
                     let tag = (!parts.is_empty()).then(|| ToUpstream::Batch(parts.into()));
-                    front.push(line, tag, cx.memory);
+                    self.push_or_refuse(&mut front, line, tag, cx);
                 }
             }
         }
-        front.append(self.take_held(), cx.memory);
-        self.hold(front);
+        self.hold_behind(front, cx);
     }
 
     /// Takes the requests in these messages, the last ones that were written, out of those in flight.
@@ -135,7 +135,8 @@ fn lines<'a>(unread: &'a [u8], rest: &[u8]) -> Vec<Cow<'a, [u8]>> {
     if let Some(last) = lines.pop()
         && let Some((_, rest)) = rest.split_last()
     {
-        lines.push([&last, rest].concat().into());
+        // Without memory for it, it counts as read.
+        lines.push(copy_of([&last, rest]).into());
     }
     lines
 }

@@ -88,13 +88,17 @@ pub(super) enum ToUpstream {
 }
 
 impl ToUpstream {
-    /// The requests that come with the line.
-    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
-        let parts = match self {
+    /// What the messages in the line mean.
+    pub(super) fn parts(&self) -> &[Self] {
+        match self {
             Self::Batch(parts) => parts,
             single => std::slice::from_ref(single),
-        };
-        parts.iter().filter_map(|part| match part {
+        }
+    }
+
+    /// The requests that come with the line.
+    pub(super) fn requests(&self) -> impl Iterator<Item = &Request> {
+        self.parts().iter().filter_map(|part| match part {
             Self::Request(request) => Some(request),
             _ => None,
         })
@@ -193,7 +197,7 @@ impl Session {
     /// If nothing can be written to either side, both may be waiting for this session to read. The upstream is then
     /// read beyond the limit, as long as there is plenty of memory: its responses are what the client waits for.
     pub fn wants_upstream_output(&self, memory: &BufferBudget) -> bool {
-        if !self.upstream.has_output() {
+        if !self.upstream.has_output() || self.upstream_backlog.is_some() {
             return false;
         }
         self.to_client.len() < OUTBOX_BYTES
@@ -203,7 +207,8 @@ impl Session {
 
     /// Whether the upstream would be read if there were plenty of memory. No event tells this session when there is.
     pub fn waits_for_memory(&self, memory: &BufferBudget) -> bool {
-        self.upstream.has_output() && !self.wants_upstream_output(memory) && self.is_input_full()
+        let has_output = self.upstream.has_output() && self.upstream_backlog.is_none();
+        has_output && !self.wants_upstream_output(memory) && self.is_input_full()
     }
 
     /// Whether as much waits for the upstream as is allowed.
@@ -370,11 +375,10 @@ impl Session {
     }
 
     /// Lines that are good for any upstream wait for the next one; those meant for this one are dropped.
-    pub(super) fn take_back_unsent(&mut self, memory: &mut BufferBudget) {
+    pub(super) fn take_back_unsent(&mut self, cx: &mut Context<'_>) {
         self.to_upstream.retain_unstarted(ToUpstream::is_for_any);
-        let mut waiting = std::mem::take(&mut self.to_upstream);
-        waiting.append(self.take_held(), memory);
-        self.hold(waiting);
+        let waiting = std::mem::take(&mut self.to_upstream);
+        self.hold_behind(waiting, cx);
     }
 
     /// The first `count` bytes for the upstream were written.

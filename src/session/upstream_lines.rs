@@ -2,7 +2,7 @@
 
 use super::client_lines::is_blank;
 use super::handshake::MAX_RECORD_BYTES;
-use super::in_flight::{Ended, Kind, Matched, Request};
+use super::in_flight::{Ended, Kind, Matched, Opening, Request};
 use super::own_messages::too_long_message;
 use super::stderr::excerpt;
 use super::upstream::Upstream;
@@ -26,12 +26,7 @@ impl Session {
             }
         }
         self.note_first_output(cx);
-        let mut input = bytes;
-        while !input.is_empty() && self.hears_upstream() {
-            if let Some(line) = Self::next_line(&mut self.from_upstream, &mut input, cx) {
-                self.upstream_line(line, cx);
-            }
-        }
+        self.take_output(bytes, cx);
     }
 
     /// Whatever came after the last line end before the output ended is the last line.
@@ -44,18 +39,20 @@ impl Session {
     }
 
     /// Whether what the upstream says counts.
-    fn hears_upstream(&self) -> bool {
+    pub(super) fn hears_upstream(&self) -> bool {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
-    fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
+    pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
             Line::Buffered { bytes, len } if !self.to_client.is_empty() => &bytes[..*len],
             Line::Buffered { .. } | Line::Skipped(..) => &[],
         };
         // The system may have less memory than the budget allows.
-        if text.len() >= UNCHARGED_BYTES && !self.to_client.try_reserve(text.len(), cx.memory) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES
+            && !self.to_client.try_reserve(text.len(), cx.memory)
+        {
             let mut scanner = SkipScanner::default();
             scanner.feed(text);
             return self.report_skipped(&scanner.finish(), TooLong::BufferBudget, cx);
@@ -163,12 +160,14 @@ impl Session {
         } else if let Some(id) = envelope.request_id() {
             self.server_requests.open(RequestId::new(id));
         } else if let Some(id) = envelope.cancelled_id() {
-            if self.upstream.is_shared() {
+            // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
+            let id = RequestId::new(id);
+            if !self.server_requests.cancel(&id) {
+                self.end_subscription(&id);
                 // A shared server asks nothing: it ends what the client has asked.
-                self.in_flight.cancel(&RequestId::new(id));
-            } else {
-                // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-                self.server_requests.cancel(&RequestId::new(id));
+                if self.upstream.is_shared() {
+                    self.in_flight.cancel(&id);
+                }
             }
         }
     }
@@ -203,19 +202,21 @@ impl Session {
         {
             self.in_flight.forget_probes(opening.number);
             match response.result() {
-                Some(result) => self.on_initialized(opening.line, result, cx),
+                Some(result) => self.on_initialized(*opening, result, cx),
                 None => self.handshake.refused(),
             }
         }
     }
 
     /// The server has agreed to the client's `initialize`.
-    fn on_initialized(&mut self, request: Option<Box<[u8]>>, result: &str, cx: &mut Context<'_>) {
+    fn on_initialized(&mut self, opening: Opening, result: &str, cx: &mut Context<'_>) {
         if let Upstream::Up(up) = &self.upstream {
             self.handshake
                 .note_time(cx.now.saturating_since(up.started));
         }
-        self.handshake.record(request, result);
+        if self.handshake.record(opening.line, result) {
+            self.standing.begin_anew(opening.number);
+        }
         if self.handshake.is_too_large() {
             about!(
                 warn,

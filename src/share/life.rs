@@ -320,11 +320,8 @@ impl Share {
 
 /// The requests in what a process has not read, which may begin inside of a line.
 fn unread_requests(unread: &[u8]) -> Vec<(u64, Vec<u8>)> {
-    let Some(first) = memchr::memchr(b'\n', unread) else {
-        return Vec::new();
-    };
-    // What was read of the first line, nobody knows.
-    let lines = unread[first + 1..].split_inclusive(|byte| *byte == b'\n');
+    // A line of which the beginning was read is no JSON: it closes more than it opens.
+    let lines = unread.split_inclusive(|byte| *byte == b'\n');
     lines
         .filter(|line| line.ends_with(b"\n"))
         .filter_map(|line| {

@@ -94,6 +94,15 @@ impl<T: Keyed> KeyedQueue<T> {
         self.is_first(key) || self.find(key, 0).is_some()
     }
 
+    /// The first element with this key. It may make the index for that.
+    pub fn get(&mut self, key: &T::Key) -> Option<&T> {
+        if self.is_first(key) {
+            return self.first.as_ref();
+        }
+        let at = self.find(key, 0)?;
+        Some(&self.rest.as_ref()?.elements.get(at)?.element)
+    }
+
     /// Takes the first element with this key.
     pub fn remove_first(&mut self, key: &T::Key) -> Option<T> {
         if self.is_first(key) {

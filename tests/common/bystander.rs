@@ -1,5 +1,6 @@
 //! A session that has nothing to do with what is done to the others, and must not notice.
 
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -19,6 +20,30 @@ const PAUSE: Duration = Duration::from_millis(2);
 pub(crate) struct Bystander {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<Vec<Duration>>>,
+}
+
+/// How long a bystander had to wait for its answers.
+#[derive(Debug)]
+pub(crate) struct Waits {
+    pub(crate) exchanges: u64,
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+    pub(crate) longest: Duration,
+}
+
+impl fmt::Display for Waits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            exchanges,
+            p50,
+            p99,
+            longest,
+        } = self;
+        write!(
+            f,
+            "the bystander was answered {exchanges} times, half in {p50:?}, 99 % in {p99:?}, all in {longest:?}"
+        )
+    }
 }
 
 #[derive(Default)]
@@ -59,23 +84,22 @@ impl Bystander {
         });
     }
 
-    /// Ends the session; it must not have noticed anything. Returns how often it was answered, and the longest that it
-    /// had to wait, of all answers and of 99 in a hundred.
+    /// Ends the session; it must not have noticed anything. Returns how often it was answered, and how long it had to wait.
     #[track_caller]
-    pub(crate) fn end(mut self) -> (u64, Duration, Duration) {
+    pub(crate) fn end(mut self) -> Waits {
         self.shared.is_over.store(true, Ordering::Relaxed);
         let Ok(mut waits) = self.thread.take().unwrap().join() else {
             panic!("the bystander was harmed");
         };
         waits.sort_unstable();
         let at = |share: usize| waits.get((waits.len() * share / 100).saturating_sub(1));
-        let (longest, p99) = (at(100).copied(), at(99).copied());
-        let exchanges = self.shared.exchanges.load(Ordering::Relaxed);
-        (
-            exchanges,
-            longest.unwrap_or_default(),
-            p99.unwrap_or_default(),
-        )
+        let at = |share| at(share).copied().unwrap_or_default();
+        Waits {
+            exchanges: self.shared.exchanges.load(Ordering::Relaxed),
+            p50: at(50),
+            p99: at(99),
+            longest: at(100),
+        }
     }
 }
 

@@ -77,6 +77,27 @@ fn that_takes_back_many_requests_at_once() {
     scene.end();
 }
 
+/// One line of 10 MB that takes back what is not there, with two million members to look through.
+#[test]
+fn that_hides_what_it_takes_back_among_much_else() {
+    let scene = scene(&[]);
+    let (client, _) = scene.session();
+    let members = r#""a":1,"#.repeat(1_600_000);
+    let line = format!(
+        "{{\"method\":\"notifications/cancelled\",\"params\":{{{members}\"requestId\":1}}}}\n"
+    );
+    flood(&scene, &[client], line.as_bytes(), FEW_EXCHANGES);
+    scene.end();
+}
+
+#[test]
+fn that_is_nothing_but_line_ends() {
+    let scene = scene(&[]);
+    let clients: Vec<Client> = (0..8).map(|_| scene.session().0).collect();
+    flood(&scene, &clients, &vec![b'\n'; 1_000_000], EXCHANGES);
+    scene.end();
+}
+
 #[test]
 fn that_answers_what_nobody_asked() {
     let scene = scene(&[]);
@@ -86,6 +107,6 @@ fn that_answers_what_nobody_asked() {
         client.recv_line();
     }
     let responses = "{\"id\":0}\n".repeat(7000);
-    flood(&scene, &[client], responses.as_bytes(), FEW_EXCHANGES);
+    flood(&scene, &[client], responses.as_bytes(), EXCHANGES);
     scene.end();
 }

@@ -13,6 +13,7 @@ mod ids;
 mod in_flight;
 mod limits;
 mod logged;
+mod no_memory;
 mod other_protocols;
 mod server_output;
 mod stderr;

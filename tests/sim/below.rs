@@ -29,7 +29,7 @@ use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
 use crate::trace;
-use crate::transport::{Duplex, Events, Output, Socket, Stdin, shared};
+use crate::transport::{Duplex, Events, Inflow, Output, Shared, Socket, Stdin, shared};
 use crate::unused::Activity;
 
 /// Tokens that are kept to be told of once more, when their descriptors are long closed.
@@ -59,6 +59,9 @@ pub struct Below {
     pub signal_token: Token,
     pub listener_token: Token,
     old_tokens: Vec<Token>,
+    /// Whether connections and pipes are kept to the end, so that it is not the loop that frees them.
+    pub keeps_pipes: bool,
+    kept: Vec<(Shared<Duplex>, Option<Shared<Inflow>>)>,
     for_processes: Events,
     for_connections: Events,
     pub proxy: Settings,
@@ -110,6 +113,8 @@ impl Below {
             signal_token: Token(0),
             listener_token: Token(0),
             old_tokens: Vec::new(),
+            keeps_pipes: false,
+            kept: Vec::new(),
             for_processes: Vec::new(),
             for_connections: Vec::new(),
             proxy,
@@ -234,6 +239,10 @@ impl Below {
         if kind == Kind::Process && self.is_deadly && self.rng.percent(95) {
             server.is_stillborn();
         }
+        if self.keeps_pipes {
+            let pipes = (server.pipes.clone(), Some(server.stderr.clone()));
+            self.kept.push(pipes);
+        }
         let key = self.servers.insert(server);
         self.by_pid.insert(pid, key);
         key
@@ -280,6 +289,9 @@ impl Below {
         let number = self.stats.sessions;
         let capacity = self.rng.pick(&[1000, 8192, 65_536]);
         let socket = shared(Duplex::new(capacity, &mut self.rng));
+        if self.keeps_pipes {
+            self.kept.push((socket.clone(), None));
+        }
         let max_line = self.proxy.max_message_bytes;
         let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
         let mut journal = Journal::new(kind == Kind::Connection, self.memory_is_short);

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
+use mcp_tcp_proxy::scheduler::{Scheduler, SessionKey};
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Session, Settings};
 
 use crate::below::Below;
@@ -79,6 +81,7 @@ impl World {
                 let has_client = place.client().is_some();
                 let settings = sessions.settings();
                 below.check_session_rests(slot, session, settings, has_client, sessions.memory());
+                below.check_waits_for_memory(slot, session, key, sessions);
             }
             below.check_starts(|key| sessions.session(key));
             let is_late = self
@@ -135,6 +138,11 @@ impl Below {
         );
         let waits = session.waits_for_memory(memory);
         self.stats.fault_if(waits, Fault::WaitsForMemory);
+        let (of_client, of_upstream) = session.lines_of_run();
+        assert!(
+            of_client.max(of_upstream) <= LINES_PER_RUN,
+            "{of_client} and {of_upstream} lines are handled in one run"
+        );
         self.check_unused(slot, session);
         self.check_buffers(slot, session, memory);
     }
@@ -210,6 +218,26 @@ impl Below {
         }
     }
 
+    /// Whoever could read if there were memory is told when there is.
+    fn check_waits_for_memory<P>(
+        &self,
+        slot: usize,
+        session: &Session,
+        key: SessionKey,
+        sessions: &Scheduler<P>,
+    ) {
+        let Some(server) = self.places[slot].server.map(|key| &self.servers[key]) else {
+            return;
+        };
+        let pipes = server.pipes.borrow();
+        let may_read = pipes.reads && pipes.input.has_something();
+        let waits = may_read && session.waits_for_memory(sessions.memory());
+        assert!(
+            !waits || sessions.is_told_of_memory(key),
+            "nobody tells {key:?} of memory"
+        );
+    }
+
     fn check_session_rests(
         &self,
         slot: usize,
@@ -224,6 +252,10 @@ impl Below {
         assert!(
             deadline.is_none_or(|at| at + TICK > self.now),
             "session {number} waits for a time that has come"
+        );
+        assert!(
+            !session.has_more_lines(),
+            "session {number} could go on with what it has read, and is not run"
         );
         let socket = place.socket.borrow();
         let may_read = has_client && socket.input.has_something();

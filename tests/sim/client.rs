@@ -4,6 +4,8 @@ mod speech;
 
 use std::collections::VecDeque;
 
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
+
 use crate::journal::{ClientSays, Comes, Journal};
 use crate::outgoing::Outgoing;
 use crate::rng::Rng;
@@ -110,11 +112,11 @@ impl Client {
         }
         self.out.write_to(&mut socket.input, &mut self.rng);
         if !self.calm {
-            self.misbehave(socket, stats);
+            self.misbehave(socket, journal, stats);
         }
     }
 
-    fn misbehave(&mut self, socket: &mut Duplex, stats: &mut Stats) {
+    fn misbehave(&mut self, socket: &mut Duplex, journal: &mut Journal, stats: &mut Stats) {
         match self.rng.below(1000) {
             0 | 1 => {
                 stats.fault(Fault::ClientResets);
@@ -129,6 +131,12 @@ impl Client {
             8..=14 if self.gets_heartbeats => {
                 stats.fault(Fault::ClientVanishes);
                 self.has_vanished = true;
+            }
+            15..=17 if self.opened && !self.leaving => {
+                stats.fault(Fault::ShortLines);
+                for _ in 0..self.rng.between(LINES_PER_RUN, 3 * LINES_PER_RUN) {
+                    self.notify_shortly(journal);
+                }
             }
             _ => {}
         }

@@ -7,6 +7,7 @@ use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::pump::pump;
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::Io;
+use mcp_tcp_proxy::reactor::timers::Deadline;
 use mcp_tcp_proxy::reactor::token::{Channel, Target};
 use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::report::Label;
@@ -25,6 +26,9 @@ const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// After the end of our side of a connection, the other side has this long.
 const CLOSE_TIME: Duration = Duration::from_secs(10);
+
+/// After the end of its client's side, a session has this long for everything.
+const END_TIME: Duration = Duration::from_secs(40);
 
 /// Deadlines of one turn. A session that sets one that it does not see to is stopped here.
 const MAX_TIMEOUTS: usize = 1000;
@@ -49,6 +53,8 @@ pub enum Due {
     Session(SessionKey),
     /// Of what the session in this place is, or gets, connected to.
     Server(SessionKey),
+    /// [`END_TIME`] is over.
+    End(SessionKey),
 }
 
 impl From<SessionKey> for Due {
@@ -62,6 +68,9 @@ pub struct Link {
     pub slot: usize,
     client: Option<Io<Socket>>,
     upstream: Option<Io<Socket>>,
+    /// Set by the end of the client's side.
+    end: Deadline,
+    is_cut_off: bool,
 }
 
 pub struct Connectors {
@@ -129,6 +138,8 @@ impl Connectors {
             slot,
             client: client.ok(),
             upstream: None,
+            end: Deadline::default(),
+            is_cut_off: false,
         };
         let label = Label::Connection("localhost:1".into());
         let key = self.scheduler.open(label, link, &mut self.reactor.timers);
@@ -161,8 +172,10 @@ impl Connectors {
         self.events = events;
         self.scheduler
             .run_ready(&mut Sides, &mut self.reactor.timers);
+        self.note_ends();
         self.fire_timers();
         self.apply_actions();
+        self.free_cut_off();
         self.scheduler.wake_for_memory();
     }
 
@@ -180,7 +193,51 @@ impl Connectors {
                     self.tell(key, Event::Deadline { unix_time });
                 }
                 Due::Server(key) => self.server_overdue(key),
+                Due::End(key) => self.end_overdue(key),
             }
+        }
+    }
+
+    fn note_ends(&mut self) {
+        let sessions = self.scheduler.iter();
+        let ended = sessions
+            .filter(|(_, session, link)| link.end.at().is_none() && session.client_has_left());
+        let ended: Vec<SessionKey> = ended.map(|(key, ..)| key).collect();
+        for key in ended {
+            let timers = &mut self.reactor.timers;
+            let at = timers.now() + END_TIME;
+            let link = self.scheduler.place_mut(key).unwrap();
+            link.end.set(Some(at), Due::End(key), timers);
+        }
+    }
+
+    /// Whatever is still to be served or delivered had its time.
+    fn end_overdue(&mut self, key: SessionKey) {
+        let link = self.scheduler.place_mut(key).unwrap();
+        link.end.fired();
+        link.is_cut_off = true;
+        if link.upstream.take().is_some() {
+            self.tell(key, Event::UpstreamEof(None));
+        }
+        self.scheduler.enqueue(key);
+        self.scheduler
+            .run_ready(&mut Sides, &mut self.reactor.timers);
+    }
+
+    fn free_cut_off(&mut self) {
+        let sessions = self.scheduler.iter();
+        let cut_off = sessions.filter(|(_, _, link)| link.is_cut_off);
+        let cut_off: Vec<(SessionKey, usize)> =
+            cut_off.map(|(key, _, link)| (key, link.slot)).collect();
+        for &(key, slot) in &cut_off {
+            let session = self.scheduler.session(key).unwrap();
+            let below = &mut *self.below.borrow_mut();
+            // Who waits for a response was told, if he reads.
+            below.places[slot].is_cut_off = !session.to_client().is_empty();
+            below.stats.fault(Fault::EndTakesTooLong);
+        }
+        for (key, slot) in cut_off {
+            self.free(key, slot);
         }
     }
 
@@ -193,7 +250,11 @@ impl Connectors {
         self.scheduler.check();
         let servers = below.servers.iter();
         let of_servers = servers.filter(|(_, server)| server.deadline.at().is_some());
-        let all = self.scheduler.deadlines() + of_servers.count();
+        let ends = self
+            .scheduler
+            .iter()
+            .filter(|(_, _, link)| link.end.at().is_some());
+        let all = self.scheduler.deadlines() + of_servers.count() + ends.count();
         let timers = self.reactor.timers.len();
         assert_eq!(timers, all, "timers are left that are nobody's");
     }
@@ -222,9 +283,10 @@ impl Connectors {
 
     fn free(&mut self, key: SessionKey, slot: usize) {
         let timers = &mut self.reactor.timers;
-        let Some((session, link)) = self.scheduler.free(key, timers) else {
+        let Some((session, mut link)) = self.scheduler.free(key, timers) else {
             return;
         };
+        link.end.clear(timers);
         let mut below = self.below.borrow_mut();
         let attempt = below.places[slot].connecting.take();
         if let Some(server) = attempt.or(below.places[slot].server) {

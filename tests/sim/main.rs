@@ -16,6 +16,7 @@
     reason = "the programs of a random world have many habits"
 )]
 
+mod allocated;
 mod below;
 mod checks;
 mod client;
@@ -67,6 +68,7 @@ fn run(seed: u64, steps: u64) -> Result<Stats, ()> {
 
 #[test]
 fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
+    let _beside = allocated::beside_others();
     let first = setting("SEED", 0);
     let seeds = setting("SEEDS", DEFAULT_SEEDS);
     let steps = setting("STEPS", DEFAULT_STEPS);
@@ -98,6 +100,7 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
 
 #[test]
 fn a_seed_determines_a_run() {
+    let _beside = allocated::beside_others();
     for seed in 0..5 {
         let run = || World::new(seed).run(DEFAULT_STEPS as usize).to_string();
         assert_eq!(run(), run());

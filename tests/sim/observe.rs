@@ -181,7 +181,8 @@ impl Below {
         let socket = place.socket.borrow();
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.saturating_since(place.last_taken) >= STALL_TIME;
-        if socket.output.broken.is_none() && !stalled && place.vanished_at.is_none() {
+        let is_given_up = stalled || place.is_cut_off;
+        if socket.output.broken.is_none() && !is_given_up && place.vanished_at.is_none() {
             let is_late = self.stop_until.is_some_and(|until| until <= self.now);
             let calm = self.calm && !place.is_refused;
             journal.check_end(place.heard, reason, calm, is_late);

@@ -51,6 +51,8 @@ pub struct Place {
     pub vanished_at: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
+    /// Its time was over with something left to deliver.
+    pub is_cut_off: bool,
 }
 
 impl Place {
@@ -86,6 +88,7 @@ impl Place {
             was_stuck: false,
             vanished_at: None,
             is_refused: false,
+            is_cut_off: false,
         }
     }
 

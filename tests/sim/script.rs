@@ -22,6 +22,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use crate::allocated::Outside;
 use crate::below::Below;
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
@@ -52,6 +53,7 @@ impl Poll for Poller {
     type Events = Events;
 
     fn wait(&mut self, events: &mut Events, deadline: Option<Time>, now: Time) -> io::Result<()> {
+        let _outside = Outside::new();
         events.clear();
         let mut below = self.below.borrow_mut();
         events.append(below.events(self.kind));
@@ -74,6 +76,7 @@ impl Poll for Poller {
 
 impl Poller {
     fn watch<S>(&self, source: S, token: Token, interest: Interest) -> Io<S> {
+        let _outside = Outside::new();
         self.below.borrow_mut().watched(token);
         Io::new(source, token, interest)
     }
@@ -98,6 +101,7 @@ impl Register<Socket> for Poller {
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
         if self.kind == Kind::Process {
+            let _outside = Outside::new();
             self.exhaust()?;
             let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
             self.below.borrow_mut().accepted(source.slot, key.unwrap());
@@ -147,6 +151,7 @@ impl System for Script {
     }
 
     fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
+        let _outside = Outside::new();
         let socket = self.0.borrow_mut().accept()?;
         Ok((socket, SocketAddr::from(([127, 0, 0, 1], 1)).into()))
     }
@@ -155,10 +160,12 @@ impl System for Script {
         &mut self,
         user: Option<ServerUser<'_, Socket>>,
     ) -> io::Result<Spawned<Stdin, Output>> {
+        let _outside = Outside::new();
         self.0.borrow_mut().spawn(user.map(|user| user.key))
     }
 
     fn reap(&mut self) -> Reaped {
+        let _outside = Outside::new();
         self.0.borrow_mut().reap()
     }
 
@@ -174,10 +181,12 @@ impl System for Script {
     }
 
     fn signal_process(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let _outside = Outside::new();
         self.0.borrow_mut().signal_process(leader, signal)
     }
 
     fn signal_group(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let _outside = Outside::new();
         self.0.borrow_mut().signal_group(leader, signal)
     }
 
@@ -209,12 +218,14 @@ impl System for Script {
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {
+        let _outside = Outside::new();
         let mut below = self.0.borrow_mut();
         let slot = below.slot_of(key);
         below.action_taken(slot, action, session);
     }
 
     fn session_freed(&mut self, key: SessionKey, session: &Session) {
+        let _outside = Outside::new();
         let mut below = self.0.borrow_mut();
         let slot = below.slot_of(key);
         below.session_freed(slot, session);

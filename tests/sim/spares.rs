@@ -7,6 +7,7 @@ use crate::standstill::world_with;
 
 #[test]
 fn servers_wait_are_handed_out_in_order_and_followed_by_others() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world_with(3);
     world.come_to_rest();
     assert_eq!(world.below.borrow().waiting(), [1, 2, 3]);
@@ -22,6 +23,7 @@ fn servers_wait_are_handed_out_in_order_and_followed_by_others() {
 
 #[test]
 fn a_server_that_dies_while_it_waits_is_replaced() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world_with(1);
     world.come_to_rest();
     world.below.borrow_mut().now += Duration::from_secs(2);

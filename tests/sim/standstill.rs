@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Limits;
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Backend, Session, Spawn};
 
 use crate::journal::{ClientSays, ServerSays};
@@ -116,6 +117,7 @@ impl World {
 
 #[test]
 fn whoever_waits_for_memory_goes_on_when_another_gives_it_back() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let greedy = world.come_to_standstill();
     let modest = world.come_to_standstill();
@@ -135,6 +137,7 @@ const PART_BYTES: usize = 190_000;
 
 #[test]
 fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let mut slots = Vec::new();
     for _ in 0..8 {
@@ -164,6 +167,7 @@ fn the_line_that_has_stood_still_longest_makes_room_for_a_newcomer() {
 
 #[test]
 fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_to() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let slot = world.flood_by_client();
     world.below.borrow().places[slot]
@@ -176,6 +180,7 @@ fn a_client_that_breaks_off_is_noticed_although_it_is_neither_read_nor_written_t
 
 #[test]
 fn a_client_that_hangs_up_while_it_can_not_be_read_is_waited_for_half_a_minute() {
+    let _beside = crate::allocated::beside_others();
     let mut world = world();
     let slot = world.flood_by_client();
     let socket = world.below.borrow().places[slot].socket.clone();
@@ -184,5 +189,48 @@ fn a_client_that_hangs_up_while_it_can_not_be_read_is_waited_for_half_a_minute()
         world.below.borrow_mut().now += Duration::from_secs(seconds);
         world.come_to_rest();
         assert_eq!(socket.borrow().reads, is_there, "after {seconds} s more");
+    }
+}
+
+/// A short line, as often as the client says it at once.
+const SHORT: &str = r#"{"n":0,"method":"m"}"#;
+const SHORT_LINES: usize = 4 * LINES_PER_RUN;
+
+impl World {
+    /// What its server has been sent, or is to be, in bytes.
+    fn forwarded(&self, slot: usize) -> usize {
+        let below = self.below.borrow();
+        let server = &below.servers[below.places[slot].server.unwrap()];
+        let taken = server.pipes.borrow().output.taken;
+        taken as usize + self.session(slot).to_upstream().len()
+    }
+}
+
+#[test]
+fn others_are_served_between_the_many_short_lines_of_one() {
+    let _beside = crate::allocated::beside_others();
+    let mut world = world();
+    let (greedy, modest) = (world.open_one(), world.open_one());
+    {
+        let below = &mut *world.below.borrow_mut();
+        let place = &mut below.places[greedy];
+        let input = &mut place.socket.borrow_mut().input;
+        input.make_roomy();
+        for number in 1..=SHORT_LINES as u64 {
+            input.write(format!("{SHORT}\n").as_bytes());
+            let line = place
+                .journal
+                .client_says(SHORT.into(), ClientSays::Other, Vec::new());
+            place.journal.lines[line].end = number * (SHORT.len() as u64 + 1);
+            place.journal.lines[line].text_end = place.journal.lines[line].end - 1;
+        }
+    }
+    world.client_floods(modest);
+    world.below.borrow_mut().notify_all();
+    for turn in 1..=4 {
+        world.iterate_proxy();
+        let lines = world.forwarded(greedy) / (SHORT.len() + 1);
+        assert_eq!(lines, turn * LINES_PER_RUN, "in turn {turn}");
+        assert!(world.forwarded(modest) >= LINE_BYTES);
     }
 }

@@ -39,6 +39,8 @@ pub enum Fault {
     Killed,
     Handed,
     OtherProtocol,
+    ShortLines,
+    EndTakesTooLong,
     WaitsForMemory,
 }
 
@@ -166,5 +168,7 @@ const NAMES: [&str; FAULTS] = [
     "second signal",
     "spare handed out",
     "another protocol",
+    "many short lines",
+    "end takes too long",
     "turns without memory",
 ];

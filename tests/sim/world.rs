@@ -15,6 +15,7 @@ use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
 
+use crate::allocated::Held;
 use crate::below::Below;
 use crate::connectors::Connectors;
 use crate::place::Route;
@@ -44,6 +45,8 @@ pub struct World {
     pub late_since: Option<Time>,
     /// Whether it has come, and the serving loop is over.
     pub is_over: bool,
+    /// What the serving loop holds, if that is measured.
+    held: Option<Held>,
 }
 
 pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
@@ -152,12 +155,20 @@ impl World {
             is_forced: false,
             late_since: None,
             is_over: false,
+            held: None,
             rng,
         }
     }
 
     /// Runs to the end, at which everything has to be gone.
     pub fn run(mut self, steps: usize) -> Stats {
+        self.run_to_end(steps);
+        let mut below = self.below.borrow_mut();
+        below.stats.virtual_seconds = below.now.saturating_since(below.began).as_secs();
+        std::mem::take(&mut below.stats)
+    }
+
+    fn run_to_end(&mut self, steps: usize) {
         let shuts_down = !self.below.borrow().calm && self.rng.percent(20);
         for step in 0..steps {
             if shuts_down && step == steps - steps / 10 {
@@ -167,9 +178,6 @@ impl World {
         }
         self.wind_up();
         self.check_all_gone();
-        let mut below = self.below.borrow_mut();
-        below.stats.virtual_seconds = below.now.saturating_since(below.began).as_secs();
-        std::mem::take(&mut below.stats)
     }
 
     fn step(&mut self) {
@@ -219,12 +227,35 @@ impl World {
         }
         drop(below);
         if !self.is_over {
-            self.proxy.iterate(&mut self.events).unwrap();
+            self.iterate_proxy();
         }
         if self.share > 0 {
             self.connectors.iterate();
         }
         self.look();
+    }
+
+    /// One of the serving loop alone.
+    pub fn iterate_proxy(&mut self) {
+        let Some(held) = &mut self.held else {
+            return self.proxy.iterate(&mut self.events).unwrap();
+        };
+        held.measure(|| self.proxy.iterate(&mut self.events).unwrap());
+        let sessions = self.proxy.sessions();
+        held.check(sessions.len(), sessions.memory().used());
+    }
+
+    /// Has what the serving loop holds checked after each iteration. It starts with nothing.
+    pub fn measured(mut self) -> Self {
+        self.below.borrow_mut().keeps_pipes = true;
+        self.held = Some(Held::default());
+        self
+    }
+
+    /// Runs to the end. Returns what the serving loop holds then.
+    pub fn run_measured(mut self, steps: usize) -> Held {
+        self.run_to_end(steps);
+        self.held.take().unwrap_or_default()
     }
 
     fn any_slot(&mut self) -> Option<usize> {

@@ -14,6 +14,7 @@ const MANY: usize = 300;
 
 #[test]
 fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
+    let _beside = crate::allocated::beside_others();
     let mut rng = Rng::new(1);
     let mut both = settings(false, true, &mut rng);
     both[0].spawn = Spawn::Eager;

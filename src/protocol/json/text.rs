@@ -1,7 +1,8 @@
 //! Strings as they are written, and what they stand for.
 
-/// The longest name of a member, or of a method, that means something to a proxy.
-pub(crate) const LONGEST_NAME: usize = 32;
+/// No name of a member, or of a method, that means something to a proxy is longer: the longest is
+/// `io.modelcontextprotocol/protocolVersion`. Some writers escape its slash.
+pub(crate) const LONGEST_NAME: usize = 40;
 
 /// A string, as written.
 #[derive(Debug, Clone, Copy)]

@@ -1,6 +1,7 @@
 //! The client takes back what no server was sent.
 
 use super::*;
+use crate::protocol::splice::ITEMS_READ;
 
 fn cancellation(id: u64) -> String {
     format!(r#"{{"method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#)
@@ -129,4 +130,41 @@ fn it_is_the_same_on_the_stdio_side() {
     world.start();
     let got = world.server_got();
     assert_eq!(got[1..], [request(2)], "after the announcement");
+}
+
+/// Of several requests with one id, each cancellation takes out one.
+#[test]
+fn each_cancellation_takes_out_one_request() {
+    let mut world = down();
+    for id in [1, 1, 2] {
+        world.client(&request(id));
+    }
+    world.client(&format!("[{},{},{}]", request(1), request(3), request(2)));
+    let twice = format!("[{0},{1},{0}]", cancellation(1), cancellation(2));
+    world.client(&twice);
+    comes_up(&mut world);
+    let left = format!("[{},{},{}]", request(1), request(3), request(2));
+    assert_eq!(world.server_got(), [left]);
+    assert_eq!(world.session.unanswered(), 3);
+}
+
+#[test]
+fn many_cancellations_in_a_batch_cost_no_more_for_each_than_few() {
+    const COUNT: u64 = 1000;
+    let batch = |message: &dyn Fn(u64) -> String| {
+        let messages: Vec<String> = (0..COUNT).map(message).collect();
+        format!("[{}]", messages.join(","))
+    };
+    let mut world = World::with(|settings| settings.max_message_bytes = 1 << 20);
+    world.client(&batch(&request));
+    assert_eq!(world.session.unanswered(), 1000);
+    ITEMS_READ.set(0);
+    world.client(&batch(&cancellation));
+    assert_eq!(world.session.unanswered(), 0);
+    // Each batch once.
+    assert!(
+        ITEMS_READ.get() <= 2 * COUNT as usize,
+        "{}",
+        ITEMS_READ.get()
+    );
 }

@@ -373,3 +373,102 @@ fn a_replay_that_is_not_answered_is_a_failed_attempt() {
     assert_eq!(world.took_actions(), [Action::ReleaseUpstream]);
     world.client_got_error(&json!(2), 503, "reconnect_limit");
 }
+
+/// The refusal of a proxy that is being stopped.
+fn refusal_by_stop(id: &str) -> String {
+    let loss = Loss {
+        status: None,
+        delivered: Some(Delivered::No),
+        ..Loss::default()
+    };
+    own_messages::error(Some(&id), ErrorReason::Shutdown, "x", loss)
+}
+
+#[test]
+fn a_refused_initialize_is_sent_again_with_what_followed_it() {
+    // What follows was sent, or waits to be, or comes later.
+    for sent_before in 0..3 {
+        let mut world = connector(None);
+        connect(&mut world);
+        world.client(INITIALIZE);
+        assert_eq!(said(&mut world), [INITIALIZE]);
+        if sent_before < 2 {
+            world.client(INITIALIZED);
+        }
+        if sent_before == 0 {
+            assert_eq!(world.server_got(), [INITIALIZED]);
+        }
+        world.server(&refusal_by_stop("1"));
+        if sent_before == 2 {
+            world.client(INITIALIZED);
+        }
+        world.server_got();
+        link_ends(&mut world);
+        connect(&mut world);
+        let mut got = said(&mut world);
+        world.server(AGREED);
+        got.extend(world.server_got());
+        assert_eq!(got, [INITIALIZE, INITIALIZED], "{sent_before}");
+        assert_eq!(world.client_got(), [AGREED]);
+    }
+}
+
+/// It was too long to be kept.
+#[test]
+fn a_refused_request_that_can_not_be_sent_again_is_answered_to_a_tidy_host_too() {
+    let mut world = World::with(|settings| {
+        settings.max_message_bytes = 1 << 20;
+        settings.role = Backend::Proxy {
+            max_delay: SECOND,
+            max_attempts: None,
+            held_timeout: None,
+            is_tidy: true,
+        };
+    });
+    connect(&mut world);
+    let long = request(1).replace("\"m\"", &format!("\"{}\"", "m".repeat(70_000)));
+    world.client(&long);
+    assert_eq!(said(&mut world), [long]);
+    world.server(&refusal_by_stop("1"));
+    world.client_got_error(&json!(1), 503, "shutdown");
+}
+
+/// Whatever a peer says of the time, it is no reason to panic, and no reason to wait for ever.
+#[test]
+fn time_stamps_that_make_no_sense_are_no_measure() {
+    let mut world = connector(None);
+    connect(&mut world);
+    said(&mut world);
+    for timestamp in ["1", "9e18", "1.8e19", "1.84e19"] {
+        world.pass(10 * SECOND);
+        world.server(&format!(
+            r#"{{"type":"heartbeat_response","timestamp":{timestamp},"mcp_alive":true}}"#
+        ));
+    }
+    world.pass(100 * SECOND);
+    assert!(!world.session.upstream.is_up(), "it is taken for dead");
+}
+
+/// As at any other end of a link.
+#[test]
+fn a_line_without_its_end_is_delivered_when_the_replay_takes_too_long() {
+    for response_too in [false, true] {
+        let mut world = lost_after_handshake(None);
+        world.client(&request(2));
+        connect(&mut world);
+        let id = expect_replay(&mut world);
+        let last = if response_too {
+            AGREED.replace("\"id\":1", &format!("\"id\":{id}"))
+        } else {
+            NOTIFICATION.to_owned()
+        };
+        world.event(|session, cx| session.handle(Event::UpstreamBytes(last.as_bytes()), cx));
+        world.pass(11 * SECOND);
+        if response_too {
+            assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+        } else {
+            assert_eq!(world.client_got(), [NOTIFICATION]);
+            assert!(!world.session.upstream.is_up());
+        }
+    }
+}

@@ -216,3 +216,26 @@ fn a_second_handshake_that_is_agreed_to_takes_the_place_of_the_first_one() {
         "the client has not said more"
     );
 }
+
+/// A server responds, and is gone before its response is read. What it still had to get is none of the next one's
+/// business before the replay.
+#[test]
+fn a_server_whose_response_is_among_its_last_words_leaves_nothing_behind_for_the_next() {
+    let mut world = World::up();
+    world.client(INITIALIZE);
+    world.client(INITIALIZED);
+    assert_eq!(world.server_got(), [INITIALIZE, INITIALIZED]);
+    replace_server(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZE]);
+    world.pass(10 * SECOND);
+    world.took_actions();
+    world.server_exits(Exit::Code(3));
+    world.server(AGREED);
+    world.server_output_ends();
+    assert!(world.client_got().contains(&AGREED.to_owned()));
+    world.start_next();
+    assert_eq!(world.server_got(), [""; 0]);
+    world.client(&request(2));
+    let id = expect_replay(&mut world);
+    agree_to_replay(&mut world, &id, &request(2));
+}

@@ -125,3 +125,27 @@ fn requests_that_were_lost_with_their_connection_are_counted() {
     // The other one is sent again.
     assert_eq!(world.session.unserved(), 1);
 }
+
+#[test]
+fn an_error_about_a_missing_connection_names_its_address() {
+    let mut world = connector(None);
+    world.client(&request(1));
+    attempts_fail(&mut world, 62 * SECOND);
+    let error = world.client_got_error(&json!(1), 502, "unreachable");
+    let text = error["error"]["message"].as_str().unwrap();
+    assert!(text.contains("no connection to localhost:1 for"), "{text}");
+}
+
+/// It is too long to be kept in place.
+#[test]
+fn a_batch_that_is_taken_out_gives_back_the_memory_of_its_cancellations() {
+    let mut world = connector(None);
+    let long = "x".repeat(100);
+    let cancellation =
+        format!(r#"{{"method":"notifications/cancelled","params":{{"requestId":"{long}"}}}}"#);
+    world.client(&request(1));
+    world.client(&format!("[{},{cancellation}]", request(2)));
+    attempts_fail(&mut world, 62 * SECOND);
+    assert_eq!(world.client_got().len(), 2);
+    assert_eq!(world.session.queued, crate::session::Load::default());
+}

@@ -215,3 +215,60 @@ fn the_stdio_side_restores_what_a_lost_link_cost() {
         assert_eq!(announcement.len(), if is_idle_end { 1 } else { 2 });
     }
 }
+
+/// The server that refuses it goes on as before.
+#[test]
+fn a_second_initialize_that_is_refused_costs_no_subscription() {
+    let mut world = World::greeted();
+    world.client(EAGER);
+    agreed_to(&mut world, 2, &subscribe(2, "a:/b"));
+    world.client(&INITIALIZE.replace("\"id\":1", "\"id\":3"));
+    world.server_got();
+    world.server(r#"{"id":3,"error":{"code":1,"message":"no"}}"#);
+    replace_server(&mut world);
+    agree_to_replay(&mut world);
+    let got = world.server_got();
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(got[1].contains("a:/b"), "{got:?}");
+}
+
+/// Some clients do not wait for the response.
+#[test]
+fn what_is_set_up_right_after_an_initialize_belongs_to_it() {
+    let mut world = World::greeted();
+    world.client(EAGER);
+    agreed_to(&mut world, 2, &subscribe(2, "a:/b"));
+    world.client(&INITIALIZE.replace("\"id\":1", "\"id\":3"));
+    world.client(&subscribe(4, "a:/c"));
+    world.server_got();
+    world.server(&AGREED.replace("\"id\":1", "\"id\":3"));
+    world.server(&response(4));
+    world.client(INITIALIZED);
+    world.server_got();
+    replace_server(&mut world);
+    agree_to_replay(&mut world);
+    let got = world.server_got();
+    assert_eq!(got.len(), 2, "{got:?}");
+    assert!(got[1].contains("a:/c"), "{got:?}");
+}
+
+/// Its id may come back with another request.
+#[test]
+fn what_was_taken_back_before_it_was_sent_is_not_set_up() {
+    let mut world = World::greeted();
+    world.client(EAGER);
+    world.pass(100 * SECOND);
+    world.client_got();
+    world.took_actions();
+    world.server_dies(Exit::Code(3));
+    world.client(&subscribe(2, "a:/b"));
+    world.client(r#"{"method":"notifications/cancelled","params":{"requestId":2}}"#);
+    world.client(&request(2));
+    world.start_next();
+    agree_to_replay(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZED, &request(2)]);
+    world.server(&response(2));
+    replace_server(&mut world);
+    agree_to_replay(&mut world);
+    assert_eq!(world.server_got(), [INITIALIZED]);
+}

@@ -69,6 +69,34 @@ fn a_server_that_has_said_anything_or_ends_in_another_way_gets_all_its_restarts(
 }
 
 #[test]
+fn a_death_of_a_probe_begins_the_row_anew() {
+    let mut world = World::up();
+    let start_next = |world: &mut World| {
+        world.pass(6 * SECOND);
+        assert_eq!(
+            world.took_actions(),
+            [Action::ReleaseUpstream, Action::StartUpstream]
+        );
+        world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(8) }, cx));
+    };
+    for _ in 0..2 {
+        world.server_dies(Exit::Code(3));
+        start_next(&mut world);
+    }
+    world.client(r#"{"id":"d","method":"server/discover"}"#);
+    world.server_got();
+    world.server_dies(Exit::Code(1));
+    start_next(&mut world);
+    for _ in 0..2 {
+        world.server_dies(Exit::Code(3));
+        start_next(&mut world);
+    }
+    world.server_dies(Exit::Code(3));
+    assert_eq!(world.took_actions()[0], Action::ReleaseUpstream);
+    assert!(world.reason().contains("3 times in a row"));
+}
+
+#[test]
 fn deaths_of_probes_do_not_count() {
     let mut world = World::up();
     for _ in 0..5 {

@@ -138,3 +138,23 @@ fn the_stdio_side_closes_subscriptions_too() {
         assert_eq!(world.client_got(), [CLOSED], "stops: {stops}");
     }
 }
+
+/// By MCP 2026-07-28 it may say so instead of answering.
+#[test]
+fn a_modern_server_ends_a_subscription_by_taking_it_back() {
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"#;
+    let listen = LISTEN.replace(r#""notifications":"#, &format!(r#"{meta}"notifications":"#));
+    let mut world = World::up();
+    world.client(&listen);
+    assert_eq!(world.server_got(), [listen]);
+    world.server(CANCELLED);
+    assert_eq!(world.client_got(), [CANCELLED]);
+    assert_eq!(world.session.unanswered(), 0);
+    world.client_ends();
+    assert_eq!(world.client_got(), [""; 0], "it has ended before");
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    // In a legacy session the server may mean a request of its own.
+    let mut world = listening(World::up());
+    world.server(CANCELLED);
+    assert_eq!(world.session.unanswered(), 1);
+}

@@ -393,7 +393,7 @@ fn what_a_process_had_is_lost_with_it_and_what_it_never_read_is_not() {
     world.client(a, &call(json!("half")));
     world.take(ONE, 10);
     world.client(a, &call(json!("waits")));
-    let unread = [b"rest\n", &before[..], b"{\"id\""].concat();
+    let unread = [b"{}]}\n", &before[..], b"{\"id\""].concat();
     world.end_with(ONE, "signal 9 (SIGKILL)", &unread);
     let lost = world.read(a);
     let ids: Vec<&Value> = lost.iter().map(|line| &line["id"]).collect();

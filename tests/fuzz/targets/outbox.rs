@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
-use mcp_tcp_proxy::buffers::outbox::Outbox;
+use mcp_tcp_proxy::buffers::outbox::{Edit, Outbox};
 
 use crate::program::Program;
 
@@ -74,6 +74,17 @@ impl World {
                     .retain(|line| line.taken == 0 && line.tag.is_none_or(keep));
             }
             6 => self.append(program),
+            7 if program.flag() => {
+                // The odd ones become others, or go.
+                let replaces = program.flag();
+                let edit = |line: &[u8], tag: usize| match tag % 2 {
+                    0 => Edit::Keep(tag),
+                    _ if replaces => Edit::Replace([b"e", line].concat(), tag),
+                    _ => Edit::Drop,
+                };
+                self.outbox.edit_unstarted(edit, &mut self.memory);
+                self.model.edit_odd(replaces);
+            }
             _ if program.byte().is_multiple_of(16) => {
                 self.outbox.clear();
                 self.model.lines.clear();
@@ -116,7 +127,7 @@ impl World {
         }
         other.consume(taken, &mut self.memory);
         while other.next_started().is_some() {}
-        self.outbox.append(other, &mut self.memory);
+        assert!(self.outbox.append(other, &mut self.memory).is_none());
         for (text, tag) in lines {
             self.model.push(text, tag);
         }
@@ -149,6 +160,16 @@ impl Model {
             tag,
             taken: 0,
         });
+    }
+
+    fn edit_odd(&mut self, replaces: bool) {
+        let is_odd = |line: &ModelLine| line.tag.is_some_and(|tag| tag % 2 == 1);
+        if replaces {
+            let odd = self.lines.iter_mut().filter(|line| is_odd(line));
+            odd.for_each(|line| line.text.insert(0, b'e'));
+        } else {
+            self.lines.retain(|line| !is_odd(line));
+        }
     }
 
     /// Returns the tags of lines that started by that.

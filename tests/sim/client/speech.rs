@@ -66,6 +66,12 @@ impl Client {
         }
     }
 
+    /// One of the shortest lines that there are.
+    pub(super) fn notify_shortly(&mut self, journal: &mut Journal) {
+        let text = format!(r#"{{"n":{},"method":"m"}}"#, journal.lines.len());
+        self.say(text, ClientSays::Other, Vec::new(), journal);
+    }
+
     fn say(
         &mut self,
         text: impl Into<Vec<u8>>,

@@ -1,5 +1,7 @@
 //! What a server says: answers, what nobody asked for, and what is not a message.
 
+use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
+
 use super::{Job, Kind, Probe, Replay, Server};
 use crate::journal::{ClientSays, Journal, ServerLine, ServerSays};
 use crate::stats::{Fault, Stats};
@@ -88,6 +90,13 @@ impl Server {
     pub(super) fn chat(&mut self, journal: &mut Journal, stats: &mut Stats) {
         if !self.rng.percent(if self.manners.chatty { 90 } else { 25 }) {
             return;
+        }
+        if !self.manners.calm && self.rng.below(1000) < 5 {
+            stats.fault(Fault::ShortLines);
+            for _ in 0..self.rng.between(LINES_PER_RUN, 3 * LINES_PER_RUN) {
+                let text = format!(r#"{{"m":{},"method":"m"}}"#, journal.said.len());
+                self.say(text.into(), ServerSays::Other, journal);
+            }
         }
         let serial = journal.said.len();
         match self.rng.below(100) {

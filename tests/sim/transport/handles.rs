@@ -6,6 +6,7 @@ use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
 use super::{Duplex, Inflow, Shared};
+use crate::allocated::Outside;
 
 /// The loop's handle of a connection.
 pub struct Socket {
@@ -30,6 +31,7 @@ impl io::Read for Socket {
 
 impl io::Write for Socket {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.duplex.borrow_mut().output.write(bytes)
     }
 
@@ -57,6 +59,7 @@ impl Stdin {
 
 impl io::Write for Stdin {
     fn write(&mut self, bytes: &[u8]) -> Result<usize> {
+        let _outside = Outside::new();
         self.0.borrow_mut().output.write(bytes)
     }
 
@@ -66,13 +69,12 @@ impl io::Write for Stdin {
 }
 
 impl Unread for Stdin {
-    fn take_unread(&self, buffer: &mut [u8]) -> Option<usize> {
+    fn take_unread(&self) -> Option<Vec<u8>> {
+        let _outside = Outside::new();
         let output = &mut self.0.borrow_mut().output;
         output.broken?;
         output.unread_from = Some(output.consumed);
-        let waiting = output.waiting.drain(..).collect::<Vec<u8>>();
-        buffer[..waiting.len()].copy_from_slice(&waiting);
-        Some(waiting.len())
+        Some(output.waiting.drain(..).collect())
     }
 }
 

@@ -429,7 +429,7 @@ impl World {
     }
 }
 
-/// Moves nothing: all that passes comes by events.
+/// Moves nothing: all that passes comes by events. What is left of them is handled, however long.
 struct Nothing;
 
 impl Driver for Nothing {
@@ -438,11 +438,15 @@ impl Driver for Nothing {
     fn run(
         &mut self,
         _: SessionKey,
-        _: &mut Session,
+        session: &mut Session,
         (): &mut (),
         _: &mut [u8],
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> bool {
+        session.begin_run(cx);
+        while session.has_more_lines() {
+            session.begin_run(cx);
+        }
         false
     }
 }
