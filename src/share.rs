@@ -67,7 +67,7 @@ use slab::Slab;
 pub use self::client_line::Dropped;
 use self::era::ServerEra;
 use self::process::Process;
-use self::responses::STALL_BYTES;
+pub use self::responses::STALL_BYTES;
 use self::seat::Seat;
 pub use self::server_line::Unattributed;
 use self::suspects::Suspects;

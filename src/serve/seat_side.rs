@@ -6,7 +6,7 @@ use super::sharing::Sharing;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::{READ_BYTES, Transport};
 use crate::reactor::io::Input;
-use crate::share::{Context, SeatKey};
+use crate::share::{Context, STALL_BYTES, SeatKey};
 use crate::util::time::Time;
 
 /// A seat as the upstream of a session: what is written is kept for [`SeatSide::finish`], and what is read was not taken
@@ -64,8 +64,11 @@ impl Transport for SeatSide<'_> {
         Input::Bytes(count)
     }
 
+    /// A client that does not take its answers is not read for ever. What waits for it is bounded by that, and by what it
+    /// may have asked.
     fn is_writable(&self) -> bool {
-        true
+        let waiting = self.sharing.share.to_client(self.seat).len();
+        waiting.saturating_sub(self.taken) < STALL_BYTES
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -19,7 +19,7 @@ use crate::protocol::skip::Skipped;
 const LONGER_BYTES: usize = 32;
 
 /// With as many bytes waiting, a client that takes nothing is not waited for for ever.
-pub(super) const STALL_BYTES: usize = 1024 * 1024;
+pub const STALL_BYTES: usize = 1024 * 1024;
 
 /// A process that reads nothing is told nothing that nobody waits for once as many bytes wait for it.
 const MAX_UNREAD_BYTES: usize = 1024 * 1024;

@@ -1,5 +1,6 @@
 //! Clients that share servers, and notice nothing of each other.
 
+use std::io::Write as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
@@ -221,4 +222,27 @@ fn subscriptions_are_shared_and_end_with_their_clients() {
     assert_eq!(closed["result"]["resultType"], "complete");
     assert!(one.read_to_end().is_empty());
     echo(two, "it is still served");
+}
+
+#[test]
+fn a_client_that_asks_for_errors_and_does_not_read_them_is_not_read_for_ever() {
+    skip_on_reference!("has nothing shared");
+    const ENOUGH: usize = 100 * 1024 * 1024;
+    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
+    let mut client = proxy.connect();
+    echo(&mut client, "modern");
+    let mut writer = client.writer();
+    writer
+        .set_write_timeout(Some(Duration::from_secs(1)))
+        .unwrap();
+    let lines = "[{\"id\":1,\"method\":\"a\"}]\n".repeat(1000);
+    let mut sent = 0;
+    while sent < ENOUGH {
+        match writer.write(lines.as_bytes()) {
+            Ok(count) => sent += count,
+            Err(_) => break,
+        }
+    }
+    assert!(sent < ENOUGH, "all was read");
+    echo(&mut proxy.connect(), "others are served");
 }
