@@ -23,7 +23,7 @@ impl Share {
             return None;
         }
         if self.seats[key.0].is_suspect {
-            return self.try_suspect(key);
+            return self.try_suspect(key, cx);
         }
         if let Some(process) = self.seats[key.0].process {
             return Some(process);
@@ -117,7 +117,7 @@ impl Share {
             self.convict(&requests, cx);
         } else if self.suspects.note_crash(cx.now) {
             for (_, seat) in &requests {
-                self.seats[seat.0].is_suspect = true;
+                self.suspect(*seat, cx);
             }
         }
         for (number, seat) in requests.into_iter().chain(listening) {

@@ -168,6 +168,12 @@ impl Seat {
         waiting.position(|waiting| waiting.listens_to.is_some() != requests)
     }
 
+    /// Whether a request is to be sent that is not one to listen.
+    pub(super) fn has_request_waiting(&self) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|waiting| waiting.listens_to.is_none())
+    }
+
     pub(super) fn take_next(&mut self, at: usize) -> Option<Waiting> {
         let next = self.waiting.remove(at)?;
         self.waiting_bytes -= next.line.len();

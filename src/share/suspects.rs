@@ -23,6 +23,9 @@ const CRASHES_TIME: Duration = Duration::from_mins(1);
 /// What kills a server does so sooner than this, as a rule; and there are others who wait for their trials.
 const TRIAL_TIME: Duration = Duration::from_secs(1);
 
+/// A trial that can't begin ends after this: the process takes long to start, or the request was taken back.
+const START_TIME: Duration = Duration::from_secs(10);
+
 /// For so long nothing is done for those who were convicted.
 const QUARANTINE: Duration = Duration::from_mins(1);
 
@@ -40,8 +43,10 @@ const MAX_CONVICTED: usize = 10_000;
 pub(super) struct Suspects {
     /// The latest crashes.
     crashes: VecDeque<Time>,
-    /// Who is tried, and until when, once its request was sent.
-    trial: Option<(SeatKey, Option<Time>)>,
+    /// Who is tried, and until when.
+    trial: Option<(SeatKey, Time)>,
+    /// Until when each is a suspect at most, in order.
+    suspected: VecDeque<(Time, SeatKey)>,
     /// Who is to be tried, in order.
     waiting: VecDeque<SeatKey>,
     /// When each was convicted.
@@ -88,7 +93,9 @@ impl Suspects {
     }
 
     pub(super) fn deadline(&self) -> Option<Time> {
-        self.trial?.1
+        let trial = self.trial.map(|(_, until)| until);
+        let suspected = self.suspected.front().map(|(until, _)| *until);
+        trial.into_iter().chain(suspected).min()
     }
 
     /// Whether this one is tried now.
@@ -101,7 +108,7 @@ impl Suspects {
         if let Some((tried, until)) = &mut self.trial
             && *tried == seat
         {
-            *until = Some(now + TRIAL_TIME);
+            *until = now + TRIAL_TIME;
         }
     }
 }
@@ -112,27 +119,38 @@ impl Share {
         ProcessKey(self.limits.processes + 1)
     }
 
-    /// A suspect wants something done. Returns the process if it is its turn.
-    pub(super) fn try_suspect(&mut self, key: SeatKey) -> Option<ProcessKey> {
+    /// This one had a request at a process that has crashed.
+    pub(super) fn suspect(&mut self, key: SeatKey, cx: &Context<'_>) {
+        self.seats[key.0].is_suspect = true;
+        let until = cx.now + CRASHES_TIME;
+        self.suspects.suspected.push_back((until, key));
+    }
+
+    /// A suspect wants something done. Returns the process if it is its turn. Listens are not tried: they wait until their
+    /// client is a suspect no more.
+    pub(super) fn try_suspect(&mut self, key: SeatKey, cx: &Context<'_>) -> Option<ProcessKey> {
         if self.suspects.tries(key) {
             return self.seats[key.0].process;
+        }
+        if !self.seats[key.0].has_request_waiting() {
+            return None;
         }
         if !self.suspects.waiting.contains(&key) {
             self.suspects.waiting.push_back(key);
         }
-        self.begin_trial();
+        self.begin_trial(cx);
         self.suspects.tries(key).then(|| self.solo())
     }
 
     /// Takes the next suspect to the solo process, if that is free.
-    fn begin_trial(&mut self) {
+    fn begin_trial(&mut self, cx: &Context<'_>) {
         if self.suspects.trial.is_some() {
             return;
         }
         let Some(key) = self.suspects.waiting.pop_front() else {
             return;
         };
-        self.suspects.trial = Some((key, None));
+        self.suspects.trial = Some((key, cx.now + START_TIME));
         let solo = self.solo();
         self.seats[key.0].process = Some(solo);
         self.processes[solo.0].seats += 1;
@@ -166,7 +184,7 @@ impl Share {
         self.suspects.waiting.retain(|other| *other != key);
         if self.suspects.tries(key) {
             self.suspects.trial = None;
-            self.begin_trial();
+            self.begin_trial(cx);
             let solo = self.solo();
             self.dispatch(solo, cx);
         }
@@ -180,11 +198,25 @@ impl Share {
 
     /// The trial has taken long enough: what is still alive goes on with others.
     pub(super) fn trial_timeout(&mut self, cx: &mut Context<'_>) {
-        if let Some((key, Some(until))) = self.suspects.trial
+        if let Some((key, until)) = self.suspects.trial
             && until <= cx.now
         {
             self.seats[key.0].is_suspect = false;
             self.end_trial_of(key, cx);
+            self.note_over(key, cx);
+        }
+        while let Some((until, key)) = self.suspects.suspected.front().copied()
+            && until <= cx.now
+        {
+            self.suspects.suspected.pop_front();
+            let seat = self.seats.get_mut(key.0);
+            if let Some(seat) = seat.filter(|seat| seat.is_suspect)
+                && !self.suspects.tries(key)
+            {
+                seat.is_suspect = false;
+                self.end_trial_of(key, cx);
+                self.seek_turn(key, cx);
+            }
         }
     }
 
@@ -237,6 +269,6 @@ impl Share {
         let solo = self.solo();
         self.processes[solo.0].life = Life::Absent;
         self.release_seats(solo, cx);
-        self.begin_trial();
+        self.begin_trial(cx);
     }
 }

@@ -651,3 +651,47 @@ fn whoever_is_convicted_three_times_waits_longer() {
     world.client(a, &call(json!("free")));
     assert_eq!(world.get(ONE).len(), 1);
 }
+
+#[test]
+fn a_suspect_that_only_listens_is_not_tried_and_does_not_wait_for_ever() {
+    let mut world = single();
+    let a = world.seat(1);
+    let solo = ProcessKey(2);
+    for _ in 0..2 {
+        world.client(a, &call(json!(1)));
+        world.pass(Duration::from_secs(6));
+        world.get(ONE);
+        world.end(ONE, "exit code 1");
+    }
+    world.client(a, &listen(json!("l"), "x"));
+    world.pass(Duration::from_secs(59));
+    assert!(world.get(solo).is_empty() && world.get(ONE).is_empty());
+    world.pass(Duration::from_secs(1));
+    assert_eq!(world.get(ONE).len(), 1);
+}
+
+#[test]
+fn a_trial_of_what_was_taken_back_keeps_nobody_waiting() {
+    let mut world = single();
+    let (a, b) = (world.seat(1), world.seat(2));
+    let solo = ProcessKey(2);
+    for _ in 0..2 {
+        for seat in [a, b] {
+            world.client(seat, &call(json!(1)));
+        }
+        world.pass(Duration::from_secs(6));
+        world.get(ONE);
+        world.end(ONE, "exit code 1");
+    }
+    world.starts = false;
+    world.client(a, &call(json!(2)));
+    world.client(b, &call(json!(2)));
+    world.client(a, &cancelled(&json!(2)));
+    assert_eq!(world.asked, [solo]);
+    world.starts = true;
+    world.processes.insert(solo, Vec::new());
+    world.with(|share, cx| share.process_started(solo, cx));
+    assert!(world.get(solo).is_empty());
+    world.pass(Duration::from_secs(10));
+    assert_eq!(world.get(solo).len(), 1, "the other's");
+}
