@@ -224,10 +224,12 @@ fn subscriptions_are_shared_and_end_with_their_clients() {
     echo(two, "it is still served");
 }
 
+/// What no buffers hold, in bytes.
+const LOTS: usize = 100 * 1024 * 1024;
+
 #[test]
 fn a_client_that_asks_for_errors_and_does_not_read_them_is_not_read_for_ever() {
     skip_on_reference!("has nothing shared");
-    const ENOUGH: usize = 100 * 1024 * 1024;
     let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
     let mut client = proxy.connect();
     echo(&mut client, "modern");
@@ -237,12 +239,12 @@ fn a_client_that_asks_for_errors_and_does_not_read_them_is_not_read_for_ever() {
         .unwrap();
     let lines = "[{\"id\":1,\"method\":\"a\"}]\n".repeat(1000);
     let mut sent = 0;
-    while sent < ENOUGH {
+    while sent < LOTS {
         match writer.write(lines.as_bytes()) {
             Ok(count) => sent += count,
             Err(_) => break,
         }
     }
-    assert!(sent < ENOUGH, "all was read");
+    assert!(sent < LOTS, "all was read");
     echo(&mut proxy.connect(), "others are served");
 }

@@ -511,7 +511,7 @@ fn what(request: &Value) -> Option<String> {
 
 #[test]
 fn no_client_hears_of_another_and_each_request_ends_once() {
-    let seeds = std::env::var("MCP_TCP_PROXY_SHARE_SEEDS")
+    let seeds: Option<u64> = std::env::var("MCP_TCP_PROXY_SHARE_SEEDS")
         .ok()
         .and_then(|text| text.parse().ok());
     let first = std::env::var("MCP_TCP_PROXY_SHARE_SEED")
@@ -534,8 +534,9 @@ fn no_client_hears_of_another_and_each_request_ends_once() {
         answered += counts.0;
         heard += counts.1;
     }
+    let is_default = seeds.is_none();
     assert!(
-        answered > 1000 && heard > 200,
+        !is_default || (answered > 1000 && heard > 200),
         "{answered} {heard}: it tests nothing"
     );
 }
