@@ -6,6 +6,7 @@ use super::servers::{ServerKey, Servers};
 use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
+use crate::entrance::Identity;
 use crate::pump::pump;
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
@@ -19,15 +20,23 @@ pub struct ClientSession<S: System> {
     pub(super) server: Option<ServerKey>,
     /// Its place at shared servers, which it then has instead.
     pub(super) seat: Option<SeatKey>,
+    /// What the client has shown, if anything was asked for.
+    identity: Option<Box<Identity>>,
 }
 
 impl<S: System> ClientSession<S> {
-    pub(super) fn new(client: Io<S::Client>) -> Self {
+    pub(super) fn new(client: Io<S::Client>, identity: Option<Identity>) -> Self {
         Self {
             client: Some(client),
             server: None,
             seat: None,
+            identity: identity.map(Box::new),
         }
+    }
+
+    /// What the client has shown, if anything was asked for.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
     }
 
     /// The connection to the client, until it is closed.

@@ -368,6 +368,6 @@ impl Session {
 fn is_refusal(exit: Option<Exit>) -> bool {
     matches!(
         exit,
-        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+        Some(Exit::Full | Exit::Refused | Exit::Denied(_) | Exit::OtherProtocol(_))
     )
 }

@@ -51,6 +51,11 @@ pub struct Place {
     pub vanished_at: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
+    /// It spoke at once, and has what is asked for.
+    pub must_get_in: bool,
+    /// It has the token of somebody who may not be known for ever, and was in when he was known no longer.
+    pub is_ben: bool,
+    pub is_revoked: bool,
     /// Its time was over with something left to deliver.
     pub is_cut_off: bool,
 }
@@ -88,6 +93,9 @@ impl Place {
             was_stuck: false,
             vanished_at: None,
             is_refused: false,
+            must_get_in: false,
+            is_ben: false,
+            is_revoked: false,
             is_cut_off: false,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::scheduler::SessionKey;
-use mcp_tcp_proxy::serve::Limits;
+use mcp_tcp_proxy::serve::{Limits, SessionsOfOne};
 use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Backend, Session, Spawn};
 
@@ -39,6 +39,8 @@ pub fn world_with(spares: usize) -> World {
         max_starting: 10,
         spares,
         share: None,
+        sessions_of_one: SessionsOfOne::default(),
+        places: 16,
     };
     World::build(rng, true, BUDGET, both, limits)
 }
