@@ -134,6 +134,13 @@ impl Goal {
         }
     }
 
+    /// The client is to see something before it sees the end, and may send more up to then.
+    fn call_again(&mut self, now: Time) {
+        if let Self::Finish { last_call, .. } = self {
+            *last_call = Some(LastCall::begin(now));
+        }
+    }
+
     fn end_last_call(&mut self) {
         match self {
             Self::Serve => {}
@@ -294,7 +301,10 @@ impl Session {
         let reason = reason.clone();
         // A session that is not used may go on after all, and its subscriptions with it.
         if !self.is_unused() || self.nothing_waits() {
-            self.close_subscriptions(cx);
+            let has_told = self.close_subscriptions(cx);
+            if has_told && self.is_unused() && self.client.is_open() && !self.is_stopping() {
+                self.goal.call_again(cx.now);
+            }
         }
         let overdue = self.goal.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
@@ -334,10 +344,16 @@ impl Session {
         earliest(earliest(finish, stop), self.last_call_deadline())
     }
 
-    /// When the client is taken to have sent everything. While it can't be read, it is neither silent nor heard.
+    /// When the client is taken to have sent everything. While it can't be read, it is neither silent nor heard. A client
+    /// that is not told of its end sees it after all that it still gets, and is heard up to then, within reason.
     fn last_call_deadline(&self) -> Option<Time> {
         let LastCall { quiet_at, until } = *self.goal.last_call()?;
-        self.wants_client_input().then(|| quiet_at.min(until))
+        let at = if self.is_unused_but_busy() {
+            until + FINISH_TIME
+        } else {
+            quiet_at.min(until)
+        };
+        self.wants_client_input().then_some(at)
     }
 
     /// An overdue finish is left to [`Self::advance`], which follows every event.

@@ -56,6 +56,12 @@ impl Session {
         )
     }
 
+    /// The same, while something is still to be written, after which only the end can come.
+    pub(super) fn is_unused_but_busy(&self) -> bool {
+        let is_busy = !self.to_client.is_empty() || !self.to_upstream.is_empty();
+        is_busy && self.is_unused() && !self.is_stopping()
+    }
+
     /// A session that is about to end because it was not used is used after all: it serves again. Its client does not
     /// know of any end.
     pub(super) fn resume_use(&mut self) {

@@ -360,6 +360,6 @@ impl Session {
 fn is_refusal(exit: Option<Exit>) -> bool {
     matches!(
         exit,
-        Some(Exit::Full | Exit::Refused | Exit::OtherProtocol(_))
+        Some(Exit::Full | Exit::Refused | Exit::BeingStopped | Exit::OtherProtocol(_))
     )
 }

@@ -88,6 +88,8 @@ pub enum Exit {
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
     Refused,
+    /// The proxy at the other end is being stopped, and takes no new requests.
+    BeingStopped,
     /// The proxy at the other end has as many sessions as it may have.
     Full,
     /// The other side sent nothing for this long.
@@ -125,6 +127,7 @@ impl fmt::Display for Exit {
                 f.write_str("the proxy has as many sessions as it may have (session_limit)")
             }
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::BeingStopped => f.write_str("the proxy is being stopped"),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::NoReplay(time) => {
