@@ -168,6 +168,8 @@ pub struct ServerRecord {
     pub replay_responded: bool,
     /// It has got what the client says to servers that know it.
     serves: bool,
+    /// It was told that the handshake is over.
+    initialized: bool,
     /// The answer to a replay was not that of the server before.
     pub replay_differs: bool,
     pub written: u64,
@@ -230,6 +232,8 @@ pub struct Journal {
     /// Errors without an id: of lines that can't be read, and of those too long.
     pub parse_errors: usize,
     pub null_too_large: usize,
+    /// An `initialize` was answered as lost with its server, which only a session may do that goes on with no other.
+    pub lost_initialize: bool,
     pub proxy_errors: u64,
     pub resent: u64,
     pub unread: u64,
@@ -301,6 +305,7 @@ impl Journal {
             due: self.may_replay && self.initialize_delivered,
             replayed: false,
             serves: false,
+            initialized: false,
             replay_responded: false,
             replay_differs: false,
             written: 0,
