@@ -41,6 +41,8 @@ impl Below {
                     place.server.is_none(),
                     "a server is asked for while there is one"
                 );
+                assert!(!place.asks, "a server is asked for twice");
+                place.asks = true;
                 if place.kind == Kind::Process {
                     self.order.asks(slot, !place.journal.servers.is_empty());
                 }
@@ -114,6 +116,7 @@ impl Below {
         }
         self.stats.servers += 1;
         place.server = Some(key);
+        place.asks = false;
         server.slot = Some(slot);
         server.is_spare = false;
         server.index = place.journal.server_started();

@@ -49,6 +49,8 @@ pub struct Place {
     pub was_stuck: bool,
     /// When the client vanished.
     pub vanished_at: Option<Time>,
+    /// A server was asked for, and there was neither one nor an error since.
+    pub asks: bool,
     /// There was no place for it.
     pub is_refused: bool,
     /// Its time was over with something left to deliver.
@@ -87,9 +89,15 @@ impl Place {
             activity: Activity::new(now),
             was_stuck: false,
             vanished_at: None,
+            asks: false,
             is_refused: false,
             is_cut_off: false,
         }
+    }
+
+    pub fn start_failed(&mut self) {
+        self.journal.spawn_failures += 1;
+        self.asks = false;
     }
 
     /// Looks at what has passed since the last look, and lets the programs expect the lines that have begun.
