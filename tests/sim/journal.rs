@@ -345,6 +345,16 @@ impl Journal {
         self.lines[self.requests[request].line].what == ClientSays::Discover
     }
 
+    /// Whether the last server may have died of a probe.
+    pub fn was_probed(&self) -> bool {
+        let last = self.servers.len().checked_sub(1);
+        let mut probes = self
+            .lines
+            .iter()
+            .filter(|line| line.what == ClientSays::Discover);
+        probes.any(|line| line.sent_to == last)
+    }
+
     /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.
     fn may_be_forgotten(&self, request: &Request) -> bool {
         self.lines[request.line].what == ClientSays::Discover && self.initialize_answered

@@ -51,6 +51,8 @@ pub struct Place {
     pub vanished_at: Option<Time>,
     /// A server was asked for, and there was neither one nor an error since.
     pub asks: bool,
+    /// When it last got one, or an error.
+    pub started: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
     /// Its time was over with something left to deliver.
@@ -90,14 +92,21 @@ impl Place {
             was_stuck: false,
             vanished_at: None,
             asks: false,
+            started: None,
             is_refused: false,
             is_cut_off: false,
         }
     }
 
-    pub fn start_failed(&mut self) {
+    pub fn start_failed(&mut self, now: Time) {
         self.journal.spawn_failures += 1;
+        self.start_ended(now);
+    }
+
+    /// A start has come to its end.
+    pub fn start_ended(&mut self, now: Time) {
         self.asks = false;
+        self.started = Some(now);
     }
 
     /// Looks at what has passed since the last look, and lets the programs expect the lines that have begun.
