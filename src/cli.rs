@@ -25,6 +25,7 @@ use std::fmt;
 
 use self::flag::Mode;
 use self::words::Words;
+use crate::entrance::Name;
 use crate::options::{ConnectOptions, ServeOptions};
 
 /// What the user asked for.
@@ -33,7 +34,7 @@ pub enum Command {
     /// Serve an MCP server over TCP.
     Serve {
         /// What is served, and how.
-        options: ServeOptions,
+        options: Box<ServeOptions>,
         /// What the log should say about a likely mistake, in one line.
         hint: Option<String>,
     },
@@ -48,6 +49,8 @@ pub enum Command {
         /// The port that the addresses are printed with.
         port: u16,
     },
+    /// Print a fresh token for the client of this name.
+    Token(Name),
     /// Print this text.
     Print(String),
 }
@@ -79,6 +82,7 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
         Some("connect") => parse_connect(args.split_off(1)),
         Some("demo-server") => bare("demo-server", &args[1..], || Command::DemoServer),
         Some("resolve") => parse_resolve(&args[1..]),
+        Some("token") => parse_token(&args[1..]),
         Some("completions") => parse_completions(&args[1..]),
         Some("man-page") => bare("man-page", &args[1..], || Command::Print(man_page::text())),
         _ => parse_serve(args),
@@ -91,7 +95,7 @@ fn parse_serve(args: Vec<OsString>) -> Result<Command, UsageError> {
         return Ok(answer);
     }
     Ok(Command::Serve {
-        options: serve::parse(&words)?,
+        options: Box::new(serve::parse(&words)?),
         hint: serve::hint(&words),
     })
 }
@@ -119,6 +123,31 @@ fn parse_resolve(rest: &[OsString]) -> Result<Command, UsageError> {
     Err(UsageError(
         "resolve: takes a host and a port (to serve a program of that name: mcp-tcp-proxy -- resolve)".to_owned(),
     ))
+}
+
+fn parse_token(rest: &[OsString]) -> Result<Command, UsageError> {
+    if let Some(answer) = information(&rest[..rest.len().min(1)], Mode::Serve) {
+        return Ok(answer);
+    }
+    match rest {
+        [word] => word
+            .to_str()
+            .and_then(Name::new)
+            .map(Command::Token)
+            .ok_or_else(|| {
+                let word = quoted(word);
+                UsageError(format!(
+                    "token: {word} is not a name (1 to 64 of letters, digits and ._@:-)"
+                ))
+            }),
+        [] => Err(UsageError(
+            "token: the name of the client is missing (mcp-tcp-proxy token NAME)".to_owned(),
+        )),
+        [_, more, ..] => Err(UsageError(format!(
+            "token: takes no more than a name, and {} follows (to serve a program of that name: mcp-tcp-proxy -- token)",
+            quoted(more)
+        ))),
+    }
 }
 
 fn parse_completions(rest: &[OsString]) -> Result<Command, UsageError> {

@@ -4,6 +4,7 @@
 //! the loop is a row of phases; [`Connector::turn`] says of each why it stands where it stands.
 
 mod attempt;
+mod credentials;
 mod link;
 mod resolve;
 mod stdio_pair;
@@ -17,6 +18,7 @@ use std::time::Duration;
 use log::error;
 use mio::Events;
 
+use self::credentials::TokenSource;
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
@@ -40,6 +42,7 @@ use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
 use crate::transport::address::Address;
 use crate::util::plural::Counted;
+use crate::util::secret::Secret;
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
@@ -70,6 +73,7 @@ pub struct Connector {
     signals: Signals,
     /// Where the proxy is.
     address: Address,
+    token_source: TokenSource,
     resolver: Resolver,
     connect_timeout: Duration,
     scheduler: Scheduler<()>,
@@ -153,13 +157,15 @@ impl Connector {
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
-        let mut scheduler = Scheduler::new(settings(&options), memory);
+        let (token_source, token) = TokenSource::new(&options).map_err(io::Error::other)?;
+        let mut scheduler = Scheduler::new(settings(&options, token), memory);
         let label = Label::Connection(options.address.to_string().into());
         let session = scheduler.open(label, (), &mut reactor.timers);
         Ok(Self {
             reactor,
             signals,
             address: options.address,
+            token_source,
             resolver: Resolver::default(),
             connect_timeout: options.connect_timeout,
             scheduler,
@@ -412,13 +418,14 @@ fn has_ended_well(session: &Session) -> bool {
     }
 }
 
-fn settings(options: &ConnectOptions) -> Settings {
+fn settings(options: &ConnectOptions, token: Option<Secret>) -> Settings {
     Settings {
         role: Backend::Proxy {
             max_delay: options.reconnect_delay,
             max_attempts: options.max_reconnect_attempts,
             held_timeout: options.held_request_timeout,
             is_tidy: options.tidy,
+            token,
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,

@@ -10,6 +10,8 @@ use std::process::ExitCode;
 use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
+use mcp_tcp_proxy::entrance::Name;
+use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
             connect(options)
         }
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
+        Ok(Command::Token(name)) => token(&name),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
     }
@@ -88,6 +91,23 @@ fn resolve(host: &str, port: u16) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The token alone on stdout, so that it can go into a file of its own; what is for the proxy's file on stderr.
+fn token(name: &Name) -> ExitCode {
+    let mut random = [0; FRESH_BYTES];
+    if let Err(error) = getrandom::fill(&mut random) {
+        return fail(&format_args!("no random bytes: {error}"), 1);
+    }
+    let Fresh { token, line } = Fresh::new(name, random);
+    let printed = print(&format!("{token}\n"));
+    if printed == ExitCode::SUCCESS {
+        let _ = writeln!(
+            io::stderr(),
+            "The line above is the token, for the client. This is the line for --token-file:\n{line}"
+        );
+    }
+    printed
 }
 
 /// What comes before all else that may go wrong or be logged.

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
+use crate::entrance::{DEFAULT_TIMEOUT, Network};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -40,6 +41,20 @@ pub struct ServeOptions {
     pub listen: Vec<Address>,
     /// The permissions of unix sockets: 0 to 0777.
     pub unix_mode: u32,
+    /// Networks from which clients may come; any, if there are none.
+    pub allow: Vec<Network>,
+    /// Whose connections begin with a PROXY header.
+    pub proxy_protocol: Vec<Balancer>,
+    /// The file with the tokens that let clients in.
+    pub token_file: Option<PathBuf>,
+    /// Whether clients over unix sockets need none.
+    pub token_exempt_unix: bool,
+    /// How long a connection may take to be let in: 10 ms to one day.
+    pub entrance_timeout: Duration,
+    /// Sessions at a time of one address: 1 to 1,000,000. `None`: no limit of its own.
+    pub max_sessions_per_address: Option<usize>,
+    /// Sessions at a time of one client, by the name of its token or certificate: as before.
+    pub max_sessions_per_client: Option<usize>,
     /// 10 ms to one day.
     pub heartbeat_interval: Duration,
     /// Whether a server that died is started again.
@@ -91,6 +106,15 @@ pub struct ServeOptions {
     pub server: ServerCommand,
 }
 
+/// Whose connections begin with a header that says whose they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Balancer {
+    /// Everybody's that come over unix sockets.
+    Unix,
+    /// Those of this network.
+    Network(Network),
+}
+
 /// A variable for servers.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Variable {
@@ -130,6 +154,13 @@ impl Default for ServeOptions {
             port: None,
             listen: Vec::new(),
             unix_mode: 0o600,
+            allow: Vec::new(),
+            proxy_protocol: Vec::new(),
+            token_file: None,
+            token_exempt_unix: false,
+            entrance_timeout: DEFAULT_TIMEOUT,
+            max_sessions_per_address: None,
+            max_sessions_per_client: None,
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             log_level: LevelFilter::Info,
@@ -185,6 +216,10 @@ fn twice_the_processors() -> usize {
 }
 
 /// What the stdio side does, each value within its range.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that the user may set"
+)]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ConnectOptions {
     /// Where the proxy is.
@@ -211,6 +246,10 @@ pub struct ConnectOptions {
     pub max_buffer_bytes: Option<usize>,
     /// Whether the host is spared responses and progress that it did not ask for.
     pub tidy: bool,
+    /// The file with the token that is shown to the proxy.
+    pub token_file: Option<PathBuf>,
+    /// Whether the token may be sent in plain text over a network.
+    pub insecure_token: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
 }
@@ -233,6 +272,8 @@ impl Default for ConnectOptions {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
             tidy: false,
+            token_file: None,
+            insecure_token: false,
             log_level: LevelFilter::Warn,
         }
     }

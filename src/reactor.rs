@@ -17,7 +17,7 @@ use std::time::Duration;
 use mio::{Interest, Token};
 
 use self::io::Io;
-use self::poller::{ALARM, Poll, Poller, Register};
+use self::poller::{ALARM, Poll, Poller, Register, Reregister};
 use self::timers::Timers;
 use self::token::{Channel, Target, Tokens};
 use crate::util::time::Time;
@@ -112,6 +112,20 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
         self.poller.register(source, token, interest)
     }
 
+    /// Goes on to watch a descriptor for another target.
+    pub fn hand_over<S>(
+        &mut self,
+        io: Io<S>,
+        target: Target<C>,
+        interest: Interest,
+    ) -> std::io::Result<Io<S>>
+    where
+        P: Reregister<S>,
+    {
+        let token = self.tokens.next(target);
+        self.poller.reregister(io, token, interest)
+    }
+
     /// What waits for events.
     pub fn poller(&self) -> &P {
         &self.poller
@@ -189,6 +203,28 @@ mod tests {
         assert!(reactor.take_longest_iteration() >= WORK);
         assert_eq!(reactor.take_longest_iteration(), Duration::ZERO);
         assert!(reactor.longest_iteration() >= WORK);
+    }
+
+    #[test]
+    fn what_is_handed_over_is_told_once_more_under_its_new_name() {
+        use std::io::Write;
+        let (mut reactor, mut events) = reactor();
+        let (mut sender, receiver) = pipe::new().unwrap();
+        let target = |key| Target {
+            key,
+            channel: Only::Pipe,
+        };
+        let interest = Interest::READABLE;
+        let io = reactor.register(receiver, target(7), interest).unwrap();
+        sender.write_all(b"x").unwrap();
+        reactor.wait(&mut events, false).unwrap();
+        let mut io = reactor.hand_over(io, target(8), interest).unwrap();
+        let told = events.iter().next().unwrap();
+        assert!(!io.latch(told.token(), Readiness::of(told)) && !io.is_readable());
+        reactor.wait(&mut events, false).unwrap();
+        let event = events.iter().next().unwrap();
+        assert_eq!(reactor.target(event.token()), Some(target(8)));
+        assert!(io.latch(event.token(), Readiness::of(event)) && io.is_readable());
     }
 
     #[test]

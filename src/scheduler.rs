@@ -16,7 +16,7 @@ use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::log_limits::LogLimits;
-use crate::session::report::Label;
+use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
 use crate::util::time::Time;
 
@@ -142,6 +142,11 @@ impl<P> Scheduler<P> {
         &self.shared.settings
     }
 
+    /// The same, to be changed: for what happens from now on.
+    pub fn settings_mut(&mut self) -> &mut Settings {
+        &mut self.shared.settings
+    }
+
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
@@ -187,7 +192,7 @@ impl<P> Scheduler<P> {
     pub fn refuse<D: Copy + From<SessionKey>>(
         &mut self,
         label: Label,
-        limit: usize,
+        limit: SessionLimit,
         place: P,
         timers: &mut Timers<D>,
     ) -> SessionKey {
@@ -659,7 +664,10 @@ mod tests {
     #[test]
     fn a_session_that_was_turned_away_says_so_and_asks_for_nothing() {
         let mut all = Loop::new();
-        let key = all.scheduler.refuse(Loop::label(), 7, 'a', &mut all.timers);
+        let limit = SessionLimit::All(7);
+        let key = all
+            .scheduler
+            .refuse(Loop::label(), limit, 'a', &mut all.timers);
         let session = all.scheduler.session(key).unwrap();
         assert!(session.was_refused() && !session.to_client().is_empty());
         assert_eq!((all.actions(), all.run().len()), (vec![], 1));

@@ -7,14 +7,15 @@
 //!    before any session runs: a line that follows a crash is then not written to a dead server.
 //! 3. `run_ready`: the sessions that events were about, each within its budget. Input before timers: what arrived in time
 //!    must not be declared late.
-//! 4. `fire_timers`: before actions, as what is due may want something done.
-//! 5. `apply_actions`: what sessions want done, after all of them have run. What has come to its end is freed here, when no
+//! 4. `run_visitors`: the connections in the entrance, some of them, after those that are in.
+//! 5. `fire_timers`: before actions, as what is due may want something done.
+//! 6. `apply_actions`: what sessions want done, after all of them have run. What has come to its end is freed here, when no
 //!    event of this iteration can be about it any more.
-//! 6. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
-//! 7. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
-//! 8. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 9. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
-//! 10. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 7. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
+//! 8. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
+//! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
+//! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
 mod check;
@@ -22,7 +23,10 @@ mod client;
 mod launch;
 mod listen;
 mod pipe_widener;
+mod quotas;
+pub mod reload;
 mod remnants;
+mod rules;
 mod server;
 mod servers;
 mod setup;
@@ -34,6 +38,7 @@ pub mod system;
 mod targets;
 pub mod unread;
 mod vanished;
+mod visitors;
 
 use std::io;
 use std::time::Duration;
@@ -44,6 +49,8 @@ use mio::{Events, Token};
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
+use self::quotas::Quotas;
+pub use self::quotas::SessionsOfOne;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
@@ -53,7 +60,9 @@ use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
+use self::visitors::Visitors;
 use crate::buffers::budget::BufferBudget;
+use crate::entrance::{Rules, VisitorKey};
 use crate::reactor::Reactor;
 use crate::reactor::io::{Io, Readiness};
 use crate::reactor::poller::Poll;
@@ -85,6 +94,11 @@ pub struct Proxy<S: System = Linux> {
     sessions_so_far: u64,
     /// Sessions that were turned away and are not freed yet.
     refused: usize,
+
+    /// Sessions by whose they are.
+    quotas: Quotas,
+    /// The entrance, if anything is asked of connections.
+    visitors: Option<Box<Visitors<S::Client>>>,
 
     servers: Servers<S>,
     start_queue: StartQueue,
@@ -127,6 +141,7 @@ impl<S: System> Proxy<S> {
         mut reactor: Reactor<Channel, Due, S::Poller>,
         listeners: Vec<Io<S::Listener>>,
         limits: Limits,
+        rules: Rules,
         settings: Settings,
         memory: BufferBudget,
     ) -> Self {
@@ -145,6 +160,8 @@ impl<S: System> Proxy<S> {
             scheduler: Scheduler::new(settings, memory),
             sessions_so_far: 0,
             refused: 0,
+            quotas: Quotas::new(limits.sessions_of_one),
+            visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
             spares,
@@ -162,6 +179,7 @@ impl<S: System> Proxy<S> {
         self.wait(events)?;
         self.dispatch(events);
         self.run_ready();
+        self.run_visitors();
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();
@@ -190,6 +208,7 @@ impl<S: System> Proxy<S> {
     /// Whether there is something to do although no event tells.
     pub fn is_busy(&self) -> bool {
         self.scheduler.is_busy()
+            || self.has_ready_visitors()
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
@@ -218,6 +237,11 @@ impl<S: System> Proxy<S> {
                 Channel::Client => self
                     .scheduler
                     .note(SessionKey(key), |place| place.latch(token, readiness)),
+                Channel::Visitor => {
+                    if let Some(visitors) = &mut self.visitors {
+                        visitors.latch(VisitorKey(key), token, readiness);
+                    }
+                }
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
                     self.latch_server(ServerKey(key), channel, token, readiness);
                 }
@@ -260,6 +284,9 @@ impl<S: System> Proxy<S> {
         if pending.child {
             self.reap();
         }
+        if pending.hangup {
+            self.reload();
+        }
         if pending.stop {
             self.stop();
         }
@@ -281,6 +308,7 @@ impl<S: System> Proxy<S> {
                     let unix_time = self.system.unix_time();
                     self.tell(key, Event::Deadline { unix_time });
                 }
+                Due::Visitor(key) => self.visitor_timeout(key),
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
@@ -303,6 +331,9 @@ impl<S: System> Proxy<S> {
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
+        if let Some(visitors) = &mut self.visitors {
+            visitors.report_left_out();
+        }
         log::logger().flush();
         let at = self.now() + MONITOR_INTERVAL;
         self.reactor.timers.set(at, Due::Monitor);
@@ -328,6 +359,10 @@ impl<S: System> Proxy<S> {
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none());
+                if !session.was_refused() {
+                    let client = session.label().client();
+                    self.quotas.free(client, place.identity());
+                }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);

@@ -144,7 +144,7 @@ use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::refusals::Refusals;
-use self::report::{EndReason, Label, Traffic};
+use self::report::{EndReason, Label, SessionLimit, Traffic};
 use self::send_queue::SendQueue;
 use self::server_memory::ServerMemory;
 pub use self::settings::{Settings, Spawn};
@@ -251,7 +251,7 @@ impl Session {
     }
 
     /// A session beyond the limit: it tells the client so, and ends.
-    pub fn refuse(label: Label, limit: usize, cx: &mut Context<'_>) -> Self {
+    pub fn refuse(label: Label, limit: SessionLimit, cx: &mut Context<'_>) -> Self {
         let mut session = Self::new(label, cx);
         let reason = EndReason::SessionLimit(limit);
         session.reply_error(None, reason.error_reason(), &reason.to_string(), cx);
@@ -328,6 +328,9 @@ impl Session {
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamDenied(why) => {
+                self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);
+            }
             Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
@@ -339,6 +342,7 @@ impl Session {
             // What is left of what was read is handled after any event.
             Event::RunBegan => {}
             Event::MemoryShort => self.memory_short(cx),
+            Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
         self.finish_event(cx);

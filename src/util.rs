@@ -5,6 +5,7 @@ pub mod client_address;
 pub mod keyed_queue;
 pub mod log_rate_limit;
 pub mod plural;
+pub mod secret;
 pub mod shell_words;
 pub mod small_queue;
 pub mod time;

@@ -12,9 +12,9 @@ use log::LevelFilter;
 use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, buffer_bytes, directory, file, first_message, log_level, message_bytes, prespawn,
-    restarts, seconds, seconds_or_off, server_log, sessions, some_host, some_port, spawn, starting,
-    unix_mode, user, variable,
+    attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
+    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, some_host,
+    some_path, some_port, spawn, starting, unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -71,6 +71,32 @@ flags! {
 
     /// Permissions of unix sockets, in octal, 0 to 0777. To connect takes the right to write.
     serve "--unix-mode" "MODE", default "0600", example "0660": unix_mode = unix_mode;
+
+    /// Let in clients of this network only (`192.0.2.0/24`, `2001:db8::/32` or an address). Can be given any number of
+    /// times. Unix sockets are not concerned.
+    serve_each "--allow" "CIDR", example "192.0.2.0/24": allow = network;
+
+    /// Let in clients only that show a token of this file. Each line of it is `NAME TOKEN [SERVER,...]`; TOKEN has at least
+    /// 16 characters, or is `sha256:` and 64 hexadecimal digits, as `mcp-tcp-proxy token NAME` prints it. The file is read
+    /// again on SIGHUP.
+    serve "--token-file" "FILE", example "/etc/mcp/tokens": token_file = some_path;
+
+    /// Ask clients on unix sockets for no token.
+    serve "--token-exempt-unix": token_exempt_unix = true;
+
+    /// Take a PROXY header from connections of this network, or of unix sockets (`unix`). It is of version 1 or 2, and the
+    /// client is whom it names. Can be given any number of times.
+    serve_each "--proxy-protocol" "CIDR|unix", example "10.0.0.7": proxy_protocol = balancer;
+
+    /// Seconds that a connection has to be let in where a PROXY header or a token is asked for, 0.01 to 86400.
+    serve "--entrance-timeout" "S", default "10", example "3": entrance_timeout = seconds;
+
+    /// Sessions at a time of one address, 1 to 1000000. An IPv6 network of 64 bits counts as one, and so does a user of a
+    /// unix socket.
+    serve "--max-sessions-per-address" "N", default_is "no limit", example "20": max_sessions_per_address = sessions;
+
+    /// Sessions at a time of one client, by the name of its token or its certificate, 1 to 1000000.
+    serve "--max-sessions-per-client" "N", default_is "no limit", example "20": max_sessions_per_client = sessions;
 
     /// Seconds between heartbeats to clients that use them, 0.01 to 86400.
     serve "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;
@@ -197,6 +223,13 @@ flags! {
     /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
     /// dropped is logged.
     connect "--tidy": tidy = true;
+
+    /// Show the proxy the token in the first line of this file. Without this option, the environment variable
+    /// `MCP_TCP_PROXY_TOKEN` counts.
+    connect "--token-file" "FILE", example "/etc/mcp/token": token_file = some_path;
+
+    /// Send the token even where others on the way can read it: in plain text, to an address other than loopback.
+    connect "--insecure-token": insecure_token = true;
 
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;

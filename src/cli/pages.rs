@@ -22,6 +22,11 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         summary: "be the demo MCP server, on stdio",
     },
     Subcommand {
+        name: "token",
+        words: "NAME",
+        summary: "print a fresh token, and its line for the file",
+    },
+    Subcommand {
         name: "completions",
         words: "bash|zsh|fish",
         summary: "print completions for a shell",

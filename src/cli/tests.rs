@@ -7,7 +7,8 @@ use std::os::unix::ffi::OsStrExt;
 use log::LevelFilter;
 
 use super::*;
-use crate::options::{ServerCommand, Variable};
+use crate::entrance::{Name, Network};
+use crate::options::{Balancer, ServerCommand, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -18,7 +19,7 @@ fn words(line: &str) -> Vec<OsString> {
 
 fn serve(line: &str) -> ServeOptions {
     match parse(words(line)) {
-        Ok(Command::Serve { options, .. }) => options,
+        Ok(Command::Serve { options, .. }) => *options,
         other => panic!("{line:?} gives {other:?}"),
     }
 }
@@ -68,6 +69,45 @@ fn tcp(host: &str, port: u16) -> Address {
     Address::Tcp { host, port }
 }
 
+fn network(text: &str) -> Network {
+    Network::parse(text).unwrap()
+}
+
+#[test]
+fn networks_and_token_files_are_read_and_checked() {
+    for (line, part) in [
+        (
+            "--allow 192.0.2.0/33 cat",
+            "--allow: '192.0.2.0/33' is not a network",
+        ),
+        ("--allow 192.0.2.7/24 cat", "did you mean 192.0.2.0/24?"),
+        (
+            "--proxy-protocol tcp cat",
+            "--proxy-protocol: 'tcp' is not unix, or a network",
+        ),
+        ("--token-file= cat", "--token-file"),
+        (
+            "--max-sessions-per-address 0 cat",
+            "--max-sessions-per-address",
+        ),
+        ("token", "token: the name of the client is missing"),
+        ("token a/b", "token: 'a/b' is not a name"),
+        (
+            "token a b",
+            "token: takes no more than a name, and 'b' follows",
+        ),
+    ] {
+        let error = error(line);
+        assert!(error.contains(part), "{error}");
+    }
+    let ann = Name::new("ann").unwrap();
+    assert_eq!(parse(words("token ann")), Ok(Command::Token(ann)));
+    assert_eq!(parse(words("token --help")), Ok(help(Mode::Serve)));
+    let options = connect("connect --token-file /t --insecure-token example:1");
+    assert_eq!(options.token_file, Some("/t".into()));
+    assert!(options.insecure_token);
+}
+
 #[test]
 fn the_defaults() {
     let expected = ServeOptions {
@@ -75,6 +115,13 @@ fn the_defaults() {
         port: None,
         listen: Vec::new(),
         unix_mode: 0o600,
+        allow: Vec::new(),
+        proxy_protocol: Vec::new(),
+        token_file: None,
+        token_exempt_unix: false,
+        entrance_timeout: Duration::from_secs(10),
+        max_sessions_per_address: None,
+        max_sessions_per_client: None,
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
         log_level: LevelFilter::Info,
@@ -136,6 +183,13 @@ fn every_option_in_both_spellings() {
         port: Some(0),
         listen: vec![tcp("::1", 9), Address::Unix("/run/x".into())],
         unix_mode: 0o660,
+        allow: vec![network("192.0.2.0/24"), network("::1")],
+        proxy_protocol: vec![Balancer::Network(network("10.0.0.7")), Balancer::Unix],
+        token_file: Some("/t".into()),
+        token_exempt_unix: true,
+        entrance_timeout: Duration::from_secs(3),
+        max_sessions_per_address: Some(8),
+        max_sessions_per_client: Some(9),
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
         log_level: LevelFilter::Debug,
@@ -161,13 +215,17 @@ fn every_option_in_both_spellings() {
         traceable: true,
         server: ServerCommand::Program(vec!["cat".into()]),
     };
-    let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 --heartbeat-interval 2.5 --no-auto-restart --debug \
+    let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 \
+                --allow 192.0.2.0/24 --allow ::1 --proxy-protocol 10.0.0.7 --proxy-protocol unix --token-file /t --token-exempt-unix \
+                --entrance-timeout 3 --max-sessions-per-address 8 --max-sessions-per-client 9 --heartbeat-interval 2.5 --no-auto-restart --debug \
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable cat";
     assert_eq!(serve(line), expected);
-    let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 --heartbeat-interval=2.5 --no-auto-restart --debug \
+    let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
+                --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
+                --entrance-timeout=3 --max-sessions-per-address=8 --max-sessions-per-client=9 --heartbeat-interval=2.5 --no-auto-restart --debug \
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
@@ -595,6 +653,8 @@ fn connect_has_options_of_its_own() {
             max_message_bytes: 10 * 1024 * 1024,
             max_buffer_bytes: None,
             tidy: false,
+            token_file: None,
+            insecure_token: false,
             log_level: LevelFilter::Warn,
         }
     );

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::options::Variable;
+use crate::entrance::Network;
+use crate::options::{Balancer, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 
@@ -50,6 +51,26 @@ pub(super) fn unix_mode(value: &str) -> Result<u32, String> {
     let mode = u32::from_str_radix(value, 8).ok();
     mode.filter(|mode| is_octal && *mode <= 0o777)
         .ok_or_else(|| "a mode in octal (0 to 0777)".to_owned())
+}
+
+pub(super) fn network(value: &str) -> Result<Network, String> {
+    Network::parse(value)
+}
+
+pub(super) fn balancer(value: &str) -> Result<Balancer, String> {
+    if value == "unix" {
+        return Ok(Balancer::Unix);
+    }
+    Network::parse(value)
+        .map(Balancer::Network)
+        .map_err(|error| format!("unix, or {error}"))
+}
+
+pub(super) fn some_path(value: &str) -> Result<Option<PathBuf>, String> {
+    if value.is_empty() {
+        return Err("the path of a file".to_owned());
+    }
+    Ok(Some(value.into()))
 }
 
 pub(super) fn seconds(value: &str) -> Result<Duration, String> {

@@ -14,13 +14,14 @@ use super::{Channel, Connector, Due};
 use crate::reactor::io::Io;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
-use crate::session::Event;
+use crate::session::{Backend, Event};
 use crate::transport::address::Address;
 use crate::transport::socket::Socket;
 
 impl Connector {
     /// Begins to connect. All of it, from the look-up to the last address, has one deadline.
     pub(super) fn connect(&mut self) {
+        self.renew_token();
         let timers = &mut self.reactor.timers;
         let mut deadline = Deadline::default();
         let at = timers.now() + self.connect_timeout;
@@ -42,6 +43,15 @@ impl Connector {
                 deadline.clear(&mut self.reactor.timers);
                 self.connect_failed(&error);
             }
+        }
+    }
+
+    /// A token that was replaced in its file is good from the next attempt on.
+    fn renew_token(&mut self) {
+        if let Some(token) = self.token_source.read_again()
+            && let Backend::Proxy { token: shown, .. } = &mut self.scheduler.settings_mut().role
+        {
+            *shown = Some(token);
         }
     }
 
@@ -77,13 +87,28 @@ impl Connector {
         }
     }
 
-    fn try_addresses(&mut self, addresses: Vec<SocketAddr>, deadline: Deadline) {
+    fn try_addresses(&mut self, mut addresses: Vec<SocketAddr>, mut deadline: Deadline) {
+        let first = addresses.first().copied();
+        addresses.retain(|address| self.token_source.may_go_to(*address));
+        if let Some(refused) = first.filter(|_| addresses.is_empty()) {
+            deadline.clear(&mut self.reactor.timers);
+            return self.keep_token_from(refused);
+        }
         let addresses = addresses.into_iter();
         let attempt = Attempt {
             addresses,
             deadline,
         };
         self.try_next_address(attempt, &"the name has no address");
+    }
+
+    /// No further attempt would be any better.
+    fn keep_token_from(&mut self, address: SocketAddr) {
+        let why = format!(
+            "the token would pass to {address} in plain text, where others can read it (a tunnel to a loopback address keeps \
+             it secret; --insecure-token sends it all the same)"
+        );
+        self.tell(Event::UpstreamDenied(&why));
     }
 
     /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.

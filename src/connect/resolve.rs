@@ -23,6 +23,7 @@ use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, pipe2};
 
+use super::credentials::TOKEN_VARIABLE;
 use super::{Channel, Due};
 use crate::reactor::Reactor;
 use crate::reactor::io::{Input, Io, Readiness};
@@ -153,7 +154,9 @@ fn spawn(host: &str, port: u16, output: &OwnedFd) -> io::Result<Pid> {
     let host = CString::new(host)?;
     let port = CString::new(port.to_string())?;
     let arguments = [NAME, c"resolve", &host, &port];
-    let environment = env::vars_os().filter_map(|(name, value)| {
+    // The token is no business of a process that others can look into.
+    let inherited = env::vars_os().filter(|(name, _)| name != TOKEN_VARIABLE);
+    let environment = inherited.filter_map(|(name, value)| {
         CString::new([name.as_bytes(), b"=", value.as_bytes()].concat()).ok()
     });
     let environment: Vec<CString> = environment.collect();

@@ -17,6 +17,20 @@ pub enum ErrorReason {
     TooLarge,
     /// The server's response is over the limit, or there is no memory for it.
     ResponseTooLarge,
+    /// Plain text came where TLS has to be.
+    TlsRequired,
+    /// The client showed no token, or a wrong one.
+    Unauthorized,
+    /// The client may not use this server.
+    Forbidden,
+    /// There is no server of this name.
+    UnknownServer,
+    /// The client's first line took too long.
+    EntranceTimeout,
+    /// The connection had to make room for a newer one.
+    TooManyConnections,
+    /// The proxy at the other end does not let this client in.
+    AccessDenied,
     /// Too many requests wait for their responses.
     InFlightLimit,
     /// The server process went away before it responded.
@@ -48,12 +62,18 @@ impl ErrorReason {
         match self {
             Self::ParseError => -32700,
             Self::TooLarge => -32600,
-            Self::InFlightLimit => 429,
+            Self::TlsRequired => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::UnknownServer => 404,
+            Self::EntranceTimeout => 408,
+            Self::InFlightLimit | Self::TooManyConnections => 429,
             Self::ResponseTooLarge
             | Self::ProcessTerminated
             | Self::ConnectionLost
             | Self::Unreachable => 502,
-            Self::SessionLimit
+            Self::AccessDenied
+            | Self::SessionLimit
             | Self::RestartLimit
             | Self::SpawnFailed
             | Self::ServerChanged
@@ -69,6 +89,13 @@ impl ErrorReason {
             Self::ParseError => "parse_error",
             Self::TooLarge => "too_large",
             Self::ResponseTooLarge => "response_too_large",
+            Self::TlsRequired => "tls_required",
+            Self::Unauthorized => "unauthorized",
+            Self::Forbidden => "forbidden",
+            Self::UnknownServer => "unknown_server",
+            Self::EntranceTimeout => "entrance_timeout",
+            Self::TooManyConnections => "too_many_connections",
+            Self::AccessDenied => "access_denied",
             Self::InFlightLimit => "in_flight_limit",
             Self::ProcessTerminated => "process_terminated",
             Self::ConnectionLost => "connection_lost",
@@ -180,12 +207,35 @@ pub fn subscription_closed(id: &dyn Display) -> String {
     )
 }
 
-/// With this a client announces itself to a proxy.
-pub const HANDSHAKE: &str = concat!(
-    r#"{"type":"handshake","client_version":""#,
-    env!("CARGO_PKG_VERSION"),
-    r#"","supports_heartbeat":true,"replay":"eager"}"#
+/// What a client is told that speaks HTTP, without its last line feed. It says nothing of what the client said.
+pub const HTTP_RESPONSE: &str = concat!(
+    "HTTP/1.1 400 Bad Request\r\n",
+    "Content-Type: text/plain; charset=utf-8\r\n",
+    "Content-Length: 141\r\n",
+    "Connection: close\r\n",
+    "\r\n",
+    "This port speaks MCP over plain TCP, one JSON-RPC message per line, and not HTTP.\n",
+    "MCP applications reach it through `mcp-tcp-proxy connect`.",
 );
+
+/// With this a client announces itself to a proxy, and shows its token if it has one.
+pub fn handshake(token: Option<&str>) -> String {
+    const VERSION: &str = env!("CARGO_PKG_VERSION");
+    let mut line = String::from(r#"{"type":"handshake""#);
+    if let Some(token) = token {
+        push(
+            &mut line,
+            &format_args!(r#","token":{}"#, JsonString(token)),
+        );
+    }
+    push(
+        &mut line,
+        &format_args!(
+            r#","client_version":"{VERSION}","supports_heartbeat":true,"replay":"eager"}}"#
+        ),
+    );
+    line
+}
 
 /// The heartbeat of a client. `unix_time` is the time since 1970.
 pub fn heartbeat(unix_time: Duration) -> String {
@@ -273,18 +323,25 @@ mod tests {
     }
 
     #[test]
+    fn the_response_to_http_has_the_length_that_it_says() {
+        let (head, body) = HTTP_RESPONSE.split_once("\r\n\r\n").unwrap();
+        let length = format!("Content-Length: {}\r\n", body.len() + "\n".len());
+        assert!(head.contains(&length), "{length}");
+    }
+
+    #[test]
     fn exact_shapes() {
         let time = Duration::new(1_700_000_000, 5_000_000);
         assert_eq!(
             heartbeat(time),
             r#"{"type":"heartbeat","timestamp":1700000000.005000}"#
         );
-        let handshake: Value = serde_json::from_str(HANDSHAKE).unwrap();
         let version = env!("CARGO_PKG_VERSION");
-        assert_eq!(
-            handshake,
-            json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"})
-        );
+        let mut expected = json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"});
+        let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
+        assert_eq!(read(&handshake(None)), expected);
+        expected["token"] = json!("a \"token\"");
+        assert_eq!(read(&handshake(Some("a \"token\""))), expected);
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

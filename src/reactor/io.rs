@@ -141,6 +141,11 @@ impl<S> Io<S> {
     pub fn source(&self) -> &S {
         &self.source
     }
+
+    /// The same, without what was known of it.
+    pub fn into_source(self) -> S {
+        self.source
+    }
 }
 
 impl<S: Read> Io<S> {

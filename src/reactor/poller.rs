@@ -56,6 +56,13 @@ pub trait Register<S> {
     fn register(&mut self, source: S, token: Token, interest: Interest) -> io::Result<Io<S>>;
 }
 
+/// Goes on to watch a descriptor under another token.
+pub trait Reregister<S>: Register<S> {
+    /// From now on events about this descriptor bear this token. Whatever is known of its readiness comes as an event once
+    /// more.
+    fn reregister(&mut self, io: Io<S>, token: Token, interest: Interest) -> io::Result<Io<S>>;
+}
+
 /// An epoll instance with an alarm.
 #[derive(Debug)]
 pub struct Poller {
@@ -145,6 +152,14 @@ impl Poll for Poller {
 impl<S: Source> Register<S> for Poller {
     fn register(&mut self, mut source: S, token: Token, interest: Interest) -> io::Result<Io<S>> {
         self.registry().register(&mut source, token, interest)?;
+        Ok(Io::new(source, token, interest))
+    }
+}
+
+impl<S: Source> Reregister<S> for Poller {
+    fn reregister(&mut self, io: Io<S>, token: Token, interest: Interest) -> io::Result<Io<S>> {
+        let mut source = io.into_source();
+        self.registry().reregister(&mut source, token, interest)?;
         Ok(Io::new(source, token, interest))
     }
 }

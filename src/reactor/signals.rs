@@ -70,6 +70,8 @@ pub fn block_write_signals() -> io::Result<()> {
 pub struct Signals {
     descriptor: SignalFd,
     requests: StopRequests,
+    /// Whether SIGHUP does not ask the program to stop.
+    has_files: bool,
 }
 
 /// What has come since the last look.
@@ -79,6 +81,8 @@ pub struct Pending {
     pub child: bool,
     /// The program is to stop, or, if that is under way, to do so at once.
     pub stop: bool,
+    /// Files are to be read again.
+    pub hangup: bool,
 }
 
 impl Signals {
@@ -104,7 +108,13 @@ impl Signals {
         Ok(Self {
             descriptor,
             requests: StopRequests::default(),
+            has_files: false,
         })
+    }
+
+    /// From now on, SIGHUP asks for files to be read again.
+    pub fn reload_on_hangup(&mut self) {
+        self.has_files = true;
     }
 
     /// Takes all signals that wait.
@@ -117,6 +127,7 @@ impl Signals {
                 Ok(signal) if USER_SIGNALS.contains(&signal) => {
                     info!("{signal} is ignored; SIGTERM stops the program");
                 }
+                Ok(Signal::SIGHUP) if self.has_files => pending.hangup = true,
                 Ok(signal) => pending.stop |= self.requests.admit(signal, timers::now()),
                 Err(_) => {}
             }

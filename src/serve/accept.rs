@@ -9,9 +9,11 @@ use mio::Interest;
 use super::client::ClientSession;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
+use crate::entrance::Identity;
 use crate::reactor::io::{Io, Readiness};
 use crate::reactor::token::{MAX_KEYS, Target};
-use crate::session::report::Label;
+use crate::scheduler::SessionKey;
+use crate::session::report::{Label, SessionLimit};
 use crate::transport::listener::{AcceptError, classify_accept_error};
 use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
@@ -22,7 +24,7 @@ pub(super) const MAX_REFUSED: usize = 64;
 
 /// Connections accepted in one iteration: a rush delays open sessions by no more than eight times the price of one, some
 /// 20 µs.
-const ACCEPTS_PER_ITERATION: usize = 8;
+pub(super) const ACCEPTS_PER_ITERATION: usize = 8;
 
 /// Without descriptors, memory or processes for a new session, the next attempt is made after this: soon for whoever
 /// waits, and seldom enough not to be felt by the others.
@@ -78,6 +80,7 @@ impl<S: System> Proxy<S> {
             && !self.is_paused()
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
             && self.refused < MAX_REFUSED
+            && !self.has_fresh_visitors()
     }
 
     /// Whether something has run out, and the next attempt is to wait.
@@ -86,6 +89,7 @@ impl<S: System> Proxy<S> {
     }
 
     pub(super) fn accept_waiting(&mut self) {
+        self.begin_round_of_visitors();
         for _ in 0..ACCEPTS_PER_ITERATION {
             if !self.can_accept() {
                 return;
@@ -114,6 +118,14 @@ impl<S: System> Proxy<S> {
     }
 
     fn accepted(&mut self, client: S::Client, address: ClientAddress) {
+        if self.visitors.is_some() {
+            return self.arrived(client, address);
+        }
+        self.accept_session(client, address);
+    }
+
+    /// A connection is a session at once.
+    pub(super) fn accept_session(&mut self, client: S::Client, address: ClientAddress) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
@@ -131,21 +143,46 @@ impl<S: System> Proxy<S> {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
+        self.open_session(address, ClientSession::new(client, None));
+    }
+
+    /// Begins the session of a connection, unless there are as many as there may be.
+    pub(super) fn open_session(
+        &mut self,
+        client: ClientAddress,
+        place: ClientSession<S>,
+    ) -> SessionKey {
         self.sessions_so_far += 1;
         let label = Label::Session {
             number: self.sessions_so_far,
-            client: address,
+            client,
             pid: None,
         };
-        let place = ClientSession::new(client);
-        let timers = &mut self.reactor.timers;
-        let limit = self.limits.max_sessions;
-        if self.scheduler.len() - self.refused < limit {
-            self.scheduler.open(label, place, timers);
-        } else {
-            self.refused += 1;
-            self.scheduler.refuse(label, limit, place, timers);
+        match self.session_limit(client, place.identity()) {
+            None => {
+                self.quotas.open(client, place.identity());
+                let timers = &mut self.reactor.timers;
+                self.scheduler.open(label, place, timers)
+            }
+            Some(limit) => {
+                self.refused += 1;
+                let timers = &mut self.reactor.timers;
+                self.scheduler.refuse(label, limit, place, timers)
+            }
         }
+    }
+
+    /// The limit that one more session of this client would be over.
+    fn session_limit(
+        &self,
+        client: ClientAddress,
+        identity: Option<&Identity>,
+    ) -> Option<SessionLimit> {
+        let limit = self.limits.max_sessions;
+        if self.scheduler.len() - self.refused >= limit {
+            return Some(SessionLimit::All(limit));
+        }
+        self.quotas.exceeded(client, identity)
     }
 
     /// Something has run out: nothing is accepted or started for a while.

@@ -43,7 +43,9 @@ impl<S: System> Proxy<S> {
             self.spares.deadline(),
         ];
         let own = own.iter().flatten().count() + self.stop_timers.deadlines();
-        let all = monitor + own + self.scheduler.deadlines() + self.servers.deadlines();
+        let visitors = self.visitors.as_ref();
+        let visitors = visitors.map_or(0, |visitors| visitors.check());
+        let all = monitor + own + self.scheduler.deadlines() + self.servers.deadlines() + visitors;
         assert_eq!(
             self.reactor.timers.len(),
             all,

@@ -4,6 +4,7 @@ use super::server::Server;
 use super::servers::{ServerKey, Servers};
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
+use crate::entrance::Identity;
 use crate::pump::pump;
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
@@ -14,14 +15,22 @@ pub struct ClientSession<S: System> {
     client: Option<Io<S::Client>>,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// What the client has shown, if anything was asked for.
+    identity: Option<Box<Identity>>,
 }
 
 impl<S: System> ClientSession<S> {
-    pub(super) fn new(client: Io<S::Client>) -> Self {
+    pub(super) fn new(client: Io<S::Client>, identity: Option<Identity>) -> Self {
         Self {
             client: Some(client),
             server: None,
+            identity: identity.map(Box::new),
         }
+    }
+
+    /// What the client has shown, if anything was asked for.
+    pub fn identity(&self) -> Option<&Identity> {
+        self.identity.as_deref()
     }
 
     /// The connection to the client, until it is closed.

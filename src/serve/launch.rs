@@ -9,6 +9,7 @@ use super::server::Life;
 use super::servers::ServerKey;
 use super::system::{ServerUser, System};
 use super::{ClientSession, Proxy, Stopping};
+use crate::entrance::{Identity, Name};
 use crate::reactor::io::Io;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::report::Label;
@@ -37,12 +38,16 @@ fn server_user<S: System>(
     let Label::Session { number, client, .. } = scheduler.session(key)?.label() else {
         return None;
     };
+    let place = scheduler.place(key)?;
     Some(ServerUser {
         key,
         number: *number,
         address: *client,
-        name: None,
-        connection: scheduler.place(key)?.client().map(Io::source),
+        name: place
+            .identity()
+            .and_then(Identity::client)
+            .map(Name::as_str),
+        connection: place.client().map(Io::source),
     })
 }
 

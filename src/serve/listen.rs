@@ -1,9 +1,11 @@
 //! Where connections come in: the sockets that the options ask for or systemd has passed, and what the log says of them.
 
+use std::net::SocketAddr;
 use std::os::unix::fs::lchown;
 
 use log::{info, warn};
 
+use super::rules;
 use super::setup::{SetupError, failed_to};
 use crate::options::ServeOptions;
 use crate::process::RunAs;
@@ -104,7 +106,12 @@ pub(super) fn log(socket: &Listener, options: &ServeOptions) {
         return info!("proxy listening on {socket}");
     };
     info!("TCP proxy listening on {address}");
-    if !address.ip().is_loopback() && !is_guarded(options) {
+    if address.ip().is_loopback() {
+        return;
+    }
+    if is_guarded(options) {
+        warn_of_plain_text(address, options);
+    } else {
         warn!(
             "anyone who reaches {address} can run this server; --host 127.0.0.1, --token-file or --allow \
              keep others out"
@@ -112,8 +119,18 @@ pub(super) fn log(socket: &Listener, options: &ServeOptions) {
     }
 }
 
+/// A token that is sent in plain text is anybody's who can read on the way.
+fn warn_of_plain_text(address: SocketAddr, options: &ServeOptions) {
+    if options.token_file.is_some() {
+        warn!(
+            "{address} takes tokens in plain text: whoever can read what passes on the way to it has them; end TLS before it \
+             (stunnel, HAProxy) or use a tunnel (ssh)"
+        );
+    }
+}
+
 /// Whether not everyone who can connect can use the server: clients need a token, a certificate, or an address of a network
 /// that is allowed.
-pub(super) fn is_guarded(_: &ServeOptions) -> bool {
-    false
+pub(super) fn is_guarded(options: &ServeOptions) -> bool {
+    rules::keep_strangers_out(options)
 }

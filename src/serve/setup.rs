@@ -2,15 +2,19 @@
 
 use std::ffi::OsString;
 use std::fmt::{self, Display};
+use std::io::{self, IsTerminal};
 
 use log::{debug, info, warn};
 use mio::Interest;
 
-use super::accept::MAX_REFUSED;
+use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
 use super::listen::{self, Listening};
+use super::reload::Files;
+use super::rules;
 use super::system::Linux;
-use super::{Channel, Proxy, surroundings};
+use super::{Channel, Due, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
+use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, Environment, Spawner};
@@ -40,12 +44,16 @@ const SPARE_DESCRIPTORS: u64 = 64 + MAX_REFUSED as u64;
 pub struct Limits {
     /// More sessions are turned away.
     pub max_sessions: usize,
+    /// The same for those of one address, and of one client; `None` if there is no such limit.
+    pub sessions_of_one: SessionsOfOne,
     /// As many sessions there are descriptors for.
     pub possible_sessions: usize,
     /// Servers that start up at the same time.
     pub max_starting: usize,
     /// Servers that wait for sessions.
     pub spares: usize,
+    /// Connections in the entrance.
+    pub places: usize,
 }
 
 /// What kept the program from serving, in one line.
@@ -73,19 +81,17 @@ impl Proxy {
         let find = || find_server(options, command, environment.clone(), descriptors);
         // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
         let found = user.is_none().then(find).transpose()?;
+        let files = Files::of(options);
+        let contents = files.read().map_err(SetupError)?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let listening = listen::open(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
-        let token = reactor.next_token(Target {
-            key: 0,
-            channel: Channel::Signals,
-        });
-        let signals = Signals::register(reactor.poller().registry(), token)
-            .map_err(failed_to("cannot receive signals"))?;
+        let signals = watch_signals(&mut reactor, &files)?;
         if let Some(user) = &user {
             listening.give_to(user)?;
             surroundings::become_user(user, options)?;
+            files.warn_if_unreadable();
         }
         let spawner = found.map_or_else(find, Ok)?;
         let Listening { sockets, summary } = listening;
@@ -110,15 +116,36 @@ impl Proxy {
             signals,
             peers: Peers::new(),
             ports,
+            files,
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
+        contents.log();
+        let rules = rules::of(options, contents.tokens);
         let settings = settings(options);
         Ok(Self::new(
-            system, reactor, listeners, limits, settings, memory,
+            system, reactor, listeners, limits, rules, settings, memory,
         ))
     }
+}
+
+/// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
+fn watch_signals(
+    reactor: &mut Reactor<Channel, Due>,
+    files: &Files,
+) -> Result<Signals, SetupError> {
+    let token = reactor.next_token(Target {
+        key: 0,
+        channel: Channel::Signals,
+    });
+    let registry = reactor.poller().registry();
+    let mut signals =
+        Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
+    if !files.are_none() && !io::stdin().is_terminal() {
+        signals.reload_on_hangup();
+    }
+    Ok(signals)
 }
 
 /// Checks whether the server can be run.
@@ -137,13 +164,19 @@ fn find_server(
 
 /// What the user wants, as far as there are descriptors for it.
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
+    let places = places(options, descriptors);
     let spares = spares_limit(options.prespawn, descriptors);
-    let possible_sessions = sessions_possible(spares, descriptors);
+    let possible_sessions = sessions_possible(spares, places, descriptors);
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
         possible_sessions,
+        sessions_of_one: SessionsOfOne {
+            address: options.max_sessions_per_address,
+            client: options.max_sessions_per_client,
+        },
         max_starting: options.max_starting,
         spares,
+        places,
     }
 }
 
@@ -206,9 +239,20 @@ fn spares_limit(wanted: usize, descriptors: DescriptorLimit) -> usize {
     wanted.min(possible)
 }
 
-/// As many sessions as there are descriptors for, besides this many servers that wait.
-fn sessions_possible(spares: usize, descriptors: DescriptorLimit) -> usize {
-    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * spares as u64;
+/// Connections that may be in the entrance, if anything is asked there: an eighth of the descriptors, at most as many as are
+/// of use.
+fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
+    if !rules::need_places(options) {
+        return 0;
+    }
+    let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
+    // Whoever has come is heard before so many others can come.
+    share.clamp(2 * ACCEPTS_PER_ITERATION, Capacity::MAX_PLACES)
+}
+
+/// As many sessions as there are descriptors for, besides this many servers that wait and connections in the entrance.
+fn sessions_possible(spares: usize, places: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * spares as u64 + places as u64;
     let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_SESSION;
     usize::try_from(possible)
         .unwrap_or(usize::MAX)
@@ -285,13 +329,24 @@ mod tests {
         let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
         assert_eq!(spares_limit(2, few), 2);
         assert_eq!(spares_limit(100, few), 5, "one session has to fit");
-        assert_eq!(sessions_possible(0, few), 5);
-        assert_eq!(sessions_possible(4, few), 2);
-        assert_eq!(sessions_possible(7, few), 1, "at least");
+        assert_eq!(sessions_possible(0, 0, few), 5);
+        assert_eq!(sessions_possible(4, 0, few), 2);
+        assert_eq!(sessions_possible(7, 0, few), 1, "at least");
+        assert_eq!(sessions_possible(0, 8, few), 3);
+        let with_tokens = ServeOptions {
+            token_file: Some("tokens".into()),
+            ..ServeOptions::default()
+        };
+        let places_of = |count| places(&with_tokens, DescriptorLimit::of(count));
+        assert_eq!((places_of(800), places_of(1 << 20)), (100, 1000));
+        assert_eq!(places(&ServeOptions::default(), few), 0);
         let none = DescriptorLimit::of(10);
-        assert_eq!((spares_limit(1, none), sessions_possible(0, none)), (0, 1));
+        assert_eq!(
+            (spares_limit(1, none), sessions_possible(0, 0, none)),
+            (0, 1)
+        );
         let endless = DescriptorLimit::of(u64::MAX);
-        assert_eq!(sessions_possible(0, endless), MAX_KEYS - MAX_REFUSED);
+        assert_eq!(sessions_possible(0, 0, endless), MAX_KEYS - MAX_REFUSED);
         assert_eq!(session_limit(None, 7, few), 7);
         assert_eq!(session_limit(Some(100), 7, few), 100);
         let most = session_limit(Some(usize::MAX), 7, few);

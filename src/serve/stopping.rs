@@ -101,6 +101,9 @@ impl<S: System> Proxy<S> {
         );
         self.stopping = Stopping::Gently;
         self.listeners.close();
+        if let Some(visitors) = &mut self.visitors {
+            visitors.close(&mut self.reactor.timers);
+        }
         self.close_spares();
         let (now, timeout) = (self.now(), self.scheduler.settings().stop_timeout);
         let timers = &mut self.reactor.timers;

@@ -11,11 +11,12 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::reload::{Contents, Files};
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
 use crate::process::{ClientFacts, Spawned, Spawner};
 use crate::reactor::peers::Peers;
-use crate::reactor::poller::{Poll, Poller, Register};
+use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
@@ -31,7 +32,7 @@ const WIDE_PIPE_BYTES: i32 = 512 * 1024;
 /// Connections, processes, signals and the wall clock.
 pub trait System: Sized {
     /// Waits for events.
-    type Poller: Poll + Register<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
+    type Poller: Poll + Reregister<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
     /// Where connections come in.
     type Listener;
     /// A connection to a client.
@@ -84,6 +85,9 @@ pub trait System: Sized {
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
+    /// Reads the files again that may have changed.
+    fn read_files(&mut self) -> Result<Contents, String>;
+
     /// A session wants something done, which is done next. The program has nothing to say to that.
     fn action_taken(&mut self, _: SessionKey, _: Action, _: &Session) {}
 
@@ -135,6 +139,8 @@ pub struct Linux {
     pub peers: Peers,
     /// The ports that clients connect to.
     pub ports: Vec<u16>,
+    /// What is read again on SIGHUP.
+    pub files: Files,
 }
 
 impl System for Linux {
@@ -199,6 +205,10 @@ impl System for Linux {
 
     fn unix_time(&self) -> Duration {
         timers::unix_time()
+    }
+
+    fn read_files(&mut self) -> Result<Contents, String> {
+        self.files.read()
     }
 }
 
@@ -270,6 +280,7 @@ mod tests {
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
             peers: Peers::new(),
             ports: Vec::new(),
+            files: Files::default(),
         }
     }
 

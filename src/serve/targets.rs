@@ -1,6 +1,7 @@
 //! What events and deadlines of the loop are about.
 
 use super::servers::ServerKey;
+use crate::entrance::VisitorKey;
 use crate::reactor::token;
 use crate::scheduler::SessionKey;
 
@@ -13,6 +14,8 @@ pub enum Channel {
     Listener,
     /// The connection to the client of a session.
     Client,
+    /// A connection in the entrance.
+    Visitor,
     /// A pipe of a server.
     Stdin,
     /// The same.
@@ -26,6 +29,7 @@ impl token::Channel for Channel {
         Self::Signals,
         Self::Listener,
         Self::Client,
+        Self::Visitor,
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
@@ -41,6 +45,8 @@ impl token::Channel for Channel {
 pub enum Due {
     /// A session.
     Session(SessionKey),
+    /// A connection in the entrance.
+    Visitor(VisitorKey),
     /// Force against a server that is to go.
     Server(ServerKey),
     /// The next attempt after something had run out.

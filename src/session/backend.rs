@@ -14,6 +14,7 @@ use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::util::about::about;
+use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
@@ -34,10 +35,20 @@ pub enum Backend {
         held_timeout: Option<Duration>,
         /// Whether the host is spared responses and progress that it did not ask for.
         is_tidy: bool,
+        /// What is shown to the proxy, if it asks for that.
+        token: Option<Secret>,
     },
 }
 
 impl Backend {
+    /// What is shown to the other end of a link.
+    pub(super) fn token(&self) -> Option<&Secret> {
+        match self {
+            Self::Proxy { token, .. } => token.as_ref(),
+            Self::Process { .. } => None,
+        }
+    }
+
     pub(super) fn is_tidy(&self) -> bool {
         matches!(self, Self::Proxy { is_tidy: true, .. })
     }
@@ -318,16 +329,17 @@ impl BackendState {
         }
     }
 
-    pub(super) fn log_lost(&self, label: &Label, exit: Exit) {
-        match self {
-            Self::Process { .. } => about!(warn, label, "the server ended ({exit})"),
-            Self::Proxy { .. } => about!(
-                warn,
-                label,
-                "lost the connection to {}: {exit}",
-                label.peer()
-            ),
+    /// A refusal may be repeated for days: the first one is logged.
+    pub(super) fn log_lost(&mut self, label: &Label, exit: Exit) {
+        let reconnects = match self {
+            Self::Process { .. } => return about!(warn, label, "the server ended ({exit})"),
+            Self::Proxy { reconnects, .. } => reconnects,
+        };
+        if matches!(exit, Exit::Denied(_)) && !reconnects.denied() {
+            return about!(debug, label, "{exit}");
         }
+        let peer = label.peer();
+        about!(warn, label, "lost the connection to {peer}: {exit}");
     }
 
     pub(super) fn log_retry(&self, label: &Label, delay: Duration) {

@@ -135,7 +135,7 @@ impl Session {
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
-            self.debug_client_line("proxy", line);
+            self.debug_control_line(line);
             self.control_line(control, line, cx);
             return Route::Drop;
         }
@@ -156,6 +156,18 @@ impl Session {
 
     fn debug_client_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "client → {to}: {}", excerpt(line));
+    }
+
+    /// A client that is asked for no token may send one all the same.
+    fn debug_control_line(&self, line: &[u8]) {
+        if log::max_level() < log::LevelFilter::Debug {
+            return;
+        }
+        if may_hold_token(line) {
+            about!(debug, self.label, "client → proxy: a line with a token");
+        } else {
+            self.debug_client_line("proxy", line);
+        }
     }
 
     fn control_line(&mut self, control: Control, line: &[u8], cx: &Context<'_>) {
@@ -380,6 +392,11 @@ fn asks_for_eager_replay(line: &[u8]) -> bool {
 }
 
 /// Whether there is nothing in a line but white space.
+/// Whether a line may have a member `token`, which may be written with escapes.
+fn may_hold_token(line: &[u8]) -> bool {
+    memchr::memmem::find(line, b"token").is_some() || line.contains(&b'\\')
+}
+
 pub(super) fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)
 }

@@ -71,6 +71,8 @@ pub enum Event<'a> {
     },
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
+    /// There is an upstream, but none may be used, for this reason.
+    UpstreamDenied(&'a str),
     /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
     /// The end of the upstream's output was read, or an error instead.
@@ -94,6 +96,8 @@ pub enum Event<'a> {
     RunBegan,
     /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
     MemoryShort,
+    /// The client may not use the server any more.
+    Revoked,
     /// The program is being stopped.
     ShutDown,
 }

@@ -269,6 +269,18 @@ impl Session {
         self.stop_upstream(cx);
     }
 
+    /// The client may not use the upstream any more, and is told so even if it waits for nothing.
+    pub(super) fn revoke(&mut self, cx: &mut Context<'_>) {
+        if self.goal.is_end() {
+            return;
+        }
+        let reason = EndReason::Unauthorized;
+        if self.unanswered() == 0 {
+            self.reply_error(None, reason.error_reason(), &reason.to_string(), cx);
+        }
+        self.end_now(&reason, cx);
+    }
+
     /// The client is gone: nobody is left to serve.
     pub(super) fn end_without_client(&mut self, reason: EndReason) {
         let first = std::mem::replace(&mut self.goal, Goal::Serve).into_reason();

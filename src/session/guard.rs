@@ -5,18 +5,8 @@
 
 use super::report::EndReason;
 use super::{Context, Goal, Session};
+use crate::protocol::own_messages::HTTP_RESPONSE;
 use crate::protocol::recogniser::{Protocol, Verdict};
-
-/// What a client is told that speaks HTTP, without its last line feed. It says nothing of what the client said.
-const HTTP_RESPONSE: &str = concat!(
-    "HTTP/1.1 400 Bad Request\r\n",
-    "Content-Type: text/plain; charset=utf-8\r\n",
-    "Content-Length: 141\r\n",
-    "Connection: close\r\n",
-    "\r\n",
-    "This port speaks MCP over plain TCP, one JSON-RPC message per line, and not HTTP.\n",
-    "MCP applications reach it through `mcp-tcp-proxy connect`.",
-);
 
 impl Session {
     /// Looks at what the client sent before it is handled, until its first line is known to be none of another protocol.
@@ -71,17 +61,5 @@ impl Session {
             Some(EndReason::OtherProtocol(protocol)) => Some(*protocol),
             _ => None,
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_response_has_the_length_that_it_says() {
-        let (head, body) = HTTP_RESPONSE.split_once("\r\n\r\n").unwrap();
-        let length = format!("Content-Length: {}\r\n", body.len() + "\n".len());
-        assert!(head.contains(&length), "{length}");
     }
 }

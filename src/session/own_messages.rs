@@ -49,7 +49,7 @@ impl Session {
     ) {
         let loss = Loss {
             status: None,
-            delivered: matches!(reason.code(), 502 | 503).then_some(Delivered::No),
+            delivered: matches!(reason.code(), 401 | 502 | 503).then_some(Delivered::No),
         };
         self.reply_lost(id, reason, message, loss, cx);
     }

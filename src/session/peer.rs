@@ -1,6 +1,6 @@
 //! What the first line over a link tells of whoever is at its other end: it may be no proxy at all.
 
-use super::report::{EndReason, Exit};
+use super::report::{EndReason, Exit, why_denied};
 use super::{Context, Session};
 use crate::protocol::envelope::Message;
 use crate::protocol::own_messages::ErrorReason;
@@ -65,20 +65,52 @@ impl Session {
         first_line.is_some_and(|first_line| !std::mem::replace(&mut first_line.has_come, true))
     }
 
-    /// Takes the refusal of a proxy that is full, which is all that it says. It is a failed attempt, and nothing for the
-    /// program that started this one. Returns whether it was one.
+    /// Takes the refusal of a proxy that is full, or does not let us in, which is all that it says: nothing for the program
+    /// that started this one. Being full is a failed attempt; so is the rest, once there was a good connection before: what
+    /// is wrong may be put right by somebody, and nobody starts this program again. Returns whether it was one.
     ///
     /// Ask this of the first line alone, or a server could end the link by saying the same.
     pub(super) fn take_refusal(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
         let Message::Single(envelope) = message else {
             return false;
         };
-        let is_refusal = envelope.id.is_none()
-            && envelope.method.is_none()
-            && envelope.is_proxy_error_of(ErrorReason::SessionLimit);
-        if is_refusal {
-            self.link_ended(Exit::Full, cx);
+        if envelope.id.is_some() || envelope.method.is_some() || !envelope.is_proxy_error() {
+            return false;
         }
-        is_refusal
+        let mut reasons = REFUSALS.into_iter();
+        let Some(reason) = reasons.find(|reason| envelope.is_proxy_error_of(*reason)) else {
+            return false;
+        };
+        match reason {
+            ErrorReason::SessionLimit => self.link_ended(Exit::Full, cx),
+            reason if is_final(reason) && !self.backend.was_reached() => {
+                let why = why_denied(reason).to_owned();
+                self.end_now(&EndReason::AccessDenied(why), cx);
+            }
+            reason => self.link_ended(Exit::Denied(reason), cx),
+        }
+        true
     }
+}
+
+/// With these a proxy refuses a connection.
+const REFUSALS: [ErrorReason; 7] = [
+    ErrorReason::SessionLimit,
+    ErrorReason::Unauthorized,
+    ErrorReason::Forbidden,
+    ErrorReason::UnknownServer,
+    ErrorReason::TlsRequired,
+    ErrorReason::EntranceTimeout,
+    ErrorReason::TooManyConnections,
+];
+
+/// Whether a further attempt would end the same.
+fn is_final(reason: ErrorReason) -> bool {
+    matches!(
+        reason,
+        ErrorReason::Unauthorized
+            | ErrorReason::Forbidden
+            | ErrorReason::UnknownServer
+            | ErrorReason::TlsRequired
+    )
 }

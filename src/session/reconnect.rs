@@ -19,6 +19,8 @@ pub(super) struct ReconnectPolicy {
     connected: Option<Time>,
     /// Whether a proxy, or a server behind it, was ever heard.
     was_reached: bool,
+    /// Whether a proxy has refused us since.
+    was_denied: bool,
 }
 
 impl ReconnectPolicy {
@@ -30,6 +32,7 @@ impl ReconnectPolicy {
             attempts: 0,
             connected: None,
             was_reached: false,
+            was_denied: false,
         }
     }
 
@@ -43,6 +46,12 @@ impl ReconnectPolicy {
     pub(super) fn heard(&mut self) {
         self.attempts = 0;
         self.was_reached = true;
+        self.was_denied = false;
+    }
+
+    /// The proxy does not let us in. Returns whether that is news.
+    pub(super) fn denied(&mut self) -> bool {
+        !std::mem::replace(&mut self.was_denied, true)
     }
 
     /// The proxy itself said something that only a proxy says.

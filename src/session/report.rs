@@ -92,6 +92,8 @@ pub enum Exit {
     BeingStopped,
     /// The proxy at the other end has as many sessions as it may have.
     Full,
+    /// The proxy at the other end does not let us in.
+    Denied(ErrorReason),
     /// The other side sent nothing for this long.
     Silent(Duration),
     /// The other side is not a proxy: it speaks this protocol.
@@ -115,6 +117,27 @@ impl Exit {
     }
 }
 
+/// Why a proxy does not let us in, and what to do about it.
+pub(super) fn why_denied(reason: ErrorReason) -> &'static str {
+    match reason {
+        ErrorReason::TlsRequired => "that port wants TLS (tls_required)",
+        ErrorReason::Unauthorized => {
+            "the proxy does not let us in: it wants a token that it knows (unauthorized; --token-file, MCP_TCP_PROXY_TOKEN)"
+        }
+        ErrorReason::Forbidden => {
+            "the proxy does not let us in: our token or certificate is not good for this server (forbidden)"
+        }
+        ErrorReason::UnknownServer => "the proxy has no server of this name (unknown_server)",
+        ErrorReason::EntranceTimeout => {
+            "the proxy had not got our first line in time (entrance_timeout)"
+        }
+        ErrorReason::TooManyConnections => {
+            "the proxy has too many connections (too_many_connections)"
+        }
+        _ => "the proxy does not let us in",
+    }
+}
+
 impl fmt::Display for Exit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
@@ -128,6 +151,7 @@ impl fmt::Display for Exit {
             }
             Self::Refused => f.write_str("the proxy has no server"),
             Self::BeingStopped => f.write_str("the proxy is being stopped"),
+            Self::Denied(reason) => f.write_str(why_denied(reason)),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
             Self::NoReplay(time) => {
@@ -138,6 +162,33 @@ impl fmt::Display for Exit {
                 Err(_) => write!(f, "signal {number}"),
             },
         }
+    }
+}
+
+/// Which limit on sessions was reached, and how many they were.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SessionLimit {
+    /// Of all sessions.
+    All(usize),
+    /// Of those of one address.
+    OfAddress(usize),
+    /// Of those of one name.
+    OfClient(usize),
+}
+
+impl fmt::Display for SessionLimit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (limit, whose, option) = match *self {
+            Self::All(limit) => (limit, "", "--max-sessions"),
+            Self::OfAddress(limit) => (limit, " of this address", "--max-sessions-per-address"),
+            Self::OfClient(limit) => (limit, " of this client", "--max-sessions-per-client"),
+        };
+        let sessions = Counted(limit, "session");
+        write!(
+            f,
+            "there {} {sessions}{whose} already, the limit ({option})",
+            are(limit)
+        )
     }
 }
 
@@ -177,8 +228,12 @@ pub enum EndReason {
     ServerChanged,
     /// The restarted server did not respond to the handshake in this time.
     ReplayTimeout(Duration),
-    /// There were this many sessions, as many as there may be.
-    SessionLimit(usize),
+    /// There were as many sessions as there may be.
+    SessionLimit(SessionLimit),
+    /// The client may not use the server any more.
+    Unauthorized,
+    /// The proxy does not let us in, or must not be talked to, for this reason.
+    AccessDenied(String),
     /// The client sent no message in this time.
     FirstMessageTimeout(Duration),
     /// For this long no message passed either way, and no response was awaited.
@@ -208,6 +263,8 @@ impl EndReason {
             Self::ServerChanged => ErrorReason::ServerChanged,
             Self::ReplayTimeout(_) => ErrorReason::ReplayTimeout,
             Self::SessionLimit(_) => ErrorReason::SessionLimit,
+            Self::Unauthorized => ErrorReason::Unauthorized,
+            Self::AccessDenied(_) => ErrorReason::AccessDenied,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::PeerProtocol(_) => ErrorReason::Unreachable,
             Self::FirstMessageTimeout(_)
@@ -277,12 +334,11 @@ impl fmt::Display for EndReason {
                 f,
                 "the restarted server did not answer the replayed handshake within {time:?} (--replay-timeout)"
             ),
-            Self::SessionLimit(limit) => write!(
-                f,
-                "there {} {} already, the limit (--max-sessions)",
-                are(*limit),
-                Counted(limit, "session")
-            ),
+            Self::SessionLimit(limit) => limit.fmt(f),
+            Self::AccessDenied(why) => f.write_str(why),
+            Self::Unauthorized => {
+                f.write_str("the client's token or certificate is not good any more")
+            }
             Self::FirstMessageTimeout(time) => write!(
                 f,
                 "first_message_timeout: the client sent nothing for the server within {time:?} (--first-message-timeout)"
@@ -320,7 +376,7 @@ fn fmt_limit(
 }
 
 /// What to do about a client that speaks another protocol.
-fn remedy(protocol: Protocol) -> &'static str {
+pub(crate) fn remedy(protocol: Protocol) -> &'static str {
     match protocol {
         Protocol::Http => {
             "nothing of its request was served; this port takes MCP over plain TCP, which applications reach through \
@@ -330,7 +386,7 @@ fn remedy(protocol: Protocol) -> &'static str {
             "this port takes plain TCP; let the client connect without TLS, or end TLS before this port"
         }
         Protocol::Proxy => {
-            "turn the PROXY protocol off in the load balancer (HAProxy: no `send-proxy`)"
+            "name the load balancer's address (--proxy-protocol), or turn the PROXY protocol off there (HAProxy: no `send-proxy`)"
         }
         Protocol::Ssh => "this is not the port of an ssh server",
     }

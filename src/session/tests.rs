@@ -62,6 +62,7 @@ const CONNECTOR: Backend = Backend::Proxy {
     max_attempts: None,
     held_timeout: None,
     is_tidy: false,
+    token: None,
 };
 
 /// A session, and what is around it.

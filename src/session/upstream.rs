@@ -16,6 +16,7 @@ use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages;
 use crate::util::about::about;
+use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// A new server must live this long before the client is told of it: one that fails at startup does so sooner.
@@ -276,7 +277,8 @@ impl Session {
         });
         self.note_started(is_first, cx);
         if self.backend.is_link() {
-            self.link_line(own_messages::HANDSHAKE, cx);
+            let token = cx.settings.role.token().map(Secret::reveal);
+            self.link_line(&own_messages::handshake(token), cx);
         }
         self.release_held(cx);
         self.replay_unasked(cx);

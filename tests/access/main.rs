@@ -7,11 +7,17 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod connect_tokens;
+mod entrance;
 mod environment;
+mod fail2ban;
+mod haproxy;
 mod hidden;
 mod listen;
+mod proxy_protocol;
 mod surroundings;
 mod systemd;
+mod tokens;
 mod unix;
 mod user;
 

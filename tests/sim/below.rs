@@ -6,10 +6,10 @@ mod signals;
 use std::cell::Cell;
 use std::collections::{HashMap, VecDeque};
 use std::io;
+use std::net::Ipv4Addr;
 
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
-use mcp_tcp_proxy::reactor::io::Readiness;
 use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Limits;
@@ -28,6 +28,7 @@ use crate::place::Place;
 use crate::rng::Rng;
 use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
+use crate::strangers::{Asks, Comer, STRANGER, Stranger};
 use crate::trace;
 use crate::transport::{Duplex, Events, Inflow, Output, Shared, Socket, Stdin, shared};
 use crate::unused::Activity;
@@ -52,7 +53,10 @@ pub struct Below {
     /// Of the places that were accepted by the serving loop.
     slots: HashMap<SessionKey, usize>,
     /// Connections that were not accepted.
-    pub backlog: VecDeque<usize>,
+    pub backlog: VecDeque<Comer>,
+    pub strangers: Slab<Stranger>,
+    /// What is asked of whoever comes.
+    pub asks: Asks,
     /// Processes that have exited and were not reaped.
     pub exited: Vec<usize>,
     pub signals: Pending,
@@ -108,6 +112,8 @@ impl Below {
             last_pid: 0,
             slots: HashMap::new(),
             backlog: VecDeque::new(),
+            strangers: Slab::new(),
+            asks: Asks::default(),
             exited: Vec::new(),
             signals: Pending::default(),
             signal_token: Token(0),
@@ -153,7 +159,7 @@ impl Below {
         self.old_tokens.push(token);
     }
 
-    pub fn accept(&mut self) -> io::Result<Socket> {
+    pub fn accept(&mut self) -> io::Result<(Socket, Ipv4Addr)> {
         if self.happens_in_thousand(30) {
             self.stats.fault(Fault::AcceptExhausted);
             self.order.exhausted_at = Some(self.now);
@@ -162,17 +168,21 @@ impl Below {
                 .pick(&[Errno::EMFILE, Errno::ENFILE, Errno::ENOMEM])
                 .into());
         }
-        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let slot = match self.backlog.pop_front().ok_or(Errno::EAGAIN)? {
+            Comer::Client(slot) => slot,
+            Comer::Stranger(key) => return Ok(self.stranger_socket(key)),
+        };
         let duplex = self.places[slot].socket.clone();
         if self.happens_in_thousand(10) {
             self.places.remove(slot);
             return Err(Errno::ECONNABORTED.into());
         }
-        Ok(Socket { duplex, slot })
+        Ok((Socket { duplex, slot }, Ipv4Addr::LOCALHOST))
     }
 
     /// The connection has become a session.
     pub fn accepted(&mut self, slot: usize, key: SessionKey) {
+        assert_ne!(slot, STRANGER, "a stranger has become a session");
         let mut open = self.places.iter().filter(|(_, place)| {
             place.kind == Kind::Process && place.key.is_some() && !place.is_refused
         });
@@ -296,13 +306,14 @@ impl Below {
         let client = Client::new(self.calm, max_line, &mut self.stats, &mut self.rng);
         let mut journal = Journal::new(kind == Kind::Connection, self.memory_is_short);
         journal.may_replay = self.proxy.replays;
-        let place = Place::new(number, kind, socket, client, journal, self.now);
+        let mut place = Place::new(number, kind, socket, client, journal, self.now);
+        if kind == Kind::Process && self.asks.anything() {
+            self.introduce(&mut place);
+        }
         let slot = self.places.insert(place);
         trace::note(|| format!("{number}: comes, in slot {slot}, {kind:?}"));
         if kind == Kind::Process {
-            self.backlog.push_back(slot);
-            self.for_processes
-                .push((self.listener_token, Readiness::READABLE));
+            self.client_comes(slot);
         }
         slot
     }
@@ -377,6 +388,7 @@ impl Below {
         for slot in slots {
             self.notify_client(slot);
         }
+        self.notify_strangers();
         let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.notify_server(key);
@@ -397,6 +409,8 @@ impl Below {
             }
             !is_over
         });
+        self.forget_strangers();
+        self.check_turned_away();
         let gone = |place: &Place| {
             place.kind == Kind::Process && place.key.is_none() && !place.socket.borrow().reads
         };

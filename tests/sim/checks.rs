@@ -71,8 +71,18 @@ impl World {
         self.connectors.check(below);
     }
 
+    /// The same of those who are not in.
+    pub fn look_at_entrance(&self) {
+        if !self.is_over {
+            self.check_entrance();
+        }
+    }
+
     /// Nothing can go on before time passes: no deadline has come, and nothing waits that could be moved.
     pub fn check_rest(&mut self) {
+        if !self.is_over {
+            self.check_entrance_rests();
+        }
         let below = &*self.below.borrow();
         if !self.is_over {
             let sessions = self.proxy.sessions();
@@ -113,7 +123,13 @@ impl World {
     /// At the end nothing is left.
     pub fn check_all_gone(&self) {
         let below = self.below.borrow();
-        assert!(below.places.is_empty());
+        assert!(below.places.is_empty() && self.proxy.visitors() == 0);
+        assert!(
+            below
+                .strangers
+                .iter()
+                .all(|(_, it)| !it.socket.borrow().reads)
+        );
         // What the loop has given up on may end at any time.
         let mut unreaped = below.exited.iter();
         assert!(unreaped.all(|key| below.servers[*key].kill_refused));

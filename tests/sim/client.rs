@@ -116,6 +116,13 @@ impl Client {
         }
     }
 
+    /// Says it at once.
+    pub fn speak_at_once(&mut self, socket: &mut Duplex) {
+        while !self.out.is_empty() {
+            self.out.write_to(&mut socket.input, &mut self.rng);
+        }
+    }
+
     fn misbehave(&mut self, socket: &mut Duplex, journal: &mut Journal, stats: &mut Stats) {
         match self.rng.below(1000) {
             0 | 1 => {

@@ -34,6 +34,7 @@ mod spares;
 mod split_mix;
 mod standstill;
 mod stats;
+mod strangers;
 mod text;
 mod trace;
 mod transport;

@@ -186,17 +186,24 @@ impl Below {
         {
             journal.check_reason(reason, self.proxy.restarts_upstream, max_restarts);
         }
+        assert!(
+            !matches!(reason, Some(EndReason::Unauthorized)) || place.is_revoked,
+            "session {} is turned out, and its token is good",
+            place.number
+        );
         if place.is_refused {
-            journal.check_refused(place.heard);
+            journal.check_refused(place.heard, self.asks.anything());
         }
         let socket = place.socket.borrow();
         let stalled = matches!(reason, Some(EndReason::Stalled(_)))
             || self.now.saturating_since(place.last_taken) >= STALL_TIME;
         let is_given_up = stalled || place.is_cut_off;
-        if socket.output.broken.is_none() && !is_given_up && place.vanished_at.is_none() {
+        // Of those that were turned away, the entrance may have heard some.
+        let was_served = !place.is_refused && !is_given_up;
+        if was_served && socket.output.broken.is_none() && place.vanished_at.is_none() {
             let is_late = self.stop_until.is_some_and(|until| until <= self.now);
-            let calm = self.calm && !place.is_refused;
-            journal.check_end(place.heard, reason, calm, is_late);
+            let is_cut_off = is_late || place.is_revoked;
+            journal.check_end(place.heard, reason, self.calm, is_cut_off);
         }
         self.stats.client_lines += journal.lines.len() as u64;
         self.stats.server_lines += journal.said.len() as u64;

@@ -55,6 +55,11 @@ pub struct Place {
     pub started: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
+    /// It spoke at once, and has what is asked for.
+    pub must_get_in: bool,
+    /// It has the token of somebody who may not be known for ever, and was in when he was known no longer.
+    pub is_ben: bool,
+    pub is_revoked: bool,
     /// Its time was over with something left to deliver.
     pub is_cut_off: bool,
 }
@@ -94,6 +99,9 @@ impl Place {
             asks: false,
             started: None,
             is_refused: false,
+            must_get_in: false,
+            is_ben: false,
+            is_revoked: false,
             is_cut_off: false,
         }
     }

@@ -2,17 +2,17 @@
 //! scripted them.
 
 use std::io;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
 use mcp_tcp_proxy::reactor::io::{Io, Readiness};
-use mcp_tcp_proxy::reactor::poller::{Poll, Register};
+use mcp_tcp_proxy::reactor::poller::{Poll, Register, Reregister};
 use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::Channel;
+use mcp_tcp_proxy::serve::reload::Contents;
 use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, ServerUser, System};
 use mcp_tcp_proxy::session::{Action, Session};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
@@ -81,6 +81,14 @@ impl Poller {
         Io::new(source, token, interest)
     }
 
+    /// The system has no memory for this one.
+    fn turned_away(&self, socket: &Socket) {
+        let mut below = self.below.borrow_mut();
+        if let Some(place) = below.places.get_mut(socket.slot) {
+            place.must_get_in = false;
+        }
+    }
+
     /// Sometimes the system has no memory for one more.
     fn exhaust(&self) -> io::Result<()> {
         let mut below = self.below.borrow_mut();
@@ -102,11 +110,37 @@ impl Register<Socket> for Poller {
     ) -> io::Result<Io<Socket>> {
         if self.kind == Kind::Process {
             let _outside = Outside::new();
-            self.exhaust()?;
-            let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
-            self.below.borrow_mut().accepted(source.slot, key.unwrap());
+            self.exhaust().inspect_err(|_| self.turned_away(&source))?;
+            let target = Target::<Channel>::of(token).unwrap();
+            let mut below = self.below.borrow_mut();
+            if target.channel == Channel::Client {
+                below.accepted(source.slot, SessionKey(target.key));
+            }
         }
         source.watch(token);
+        {
+            let _outside = Outside::new();
+            source.tell_all(self.below.borrow_mut().events(self.kind));
+        }
+        Ok(self.watch(source, token, interest))
+    }
+}
+
+impl Reregister<Socket> for Poller {
+    fn reregister(
+        &mut self,
+        io: Io<Socket>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Socket>> {
+        let _outside = Outside::new();
+        let source = io.into_source();
+        let key = Target::<Channel>::of(token).map(|target| SessionKey(target.key));
+        let mut below = self.below.borrow_mut();
+        below.accepted(source.slot, key.unwrap());
+        source.watch(token);
+        source.tell_all(below.events(self.kind));
+        drop(below);
         Ok(self.watch(source, token, interest))
     }
 }
@@ -152,8 +186,9 @@ impl System for Script {
 
     fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
         let _outside = Outside::new();
-        let socket = self.0.borrow_mut().accept()?;
-        Ok((socket, SocketAddr::from(([127, 0, 0, 1], 1)).into()))
+        let mut below = self.0.borrow_mut();
+        let (socket, own) = below.accept()?;
+        Ok((socket, below.asks.peer(own)))
     }
 
     fn spawn(
@@ -215,6 +250,13 @@ impl System for Script {
     fn unix_time(&self) -> Duration {
         let below = self.0.borrow();
         UNIX_TIME + below.now.saturating_since(below.began)
+    }
+
+    fn read_files(&mut self) -> Result<Contents, String> {
+        let _outside = Outside::new();
+        let below = self.0.borrow();
+        let tokens = below.asks.tokens();
+        Ok(Contents { tokens })
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {

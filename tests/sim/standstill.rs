@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::scheduler::SessionKey;
-use mcp_tcp_proxy::serve::Limits;
+use mcp_tcp_proxy::serve::{Limits, SessionsOfOne};
 use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Backend, Session, Spawn};
 
@@ -38,6 +38,8 @@ pub fn world_with(spares: usize) -> World {
         possible_sessions: 10,
         max_starting: 10,
         spares,
+        sessions_of_one: SessionsOfOne::default(),
+        places: 16,
     };
     World::build(rng, true, BUDGET, both, limits)
 }

@@ -42,9 +42,11 @@ pub enum Fault {
     ShortLines,
     EndTakesTooLong,
     WaitsForMemory,
+    Stranger,
+    Revoked,
 }
 
-const FAULTS: usize = Fault::WaitsForMemory as usize + 1;
+const FAULTS: usize = Fault::Revoked as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -171,4 +173,6 @@ const NAMES: [&str; FAULTS] = [
     "many short lines",
     "end takes too long",
     "turns without memory",
+    "strangers",
+    "token files read again",
 ];

@@ -128,6 +128,12 @@ impl Inflow {
         }
     }
 
+    /// What events have told is to be told again.
+    fn forget_told(&mut self) {
+        self.end_told = false;
+        self.has_news |= self.waiting() > 0;
+    }
+
     /// Whether a read would find something.
     pub fn has_something(&self) -> bool {
         self.waiting() > 0 || (self.end.is_some() && !self.end_read)
@@ -258,6 +264,11 @@ impl Outflow {
         if says != Readiness::default() {
             events.push((token, says));
         }
+    }
+
+    /// What events have told is to be told again.
+    fn forget_told(&mut self) {
+        self.broken_told = false;
     }
 
     /// Whether a write would take something.

@@ -8,7 +8,7 @@ use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Proxy};
+use mcp_tcp_proxy::serve::{Channel, Limits, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
@@ -23,6 +23,7 @@ use crate::rng::Rng;
 use crate::script::{Listener, Poller, Script, Sleep};
 use crate::server::Kind;
 use crate::stats::{Fault, Stats};
+use crate::strangers::Asks;
 use crate::trace;
 use crate::transport::{Events, Shared, shared};
 use crate::unused;
@@ -39,6 +40,7 @@ pub struct World {
     /// The share of connectors among the sessions, in percent.
     share: usize,
     max_clients: usize,
+    max_strangers: usize,
     /// Whether a second signal comes.
     is_forced: bool,
     /// Since when the loop has known that a stop takes too long.
@@ -80,6 +82,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             max_attempts: rng.pick(&[None, Some(3)]),
             held_timeout: held.map(Duration::from_millis),
             is_tidy: false,
+            token: None,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -99,12 +102,13 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
     let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
     let mut inner = below.borrow_mut();
     (inner.signal_token, inner.listener_token) = (signals, listener);
+    let rules = inner.asks.rules();
     let (limits, settings) = (inner.limits, inner.proxy.clone());
     drop(inner);
     let interest = Interest::READABLE;
     let listeners = vec![Io::new(Listener, listener, interest)];
     let system = Script(below.clone());
-    Proxy::new(system, reactor, listeners, limits, settings, memory)
+    Proxy::new(system, reactor, listeners, limits, rules, settings, memory)
 }
 
 impl World {
@@ -124,25 +128,43 @@ impl World {
             possible_sessions: rng.pick(&[2, 1000]),
             max_starting: rng.pick(&[1, 2, 64, 64]),
             spares: rng.pick(&[0, 0, 1, 3]),
+            sessions_of_one: SessionsOfOne::default(),
+            places: rng.pick(&[16, 20, 100]),
         };
-        let mut world = Self::build(rng, calm, budget, settings, limits);
+        let asks = Asks::random(&mut rng);
+        let mut world = Self::build_asking(rng, calm, budget, settings, limits, asks);
+        if asks.anything() {
+            world.max_strangers = world.rng.pick(&[0, 3, 30, 90]);
+        }
         world.share = world.rng.pick(&[0, 0, 0, 30, 100]);
         world.max_clients = max_clients;
         world.is_forced = !calm && world.rng.percent(10);
         world
     }
 
-    /// A world in which nothing has happened yet.
+    /// A world in which nothing has happened yet, and nothing is asked of whoever comes.
     pub fn build(
-        mut rng: Rng,
+        rng: Rng,
         calm: bool,
         budget: usize,
         settings: [Settings; 2],
         limits: Limits,
     ) -> Self {
+        Self::build_asking(rng, calm, budget, settings, limits, Asks::default())
+    }
+
+    fn build_asking(
+        mut rng: Rng,
+        calm: bool,
+        budget: usize,
+        settings: [Settings; 2],
+        limits: Limits,
+        asks: Asks,
+    ) -> Self {
         let now = Time::from_nanos(1 << 40);
         let is_short = budget < DEFAULT_BUDGET_BYTES;
-        let below = Below::new(rng.fork(), calm, now, settings, limits, is_short);
+        let mut below = Below::new(rng.fork(), calm, now, settings, limits, is_short);
+        below.asks = asks;
         let below = shared(below);
         Self {
             proxy: proxy(&below, BufferBudget::new(budget)),
@@ -151,6 +173,7 @@ impl World {
             events: Events::new(),
             share: 0,
             max_clients: 0,
+            max_strangers: 0,
             is_forced: false,
             late_since: None,
             is_over: false,
@@ -188,6 +211,7 @@ impl World {
         if may_open && (clients == 0 || self.rng.percent(3)) {
             self.open();
         }
+        self.strangers_step(stopping);
         match self.rng.below(100) {
             0..=44 => self.client_acts(),
             45..=89 => self.server_acts(),
@@ -200,6 +224,22 @@ impl World {
             self.below.borrow_mut().raise_stale();
         }
         self.turn();
+    }
+
+    fn strangers_step(&mut self, stopping: bool) {
+        if self.max_strangers == 0 {
+            return;
+        }
+        let mut below = self.below.borrow_mut();
+        for _ in 0..self.rng.below(4) {
+            if below.strangers.len() < self.max_strangers && !stopping {
+                below.stranger_comes();
+            }
+            below.stranger_acts();
+        }
+        if !below.calm && below.asks.token && self.rng.percent(1) {
+            below.change_mind();
+        }
     }
 
     fn open(&mut self) {
@@ -232,6 +272,7 @@ impl World {
             self.connectors.iterate();
         }
         self.look();
+        self.look_at_entrance();
     }
 
     /// One of the serving loop alone.

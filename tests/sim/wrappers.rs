@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use mcp_tcp_proxy::serve::Limits;
+use mcp_tcp_proxy::serve::{Limits, SessionsOfOne};
 use mcp_tcp_proxy::session::Spawn;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 
@@ -24,6 +24,8 @@ fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
         possible_sessions: MANY,
         max_starting: MANY,
         spares: 0,
+        sessions_of_one: SessionsOfOne::default(),
+        places: 16,
     };
     let mut world = World::build(rng, true, 1 << 20, both, limits);
     for _ in 0..MANY {

@@ -15,6 +15,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
             max_attempts,
             held_timeout: Some(60 * SECOND),
             is_tidy: false,
+            token: None,
         };
     })
 }
@@ -436,6 +437,7 @@ fn a_refused_request_that_can_not_be_sent_again_is_answered_to_a_tidy_host_too()
             max_attempts: None,
             held_timeout: None,
             is_tidy: true,
+            token: None,
         };
     });
     connect(&mut world);

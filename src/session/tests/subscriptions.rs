@@ -125,6 +125,7 @@ fn the_stdio_side_closes_subscriptions_too() {
                 max_attempts: None,
                 held_timeout: None,
                 is_tidy: false,
+                token: None,
             };
         });
         world.start();

@@ -10,6 +10,7 @@ fn tidy(is_tidy: bool) -> World {
             max_attempts: None,
             held_timeout: None,
             is_tidy,
+            token: None,
         };
     });
     connect(&mut world);

@@ -245,6 +245,7 @@ fn what_went_over_a_lost_link_may_have_been_read() {
             max_attempts: Some(0),
             held_timeout: None,
             is_tidy: false,
+            token: None,
         };
     });
     world.start();

@@ -6,6 +6,7 @@
     reason = "a panic is how a target fails"
 )]
 
+mod entrance;
 mod envelope;
 mod id;
 mod outbox;
@@ -13,6 +14,7 @@ mod session;
 mod splitter;
 mod wheel;
 
+pub(crate) use entrance::entrance;
 pub(crate) use envelope::envelope;
 pub(crate) use id::id;
 pub(crate) use outbox::outbox;

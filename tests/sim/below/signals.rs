@@ -10,6 +10,7 @@ use super::Below;
 use crate::place::Place;
 use crate::server::Server;
 use crate::stats::Fault;
+use crate::strangers::Stranger;
 use crate::trace;
 
 impl Below {
@@ -61,7 +62,7 @@ impl Below {
         self.raise();
     }
 
-    fn raise(&mut self) {
+    pub fn raise(&mut self) {
         self.for_processes
             .push((self.signal_token, Readiness::READABLE));
     }
@@ -71,7 +72,9 @@ impl Below {
         let is_stale = |token: &Token| {
             let is_place = |place: &Place| place.socket.borrow().input.token == Some(*token);
             let is_server = |server: &Server| server.has_token(*token);
+            let is_stranger = |it: &Stranger| it.socket.borrow().input.token == Some(*token);
             !self.places.iter().any(|(_, place)| is_place(place))
+                && !self.strangers.iter().any(|(_, it)| is_stranger(it))
                 && !self.servers.iter().any(|(_, server)| is_server(server))
         };
         let stale = self.old_tokens.iter().copied().filter(is_stale);

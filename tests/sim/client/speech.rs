@@ -66,6 +66,17 @@ impl Client {
         }
     }
 
+    /// Is going to say this before all else, for the entrance: a header, and the first line.
+    pub fn introduce(&mut self, header: &[u8], token: Option<&str>, journal: &mut Journal) {
+        self.out.push(header);
+        self.said = header.len() as u64;
+        if let Some(token) = token {
+            let serial = journal.lines.len();
+            let text = format!(r#"{{"n":{serial},"type":"handshake","token":"{token}"}}"#);
+            self.say(text, ClientSays::Control, Vec::new(), journal);
+        }
+    }
+
     /// One of the shortest lines that there are.
     pub(super) fn notify_shortly(&mut self, journal: &mut Journal) {
         let text = format!(r#"{{"n":{},"method":"m"}}"#, journal.lines.len());

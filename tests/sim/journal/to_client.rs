@@ -60,7 +60,8 @@ impl Journal {
     fn turned_away(&mut self, text: &[u8]) {
         // There may be no room for anyone; what is cut off may be anything, and a PROXY header two lines.
         if let Some(error) = text::OwnError::read(text) {
-            let is_expected = error.code == 503 || (error.code == -32700 && self.parse_errors < 2);
+            let is_expected =
+                matches!(error.code, 401 | 503) || (error.code == -32700 && self.parse_errors < 2);
             assert!(error.id == "null" && is_expected, "a stranger is served");
             return self.proxy_answers(text);
         }
@@ -254,7 +255,7 @@ impl Journal {
                 "nothing was too large: {}",
                 text::show(text)
             ),
-            503 => {}
+            401 | 503 => {}
             code => panic!("an unknown error code {code}: {}", text::show(text)),
         }
     }
@@ -262,9 +263,9 @@ impl Journal {
     /// An error says whether a server may have acted on the request.
     fn check_delivered(&self, error: &text::OwnError, begun: bool) {
         let expected = match error.code {
-            502 | 503 if !begun => "false",
-            502 | 503 if self.is_connector => "\"unknown\"",
-            502 | 503 => "true",
+            401 | 502 | 503 if !begun => "false",
+            401 | 502 | 503 if self.is_connector => "\"unknown\"",
+            401 | 502 | 503 => "true",
             _ => return,
         };
         assert_eq!(

@@ -5,7 +5,7 @@ use std::io::{self, Result};
 use mcp_tcp_proxy::serve::unread::Unread;
 use mio::Token;
 
-use super::{Duplex, Inflow, Shared};
+use super::{Duplex, Events, Inflow, Shared};
 use crate::allocated::Outside;
 
 /// The loop's handle of a connection.
@@ -20,6 +20,14 @@ impl Socket {
         let mut duplex = self.duplex.borrow_mut();
         duplex.input.token = Some(token);
         duplex.output.token = Some(token);
+    }
+
+    /// It is watched anew, and whatever is known of it is told once more.
+    pub fn tell_all(&self, events: &mut Events) {
+        let mut duplex = self.duplex.borrow_mut();
+        duplex.input.forget_told();
+        duplex.output.forget_told();
+        duplex.notify(events);
     }
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::World;
 use crate::server::Kind;
 use crate::stats::Fault;
+use crate::strangers::Comer;
 use crate::trace;
 
 /// Rounds in which everything has to have come to its end, once no client says anything new.
@@ -25,8 +26,11 @@ impl World {
             place.journal.is_stopping = true;
         }
         // Clients that were not accepted are gone with the listening socket.
-        for slot in std::mem::take(&mut below.backlog) {
-            below.places.remove(slot);
+        for comer in std::mem::take(&mut below.backlog) {
+            match comer {
+                Comer::Client(slot) => drop(below.places.remove(slot)),
+                Comer::Stranger(key) => drop(below.strangers.remove(key)),
+            }
         }
         drop(below);
         self.connectors.shut_down();

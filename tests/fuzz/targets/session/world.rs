@@ -8,7 +8,7 @@ use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::reactor::timers::Timers;
 use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::idle::IdleLimits;
-use mcp_tcp_proxy::session::report::{EndReason, Exit, Label};
+use mcp_tcp_proxy::session::report::{EndReason, Exit, Label, SessionLimit};
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
 use mcp_tcp_proxy::util::time::Time;
@@ -67,6 +67,7 @@ fn settings(options: u8, size: u8) -> Settings {
             max_attempts: (options & 2 == 0).then_some(3),
             held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
             is_tidy: false,
+            token: None,
         }
     } else {
         Backend::Process {
@@ -115,7 +116,7 @@ impl World {
         let mut timers = Timers::new(now);
         let mut scheduler = Scheduler::new(settings.clone(), memory);
         let key = if options & 0b1110_0000 == 0b1110_0000 && !is_connector {
-            scheduler.refuse(label, 1, (), &mut timers)
+            scheduler.refuse(label, SessionLimit::All(1), (), &mut timers)
         } else {
             scheduler.open(label, (), &mut timers)
         };

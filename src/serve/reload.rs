@@ -1,0 +1,170 @@
+//! Files that are read at the start, and again when somebody asks for that (SIGHUP): all of them, or none is put in force.
+
+use std::path::PathBuf;
+
+use log::{info, warn};
+
+use super::Proxy;
+use super::system::System;
+use crate::entrance::Name;
+use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
+use crate::options::ServeOptions;
+use crate::scheduler::SessionKey;
+use crate::secret_file;
+use crate::session::Event;
+use crate::util::plural::Counted;
+
+/// The files.
+#[derive(Debug, Clone, Default)]
+pub struct Files {
+    token_file: Option<PathBuf>,
+}
+
+/// What is in them.
+#[derive(Debug, Default)]
+pub struct Contents {
+    /// Who may come in.
+    pub tokens: Option<Tokens>,
+}
+
+impl Files {
+    /// Those that the user has named.
+    pub fn of(options: &ServeOptions) -> Self {
+        Self {
+            token_file: options.token_file.clone(),
+        }
+    }
+
+    /// Whether there is nothing to be read.
+    pub fn are_none(&self) -> bool {
+        self.token_file.is_none()
+    }
+
+    /// Says at once if there is nothing to hope for from SIGHUP, as for files that only root can read.
+    pub(super) fn warn_if_unreadable(&self) {
+        if let Err(error) = self.read() {
+            warn!("{error}; SIGHUP will change nothing");
+        }
+    }
+
+    /// Reads and checks all of them. The error says which is wrong, and nothing of what is in it.
+    pub fn read(&self) -> Result<Contents, String> {
+        let tokens = self.token_file.as_ref().map(|path| {
+            let wrong = |error| format!("--token-file: {error}");
+            let text = secret_file::read(path).map_err(wrong)?;
+            Tokens::parse(&text).map_err(|error| wrong(format!("{}: {error}", path.display())))
+        });
+        Ok(Contents {
+            tokens: tokens.transpose()?,
+        })
+    }
+}
+
+impl Contents {
+    /// Says what is in them, as far as anybody may know.
+    pub(super) fn log(&self) {
+        if let Some(tokens) = &self.tokens {
+            log_tokens(tokens);
+        }
+    }
+}
+
+fn log_tokens(tokens: &Tokens) {
+    info!("Tokens: {} (--token-file)", tokens.len());
+    if tokens.is_empty() && tokens.are_asked_for() {
+        warn!("--token-file: there is no token in it, so nobody can come in");
+    }
+    if tokens.in_clear_text() > 0 {
+        warn!(
+            "--token-file: {} in clear text; whoever reads the file has them (`mcp-tcp-proxy token NAME` prints lines \
+             that hold none)",
+            Counted(tokens.in_clear_text(), "token")
+        );
+    }
+    let others = tokens.other_servers(DEFAULT_SERVER);
+    if !others.is_empty() {
+        let others: Vec<&str> = others.into_iter().map(Name::as_str).collect();
+        warn!(
+            "--token-file: it names servers that there are none of here: {}; the one that is served is `{DEFAULT_SERVER}`",
+            others.join(", ")
+        );
+    }
+}
+
+impl<S: System> Proxy<S> {
+    /// Reads the files again. What is wrong with one leaves all as it was.
+    pub(super) fn reload(&mut self) {
+        match self.system.read_files() {
+            Ok(contents) => {
+                info!("SIGHUP: the files were read again");
+                contents.log();
+                self.put_in_force(contents);
+            }
+            Err(error) => warn!("SIGHUP: nothing was changed: {error}"),
+        }
+    }
+
+    /// What was read counts from now on, and sessions that could not come in any more end.
+    fn put_in_force(&mut self, contents: Contents) {
+        let Some(tokens) = contents.tokens else {
+            return;
+        };
+        let sessions = self.scheduler.iter();
+        let revoked = sessions.filter(|(_, _, place)| {
+            let identity = place.identity();
+            identity.is_some_and(|identity| !tokens.are_still_good_for(identity, DEFAULT_SERVER))
+        });
+        let revoked: Vec<SessionKey> = revoked.map(|(key, ..)| key).collect();
+        if let Some(visitors) = &mut self.visitors {
+            visitors.entrance.rules_mut().tokens = Some(tokens);
+        }
+        if !revoked.is_empty() {
+            info!(
+                "ending {} of which the identity is not good any more",
+                Counted(revoked.len(), "session")
+            );
+        }
+        for key in revoked {
+            self.tell(key, Event::Revoked);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, Permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_bad_file_is_an_error_that_names_it_and_quotes_nothing() {
+        let name = format!("mcp-tcp-proxy-tokens-{}", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let files = Files {
+            token_file: Some(path.clone()),
+        };
+        assert!(Files::default().are_none() && !files.are_none());
+        let write = |text: &str, mode| {
+            let _ = fs::remove_file(&path);
+            fs::write(&path, text).unwrap();
+            fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        };
+        write("ann a-long-enough-secret\n", 0o640);
+        assert_eq!(files.read().unwrap().tokens.unwrap().len(), 1);
+        write("ann a-long-enough-secret\n", 0o644);
+        assert!(files.read().unwrap_err().contains("chmod 640"));
+        write("ann a-long-enough-secret of the wrong form\n", 0o600);
+        let error = files.read().unwrap_err();
+        let shown = path.display().to_string();
+        assert!(error.contains(&shown) && error.contains("line 1") && !error.contains("secret"));
+        fs::remove_file(&path).unwrap();
+        assert!(
+            files
+                .read()
+                .unwrap_err()
+                .contains("--token-file: cannot read")
+        );
+        assert!(Files::default().read().unwrap().tokens.is_none());
+    }
+}
