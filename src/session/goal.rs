@@ -318,7 +318,7 @@ impl Session {
                 self.goal.call_again(cx.now);
             }
         }
-        let overdue = self.goal.is_overdue(cx.now);
+        let overdue = self.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
         match &self.upstream {
             // Its client expects no end, and should not wait for it until the server is gone.
@@ -339,6 +339,12 @@ impl Session {
         }
     }
 
+    /// Whether it takes too long. While an end waits for a client that knows of none, it does only once that takes nothing,
+    /// which is seen to elsewhere.
+    fn is_overdue(&self, now: Time) -> bool {
+        self.goal.is_overdue(now) && !self.is_unused_but_busy()
+    }
+
     fn end_without_upstream(&mut self, reason: EndReason, overdue: bool, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let overdue = overdue.then_some(EndReason::Overdue(FINISH_TIME));
@@ -348,7 +354,8 @@ impl Session {
     pub(super) fn goal_deadline(&self) -> Option<Time> {
         let finish = match &self.upstream {
             Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. } => {
-                self.goal.overdue_at()
+                let at = self.goal.overdue_at();
+                at.filter(|_| !self.is_unused_but_busy())
             }
             _ => None,
         };
@@ -360,10 +367,11 @@ impl Session {
     /// that is not told of its end sees it after all that it still gets, and is heard up to then, within reason.
     fn last_call_deadline(&self) -> Option<Time> {
         let LastCall { quiet_at, until } = *self.goal.last_call()?;
-        let at = if self.is_unused_but_busy() {
-            until + FINISH_TIME
-        } else {
-            quiet_at.min(until)
+        let is_busy = self.is_unused_but_busy();
+        let at = match self.goal {
+            Goal::Finish { .. } if is_busy => return None,
+            _ if is_busy => until + FINISH_TIME,
+            _ => quiet_at.min(until),
         };
         self.wants_client_input().then_some(at)
     }
