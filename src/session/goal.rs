@@ -82,11 +82,14 @@ impl Goal {
         self.overdue_at().is_some_and(|at| at <= now)
     }
 
-    /// When it is. A stop of the program has a deadline of its own.
+    /// When it is. A stop of the program has a deadline of its own, and a session that is not used has nothing to be
+    /// served: its end waits at most for a client that takes what it is sent.
     fn overdue_at(&self) -> Option<Time> {
         match self {
             Self::Serve | Self::End { .. } => None,
-            Self::Finish { reason, .. } if *reason == EndReason::Shutdown => None,
+            Self::Finish { reason, .. } if *reason == EndReason::Shutdown || reason.is_unused() => {
+                None
+            }
             Self::Finish { since, .. } => Some(*since + FINISH_TIME),
         }
     }
@@ -318,7 +321,7 @@ impl Session {
                 self.goal.call_again(cx.now);
             }
         }
-        let overdue = self.is_overdue(cx.now);
+        let overdue = self.goal.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
         match &self.upstream {
             // Its client expects no end, and should not wait for it until the server is gone.
@@ -339,12 +342,6 @@ impl Session {
         }
     }
 
-    /// Whether it takes too long. While an end waits for a client that knows of none, it does only once that takes nothing,
-    /// which is seen to elsewhere.
-    fn is_overdue(&self, now: Time) -> bool {
-        self.goal.is_overdue(now) && !self.is_unused_but_busy()
-    }
-
     fn end_without_upstream(&mut self, reason: EndReason, overdue: bool, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
         let overdue = overdue.then_some(EndReason::Overdue(FINISH_TIME));
@@ -354,8 +351,7 @@ impl Session {
     pub(super) fn goal_deadline(&self) -> Option<Time> {
         let finish = match &self.upstream {
             Upstream::Up(_) | Upstream::Starting | Upstream::Cooling { .. } => {
-                let at = self.goal.overdue_at();
-                at.filter(|_| !self.is_unused_but_busy())
+                self.goal.overdue_at()
             }
             _ => None,
         };

@@ -50,10 +50,7 @@ impl Session {
 
     /// Whether the session is being ended because it was not used.
     pub(super) fn is_unused(&self) -> bool {
-        matches!(
-            self.goal.reason(),
-            Some(EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_))
-        )
+        self.goal.reason().is_some_and(EndReason::is_unused)
     }
 
     /// The same, while something is still to be written, after which only the end can come.

@@ -276,6 +276,11 @@ impl EndReason {
 }
 
 impl EndReason {
+    /// Whether the session was not used.
+    pub(super) fn is_unused(&self) -> bool {
+        matches!(self, Self::FirstMessageTimeout(_) | Self::IdleTimeout(_))
+    }
+
     /// Whether this is an end that neither the client nor whoever stopped the program wanted.
     pub(super) fn is_failure(&self) -> bool {
         !matches!(

@@ -96,6 +96,8 @@ pub struct Request {
     refused_unseen: bool,
     /// It is a subscription that the proxy has closed.
     closed: bool,
+    /// It is a subscription that a server may have ended.
+    may_be_ended: bool,
 }
 
 /// A line of a server.
@@ -325,6 +327,15 @@ impl Journal {
             return None;
         };
         Some(id.clone())
+    }
+
+    /// A server takes back a request with this id: one of its own, or a subscription, which it ends without an answer. If
+    /// there are both, and its own was answered, nobody can tell.
+    pub fn server_cancels(&mut self, id: &str) {
+        let request = self.by_id.get(id).copied();
+        if let Some(request) = request.filter(|request| self.is_listen(*request)) {
+            self.requests[request].may_be_ended = true;
+        }
     }
 
     /// A server is gone.
