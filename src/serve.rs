@@ -7,7 +7,8 @@
 //!    before any session runs: a line that follows a crash is then not written to a dead server.
 //! 3. `run_ready`: the sessions that events were about, each within its budget. Input before timers: what arrived in time
 //!    must not be declared late.
-//! 4. `run_visitors`: the connections in the entrance, some of them, after those that are in.
+//! 4. `run_visitors`: the connections in the entrance, some of them, after those that are in; and of their TLS handshakes as
+//!    many steps as a millisecond is long enough for.
 //! 5. `fire_timers`: before actions, as what is due may want something done.
 //! 6. `apply_actions`: what sessions want done, after all of them have run. What has come to its end is freed here, when no
 //!    event of this iteration can be about it any more.
@@ -20,6 +21,7 @@
 mod accept;
 mod check;
 mod client;
+mod handshakes;
 mod launch;
 mod listen;
 mod pipe_widener;
@@ -179,7 +181,9 @@ impl<S: System> Proxy<S> {
         self.wait(events)?;
         self.dispatch(events);
         self.run_ready();
-        self.run_visitors();
+        if self.visitors.is_some() {
+            self.run_visitors();
+        }
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();

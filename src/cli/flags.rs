@@ -14,7 +14,7 @@ use super::flag::{Flag, add, connect, connect_switch, information, put, serve, s
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
     network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, some_host,
-    some_path, some_port, spawn, starting, unix_mode, user, variable,
+    some_path, some_port, spawn, starting, tls_name, unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -153,6 +153,20 @@ flags! {
     /// descriptors for a session.
     serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
 
+    /// Speak TLS on all TCP addresses, with the certificate in this file. After it come those between it and its authority, all
+    /// in PEM. The file is read again on SIGHUP, as are the other files of TLS.
+    serve "--tls-cert" "FILE", example "server.pem": tls_cert = some_path;
+
+    /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
+    serve "--tls-key" "FILE", example "server.key": tls_key = some_path;
+
+    /// Take only clients with a certificate of the authority in this file, in PEM. Its common name, else its first DNS name,
+    /// is the client's name.
+    serve "--tls-client-ca" "FILE", example "ca.pem": tls_client_ca = some_path;
+
+    /// Certificates of clients that are revoked: a list of each authority, in PEM.
+    serve "--tls-crl" "FILE", example "crl.pem": tls_crl = some_path;
+
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
     /// `--prespawn`, whose servers are started before there is a client.
     serve "--client-env": client_env = true;
@@ -223,6 +237,22 @@ flags! {
     /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
     /// dropped is logged.
     connect "--tidy": tidy = true;
+
+    /// Speak TLS. The certificate of the proxy has to be for the host of the address, and of an authority that the system
+    /// trusts. There is no way back to plain text.
+    connect "--tls": tls = true;
+
+    /// Speak TLS, and trust the authorities in this file, in PEM, instead of the system's.
+    connect "--tls-ca" "FILE", example "ca.pem": tls_ca = some_path;
+
+    /// Name that the certificate of the proxy has to be for. By default the host of the address.
+    connect "--tls-name" "NAME", example "mcp.example": tls_name = tls_name;
+
+    /// Certificate to show to the proxy, with those between it and its authority, in PEM.
+    connect "--tls-cert" "FILE", example "client.pem": tls_cert = some_path;
+
+    /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
+    connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable
     /// `MCP_TCP_PROXY_TOKEN` counts.

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::flag::Mode;
 use super::words::{Words, split_at_equals};
-use super::{UsageError, pages, printable, quoted};
+use super::{UsageError, pages, printable, quoted, tls};
 use crate::options::{ServeOptions, ServerCommand};
 
 /// Options that many servers have, too. After a command they are meant for the server.
@@ -43,6 +43,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
             ));
         }
     }
+    tls::check_serve(&options)?;
     Ok(options)
 }
 

@@ -51,13 +51,19 @@ impl<S: System> ClientSession<S> {
 
     /// Sends the client the end of our side.
     pub(super) fn end_client(&mut self) {
-        if let Some(client) = &self.client {
-            client.source().end();
+        if let Some(client) = &mut self.client {
+            client.source_mut().end();
         }
     }
 
-    /// Closes the connection to the client.
+    /// Closes the connection to the client. If it has everything, TLS says that this is the end.
     pub(super) fn close_client(&mut self) {
+        if let Some(client) = &mut self.client
+            && client.source().is_tls()
+            && !client.source().holds_output()
+        {
+            client.source_mut().end();
+        }
         self.client = None;
     }
 
@@ -73,6 +79,33 @@ impl<S: System> ClientSession<S> {
         {
             session.handle(Event::ClientFailed(&error), cx);
         }
+    }
+
+    /// Whether it is a TLS connection, with which there is more to be done.
+    #[inline]
+    fn is_tls(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.source().is_tls())
+    }
+
+    /// Has what was written before go out, if there is room for it now.
+    #[inline(never)]
+    fn flush_client(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+        if let Some(client) = &mut self.client
+            && client.source().holds_output()
+            && client.is_writable()
+            && let Err(error) = client.flush()
+        {
+            session.handle(Event::ClientFailed(&error), cx);
+        }
+    }
+
+    /// Has the next run look for what no event tells of. Returns whether there is such a thing.
+    #[inline(never)]
+    fn note_held_input(&mut self) -> bool {
+        let client = self.client.as_mut();
+        let client = client.filter(|client| client.source().holds_input());
+        client.map(Io::note_readable).is_some()
     }
 }
 
@@ -111,7 +144,14 @@ impl<S: System> Driver for Sides<'_, S> {
             }
         }
         place.notice_failure(session, cx);
-        let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        let is_tls = place.is_tls();
+        if is_tls {
+            place.flush_client(session, cx);
+        }
+        let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        if is_tls && place.note_held_input() {
+            has_more |= session.wants_client_input();
+        }
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);
         }

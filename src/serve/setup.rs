@@ -117,6 +117,7 @@ impl Proxy {
             peers: Peers::new(),
             ports,
             files,
+            tls: contents.tls.clone(),
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();

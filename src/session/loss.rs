@@ -4,7 +4,7 @@
 //! upstream's output is read to its end. Then every request that was sent to it is answered, and what was not sent
 //! waits for the next upstream.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use super::goal::Goal;
 use super::in_flight::Request;
@@ -19,7 +19,7 @@ use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::{Edit, Outbox};
-use crate::protocol::own_messages::Loss;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::about::about;
 
 /// What the loss of an upstream means for the next one.
@@ -44,10 +44,25 @@ impl Session {
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
         self.finish_upstream_backlog(cx);
         self.upstream_tail(cx);
-        if self.backend.is_link() {
+        if let Some(error) = error.filter(|error| error.kind() == ErrorKind::PermissionDenied)
+            && self.backend.is_link()
+        {
+            self.link_refused(&error.to_string(), cx);
+        } else if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
         } else {
             self.begin_leaving(Sign::OutputEnded, cx);
+        }
+    }
+
+    /// A link that was up already is refused after all: TLS 1.3 has no other way to tell a client.
+    fn link_refused(&mut self, words: &str, cx: &mut Context<'_>) {
+        if self.backend.was_reached() {
+            about!(warn, self.label, "{words}");
+            self.link_ended(Exit::Connection(Some(ErrorKind::PermissionDenied)), cx);
+        } else {
+            let (reason, words) = (ErrorReason::AccessDenied, words.to_owned());
+            self.end_now(&EndReason::Refused { reason, words }, cx);
         }
     }
 

@@ -8,13 +8,13 @@ use super::in_flight::Request;
 use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
-use super::report::Label;
+use super::report::{EndReason, Label};
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages;
+use crate::protocol::own_messages::{self, ErrorReason};
 use crate::util::about::about;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
@@ -325,6 +325,23 @@ impl Session {
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Crash, cx);
+    }
+
+    /// There is a peer, but it does not let us in, or is not one of ours. No further attempt changes that, unless there was a
+    /// good connection before: certificates expire at three in the morning, and hosts do not start connectors again.
+    pub(super) fn upstream_refused(
+        &mut self,
+        reason: ErrorReason,
+        words: &str,
+        cx: &mut Context<'_>,
+    ) {
+        if self.backend.was_reached() {
+            self.upstream_failed(words, cx);
+        } else {
+            self.upstream = Upstream::None;
+            let words = words.to_owned();
+            self.end_now(&EndReason::Refused { reason, words }, cx);
+        }
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
