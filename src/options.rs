@@ -96,6 +96,10 @@ pub struct ServeOptions {
     pub tls_client_ca: Option<PathBuf>,
     /// Which of these are revoked.
     pub tls_crl: Option<PathBuf>,
+    /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
+    pub share: u16,
+    /// Requests of a session at a shared process: 1 to 1,024.
+    pub share_in_flight: u16,
     /// Whether servers have to be told of their clients. They are anyway, unless they are started ahead of time.
     pub client_env: bool,
     /// What servers get in their environments; of several of one name, the last counts.
@@ -140,9 +144,9 @@ impl fmt::Debug for Variable {
 }
 
 impl ServeOptions {
-    /// Whether servers are told of their clients: only one that is started for a client can be.
+    /// Whether servers are told of their clients: only one that is started for a client, and for it alone, can be.
     pub fn tells_clients(&self) -> bool {
-        self.prespawn == 0
+        self.prespawn == 0 && self.share == 0
     }
 }
 
@@ -189,6 +193,8 @@ impl Default for ServeOptions {
             tls_key: None,
             tls_client_ca: None,
             tls_crl: None,
+            share: 0,
+            share_in_flight: 8,
             client_env: false,
             env: Vec::new(),
             env_files: Vec::new(),

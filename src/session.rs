@@ -116,6 +116,7 @@ pub mod restart;
 mod send_queue;
 mod server_memory;
 mod settings;
+mod shared;
 mod standing;
 pub mod stderr;
 mod stillbirths;

@@ -13,8 +13,9 @@ use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
-    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, some_host,
-    some_path, some_port, spawn, starting, tls_name, unix_mode, user, variable,
+    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
+    share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
+    variable,
 };
 use crate::options::ServerCommand;
 
@@ -129,7 +130,7 @@ flags! {
     both "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
 
     /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
-    /// four each.
+    /// four each; with `--share` at one each.
     serve "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
 
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
@@ -167,8 +168,16 @@ flags! {
     /// Certificates of clients that are revoked: a list of each authority, in PEM.
     serve "--tls-crl" "FILE", example "crl.pem": tls_crl = some_path;
 
+    /// Processes that serve all sessions together, 0 to 1000, or 0 for a process for each session. Only for servers that
+    /// keep nothing for one client that another must not see. Clients and servers older than MCP 2026-07-28 still get a
+    /// process for each session.
+    serve "--share" "N", default "0", example "4": share = share;
+
+    /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
+    serve "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
-    /// `--prespawn`, whose servers are started before there is a client.
+    /// `--prespawn`, whose servers are started before there is a client, and with `--share`.
     serve "--client-env": client_env = true;
 
     /// Variable for servers. Without a value: the proxy's own, also if servers would not get it otherwise. May be given

@@ -17,6 +17,18 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
+    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
+        return Err(UsageError(
+            "--share-in-flight: nothing is shared (--share N says by how many processes)"
+                .to_owned(),
+        ));
+    }
+    if options.client_env && options.share > 0 {
+        return Err(UsageError(
+            "--client-env: the servers of --share have many clients (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
     if options.client_env && !options.tells_clients() {
         return Err(UsageError(
             "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \

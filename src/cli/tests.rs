@@ -142,6 +142,8 @@ fn the_defaults() {
         tls_key: None,
         tls_client_ca: None,
         tls_crl: None,
+        share: 0,
+        share_in_flight: 8,
         client_env: false,
         env: Vec::new(),
         env_files: Vec::new(),
@@ -159,8 +161,11 @@ fn a_server_that_waits_can_not_be_told_of_its_client() {
     assert!(serve("--demo").tells_clients() && serve("--client-env --demo").tells_clients());
     assert!(serve("--client-env --prespawn 0 --demo").tells_clients());
     assert!(!serve("--prespawn 1 --demo").tells_clients());
-    let error = error("--client-env --prespawn 1 --demo");
-    assert!(error.contains("--prespawn"), "{error}");
+    assert!(!serve("--share 1 --demo").tells_clients());
+    for option in ["--prespawn", "--share"] {
+        let error = error(&format!("--client-env {option} 1 --demo"));
+        assert!(error.contains(option), "{error}");
+    }
 }
 
 #[test]
@@ -214,6 +219,8 @@ fn every_option_in_both_spellings() {
         tls_key: Some("k".into()),
         tls_client_ca: Some("a".into()),
         tls_crl: Some("r".into()),
+        share: 4,
+        share_in_flight: 2,
         client_env: false,
         env: vec![variable("A", Some("1=2")), variable("B", None)],
         env_files: vec!["/a".into(), "b".into()],
@@ -230,7 +237,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
-                --tls-crl r cat";
+                --tls-crl r --share 4 --share-in-flight 2 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
@@ -239,7 +246,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
-                --tls-crl=r cat";
+                --tls-crl=r --share=4 --share-in-flight=2 cat";
     assert_eq!(serve(line), expected);
 }
 
@@ -368,6 +375,14 @@ fn numbers_of_servers() {
             format!("--max-starting: '{bad}' {range}")
         );
     }
+    assert_eq!(
+        error("--share 1001 x"),
+        "--share: '1001' is not a whole number of processes (0 to 1000)"
+    );
+    assert_eq!(
+        error("--share-in-flight 4 x"),
+        "--share-in-flight: nothing is shared (--share N says by how many processes)"
+    );
     assert_eq!(
         error("--prespawn 1001 x"),
         "--prespawn: '1001' is not a whole number of servers (0 to 1000)"

@@ -157,6 +157,14 @@ pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
     }
 }
 
+pub(super) fn share(value: &str) -> Result<u16, String> {
+    whole(value, "processes", 0..=1000)
+}
+
+pub(super) fn share_in_flight(value: &str) -> Result<u16, String> {
+    whole(value, "requests", 1..=1024)
+}
+
 /// Attempts in a row; 0 is for no limit.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))

@@ -1,7 +1,9 @@
 //! What is around one session: the connection to its client, and its server.
 
+use super::seat_side::SeatSide;
 use super::server::Server;
 use super::servers::{ServerKey, Servers};
+use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
@@ -9,12 +11,15 @@ use crate::pump::pump;
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
+use crate::share::SeatKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
     client: Option<Io<S::Client>>,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// Its place at shared servers, which it then has instead.
+    pub(super) seat: Option<SeatKey>,
     /// What the client has shown, if anything was asked for.
     identity: Option<Box<Identity>>,
 }
@@ -24,6 +29,7 @@ impl<S: System> ClientSession<S> {
         Self {
             client: Some(client),
             server: None,
+            seat: None,
             identity: identity.map(Box::new),
         }
     }
@@ -113,6 +119,7 @@ impl<S: System> ClientSession<S> {
 pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
+    pub(super) sharing: Option<&'a mut Sharing>,
 }
 
 impl<S: System> Driver for Sides<'_, S> {
@@ -147,6 +154,13 @@ impl<S: System> Driver for Sides<'_, S> {
         let is_tls = place.is_tls();
         if is_tls {
             place.flush_client(session, cx);
+        }
+        if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
+            let mut side = SeatSide::new(sharing, seat);
+            let has_more = pump(session, &mut place.client, &mut side, scratch, cx);
+            side.finish(cx.now, cx.memory);
+            let holds_input = is_tls && place.note_held_input();
+            return has_more || (holds_input && session.wants_client_input());
         }
         let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
         if is_tls && place.note_held_input() {

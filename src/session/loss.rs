@@ -31,6 +31,8 @@ pub(super) enum LossKind {
     Probed,
     /// The next one would not survive either.
     Hopeless,
+    /// It was a seat at shared servers, which are not for this session: its own is started at once.
+    Switched,
 }
 
 // The signs.
@@ -108,7 +110,7 @@ impl Session {
     }
 
     /// Notes a sign that the upstream is leaving. At the first one, what was not sent to it is taken back.
-    fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
+    pub(super) fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
         match &mut self.upstream {
             Upstream::Up(up) => {
                 let replay = std::mem::replace(&mut up.greeting, Greeting::Done).into_replay_id();
@@ -124,6 +126,7 @@ impl Session {
                     lived: cx.now.saturating_since(up.started),
                     died_of_probe: false,
                     was_asked: sign == Sign::ToldToStop,
+                    is_left: false,
                     replay_overdue: None,
                     replay,
                     rest,
@@ -219,6 +222,7 @@ impl Session {
         let data = Loss {
             status: Some(&status),
             delivered: Some(self.backend.delivers()),
+            ..Loss::default()
         };
         self.note_unserved(lost.len());
         for request in &lost {
@@ -326,6 +330,9 @@ impl Session {
             self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
+        if leaving.is_left {
+            return (LossKind::Switched, self.backend.loss(exit));
+        }
         if let Some(time) = leaving.replay_overdue {
             self.backend.ended_otherwise();
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
@@ -348,13 +355,14 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.is_stopping() || !cx.settings.restarts_upstream {
+        let is_switch = kind == LossKind::Switched;
+        if self.is_stopping() || (!cx.settings.restarts_upstream && !is_switch) {
             self.give_up(why, cx);
             return;
         }
         let decision = match kind {
             LossKind::Crash => self.backend.lost(cx.now),
-            LossKind::Probed => Decision::RetryAt(cx.now),
+            LossKind::Probed | LossKind::Switched => Decision::RetryAt(cx.now),
             LossKind::Hopeless => return self.give_up(why, cx),
         };
         match decision {
