@@ -16,6 +16,7 @@ mod readme;
 mod serve;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod unknown;
 mod values;
 mod words;
@@ -39,7 +40,7 @@ pub enum Command {
         hint: Option<String>,
     },
     /// Be the stdio side of a server that is served over TCP.
-    Connect(ConnectOptions),
+    Connect(Box<ConnectOptions>),
     /// Be the demo MCP server, on stdio.
     DemoServer,
     /// Print the addresses of a name. `connect` runs this; it is not for users.
@@ -107,7 +108,8 @@ fn parse_connect(args: Vec<OsString>) -> Result<Command, UsageError> {
         return Ok(answer);
     }
     guess?;
-    connect::parse(&words).map(Command::Connect)
+    let options = connect::parse(&words)?;
+    Ok(Command::Connect(Box::new(options)))
 }
 
 /// No help mentions it, so what is wrong here is likely to be meant for a program of that name.

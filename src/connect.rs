@@ -7,12 +7,12 @@ mod attempt;
 mod credentials;
 mod link;
 mod resolve;
+mod secure;
 mod stdio_pair;
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::Shutdown;
 use std::time::Duration;
 
 use log::error;
@@ -22,6 +22,7 @@ use self::credentials::TokenSource;
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
+use self::secure::Tls;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::ConnectOptions;
@@ -75,6 +76,8 @@ pub struct Connector {
     address: Address,
     token_source: TokenSource,
     resolver: Resolver,
+    /// What TLS is made with, if it is spoken.
+    tls: Option<Tls>,
     connect_timeout: Duration,
     scheduler: Scheduler<()>,
     session: SessionKey,
@@ -147,6 +150,7 @@ struct Sides {
 impl Connector {
     /// Takes stdin and stdout. Nothing is connected yet.
     pub fn new(options: ConnectOptions, input: Stdio, output: Stdio) -> io::Result<Self> {
+        let tls = Tls::load(&options)?;
         let mut reactor = Reactor::new(Poller::new()?);
         let token = reactor.next_token(Target {
             key: 0,
@@ -167,6 +171,7 @@ impl Connector {
             address: options.address,
             token_source,
             resolver: Resolver::default(),
+            tls,
             connect_timeout: options.connect_timeout,
             scheduler,
             session,
@@ -339,11 +344,10 @@ impl Connector {
 
     /// The other side ends its own when it has said everything.
     fn end_our_side(&mut self) {
-        let Some(connection) = self.sides.link.io() else {
+        let Some(connection) = self.sides.link.io_mut() else {
             return self.drop_connection();
         };
-        // It may be gone already, which the next read tells.
-        let _ = connection.source().shutdown(Shutdown::Write);
+        connection.source_mut().end();
         let timers = &mut self.reactor.timers;
         let at = timers.now() + CLOSE_TIME;
         self.sides.link.half_close(at, timers);
@@ -371,7 +375,11 @@ impl Connector {
 
     /// Ends a connection of which the other side has vanished.
     fn check_upstream(&mut self) {
-        let connection = self.sides.link.io().and_then(|io| io.source().tcp());
+        let connection = self
+            .sides
+            .link
+            .io()
+            .and_then(|io| io.source().socket().tcp());
         if connection.is_some_and(|stream| self.peers.has_vanished(stream, VANISH_TIME)) {
             self.sides.link.bring_down(&mut self.reactor.timers);
             self.tell(Event::UpstreamEof(Some(&vanished_error())));
@@ -452,6 +460,10 @@ impl Driver for Sides {
         cx: &mut Context<'_>,
     ) -> bool {
         self.stdio.notice_failures(session, cx);
-        pump(session, &mut self.stdio, &mut self.link, scratch, cx)
+        if let Err(error) = self.link.flush() {
+            session.handle(Event::UpstreamEof(Some(&error)), cx);
+        }
+        let has_more = pump(session, &mut self.stdio, &mut self.link, scratch, cx);
+        has_more | (self.link.note_held_input() && session.wants_upstream_output(cx.memory))
     }
 }

@@ -215,13 +215,12 @@ impl<P> Entrance<P> {
         })
     }
 
-    /// TLS did not come about; the connection is to be closed. `why` is for `--debug`.
-    pub fn tls_failed(&mut self, key: VisitorKey, why: &str, now: Time) {
+    /// TLS did not come about. `why` is for `--debug`.
+    pub fn tls_failed(&mut self, key: VisitorKey, why: &str, now: Time) -> Step {
         if let Some(entry) = self.visitors.get(key.0) {
-            let address = entry.visitor.address();
-            debug!("entrance: {address}: no TLS: {why}");
-            self.refused(address, Refusal::TlsFailed, now);
+            debug!("entrance: {}: no TLS: {why}", entry.visitor.address());
         }
+        self.event(key, now, Visitor::tls_failed)
     }
 
     /// The time of [`Self::next_deadline`] has come.

@@ -23,5 +23,6 @@ pub mod scheduler;
 pub mod secret_file;
 pub mod serve;
 pub mod session;
+pub mod share;
 pub mod transport;
 pub mod util;

@@ -31,7 +31,7 @@ fn main() -> ExitCode {
         Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => {
             malloc::start_with_thresholds();
-            connect(options)
+            connect(*options)
         }
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Token(name)) => token(&name),

@@ -88,6 +88,18 @@ pub struct ServeOptions {
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
+    /// The certificate of this side of TLS, with those between it and its authority. With it comes a key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
+    /// The authority of the certificates that clients need; only with a certificate of our own.
+    pub tls_client_ca: Option<PathBuf>,
+    /// Which of these are revoked.
+    pub tls_crl: Option<PathBuf>,
+    /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
+    pub share: u16,
+    /// Requests of a session at a shared process: 1 to 1,024.
+    pub share_in_flight: u16,
     /// Whether servers have to be told of their clients. They are anyway, unless they are started ahead of time.
     pub client_env: bool,
     /// What servers get in their environments; of several of one name, the last counts.
@@ -132,9 +144,9 @@ impl fmt::Debug for Variable {
 }
 
 impl ServeOptions {
-    /// Whether servers are told of their clients: only one that is started for a client can be.
+    /// Whether servers are told of their clients: only one that is started for a client, and for it alone, can be.
     pub fn tells_clients(&self) -> bool {
-        self.prespawn == 0
+        self.prespawn == 0 && self.share == 0
     }
 }
 
@@ -177,6 +189,12 @@ impl Default for ServeOptions {
             idle_timeout: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
+            tls_cert: None,
+            tls_key: None,
+            tls_client_ca: None,
+            tls_crl: None,
+            share: 0,
+            share_in_flight: 8,
             client_env: false,
             env: Vec::new(),
             env_files: Vec::new(),
@@ -206,6 +224,13 @@ impl ServeOptions {
     /// Whether `--host` or `--port` was given.
     pub fn names_host_or_port(&self) -> bool {
         self.host.is_some() || self.port.is_some()
+    }
+}
+
+impl ConnectOptions {
+    /// Whether the proxy is to be spoken to over TLS.
+    pub fn wants_tls(&self) -> bool {
+        self.tls || self.tls_ca.is_some()
     }
 }
 
@@ -246,6 +271,16 @@ pub struct ConnectOptions {
     pub max_buffer_bytes: Option<usize>,
     /// Whether the host is spared responses and progress that it did not ask for.
     pub tidy: bool,
+    /// Whether the proxy is to be spoken to over TLS.
+    pub tls: bool,
+    /// The authority of its certificate, which implies TLS; without it, the system knows which are trusted.
+    pub tls_ca: Option<PathBuf>,
+    /// For whom its certificate has to be; without it, for the host of the address.
+    pub tls_name: Option<String>,
+    /// Our own certificate, with those between it and its authority. With it comes a key.
+    pub tls_cert: Option<PathBuf>,
+    /// The key of the certificate.
+    pub tls_key: Option<PathBuf>,
     /// The file with the token that is shown to the proxy.
     pub token_file: Option<PathBuf>,
     /// Whether the token may be sent in plain text over a network.
@@ -272,6 +307,11 @@ impl Default for ConnectOptions {
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
             tidy: false,
+            tls: false,
+            tls_ca: None,
+            tls_name: None,
+            tls_cert: None,
+            tls_key: None,
             token_file: None,
             insecure_token: false,
             log_level: LevelFilter::Warn,

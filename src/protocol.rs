@@ -10,3 +10,4 @@ pub mod own_messages;
 pub mod recogniser;
 pub mod skip;
 pub mod splice;
+pub mod strict;

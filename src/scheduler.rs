@@ -172,6 +172,11 @@ impl<P> Scheduler<P> {
         &mut self.scratch
     }
 
+    /// The same, and the memory that sessions share.
+    pub fn scratch_and_memory(&mut self) -> (&mut [u8], &mut BufferBudget) {
+        (&mut self.scratch, &mut self.shared.memory)
+    }
+
     /// The key of the next session.
     pub fn next_key(&self) -> SessionKey {
         SessionKey(self.entries.vacant_key())

@@ -6,8 +6,10 @@
 //! 2. `dispatch`: events are only noted, so that none can free what another is about. A reaped server is noted here too,
 //!    before any session runs: a line that follows a crash is then not written to a dead server.
 //! 3. `run_ready`: the sessions that events were about, each within its budget. Input before timers: what arrived in time
-//!    must not be declared late.
-//! 4. `run_visitors`: the connections in the entrance, some of them, after those that are in.
+//!    must not be declared late. Around it is `run_shared`: what shared processes have said reaches the sessions before
+//!    they run, and what these have for them is written when all have had their say.
+//! 4. `run_visitors`: the connections in the entrance, some of them, after those that are in; and of their TLS handshakes as
+//!    many steps as a millisecond is long enough for.
 //! 5. `fire_timers`: before actions, as what is due may want something done.
 //! 6. `apply_actions`: what sessions want done, after all of them have run. What has come to its end is freed here, when no
 //!    event of this iteration can be about it any more.
@@ -20,6 +22,7 @@
 mod accept;
 mod check;
 mod client;
+mod handshakes;
 mod launch;
 mod listen;
 mod pipe_widener;
@@ -27,9 +30,12 @@ mod quotas;
 pub mod reload;
 mod remnants;
 mod rules;
+mod seat_side;
 mod server;
 mod servers;
 mod setup;
+mod shared_processes;
+mod sharing;
 mod spares;
 mod start_queue;
 mod stopping;
@@ -51,9 +57,11 @@ pub use self::client::ClientSession;
 use self::client::Sides;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
+use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::setup::{Limits, SetupError};
+use self::sharing::Sharing;
 use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
 use self::stopping::{StopTimers, Stopping};
@@ -102,6 +110,7 @@ pub struct Proxy<S: System = Linux> {
 
     servers: Servers<S>,
     start_queue: StartQueue,
+    sharing: Option<Sharing>,
     spares: Spares,
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
@@ -124,6 +133,9 @@ impl Proxy {
         }
         debug_assert!(self.only_own_timers_are_left());
         self.scheduler.report_left_out();
+        if let Some(summary) = self.sharing.as_ref().and_then(Sharing::summary) {
+            info!("{summary}");
+        }
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
@@ -152,6 +164,8 @@ impl<S: System> Proxy<S> {
             Backend::Proxy { .. } => 0,
         };
         let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
+        let sharing = limits.share;
+        let sharing = sharing.map(|limits| Sharing::new(limits, settings.server_log));
         Self {
             system,
             reactor,
@@ -164,6 +178,7 @@ impl<S: System> Proxy<S> {
             visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
+            sharing,
             spares,
             talking_spares: Vec::new(),
             looks: Looks::new(now),
@@ -178,8 +193,12 @@ impl<S: System> Proxy<S> {
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
         self.dispatch(events);
+        self.run_shared();
         self.run_ready();
-        self.run_visitors();
+        self.run_shared();
+        if self.visitors.is_some() {
+            self.run_visitors();
+        }
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();
@@ -187,6 +206,7 @@ impl<S: System> Proxy<S> {
         self.log_spares();
         self.look_at_groups();
         self.scheduler.wake_for_memory();
+        self.settle_sharing();
         Ok(())
     }
 
@@ -212,6 +232,8 @@ impl<S: System> Proxy<S> {
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
+            || self.can_start_shared()
+            || self.sharing.as_ref().is_some_and(Sharing::is_busy)
             || !self.talking_spares.is_empty()
             || self.servers.has_groups_to_look_at()
     }
@@ -269,12 +291,13 @@ impl<S: System> Proxy<S> {
         if !server.latch(channel, token, readiness) {
             return;
         }
-        let user = server.user();
+        let user = server.user;
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
         }
         match user {
-            Some(session) => self.scheduler.enqueue(session),
+            Some(User::Session(session)) => self.scheduler.enqueue(session),
+            Some(User::Share(process)) => self.note_shared(process),
             None => self.spare_latched(key),
         }
     }
@@ -296,6 +319,7 @@ impl<S: System> Proxy<S> {
         let mut sides = Sides {
             servers: &mut self.servers,
             start_queue: &mut self.start_queue,
+            sharing: self.sharing.as_mut(),
         };
         self.scheduler
             .run_ready(&mut sides, &mut self.reactor.timers);
@@ -313,6 +337,7 @@ impl<S: System> Proxy<S> {
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares => self.spares.timer_fired(),
+                Due::Share => self.share_timeout(),
                 Due::Monitor => self.look_around(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
@@ -374,6 +399,9 @@ impl<S: System> Proxy<S> {
     fn apply(&mut self, key: SessionKey, action: Action) {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
+            if action == Action::StartUpstream && self.is_to_share(session) {
+                return self.take_seat(key);
+            }
             if action == Action::StartUpstream {
                 let rank = if session.had_upstream() {
                     Rank::Recovering
@@ -399,6 +427,7 @@ impl<S: System> Proxy<S> {
             | Action::CheckClient
             | Action::CheckUpstream
             | Action::MeasureClient => {}
+            Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);

@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use common::connect::{Output, Reserved, write_all};
 use common::installed::{everything_server, installed, script, sdk_server};
+use common::pki::Pki;
 use common::proxy::Log;
 use common::{Proxy, eventually_some, processes};
 use nix::sys::signal::Signal;
@@ -24,18 +25,19 @@ use serde_json::{Value, json};
 const DEADLINE: Duration = Duration::from_secs(90);
 
 /// The program that an application is told to start, in front of that address.
-fn connect_command(address: SocketAddr) -> Vec<String> {
-    [
+fn connect_command(options: &[&str], address: SocketAddr) -> Vec<String> {
+    let program = [
         env!("CARGO_BIN_EXE_mcp-tcp-proxy"),
         "connect",
         "--reconnect-delay",
         "0.1",
         "--max-reconnect-attempts",
         "0",
-        &address.to_string(),
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ];
+    let address = address.to_string();
+    let mut words = [&program, options].concat();
+    words.push(&address);
+    words.into_iter().map(str::to_owned).collect()
 }
 
 /// A real server, and calls whose answers are known.
@@ -105,10 +107,15 @@ struct Host {
 
 impl Host {
     fn start(sdk: &Sdk, address: SocketAddr) -> Self {
+        Self::start_with(sdk, &[], address)
+    }
+
+    /// With these options of `connect`.
+    fn start_with(sdk: &Sdk, options: &[&str], address: SocketAddr) -> Self {
         let mut child = Command::new(&sdk.command[0])
             .args(&sdk.command[1..])
             .args(sdk.mode)
-            .args(connect_command(address))
+            .args(connect_command(options, address))
             .env(
                 "MCP_SDK",
                 installed("npm/node_modules/@modelcontextprotocol/sdk"),
@@ -220,6 +227,21 @@ fn initialises_lists_and_calls(sdk: &Sdk, server: &Server) {
     proxy.wait_until_childless();
 }
 
+fn speaks_tls(sdk: &Sdk, server: &Server) {
+    let _turn = one_at_a_time();
+    let pki = Pki::new();
+    let options = pki.serve("server");
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let proxy = Proxy::start(&options, &server.command);
+    let ca = pki.path("ca.pem");
+    let mut host = Host::start_with(sdk, &["--tls-ca", &ca], proxy.address());
+    host.is_initialized();
+    host.echo(server, "hello");
+    host.echo(server, &"ten bytes.".repeat(260 * 1024));
+    host.end();
+    proxy.wait_until_childless();
+}
+
 fn survives_a_new_proxy(sdk: &Sdk, server: &Server) {
     let _turn = one_at_a_time();
     let mut proxy = Proxy::start(&["--debug"], &server.command);
@@ -303,6 +325,12 @@ fn the_inspector_lists_the_tools_of_the_sdks_server() {
 #[ignore = "needs the Python and npm packages that .ci/interop-setup installs"]
 fn the_inspector_lists_the_tools_of_server_everything() {
     inspector_lists_tools(&everything());
+}
+
+#[test]
+#[ignore = "needs the Python and npm packages that .ci/interop-setup installs"]
+fn the_python_sdk_reaches_a_server_over_tls() {
+    speaks_tls(&python(), &sdk());
 }
 
 macro_rules! tests_of {

@@ -198,6 +198,17 @@ impl<M> Outbox<M> {
         self.bytes = all.bytes;
     }
 
+    /// Takes the lines apart that have not started and have tags, each with its line end.
+    pub fn into_unstarted(mut self) -> Vec<(M, Vec<u8>)> {
+        let tags = std::mem::take(&mut self.tags).drain();
+        let unstarted = tags.filter(|tagged| tagged.start >= self.position);
+        let lines = unstarted.map(|tagged| {
+            let at = (tagged.start - self.position) as usize;
+            (tagged.tag, self.waiting()[at..at + tagged.len].to_vec())
+        });
+        lines.collect()
+    }
+
     /// Has `edit` look at the tagged lines that have not started, in order, and say what is to become of each. Lines have
     /// their line ends. Takes no memory for that, unless a line becomes longer.
     pub fn edit_unstarted(

@@ -4,13 +4,14 @@ use std::ffi::OsString;
 
 use super::flag::Mode;
 use super::words::{Words, looks_like_option, split_at_equals, value_follows};
-use super::{UsageError, address};
+use super::{UsageError, address, tls};
 use crate::options::ConnectOptions;
 
 pub(super) fn parse(words: &Words) -> Result<ConnectOptions, UsageError> {
     let mut options = ConnectOptions::default();
     words.read_into(&mut options)?;
     options.address = address::read(&words.rest)?;
+    tls::check_connect(&options)?;
     Ok(options)
 }
 

@@ -13,8 +13,9 @@ use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
-    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, some_host,
-    some_path, some_port, spawn, starting, unix_mode, user, variable,
+    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
+    share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
+    variable,
 };
 use crate::options::ServerCommand;
 
@@ -129,7 +130,7 @@ flags! {
     both "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
 
     /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
-    /// four each.
+    /// four each; with `--share` at one each.
     serve "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
 
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
@@ -153,8 +154,30 @@ flags! {
     /// descriptors for a session.
     serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
 
+    /// Speak TLS on all TCP addresses, with the certificate in this file. After it come those between it and its authority, all
+    /// in PEM. The file is read again on SIGHUP, as are the other files of TLS.
+    serve "--tls-cert" "FILE", example "server.pem": tls_cert = some_path;
+
+    /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
+    serve "--tls-key" "FILE", example "server.key": tls_key = some_path;
+
+    /// Take only clients with a certificate of the authority in this file, in PEM. Its common name, else its first DNS name,
+    /// is the client's name.
+    serve "--tls-client-ca" "FILE", example "ca.pem": tls_client_ca = some_path;
+
+    /// Certificates of clients that are revoked: a list of each authority, in PEM.
+    serve "--tls-crl" "FILE", example "crl.pem": tls_crl = some_path;
+
+    /// Processes that serve all sessions together, 0 to 1000, or 0 for a process for each session. Only for servers that
+    /// keep nothing for one client that another must not see. Clients and servers older than MCP 2026-07-28 still get a
+    /// process for each session.
+    serve "--share" "N", default "0", example "4": share = share;
+
+    /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
+    serve "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
-    /// `--prespawn`, whose servers are started before there is a client.
+    /// `--prespawn`, whose servers are started before there is a client, and with `--share`.
     serve "--client-env": client_env = true;
 
     /// Variable for servers. Without a value: the proxy's own, also if servers would not get it otherwise. May be given
@@ -223,6 +246,22 @@ flags! {
     /// Drop responses to no request and progress of no request. Some applications end the session at such a line. What is
     /// dropped is logged.
     connect "--tidy": tidy = true;
+
+    /// Speak TLS. The certificate of the proxy has to be for the host of the address, and of an authority that the system
+    /// trusts. There is no way back to plain text.
+    connect "--tls": tls = true;
+
+    /// Speak TLS, and trust the authorities in this file, in PEM, instead of the system's.
+    connect "--tls-ca" "FILE", example "ca.pem": tls_ca = some_path;
+
+    /// Name that the certificate of the proxy has to be for. By default the host of the address.
+    connect "--tls-name" "NAME", example "mcp.example": tls_name = tls_name;
+
+    /// Certificate to show to the proxy, with those between it and its authority, in PEM.
+    connect "--tls-cert" "FILE", example "client.pem": tls_cert = some_path;
+
+    /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
+    connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable
     /// `MCP_TCP_PROXY_TOKEN` counts.

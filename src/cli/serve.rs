@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::flag::Mode;
 use super::words::{Words, split_at_equals};
-use super::{UsageError, pages, printable, quoted};
+use super::{UsageError, pages, printable, quoted, tls};
 use crate::options::{ServeOptions, ServerCommand};
 
 /// Options that many servers have, too. After a command they are meant for the server.
@@ -16,6 +16,18 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     words.read_into(&mut options)?;
     if !words.dashes {
         refuse_reserved(words)?;
+    }
+    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
+        return Err(UsageError(
+            "--share-in-flight: nothing is shared (--share N says by how many processes)"
+                .to_owned(),
+        ));
+    }
+    if options.client_env && options.share > 0 {
+        return Err(UsageError(
+            "--client-env: the servers of --share have many clients (leave out one of the two)"
+                .to_owned(),
+        ));
     }
     if options.client_env && !options.tells_clients() {
         return Err(UsageError(
@@ -43,6 +55,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
             ));
         }
     }
+    tls::check_serve(&options)?;
     Ok(options)
 }
 

@@ -47,7 +47,7 @@ fn version() -> Command {
 
 fn connect(line: &str) -> ConnectOptions {
     match parse(words(line)) {
-        Ok(Command::Connect(options)) => options,
+        Ok(Command::Connect(options)) => *options,
         other => panic!("{line:?} gives {other:?}"),
     }
 }
@@ -138,6 +138,12 @@ fn the_defaults() {
         idle_timeout: None,
         max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
         prespawn: 0,
+        tls_cert: None,
+        tls_key: None,
+        tls_client_ca: None,
+        tls_crl: None,
+        share: 0,
+        share_in_flight: 8,
         client_env: false,
         env: Vec::new(),
         env_files: Vec::new(),
@@ -155,8 +161,11 @@ fn a_server_that_waits_can_not_be_told_of_its_client() {
     assert!(serve("--demo").tells_clients() && serve("--client-env --demo").tells_clients());
     assert!(serve("--client-env --prespawn 0 --demo").tells_clients());
     assert!(!serve("--prespawn 1 --demo").tells_clients());
-    let error = error("--client-env --prespawn 1 --demo");
-    assert!(error.contains("--prespawn"), "{error}");
+    assert!(!serve("--share 1 --demo").tells_clients());
+    for option in ["--prespawn", "--share"] {
+        let error = error(&format!("--client-env {option} 1 --demo"));
+        assert!(error.contains(option), "{error}");
+    }
 }
 
 #[test]
@@ -206,6 +215,12 @@ fn every_option_in_both_spellings() {
         idle_timeout: Some(Duration::from_hours(24)),
         max_starting: 1,
         prespawn: 1000,
+        tls_cert: Some("c".into()),
+        tls_key: Some("k".into()),
+        tls_client_ca: Some("a".into()),
+        tls_crl: Some("r".into()),
+        share: 4,
+        share_in_flight: 2,
         client_env: false,
         env: vec![variable("A", Some("1=2")), variable("B", None)],
         env_files: vec!["/a".into(), "b".into()],
@@ -221,7 +236,8 @@ fn every_option_in_both_spellings() {
                 --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
-                --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable cat";
+                --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
+                --tls-crl r --share 4 --share-in-flight 2 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
@@ -229,7 +245,8 @@ fn every_option_in_both_spellings() {
                 --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
-                --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable cat";
+                --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
+                --tls-crl=r --share=4 --share-in-flight=2 cat";
     assert_eq!(serve(line), expected);
 }
 
@@ -358,6 +375,14 @@ fn numbers_of_servers() {
             format!("--max-starting: '{bad}' {range}")
         );
     }
+    assert_eq!(
+        error("--share 1001 x"),
+        "--share: '1001' is not a whole number of processes (0 to 1000)"
+    );
+    assert_eq!(
+        error("--share-in-flight 4 x"),
+        "--share-in-flight: nothing is shared (--share N says by how many processes)"
+    );
     assert_eq!(
         error("--prespawn 1001 x"),
         "--prespawn: '1001' is not a whole number of servers (0 to 1000)"
@@ -653,6 +678,11 @@ fn connect_has_options_of_its_own() {
             max_message_bytes: 10 * 1024 * 1024,
             max_buffer_bytes: None,
             tidy: false,
+            tls: false,
+            tls_ca: None,
+            tls_name: None,
+            tls_cert: None,
+            tls_key: None,
             token_file: None,
             insecure_token: false,
             log_level: LevelFilter::Warn,
@@ -676,6 +706,47 @@ fn connect_has_options_of_its_own() {
     );
     assert!(error("connect --port 1 host").starts_with("--port: no such option"));
     assert!(error("--no-reconnect --demo").starts_with("--no-reconnect: no such option"));
+}
+
+#[test]
+fn options_of_tls_need_each_other() {
+    for (line, complaint) in [
+        ("--demo --tls-cert c", "--tls-cert: needs --tls-key"),
+        ("--demo --tls-key k", "--tls-key: needs --tls-cert"),
+        (
+            "--demo --tls-client-ca a",
+            "--tls-client-ca: needs --tls-cert",
+        ),
+        (
+            "--demo --tls-cert c --tls-key k --tls-crl r",
+            "--tls-crl: needs --tls-client-ca",
+        ),
+        (
+            "connect --tls --tls-cert c h:1",
+            "--tls-cert: needs --tls-key",
+        ),
+        (
+            "connect --tls-cert c --tls-key k h:1",
+            "--tls-cert: needs --tls (or --tls-ca)",
+        ),
+        (
+            "connect --tls-name n h:1",
+            "--tls-name: needs --tls (or --tls-ca)",
+        ),
+        (
+            "connect --tls-name a_b! --tls h:1",
+            "--tls-name: 'a_b!' is not whom a certificate can be for (a host name or an address)",
+        ),
+    ] {
+        assert_eq!(error(line), complaint, "{line}");
+    }
+    for line in ["connect --tls unix:/x", "connect --tls-ca a unix:/x"] {
+        assert!(error(line).starts_with("--tls: a unix socket takes no TLS"));
+    }
+    let options = connect("connect --tls-ca a --tls-name n --tls-cert c --tls-key k h:1");
+    assert!(options.wants_tls() && !options.tls);
+    assert_eq!(options.tls_name.as_deref(), Some("n"));
+    assert!(connect("connect --tls h:1").wants_tls() && !connect("connect h:1").wants_tls());
 }
 
 /// `connect` runs it; users need not know of it.

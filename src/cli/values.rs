@@ -12,6 +12,7 @@ use crate::entrance::Network;
 use crate::options::{Balancer, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::tls::client;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
     let bracketed = value
@@ -146,6 +147,22 @@ pub(super) fn starting(value: &str) -> Result<usize, String> {
 
 pub(super) fn prespawn(value: &str) -> Result<usize, String> {
     whole(value, "servers", 0..=1000)
+}
+
+/// A host name or an address.
+pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
+    match client::server_name(value) {
+        Ok(_) => Ok(Some(value.to_owned())),
+        Err(_) => Err("whom a certificate can be for (a host name or an address)".to_owned()),
+    }
+}
+
+pub(super) fn share(value: &str) -> Result<u16, String> {
+    whole(value, "processes", 0..=1000)
+}
+
+pub(super) fn share_in_flight(value: &str) -> Result<u16, String> {
+    whole(value, "requests", 1..=1024)
 }
 
 /// Attempts in a row; 0 is for no limit.

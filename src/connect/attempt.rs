@@ -11,12 +11,31 @@ use nix::errno::Errno;
 use super::link::{Attempt, Link};
 use super::resolve::{Outcome, literal};
 use super::{Channel, Connector, Due};
+use crate::protocol::own_messages::ErrorReason;
 use crate::reactor::io::Io;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::{Backend, Event};
 use crate::transport::address::Address;
+use crate::transport::connection::Connection;
 use crate::transport::socket::Socket;
+
+/// Why there is no connection.
+pub(super) struct Failure {
+    pub(super) words: String,
+    /// What a request is told, if another attempt would come to the same.
+    pub(super) refusal: Option<ErrorReason>,
+}
+
+impl Failure {
+    /// Another attempt may do better.
+    pub(super) fn of(words: &dyn Display) -> Self {
+        Self {
+            words: words.to_string(),
+            refusal: None,
+        }
+    }
+}
 
 impl Connector {
     /// Begins to connect. All of it, from the look-up to the last address, has one deadline.
@@ -89,7 +108,9 @@ impl Connector {
 
     fn try_addresses(&mut self, mut addresses: Vec<SocketAddr>, mut deadline: Deadline) {
         let first = addresses.first().copied();
-        addresses.retain(|address| self.token_source.may_go_to(*address));
+        if self.tls.is_none() {
+            addresses.retain(|address| self.token_source.may_go_to(*address));
+        }
         if let Some(refused) = first.filter(|_| addresses.is_empty()) {
             deadline.clear(&mut self.reactor.timers);
             return self.keep_token_from(refused);
@@ -99,7 +120,7 @@ impl Connector {
             addresses,
             deadline,
         };
-        self.try_next_address(attempt, &"the name has no address");
+        self.try_next_address(attempt, Failure::of(&"the name has no address"));
     }
 
     /// No further attempt would be any better.
@@ -112,18 +133,23 @@ impl Connector {
     }
 
     /// Tries the next address; without one the attempt has failed, for the reason that the last one failed.
-    fn try_next_address(&mut self, mut attempt: Attempt, reason: &dyn Display) {
-        let mut reason = reason.to_string();
+    fn try_next_address(&mut self, mut attempt: Attempt, mut failure: Failure) {
         while let Some(address) = attempt.addresses.next() {
             debug!("connecting to {address}");
             let socket = Socket::connect(address);
             match socket.and_then(|socket| self.watch(socket)) {
                 Ok(connection) => return self.sides.link.connect(connection, attempt),
-                Err(error) => reason = error.to_string(),
+                Err(error) => failure = Failure::of(&error),
             }
         }
         attempt.deadline.clear(&mut self.reactor.timers);
-        self.connect_failed(&reason);
+        match failure.refusal {
+            None => self.connect_failed(&failure.words),
+            Some(reason) => self.tell(Event::UpstreamRefused {
+                reason,
+                words: &failure.words,
+            }),
+        }
     }
 
     fn try_unix_socket(&mut self, socket: io::Result<Socket>, mut deadline: Deadline) {
@@ -143,14 +169,15 @@ impl Connector {
     }
 
     /// Sets a connection up, of which events tell from now on.
-    pub(super) fn watch(&mut self, socket: Socket) -> io::Result<Io<Socket>> {
+    pub(super) fn watch(&mut self, socket: Socket) -> io::Result<Io<Connection>> {
         socket.configure()?;
         let target = Target {
             key: 0,
             channel: Channel::Upstream,
         };
         let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        self.reactor.register(socket, target, interest)
+        self.reactor
+            .register(Connection::from(socket), target, interest)
     }
 
     /// Checks what became of an attempt (connect(2), EINPROGRESS).
@@ -158,24 +185,30 @@ impl Connector {
         let Link::Connecting { io, .. } = &self.sides.link else {
             return;
         };
-        let socket = io.source();
+        if io.source().is_tls() {
+            return self.go_on_with_handshake();
+        }
+        let socket = io.source().socket();
         let attempt = socket
             .take_error()
             .and_then(|error| error.map_or(Ok(()), Err));
         match attempt.and_then(|()| is_connected_to_itself(socket)) {
-            Ok(true) => self.address_failed(&"nobody listens there"),
-            Ok(false) => {
-                self.sides.link.accepted(&mut self.reactor.timers);
-                self.tell(Event::UpstreamStarted { pid: None });
-            }
+            Ok(true) => self.address_failed(Failure::of(&"nobody listens there")),
+            Ok(false) if self.tls.is_some() => self.begin_handshake(),
+            Ok(false) => self.link_is_up(),
             Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
-            Err(error) => self.address_failed(&error),
+            Err(error) => self.address_failed(Failure::of(&error)),
         }
     }
 
-    fn address_failed(&mut self, reason: &dyn Display) {
+    pub(super) fn link_is_up(&mut self) {
+        self.sides.link.accepted(&mut self.reactor.timers);
+        self.tell(Event::UpstreamStarted { pid: None });
+    }
+
+    pub(super) fn address_failed(&mut self, failure: Failure) {
         if let Some(attempt) = self.sides.link.give_up_address() {
-            self.try_next_address(attempt, reason);
+            self.try_next_address(attempt, failure);
         }
     }
 
@@ -185,6 +218,9 @@ impl Connector {
         self.drop_unwanted_attempt();
         let what = match self.sides.link {
             Link::Resolving { .. } => "the name was not resolved",
+            Link::Connecting { ref io, .. } if io.source().is_tls() => {
+                "the TLS handshake was not done"
+            }
             Link::Connecting { .. } => "no answer",
             Link::Down | Link::Up { .. } | Link::HalfClosed { .. } => return,
         };

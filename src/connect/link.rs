@@ -4,7 +4,7 @@
 //!           begin, with a name      addresses found
 //!   Down ──────────────────────▶ Resolving ─────────▶ Connecting ◀─┐ next address
 //!    ▲ └─────────────────────────────────────────────▶    │  └─────┘
-//!    │          begin, with an address                    ▼ accepted
+//!    │          begin, with an address                    ▼ accepted, and shaken hands if it is TLS
 //!    │◀────────────────────────────────────────────────── Up
 //!    │                    lost                            │ our side has ended
 //!    └──────────────────────────────────────────────── HalfClosed
@@ -24,12 +24,12 @@ use super::resolve::LookUp;
 use crate::pump::Transport;
 use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::{Deadline, Timers};
-use crate::transport::socket::Socket;
+use crate::transport::connection::Connection;
 use crate::util::time::Time;
 
-/// The link to the proxy. `S` is a [`Socket`], except in tests.
+/// The link to the proxy. `S` is a [`Connection`], except in tests.
 #[derive(Debug, Default)]
-pub(super) enum Link<S = Socket> {
+pub(super) enum Link<S = Connection> {
     /// There is none.
     #[default]
     Down,
@@ -43,7 +43,7 @@ pub(super) enum Link<S = Socket> {
     Connecting {
         io: Io<S>,
         attempt: Attempt,
-        /// Whether an event has told that the address accepted or refused.
+        /// Whether an event has told that the address accepted or refused, or that the handshake can go on.
         has_answer: bool,
     },
     /// It carries lines.
@@ -109,7 +109,7 @@ impl<S> Link<S> {
         }
     }
 
-    /// The address that was tried has accepted.
+    /// The connection can be used.
     pub(super) fn accepted(&mut self, timers: &mut Timers<Due>) {
         *self = match std::mem::take(self) {
             Self::Connecting {
@@ -188,11 +188,27 @@ impl<S> Link<S> {
         }
     }
 
-    fn io_mut(&mut self) -> Option<&mut Io<S>> {
+    pub(super) fn io_mut(&mut self) -> Option<&mut Io<S>> {
         match self {
             Self::Up { io } | Self::HalfClosed { io, .. } => Some(io),
             Self::Down | Self::Resolving { .. } | Self::Connecting { .. } => None,
         }
+    }
+}
+
+impl Link {
+    /// Has what was written before go out, if there is room for it now.
+    pub(super) fn flush(&mut self) -> io::Result<()> {
+        match self.io_mut() {
+            Some(io) if io.source().unsent() > 0 && io.is_writable() => io.flush(),
+            _ => Ok(()),
+        }
+    }
+
+    /// Has the next turn look for what no event tells of. Returns whether there is such a thing.
+    pub(super) fn note_held_input(&mut self) -> bool {
+        let io = self.io_mut().filter(|io| io.source().holds_input());
+        io.map(Io::note_readable).is_some()
     }
 }
 

@@ -19,6 +19,9 @@ const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2
 
 const CAPABILITIES: &str = r#"{"tools":{}}"#;
 
+/// The same for modern clients, who may listen for changes. There never are any.
+const MODERN_CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
+
 /// Which server this is, as MCP's `Implementation`.
 const SERVER_INFO: &str = concat!(
     r#"{"name":"mcp-tcp-proxy-demo","version":""#,
@@ -54,6 +57,8 @@ struct Caller {
     id: String,
     era: Era,
     batch: Option<u64>,
+    /// Under which the client wants to be told of progress. JSON.
+    progress_token: Option<String>,
 }
 
 impl Server {
@@ -92,6 +97,7 @@ impl Server {
     pub(super) fn fire(&mut self, now: Instant) {
         while self.next_deadline().is_some_and(|end| end <= now) {
             if let Some((_, (caller, content))) = self.sleeps.pop_first() {
+                self.report_progress(&caller, 1);
                 self.respond(&caller, format_args!("{content}"));
             }
         }
@@ -110,7 +116,15 @@ impl Server {
         if let Some(id) = request.id {
             let served = message::era(&request).and_then(|era| {
                 let id = id.to_owned();
-                self.serve(&request, Caller { id, era, batch }, now)
+                let meta = request.params.object("_meta").unwrap_or_default();
+                let token = meta.given("progressToken");
+                let caller = Caller {
+                    id,
+                    era,
+                    batch,
+                    progress_token: token.map(|token| token.get().to_owned()),
+                };
+                self.serve(&request, caller, now)
             });
             served.unwrap_or_else(|fault| self.refuse(id, batch, &fault));
         } else if request.method == "notifications/cancelled"
@@ -134,8 +148,10 @@ impl Server {
             ("ping", Era::Legacy) => self.respond(&caller, format_args!("")),
             ("server/discover", Era::Legacy) => return Err(message::missing_meta(VERSION_KEY)),
             ("server/discover", Era::Modern) => self.respond(&caller, format_args!(
-                r#""supportedVersions":["{MODERN_VERSION}"],"capabilities":{CAPABILITIES}{CACHE_HINTS}"#
+                r#""supportedVersions":["{MODERN_VERSION}"],"capabilities":{MODERN_CAPABILITIES}{CACHE_HINTS}"#
             )),
+            // It is answered when the subscription ends, and the client ends it by a cancellation.
+            ("subscriptions/listen", Era::Modern) => self.acknowledge(&caller.id, &request.params),
             (method, Era::Legacy) if !self.initialized => {
                 // The specification has no code of its own for this, and forbids -32002, which many servers use. The
                 // Java SDK sends this one, the Python SDK -32602.
@@ -153,6 +169,7 @@ impl Server {
             ("tools/call", _) => match tools::call(&request.params)? {
                 Call::Done(content) => self.respond(&caller, format_args!("{content}")),
                 Call::Sleep(duration, content) => {
+                    self.report_progress(&caller, 0);
                     let key = (now + duration, self.next_number());
                     self.sleeps.insert(key, (caller, content));
                 }
@@ -165,6 +182,32 @@ impl Server {
             (name, _) => return Err(fault(METHOD_NOT_FOUND, format!("Method not found: {name}"))),
         }
         Ok(())
+    }
+
+    /// 2026-07-28, Subscriptions: says which of the wanted notifications there may be.
+    fn acknowledge(&mut self, id: &str, params: &Object) {
+        let wanted = params.object("notifications").unwrap_or_default();
+        let name = "toolsListChanged";
+        let is_wanted = wanted.given(name).is_some_and(|json| json.get() == "true");
+        let granted = if is_wanted {
+            format!(r#""{name}":true"#)
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            self.out,
+            r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{{granted}}}}}}}"#
+        );
+    }
+
+    /// Says how much is done of one, if the client wants to know.
+    fn report_progress(&mut self, caller: &Caller, done: u8) {
+        if let Some(token) = &caller.progress_token {
+            let _ = writeln!(
+                self.out,
+                r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"progressToken":{token},"progress":{done},"total":1}}}}"#
+            );
+        }
     }
 
     fn initialize(&mut self, caller: &Caller, params: &Object) {
@@ -180,7 +223,7 @@ impl Server {
     /// `members` are those of the result. Modern results have two more: 2026-07-28, Overview, "`ResultType`" and
     /// "Per-response protocol fields".
     fn respond(&mut self, caller: &Caller, members: Arguments) {
-        let Caller { id, era, batch } = caller;
+        let Caller { id, era, batch, .. } = caller;
         match era {
             Era::Legacy => self.write(id, *batch, format_args!(r#""result":{{{members}}}"#)),
             Era::Modern => self.write(id, *batch, format_args!(
@@ -359,7 +402,7 @@ mod tests {
             "resultType": "complete",
             "_meta": server_info,
             "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {}},
+            "capabilities": {"tools": {"listChanged": true}},
             "ttlMs": 3_600_000,
             "cacheScope": "public",
         });
@@ -381,6 +424,43 @@ mod tests {
             -32600,
             "still no legacy session"
         );
+    }
+
+    #[test]
+    fn a_subscription_is_acknowledged_and_stays_open() {
+        let mut bench = Bench::new();
+        for (wanted, granted) in [
+            (
+                r#"{"toolsListChanged":true}"#,
+                json!({"toolsListChanged": true}),
+            ),
+            (r#"{"promptsListChanged":true}"#, json!({})),
+        ] {
+            let params = format!(r#"{META},"notifications":{wanted}"#);
+            let answer = bench.one(request("\"l\"", "subscriptions/listen", &params));
+            let expected = json!({
+                "_meta": {"io.modelcontextprotocol/subscriptionId": "l"},
+                "notifications": granted,
+            });
+            assert_eq!(answer["method"], "notifications/subscriptions/acknowledged");
+            assert_eq!(answer["params"], expected);
+        }
+        assert_eq!(bench.code(request("1", "subscriptions/listen", "")), -32600);
+    }
+
+    #[test]
+    fn whoever_wants_to_know_is_told_of_progress() {
+        let mut bench = Bench::new();
+        let meta = META.replace("{\"", "{\"progressToken\":\"t\",\"");
+        let params = format!(r#"{meta},"name":"sleep","arguments":{{"seconds":1}}"#);
+        let begun = bench.one(request("1", "tools/call", &params));
+        assert_eq!(
+            begun["params"],
+            json!({"progressToken": "t", "progress": 0, "total": 1})
+        );
+        let over = bench.after(1000);
+        assert_eq!(over[0]["params"]["progress"], 1);
+        assert_eq!(over[1]["id"], 1);
     }
 
     #[test]

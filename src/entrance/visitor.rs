@@ -238,6 +238,12 @@ impl Visitor {
         self.admit(None, Vec::new())
     }
 
+    /// There is no TLS session. TLS itself has told the client why, which a close with something unread would destroy.
+    pub(super) fn tls_failed(&mut self, scene: &mut Scene<'_>) -> Step {
+        scene.refusal = Some(Refusal::TlsFailed);
+        self.answer(String::new(), scene)
+    }
+
     pub(super) fn timeout(&mut self, scene: &mut Scene<'_>) -> Step {
         if scene.now < self.deadline {
             return Step::Wait;

@@ -53,6 +53,18 @@ pub enum ErrorReason {
     ReconnectLimit,
     /// The proxy is being stopped.
     Shutdown,
+    /// A message that can't be passed on to a server with other clients.
+    InvalidRequest,
+    /// A server with other clients is not asked this.
+    MethodNotFound,
+    /// A request without what each request has to say since 2026-07-28.
+    NotModern,
+    /// A request with it, in a session that began without.
+    NotLegacy,
+    /// `initialize`, in a session without one.
+    UnsupportedVersion,
+    /// Servers died of requests of this client.
+    Quarantined,
 }
 
 impl ErrorReason {
@@ -61,7 +73,10 @@ impl ErrorReason {
     pub fn code(self) -> i32 {
         match self {
             Self::ParseError => -32700,
-            Self::TooLarge => -32600,
+            Self::TooLarge | Self::InvalidRequest | Self::NotLegacy => -32600,
+            Self::MethodNotFound => -32601,
+            Self::NotModern => -32602,
+            Self::UnsupportedVersion => -32022,
             Self::TlsRequired => 400,
             Self::Unauthorized => 401,
             Self::Forbidden => 403,
@@ -79,7 +94,8 @@ impl ErrorReason {
             | Self::ServerChanged
             | Self::ReplayTimeout
             | Self::ReconnectLimit
-            | Self::Shutdown => 503,
+            | Self::Shutdown
+            | Self::Quarantined => 503,
         }
     }
 
@@ -107,6 +123,10 @@ impl ErrorReason {
             Self::ReplayTimeout => "replay_timeout",
             Self::ReconnectLimit => "reconnect_limit",
             Self::Shutdown => "shutdown",
+            Self::InvalidRequest => "invalid_request",
+            Self::MethodNotFound => "method_not_found",
+            Self::NotModern | Self::NotLegacy | Self::UnsupportedVersion => "wrong_era",
+            Self::Quarantined => "quarantined",
         }
     }
 }
@@ -132,9 +152,11 @@ impl Display for Delivered {
     }
 }
 
-/// What else an error says of a request that was lost.
+/// What else an error says of a request that was lost, or of one that is not served.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct Loss<'a> {
+    /// What is served instead, as JSON.
+    pub supported: Option<&'a str>,
     /// How the upstream ended.
     pub status: Option<&'a str>,
     /// Whether a server may have acted on the request.
@@ -165,6 +187,9 @@ pub fn error(
             reason.name()
         ),
     );
+    if let Some(supported) = loss.supported {
+        push(&mut line, &format_args!(r#","supported":{supported}"#));
+    }
     if let Some(status) = loss.status {
         push(
             &mut line,
@@ -198,6 +223,11 @@ pub fn cancelled(id: &dyn Display, reason: &str) -> String {
     format!(
         r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id},"reason":{reason}}}}}"#
     )
+}
+
+/// Responds to a request with an empty result. `id` is JSON text.
+pub fn empty_result(id: &dyn Display) -> String {
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }
 
 /// The result with which a `subscriptions/listen` ends well. `id` is JSON text.
@@ -283,6 +313,7 @@ mod tests {
             Loss {
                 status: Some("exit code 3"),
                 delivered: Some(Delivered::Yes),
+                ..Loss::default()
             },
         );
         assert!(line.contains(r#""id":1.50,"#));
@@ -303,6 +334,7 @@ mod tests {
             let loss = Loss {
                 status: None,
                 delivered: Some(delivered),
+                ..Loss::default()
             };
             let line = error(None, ErrorReason::ConnectionLost, "lost", loss);
             let value: Value = serde_json::from_str(&line).unwrap();

@@ -25,6 +25,8 @@ impl Readiness {
     pub const WRITE_CLOSED: Self = Self(8);
     /// A short read does not mean that there is nothing more.
     pub const IN_PIECES: Self = Self(16);
+    /// A short write does not mean that there is no more room.
+    const TAKES_PIECES: Self = Self(32);
 
     /// What an event says.
     pub fn of(event: &Event) -> Self {
@@ -112,6 +114,16 @@ impl<S> Io<S> {
         self.readiness |= Readiness::READABLE | Readiness::IN_PIECES;
     }
 
+    /// A read finds something although no event told of it.
+    pub fn note_readable(&mut self) {
+        self.readiness |= Readiness::READABLE;
+    }
+
+    /// Does not take a short write for one that has found no more room, as long as it has found any.
+    pub fn expect_short_writes(&mut self) {
+        self.readiness |= Readiness::TAKES_PIECES;
+    }
+
     /// An operation on the descriptor itself has shown that there is nothing to be had now.
     pub fn clear_readable(&mut self) {
         self.readiness.set(Readiness::READABLE, false);
@@ -140,6 +152,11 @@ impl<S> Io<S> {
     /// The descriptor itself.
     pub fn source(&self) -> &S {
         &self.source
+    }
+
+    /// The same, to be changed.
+    pub fn source_mut(&mut self) -> &mut S {
+        &mut self.source
     }
 
     /// The same, without what was known of it.
@@ -179,8 +196,9 @@ impl<S: Write> Io<S> {
         loop {
             let written = self.source.write(bytes);
             if let Ok(count) = written {
-                self.readiness
-                    .set(Readiness::WRITABLE, count == bytes.len());
+                let may_have_room =
+                    count == bytes.len() || self.readiness.has(Readiness::TAKES_PIECES);
+                self.readiness.set(Readiness::WRITABLE, may_have_room);
                 return Ok(count);
             }
             match written {
@@ -192,6 +210,17 @@ impl<S: Write> Io<S> {
                 }
                 Ok(_) => {}
             }
+        }
+    }
+
+    /// Has what was written before, and has found no room, go out as far as there is some now.
+    pub fn flush(&mut self) -> io::Result<()> {
+        match self.source.flush() {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                self.readiness.set(Readiness::WRITABLE, false);
+                Ok(())
+            }
+            flushed => flushed,
         }
     }
 }
@@ -301,5 +330,15 @@ mod tests {
         assert!(matches!(io.write(b"1234"), Ok(0)) && !io.is_writable());
         io.latch(TOKEN, Readiness::WRITABLE);
         assert!(io.write(b"1234").is_err() && !io.is_writable());
+    }
+
+    #[test]
+    fn a_short_write_of_what_takes_pieces_is_followed_by_another() {
+        let blocked = || Err(ErrorKind::WouldBlock.into());
+        let mut io = io([Ok(3), blocked()]);
+        io.expect_short_writes();
+        assert!(matches!(io.write(b"1234"), Ok(3)) && io.is_writable());
+        assert!(matches!(io.write(b"1234"), Ok(0)) && !io.is_writable());
+        assert!(io.flush().is_ok() && !io.is_writable());
     }
 }

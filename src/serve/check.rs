@@ -1,5 +1,6 @@
 //! What holds between two iterations of the loop. The simulation asks after each.
 
+use super::sharing::Sharing;
 use super::system::System;
 use super::{ClientSession, Proxy, Server};
 
@@ -30,7 +31,7 @@ impl<S: System> Proxy<S> {
         let is_spare = |key| {
             self.servers
                 .get(key)
-                .is_some_and(|server| server.user().is_none())
+                .is_some_and(|server| server.user.is_none())
         };
         assert!(
             self.spares.keys().all(is_spare),
@@ -41,6 +42,7 @@ impl<S: System> Proxy<S> {
             self.pause.at(),
             self.start_queue.deadline(),
             self.spares.deadline(),
+            self.sharing.as_ref().and_then(Sharing::deadline),
         ];
         let own = own.iter().flatten().count() + self.stop_timers.deadlines();
         let visitors = self.visitors.as_ref();

@@ -1,7 +1,9 @@
 //! What is around one session: the connection to its client, and its server.
 
+use super::seat_side::SeatSide;
 use super::server::Server;
 use super::servers::{ServerKey, Servers};
+use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
@@ -9,12 +11,15 @@ use crate::pump::pump;
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
+use crate::share::SeatKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
     client: Option<Io<S::Client>>,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// Its place at shared servers, which it then has instead.
+    pub(super) seat: Option<SeatKey>,
     /// What the client has shown, if anything was asked for.
     identity: Option<Box<Identity>>,
 }
@@ -24,6 +29,7 @@ impl<S: System> ClientSession<S> {
         Self {
             client: Some(client),
             server: None,
+            seat: None,
             identity: identity.map(Box::new),
         }
     }
@@ -51,13 +57,19 @@ impl<S: System> ClientSession<S> {
 
     /// Sends the client the end of our side.
     pub(super) fn end_client(&mut self) {
-        if let Some(client) = &self.client {
-            client.source().end();
+        if let Some(client) = &mut self.client {
+            client.source_mut().end();
         }
     }
 
-    /// Closes the connection to the client.
+    /// Closes the connection to the client. If it has everything, TLS says that this is the end.
     pub(super) fn close_client(&mut self) {
+        if let Some(client) = &mut self.client
+            && client.source().is_tls()
+            && !client.source().holds_output()
+        {
+            client.source_mut().end();
+        }
         self.client = None;
     }
 
@@ -74,12 +86,40 @@ impl<S: System> ClientSession<S> {
             session.handle(Event::ClientFailed(&error), cx);
         }
     }
+
+    /// Whether it is a TLS connection, with which there is more to be done.
+    #[inline]
+    fn is_tls(&self) -> bool {
+        let client = self.client.as_ref();
+        client.is_some_and(|client| client.source().is_tls())
+    }
+
+    /// Has what was written before go out, if there is room for it now.
+    #[inline(never)]
+    fn flush_client(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+        if let Some(client) = &mut self.client
+            && client.source().holds_output()
+            && client.is_writable()
+            && let Err(error) = client.flush()
+        {
+            session.handle(Event::ClientFailed(&error), cx);
+        }
+    }
+
+    /// Has the next run look for what no event tells of. Returns whether there is such a thing.
+    #[inline(never)]
+    fn note_held_input(&mut self) -> bool {
+        let client = self.client.as_mut();
+        let client = client.filter(|client| client.source().holds_input());
+        client.map(Io::note_readable).is_some()
+    }
 }
 
 /// Runs sessions between their clients and their servers.
 pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
+    pub(super) sharing: Option<&'a mut Sharing>,
 }
 
 impl<S: System> Driver for Sides<'_, S> {
@@ -111,7 +151,21 @@ impl<S: System> Driver for Sides<'_, S> {
             }
         }
         place.notice_failure(session, cx);
-        let has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        let is_tls = place.is_tls();
+        if is_tls {
+            place.flush_client(session, cx);
+        }
+        if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
+            let mut side = SeatSide::new(sharing, seat);
+            let has_more = pump(session, &mut place.client, &mut side, scratch, cx);
+            side.finish(cx.now, cx.memory);
+            let holds_input = is_tls && place.note_held_input();
+            return has_more || (holds_input && session.wants_client_input());
+        }
+        let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        if is_tls && place.note_held_input() {
+            has_more |= session.wants_client_input();
+        }
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);
         }

@@ -5,7 +5,7 @@ use std::io;
 
 use log::debug;
 
-use super::server::Life;
+use super::server::{Life, User};
 use super::servers::ServerKey;
 use super::system::{ServerUser, System};
 use super::{ClientSession, Proxy, Stopping};
@@ -73,10 +73,14 @@ impl<S: System> Proxy<S> {
     /// open sessions by no more than that; to hand out a server that waits is cheap. When something has run out, the first
     /// session waits for the next attempt, and all others after it.
     pub(super) fn start_servers(&mut self) {
-        if self.start_queue.is_idle() && !self.spares.wants_server() {
+        if self.start_queue.is_idle() && !self.spares.wants_server() && !self.wants_shared() {
             return;
         }
         let mut has_spawned = false;
+        // Many wait for one of these.
+        while !has_spawned && self.can_start_shared() {
+            has_spawned = self.start_shared();
+        }
         for _ in 0..TAKES_PER_ITERATION {
             if has_spawned || !self.can_start() {
                 break;
@@ -96,7 +100,8 @@ impl<S: System> Proxy<S> {
         if !has_spawned && self.can_prespawn() {
             self.prespawn();
         }
-        let wanted = !self.start_queue.is_empty() || self.spares.wants_server();
+        let wanted =
+            !self.start_queue.is_empty() || self.spares.wants_server() || self.wants_shared();
         self.start_queue.watch(wanted, &mut self.reactor.timers);
     }
 
@@ -126,7 +131,7 @@ impl<S: System> Proxy<S> {
         StartOutcome::Spawned
     }
 
-    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+    pub(super) fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
         let user = user.and_then(|key| server_user(&self.scheduler, key));
         let spawned = self.system.spawn(user)?;
         let (server, watched) = self.servers.add(spawned, &mut self.reactor);
@@ -145,14 +150,14 @@ impl<S: System> Proxy<S> {
             return;
         };
         debug_assert!(server.user.is_none() && place.server.is_none());
-        server.user = Some(user);
+        server.user = Some(User::Session(user));
         place.server = Some(key);
         let pid = u32::try_from(server.pid.as_raw()).ok();
         self.tell(user, Event::UpstreamStarted { pid });
     }
 
     /// The server that has waited longest.
-    fn take_spare(&mut self) -> Option<ServerKey> {
+    pub(super) fn take_spare(&mut self) -> Option<ServerKey> {
         if !self.spares.has_waiting() {
             return None;
         }
@@ -238,7 +243,8 @@ impl<S: System> Proxy<S> {
     fn server_ended(&mut self, key: ServerKey) {
         self.start_queue.has_started_up(key);
         match self.servers.get(key).map(|server| server.user) {
-            Some(Some(user)) => self.scheduler.enqueue(user),
+            Some(Some(User::Session(user))) => self.scheduler.enqueue(user),
+            Some(Some(User::Share(process))) => self.note_shared(process),
             Some(None) => self.spare_ended(key),
             None => {}
         }

@@ -121,10 +121,9 @@ pub(super) fn log(socket: &Listener, options: &ServeOptions) {
 
 /// A token that is sent in plain text is anybody's who can read on the way.
 fn warn_of_plain_text(address: SocketAddr, options: &ServeOptions) {
-    if options.token_file.is_some() {
+    if options.token_file.is_some() && options.tls_cert.is_none() {
         warn!(
-            "{address} takes tokens in plain text: whoever can read what passes on the way to it has them; end TLS before it \
-             (stunnel, HAProxy) or use a tunnel (ssh)"
+            "{address} takes tokens in plain text: whoever can read what passes on the way to it has them (--tls-cert)"
         );
     }
 }

@@ -4,20 +4,22 @@ use std::path::PathBuf;
 
 use log::{info, warn};
 
-use super::Proxy;
 use super::system::System;
+use super::{ClientSession, Proxy};
 use crate::entrance::Name;
 use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
 use crate::options::ServeOptions;
 use crate::scheduler::SessionKey;
 use crate::secret_file;
 use crate::session::Event;
+use crate::transport::tls::server::{ServerFiles, ServerTls};
 use crate::util::plural::Counted;
 
 /// The files.
 #[derive(Debug, Clone, Default)]
 pub struct Files {
     token_file: Option<PathBuf>,
+    tls: Option<ServerFiles>,
 }
 
 /// What is in them.
@@ -25,6 +27,8 @@ pub struct Files {
 pub struct Contents {
     /// Who may come in.
     pub tokens: Option<Tokens>,
+    /// What TLS sessions are made with.
+    pub tls: Option<ServerTls>,
 }
 
 impl Files {
@@ -32,12 +36,13 @@ impl Files {
     pub fn of(options: &ServeOptions) -> Self {
         Self {
             token_file: options.token_file.clone(),
+            tls: ServerFiles::of(options),
         }
     }
 
     /// Whether there is nothing to be read.
     pub fn are_none(&self) -> bool {
-        self.token_file.is_none()
+        self.token_file.is_none() && self.tls.is_none()
     }
 
     /// Says at once if there is nothing to hope for from SIGHUP, as for files that only root can read.
@@ -56,6 +61,7 @@ impl Files {
         });
         Ok(Contents {
             tokens: tokens.transpose()?,
+            tls: self.tls.as_ref().map(ServerFiles::load).transpose()?,
         })
     }
 }
@@ -106,17 +112,21 @@ impl<S: System> Proxy<S> {
 
     /// What was read counts from now on, and sessions that could not come in any more end.
     fn put_in_force(&mut self, contents: Contents) {
-        let Some(tokens) = contents.tokens else {
-            return;
+        let tokens = contents.tokens;
+        let is_good = |place: &ClientSession<S>| {
+            let tokens = tokens.as_ref().zip(place.identity());
+            let client = place.client();
+            tokens.is_none_or(|(tokens, identity)| {
+                tokens.are_still_good_for(identity, DEFAULT_SERVER)
+            }) && client.is_none_or(|client| self.system.would_take(client.source()))
         };
         let sessions = self.scheduler.iter();
-        let revoked = sessions.filter(|(_, _, place)| {
-            let identity = place.identity();
-            identity.is_some_and(|identity| !tokens.are_still_good_for(identity, DEFAULT_SERVER))
-        });
+        let revoked = sessions.filter(|(_, _, place)| !is_good(place));
         let revoked: Vec<SessionKey> = revoked.map(|(key, ..)| key).collect();
-        if let Some(visitors) = &mut self.visitors {
-            visitors.entrance.rules_mut().tokens = Some(tokens);
+        if let Some(visitors) = &mut self.visitors
+            && tokens.is_some()
+        {
+            visitors.entrance.rules_mut().tokens = tokens;
         }
         if !revoked.is_empty() {
             info!(
@@ -143,6 +153,7 @@ mod tests {
         let path = std::env::temp_dir().join(name);
         let files = Files {
             token_file: Some(path.clone()),
+            tls: None,
         };
         assert!(Files::default().are_none() && !files.are_none());
         let write = |text: &str, mode| {

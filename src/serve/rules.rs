@@ -12,7 +12,7 @@ pub(super) fn of(options: &ServeOptions, tokens: Option<Tokens>) -> Rules {
     Rules {
         allow: options.allow.clone(),
         balancers: balancers(&options.proxy_protocol),
-        tls: false,
+        tls: options.tls_cert.is_some(),
         tokens,
         exempts_unix: options.token_exempt_unix,
         counts_addresses: options.max_sessions_per_address.is_some(),
@@ -22,7 +22,7 @@ pub(super) fn of(options: &ServeOptions, tokens: Option<Tokens>) -> Rules {
 
 /// Whether anything is asked for which a connection has to wait.
 pub(super) fn need_places(options: &ServeOptions) -> bool {
-    !options.proxy_protocol.is_empty() || options.token_file.is_some()
+    !options.proxy_protocol.is_empty() || options.token_file.is_some() || options.tls_cert.is_some()
 }
 
 fn balancers(all: &[Balancer]) -> Balancers {
@@ -51,9 +51,12 @@ fn warn_of_oddities(options: &ServeOptions) {
     if options.token_exempt_unix && options.token_file.is_none() {
         warn!("--token-exempt-unix: without --token-file nobody needs a token");
     }
-    if options.max_sessions_per_client.is_some() && options.token_file.is_none() {
+    if options.max_sessions_per_client.is_some()
+        && options.token_file.is_none()
+        && options.tls_client_ca.is_none()
+    {
         warn!(
-            "--max-sessions-per-client: without --token-file clients have no names to be counted by"
+            "--max-sessions-per-client: without --token-file or --tls-client-ca clients have no names to be counted by"
         );
     }
 }
@@ -61,7 +64,8 @@ fn warn_of_oddities(options: &ServeOptions) {
 /// Whether not everyone who can connect can use the server.
 pub(super) fn keep_strangers_out(options: &ServeOptions) -> bool {
     let lets_all_in = options.allow.iter().any(Network::is_everything);
-    options.token_file.is_some() || (!options.allow.is_empty() && !lets_all_in)
+    let shows_something = options.token_file.is_some() || options.tls_client_ca.is_some();
+    shows_something || (!options.allow.is_empty() && !lets_all_in)
 }
 
 #[cfg(test)]

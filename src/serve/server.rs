@@ -14,6 +14,7 @@ use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::report::Exit;
+use crate::share::ProcessKey;
 
 /// What the loop watches with.
 pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>::Poller>;
@@ -21,8 +22,8 @@ pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>
 /// A server process and its pipes. A pipe that has ended is closed.
 pub struct Server<S: System> {
     pub(super) pid: Pid,
-    /// The session that it serves. A server without one is a spare, or on its way out.
-    pub(super) user: Option<SessionKey>,
+    /// What it is used by. A server without a user is a spare, or on its way out.
+    pub(super) user: Option<User>,
     pub(super) life: Life,
     /// It was reaped, and its user has not been told.
     pub(super) exit: Option<Exit>,
@@ -33,6 +34,15 @@ pub struct Server<S: System> {
     pub(super) stderr: Option<Io<S::Output>>,
     stdin_widener: PipeWidener,
     stdout_widener: PipeWidener,
+}
+
+/// What a server is used by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum User {
+    /// It serves this session.
+    Session(SessionKey),
+    /// It serves many, as this one of the processes that are shared.
+    Share(ProcessKey),
 }
 
 /// What is left of the process.
@@ -75,9 +85,12 @@ impl<S: System> Server<S> {
         self.pid
     }
 
-    /// The session that it serves.
+    /// The session that it serves, if it serves one alone.
     pub fn user(&self) -> Option<SessionKey> {
-        self.user
+        match self.user {
+            Some(User::Session(session)) => Some(session),
+            Some(User::Share(_)) | None => None,
+        }
     }
 
     /// What is left of the process.

@@ -24,7 +24,8 @@ use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
-use crate::session::{Backend, Settings};
+use crate::session::{Backend, Settings, Spawn};
+use crate::share;
 use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
@@ -52,6 +53,8 @@ pub struct Limits {
     pub max_starting: usize,
     /// Servers that wait for sessions.
     pub spares: usize,
+    /// What is shared, if anything is.
+    pub share: Option<share::Limits>,
     /// Connections in the entrance.
     pub places: usize,
 }
@@ -117,6 +120,7 @@ impl Proxy {
             peers: Peers::new(),
             ports,
             files,
+            tls: contents.tls.clone(),
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -166,7 +170,11 @@ fn find_server(
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let places = places(options, descriptors);
     let spares = spares_limit(options.prespawn, descriptors);
-    let possible_sessions = sessions_possible(spares, places, descriptors);
+    let possible_sessions = if options.share > 0 {
+        shared_possible(spares + usize::from(options.share) + 2, places, descriptors)
+    } else {
+        sessions_possible(spares, places, descriptors)
+    };
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
         possible_sessions,
@@ -177,6 +185,17 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
         max_starting: options.max_starting,
         spares,
         places,
+        share: (options.share > 0).then(|| share_limits(options)),
+    }
+}
+
+fn share_limits(options: &ServeOptions) -> share::Limits {
+    share::Limits {
+        processes: options.share.into(),
+        in_flight: options.share_in_flight.into(),
+        max_restarts: options.max_restarts,
+        restarts: options.auto_restart,
+        max_message_bytes: options.max_message_bytes,
     }
 }
 
@@ -191,7 +210,12 @@ fn settings(options: &ServeOptions) -> Settings {
         replays: options.replay,
         replay_timeout: options.replay_timeout,
         stop_timeout: options.stop_timeout,
-        spawn: options.spawn,
+        // Its first message tells whether a session has a process of its own.
+        spawn: if options.share > 0 {
+            Spawn::Lazy
+        } else {
+            options.spawn
+        },
         idle_limits: IdleLimits {
             first_message: options
                 .first_message_timeout
@@ -259,6 +283,14 @@ fn sessions_possible(spares: usize, places: usize, descriptors: DescriptorLimit)
         .clamp(1, MAX_KEYS - MAX_REFUSED)
 }
 
+/// The same if no session needs more than its connection, besides this many processes.
+fn shared_possible(processes: usize, places: usize, descriptors: DescriptorLimit) -> usize {
+    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_WAITING * processes as u64 + places as u64;
+    let possible = descriptors.get().saturating_sub(others);
+    let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    possible.clamp(1, MAX_KEYS - MAX_REFUSED)
+}
+
 /// As many sessions as are possible, unless the user wants another number.
 fn session_limit(wanted: Option<usize>, possible: usize, descriptors: DescriptorLimit) -> usize {
     let limit = wanted.unwrap_or(possible).min(MAX_KEYS - MAX_REFUSED);
@@ -302,6 +334,9 @@ fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spar
             "disabled"
         }
     );
+    if options.share > 0 {
+        info!("Shared: {}", Counted(usize::from(options.share), "server"));
+    }
     if spares > 0 {
         info!("Pool: {}", Counted(spares, "spare server"));
     }

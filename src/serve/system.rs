@@ -2,8 +2,9 @@
 //! same loop.
 
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, SocketAddr};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use mio::unix::pipe;
@@ -21,8 +22,10 @@ use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
+use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
-use crate::transport::socket::Socket;
+use crate::transport::tls::identity;
+use crate::transport::tls::server::ServerTls;
 use crate::util::client_address::ClientAddress;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
@@ -85,7 +88,17 @@ pub trait System: Sized {
     /// The time since 1970.
     fn unix_time(&self) -> Duration;
 
-    /// Reads the files again that may have changed.
+    /// From here on, this connection is TLS. This was read of it already.
+    fn start_tls(&mut self, _: &mut Self::Client, _early: Vec<u8>) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    /// Whether the certificate of this client, if one was asked for, is still good.
+    fn would_take(&self, _: &Self::Client) -> bool {
+        true
+    }
+
+    /// Reads the files again that may have changed. Those of TLS are in force once all were read.
     fn read_files(&mut self) -> Result<Contents, String>;
 
     /// A session wants something done, which is done next. The program has nothing to say to that.
@@ -115,11 +128,45 @@ pub trait ClientSocket: Read + Write {
     /// Sets its options.
     fn configure(&self) -> io::Result<()>;
 
-    /// Ends our side of it.
-    fn end(&self);
+    /// Ends our side of it. What has found no room yet goes out before.
+    fn end(&mut self);
 
     /// Takes the error that it has run into, if any (`SO_ERROR`, socket(7)).
     fn take_error(&self) -> Option<io::Error>;
+
+    /// Whether it is a TLS connection.
+    fn is_tls(&self) -> bool {
+        false
+    }
+
+    /// Takes the TLS handshake as far as the connection allows it now.
+    fn shake(&mut self) -> Shake {
+        Shake::Done { name: None }
+    }
+
+    /// Whether a read would find something although no event tells.
+    fn holds_input(&self) -> bool {
+        false
+    }
+
+    /// Whether something that was written has found no room yet. [`Write::flush`] sends it once there is some.
+    fn holds_output(&self) -> bool {
+        false
+    }
+}
+
+/// What has become of a TLS handshake.
+#[derive(Debug)]
+pub enum Shake {
+    /// More has to come.
+    Waits,
+    /// It is done.
+    Done {
+        /// The name in the client's certificate, if one was asked for. It may be anything.
+        name: Option<String>,
+    },
+    /// It has failed, for this reason; the client was told, as far as that can be.
+    Failed(String),
 }
 
 /// A pipe.
@@ -141,12 +188,14 @@ pub struct Linux {
     pub ports: Vec<u16>,
     /// What is read again on SIGHUP.
     pub files: Files,
+    /// What TLS sessions are made with from now on, if TLS is spoken.
+    pub tls: Option<ServerTls>,
 }
 
 impl System for Linux {
     type Poller = Poller;
     type Listener = Listener;
-    type Client = Socket;
+    type Client = Connection;
     type Stdin = pipe::Sender;
     type Output = pipe::Receiver;
 
@@ -154,11 +203,12 @@ impl System for Linux {
         self.signals.take()
     }
 
-    fn accept(&mut self, listener: &Listener) -> io::Result<(Socket, ClientAddress)> {
-        listener.accept()
+    fn accept(&mut self, listener: &Listener) -> io::Result<(Connection, ClientAddress)> {
+        let (socket, address) = listener.accept()?;
+        Ok((socket.into(), address))
     }
 
-    fn spawn(&mut self, user: Option<ServerUser<'_, Socket>>) -> io::Result<Spawned> {
+    fn spawn(&mut self, user: Option<ServerUser<'_, Connection>>) -> io::Result<Spawned> {
         let user = user.filter(|_| self.spawner.tells_clients());
         let client = user.map(|user| ClientFacts {
             session: user.number,
@@ -191,39 +241,79 @@ impl System for Linux {
 
     fn vanished<'a>(
         &mut self,
-        clients: impl Iterator<Item = (SessionKey, &'a Socket)>,
+        clients: impl Iterator<Item = (SessionKey, &'a Connection)>,
         time: Duration,
     ) -> Vec<SessionKey> {
         // Whoever is at the other end of a unix socket is on this machine.
-        let clients = clients.filter_map(|(key, client)| Some((key, client.tcp()?)));
+        let clients = clients.filter_map(|(key, client)| Some((key, client.socket().tcp()?)));
         self.peers.vanished(&self.ports, clients, time)
     }
 
-    fn unsent(&mut self, client: &Socket) -> Option<u32> {
-        self.peers.unsent(client.tcp()?)
+    fn unsent(&mut self, client: &Connection) -> Option<u32> {
+        let queued = self.peers.unsent(client.socket().tcp()?)?;
+        let held = u32::try_from(client.unsent()).unwrap_or(u32::MAX);
+        Some(queued.saturating_add(held))
     }
 
     fn unix_time(&self) -> Duration {
         timers::unix_time()
     }
 
+    fn start_tls(&mut self, client: &mut Connection, early: Vec<u8>) -> io::Result<()> {
+        let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
+        client.accept_tls(Arc::clone(&tls.config), early)
+    }
+
+    fn would_take(&self, client: &Connection) -> bool {
+        let shown = self.tls.as_ref().zip(client.certificates());
+        shown.is_none_or(|(tls, certificates)| tls.would_take(certificates))
+    }
+
     fn read_files(&mut self) -> Result<Contents, String> {
-        self.files.read()
+        let contents = self.files.read()?;
+        self.tls.clone_from(&contents.tls);
+        Ok(contents)
     }
 }
 
-impl ClientSocket for Socket {
+impl ClientSocket for Connection {
     fn configure(&self) -> io::Result<()> {
-        Self::configure(self)
+        self.socket().configure()
     }
 
-    fn end(&self) {
-        // It may be gone already, which the next read tells.
-        let _ = self.shutdown(Shutdown::Write);
+    fn end(&mut self) {
+        Self::end(self);
     }
 
     fn take_error(&self) -> Option<io::Error> {
-        Self::take_error(self).ok().flatten()
+        self.socket().take_error().ok().flatten()
+    }
+
+    #[inline]
+    fn is_tls(&self) -> bool {
+        Self::is_tls(self)
+    }
+
+    fn shake(&mut self) -> Shake {
+        match Self::shake(self) {
+            Ok(false) => Shake::Waits,
+            Ok(true) => Shake::Done {
+                // One without a name has a name that is not fit.
+                name: self
+                    .certificates()
+                    .and_then(|certificates| certificates.first())
+                    .map(|certificate| identity::name(certificate).unwrap_or_default()),
+            },
+            Err(error) => Shake::Failed(error.words_for_server()),
+        }
+    }
+
+    fn holds_input(&self) -> bool {
+        Self::holds_input(self)
+    }
+
+    fn holds_output(&self) -> bool {
+        self.unsent() > 0
     }
 }
 
@@ -240,8 +330,8 @@ impl Pipe for pipe::Receiver {
 }
 
 /// What a client has connected to, over TCP.
-fn local_address(client: &Socket) -> Option<SocketAddr> {
-    client.tcp()?.local_addr().ok()
+fn local_address(client: &Connection) -> Option<SocketAddr> {
+    client.socket().tcp()?.local_addr().ok()
 }
 
 fn widen(pipe: &impl AsFd) {
@@ -281,6 +371,7 @@ mod tests {
             peers: Peers::new(),
             ports: Vec::new(),
             files: Files::default(),
+            tls: None,
         }
     }
 
@@ -293,11 +384,11 @@ mod tests {
         assert_eq!(nobody.kind(), io::ErrorKind::WouldBlock);
         let mut peer = net::TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
         wait(&listener);
-        let (client, address) = system.accept(&listener).unwrap();
+        let (mut client, address) = system.accept(&listener).unwrap();
         assert_eq!(address, peer.local_addr().unwrap().into());
         client.configure().unwrap();
-        assert!(client.tcp().unwrap().nodelay().unwrap());
-        assert!(getsockopt(&client, sockopt::KeepAlive).unwrap());
+        assert!(client.socket().tcp().unwrap().nodelay().unwrap());
+        assert!(getsockopt(client.socket(), sockopt::KeepAlive).unwrap());
         assert!(ClientSocket::take_error(&client).is_none());
         client.end();
         assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);

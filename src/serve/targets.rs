@@ -55,6 +55,8 @@ pub enum Due {
     Starting,
     /// More servers may be started that wait.
     Spares,
+    /// The processes that are shared.
+    Share,
     /// The look at what no event may tell.
     Monitor,
     /// A stop has taken long enough.

@@ -35,15 +35,19 @@ pub(super) struct Visitors<C> {
     /// and the others. Nobody comes in while there are any of the former, so that none of them has to make room before.
     fresh: VecDeque<VisitorKey>,
     ready: VecDeque<VisitorKey>,
+    /// Those whose handshake may go on, each at most once: in the order in which they came to it.
+    pub(super) shaking: VecDeque<VisitorKey>,
 }
 
 /// What is kept beside a visitor.
 pub(super) struct Visit<C> {
-    io: Io<C>,
+    pub(super) io: Io<C>,
     deadline: Deadline,
-    /// Whether it is in a queue.
-    queued: bool,
+    /// Whether it is in one of the queues.
+    pub(super) queued: bool,
     was_heard: bool,
+    /// Whether a TLS handshake is under way.
+    pub(super) is_shaking: bool,
 }
 
 impl<C> Visitors<C> {
@@ -57,6 +61,7 @@ impl<C> Visitors<C> {
             entrance: Entrance::new(rules, capacity),
             fresh: VecDeque::new(),
             ready: VecDeque::new(),
+            shaking: VecDeque::new(),
         })
     }
 
@@ -71,11 +76,10 @@ impl<C> Visitors<C> {
     }
 
     fn push(&mut self, key: VisitorKey) {
-        let visit = self.entrance.place_mut(key);
-        if visit.is_some_and(|visit| visit.was_heard) {
-            self.ready.push_back(key);
-        } else {
-            self.fresh.push_back(key);
+        match self.entrance.place_mut(key) {
+            Some(visit) if visit.is_shaking => self.shaking.push_back(key),
+            Some(visit) if visit.was_heard => self.ready.push_back(key),
+            _ => self.fresh.push_back(key),
         }
     }
 
@@ -86,7 +90,8 @@ impl<C> Visitors<C> {
     /// What holds between two iterations of the loop. Returns how many deadlines are set.
     pub(super) fn check(&self) -> usize {
         for (key, visit) in self.entrance.iter() {
-            let is_queued = self.fresh.contains(&key) || self.ready.contains(&key);
+            let queues = [&self.fresh, &self.ready, &self.shaking];
+            let is_queued = queues.iter().any(|queue| queue.contains(&key));
             assert!(!visit.queued || is_queued, "{key:?} is not queued");
             let at = self.entrance.next_deadline(key);
             assert_eq!(visit.deadline.at(), at, "the deadline of {key:?}");
@@ -100,6 +105,7 @@ impl<C> Visitors<C> {
     pub(super) fn close(&mut self, timers: &mut Timers<Due>) {
         self.fresh.clear();
         self.ready.clear();
+        self.shaking.clear();
         let keys: Vec<VisitorKey> = self.entrance.iter().map(|(key, _)| key).collect();
         for key in keys {
             self.leave(key, timers);
@@ -107,7 +113,7 @@ impl<C> Visitors<C> {
     }
 
     /// A connection is in no longer. Returns it.
-    fn leave(&mut self, key: VisitorKey, timers: &mut Timers<Due>) -> Option<Io<C>> {
+    pub(super) fn leave(&mut self, key: VisitorKey, timers: &mut Timers<Due>) -> Option<Io<C>> {
         let mut visit = self.entrance.leave(key)?;
         visit.deadline.clear(timers);
         Some(visit.io)
@@ -132,7 +138,7 @@ impl<C: ClientSocket> Visitors<C> {
         visit.deadline.clear(timers);
         if let Some(text) = farewell {
             let _ = visit.io.write(text.as_bytes());
-            visit.io.source().end();
+            visit.io.source_mut().end();
             // A close with something unread is a reset, which would destroy what was written.
             let _ = visit.io.read(scratch);
         }
@@ -150,7 +156,11 @@ impl<C: ClientSocket> Visitors<C> {
             return Step::Wait;
         }
         let now = timers.now();
-        match visit.io.read(scratch) {
+        let read = visit.io.read(scratch);
+        if visit.io.source().holds_input() {
+            visit.io.note_readable();
+        }
+        match read {
             Input::Bytes(count) => self.entrance.bytes(key, &scratch[..count], now),
             Input::End => self.entrance.eof(key, now),
             Input::Blocked => Step::Wait,
@@ -162,7 +172,7 @@ impl<C: ClientSocket> Visitors<C> {
     fn has_more(&mut self, key: VisitorKey) -> bool {
         let wants_input = self.entrance.wants_input(key);
         let visit = self.entrance.place_mut(key);
-        wants_input && visit.is_some_and(|visit| visit.io.is_readable())
+        wants_input && visit.is_some_and(|visit| visit.io.is_readable() && !visit.is_shaking)
     }
 
     /// Has a visitor run if it has more to say. If not, all was heard that it has said at once.
@@ -187,7 +197,10 @@ impl<S: System> Proxy<S> {
 
     pub(super) fn has_ready_visitors(&self) -> bool {
         let visitors = self.visitors.as_ref();
-        visitors.is_some_and(|visitors| !(visitors.fresh.is_empty() && visitors.ready.is_empty()))
+        visitors.is_some_and(|visitors| {
+            let queues = [&visitors.fresh, &visitors.ready, &visitors.shaking];
+            queues.iter().any(|queue| !queue.is_empty())
+        })
     }
 
     /// Whether somebody in the entrance waits to be heard for the first time.
@@ -243,6 +256,7 @@ impl<S: System> Proxy<S> {
             io,
             deadline: Deadline::default(),
             queued: false,
+            is_shaking: false,
             was_heard: false,
         };
         let key = visitors.entrance.enter(address, visit, now);
@@ -251,6 +265,11 @@ impl<S: System> Proxy<S> {
 
     /// Runs those that may have something to say, some of them.
     pub(super) fn run_visitors(&mut self) {
+        self.read_visitors();
+        self.shake_hands();
+    }
+
+    fn read_visitors(&mut self) {
         for _ in 0..VISITORS_PER_ITERATION {
             let Some(visitors) = &mut self.visitors else {
                 return;
@@ -283,7 +302,7 @@ impl<S: System> Proxy<S> {
     }
 
     /// Does what is to be done about a visitor.
-    fn follow(&mut self, key: VisitorKey, step: Step) {
+    pub(super) fn follow(&mut self, key: VisitorKey, step: Step) {
         let now = self.now();
         let Some(visitors) = &mut self.visitors else {
             return;
@@ -294,15 +313,18 @@ impl<S: System> Proxy<S> {
         }
         match step {
             Step::Wait => {}
-            // Nothing makes this a TLS connection.
-            Step::StartTls(_) | Step::Close => {
+            Step::StartTls(early) => {
+                self.start_tls(key, early);
+                return;
+            }
+            Step::Close => {
                 visitors.leave(key, timers);
                 return;
             }
             Step::Answer(text) => {
                 if let Some(visit) = visitors.entrance.place_mut(key) {
                     let _ = visit.io.write(text.as_bytes());
-                    visit.io.source().end();
+                    visit.io.source_mut().end();
                 }
             }
             Step::Admit(admission) => {
@@ -331,10 +353,15 @@ impl<S: System> Proxy<S> {
             key: key.0,
             channel: Channel::Client,
         };
-        let io = match self.reactor.hand_over(io, target, INTEREST) {
+        let mut io = match self.reactor.hand_over(io, target, INTEREST) {
             Ok(io) => io,
             Err(error) => return self.pause(&error),
         };
+        if io.source().is_tls() {
+            // What came with the last that was read is decrypted already.
+            io.note_readable();
+            io.expect_short_writes();
+        }
         let shown = identity.as_ref().map(ToString::to_string);
         let key = self.open_session(client, ClientSession::new(io, identity));
         if let (Some(shown), Some(label)) = (shown, self.scheduler.session(key).map(Session::label))

@@ -144,6 +144,7 @@ impl Session {
             return Route::Drop;
         }
         self.era.note(&message);
+        self.leave_shared(cx);
         self.server_memory.note_client(&message);
         self.note_progress_tokens(&message);
         let route = self.classify(&message, line, cx);

@@ -7,6 +7,7 @@ use super::Settings;
 use super::log_limits::LogLimits;
 use super::report::Exit;
 use crate::buffers::budget::BufferBudget;
+use crate::protocol::own_messages::ErrorReason;
 use crate::util::time::Time;
 
 /// What every event is handled with.
@@ -73,9 +74,17 @@ pub enum Event<'a> {
     UpstreamFailed(&'a str),
     /// There is an upstream, but none may be used, for this reason.
     UpstreamDenied(&'a str),
+    /// The upstream could not be started, and could not be by another attempt.
+    UpstreamRefused {
+        /// What requests are told.
+        reason: ErrorReason,
+        /// What is wrong.
+        words: &'a str,
+    },
     /// The upstream sent these bytes; a process, on its stdout.
     UpstreamBytes(&'a [u8]),
-    /// The end of the upstream's output was read, or an error instead.
+    /// The end of the upstream's output was read, or an error instead: of the kind [`io::ErrorKind::PermissionDenied`] if a link
+    /// was refused after all.
     UpstreamEof(Option<&'a io::Error>),
     /// A write to the upstream failed: nobody reads its input any more.
     UpstreamInputBroke,

@@ -41,6 +41,8 @@ pub(super) struct Leaving {
     pub(super) died_of_probe: bool,
     /// Whether it was told to stop before there was any other sign.
     pub(super) was_asked: bool,
+    /// Whether it is a seat that is left for a server of the session's own.
+    pub(super) is_left: bool,
     /// Set if it is told to stop because it has not responded to the replay within this time.
     pub(super) replay_overdue: Option<Duration>,
     /// The replay that is still unanswered. The response may be among the upstream's last words.

@@ -4,7 +4,7 @@
 //! upstream's output is read to its end. Then every request that was sent to it is answered, and what was not sent
 //! waits for the next upstream.
 
-use std::io;
+use std::io::{self, ErrorKind};
 
 use super::goal::Goal;
 use super::in_flight::Request;
@@ -19,7 +19,7 @@ use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::{Edit, Outbox};
-use crate::protocol::own_messages::Loss;
+use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::about::about;
 
 /// What the loss of an upstream means for the next one.
@@ -31,6 +31,8 @@ pub(super) enum LossKind {
     Probed,
     /// The next one would not survive either.
     Hopeless,
+    /// It was a seat at shared servers, which are not for this session: its own is started at once.
+    Switched,
 }
 
 // The signs.
@@ -44,10 +46,25 @@ impl Session {
     pub(super) fn upstream_eof(&mut self, error: Option<&io::Error>, cx: &mut Context<'_>) {
         self.finish_upstream_backlog(cx);
         self.upstream_tail(cx);
-        if self.backend.is_link() {
+        if let Some(error) = error.filter(|error| error.kind() == ErrorKind::PermissionDenied)
+            && self.backend.is_link()
+        {
+            self.link_refused(&error.to_string(), cx);
+        } else if self.backend.is_link() {
             self.link_ended(Exit::Connection(error.map(io::Error::kind)), cx);
         } else {
             self.begin_leaving(Sign::OutputEnded, cx);
+        }
+    }
+
+    /// A link that was up already is refused after all: TLS 1.3 has no other way to tell a client.
+    fn link_refused(&mut self, words: &str, cx: &mut Context<'_>) {
+        if self.backend.was_reached() {
+            about!(warn, self.label, "{words}");
+            self.link_ended(Exit::Connection(Some(ErrorKind::PermissionDenied)), cx);
+        } else {
+            let (reason, words) = (ErrorReason::AccessDenied, words.to_owned());
+            self.end_now(&EndReason::Refused { reason, words }, cx);
         }
     }
 
@@ -93,7 +110,7 @@ impl Session {
     }
 
     /// Notes a sign that the upstream is leaving. At the first one, what was not sent to it is taken back.
-    fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
+    pub(super) fn begin_leaving(&mut self, sign: Sign, cx: &mut Context<'_>) {
         match &mut self.upstream {
             Upstream::Up(up) => {
                 let replay = std::mem::replace(&mut up.greeting, Greeting::Done).into_replay_id();
@@ -109,6 +126,7 @@ impl Session {
                     lived: cx.now.saturating_since(up.started),
                     died_of_probe: false,
                     was_asked: sign == Sign::ToldToStop,
+                    is_left: false,
                     replay_overdue: None,
                     replay,
                     rest,
@@ -204,6 +222,7 @@ impl Session {
         let data = Loss {
             status: Some(&status),
             delivered: Some(self.backend.delivers()),
+            ..Loss::default()
         };
         self.note_unserved(lost.len());
         for request in &lost {
@@ -311,6 +330,9 @@ impl Session {
             self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
+        if leaving.is_left {
+            return (LossKind::Switched, self.backend.loss(exit));
+        }
         if let Some(time) = leaving.replay_overdue {
             self.backend.ended_otherwise();
             return (LossKind::Crash, EndReason::ReplayTimeout(time));
@@ -333,13 +355,14 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
-        if self.is_stopping() || !cx.settings.restarts_upstream {
+        let is_switch = kind == LossKind::Switched;
+        if self.is_stopping() || (!cx.settings.restarts_upstream && !is_switch) {
             self.give_up(why, cx);
             return;
         }
         let decision = match kind {
             LossKind::Crash => self.backend.lost(cx.now),
-            LossKind::Probed => Decision::RetryAt(cx.now),
+            LossKind::Probed | LossKind::Switched => Decision::RetryAt(cx.now),
             LossKind::Hopeless => return self.give_up(why, cx),
         };
         match decision {

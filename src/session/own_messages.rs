@@ -50,6 +50,7 @@ impl Session {
         let loss = Loss {
             status: None,
             delivered: matches!(reason.code(), 401 | 502 | 503).then_some(Delivered::No),
+            ..Loss::default()
         };
         self.reply_lost(id, reason, message, loss, cx);
     }
@@ -67,6 +68,7 @@ impl Session {
             let loss = Loss {
                 status: None,
                 delivered: Some(self.backend.delivers()),
+                ..Loss::default()
             };
             self.reply_lost(Some(id), reason, message, loss, cx);
         } else {

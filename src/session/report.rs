@@ -120,7 +120,7 @@ impl Exit {
 /// Why a proxy does not let us in, and what to do about it.
 pub(super) fn why_denied(reason: ErrorReason) -> &'static str {
     match reason {
-        ErrorReason::TlsRequired => "that port wants TLS (tls_required)",
+        ErrorReason::TlsRequired => "that port wants --tls (tls_required)",
         ErrorReason::Unauthorized => {
             "the proxy does not let us in: it wants a token that it knows (unauthorized; --token-file, MCP_TCP_PROXY_TOKEN)"
         }
@@ -242,6 +242,13 @@ pub enum EndReason {
     Overdue(Duration),
     /// The peer that was connected to speaks this protocol.
     PeerProtocol(Protocol),
+    /// The peer does not let us in, or is not one that may be spoken to.
+    Refused {
+        /// What requests are told.
+        reason: ErrorReason,
+        /// What is wrong.
+        words: String,
+    },
     /// The client speaks this protocol.
     OtherProtocol(Protocol),
     /// The proxy is being stopped.
@@ -267,6 +274,7 @@ impl EndReason {
             Self::AccessDenied(_) => ErrorReason::AccessDenied,
             Self::OtherProtocol(_) => ErrorReason::ParseError,
             Self::PeerProtocol(_) => ErrorReason::Unreachable,
+            Self::Refused { reason, .. } => *reason,
             Self::FirstMessageTimeout(_)
             | Self::IdleTimeout(_)
             | Self::Overdue(_)
@@ -357,6 +365,8 @@ impl fmt::Display for EndReason {
                 "the client ended its side, and not everything it had sent could be served within {} s",
                 time.as_secs()
             ),
+            Self::PeerProtocol(Protocol::Tls) => f.write_str("that port wants --tls"),
+            Self::Refused { words, .. } => f.write_str(words),
             Self::PeerProtocol(protocol) => write!(
                 f,
                 "that port speaks {protocol}, and is not one of mcp-tcp-proxy"

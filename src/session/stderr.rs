@@ -25,6 +25,12 @@ pub static SESSION_OUTPUT: LogRate = LogRate {
     interval: Duration::from_millis(50),
 };
 
+/// Lines of a server that many sessions share.
+pub static SHARED_OUTPUT: LogRate = LogRate {
+    burst: 500,
+    interval: Duration::from_millis(10),
+};
+
 /// Which lines of a server's stderr are logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ServerLogging {
@@ -274,7 +280,7 @@ pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
 }
 
 /// A message as the debug log shows it.
-pub(super) fn excerpt(line: &[u8]) -> Cow<'_, str> {
+pub fn excerpt(line: &[u8]) -> Cow<'_, str> {
     /// The longest part of a message that is logged, in bytes: enough for most small messages.
     const MAX_EXCERPT_BYTES: usize = 1024;
     match line.get(..MAX_EXCERPT_BYTES) {

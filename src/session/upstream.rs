@@ -8,13 +8,13 @@ use super::in_flight::Request;
 use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
-use super::report::Label;
+use super::report::{EndReason, Label};
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::protocol::own_messages;
+use crate::protocol::own_messages::{self, ErrorReason};
 use crate::util::about::about;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
@@ -49,6 +49,8 @@ pub(super) struct Up {
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
+    /// Whether it is a seat at servers that others use, too.
+    pub(super) is_shared: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
@@ -259,6 +261,7 @@ impl Session {
     /// The upstream was started, as this process if it is one.
     pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
         let is_first = self.label.started(pid);
+        let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
@@ -267,7 +270,8 @@ impl Session {
             history: History::after(self.sent_to_client.messages()),
             notice_at,
             replay_at: self.handshake.replays_at_once.then_some(cx.now),
-            unheard: (!self.backend.is_link()).then(|| {
+            is_shared,
+            unheard: pid.map(|_| {
                 Box::new(Unheard {
                     started: cx.now,
                     first_input: None,
@@ -325,6 +329,23 @@ impl Session {
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Crash, cx);
+    }
+
+    /// There is a peer, but it does not let us in, or is not one of ours. No further attempt changes that, unless there was a
+    /// good connection before: certificates expire at three in the morning, and hosts do not start connectors again.
+    pub(super) fn upstream_refused(
+        &mut self,
+        reason: ErrorReason,
+        words: &str,
+        cx: &mut Context<'_>,
+    ) {
+        if self.backend.was_reached() {
+            self.upstream_failed(words, cx);
+        } else {
+            self.upstream = Upstream::None;
+            let words = words.to_owned();
+            self.end_now(&EndReason::Refused { reason, words }, cx);
+        }
     }
 
     pub(super) fn upstream_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {

@@ -164,6 +164,10 @@ impl Session {
             let id = RequestId::new(id);
             if !self.server_requests.cancel(&id) {
                 self.end_subscription(&id);
+                // A shared server asks nothing: it ends what the client has asked.
+                if self.upstream.is_shared() {
+                    self.in_flight.cancel(&id);
+                }
             }
         }
     }

@@ -1,7 +1,7 @@
 //! Where a client comes from: what the log calls it, and as whom limits count it.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 /// The address of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -70,6 +70,20 @@ impl fmt::Display for ClientAddress {
     }
 }
 
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Ipv4(bits) => Ipv4Addr::from_bits(bits).fmt(f),
+            Self::Ipv6(bits) => {
+                let network = Ipv6Addr::from_bits(u128::from(bits) << 64);
+                write!(f, "{network}/64")
+            }
+            Self::User(uid) => write!(f, "user {uid}"),
+            Self::Unknown => f.write_str("an unknown client"),
+        }
+    }
+}
+
 impl From<SocketAddr> for ClientAddress {
     fn from(address: SocketAddr) -> Self {
         Self::of_tcp(address)
@@ -110,5 +124,8 @@ mod tests {
         assert_eq!(unix(7, 1).ip(), None);
         assert_eq!(unix(1000, 42).to_string(), "unix:uid=1000,pid=42");
         assert_eq!(ClientAddress::Unknown.origin(), Origin::Unknown);
+        let text = |address: ClientAddress| address.origin().to_string();
+        assert_eq!(text(tcp("[2001:db8::1]:1")), "2001:db8::/64");
+        assert_eq!(text(tcp("192.0.2.1:1")), "192.0.2.1");
     }
 }

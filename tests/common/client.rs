@@ -32,6 +32,17 @@ pub(crate) enum NoLine {
     Deadline,
 }
 
+/// A connection from this address.
+pub(crate) fn stream_from(own: Ipv4Addr, address: SocketAddr) -> TcpStream {
+    let stream = SockType::Stream;
+    let family = AddressFamily::Inet;
+    let socket = socket::socket(family, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
+    let own = SocketAddr::from((own, 0));
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
+    socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
+    TcpStream::from(socket)
+}
+
 /// One connection to the proxy.
 pub(crate) struct Client {
     stream: TcpStream,
@@ -67,13 +78,7 @@ impl Client {
 
     /// Connects from this address.
     pub(crate) fn connect_from(own: Ipv4Addr, address: SocketAddr) -> Self {
-        let stream = SockType::Stream;
-        let family = AddressFamily::Inet;
-        let socket = socket::socket(family, stream, SockFlag::SOCK_CLOEXEC, None).unwrap();
-        let own = SocketAddr::from((own, 0));
-        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(own)).unwrap();
-        socket::connect(socket.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
-        Self::over(TcpStream::from(socket))
+        Self::over(stream_from(own, address))
     }
 
     /// Connects to a unix socket.

@@ -29,6 +29,7 @@ pub(crate) mod crowd;
 pub(crate) mod footprint;
 pub(crate) mod installed;
 pub(crate) mod log_stream;
+pub(crate) mod pki;
 pub(crate) mod processes;
 pub(crate) mod proxy;
 mod random;
@@ -36,6 +37,7 @@ pub(crate) mod scratch;
 pub(crate) mod servers;
 mod split_mix;
 mod temp_folder;
+pub(crate) mod tls;
 pub(crate) mod visitor;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -141,7 +141,8 @@ pub(crate) fn wait_until_quiet(pids: &[i32]) {
         ))
     };
     let (mut before, mut quiet_looks) = (Vec::new(), 0);
-    eventually("the processes to have nothing to do", DEADLINE, || {
+    // They may have tens of megabytes to pass on first.
+    eventually("the processes to have nothing to do", 4 * DEADLINE, || {
         let now: Vec<_> = pids.iter().filter_map(look).collect();
         let quiet = now.iter().all(|(state, _)| *state == 'S') && now == before;
         quiet_looks = if quiet { quiet_looks + 1 } else { 0 };

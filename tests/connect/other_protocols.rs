@@ -9,12 +9,12 @@ fn a_port_of_another_protocol_is_named_and_the_end() {
     let answers: [(&[u8], &str); 3] = [
         (
             b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n",
-            "HTTP",
+            "speaks HTTP, ",
         ),
-        (b"\x15\x03\x01\x00\x02\x02\x46", "TLS"),
-        (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH"),
+        (b"\x15\x03\x01\x00\x02\x02\x46", "wants --tls"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "speaks SSH, "),
     ];
-    for (answer, name) in answers {
+    for (answer, what) in answers {
         let (server, mut connect, mut peer) = connected(&IN_HASTE);
         connect.send_line(&request(1, "m", &json!({})));
         peer.recv_line();
@@ -22,7 +22,7 @@ fn a_port_of_another_protocol_is_named_and_the_end() {
         assert_eq!(connect.recv_error(502, "unreachable").0, 1);
         let log = connect.wait_exit(1);
         assert_eq!(log.len(), 1, "{log:?}");
-        let expected = format!("that port speaks {name}, ");
+        let expected = format!("that port {what}");
         assert!(log[0].contains(&expected), "{log:?}");
         assert!(server.try_accept().is_none(), "it connected again");
     }

@@ -256,7 +256,7 @@ impl System for Script {
         let _outside = Outside::new();
         let below = self.0.borrow();
         let tokens = below.asks.tokens();
-        Ok(Contents { tokens })
+        Ok(Contents { tokens, tls: None })
     }
 
     fn action_taken(&mut self, key: SessionKey, action: Action, session: &Session) {
@@ -282,7 +282,7 @@ impl ClientSocket for Socket {
         Ok(())
     }
 
-    fn end(&self) {
+    fn end(&mut self) {
         self.duplex.borrow_mut().writes = false;
     }
 

@@ -38,6 +38,7 @@ pub fn world_with(spares: usize) -> World {
         possible_sessions: 10,
         max_starting: 10,
         spares,
+        share: None,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
     };

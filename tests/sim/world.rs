@@ -124,6 +124,7 @@ impl World {
         let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
         let limits = Limits {
+            share: None,
             max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),
             possible_sessions: rng.pick(&[2, 1000]),
             max_starting: rng.pick(&[1, 2, 64, 64]),

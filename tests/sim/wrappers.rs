@@ -20,6 +20,7 @@ fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
     both[0].spawn = Spawn::Eager;
     both[0].idle_limits = IdleLimits::default();
     let limits = Limits {
+        share: None,
         max_sessions: MANY,
         possible_sessions: MANY,
         max_starting: MANY,

@@ -283,6 +283,7 @@ fn refused_by_stop(id: u64) -> String {
         Loss {
             status: None,
             delivered: Some(Delivered::No),
+            ..Loss::default()
         },
     )
 }
@@ -394,6 +395,7 @@ fn refusal_by_stop(id: &str) -> String {
     let loss = Loss {
         status: None,
         delivered: Some(Delivered::No),
+        ..Loss::default()
     };
     own_messages::error(Some(&id), ErrorReason::Shutdown, "x", loss)
 }

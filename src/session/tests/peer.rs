@@ -12,11 +12,11 @@ fn peer_says(world: &mut World, bytes: &[u8]) {
 #[test]
 fn a_port_of_another_protocol_is_the_end_at_once() {
     let answers: [(&[u8], &str); 3] = [
-        (HTTP.as_bytes(), "HTTP"),
-        (b"\x15\x03\x01\0\x02\x02\x46", "TLS"),
-        (b"SSH-2.0-OpenSSH_9.9\r\n", "SSH"),
+        (HTTP.as_bytes(), "speaks HTTP"),
+        (b"\x15\x03\x01\0\x02\x02\x46", "wants --tls"),
+        (b"SSH-2.0-OpenSSH_9.9\r\n", "speaks SSH"),
     ];
-    for (answer, name) in answers {
+    for (answer, what) in answers {
         for cut in 0..=answer.len() {
             let mut world = connector(None);
             connect(&mut world);
@@ -39,10 +39,7 @@ fn a_port_of_another_protocol_is_the_end_at_once() {
                 [Action::StopUpstream, Action::ShutdownClient]
             );
             let reason = world.session.failure().unwrap().to_string();
-            assert!(
-                reason.starts_with(&format!("that port speaks {name}")),
-                "{reason}"
-            );
+            assert!(reason.starts_with(&format!("that port {what}")), "{reason}");
         }
     }
 }

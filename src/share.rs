@@ -1,0 +1,417 @@
+//! Many clients, few servers: what stands between sessions and the processes that they share.
+//!
+//! Nothing in here knows a descriptor, a process of the system or a clock. Lines go in on both sides, lines come out on
+//! both sides, and what is to be done about processes and sessions comes out as [`Effect`]s.
+//!
+//! # Words
+//!
+//! - **seat**: a session's place here. For the session it is its upstream: what would go to a server of its own goes to
+//!   [`Share::client_lines`], and what a server of its own would say waits in [`Share::to_client`]. A seat outlives the
+//!   processes that serve it, so a session with one never loses its upstream.
+//! - **process**: a server process that serves many seats, or its place while there is none. There are as many places as
+//!   the user wants, one more for the process that is asked what the server speaks (`era`), and one where those are
+//!   tried whose requests may have killed others (`suspects`).
+//! - **number**: what the proxy puts in the place of a request's id and of its progress token. Numbers count up and are never
+//!   used twice, not even by another process, so what bears one is one client's whatever has happened since.
+//!
+//! # The way of a request
+//!
+//! ```text
+//!   client line ─ client_line ──► requests ──► seat.waiting ──► turns ──► process.outbox ──────► server
+//!                 reads strictly  renumbers    waits its turn   one of    at most a pipe's
+//!                                                               many      worth
+//!
+//!   server line ─ server_line ──► responses ─► seat.to_client ──────────────────────────────► session
+//!                 finds the number restores     at most 64 KiB, then the client gets nothing
+//!                                               more done until it reads
+//! ```
+//!
+//! # Who owns what
+//!
+//! A seat has the open requests of its client (`seat::Open`: the id and the token as the client wrote them). A process has
+//! the numbers of what it was sent (`process::Owner`), which lead back to the seat. A number that a process says and was not
+//! sent, or that nobody waits for, leads to nobody: the line is dropped and counted. That is all that keeps the clients
+//! apart, so it holds wherever a line comes from: the number must be known *at this process*.
+//!
+//! Listens to the same share one at the process (`listens`). Its number leads to all that listen, and each hears of it
+//! under the id of its own request.
+//!
+//! # What is fair
+//!
+//! Those who have something to send take turns, by identity and then by seat; a turn is worth a pipe's content. What a seat
+//! has at a process is limited, and so is what an identity has there while others wait. Beyond that requests wait in the
+//! seat, and beyond the limits of what may wait they are refused: reading never stops, so a cancellation always gets
+//! through.
+
+mod client_line;
+mod edit;
+mod era;
+mod life;
+mod listens;
+mod process;
+mod requests;
+mod responses;
+mod seat;
+mod server_line;
+mod suspects;
+#[cfg(test)]
+mod tests;
+mod turns;
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::time::Duration;
+
+use slab::Slab;
+
+pub use self::client_line::Dropped;
+use self::era::ServerEra;
+use self::process::Process;
+pub use self::responses::STALL_BYTES;
+use self::seat::Seat;
+pub use self::server_line::Unattributed;
+use self::suspects::Suspects;
+use crate::buffers::budget::BufferBudget;
+use crate::util::client_address::Origin;
+use crate::util::time::Time;
+
+/// For so long a client may take nothing of a lot that waits for it.
+const STALL_TIME: Duration = Duration::from_secs(30);
+
+/// Names a seat. It is used again after the seat was left.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeatKey(pub usize);
+
+/// Names the place of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ProcessKey(pub usize);
+
+/// How much there may be of what.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Processes that are shared.
+    pub processes: usize,
+    /// Requests of a session at a process.
+    pub in_flight: usize,
+    /// How many times each process is restarted within the window of its policy.
+    pub max_restarts: u32,
+    /// Whether lost processes are replaced at once.
+    pub restarts: bool,
+    /// The longest line either way as its receiver gets it, in bytes, without its line end.
+    pub max_message_bytes: usize,
+}
+
+impl Limits {
+    /// For how many processes there are places: one is asked for the era, and suspects are tried at another.
+    pub fn places(&self) -> usize {
+        self.processes + 2
+    }
+}
+
+/// What something is done with.
+#[derive(Debug)]
+pub struct Context<'a> {
+    pub now: Time,
+    /// The memory that all sessions share.
+    pub memory: &'a mut BufferBudget,
+}
+
+/// What is to be done.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Start a process, and report [`Share::process_started`] or [`Share::process_failed`].
+    Start(ProcessKey),
+    /// End a process, and report [`Share::process_ended`].
+    Stop(ProcessKey),
+    /// There is something in [`Share::to_process`].
+    Write(ProcessKey),
+    /// There is something in [`Share::to_client`].
+    Wake(SeatKey),
+    /// End the session: its client does not take what it gets, for this reason.
+    Close(SeatKey, &'static str),
+    /// A process has written this line, which is not a message.
+    NoMessage(ProcessKey, Box<[u8]>),
+}
+
+/// Lines that reached nobody.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Drops {
+    /// Responses of clients.
+    pub client_responses: u64,
+    /// Notifications of clients that can't be told one client's.
+    pub client_notifications: u64,
+    /// Cancellations of what was not open.
+    pub unknown_cancellations: u64,
+    /// Responses that nobody waited for any more.
+    pub late: u64,
+    /// Responses of servers to nothing that they were asked.
+    pub unknown_responses: u64,
+    /// Notifications of servers that nobody asked for.
+    pub server_notifications: u64,
+    /// Messages of servers for the log.
+    pub server_logs: u64,
+    /// Lines of servers that can be read in two ways, batches, and notifications that are too long.
+    pub unreadable: u64,
+}
+
+impl Drops {
+    /// Whether there are any.
+    pub fn is_any(&self) -> bool {
+        self.all().iter().any(|(count, _)| *count > 0)
+    }
+
+    fn all(&self) -> [(u64, &'static str); 8] {
+        [
+            (self.client_responses, "client_response"),
+            (self.client_notifications, "client_notification"),
+            (self.unknown_cancellations, "client_cancellation"),
+            (self.late, "server_late"),
+            (self.unknown_responses, "server_response"),
+            (self.server_notifications, "server_notification"),
+            (self.server_logs, "server_log"),
+            (self.unreadable, "server_unreadable"),
+        ]
+    }
+
+    fn client(&mut self, what: Dropped) {
+        match what {
+            Dropped::Response => self.client_responses += 1,
+            Dropped::Notification => self.client_notifications += 1,
+        }
+    }
+
+    fn server(&mut self, what: Unattributed) {
+        match what {
+            Unattributed::Response => self.unknown_responses += 1,
+            Unattributed::Notification => self.server_notifications += 1,
+            Unattributed::Log => self.server_logs += 1,
+            Unattributed::Doubled | Unattributed::Batch | Unattributed::TooLong => {
+                self.unreadable += 1;
+            }
+        }
+    }
+}
+
+impl fmt::Display for Drops {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let all = self.all();
+        let mut some = all.iter().filter(|(count, _)| *count > 0);
+        some.try_for_each(|(count, name)| write!(f, " {name}={count}"))
+    }
+}
+
+/// The seats and the processes.
+#[derive(Debug)]
+pub struct Share {
+    limits: Limits,
+    seats: Slab<Seat>,
+    /// Those that are shared, the one that is asked for the era, and the one where suspects are tried.
+    processes: Vec<Process>,
+    era: ServerEra,
+    suspects: Suspects,
+    last_number: u64,
+    /// Seats for whose clients a lot waits, or did.
+    stalled: Vec<SeatKey>,
+    effects: VecDeque<Effect>,
+    drops: Drops,
+}
+
+impl Share {
+    /// No seats, and no process yet.
+    pub fn new(limits: Limits) -> Self {
+        let processes = (0..limits.places()).map(|_| Process::new(limits.max_restarts));
+        Self {
+            limits,
+            seats: Slab::new(),
+            processes: processes.collect(),
+            era: ServerEra::Unknown,
+            suspects: Suspects::default(),
+            last_number: 0,
+            stalled: Vec::new(),
+            effects: VecDeque::new(),
+            drops: Drops::default(),
+        }
+    }
+
+    /// A session comes. Limits count its client as `identity`.
+    pub fn take_seat(&mut self, identity: Origin) -> SeatKey {
+        SeatKey(self.seats.insert(Seat::new(identity)))
+    }
+
+    /// Whether any session has a seat.
+    pub fn has_seats(&self) -> bool {
+        !self.seats.is_empty()
+    }
+
+    /// A session goes: nothing more is done for it, and what still comes for it reaches nobody.
+    pub fn leave(&mut self, key: SeatKey, cx: &mut Context<'_>) {
+        if !self.seats.contains(key.0) {
+            return;
+        }
+        let process = self.seats[key.0].process;
+        for number in self.numbers(key) {
+            let Some(at) = self.seats[key.0].numbered(number) else {
+                continue;
+            };
+            if let Some(number) = self.withdraw(key, at, true, cx)
+                && let Some(process) = process
+            {
+                self.tell_cancelled(process, number, "the client has left", cx);
+            }
+        }
+        let seat = self.seats.remove(key.0);
+        cx.memory.recharge(seat.charged, 0);
+        if let Some(process) = process {
+            self.processes[process.0].seats -= 1;
+            let turns = &mut self.processes[process.0].turns;
+            if seat.has_turn {
+                turns.leave(seat.identity, key);
+            }
+        }
+        self.stalled.retain(|other| *other != key);
+        self.end_trial_of(key, cx);
+        if let ServerEra::Asked { waiting, .. } = &mut self.era {
+            waiting.remove(&key);
+        }
+        // Who comes next may have the same key.
+        self.effects.retain(
+            |effect| !matches!(effect, Effect::Wake(seat) | Effect::Close(seat, _) if *seat == key),
+        );
+    }
+
+    fn numbers(&self, key: SeatKey) -> Vec<u64> {
+        let open = self.seats[key.0].open.iter();
+        open.map(|open| open.number).collect()
+    }
+
+    /// What waits for the client of a seat.
+    pub fn to_client(&self, key: SeatKey) -> &[u8] {
+        let seat = self.seats.get(key.0);
+        seat.map_or(&[], |seat| seat.to_client.waiting())
+    }
+
+    /// The first bytes of that, this many, were taken.
+    pub fn client_took(&mut self, key: SeatKey, count: usize, cx: &mut Context<'_>) {
+        let Some(seat) = self.seats.get_mut(key.0) else {
+            return;
+        };
+        let was_backed_up = seat.is_backed_up();
+        seat.to_client.consume(count, cx.memory);
+        if count > 0 && seat.stalled_since.is_some() {
+            seat.stalled_since = Some(cx.now);
+        }
+        if was_backed_up && !seat.is_backed_up() {
+            self.seek_turn(key, cx);
+        }
+        self.recharge_seat(key, cx);
+    }
+
+    /// What waits for a process.
+    pub fn to_process(&self, key: ProcessKey) -> &[u8] {
+        self.processes[key.0].outbox.waiting()
+    }
+
+    /// The first bytes of that, this many, were written.
+    pub fn process_written(&mut self, key: ProcessKey, count: usize, cx: &mut Context<'_>) {
+        let process = &mut self.processes[key.0];
+        process.last_moved = cx.now;
+        process.outbox.consume(count, cx.memory);
+        while process.outbox.next_started().is_some() {}
+        self.dispatch(key, cx);
+        self.recharge_process(key, cx);
+    }
+
+    /// What is to be done next.
+    pub fn next_effect(&mut self) -> Option<Effect> {
+        let effect = self.effects.pop_front()?;
+        match effect {
+            Effect::Wake(key) => self.seats[key.0].is_woken = false,
+            Effect::Write(key) => self.processes[key.0].is_woken = false,
+            _ => {}
+        }
+        Some(effect)
+    }
+
+    /// Whether something is to be done.
+    pub fn has_effects(&self) -> bool {
+        !self.effects.is_empty()
+    }
+
+    /// When [`Self::timeout`] is due, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let processes = self.processes.iter().filter_map(Process::deadline);
+        let stalled = self.stalled.iter().filter_map(|key| {
+            let since = self.seats.get(key.0)?.stalled_since?;
+            Some(since + STALL_TIME)
+        });
+        let trial = self.suspects.deadline();
+        let own = self.probe_deadline().into_iter().chain(trial);
+        processes.chain(stalled).chain(own).min()
+    }
+
+    /// What reached nobody so far.
+    pub fn drops(&self) -> Drops {
+        self.drops
+    }
+
+    /// How many requests are at a process, and how many seats use it.
+    pub fn load(&self, key: ProcessKey) -> (usize, usize) {
+        let process = &self.processes[key.0];
+        (process.in_flight, process.seats)
+    }
+
+    /// Ends the sessions of clients that have taken nothing for too long of a lot.
+    fn close_stalled(&mut self, cx: &mut Context<'_>) {
+        for key in std::mem::take(&mut self.stalled) {
+            let Some(seat) = self.seats.get_mut(key.0) else {
+                continue;
+            };
+            if seat.to_client.len() < STALL_BYTES {
+                seat.stalled_since = None;
+            } else if seat
+                .stalled_since
+                .is_some_and(|since| since + STALL_TIME <= cx.now)
+            {
+                self.close_seat(key, "it has taken nothing for 30 s", cx);
+            } else {
+                self.stalled.push(key);
+            }
+        }
+    }
+
+    fn wake_seat(&mut self, key: SeatKey) {
+        let seat = &mut self.seats[key.0];
+        if !seat.is_woken {
+            seat.is_woken = true;
+            self.effects.push_back(Effect::Wake(key));
+        }
+    }
+
+    fn wake_process(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
+        let process = &mut self.processes[key.0];
+        if !process.is_woken {
+            process.is_woken = true;
+            self.effects.push_back(Effect::Write(key));
+        }
+        self.recharge_process(key, cx);
+    }
+
+    fn recharge_seat(&mut self, key: SeatKey, cx: &mut Context<'_>) {
+        if let Some(seat) = self.seats.get_mut(key.0) {
+            let charge = seat.charge();
+            if charge != seat.charged {
+                cx.memory.recharge(seat.charged, charge);
+                seat.charged = charge;
+            }
+        }
+    }
+
+    fn recharge_process(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
+        let process = &mut self.processes[key.0];
+        let charge = process.charge();
+        if charge != process.charged {
+            cx.memory.recharge(process.charged, charge);
+            process.charged = charge;
+        }
+    }
+}

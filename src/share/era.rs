@@ -1,0 +1,262 @@
+//! Which era of MCP the server speaks. The proxy finds out with a process of its own, before the first that is shared: the
+//! first question decides for good how most servers talk, so no client's is risked for it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use log::info;
+
+use super::client_line::{Request, What};
+use super::process::Life;
+use super::server_line::{self, ServerLine};
+use super::{Context, Effect, ProcessKey, SeatKey, Share};
+use crate::protocol::envelope::Message;
+use crate::protocol::json;
+use crate::protocol::own_messages::ErrorReason;
+use crate::util::time::Time;
+
+/// The server has this long to say what it is; what is silent for longer is taken for older than the question. Python
+/// servers take seconds to start on a busy machine.
+const PROBE_TIME: Duration = Duration::from_secs(10);
+
+/// The number of the question. Requests of clients have greater ones.
+const PROBE_NUMBER: u64 = 0;
+
+/// What a server answers to a version that it does not speak. One that knows this error knows the question.
+const UNSUPPORTED_VERSION: &str = "-32022";
+
+/// What the server is known to speak.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ServerEra {
+    /// It was not asked.
+    Unknown,
+    /// It was, or is going to be. These wait for what it says.
+    Asked {
+        waiting: BTreeSet<SeatKey>,
+        until: Option<Time>,
+    },
+    /// Requests that say what they speak.
+    Modern {
+        /// The versions, as JSON.
+        supported: String,
+    },
+    /// A handshake, and a session.
+    Legacy,
+}
+
+impl ServerEra {
+    /// Whether a request may come to such a server; if not, why.
+    pub(super) fn admit(&self, request: &Request<'_>) -> Result<(), (ErrorReason, &'static str)> {
+        if *self == Self::Legacy {
+            let text = "the server is older than MCP 2026-07-28: it is to be asked by initialize";
+            return Err((ErrorReason::MethodNotFound, text));
+        }
+        if request.what == What::Initialize {
+            let text = "this session goes without initialize";
+            return Err((ErrorReason::UnsupportedVersion, text));
+        }
+        if !request.is_modern() {
+            let text = "the request does not say in params._meta which version of MCP it speaks";
+            return Err((ErrorReason::NotModern, text));
+        }
+        Ok(())
+    }
+
+    /// Whether the server is known to need a session for each client.
+    pub(super) fn is_legacy(&self) -> bool {
+        *self == Self::Legacy
+    }
+}
+
+impl Share {
+    /// The process that is asked for the era. Nobody else uses it.
+    pub fn probe(&self) -> ProcessKey {
+        ProcessKey(self.limits.processes)
+    }
+
+    /// Whether the era is known. If not, the server is asked, and the seat waits.
+    pub(super) fn knows_era(&mut self, seat: SeatKey) -> bool {
+        match &mut self.era {
+            ServerEra::Modern { .. } | ServerEra::Legacy => true,
+            ServerEra::Asked { waiting, .. } => {
+                waiting.insert(seat);
+                false
+            }
+            ServerEra::Unknown => {
+                let waiting = BTreeSet::from([seat]);
+                let until = None;
+                self.era = ServerEra::Asked { waiting, until };
+                self.start_probe();
+                false
+            }
+        }
+    }
+
+    fn start_probe(&mut self) {
+        let probe = self.probe();
+        let process = &mut self.processes[probe.0];
+        // One that has just answered may not be gone; its end starts the next.
+        if process.life == Life::Absent {
+            process.life = Life::Asked;
+            self.effects.push_back(Effect::Start(probe));
+        }
+    }
+
+    pub(super) fn probe_started(&mut self, cx: &mut Context<'_>) {
+        if let ServerEra::Asked { until, .. } = &mut self.era {
+            *until = Some(cx.now + PROBE_TIME);
+            let version = env!("CARGO_PKG_VERSION");
+            let line = format!(
+                r#"{{"jsonrpc":"2.0","id":{PROBE_NUMBER},"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"mcp-tcp-proxy","version":"{version}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+            );
+            let probe = self.probe();
+            self.tell(probe, (line + "\n").into_bytes(), cx);
+        }
+    }
+
+    /// Takes a line of the process that is asked for the era. Returns whether it was one.
+    pub(super) fn probe_line(
+        &mut self,
+        key: ProcessKey,
+        line: &[u8],
+        message: &Message<'_>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        if key != self.probe() {
+            return false;
+        }
+        if let ServerLine::Response(PROBE_NUMBER, _) = server_line::read(line, message) {
+            let era = era_of_response(line);
+            self.decide_era(era, cx);
+            self.stop_process(key);
+        }
+        true
+    }
+
+    /// It is gone, or was never there. Before it said anything, it is taken for one of those that don't survive the question.
+    pub(super) fn probe_ended(&mut self, cx: &mut Context<'_>) {
+        let probe = self.probe();
+        self.processes[probe.0].life = Life::Absent;
+        self.processes[probe.0].forget();
+        self.processes[probe.0].outbox.clear();
+        match &self.era {
+            ServerEra::Asked { until: Some(_), .. } => self.decide_era(ServerEra::Legacy, cx),
+            ServerEra::Asked { until: None, .. } => self.start_probe(),
+            _ => {}
+        }
+    }
+
+    /// It could not be started: whoever waits is told, and whoever comes next has it tried again.
+    pub(super) fn probe_failed(&mut self, error: &str, cx: &mut Context<'_>) {
+        let probe = self.probe();
+        self.processes[probe.0].life = Life::Absent;
+        let era = std::mem::replace(&mut self.era, ServerEra::Unknown);
+        if let ServerEra::Asked { waiting, .. } = era {
+            let text = format!("the server could not be started: {error}");
+            for seat in waiting {
+                self.refuse_waiting(seat, ErrorReason::SpawnFailed, &text, cx);
+            }
+        }
+    }
+
+    pub(super) fn probe_deadline(&self) -> Option<Time> {
+        match self.era {
+            ServerEra::Asked { until, .. } => until,
+            _ => None,
+        }
+    }
+
+    pub(super) fn probe_timeout(&mut self, cx: &mut Context<'_>) {
+        if self.probe_deadline().is_some_and(|until| until <= cx.now) {
+            self.decide_era(ServerEra::Legacy, cx);
+            let probe = self.probe();
+            self.stop_process(probe);
+        }
+    }
+
+    fn decide_era(&mut self, era: ServerEra, cx: &mut Context<'_>) {
+        match &era {
+            ServerEra::Modern { supported } => {
+                info!("the server speaks {supported}: its processes are shared");
+            }
+            _ => info!(
+                "the server is older than MCP 2026-07-28: each session gets a process of its own"
+            ),
+        }
+        let before = std::mem::replace(&mut self.era, era);
+        let ServerEra::Asked { waiting, .. } = before else {
+            return;
+        };
+        for seat in waiting {
+            if !self.seats.contains(seat.0) {
+                continue;
+            }
+            if self.era.is_legacy() {
+                let text =
+                    "the server is older than MCP 2026-07-28: it is to be asked by initialize";
+                self.refuse_waiting(seat, ErrorReason::MethodNotFound, text, cx);
+            } else {
+                self.seek_turn(seat, cx);
+            }
+        }
+    }
+}
+
+fn era_of_response(line: &[u8]) -> ServerEra {
+    let find = || {
+        let line = str::from_utf8(line).ok()?;
+        let [result, error] = json::find(line, ["result", "error"])?;
+        if let Some(result) = result {
+            let result = line.get(result)?;
+            let [supported] = json::find(result, ["supportedVersions"])?;
+            return result.get(supported?);
+        }
+        let error = line.get(error?)?;
+        let [code, data] = json::find(error, ["code", "data"])?;
+        if error.get(code?)? != UNSUPPORTED_VERSION {
+            return None;
+        }
+        let data = error.get(data?)?;
+        let [supported] = json::find(data, ["supported"])?;
+        data.get(supported?)
+    };
+    match find() {
+        Some(supported) if is_list(supported) => ServerEra::Modern {
+            supported: supported.to_owned(),
+        },
+        _ => ServerEra::Legacy,
+    }
+}
+
+/// Whether this is a list of strings, of which one may be passed on.
+fn is_list(text: &str) -> bool {
+    serde_json::from_str::<Vec<String>>(text).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_who_understands_the_question_is_modern() {
+        let modern = |supported: &str| ServerEra::Modern {
+            supported: supported.to_owned(),
+        };
+        for (line, era) in [
+            (
+                r#"{"id":0,"result":{"supportedVersions":["2026-07-28"],"x":1}}"#,
+                modern(r#"["2026-07-28"]"#),
+            ),
+            (
+                r#"{"id":0,"error":{"code":-32022,"data":{"supported":["2027-01-01"]}}}"#,
+                modern(r#"["2027-01-01"]"#),
+            ),
+            (r#"{"id":0,"error":{"code":-32601}}"#, ServerEra::Legacy),
+            (r#"{"id":0,"error":{"code":-32022}}"#, ServerEra::Legacy),
+            (r#"{"id":0,"result":{}}"#, ServerEra::Legacy),
+            (r#"{"id":0}"#, ServerEra::Legacy),
+        ] {
+            assert_eq!(era_of_response(line.as_bytes()), era, "{line}");
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! A session's place at the shared servers: what of its client is open, what waits to be sent, what waits for the client.
+
+use std::collections::VecDeque;
+
+use super::ProcessKey;
+use crate::buffers::budget::UNCHARGED_BYTES;
+use crate::buffers::outbox::Outbox;
+use crate::protocol::id::RequestId;
+use crate::util::client_address::Origin;
+use crate::util::time::Time;
+
+/// Requests of a session that wait to be sent to a process, at most.
+pub(super) const MAX_WAITING: usize = 1024;
+
+/// What they hold, at most, unless it is one alone.
+pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
+
+/// Requests to listen that a session may have open. The clients of the SDKs open one.
+pub(super) const MAX_LISTENS: usize = 16;
+
+/// As many ids of the greatest length hold less than a buffer may hold without being charged.
+const FEW: usize = 24;
+
+/// A session's place.
+#[derive(Debug)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a thing of its own to know of it"
+)]
+pub(super) struct Seat {
+    /// As whom the limits count its client.
+    pub(super) identity: Origin,
+    /// Where its requests go. The first of them decides.
+    pub(super) process: Option<ProcessKey>,
+    /// Requests that were not answered, in order of arrival.
+    pub(super) open: Vec<Open>,
+    /// Those of them that are to be sent, in order of arrival.
+    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) waiting_bytes: usize,
+    /// How many of them are at the process and count: listens do not.
+    pub(super) at_process: usize,
+    /// How many are requests to listen.
+    pub(super) listens: usize,
+    /// For the client.
+    pub(super) to_client: Outbox<()>,
+    /// Whether it has a turn at its process.
+    pub(super) has_turn: bool,
+    /// Whether the session was told that something is there for its client, and has not looked.
+    pub(super) is_woken: bool,
+    /// Since when nothing was taken of a lot that waits for the client.
+    pub(super) stalled_since: Option<Time>,
+    /// Whether servers may have died of its requests.
+    pub(super) is_suspect: bool,
+    /// Whether it is to be closed.
+    pub(super) is_closing: bool,
+    /// What it holds of the shared memory, in bytes.
+    pub(super) charged: usize,
+}
+
+/// A request that was not answered.
+#[derive(Debug)]
+pub(super) struct Open {
+    /// As the client wrote it.
+    pub(super) id: RequestId,
+    /// What stands for it at the process, in place of the id and of the token. No other request ever has it.
+    pub(super) number: u64,
+    /// Under which the client wants to be told of progress.
+    pub(super) token: Option<Box<[u8]>>,
+    pub(super) state: State,
+}
+
+/// Where a request is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum State {
+    /// It was not sent.
+    Waiting,
+    /// It is at the process of the seat.
+    Sent,
+    /// The same, but the client does not want the response any more.
+    Cancelled,
+    /// It shares the listen of this number at the process with others.
+    Listening(u64),
+}
+
+/// A line that is to be sent.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    pub(super) number: u64,
+    /// With its line end.
+    pub(super) line: Vec<u8>,
+    /// For a request to listen: what it has in common with those that may share one.
+    pub(super) listens_to: Option<Box<[u8]>>,
+}
+
+impl Seat {
+    pub(super) fn new(identity: Origin) -> Self {
+        Self {
+            identity,
+            process: None,
+            open: Vec::new(),
+            waiting: VecDeque::new(),
+            waiting_bytes: 0,
+            at_process: 0,
+            listens: 0,
+            to_client: Outbox::new(),
+            has_turn: false,
+            is_woken: false,
+            stalled_since: None,
+            is_suspect: false,
+            is_closing: false,
+            charged: 0,
+        }
+    }
+
+    /// The request of this id that the client still waits for.
+    pub(super) fn wanted(&self, id: &RequestId) -> Option<usize> {
+        let mut open = self.open.iter();
+        open.position(|open| open.state != State::Cancelled && open.id == *id)
+    }
+
+    pub(super) fn numbered(&self, number: u64) -> Option<usize> {
+        self.open.iter().position(|open| open.number == number)
+    }
+
+    /// Forgets the request at this place.
+    pub(super) fn close(&mut self, at: usize) -> Open {
+        let open = self.open.remove(at);
+        if matches!(open.state, State::Sent | State::Cancelled) {
+            self.at_process -= 1;
+        }
+        if self.open.is_empty() {
+            self.open = Vec::new();
+        }
+        open
+    }
+
+    /// Whether there is no room for one more line that waits.
+    pub(super) fn is_full(&self, more: usize) -> bool {
+        !self.waiting.is_empty()
+            && (self.waiting.len() >= MAX_WAITING || self.waiting_bytes + more > MAX_WAITING_BYTES)
+    }
+
+    pub(super) fn push_waiting(&mut self, waiting: Waiting) {
+        self.waiting_bytes += waiting.line.len();
+        self.waiting.push_back(waiting);
+    }
+
+    /// Something was taken back that is to be sent before all else.
+    pub(super) fn push_waiting_front(&mut self, waiting: Waiting) {
+        self.waiting_bytes += waiting.line.len();
+        self.waiting.push_front(waiting);
+    }
+
+    /// Where the next line is that may be sent, if at most this many requests may be at the process, and listens only if
+    /// they may be. They are never kept from being sent by requests that are.
+    pub(super) fn next_to_send(&self, most: usize, listens: bool) -> Option<usize> {
+        if self.is_backed_up() {
+            return None;
+        }
+        let requests = self.at_process < most;
+        if requests && (listens || self.listens == 0) {
+            return (!self.waiting.is_empty()).then_some(0);
+        }
+        if !requests && (!listens || self.listens == 0) {
+            return None;
+        }
+        let mut waiting = self.waiting.iter();
+        waiting.position(|waiting| waiting.listens_to.is_some() != requests)
+    }
+
+    /// Whether a request is to be sent that is not one to listen.
+    pub(super) fn has_request_waiting(&self) -> bool {
+        let mut waiting = self.waiting.iter();
+        waiting.any(|waiting| waiting.listens_to.is_none())
+    }
+
+    pub(super) fn take_next(&mut self, at: usize) -> Option<Waiting> {
+        let next = self.waiting.remove(at)?;
+        self.waiting_bytes -= next.line.len();
+        if self.waiting.is_empty() {
+            self.waiting = VecDeque::new();
+        }
+        Some(next)
+    }
+
+    /// Takes a line out that is not to be sent any more.
+    pub(super) fn take_waiting(&mut self, number: u64) -> Option<Waiting> {
+        let mut waiting = self.waiting.iter();
+        let at = waiting.position(|waiting| waiting.number == number)?;
+        let taken = self.waiting.remove(at)?;
+        self.waiting_bytes -= taken.line.len();
+        Some(taken)
+    }
+
+    /// Whether so much waits for the client that it is to read before it gets more done.
+    pub(super) fn is_backed_up(&self) -> bool {
+        self.to_client.len() > UNCHARGED_BYTES
+    }
+
+    /// What it is to hold of the shared memory, in bytes.
+    pub(super) fn charge(&self) -> usize {
+        let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
+        // A few ids, however long, are within what is free.
+        let ids = if self.open.len() <= FEW {
+            0
+        } else {
+            self.open.iter().map(|open| open.id.heap_bytes()).sum()
+        };
+        beyond(self.waiting_bytes) + beyond(self.to_client.capacity()) + beyond(ids)
+    }
+}
