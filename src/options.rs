@@ -285,6 +285,8 @@ pub struct ConnectOptions {
     pub token_file: Option<PathBuf>,
     /// Whether the token may be sent in plain text over a network.
     pub insecure_token: bool,
+    /// Whether other processes of the same user may look into this one although it holds a secret.
+    pub traceable: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
 }
@@ -314,6 +316,7 @@ impl Default for ConnectOptions {
             tls_key: None,
             token_file: None,
             insecure_token: false,
+            traceable: false,
             log_level: LevelFilter::Warn,
         }
     }

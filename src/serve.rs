@@ -193,9 +193,13 @@ impl<S: System> Proxy<S> {
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
         self.dispatch(events);
-        self.run_shared();
+        if self.sharing.is_some() {
+            self.run_shared();
+        }
         self.run_ready();
-        self.run_shared();
+        if self.sharing.is_some() {
+            self.run_shared();
+        }
         if self.visitors.is_some() {
             self.run_visitors();
         }

@@ -270,6 +270,10 @@ flags! {
     /// Send the token even where others on the way can read it: in plain text, to an address other than loopback.
     connect "--insecure-token": insecure_token = true;
 
+    /// Let other processes of the same user look into this one, although it holds a token or a key. For strace, perf and
+    /// gdb.
+    connect "--traceable": traceable = true;
+
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;
 

@@ -103,9 +103,9 @@ fn networks_and_token_files_are_read_and_checked() {
     let ann = Name::new("ann").unwrap();
     assert_eq!(parse(words("token ann")), Ok(Command::Token(ann)));
     assert_eq!(parse(words("token --help")), Ok(help(Mode::Serve)));
-    let options = connect("connect --token-file /t --insecure-token example:1");
+    let options = connect("connect --token-file /t --insecure-token --traceable example:1");
     assert_eq!(options.token_file, Some("/t".into()));
-    assert!(options.insecure_token);
+    assert!(options.insecure_token && options.traceable);
 }
 
 #[test]
@@ -685,6 +685,7 @@ fn connect_has_options_of_its_own() {
             tls_key: None,
             token_file: None,
             insecure_token: false,
+            traceable: false,
             log_level: LevelFilter::Warn,
         }
     );

@@ -29,10 +29,12 @@ pub(super) struct TokenSource {
 }
 
 impl TokenSource {
-    /// Reads the token for the first time, if there is one. From then on, no other program of this user can.
+    /// Reads the token for the first time, if there is one. From then on, no other program of this user
+    /// can, unless it is asked to let them.
     pub(super) fn new(options: &ConnectOptions) -> Result<(Self, Option<Secret>), String> {
         let file = options.token_file.clone();
-        if file.is_some() || env::var_os(TOKEN_VARIABLE).is_some() {
+        let has_secret = file.is_some() || env::var_os(TOKEN_VARIABLE).is_some();
+        if has_secret && !options.traceable {
             hide_memory();
         }
         let token = match &file {

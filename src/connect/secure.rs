@@ -35,7 +35,7 @@ impl Tls {
         };
         let name = server_name(options.tls_name.as_ref().unwrap_or(host));
         let name = name.map_err(io::Error::other)?;
-        if options.tls_key.is_some() {
+        if options.tls_key.is_some() && !options.traceable {
             hide_memory();
         }
         let config = ClientFiles::of(options).load().map_err(io::Error::other)?;

@@ -229,3 +229,24 @@ impl<S: System> Transport for Option<&mut Server<S>> {
         self.as_mut()?.stdin.take()?.source().take_unread()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use mio::unix::pipe;
+    use mio::{Interest, Token};
+
+    use super::*;
+    use crate::serve::system::Linux;
+
+    #[test]
+    fn a_server_with_one_pipe_alone_is_useless() {
+        for (has_stdin, has_stdout) in [(true, true), (true, false), (false, true), (false, false)]
+        {
+            let (sender, receiver) = pipe::new().unwrap();
+            let mut server = Server::<Linux>::new(Pid::from_raw(1));
+            server.stdin = has_stdin.then(|| Io::new(sender, Token(0), Interest::WRITABLE));
+            server.stdout = has_stdout.then(|| Io::new(receiver, Token(1), Interest::READABLE));
+            assert_eq!(server.is_useless(), !(has_stdin && has_stdout));
+        }
+    }
+}

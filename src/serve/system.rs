@@ -438,11 +438,18 @@ mod tests {
 
     #[test]
     fn a_wide_pipe_holds_more_if_the_system_allows_it() {
-        let (_, receiver) = pipe::new().unwrap();
-        let size = || fcntl(receiver.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap();
-        let before = size();
-        receiver.widen();
-        let is_refused = fcntl(receiver.as_fd(), FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES)).is_err();
-        assert!(size() == WIDE_PIPE_BYTES || (is_refused && size() == before));
+        type Widen = fn(&pipe::Sender, &pipe::Receiver);
+        let from_either_end: [Widen; 2] =
+            [|sender, _| sender.widen(), |_, receiver| receiver.widen()];
+        for widen in from_either_end {
+            let (sender, receiver) = pipe::new().unwrap();
+            let size = || fcntl(receiver.as_fd(), FcntlArg::F_GETPIPE_SZ).unwrap();
+            let before = size();
+            widen(&sender, &receiver);
+            let after = size();
+            let set = FcntlArg::F_SETPIPE_SZ(WIDE_PIPE_BYTES);
+            let is_refused = fcntl(receiver.as_fd(), set).is_err();
+            assert!(after == WIDE_PIPE_BYTES || (is_refused && after == before));
+        }
     }
 }

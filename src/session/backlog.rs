@@ -104,7 +104,10 @@ impl Session {
         if self.upstream_backlog.is_none() {
             self.handle_output(&mut input, cx);
         }
-        if self.hears_upstream() && !Backlog::keep(&mut self.upstream_backlog, input, cx.memory) {
+        if input.is_empty() || !self.hears_upstream() {
+            return;
+        }
+        if !Backlog::keep(&mut self.upstream_backlog, input, cx.memory) {
             self.lose_output(input, cx);
         }
     }

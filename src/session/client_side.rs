@@ -188,7 +188,7 @@ impl Session {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
         }
-        if !self.client.keep_unread(input, cx.memory) {
+        if !input.is_empty() && !self.client.keep_unread(input, cx.memory) {
             self.refuse_input(input, cx);
         }
         self.note_long_line(cx);

@@ -82,11 +82,14 @@ impl Goal {
         self.overdue_at().is_some_and(|at| at <= now)
     }
 
-    /// When it is. A stop of the program has a deadline of its own.
+    /// When it is. A stop of the program has a deadline of its own, and a session that is not used has nothing to be
+    /// served: its end waits at most for a client that takes what it is sent.
     fn overdue_at(&self) -> Option<Time> {
         match self {
             Self::Serve | Self::End { .. } => None,
-            Self::Finish { reason, .. } if *reason == EndReason::Shutdown => None,
+            Self::Finish { reason, .. } if *reason == EndReason::Shutdown || reason.is_unused() => {
+                None
+            }
             Self::Finish { since, .. } => Some(*since + FINISH_TIME),
         }
     }
@@ -131,6 +134,13 @@ impl Goal {
     pub(super) fn repeat_last_call(&mut self, now: Time) {
         if let Some(last_call) = self.last_call_mut() {
             *last_call = LastCall::begin(now);
+        }
+    }
+
+    /// The client is to see something before it sees the end, and may send more up to then.
+    fn call_again(&mut self, now: Time) {
+        if let Self::Finish { last_call, .. } = self {
+            *last_call = Some(LastCall::begin(now));
         }
     }
 
@@ -306,7 +316,10 @@ impl Session {
         let reason = reason.clone();
         // A session that is not used may go on after all, and its subscriptions with it.
         if !self.is_unused() || self.nothing_waits() {
-            self.close_subscriptions(cx);
+            let has_told = self.close_subscriptions(cx);
+            if has_told && self.is_unused() && self.client.is_open() && !self.is_stopping() {
+                self.goal.call_again(cx.now);
+            }
         }
         let overdue = self.goal.is_overdue(cx.now);
         let done = overdue || self.nothing_waits();
@@ -346,10 +359,17 @@ impl Session {
         earliest(earliest(finish, stop), self.last_call_deadline())
     }
 
-    /// When the client is taken to have sent everything. While it can't be read, it is neither silent nor heard.
+    /// When the client is taken to have sent everything. While it can't be read, it is neither silent nor heard. A client
+    /// that is not told of its end sees it after all that it still gets, and is heard up to then, within reason.
     fn last_call_deadline(&self) -> Option<Time> {
         let LastCall { quiet_at, until } = *self.goal.last_call()?;
-        self.wants_client_input().then(|| quiet_at.min(until))
+        let is_busy = self.is_unused_but_busy();
+        let at = match self.goal {
+            Goal::Finish { .. } if is_busy => return None,
+            _ if is_busy => until + FINISH_TIME,
+            _ => quiet_at.min(until),
+        };
+        self.wants_client_input().then_some(at)
     }
 
     /// An overdue finish is left to [`Self::advance`], which follows every event.

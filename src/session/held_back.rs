@@ -66,7 +66,7 @@ impl Session {
         };
         let is_done = self.in_flight.is_empty() && self.to_upstream.is_empty();
         if is_done && matches!(up.greeting, Greeting::Refusing) {
-            self.link_ended(Exit::Refused, cx);
+            self.link_ended(Exit::BeingStopped, cx);
         }
     }
 }

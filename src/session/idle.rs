@@ -50,10 +50,13 @@ impl Session {
 
     /// Whether the session is being ended because it was not used.
     pub(super) fn is_unused(&self) -> bool {
-        matches!(
-            self.goal.reason(),
-            Some(EndReason::FirstMessageTimeout(_) | EndReason::IdleTimeout(_))
-        )
+        self.goal.reason().is_some_and(EndReason::is_unused)
+    }
+
+    /// The same, while something is still to be written, after which only the end can come.
+    pub(super) fn is_unused_but_busy(&self) -> bool {
+        let is_busy = !self.to_client.is_empty() || !self.to_upstream.is_empty();
+        is_busy && self.is_unused() && !self.is_stopping()
     }
 
     /// A session that is about to end because it was not used is used after all: it serves again. Its client does not

@@ -383,6 +383,12 @@ impl Session {
 fn is_refusal(exit: Option<Exit>) -> bool {
     matches!(
         exit,
-        Some(Exit::Full | Exit::Refused | Exit::Denied(_) | Exit::OtherProtocol(_))
+        Some(
+            Exit::Full
+                | Exit::Refused
+                | Exit::BeingStopped
+                | Exit::Denied(_)
+                | Exit::OtherProtocol(_)
+        )
     )
 }

@@ -12,6 +12,7 @@ use super::{Context, Session};
 use crate::buffers::outbox::Outbox;
 use crate::protocol::envelope::Envelope;
 use crate::protocol::id::RequestId;
+use crate::protocol::own_messages::ErrorReason;
 use crate::util::about::about;
 use crate::util::time::Time;
 
@@ -183,7 +184,13 @@ impl Session {
                 self.release_held(cx);
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {
-                self.link_ended(Exit::Refused, cx);
+                let is_stopped = response.is_proxy_error_of(ErrorReason::Shutdown);
+                let exit = if is_stopped {
+                    Exit::BeingStopped
+                } else {
+                    Exit::Refused
+                };
+                self.link_ended(exit, cx);
             }
             Outcome::Changed => self.end_now(&EndReason::ServerChanged, cx),
         }

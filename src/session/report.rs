@@ -88,6 +88,8 @@ pub enum Exit {
     Connection(Option<ErrorKind>),
     /// The proxy at the other end has no server to offer.
     Refused,
+    /// The proxy at the other end is being stopped, and takes no new requests.
+    BeingStopped,
     /// The proxy at the other end has as many sessions as it may have.
     Full,
     /// The proxy at the other end does not let us in.
@@ -148,6 +150,7 @@ impl fmt::Display for Exit {
                 f.write_str("the proxy has as many sessions as it may have (session_limit)")
             }
             Self::Refused => f.write_str("the proxy has no server"),
+            Self::BeingStopped => f.write_str("the proxy is being stopped"),
             Self::Denied(reason) => f.write_str(why_denied(reason)),
             Self::OtherProtocol(protocol) => write!(f, "that port speaks {protocol}"),
             Self::Silent(time) => write!(f, "no sign of life for {:.3} s", time.as_secs_f64()),
@@ -281,6 +284,11 @@ impl EndReason {
 }
 
 impl EndReason {
+    /// Whether the session was not used.
+    pub(super) fn is_unused(&self) -> bool {
+        matches!(self, Self::FirstMessageTimeout(_) | Self::IdleTimeout(_))
+    }
+
     /// Whether this is an end that neither the client nor whoever stopped the program wanted.
     pub(super) fn is_failure(&self) -> bool {
         !matches!(

@@ -24,13 +24,15 @@ pub(super) struct Subscriptions {
 
 impl Session {
     /// Closes all subscriptions, those that wait for a server included. Those of an upstream on its way out are left to its
-    /// loss.
-    pub(super) fn close_subscriptions(&mut self, cx: &mut Context<'_>) {
-        if self.queued.listens > 0 {
+    /// loss. Returns whether there were any.
+    pub(super) fn close_subscriptions(&mut self, cx: &mut Context<'_>) -> bool {
+        let waited = self.queued.listens;
+        if waited > 0 {
             self.close_held(cx);
         }
+        let has_closed = self.queued.listens < waited;
         if self.in_flight.load().listens == 0 || !matches!(self.upstream, Upstream::Up(_)) {
-            return;
+            return has_closed;
         }
         for listen in self.in_flight.take_listens() {
             let line = own_messages::cancelled(&listen.id, CLOSED);
@@ -39,6 +41,7 @@ impl Session {
             self.answer_closed(&listen.id, cx);
             self.subscriptions.closed.push(listen.id);
         }
+        true
     }
 
     /// Those that wait for an upstream. Lines on their way to one stay on it.

@@ -168,8 +168,13 @@ fn a_token_may_go_over_a_unix_socket() {
 #[test]
 fn whoever_holds_a_token_is_not_to_be_looked_into() {
     let server = FakeServer::start();
-    for (token, is_hidden) in [(TOKEN, true), ("", false)] {
-        let mut connect = Connect::start_configured(&IN_HASTE, server.address(), |command| {
+    for (token, options, is_hidden) in [
+        (TOKEN, &[][..], true),
+        (TOKEN, &["--traceable"], false),
+        ("", &[], false),
+    ] {
+        let options = [&IN_HASTE[..], options].concat();
+        let mut connect = Connect::start_configured(&options, server.address(), |command| {
             if !token.is_empty() {
                 command.env("MCP_TCP_PROXY_TOKEN", token);
             }

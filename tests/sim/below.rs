@@ -216,7 +216,7 @@ impl Below {
         if self.happens_in_thousand(50) {
             self.stats.fault(Fault::StartRefused);
             if let Some(slot) = user {
-                self.places[slot].journal.spawn_failures += 1;
+                self.places[slot].start_failed(self.now);
                 self.order.assigned(slot);
             }
             return Err(Errno::ENOENT.into());

@@ -160,7 +160,20 @@ impl Below {
             "{of_client} and {of_upstream} lines are handled in one run"
         );
         self.check_unused(slot, session);
+        self.check_lost_initialize(slot, session);
         self.check_buffers(slot, session, memory);
+    }
+
+    /// An `initialize` is lost only with the session, or with its client: the next server gets it otherwise.
+    fn check_lost_initialize(&mut self, slot: usize, session: &Session) {
+        let place = &mut self.places[slot];
+        let is_lost = std::mem::take(&mut place.journal.lost_initialize);
+        let has_left = place.socket.borrow().input.end.is_some();
+        assert!(
+            !is_lost || has_left || session.failure().is_some() || !self.proxy.restarts_upstream,
+            "session {} loses an 'initialize' and goes on",
+            place.number
+        );
     }
 
     /// Everything that waits for a session is within its limits.

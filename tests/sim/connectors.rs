@@ -432,7 +432,8 @@ impl Connectors {
     fn connection_failed(&mut self, key: SessionKey, slot: usize) {
         let mut below = self.below.borrow_mut();
         below.stats.fault(Fault::StartRefused);
-        below.places[slot].journal.spawn_failures += 1;
+        let now = below.now;
+        below.places[slot].start_failed(now);
         if let Some(attempt) = below.places[slot].connecting.take() {
             let mut server = below.servers.remove(attempt);
             server.deadline.clear(&mut self.reactor.timers);

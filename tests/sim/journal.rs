@@ -96,6 +96,8 @@ pub struct Request {
     refused_unseen: bool,
     /// It is a subscription that the proxy has closed.
     closed: bool,
+    /// It is a subscription that a server may have ended.
+    may_be_ended: bool,
 }
 
 /// A line of a server.
@@ -168,6 +170,8 @@ pub struct ServerRecord {
     pub replay_responded: bool,
     /// It has got what the client says to servers that know it.
     serves: bool,
+    /// It was told that the handshake is over.
+    initialized: bool,
     /// The answer to a replay was not that of the server before.
     pub replay_differs: bool,
     pub written: u64,
@@ -230,6 +234,8 @@ pub struct Journal {
     /// Errors without an id: of lines that can't be read, and of those too long.
     pub parse_errors: usize,
     pub null_too_large: usize,
+    /// An `initialize` was answered as lost with its server, which only a session may do that goes on with no other.
+    pub lost_initialize: bool,
     pub proxy_errors: u64,
     pub resent: u64,
     pub unread: u64,
@@ -301,6 +307,7 @@ impl Journal {
             due: self.may_replay && self.initialize_delivered,
             replayed: false,
             serves: false,
+            initialized: false,
             replay_responded: false,
             replay_differs: false,
             written: 0,
@@ -322,6 +329,15 @@ impl Journal {
         Some(id.clone())
     }
 
+    /// A server takes back a request with this id: one of its own, or a subscription, which it ends without an answer. If
+    /// there are both, and its own was answered, nobody can tell.
+    pub fn server_cancels(&mut self, id: &str) {
+        let request = self.by_id.get(id).copied();
+        if let Some(request) = request.filter(|request| self.is_listen(*request)) {
+            self.requests[request].may_be_ended = true;
+        }
+    }
+
     /// A server is gone.
     pub fn server_ended(&mut self, exit: Option<Exit>) {
         let Some(Exit::Code(code)) = exit else {
@@ -338,6 +354,16 @@ impl Journal {
     /// Whether this request is a probe.
     pub fn is_probe(&self, request: usize) -> bool {
         self.lines[self.requests[request].line].what == ClientSays::Discover
+    }
+
+    /// Whether the last server may have died of a probe.
+    pub fn was_probed(&self) -> bool {
+        let last = self.servers.len().checked_sub(1);
+        let mut probes = self
+            .lines
+            .iter()
+            .filter(|line| line.what == ClientSays::Discover);
+        probes.any(|line| line.sent_to == last)
     }
 
     /// Whether this request is a probe, of which nobody knows any more once an `initialize` was answered.

@@ -15,6 +15,9 @@ use crate::trace;
 /// After this time without anything taken, a client may be given up.
 const STALL_TIME: Duration = Duration::from_secs(30);
 
+/// Between two starts of a session's servers is this at least, unless the first one died of a probe.
+const COOLDOWN: Duration = Duration::from_secs(1);
+
 impl Below {
     /// A place and its server.
     pub fn sides(&mut self, slot: usize) -> (&mut Place, Option<&mut Server>) {
@@ -40,6 +43,13 @@ impl Below {
                 assert!(
                     place.server.is_none(),
                     "a server is asked for while there is one"
+                );
+                assert!(!place.asks, "a server is asked for twice");
+                place.asks = true;
+                let is_early = place.started.is_some_and(|at| self.now < at + COOLDOWN);
+                assert!(
+                    !is_early || place.kind == Kind::Connection || place.journal.was_probed(),
+                    "a server is replaced without a pause"
                 );
                 if place.kind == Kind::Process {
                     self.order.asks(slot, !place.journal.servers.is_empty());
@@ -114,6 +124,7 @@ impl Below {
         }
         self.stats.servers += 1;
         place.server = Some(key);
+        place.start_ended(self.now);
         server.slot = Some(slot);
         server.is_spare = false;
         server.index = place.journal.server_started();

@@ -49,6 +49,10 @@ pub struct Place {
     pub was_stuck: bool,
     /// When the client vanished.
     pub vanished_at: Option<Time>,
+    /// A server was asked for, and there was neither one nor an error since.
+    pub asks: bool,
+    /// When it last got one, or an error.
+    pub started: Option<Time>,
     /// There was no place for it.
     pub is_refused: bool,
     /// It spoke at once, and has what is asked for.
@@ -92,12 +96,25 @@ impl Place {
             activity: Activity::new(now),
             was_stuck: false,
             vanished_at: None,
+            asks: false,
+            started: None,
             is_refused: false,
             must_get_in: false,
             is_ben: false,
             is_revoked: false,
             is_cut_off: false,
         }
+    }
+
+    pub fn start_failed(&mut self, now: Time) {
+        self.journal.spawn_failures += 1;
+        self.start_ended(now);
+    }
+
+    /// A start has come to its end.
+    pub fn start_ended(&mut self, now: Time) {
+        self.asks = false;
+        self.started = Some(now);
     }
 
     /// Looks at what has passed since the last look, and lets the programs expect the lines that have begun.

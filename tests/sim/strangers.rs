@@ -32,8 +32,10 @@ const CODES: [i32; 4] = [401, 403, 408, 429];
 /// Places of one origin.
 const OF_ONE_ORIGIN: usize = 64;
 
-/// After its time a stranger may wait for a refusal, and then has a second to go. The clock may be late for each, and stand
-/// still between two looks.
+/// After its time a stranger may wait a second for a refusal, and then has another one to go.
+const TIME_TO_GO: Duration = Duration::from_secs(2);
+
+/// The clock may be late for each of these, and stand still between two looks.
 const MAX_OVERDUE: u32 = 500;
 
 /// What is asked of whoever comes.
@@ -359,7 +361,8 @@ impl World {
             }
             inside += 1;
             let since = stranger.entered.unwrap();
-            stranger.overdue += u32::from(since + below.asks.timeout < below.now);
+            let at = since + below.asks.timeout + TIME_TO_GO;
+            stranger.overdue += u32::from(at < below.now);
             assert!(stranger.overdue <= MAX_OVERDUE, "a stranger stays for ever");
         }
         assert_eq!(self.proxy.visitors(), inside);

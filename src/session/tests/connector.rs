@@ -313,6 +313,21 @@ fn what_a_stopping_proxy_refuses_is_held_and_sent_over_the_next_link() {
 }
 
 #[test]
+fn a_proxy_that_is_being_stopped_is_said_to_be() {
+    // It refuses what comes next, or the handshake of who comes next.
+    let mut world = connector(Some(0));
+    connect(&mut world);
+    world.client(&request(1));
+    said(&mut world);
+    world.server(&refused_by_stop(1));
+    assert!(
+        world.reason().contains("the proxy is being stopped"),
+        "{}",
+        world.reason()
+    );
+}
+
+#[test]
 fn a_link_on_which_something_is_in_flight_outlasts_a_refusal() {
     let mut world = connector(None);
     connect(&mut world);

@@ -224,6 +224,69 @@ fn a_session_that_is_used_in_the_last_moment_goes_on() {
     }
 }
 
+/// Its client sees the end after all that it still gets, and may have sent something by then.
+#[test]
+fn a_client_that_still_gets_something_is_heard_up_to_the_end() {
+    for speaks in [true, false] {
+        let mut world = limited();
+        // One is due between the decision and the end.
+        world.settings.heartbeat_interval = IDLE + 50 * MILLISECOND;
+        world.client(HEARTBEAT);
+        world.pass(IDLE + 10 * SECOND);
+        assert!(world.session.has_output_for_client() && world.session.wants_client_input());
+        assert_eq!(world.took_actions(), []);
+        if speaks {
+            world.client(&request(1));
+            assert_eq!(world.server_got(), [request(1)]);
+            world.server(&response(1));
+            assert_eq!(world.client_got().last(), Some(&response(1)));
+            world.pass(almost(IDLE));
+            assert_eq!(world.took_actions(), []);
+        } else {
+            assert_eq!(world.client_got().len(), 1);
+            world.pass(MILLISECOND);
+            assert_eq!(
+                world.took_actions(),
+                [Action::StopUpstream, Action::ShutdownClient]
+            );
+        }
+    }
+}
+
+/// It is told of that alone, and may go on.
+#[test]
+fn a_client_whose_subscription_is_closed_at_the_end_is_heard_up_to_it() {
+    for is_written in [true, false] {
+        let mut world = limited();
+        world.client(r#"{"id":7,"method":"subscriptions/listen"}"#);
+        world.server_got();
+        world.pass(IDLE + 10 * SECOND);
+        assert_eq!(world.took_actions(), []);
+        let closed = world.client_got_json();
+        assert_eq!(closed[0]["id"], 7, "{closed:?}");
+        if is_written {
+            assert_eq!(world.server_got().len(), 1);
+        }
+        world.client(&request(1));
+        assert_eq!(world.server_got().last(), Some(&request(1)));
+        world.server(&response(1));
+        assert_eq!(world.client_got(), [response(1)]);
+        ends_after(&mut world, IDLE, "idle_timeout: ");
+    }
+}
+
+#[test]
+fn a_client_that_takes_nothing_does_not_put_the_end_off_for_long() {
+    let mut world = with_limits(Some(FIRST), None);
+    world.start();
+    world.client("no JSON");
+    world.pass(FIRST);
+    assert!(world.session.has_output_for_client());
+    assert_eq!(world.took_actions(), []);
+    world.pass(31 * SECOND);
+    assert!(world.took_actions().contains(&Action::StopUpstream));
+}
+
 #[test]
 fn the_end_does_not_wait_for_a_server_on_its_way_out() {
     let mut world = limited();

@@ -94,6 +94,7 @@ fn a_subscription_alone_does_not_keep_a_session_and_what_it_carries_does() {
     world.pass(idle + SECOND);
     assert_eq!(world.client_got(), [CLOSED]);
     assert_eq!(world.server_got(), [CANCELLED]);
+    world.pass(MILLISECOND);
     assert_eq!(
         world.took_actions(),
         [Action::StopUpstream, Action::ShutdownClient]

@@ -31,6 +31,7 @@ impl Journal {
                     request.answers == 1
                         || (request.cancelled && !request.refused_unseen)
                         || self.may_be_forgotten(request)
+                        || request.may_be_ended
                         || refused_whole,
                     "request {} is never answered; the session ended with {reason:?}",
                     request.id

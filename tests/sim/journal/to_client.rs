@@ -240,6 +240,10 @@ impl Journal {
                     text::show(text)
                 );
                 record.last_lost = begun;
+                self.lost_initialize |= line.what == ClientSays::Initialize
+                    && matches!(&*error.reason, "process_terminated" | "connection_lost")
+                    && !self.memory_is_short
+                    && !self.is_stopping;
             }
             429 => assert!(
                 begun.is_none(),

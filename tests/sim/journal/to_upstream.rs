@@ -1,6 +1,6 @@
 //! Which lines may reach a server: the client's, in order, each at most once, and a handshake that is replayed.
 
-use super::{ClientSays, Journal, Received, SAFE_BYTES, ServerLine, ServerSays};
+use super::{ClientLine, ClientSays, Journal, Received, SAFE_BYTES, ServerLine, ServerSays};
 use crate::text;
 
 impl Journal {
@@ -23,6 +23,7 @@ impl Journal {
                 said && self.initialize_answered,
                 "the proxy says 'initialized' for a client that did not"
             );
+            self.servers[server].initialized = true;
         } else if let Some(id) = text::cancelled_by_proxy(text) {
             let request = self.by_id.get(&id).copied();
             let is_right = request.is_some_and(|request| {
@@ -142,6 +143,12 @@ impl Journal {
             "a server gets a line before it has answered the replayed handshake: {}",
             text::show(&line.text)
         );
+        let is_told = record.initialized || line.what == ClientSays::Initialize;
+        assert!(
+            !record.replayed || record.replay_differs || is_told || !self.has_initialized(),
+            "a server that was not told 'initialized' gets {}",
+            text::show(&line.text)
+        );
         if let Some(before) = line.sent_to {
             let lost = self.servers[before].read_at_release.is_some();
             let may_be_resent = line.what.may_be_resent(self.is_connector) || self.is_unread(line);
@@ -154,8 +161,21 @@ impl Journal {
         } else {
             self.skip_others(index);
         }
+        let is_initialized = self.lines[index].what == ClientSays::Initialized;
         let record = &mut self.servers[server];
         (record.due, record.serves) = (false, true);
+        record.initialized |= is_initialized;
+    }
+
+    /// Whether the client has surely brought its handshake to an end: there was one, and all that it has said about its end
+    /// was read.
+    fn has_initialized(&self) -> bool {
+        let all = |what| self.lines.iter().filter(move |line| line.what == what);
+        let is_read = |line: &ClientLine| line.sent_to.is_some() && !self.is_unread(line);
+        let mut ends = all(ClientSays::Initialized).filter(|line| line.sent_to.is_some());
+        all(ClientSays::Initialize).count() == 1
+            && all(ClientSays::Initialized).any(is_read)
+            && ends.all(is_read)
     }
 
     /// What no server was sent is taken back without telling one, unless it can't be.

@@ -206,6 +206,7 @@ impl Server {
     }
 
     fn say_cancelled(&mut self, serial: usize, id: &str, journal: &mut Journal) {
+        journal.server_cancels(id);
         let text = format!(
             r#"{{"m":{serial},"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{id}}}}}"#
         );
