@@ -139,8 +139,13 @@ impl Proxy {
         if let Some(summary) = self.spares.summary() {
             info!("{summary}");
         }
-        let longest = self.reactor.longest_iteration().as_secs_f64() * 1000.0;
-        info!("the longest iteration of the loop took {longest:.3} ms");
+        let longest = self.reactor.longest_iteration();
+        if longest.is_zero() {
+            info!("the longest iteration of the loop took less than a tick of the kernel's clock");
+        } else {
+            let millis = longest.as_secs_f64() * 1000.0;
+            info!("the longest iteration of the loop took {millis:.3} ms");
+        }
         info!("stopped");
         Ok(())
     }
