@@ -269,9 +269,10 @@ impl TlsSession {
         };
         let (mut count, mut begin, end) = (0, RECORD_BYTES, RECORD_BYTES + received);
         while begin < end && self.ended.is_none() {
-            let (front, ciphertext) = room.split_at_mut(begin);
-            begin += self.decrypt(socket, &mut &ciphertext[..end - begin]);
-            count += self.take_plaintext(&mut front[count..]);
+            begin += self.decrypt(socket, &mut &room[begin..end]);
+            // All that was decrypted finds room where ciphertext is no longer: nothing must stay behind, as a short read
+            // says that there is nothing.
+            count += self.take_plaintext(&mut room[count..begin]);
         }
         (count, left)
     }

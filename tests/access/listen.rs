@@ -88,7 +88,7 @@ fn all_of_both_protocols_can_be_listened_on_with_one_port() {
         return;
     }
     for order in [["0.0.0.0", "[::]"], ["[::]", "0.0.0.0"]] {
-        let reserved = Reserved::new();
+        let reserved = Reserved::on_all_addresses();
         let port = reserved.address().port();
         let words = order.map(|host| format!("--listen={host}:{port}"));
         let proxy = start(&[&words[0], &words[1]]);

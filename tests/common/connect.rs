@@ -1,7 +1,7 @@
 //! The stdio side under test, as a host application has it: a child with pipes. And a server of the test's own for it.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrIn, SockaddrStorage, sockopt,
+    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrStorage, sockopt,
 };
 use serde_json::{Value, json};
 
@@ -419,27 +419,39 @@ pub(crate) fn answer_initialize(peer: &mut Client) -> Value {
 pub(crate) const HEARTBEAT_RESPONSE: &str =
     r#"{"type":"heartbeat_response","timestamp":1.5,"mcp_alive":true}"#;
 
+fn socket_of(family: AddressFamily) -> OwnedFd {
+    socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).unwrap()
+}
+
 /// An address that is kept from others, and on which nobody listens yet; a proxy can all the same.
 pub(crate) struct Reserved(OwnedFd);
 
 impl Reserved {
     pub(crate) fn new() -> Self {
-        let socket = socket::socket(
-            AddressFamily::Inet,
-            SockType::Stream,
-            SockFlag::SOCK_CLOEXEC,
-            None,
-        )
-        .unwrap();
-        socket::setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
-        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(any_port)).unwrap();
+        Self::bind(socket_of(AddressFamily::Inet), any_port)
+    }
+
+    /// A port on all addresses of IPv6 and of IPv4.
+    pub(crate) fn on_all_addresses() -> Self {
+        let socket = socket_of(AddressFamily::Inet6);
+        socket::setsockopt(&socket, sockopt::Ipv6V6Only, &false).unwrap();
+        Self::bind(socket, (Ipv6Addr::UNSPECIFIED, 0).into())
+    }
+
+    fn bind(socket: OwnedFd, address: SocketAddr) -> Self {
+        socket::setsockopt(&socket, sockopt::ReuseAddr, &true).unwrap();
+        socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(address)).unwrap();
         Self(socket)
     }
 
     pub(crate) fn address(&self) -> SocketAddr {
-        let address: SockaddrIn = socket::getsockname(self.0.as_raw_fd()).unwrap();
-        SocketAddr::from((address.ip(), address.port()))
+        let address: SockaddrStorage = socket::getsockname(self.0.as_raw_fd()).unwrap();
+        match (address.as_sockaddr_in(), address.as_sockaddr_in6()) {
+            (Some(v4), _) => SocketAddr::from((v4.ip(), v4.port())),
+            (_, Some(v6)) => SocketAddr::from((v6.ip(), v6.port())),
+            _ => panic!("{address}"),
+        }
     }
 
     /// Begins to listen; the kernel lets in about `backlog` connections before they are accepted.

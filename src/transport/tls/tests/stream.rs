@@ -308,3 +308,25 @@ fn what_was_read_before_counts() {
         assert_eq!(exchange(client, server, b"x"), b"x");
     }
 }
+
+#[test]
+fn nothing_stays_behind_a_short_read_wherever_a_record_was_cut() {
+    let pki = Pki::new();
+    let text = text(2 * 16 * 1024 + 1000);
+    for cut in (15_500..18_000).step_by(100) {
+        let Ends {
+            mut client,
+            mut server,
+        } = Ends::shaken(&pki, VERSIONS[1]);
+        let mut written = 0;
+        while written < text.len() {
+            written += client.write(&text[written..]).unwrap();
+        }
+        let incoming = Rc::clone(&server.socket.incoming);
+        let mut later = incoming.borrow_mut().bytes.split_off(cut);
+        let mut read = read_all(&mut server);
+        incoming.borrow_mut().bytes.append(&mut later);
+        read.extend(read_all(&mut server));
+        assert!(read == text, "{} bytes after a cut at {cut}", read.len());
+    }
+}
