@@ -442,6 +442,11 @@ impl<S: System> Proxy<S> {
                     self.servers.stop(server, &mut self.reactor.timers);
                 }
             }
+            Action::HibernateUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop_idle(server, &mut self.reactor.timers);
+                }
+            }
             Action::ReleaseUpstream => {
                 if let Some(server) = place.server.take() {
                     self.servers.release(server);

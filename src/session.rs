@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
+//!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
 //! `None`.
 //!
@@ -96,6 +98,7 @@ mod heartbeat;
 mod held;
 mod held_back;
 mod history;
+mod hibernation;
 pub mod idle;
 pub mod in_flight;
 pub mod last_words;
@@ -105,6 +108,7 @@ mod liveness;
 pub mod log_limits;
 mod loss;
 mod no_memory;
+mod open;
 mod own_messages;
 mod peer;
 mod questions;
@@ -176,6 +180,12 @@ pub struct Session {
     /// Bytes that were meant for the client and never delivered.
     undelivered: u64,
     upstream: Upstream,
+    /// Whether the server was given back, and there is no other one yet.
+    hibernates: bool,
+    /// When a message had last passed when it was noticed that none did any more.
+    quiet_since: Option<Time>,
+    /// Whether it may hold something open of which the end can't be told.
+    holds_unknown: bool,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
@@ -271,6 +281,9 @@ impl Session {
             send_queue: SendQueue::default(),
             undelivered: 0,
             upstream: Upstream::None,
+            hibernates: false,
+            quiet_since: None,
+            holds_unknown: false,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),

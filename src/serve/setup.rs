@@ -222,6 +222,7 @@ fn settings(options: &ServeOptions) -> Settings {
                 .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
             exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
+            hibernate: options.hibernate_after,
         },
         server_log: options.server_log,
     }

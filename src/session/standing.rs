@@ -62,6 +62,14 @@ impl Standing {
             .is_some_and(|set_up| set_up.entries.iter().any(|entry| entry.pending.is_none()))
     }
 
+    /// Whether there is any subscription, or may be: not all are kept if there are many.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        self.0.as_ref().is_some_and(|set_up| {
+            let mut entries = set_up.entries.iter();
+            set_up.is_too_large || entries.any(|entry| entry.what != What::LogLevel)
+        })
+    }
+
     /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
     pub(super) fn answered(&mut self, id: &RequestId, agreed: bool) {
         let Some(set_up) = &mut self.0 else { return };
@@ -163,6 +171,7 @@ impl Session {
             _ => return,
         };
         let Some(what) = what.filter(|_| self.era == Era::Legacy) else {
+            self.holds_unknown |= request.method == Some(Method::Subscribe);
             return;
         };
         let entry = Entry {

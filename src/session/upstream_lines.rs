@@ -150,7 +150,7 @@ impl Session {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
-        if cx.settings.idle_limits.idle.is_some() {
+        if cx.settings.idle_limits.watch_use() {
             self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
