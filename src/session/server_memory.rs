@@ -105,7 +105,8 @@ impl ServerMemory {
     }
 
     fn keep(&mut self, what: What, since: Time, time: Duration, now: Time) {
-        self.kept.retain(|kept| kept.what != what && kept.until > now);
+        self.kept
+            .retain(|kept| kept.what != what && kept.until > now);
         if self.kept.len() == MAX_KEPT {
             let oldest = self.kept.remove(0);
             self.rest_until = self.rest_until.max(oldest.until);
@@ -239,6 +240,10 @@ mod tests {
         let over = r#"{"method":"m","id":1,"params":{"requestState":"0"}}"#;
         memory.note_client(&Message::read(over.as_bytes()).unwrap());
         memory.kept.clear();
-        assert_eq!(memory.needed_until(NOW), NOW + MAX_TIME, "those that were too many");
+        assert_eq!(
+            memory.needed_until(NOW),
+            NOW + MAX_TIME,
+            "those that were too many"
+        );
     }
 }
