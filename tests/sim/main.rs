@@ -21,6 +21,7 @@ mod below;
 mod checks;
 mod client;
 mod connectors;
+mod hibernation;
 mod journal;
 mod observe;
 mod order;

@@ -74,6 +74,8 @@ pub struct Server {
     /// It will, and nothing ends that.
     leaves_child_until: Option<Time>,
     pub stalls: bool,
+    /// The version that it says to be of.
+    pub version: usize,
     /// It talks, and reads nothing.
     is_deaf: bool,
     manners: Manners,
@@ -122,6 +124,7 @@ impl Server {
             held_open_until: None,
             leaves_child_until: None,
             stalls,
+            version: rng.pick(&[0, 0, 0, 1]),
             is_deaf,
             manners,
             max_line,
@@ -142,6 +145,11 @@ impl Server {
     /// It reads again.
     pub fn hears(&mut self) {
         self.is_deaf = false;
+    }
+
+    /// Whether it has begun to say a line.
+    pub fn is_mid_line(&self) -> bool {
+        self.out.is_part_written()
     }
 
     pub fn is_running(&self) -> bool {
@@ -165,10 +173,12 @@ impl Server {
         pipes.output.notify(events);
     }
 
-    /// One step of the program before anyone uses it. It can't say anything that is for a session.
+    /// One step of the program while nobody uses it, or not any more. It can't say anything that is for a session.
     pub fn wait(&mut self, now: Time, stats: &mut Stats) {
         let mut nobody = Journal::default();
-        nobody.server_started();
+        for _ in 0..=self.index {
+            nobody.server_started();
+        }
         if !self.is_running() {
             return self.let_go(now);
         }

@@ -44,9 +44,10 @@ pub enum Fault {
     WaitsForMemory,
     Stranger,
     Revoked,
+    Hibernates,
 }
 
-const FAULTS: usize = Fault::Revoked as usize + 1;
+const FAULTS: usize = Fault::Hibernates as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -175,4 +176,5 @@ const NAMES: [&str; FAULTS] = [
     "turns without memory",
     "strangers",
     "token files read again",
+    "servers given back",
 ];

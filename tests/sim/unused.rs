@@ -30,10 +30,13 @@ pub fn idle_limits(rng: &mut Rng) -> IdleLimits {
         let limited = rng.percent(35);
         limited.then(|| Duration::from_millis(rng.pick(&millis)))
     };
+    let (first_message, idle) = (limit([10, 300, 20_000]), limit([15, 400, 25_000]));
+    let hibernate = limit([12, 350, 5_000]);
     IdleLimits {
         exempts_heartbeats: false,
-        first_message: limit([10, 300, 20_000]),
-        idle: limit([15, 400, 25_000]),
+        first_message,
+        idle,
+        hibernate: hibernate.filter(|after| idle.is_none_or(|idle| idle > *after)),
     }
 }
 
@@ -61,6 +64,14 @@ impl Activity {
             moved: [0; 4],
             is_told: false,
         }
+    }
+
+    pub fn message(&self) -> Time {
+        self.message
+    }
+
+    pub fn anything(&self) -> Time {
+        self.anything
     }
 
     /// Notes what a run of the session has brought: so many bytes were read from and written to the client, and the
@@ -168,5 +179,6 @@ impl Below {
             "session {} goes on although it is idle",
             place.number
         );
+        self.check_hibernates(place, session);
     }
 }

@@ -21,7 +21,7 @@ use crate::connectors::Connectors;
 use crate::place::Route;
 use crate::rng::Rng;
 use crate::script::{Listener, Poller, Script, Sleep};
-use crate::server::Kind;
+use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
 use crate::strangers::Asks;
 use crate::trace;
@@ -326,7 +326,10 @@ impl World {
             drop(below);
             return self.connectors.connection_made(slot);
         }
-        let mut spares = below.servers.iter().filter(|(_, server)| server.is_spare);
+        // Spares, and those that were given back.
+        let unused =
+            |(_, server): &(usize, &Server)| server.kind == Kind::Process && server.slot.is_none();
+        let mut spares = below.servers.iter().filter(unused);
         let key = if self.rng.percent(5) {
             spares.next().map(|(key, _)| key)
         } else {
