@@ -66,6 +66,9 @@ impl Session {
     /// Something waits for a server, and there is none, or one that was given back: that one is not waited for.
     pub(super) fn wake_up(&mut self, cx: &mut Context<'_>) {
         if self.hibernates && matches!(self.upstream, Upstream::Leaving(_)) {
+            // What was read of it is delivered all the same.
+            self.finish_upstream_backlog(cx);
+            self.upstream_tail(cx);
             self.take_back_questions(cx);
             self.let_go_of_upstream(true, cx);
             self.upstream = Upstream::OnDemand;

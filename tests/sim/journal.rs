@@ -185,6 +185,8 @@ pub struct ServerRecord {
     last_lost: u64,
     /// It was given back.
     pub hibernated: bool,
+    /// It was the first that was tried after one that was given back.
+    pub wakes: bool,
     /// It is of another version than one before it.
     pub is_other_version: bool,
     /// Where what it has not read begins, if the session knows.
@@ -322,6 +324,7 @@ impl Journal {
             may_be_cut_off: false,
             last_lost: 0,
             hibernated: false,
+            wakes: false,
             is_other_version: false,
             unread_from: None,
         });

@@ -105,8 +105,10 @@ impl Below {
             !tells || socket.output.unconsumed() == 0 || takes_nothing || socket.input.end_read;
         let is_done = (place.fate == Route::ShutDown && was_waited_for)
             || (socket.input.end_read && has_everything);
-        let stalled =
-            self.now.saturating_since(place.last_taken) >= STALL_TIME && (!tells || takes_nothing);
+        // One that has hung up and has all that it was sent can take nothing more, even if it has just taken that.
+        let has_left = socket.input.end.is_some() && socket.output.unconsumed() == 0;
+        let stalled = self.now.saturating_since(place.last_taken) >= STALL_TIME
+            && (!tells || takes_nothing || has_left);
         let vanished = place.is_silent_for(VANISH_TIME, self.now);
         assert!(
             is_done || socket.output.broken.is_some() || stalled || vanished,
@@ -128,10 +130,11 @@ impl Below {
         }
         self.stats.servers += 1;
         place.server = Some(key);
-        place.start_ended(self.now);
         server.slot = Some(slot);
         server.is_spare = false;
         server.index = place.journal.server_started();
+        place.journal.servers[server.index].wakes = place.may_start_at_once;
+        place.start_ended(self.now);
         let is_other = place.versions.iter().any(|it| *it != server.version);
         place.journal.servers[server.index].is_other_version = is_other;
         place.versions.push(server.version);

@@ -227,6 +227,28 @@ impl Server {
         }
     }
 
+    /// One step in which it does nothing of its own accord.
+    pub fn obey(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
+        if !self.is_running() || self.manners.dies_at_once || self.stalls {
+            return self.act(now, journal, stats);
+        }
+        if !self.is_deaf {
+            self.read(journal);
+        }
+        let dies = self.manners.probe == Probe::Dies && self.is_probed(journal);
+        if !dies {
+            self.work(journal, stats);
+        }
+        self.flush(journal);
+        let at_end = {
+            let pipes = self.pipes.borrow();
+            !pipes.writes && pipes.output.consumed == pipes.output.taken
+        };
+        if at_end || dies {
+            self.act(now, journal, stats);
+        }
+    }
+
     fn read(&mut self, journal: &mut Journal) {
         let most = if self.rng.percent(30) {
             self.rng.below(300)

@@ -83,6 +83,10 @@ impl Stats {
         self.faults.0[fault as usize] += 1;
     }
 
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.faults.0[fault as usize]
+    }
+
     pub fn fault_if(&mut self, happens: bool, fault: Fault) {
         self.faults.0[fault as usize] += u64::from(happens);
     }

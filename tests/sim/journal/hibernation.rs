@@ -109,6 +109,14 @@ impl Journal {
         self.requests[request].ponged = true;
     }
 
+    /// Whether it is an answer to the last words of a server that was given back.
+    pub(super) fn answers_one_given_back(&self, line: &ClientLine) -> bool {
+        let ClientSays::Answer(asked) = line.what else {
+            return false;
+        };
+        self.servers[self.said[asked].server].hibernated
+    }
+
     /// Whether all requests of this line were answered so.
     pub(super) fn is_ponged(&self, line: &ClientLine) -> bool {
         let requests = &self.requests[line.requests.clone()];

@@ -38,10 +38,8 @@ impl Journal {
             return Comes::Restarted;
         } else if text == br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"# {
             self.list_changes += 1;
-            let servers = self.servers.iter().enumerate();
-            let agreed = servers.filter(|(at, server)| {
-                let wakes = *at > 0 && self.servers[at - 1].hibernated;
-                let tells = !wakes || server.is_other_version;
+            let agreed = self.servers.iter().filter(|server| {
+                let tells = !server.wakes || server.is_other_version;
                 tells && server.replay_responded && !server.replay_differs
             });
             assert!(
