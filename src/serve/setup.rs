@@ -196,6 +196,7 @@ fn share_limits(options: &ServeOptions) -> share::Limits {
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        hibernate_after: options.hibernate_after,
     }
 }
 
