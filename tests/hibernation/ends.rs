@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 
 use crate::common::{DEADLINE, Proxy, Scratch, servers, skip_on_reference};
-use crate::{OPTIONS, modern_pid, wait_until_asleep};
+use crate::{OPTIONS, modern_pid, stubborn, wait_until_asleep};
 
 #[test]
 fn a_stop_ends_them_and_starts_nothing() {
@@ -34,11 +34,9 @@ fn a_stop_ends_them_and_starts_nothing() {
 fn a_stop_on_the_way_out_waits_for_no_more_than_that() {
     skip_on_reference!("keeps servers");
     let scratch = Scratch::new();
-    let mut proxy = Proxy::start(&OPTIONS, &servers::scripted(&scratch));
+    let mut proxy = Proxy::start(&OPTIONS, &stubborn(&scratch));
     let mut client = proxy.connect();
     modern_pid(&mut client);
-    let code = serde_json::json!({"code": "trap '' TERM; while :; do sleep 1; done"});
-    client.notify("sh", &code);
     proxy.wait_for_log("] hibernates, ");
     proxy.signal(Signal::SIGTERM);
     assert!(client.read_to_end().is_empty());
@@ -66,7 +64,7 @@ fn a_client_that_leaves_wakes_nothing() {
 fn an_idle_session_ends_although_it_hibernates() {
     skip_on_reference!("keeps servers");
     let scratch = Scratch::new();
-    let options = [&OPTIONS[..], &["--idle-timeout", "3"]].concat();
+    let options = [&OPTIONS[..], &["--idle-timeout", "8"]].concat();
     let proxy = Proxy::start(&options, &servers::scripted(&scratch));
     let mut client = proxy.connect();
     modern_pid(&mut client);

@@ -11,7 +11,7 @@ mod open;
 mod wakes;
 
 use common::client::{modern_meta, result_of};
-use common::{Client, DEADLINE, Proxy, eventually};
+use common::{Client, DEADLINE, Proxy, Scratch, eventually, servers};
 use serde_json::{Value, json};
 
 /// Long for a test, and short for its deadline.
@@ -31,6 +31,14 @@ fn wait_until_asleep(proxy: &Proxy, sessions: usize) {
     eventually("their servers to be gone", DEADLINE, || {
         proxy.descendants().is_empty()
     });
+}
+
+/// A server of [`servers::scripted`] that stays when its input ends, and when it is asked to go.
+fn stubborn(scratch: &Scratch) -> Vec<String> {
+    let mut command = servers::scripted(scratch);
+    let script = command.pop().unwrap();
+    command.push(format!("trap '' TERM\n{script}\nwhile :; do sleep 1; done"));
+    command
 }
 
 /// A modern request, and the process id of whoever has answered it.

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::common::connect::IN_HASTE;
 use crate::common::processes::{send_signal, wait_until_dead};
 use crate::common::{Connect, DEADLINE, Proxy, Scratch, eventually, servers, skip_on_reference};
-use crate::{OPTIONS, modern_pid, wait_until_asleep};
+use crate::{OPTIONS, modern_pid, stubborn, wait_until_asleep};
 use nix::sys::signal::Signal;
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
@@ -69,22 +69,16 @@ fn a_spare_that_waits_is_the_next_server() {
     let proxy = Proxy::start(&options, &servers::legacy(&scratch));
     let mut client = proxy.connect();
     client.initialize();
-    let first = client.pid_of_server();
+    let mut last = client.pid_of_server();
     for _ in 0..3 {
-        proxy.wait_for_log("] hibernates, ");
-        let mut waiting = Vec::new();
-        // Asleep, with nobody there but the spare.
+        // Its server is gone, and nobody is there but the spare.
+        let mut spare = Vec::new();
         eventually("the spare to be alone", DEADLINE, || {
-            let log = proxy.log();
-            let count = |text: &str| log.iter().filter(|line| line.contains(text)).count();
-            waiting = proxy.servers();
-            waiting.len() == 1
-                && count("] hibernates, ") == count("] wakes up, ") + 1
-                && scratch.servers().last() == waiting.last()
+            spare = proxy.servers();
+            spare.len() == 1 && spare != [last]
         });
-        let pid = client.pid_of_server();
-        assert_eq!(waiting, [pid]);
-        assert_ne!(pid, first);
+        last = client.pid_of_server();
+        assert_eq!(spare, [last]);
     }
     assert_no_restart(&proxy);
 }
@@ -93,22 +87,15 @@ fn a_spare_that_waits_is_the_next_server() {
 fn one_that_does_not_go_by_itself_keeps_nobody_waiting() {
     skip_on_reference!("keeps servers");
     let scratch = Scratch::new();
-    let proxy = Proxy::start(&OPTIONS, &servers::scripted(&scratch));
+    let proxy = Proxy::start(&OPTIONS, &stubborn(&scratch));
     let mut client = proxy.connect();
     let first = modern_pid(&mut client);
-    client.notify(
-        "sh",
-        &json!({"code": "trap '' TERM; while :; do sleep 1; done"}),
-    );
     proxy.wait_for_log("] hibernates, ");
-    let second = modern_pid(&mut client);
-    assert_ne!(first, second);
-    proxy.wait_for_log("did not go by itself: SIGTERM");
-    proxy.wait_for_log("did not go by itself: SIGKILL");
-    let stubborn = scratch.servers();
-    for pid in stubborn.iter().filter(|pid| **pid != second) {
-        wait_until_dead(*pid);
+    assert_ne!(modern_pid(&mut client), first);
+    for step in ["SIGTERM", "SIGKILL"] {
+        proxy.wait_for_log(&format!("server pid {first} did not go by itself: {step}"));
     }
+    wait_until_dead(first);
     assert_no_restart(&proxy);
 }
 
@@ -142,13 +129,9 @@ fn a_server_that_is_killed_on_its_way_out_costs_nothing() {
     skip_on_reference!("keeps servers");
     let scratch = Scratch::new();
     let options = [&OPTIONS[..], &["--max-restarts", "0"]].concat();
-    let proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let proxy = Proxy::start(&options, &stubborn(&scratch));
     let mut client = proxy.connect();
     modern_pid(&mut client);
-    client.notify(
-        "sh",
-        &json!({"code": "trap '' TERM; while :; do sleep 1; done"}),
-    );
     proxy.wait_for_log("] hibernates, ");
     for pid in scratch.servers() {
         send_signal(pid, Signal::SIGSEGV);
