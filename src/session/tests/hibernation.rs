@@ -17,6 +17,11 @@ fn modern(id: u64, method: &str, params: &str) -> String {
     )
 }
 
+/// A moment less.
+fn almost(time: Duration) -> Duration {
+    time.saturating_sub(MILLISECOND)
+}
+
 /// A session with its server, and nothing said.
 fn quiet() -> World {
     let mut world = World::with(|settings| settings.idle_limits.hibernate = Some(QUIET));
@@ -53,7 +58,7 @@ fn exchange(world: &mut World, line: &str, response: &str) {
 
 #[track_caller]
 fn hibernates_after(world: &mut World, time: Duration) {
-    stays_awake_for(world, time.saturating_sub(MILLISECOND));
+    stays_awake_for(world, almost(time));
     world.pass(MILLISECOND);
     assert_eq!(world.took_actions(), [Action::HibernateUpstream]);
     assert!(world.session.is_hibernating());
@@ -211,7 +216,7 @@ fn a_message_either_way_begins_the_time_anew_and_heartbeats_do_not() {
     stays_awake_for(&mut world, QUIET / 2);
     world.client(HEARTBEAT);
     world.client_got();
-    stays_awake_for(&mut world, QUIET / 2 - MILLISECOND);
+    stays_awake_for(&mut world, almost(QUIET / 2));
     // One that waits puts it off until it is written.
     world.pass(SECOND);
     assert_eq!(world.client_got().len(), 1);
@@ -617,7 +622,7 @@ fn an_idle_session_is_ended_although_it_hibernates() {
     world.start();
     exchange(&mut world, &modern(1, "tools/list", ""), &response(1));
     asleep(&mut world);
-    world.pass(2 * QUIET - MILLISECOND);
+    world.pass(almost(2 * QUIET));
     assert_eq!(world.took_actions(), []);
     world.pass(SECOND);
     assert_eq!(world.took_actions(), [Action::ShutdownClient]);
