@@ -320,7 +320,6 @@ impl Session {
     pub(super) fn let_go_of_upstream(&mut self, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.upstream_backlog = None;
-        self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
         self.forget_unanswered_standing();
