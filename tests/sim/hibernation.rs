@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use mcp_tcp_proxy::session::Session;
+use mcp_tcp_proxy::util::time::Time;
 
 use crate::below::Below;
 use crate::place::Place;
@@ -11,6 +12,9 @@ use crate::stats::Fault;
 
 /// The wheel counts in these, and is never early.
 const TICK: Duration = Duration::from_millis(1);
+
+/// What was given back gets SIGTERM after this time, and SIGKILL after as much again.
+const STEP: Duration = Duration::from_secs(1);
 
 /// After the start of a server the proxy may have something to say about it for so long.
 const NOTICE_TIME: Duration = Duration::from_secs(3);
@@ -24,7 +28,7 @@ impl Below {
         let number = place.number;
         let is_late = limit.is_some_and(|limit| place.activity.message() + limit <= now);
         assert!(is_late, "session {number} hibernates too early");
-        let is_up = server.is_some_and(|server| server.is_running());
+        let is_up = server.as_ref().is_some_and(|server| server.is_running());
         let open = place.journal.surely_open(place.heard, is_up);
         assert_eq!(open, None, "session {number} gives its server back");
         assert!(
@@ -34,7 +38,24 @@ impl Below {
         assert!(session.is_hibernating());
         place.journal.hibernates();
         place.may_start_at_once = true;
+        if let Some(server) = server {
+            server.given_back = Some(now);
+        }
         self.stats.fault(Fault::Hibernates);
+    }
+
+    /// Nothing goes on before time passes: what was given back is gone, by force if need be.
+    pub fn check_given_back(&self) {
+        let is_over = |at: Option<Time>| at.is_some_and(|at| at + STEP + 2 * TICK <= self.now);
+        for (_, server) in &self.servers {
+            let is_kept = is_over(server.asked_to_go)
+                || (is_over(server.given_back) && server.asked_to_go.is_none());
+            assert!(
+                !is_kept || !server.is_running() || server.is_untouchable(),
+                "pid {} is kept long after it was given back",
+                server.pid
+            );
+        }
     }
 
     /// A session in which nothing passes gives its server back in time.

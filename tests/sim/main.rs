@@ -73,6 +73,7 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
     run_all(World::new, DEFAULT_SEEDS);
 }
 
+/// Sessions hibernate there, as soon as they may.
 #[test]
 fn in_worlds_that_sleep_much_nothing_is_lost_either() {
     let stats = run_all(World::sleepy, DEFAULT_SEEDS / 8);

@@ -105,10 +105,8 @@ impl Below {
             !tells || socket.output.unconsumed() == 0 || takes_nothing || socket.input.end_read;
         let is_done = (place.fate == Route::ShutDown && was_waited_for)
             || (socket.input.end_read && has_everything);
-        // One that has hung up and has all that it was sent can take nothing more, even if it has just taken that.
-        let has_left = socket.input.end.is_some() && socket.output.unconsumed() == 0;
-        let stalled = self.now.saturating_since(place.last_taken) >= STALL_TIME
-            && (!tells || takes_nothing || has_left);
+        let stalled =
+            self.now.saturating_since(place.last_taken) >= STALL_TIME && (!tells || takes_nothing);
         let vanished = place.is_silent_for(VANISH_TIME, self.now);
         assert!(
             is_done || socket.output.broken.is_some() || stalled || vanished,

@@ -74,6 +74,10 @@ pub struct Server {
     /// It will, and nothing ends that.
     leaves_child_until: Option<Time>,
     pub stalls: bool,
+    /// When its session gave it back.
+    pub given_back: Option<Time>,
+    /// When it then got SIGTERM.
+    pub asked_to_go: Option<Time>,
     /// The version that it says to be of.
     pub version: usize,
     /// It talks, and reads nothing.
@@ -124,7 +128,9 @@ impl Server {
             held_open_until: None,
             leaves_child_until: None,
             stalls,
-            version: rng.pick(&[0, 0, 0, 1]),
+            given_back: None,
+            asked_to_go: None,
+            version: usize::from(pid % 4 == 0),
             is_deaf,
             manners,
             max_line,
@@ -453,6 +459,7 @@ impl Server {
     /// What a signal does to its process group.
     pub fn signal(&mut self, signal: Signal, now: Time, journal: &mut Journal, stats: &mut Stats) {
         let is_ignored = signal == Signal::SIGTERM && self.manners.ignores_sigterm;
+        self.asked_to_go = self.asked_to_go.or(self.given_back.map(|_| now));
         if self.is_running() {
             stats.fault(Fault::ServerStaysAfterEnd);
             stats.fault_if(is_ignored, Fault::ServerIgnoresSigterm);

@@ -30,13 +30,12 @@ pub fn idle_limits(rng: &mut Rng) -> IdleLimits {
         let limited = rng.percent(35);
         limited.then(|| Duration::from_millis(rng.pick(&millis)))
     };
-    let (first_message, idle) = (limit([10, 300, 20_000]), limit([15, 400, 25_000]));
-    let hibernate = limit([12, 350, 5_000]);
     IdleLimits {
         exempts_heartbeats: false,
-        first_message,
-        idle,
-        hibernate: hibernate.filter(|after| idle.is_none_or(|idle| idle > *after)),
+        first_message: limit([10, 300, 20_000]),
+        idle: limit([15, 400, 25_000]),
+        // That is for worlds that sleep much.
+        hibernate: None,
     }
 }
 

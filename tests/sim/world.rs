@@ -229,7 +229,7 @@ impl World {
     }
 
     fn step(&mut self) {
-        if self.rng.percent(self.pauses) {
+        if self.pauses > 0 && self.rng.percent(self.pauses) {
             self.pause();
         }
         let (clients, stopping) = {
@@ -376,8 +376,9 @@ impl World {
             return self.connectors.connection_made(slot);
         }
         // Spares, and those that were given back.
-        let unused =
-            |(_, server): &(usize, &Server)| server.kind == Kind::Process && server.slot.is_none();
+        let unused = |(_, server): &(usize, &Server)| {
+            server.is_spare || (server.given_back.is_some() && server.slot.is_none())
+        };
         let mut spares = below.servers.iter().filter(unused);
         let key = if self.rng.percent(5) {
             spares.next().map(|(key, _)| key)
