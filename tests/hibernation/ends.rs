@@ -23,11 +23,7 @@ fn a_stop_ends_them_and_starts_nothing() {
     drop(clients);
     assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
     assert_eq!(scratch.servers().len(), so_far);
-    let log = proxy.log();
-    let closed = log
-        .iter()
-        .filter(|line| line.contains("closed: the proxy is shutting down"));
-    assert_eq!(closed.count(), 5);
+    proxy.wait_for_logs("closed: the proxy is shutting down", 5);
 }
 
 #[test]
