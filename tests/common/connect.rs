@@ -184,6 +184,13 @@ impl Connect {
         std::iter::from_fn(|| self.next_line()).collect()
     }
 
+    /// All bytes up to the end of its stdout, whatever they are.
+    pub(crate) fn rest_of_output(&mut self) -> Vec<u8> {
+        let mut output = self.output.take().unwrap();
+        output.from.read_to_end(&mut output.buffer).unwrap();
+        output.buffer
+    }
+
     /// Whether something can be read from its stdout now.
     pub(crate) fn has_output(&self) -> bool {
         let output = self.output.as_ref().unwrap();

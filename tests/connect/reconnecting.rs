@@ -87,8 +87,10 @@ fn a_reset_is_a_loss_too() {
 
 #[test]
 fn what_comes_while_there_is_no_connection_is_delivered_once() {
-    let server = FakeServer::start();
-    let address = server.address();
+    // Nobody else gets the address in between.
+    let reserved = Reserved::new();
+    let address = reserved.address();
+    let server = FakeServer::on(address);
     let mut connect = Connect::start(&IN_HASTE, address);
     let peer = server.greeted();
     drop(server);
@@ -264,9 +266,10 @@ fn an_answer_to_a_question_of_the_lost_server_is_dropped() {
 #[test]
 fn a_proxy_that_was_started_again_is_used_as_before() {
     crate::common::skip_on_reference!("waits for ever for its servers when it is stopped");
-    let proxy = Proxy::start(&[], &servers::demo());
-    let address = proxy.address();
-    let mut connect = Connect::start(&IN_HASTE, address);
+    let reserved = Reserved::new();
+    let port = reserved.address().port().to_string();
+    let proxy = Proxy::start(&["--port", &port], &servers::demo());
+    let mut connect = Connect::start(&IN_HASTE, proxy.address());
     connect.initialize();
     let echo = |text: &str| json!({"name": "echo", "arguments": {"text": text}});
     for id in 1..=3 {
@@ -276,7 +279,7 @@ fn a_proxy_that_was_started_again_is_used_as_before() {
     drop(proxy);
     connect.wait_for_log("no connection to");
     connect.send_request(4, "tools/call", &echo("meanwhile"));
-    let _proxy = Proxy::start(&["--port", &address.port().to_string()], &servers::demo());
+    let _proxy = Proxy::start(&["--port", &port], &servers::demo());
     let answer = connect.recv_json();
     assert_eq!(answer["id"], 4, "{answer}");
     assert_eq!(answer["result"]["content"][0]["text"], "meanwhile");
