@@ -202,7 +202,10 @@ fn a_server_that_dies_at_start_up_is_not_started_over_and_over() {
     skip_on_reference!("has no pool");
     let scratch = Scratch::new();
     scratch.write("on-start", "echo broken >&2; exit 1");
-    let options = ["--prespawn", &SIZE.to_string(), "--max-restarts", "1"];
+    let size = SIZE.to_string();
+    // A session that was over before its client has said something would have nobody to tell.
+    let lazily = ["--spawn", "lazy"];
+    let options = [&lazily[..], &["--prespawn", &size, "--max-restarts", "1"]].concat();
     let mut proxy = Proxy::start(&options, &servers::scripted(&scratch));
     let spent = proxy.wait_for_log(
         "the limit (--max-restarts); for 60 s sessions start their servers themselves",
@@ -245,7 +248,9 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let command = [program.to_str().unwrap().to_owned()];
-    let options = ["--prespawn", "1", "--max-restarts", "0"];
+    // A session that was over before its client has said something would have nobody to tell.
+    let lazily = ["--spawn", "lazy"];
+    let options = [&lazily[..], &["--prespawn", "1", "--max-restarts", "0"]].concat();
     let mut proxy = Proxy::start(&options, &command);
     scratch.read("up");
     fs::remove_file(&program).unwrap();
