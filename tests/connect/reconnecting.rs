@@ -42,6 +42,17 @@ fn lose(connect: &Connect, peer: Client) {
     connect.wait_for_log("lost the connection");
 }
 
+/// The next line that is no heartbeat.
+#[track_caller]
+fn next_but_heartbeats(peer: &mut Client) -> String {
+    loop {
+        let line = peer.recv_line();
+        if !line.contains(r#""type":"heartbeat""#) {
+            return line;
+        }
+    }
+}
+
 /// Takes the replayed handshake from a new peer and agrees to it.
 #[track_caller]
 fn agree_to_replay(peer: &mut Client) {
@@ -124,18 +135,18 @@ fn the_handshake_is_replayed_before_anything_else() {
     connect.send_line(&format!(
         r#"{{"method":"initialize",  "id" : "mine", "params":{params}}}"#
     ));
-    peer.recv_line();
+    next_but_heartbeats(&mut peer);
     let result = json!({"protocolVersion": LEGACY_VERSION, "capabilities": {"tools": {}}});
     peer.send_line(&format!(r#"{{"id":"mine","result":{result}}}"#));
     assert_eq!(connect.recv_json()["id"], "mine");
     connect.send_line(INITIALIZED);
-    assert_eq!(peer.recv_line(), INITIALIZED);
+    assert_eq!(next_but_heartbeats(&mut peer), INITIALIZED);
     lose(&connect, peer);
 
     let call = request(1, "tools/call", &json!({}));
     connect.send_line(&call);
     let mut peer = server.greeted();
-    let replay = peer.recv_line();
+    let replay = next_but_heartbeats(&mut peer);
     let id = replay
         .strip_prefix(r#"{"method":"initialize",  "id" : "#)
         .and_then(|rest| rest.strip_suffix(&format!(r#", "params":{params}}}"#)))
@@ -152,13 +163,7 @@ fn the_handshake_is_replayed_before_anything_else() {
     assert_eq!(connect.recv_line(), r#"{"method":"notifications/hello"}"#);
     let result = json!({"serverInfo": {"name": "other"}, "capabilities": {"tools": {}}, "protocolVersion": LEGACY_VERSION});
     peer.send_line(&format!(r#"{{"id":{id},"result":{result}}}"#));
-    let mut said = Vec::new();
-    while said.len() < 2 {
-        let line = peer.recv_line();
-        if !line.contains(r#""type":"heartbeat""#) {
-            said.push(line);
-        }
-    }
+    let said = [(); 2].map(|()| next_but_heartbeats(&mut peer));
     assert_eq!(said, [INITIALIZED, &call]);
     // The answer to the replay was not for the host.
     assert_eq!(answer(&mut peer, &call), connect.recv_line());
