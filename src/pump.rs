@@ -79,8 +79,10 @@ pub fn pump(
     cx: &mut Context<'_>,
 ) -> bool {
     session.begin_run(cx);
-    flush_upstream(session, upstream, cx);
-    flush_client(session, client, cx);
+    if session.has_output() {
+        flush_upstream(session, upstream, cx);
+        flush_client(session, client, cx);
+    }
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
         let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
@@ -93,7 +95,9 @@ pub fn pump(
             flush_upstream(session, upstream, cx);
             flush_client(session, client, cx);
         }
-        if !from_upstream && !from_client {
+        // Most runs end here, after one read.
+        let is_done = !upstream.is_readable() && !client.is_readable();
+        if is_done || (!from_upstream && !from_client) {
             break;
         }
     }
@@ -110,13 +114,14 @@ pub fn has_more(
     session.has_more_lines()
         || (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
-        || (client.is_writable() && session.has_output_for_client())
-        || (upstream.is_writable() && session.has_output_for_upstream())
+        || (session.has_output()
+            && ((client.is_writable() && session.has_output_for_client())
+                || (upstream.is_writable() && session.has_output_for_upstream())))
 }
 
 #[inline(always)]
 fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
-    if client.is_writable() && session.has_output_for_client() {
+    if session.has_output_for_client() && client.is_writable() {
         write_client(session, client, cx);
     }
 }
@@ -132,7 +137,7 @@ fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 
 #[inline(always)]
 fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
-    if upstream.is_writable() && session.has_output_for_upstream() {
+    if session.has_output_for_upstream() && upstream.is_writable() {
         write_upstream(session, upstream, cx);
     }
 }

@@ -306,7 +306,11 @@ impl<P> Scheduler<P> {
             let Entry { session, place, .. } = entry;
             let mut cx = self.shared.context(timers.now());
             let has_more = driver.run(key, session, place, &mut self.scratch, &mut cx);
-            if session.waits_for_memory(cx.memory) && !entry.waits_for_memory {
+            // Whoever has headroom waits for nothing.
+            if !cx.memory.has_headroom()
+                && session.waits_for_memory(cx.memory)
+                && !entry.waits_for_memory
+            {
                 entry.waits_for_memory = true;
                 self.waiting_for_memory.push(key);
             }
@@ -379,6 +383,11 @@ impl<P> Scheduler<P> {
     pub fn is_told_of_memory(&self, key: SessionKey) -> bool {
         let entry = self.entries.get(key.0);
         entry.is_some_and(|entry| entry.waits_for_memory || entry.queued)
+    }
+
+    /// Whether a session is to be told when others have given memory back.
+    pub fn has_waiting_for_memory(&self) -> bool {
+        !self.waiting_for_memory.is_empty()
     }
 
     /// No event tells a session that others have given memory back.

@@ -227,7 +227,7 @@ pub struct Session {
 }
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WasRead {
     client: bool,
     upstream: bool,
@@ -317,7 +317,9 @@ impl Session {
     }
 
     /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
-    /// follows once, after it.
+    /// follows once, after it. Inlined, as most callers know which event it is.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "four events make a round trip")]
     pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
         self.begin_event(cx);
         match event {
@@ -352,6 +354,9 @@ impl Session {
 
     /// No clock that measures silence runs while the silent side was not read.
     fn begin_event(&mut self, cx: &Context<'_>) {
+        if self.was_read == WasRead::BOTH {
+            return;
+        }
         self.restart_unfinished(cx.now);
         if !self.was_read.client {
             self.heartbeat.note_activity(cx.now);

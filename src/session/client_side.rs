@@ -148,6 +148,11 @@ impl Session {
         !self.to_client.is_empty()
     }
 
+    /// Whether there is anything to be written to either side, if only once there is an upstream.
+    pub fn has_output(&self) -> bool {
+        !self.to_client.is_empty() || !self.to_upstream.is_empty()
+    }
+
     /// Whether the client still gets what the upstream says.
     pub(super) fn delivers_to_client(&self) -> bool {
         self.client.is_writable() && !self.goal.is_end()
