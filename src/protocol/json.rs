@@ -144,6 +144,9 @@ impl<'a> Reader<'a> {
 
     /// Makes sure that nothing follows.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
         self.peek();
         if self.rest.is_empty() {
             Ok(())

@@ -40,7 +40,27 @@ struct Ids {
 }
 
 impl Ids {
-    fn of(envelopes: &[Envelope<'_>]) -> Self {
+    fn of(message: &Message<'_>) -> Self {
+        let batch = match message {
+            Message::Single(Envelope { id: None, .. }) => return Self::default(),
+            Message::Single(Envelope {
+                id: Some(id),
+                method,
+                ..
+            }) => {
+                return Self {
+                    requests: usize::from(method.is_some()),
+                    longest: id.len(),
+                    bytes: id.len(),
+                };
+            }
+            Message::Batch(batch) => batch,
+        };
+        Self::of_all(&batch.envelopes)
+    }
+
+    #[inline(never)]
+    fn of_all(envelopes: &[Envelope<'_>]) -> Self {
         let mut ids = Self::default();
         for envelope in envelopes {
             let Some(id) = envelope.id else { continue };
@@ -53,16 +73,31 @@ impl Ids {
 }
 
 impl Session {
+    /// A line that was read as a whole.
+    #[inline]
+    pub(super) fn client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        // What is small beside the free part of a buffer is to be had.
+        if self.outbox_for(None).len() + text.len() < UNCHARGED_BYTES {
+            self.pass_client_text(text, cx);
+        } else {
+            self.client_line(Line::Borrowed(text), cx);
+        }
+    }
+
+    fn pass_client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        match self.route_client_line(text, cx) {
+            Route::Forward(tag) => self.forward(text, tag, cx),
+            Route::Replace(text, tag) => self.forward(&text, tag, cx),
+            Route::Drop => {}
+        }
+    }
+
     pub(super) fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         if self.refuse_for_lack_of_memory(&line, cx) {
             return;
         }
         match line {
-            Line::Borrowed(text) => match self.route_client_line(text, cx) {
-                Route::Forward(tag) => self.forward(text, tag, cx),
-                Route::Replace(text, tag) => self.forward(&text, tag, cx),
-                Route::Drop => {}
-            },
+            Line::Borrowed(text) => self.pass_client_text(text, cx),
             Line::Buffered { bytes, len } => match self.route_client_line(&bytes[..len], cx) {
                 Route::Forward(tag) => {
                     self.note_forwarded(len, cx);
@@ -155,7 +190,15 @@ impl Session {
         route
     }
 
+    #[inline]
     fn debug_client_line(&self, to: &str, line: &[u8]) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            self.log_client_line(to, line);
+        }
+    }
+
+    #[cold]
+    fn log_client_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
@@ -181,7 +224,7 @@ impl Session {
 
     /// Refuses a message that is over a limit, and any message at the end of the session. Returns whether it may pass.
     fn admits(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
-        let ids = Ids::of(message.envelopes());
+        let ids = Ids::of(message);
         if ids.longest > INLINE_BYTES && self.refuse_by_ids(message, &ids, cx) {
             return false;
         }

@@ -12,6 +12,7 @@ use super::report::EndReason;
 use super::send_queue::Lingering;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session};
 use crate::buffers::budget::BufferBudget;
+use crate::protocol::lines::Line;
 use crate::util::about::about;
 use crate::util::time::Time;
 
@@ -225,7 +226,11 @@ impl Session {
         while !input.is_empty() && self.client.is_open() && self.may_handle_client_line() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.lines_of_run.of_client += 1;
-                self.client_line(line, cx);
+                match line {
+                    // What nearly all lines are.
+                    Line::Borrowed(text) => self.client_text(text, cx),
+                    line => self.client_line(line, cx),
+                }
             }
         }
     }

@@ -18,7 +18,10 @@ struct Earliest(Option<Time>);
 
 impl Earliest {
     #[inline(always)]
-    #[allow(clippy::inline_always, reason = "after each run of a session, and mostly there is nothing to be done")]
+    #[allow(
+        clippy::inline_always,
+        reason = "after each run of a session, and mostly there is nothing to be done"
+    )]
     fn take(&mut self, at: Option<Time>) {
         if at.is_some() {
             self.0 = earliest(self.0, at);
@@ -41,9 +44,13 @@ impl Session {
             debug_assert_eq!(self.goal_deadline(), None);
             return next.0;
         }
-        next.take(self.client_deadline());
-        next.take(self.goal_deadline());
-        next.0
+        earliest(next.0, self.ending_deadline())
+    }
+
+    /// The deadlines of a session that is about to end.
+    #[inline(never)]
+    fn ending_deadline(&self) -> Option<Time> {
+        earliest(self.client_deadline(), self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.

@@ -140,7 +140,15 @@ impl Session {
         self.server_log.warn(&self.label, cx, text);
     }
 
+    #[inline]
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            self.log_upstream_line(to, line);
+        }
+    }
+
+    #[cold]
+    fn log_upstream_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
@@ -176,14 +184,19 @@ impl Session {
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
-            about!(
-                info,
-                self.label,
-                "the server returns ids as another type ({id} for {}); its responses are matched all the same",
-                request.id
-            );
+            self.log_coerced(id, &request);
         }
         Some(request)
+    }
+
+    #[cold]
+    fn log_coerced(&self, id: &RequestId, request: &Request) {
+        about!(
+            info,
+            self.label,
+            "the server returns ids as another type ({id} for {}); its responses are matched all the same",
+            request.id
+        );
     }
 
     /// The response to a request of the client arrived.
