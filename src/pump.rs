@@ -71,6 +71,9 @@ impl<S: Read + Write> Transport for Option<Io<S>> {
 
 /// Moves what can be moved now between a session and its two sides, within a budget. `scratch` is where bytes are read to.
 /// Returns whether there is more to be moved although no event will tell.
+///
+/// It is a function of its own wherever it is used, so that it has the registers for what it moves.
+#[inline(never)]
 pub fn pump(
     session: &mut Session,
     client: &mut impl Transport,
@@ -130,7 +133,7 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
     match client.write(session.to_client()) {
         Ok(0) => {}
-        Ok(count) => session.handle(Event::ClientWritten(count), cx),
+        Ok(count) => session.handle_known(Event::ClientWritten(count), cx),
         Err(error) => session.handle(Event::ClientFailed(&error), cx),
     }
 }
@@ -146,7 +149,7 @@ fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut
 fn write_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
-        Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
+        Ok(count) => session.handle_known(Event::UpstreamWritten(count), cx),
         Err(_) => match upstream.take_unread() {
             Some(unread) => session.handle(Event::UpstreamLeftUnread(&unread), cx),
             None => session.handle(Event::UpstreamInputBroke, cx),
@@ -182,7 +185,7 @@ fn read_upstream(
     match upstream.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle(Event::UpstreamBytes(&scratch[..count]), cx);
+            session.handle_known(Event::UpstreamBytes(&scratch[..count]), cx);
         }
         Input::End => session.handle(Event::UpstreamEof(None), cx),
         Input::Broken(error) => session.handle(Event::UpstreamEof(Some(&error)), cx),
@@ -219,7 +222,7 @@ fn read_client(
     match client.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle(Event::ClientBytes(&scratch[..count]), cx);
+            session.handle_known(Event::ClientBytes(&scratch[..count]), cx);
         }
         Input::End => session.handle(Event::ClientEof, cx),
         Input::Broken(error) => session.handle(Event::ClientFailed(&error), cx),

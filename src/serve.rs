@@ -223,6 +223,7 @@ impl<S: System> Proxy<S> {
             || self.scheduler.has_waiting_for_memory()
     }
 
+    #[inline(never)]
     fn do_rest(&mut self) {
         if self.sharing.is_some() {
             self.run_shared();
@@ -332,6 +333,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn handle_signals(&mut self) {
         let pending = self.system.take_signals();
         if pending.child {
@@ -345,6 +347,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn run_ready(&mut self) {
         let mut sides = Sides {
             servers: &mut self.servers,

@@ -320,10 +320,16 @@ impl Session {
     }
 
     /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
-    /// follows once, after it. Inlined, as most callers know which event it is.
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "four events make a round trip")]
+    /// follows once, after it.
+    #[inline(never)]
     pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
+        self.handle_known(event, cx);
+    }
+
+    /// The same as a part of the caller, who knows which event it is: for the four events that make a round trip.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "of the match, one arm is left")]
+    pub fn handle_known(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
         self.begin_event(cx);
         match event {
             Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),

@@ -84,6 +84,8 @@ impl<'a> Key<'a> for Text<'a> {
 pub(super) struct Value {
     pub(super) start: usize,
     pub(super) end: usize,
+    /// What it says, if it is a positive integer of few digits: they are not read twice.
+    pub(super) integer: Option<i64>,
 }
 
 impl Value {
@@ -218,31 +220,34 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn value_of(&mut self, first: u8) -> Result<Value, Malformed> {
         let start = self.at();
+        let mut integer = None;
         if let b'{' | b'[' = first {
             let end = container_end(self.rest).ok_or(Malformed)?;
             self.rest = end.rest;
             self.is_ascii &= end.is_ascii;
         } else {
-            self.skip_scalar(first)?;
+            integer = self.skip_scalar(first)?;
         }
         Ok(Value {
             start,
             end: self.at(),
+            integer,
         })
     }
 
-    /// Skips what is neither an object nor an array, and begins with this byte.
+    /// Skips what is neither an object nor an array, and begins with this byte. Returns what it says, if it is an integer.
     #[inline(always)]
-    fn skip_scalar(&mut self, first: u8) -> Result<(), Malformed> {
+    fn skip_scalar(&mut self, first: u8) -> Result<Option<i64>, Malformed> {
         if first == b'"' {
-            self.skip_string()?;
-            return Ok(());
+            self.skip_string::<false>()?;
+            return Ok(None);
         }
-        self.rest = match after_integer(self.rest) {
-            Some(rest) => rest,
-            None => after_number_or_word(self.rest).ok_or(Malformed)?,
+        let (rest, integer) = match after_integer(self.rest) {
+            Some(read) => read,
+            None => (after_number_or_word(self.rest).ok_or(Malformed)?, None),
         };
-        Ok(())
+        self.rest = rest;
+        Ok(integer)
     }
 
     /// Reads a key from its quotation mark on, and the colon after it. Returns the first byte of the value, too.
@@ -253,7 +258,7 @@ impl<'a> Reader<'a> {
             self.rest = rest;
             return Ok((key, self.colon()?));
         }
-        let has_escapes = self.skip_string()?;
+        let has_escapes = self.skip_string::<true>()?;
         let inner = &text[1..text.len() - self.rest.len() - 1];
         Ok((K::of(Text { inner, has_escapes }), self.colon()?))
     }
@@ -261,7 +266,7 @@ impl<'a> Reader<'a> {
     /// The same for a key that nobody wants to know.
     #[inline(always)]
     fn skip_key(&mut self) -> Result<u8, Malformed> {
-        self.skip_string()?;
+        self.skip_string::<true>()?;
         self.colon()
     }
 
@@ -279,7 +284,7 @@ impl<'a> Reader<'a> {
     /// After a member: whether the object ends. If not, the quotation mark of a key comes next.
     #[inline(always)]
     fn is_last_member(&mut self) -> Result<bool, Malformed> {
-        if let [b',', b'"', ..] = self.rest {
+        if self.rest.first_chunk() == Some(b",\"") {
             self.pass();
             return Ok(false);
         }
@@ -315,9 +320,9 @@ impl<'a> Reader<'a> {
 
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
     #[inline(always)]
-    fn skip_string(&mut self) -> Result<bool, Malformed> {
+    fn skip_string<const IS_KEY: bool>(&mut self) -> Result<bool, Malformed> {
         self.pass();
-        let rest = match after_plain_string(self.rest) {
+        let rest = match after_plain_string::<IS_KEY>(self.rest) {
             Ok(rest) => {
                 self.rest = rest;
                 return Ok(false);
@@ -401,7 +406,9 @@ impl Reader<'_> {
                     self.pass();
                     nesting.close();
                 }
-                _ => self.skip_scalar(first)?,
+                _ => {
+                    self.skip_scalar(first)?;
+                }
             }
             match self.next_value(nesting)? {
                 Some(next) => first = next,

@@ -304,7 +304,7 @@ impl Session {
     ) -> Route {
         if let Some(id) = envelope.request_id() {
             let kind = self.kind_of_request(envelope.method, line);
-            let request = Request::new(RequestId::new(id), kind, cx.now);
+            let request = Request::new(RequestId::of(id), kind, cx.now);
             self.queued.add(&request);
             self.note_standing(envelope, &request.id, line);
             return Route::Forward(Some(ToUpstream::Request(request)));
@@ -412,7 +412,7 @@ impl Session {
     /// Whose request gets this response, which it then has. A server on its way out can still ask, but gets nothing any
     /// more.
     fn take_addressee(&mut self, id: IdText<'_>) -> Addressee {
-        match self.server_requests.end(&RequestId::new(id)) {
+        match self.server_requests.end(&RequestId::of(id)) {
             Addressee::Present if !self.upstream.is_up() => Addressee::Gone,
             addressee => addressee,
         }
@@ -449,7 +449,7 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 fn classify_in_batch(envelope: &Envelope<'_>, now: Time) -> Option<ToUpstream> {
     match envelope.request_id() {
         Some(id) => Some(ToUpstream::Request(Request::new(
-            RequestId::new(id),
+            RequestId::of(id),
             Kind::Plain,
             now,
         ))),
@@ -462,7 +462,7 @@ fn classify_notification(envelope: &Envelope<'_>) -> Option<ToUpstream> {
         Some(Method::Initialized) => Some(ToUpstream::Initialized),
         Some(Method::Cancelled) => envelope
             .cancelled_id()
-            .map(|id| ToUpstream::Cancelled(RequestId::new(id))),
+            .map(|id| ToUpstream::Cancelled(RequestId::of(id))),
         _ => None,
     }
 }

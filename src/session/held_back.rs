@@ -38,7 +38,7 @@ impl Session {
             return false;
         }
         let id = response.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-        let Some(id) = id.map(RequestId::new) else {
+        let Some(id) = id.map(RequestId::of) else {
             return false;
         };
         // One that can't be sent again gets the refusal as its response.

@@ -250,7 +250,7 @@ impl Session {
         let Some(id) = id.filter(|_| !set_up.awaited.is_empty()) else {
             return false;
         };
-        let id = RequestId::new(id);
+        let id = RequestId::of(id);
         let Some(at) = set_up.awaited.iter().position(|awaited| *awaited == id) else {
             return false;
         };

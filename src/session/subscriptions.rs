@@ -84,7 +84,7 @@ impl Session {
     #[inline(never)]
     fn answers_a_closed_one(&mut self, envelope: &Envelope<'_>) -> bool {
         let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-        let Some(id) = id.map(RequestId::new) else {
+        let Some(id) = id.map(RequestId::of) else {
             return false;
         };
         // A client that goes on after all may use the id again.

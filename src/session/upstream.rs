@@ -145,7 +145,13 @@ impl Upstream {
     }
 
     /// Whether it may still say something that counts.
+    #[inline]
     pub(super) fn has_output(&self) -> bool {
+        self.is_up() || self.may_say_more()
+    }
+
+    #[inline(never)]
+    fn may_say_more(&self) -> bool {
         match self {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
@@ -221,9 +227,13 @@ impl Session {
         if !self.upstream.has_output() || self.upstream_backlog.is_some() {
             return false;
         }
-        self.to_client.len() < OUTBOX_BYTES
-            || !self.delivers_to_client()
-            || (self.is_input_full() && memory.has_headroom())
+        self.to_client.len() < OUTBOX_BYTES || self.wants_more_output(memory)
+    }
+
+    /// The same while much waits for the client.
+    #[inline(never)]
+    fn wants_more_output(&self, memory: &BufferBudget) -> bool {
+        !self.delivers_to_client() || (self.is_input_full() && memory.has_headroom())
     }
 
     /// Whether the upstream would be read if there were plenty of memory. No event tells this session when there is.

@@ -162,14 +162,14 @@ impl Session {
             self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
-            if let Some(request) = self.end_request(&RequestId::new(id)) {
+            if let Some(request) = self.end_request(&RequestId::of(id)) {
                 self.on_response(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
-            self.server_requests.open(RequestId::new(id));
+            self.server_requests.open(RequestId::of(id));
         } else if let Some(id) = envelope.cancelled_id() {
             // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            let id = RequestId::new(id);
+            let id = RequestId::of(id);
             if !self.server_requests.cancel(&id) {
                 self.end_subscription(&id);
                 // A shared server asks nothing: it ends what the client has asked.
@@ -281,5 +281,5 @@ impl Session {
 /// Whether it is the response to the request of this id.
 fn responds_to(envelope: &Envelope<'_>, request: &RequestId) -> bool {
     let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-    id.is_some_and(|id| RequestId::new(id) == *request)
+    id.is_some_and(|id| RequestId::of(id) == *request)
 }
