@@ -65,6 +65,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// What a session wants done waits until it is.
+    #[inline(never)]
+    fn take_actions(&mut self, key: SessionKey) {
+        let actions = self.actions.drain(..).map(|action| (key, action));
+        self.pending_actions.extend(actions);
+    }
+
     /// The one place where a context is made.
     fn context(&mut self, now: Time) -> Context<'_> {
         Context {
@@ -96,8 +103,7 @@ impl<P> Entry<P> {
         timers: &mut Timers<D>,
     ) {
         if !shared.actions.is_empty() {
-            let actions = shared.actions.drain(..).map(|action| (key, action));
-            shared.pending_actions.extend(actions);
+            shared.take_actions(key);
         }
         let at = self.session.next_deadline(&shared.settings);
         self.deadline.set(at, D::from(key), timers);

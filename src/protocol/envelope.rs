@@ -176,7 +176,13 @@ impl<'a> Envelope<'a> {
     fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
         let line = reader.text();
         self.line = line;
-        reader.object(VERSION, |member, value| self.set(line, member, value))
+        let mut is_over = reader.begin_object(VERSION)?;
+        while !is_over {
+            let (member, value) = reader.member()?;
+            self.set(line, member, value);
+            is_over = reader.is_last_member()?;
+        }
+        Ok(())
     }
 
     /// The id of a message with a method and an id: the sender waits for a response.

@@ -48,7 +48,7 @@ pub(crate) fn find<const N: usize>(
 ) -> Option<[Option<Range<usize>>; N]> {
     let mut found = [const { None }; N];
     let mut reader = Reader::new(text.as_bytes());
-    let read = reader.object(b"", |key: Text<'_>, value| {
+    let read = reader.object(|key: Text<'_>, value| {
         key.with_name(|key| {
             let names = names.iter().zip(&mut found);
             for (_, place) in names.filter(|(name, _)| name.as_bytes() == key) {
@@ -157,20 +157,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an object, and hands out its members: the keys, and where their values are. If it begins with `ignored`, a
-    /// member, that may be left out; it takes hardly any time.
-    #[inline(always)]
+    /// Reads an object, and hands out its members: the keys, and where their values are.
     pub(super) fn object<K: Key<'a>>(
         &mut self,
-        ignored: &[u8],
         mut member: impl FnMut(K, Value),
     ) -> Result<(), Malformed> {
+        let mut is_over = self.begin_object(b"")?;
+        while !is_over {
+            let (key, value) = self.member()?;
+            member(key, value);
+            is_over = self.is_last_member()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the beginning of an object, for whoever reads its members one by one. If it begins with `ignored`, a member,
+    /// that is left out; it takes hardly any time. Returns whether the object ends here.
+    #[inline(always)]
+    pub(super) fn begin_object(&mut self, ignored: &[u8]) -> Result<bool, Malformed> {
         self.expect(b'{')?;
         match self.peek() {
             b'"' => {}
             b'}' => {
                 self.pass();
-                return Ok(());
+                return Ok(true);
             }
             _ => return Err(Malformed),
         }
@@ -178,17 +188,16 @@ impl<'a> Reader<'a> {
             && let Some(rest) = self.rest.strip_prefix(ignored)
         {
             self.rest = rest;
-            if self.is_last_member()? {
-                return Ok(());
-            }
+            return self.is_last_member();
         }
-        loop {
-            let (key, first) = self.key()?;
-            member(key, self.value_of(first)?);
-            if self.is_last_member()? {
-                return Ok(());
-            }
-        }
+        Ok(false)
+    }
+
+    /// Reads a member of an object: its key, and where its value is.
+    #[inline(always)]
+    pub(super) fn member<K: Key<'a>>(&mut self) -> Result<(K, Value), Malformed> {
+        let (key, first) = self.key()?;
+        Ok((key, self.value_of(first)?))
     }
 
     /// Reads an array. `item` is called before each of its items, and has to read it.
@@ -283,7 +292,7 @@ impl<'a> Reader<'a> {
 
     /// After a member: whether the object ends. If not, the quotation mark of a key comes next.
     #[inline(always)]
-    fn is_last_member(&mut self) -> Result<bool, Malformed> {
+    pub(super) fn is_last_member(&mut self) -> Result<bool, Malformed> {
         if self.rest.first_chunk() == Some(b",\"") {
             self.pass();
             return Ok(false);

@@ -84,6 +84,7 @@ impl Session {
         }
     }
 
+    #[inline]
     fn pass_client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
         match self.route_client_line(text, cx) {
             Route::Forward(tag) => self.forward(text, tag, cx),
@@ -135,6 +136,7 @@ impl Session {
         true
     }
 
+    #[inline]
     fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
         self.note_forwarded(text.len(), cx);
         self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);

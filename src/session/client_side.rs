@@ -120,11 +120,10 @@ impl Client {
 impl Session {
     /// Whether what the client sends is to be read now.
     pub fn wants_client_input(&self) -> bool {
-        match self.client {
-            Client::Open { ref unread, .. } => unread.is_none() && self.has_room_for_client_lines(),
-            Client::Lingering(_) => true,
-            Client::Ended | Client::Closed => false,
+        if let Client::Open { unread, .. } = &self.client {
+            return unread.is_none() && self.has_room_for_client_lines();
         }
+        matches!(self.client, Client::Lingering(_))
     }
 
     /// Whether there is room for whatever a line of the client may lead to.
@@ -190,14 +189,22 @@ impl Session {
     }
 
     /// Handles as much as possible, and keeps the rest.
+    #[inline]
     pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
         }
-        if !input.is_empty() && !self.client.keep_unread(input, cx.memory) {
-            self.refuse_input(input, cx);
+        if !input.is_empty() {
+            self.keep_input(input, cx);
         }
         self.note_long_line(cx);
+    }
+
+    #[inline(never)]
+    fn keep_input(&mut self, input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.keep_unread(input, cx.memory) {
+            self.refuse_input(input, cx);
+        }
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -222,6 +229,11 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every line"
+    )]
     pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.may_handle_client_line() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {

@@ -31,6 +31,8 @@ impl Earliest {
 
 impl Session {
     /// When [`Event::Deadline`](super::Event::Deadline) is due, if nothing else happens before.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "after each run of a session")]
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
         let mut next = Earliest(None);
         next.take(self.heartbeat_deadline());

@@ -43,6 +43,17 @@ impl Session {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
+    /// A line that was read as a whole.
+    #[inline]
+    pub(super) fn upstream_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES {
+            self.upstream_line(Line::Borrowed(text), cx);
+        } else if self.route_upstream_line(text, cx) {
+            self.to_client.push(text, None, cx.memory);
+        }
+    }
+
+    #[inline(never)]
     pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
@@ -77,6 +88,7 @@ impl Session {
     }
 
     /// Handles what a line means. Returns whether the client is to get it.
+    #[inline(never)]
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
         if is_blank(line) {
             return false;
