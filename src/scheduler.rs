@@ -333,6 +333,7 @@ impl<P> Scheduler<P> {
 
     /// Memory is short, and a session was run: if it is in the middle of a long line, it may need more, and whoever holds
     /// most and has moved least makes room. That may be the session itself. Then nobody does: it has what is left.
+    #[inline(never)]
     fn relieve_memory<D: Copy + From<SessionKey>>(
         &mut self,
         key: SessionKey,

@@ -18,6 +18,8 @@
 //! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
 //! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
 //! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//!
+//! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
 mod check;

@@ -241,6 +241,13 @@ mod tests {
         assert!(listeners.is_readable());
         let mut turns = || *listeners.next().unwrap().source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);
+        listeners.last_is_empty();
+        assert!(listeners.is_readable());
+        assert_eq!(*listeners.next().unwrap().source(), 2);
+        listeners.last_is_empty();
+        assert!(!listeners.is_readable() && listeners.next().is_none());
+        listeners.latch(ListenerKey(1), Token(1), Readiness::READABLE);
+        assert!(listeners.is_readable());
         listeners.close();
         assert!(!listeners.is_readable() && listeners.next().is_none());
     }

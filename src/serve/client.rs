@@ -7,7 +7,7 @@ use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
-use crate::pump::pump;
+use crate::pump::{Transport, pump};
 use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
@@ -157,10 +157,8 @@ impl<S: System> Driver for Sides<'_, S> {
                 pump(session, client, server, scratch, cx) | server.has_stderr()
             }
             (_, Some(seat), Some(sharing)) => {
-                let mut side = SeatSide::new(sharing, seat);
-                let has_more = pump(session, client, &mut side, scratch, cx);
-                side.finish(cx.now, cx.memory);
-                has_more
+                let side = SeatSide::new(sharing, seat);
+                pump_seat(session, client, side, scratch, cx)
             }
             _ => pump(session, client, &mut NoServer, scratch, cx),
         };
@@ -172,6 +170,20 @@ impl<S: System> Driver for Sides<'_, S> {
         }
         has_more
     }
+}
+
+/// Pumps between a client and its place at shared servers.
+#[inline(never)]
+fn pump_seat(
+    session: &mut Session,
+    client: &mut impl Transport,
+    mut side: SeatSide<'_>,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) -> bool {
+    let has_more = pump(session, client, &mut side, scratch, cx);
+    side.finish(cx.now, cx.memory);
+    has_more
 }
 
 /// Tells a session what has become of its server, beside what that says on stdout.

@@ -129,7 +129,7 @@ impl Session {
     /// Whether there is room for whatever a line of the client may lead to.
     pub(super) fn has_room_for_client_lines(&self) -> bool {
         self.accepts_client_lines()
-            && self.to_upstream.len() + self.held().len() < OUTBOX_BYTES
+            && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
             && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
     }
 

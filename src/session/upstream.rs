@@ -415,6 +415,11 @@ impl Session {
         self.held.as_deref().unwrap_or(&NOTHING)
     }
 
+    /// How many bytes that are.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_deref().map_or(0, Outbox::len)
+    }
+
     pub(super) fn take_held(&mut self) -> Outbox<ToUpstream> {
         self.held.take().map_or_else(Outbox::new, |held| *held)
     }
@@ -446,7 +451,11 @@ impl Session {
     }
 
     /// The first byte of a line was written.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would move the request once more"
+    )]
     fn on_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;

@@ -28,7 +28,7 @@ pub(crate) fn after_plain_string<const IS_KEY: bool>(mut text: &[u8]) -> Result<
         let special = (special | word) & HIGHS;
         if special != 0 {
             let place = special.trailing_zeros() as usize / 8;
-            return if bytes[place] == b'"' {
+            return if text.get(place) == Some(&b'"') {
                 Ok(&text[place + 1..])
             } else {
                 Err(&text[place..])
