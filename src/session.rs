@@ -184,8 +184,6 @@ pub struct Session {
     hibernates: bool,
     /// When a message had last passed when it was noticed that none did any more.
     quiet_since: Option<Time>,
-    /// Whether it may hold something open of which the end can't be told.
-    holds_unknown: bool,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
@@ -285,7 +283,6 @@ impl Session {
             upstream: Upstream::None,
             hibernates: false,
             quiet_since: None,
-            holds_unknown: false,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),

@@ -35,7 +35,6 @@ impl Session {
             && self.upstream_backlog.is_none()
             && !self.from_upstream.is_within_line(0)
             && !self.standing.has_subscriptions()
-            && !self.holds_unknown
             && self.is_upstream_at_rest()
     }
 
@@ -53,6 +52,8 @@ impl Session {
     pub(super) fn note_subscriptions_in(&mut self, batch: &Batch<'_>) {
         let mut envelopes = batch.envelopes.iter();
         let subscribes = envelopes.any(|envelope| envelope.method == Some(Method::Subscribe));
-        self.holds_unknown |= subscribes;
+        if subscribes {
+            self.standing.note_unfollowed();
+        }
     }
 }
