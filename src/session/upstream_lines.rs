@@ -8,7 +8,7 @@ use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::protocol::envelope::{Envelope, Invalid, Message};
+use crate::protocol::envelope::{Batch, Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
@@ -132,8 +132,9 @@ impl Session {
             return false;
         }
         self.debug_upstream_line("client", line);
-        for envelope in message.envelopes() {
-            self.note_upstream_message(envelope, cx);
+        match &message {
+            Message::Single(envelope) => self.note_upstream_message(envelope, cx),
+            Message::Batch(batch) => self.note_upstream_batch(batch, cx),
         }
         self.sent_to_client.count(line.len());
         self.line_passed(cx);
@@ -162,6 +163,13 @@ impl Session {
     #[cold]
     fn log_upstream_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
+    }
+
+    #[inline(never)]
+    fn note_upstream_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        for envelope in &batch.envelopes {
+            self.note_upstream_message(envelope, cx);
+        }
     }
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
@@ -193,7 +201,18 @@ impl Session {
     }
 
     /// Ends the request to which a response with this id belongs.
+    #[inline]
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
+        let request = self.in_flight.cancel(id);
+        if request.is_some() {
+            return request;
+        }
+        self.end_request_of_like_id(id)
+    }
+
+    /// The same for a response that has no equal id.
+    #[inline(never)]
+    fn end_request_of_like_id(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
             self.log_coerced(id, &request);
