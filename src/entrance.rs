@@ -250,7 +250,7 @@ impl<P> Entrance<P> {
     /// Logs that a connection was not let in, unless too many are logged.
     pub fn refused(&mut self, address: ClientAddress, refusal: Refusal, now: Time) {
         if self.log.admit(now) {
-            warn!("entrance: refused {address}: {refusal}");
+            warn!(client = address, reason = refusal.name(); "entrance: refused {address}: {refusal}");
         }
     }
 

@@ -12,6 +12,7 @@ use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
+use mcp_tcp_proxy::logger::Format;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
@@ -41,7 +42,12 @@ fn main() -> ExitCode {
 }
 
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
-    if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
+    if let Err(error) = prepare(
+        options.log_level,
+        options.log_format,
+        StandardStreams::open().error,
+        "proxy",
+    ) {
         return fail(&error, 1);
     }
     if !options.traceable {
@@ -69,7 +75,7 @@ fn connect(options: ConnectOptions) -> ExitCode {
         output,
         error,
     } = StandardStreams::open();
-    if let Err(error) = prepare(options.log_level, error, "connect") {
+    if let Err(error) = prepare(options.log_level, options.log_format, error, "connect") {
         return fail(&error, 1);
     }
     let ended = Connector::new(options, input, output).and_then(Connector::run);
@@ -111,9 +117,14 @@ fn token(name: &Name) -> ExitCode {
 }
 
 /// What comes before all else that may go wrong or be logged.
-fn prepare(level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
+fn prepare(
+    level: LevelFilter,
+    format: Format,
+    stderr: Stdio,
+    name: &'static str,
+) -> io::Result<()> {
     signals::reset_inherited()?;
-    logger::install(level, stderr, name)
+    logger::install(level, format, stderr, name)
 }
 
 /// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as

@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Network};
+use crate::logger::Format;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -61,6 +62,8 @@ pub struct ServeOptions {
     pub auto_restart: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
     /// What of the stderr of servers is logged.
     pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -176,6 +179,7 @@ impl Default for ServeOptions {
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             log_level: LevelFilter::Info,
+            log_format: Format::Text,
             server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
@@ -289,6 +293,8 @@ pub struct ConnectOptions {
     pub traceable: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
 }
 
 impl Default for ConnectOptions {
@@ -318,6 +324,7 @@ impl Default for ConnectOptions {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     }
 }

@@ -12,10 +12,10 @@ use log::LevelFilter;
 use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
-    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
-    share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
-    variable,
+    attempts, balancer, buffer_bytes, directory, file, first_message, log_format, log_level,
+    message_bytes, network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions,
+    share, share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode,
+    user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -210,6 +210,10 @@ flags! {
 
     /// The least severe messages that are logged. `debug` shows every message with its direction, cut at 1 KiB.
     serve "--log-level" "error|warn|info|debug|trace", default "info", example "warn": log_level = log_level;
+
+    /// What the lines of the log look like. `json` is an object a line, with what is known as fields: `session`, `client`,
+    /// `pid`, `reason`.
+    both "--log-format" "text|json", default "text", example "json": log_format = log_format;
 
     /// What servers write to stderr and the log shows. `limited` is at most 100 lines at once and 20 a second for each
     /// session, and when a server ends although it was not asked to, the last 50 lines that were left out.

@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use super::*;
 use crate::entrance::{Name, Network};
+use crate::logger::Format;
 use crate::options::{Balancer, ServerCommand, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
@@ -125,6 +126,7 @@ fn the_defaults() {
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
         log_level: LevelFilter::Info,
+        log_format: Format::Text,
         server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
         max_buffer_bytes: None,
@@ -202,6 +204,7 @@ fn every_option_in_both_spellings() {
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
         log_level: LevelFilter::Debug,
+        log_format: Format::Json,
         server_log: ServerLogging::All,
         max_message_bytes: 1,
         max_buffer_bytes: None,
@@ -233,7 +236,7 @@ fn every_option_in_both_spellings() {
     let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 \
                 --allow 192.0.2.0/24 --allow ::1 --proxy-protocol 10.0.0.7 --proxy-protocol unix --token-file /t --token-exempt-unix \
                 --entrance-timeout 3 --max-sessions-per-address 8 --max-sessions-per-client 9 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
+                --log-format json --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
                 --stop-timeout 1.5 \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
@@ -242,7 +245,7 @@ fn every_option_in_both_spellings() {
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
                 --entrance-timeout=3 --max-sessions-per-address=8 --max-sessions-per-client=9 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
+                --log-format=json --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
                 --stop-timeout=1.5 \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
@@ -687,6 +690,7 @@ fn connect_has_options_of_its_own() {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     );
     assert!(!connect("connect --no-replay [::1]:2").replay);

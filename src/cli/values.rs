@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::Network;
+use crate::logger::Format;
 use crate::options::{Balancer, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
@@ -112,6 +113,14 @@ pub(super) fn log_level(value: &str) -> Result<LevelFilter, String> {
         "debug" => Ok(LevelFilter::Debug),
         "trace" => Ok(LevelFilter::Trace),
         _ => Err("a level (error, warn, info, debug or trace)".to_owned()),
+    }
+}
+
+pub(super) fn log_format(value: &str) -> Result<Format, String> {
+    match value {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("a format (text or json)".to_owned()),
     }
 }
 

@@ -38,6 +38,25 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// The reason in one word, for fields of log lines and for metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::NotAllowed => "not_allowed",
+            Self::UnknownClient => "unknown_client",
+            Self::NoHeader => "no_proxy_header",
+            Self::NoTls => "tls_required",
+            Self::TlsFailed => "tls_failed",
+            Self::CertificateName => "certificate_name",
+            Self::NoToken => "no_token",
+            Self::WrongToken => "wrong_token",
+            Self::LongFirstLine => "long_first_line",
+            Self::Forbidden => "forbidden",
+            Self::OtherProtocol(_) => "other_protocol",
+            Self::TimedOut => "entrance_timeout",
+            Self::Displaced => "too_many_connections",
+        }
+    }
+
     /// What the client is told, if it can be told anything.
     pub(super) fn error(self) -> Option<ErrorReason> {
         match self {

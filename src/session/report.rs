@@ -1,5 +1,7 @@
 //! What is reported about a session: its label, how its upstream ended, why the session ended, what passed through it.
 
+mod fields;
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
