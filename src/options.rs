@@ -80,6 +80,14 @@ pub struct ServeOptions {
     pub replay_timeout: Duration,
     /// How long a stop may take: 10 ms to one day.
     pub stop_timeout: Duration,
+    /// How long new sessions are served after the signal to stop: up to one day.
+    pub drain_delay: Duration,
+    /// Where those are answered who ask how things are.
+    pub status: Option<Address>,
+    /// Names under which they may ask, besides addresses and `localhost`.
+    pub status_host: Vec<String>,
+    /// Whether those on other machines may see everything.
+    pub status_public: bool,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
@@ -188,6 +196,10 @@ impl Default for ServeOptions {
             replay: true,
             replay_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            status: None,
+            status_host: Vec::new(),
+            status_public: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,

@@ -5,6 +5,7 @@ mod client_facts;
 mod dumpable;
 mod environment;
 pub mod escalation;
+pub mod facts;
 mod fd_limit;
 pub mod memory_limit;
 mod program;

@@ -16,12 +16,14 @@
 //! 7. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
 //! 8. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
 //! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
-//! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 10. `run_status`: whoever asks how things are can wait for those who work, and is told a piece at a time.
+//! 11. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 12. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 
 mod accept;
 mod check;
 mod client;
+mod counts;
 mod handshakes;
 mod launch;
 mod listen;
@@ -38,6 +40,9 @@ mod shared_processes;
 mod sharing;
 mod spares;
 mod start_queue;
+mod status;
+mod status_answers;
+mod status_facts;
 mod stopping;
 mod surroundings;
 pub mod system;
@@ -55,6 +60,7 @@ use mio::{Events, Token};
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
+use self::counts::Counts;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
 use self::server::User;
@@ -64,6 +70,7 @@ pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
 use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
+use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
@@ -114,6 +121,10 @@ pub struct Proxy<S: System = Linux> {
     spares: Spares,
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
+
+    counts: Counts,
+    /// Who is told how things are, if anybody may ask.
+    status: Option<Box<StatusService<S>>>,
 
     looks: Looks,
     /// While something has run out: when the next attempt is made.
@@ -186,6 +197,8 @@ impl<S: System> Proxy<S> {
             sharing,
             spares,
             talking_spares: Vec::new(),
+            counts: Counts::default(),
+            status: None,
             looks: Looks::new(now),
             pause: Deadline::default(),
             exhaustion_logged: false,
@@ -213,6 +226,9 @@ impl<S: System> Proxy<S> {
         self.accept_waiting();
         self.start_servers();
         self.log_spares();
+        if self.status.is_some() {
+            self.run_status();
+        }
         self.look_at_groups();
         self.scheduler.wake_for_memory();
         self.settle_sharing();
@@ -244,6 +260,7 @@ impl<S: System> Proxy<S> {
             || self.can_start_shared()
             || self.sharing.as_ref().is_some_and(Sharing::is_busy)
             || !self.talking_spares.is_empty()
+            || self.status.as_ref().is_some_and(|it| it.is_busy())
             || self.servers.has_groups_to_look_at()
     }
 
@@ -280,6 +297,9 @@ impl<S: System> Proxy<S> {
                     self.listeners.latch(ListenerKey(key), token, readiness);
                 }
                 Channel::Signals => is_signalled = true,
+                Channel::StatusListener | Channel::StatusClient => {
+                    self.latch_status(channel, key, token, readiness);
+                }
             }
         }
         if is_signalled {
@@ -301,6 +321,12 @@ impl<S: System> Proxy<S> {
             return;
         }
         let user = server.user;
+        if channel == Channel::Stdout
+            && let Some(started) = server.unheard_since.take()
+        {
+            let now = self.reactor.now();
+            self.counts.start_times.note(now.saturating_since(started));
+        }
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
         }
@@ -348,6 +374,8 @@ impl<S: System> Proxy<S> {
                 Due::Spares => self.spares.timer_fired(),
                 Due::Share => self.share_timeout(),
                 Due::Monitor => self.look_around(),
+                Due::Status => self.status_timeout(),
+                Due::DrainDelay => self.drain_timeout(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
                 Due::GiveUp => self.give_up(),
@@ -362,6 +390,9 @@ impl<S: System> Proxy<S> {
         if longest > LONG_ITERATION {
             let millis = longest.as_millis();
             debug!("of late, an iteration of the loop took {millis} ms");
+        }
+        if let Some(status) = &mut self.status {
+            status.note_history(self.scheduler.counts());
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
@@ -396,6 +427,7 @@ impl<S: System> Proxy<S> {
                 if !session.was_refused() {
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
+                    self.counts.closed(&session);
                 }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());

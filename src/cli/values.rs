@@ -13,6 +13,7 @@ use crate::logger::Format;
 use crate::options::{Balancer, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::address::Address;
 use crate::transport::tls::client;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
@@ -80,6 +81,25 @@ pub(super) fn seconds(value: &str) -> Result<Duration, String> {
         Ok(seconds) if (0.01..=86_400.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
         _ => Err("a number of seconds (0.01 to 86400)".to_owned()),
     }
+}
+
+pub(super) fn seconds_or_none(value: &str) -> Result<Duration, String> {
+    seconds_or_off(value)
+        .map(Option::unwrap_or_default)
+        .map_err(|_| "a number of seconds (0.01 to 86400, or 0)".to_owned())
+}
+
+pub(super) fn some_address(value: &str) -> Result<Option<Address>, String> {
+    super::address::listen(value).map(Some)
+}
+
+/// A name by which a web page may not lead to us.
+pub(super) fn host_name(value: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if value.is_empty() || !value.chars().all(is_name) {
+        return Err("a host name (without a port)".to_owned());
+    }
+    Ok(value.to_owned())
 }
 
 /// 0 is off.

@@ -105,8 +105,14 @@ impl<S: System> Proxy<S> {
                 info!("SIGHUP: the files were read again");
                 contents.log();
                 self.put_in_force(contents);
+                self.counts.reload = Some((true, self.system.unix_time()));
             }
-            Err(error) => warn!("SIGHUP: nothing was changed: {error}"),
+            Err(error) => {
+                warn!("SIGHUP: nothing was changed: {error}");
+                if let Some((is_good, _)) = &mut self.counts.reload {
+                    *is_good = false;
+                }
+            }
         }
     }
 

@@ -121,6 +121,11 @@ impl Spares {
             && matches!(self.refill, Refill::Freely | Refill::One)
     }
 
+    /// How many servers wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
+    }
+
     /// Whether a server waits.
     pub(super) fn has_waiting(&self) -> bool {
         !self.waiting.is_empty()

@@ -424,8 +424,13 @@ impl Traffic {
     }
 
     /// How many messages were counted.
-    pub(super) fn messages(self) -> u64 {
+    pub fn messages(self) -> u64 {
         self.messages
+    }
+
+    /// Their bytes, line ends included.
+    pub fn bytes(self) -> u64 {
+        self.bytes
     }
 
     /// The same without this many bytes.

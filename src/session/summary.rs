@@ -70,6 +70,11 @@ impl Session {
         about!(at level, self.label, reason = reason; "{}", self.summary(cx.now));
     }
 
+    /// Why it ends, or ended.
+    pub fn end_reason(&self) -> Option<&EndReason> {
+        self.goal.reason()
+    }
+
     /// What made the session end before its client wanted that, if anything did.
     pub fn failure(&self) -> Option<&EndReason> {
         self.goal.reason().filter(|reason| reason.is_failure())

@@ -314,6 +314,7 @@ impl Session {
     fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
         if !is_first && !self.backend.is_link() {
             self.tally.restarts = self.tally.restarts.saturating_add(1);
+            cx.counts.restarts += 1;
         }
         let is_unasked = is_first && self.held().is_empty();
         if is_unasked && !cx.logs.unasked.take(cx.now) {

@@ -124,6 +124,7 @@ impl Session {
             self.note_upstream_message(envelope, cx);
         }
         self.sent_to_client.count(line.len());
+        cx.counts.to_client.count(line.len());
         self.line_passed(cx);
         true
     }
@@ -192,7 +193,9 @@ impl Session {
             up.history.used = true;
             up.history.has_responded = true;
         }
-        self.tally.responded(cx.now.saturating_since(request.sent));
+        let time = cx.now.saturating_since(request.sent);
+        self.tally.responded(time);
+        cx.counts.responses.note(time);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }

@@ -84,6 +84,22 @@ impl EndReason {
         }
     }
 
+    /// Whether sessions of the proxy that were not refused can end for the reason of this number.
+    pub fn is_of_proxy(number: usize) -> bool {
+        const OTHERS: [&str; 9] = [
+            "stdio_failed",
+            "connection_lost",
+            "reconnect_limit",
+            "session_limit",
+            "address_limit",
+            "client_limit",
+            "access_denied",
+            "peer_protocol",
+            "refused",
+        ];
+        !OTHERS.contains(&Self::NAMES[number])
+    }
+
     /// The reason in one word.
     pub fn name(&self) -> &'static str {
         Self::NAMES[self.number()]
