@@ -130,7 +130,7 @@ const EXIT_NO_ANSWER: u8 = 2;
 
 const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Clears a terminal, and begins at its top (console_codes(4)).
+/// Clears a terminal, and begins at its top (`console_codes(4)`).
 const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
 
 fn status(address: Option<Address>, watch: bool) -> ExitCode {

@@ -113,8 +113,9 @@ mod tests {
     #[test]
     fn exits_are_told_apart() {
         let mut exits = ExitCounts::default();
-        let all = [Exit::Code(0), Exit::Code(1), Exit::Unknown, Exit::Signal(9)];
-        all.into_iter().for_each(|exit| exits.note(exit));
+        for exit in [Exit::Code(0), Exit::Code(1), Exit::Unknown, Exit::Signal(9)] {
+            exits.note(exit);
+        }
         assert_eq!((exits.well, exits.other, exits.signal), (1, 2, 1));
     }
 }

@@ -297,11 +297,12 @@ mod tests {
     #[test]
     fn too_much_is_refused_and_not_read_for_ever() {
         let mut exchange = Exchange::new(BEGIN);
-        exchange.bytes(&[b'x'; 100_000], &hosts(), BEGIN);
+        let much = vec![b'x'; 100_000];
+        exchange.bytes(&much, &hosts(), BEGIN);
         let (response, is_last) = take(&mut exchange, BEGIN);
         assert!(response.starts_with("HTTP/1.1 4") && is_last, "{response}");
         for _ in 0..=LINGER_BYTES / 100_000 {
-            exchange.bytes(&[b'x'; 100_000], &hosts(), BEGIN);
+            exchange.bytes(&much, &hosts(), BEGIN);
         }
         assert!(exchange.is_over());
     }

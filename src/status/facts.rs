@@ -217,7 +217,7 @@ pub(crate) mod tests {
             proxy: ProxyFacts {
                 pid: 7,
                 started: Duration::from_secs(1_790_000_000),
-                age: Duration::from_secs(60),
+                age: Duration::from_mins(1),
                 addresses: "127.0.0.1:8080",
                 reasons: Vec::new(),
                 state: "serving",

@@ -1,5 +1,7 @@
 //! Heads of responses, and those responses that are the same each time.
 
+use std::fmt::Write as _;
+
 /// How a request is answered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Status {
@@ -104,7 +106,7 @@ pub fn head(status: Status, kind: Kind, length: Option<usize>, policy: Option<&s
         head.push_str("Allow: GET, HEAD\r\n");
     }
     if let Some(length) = length {
-        head.push_str(&format!("Content-Length: {length}\r\n"));
+        let _ = write!(head, "Content-Length: {length}\r\n");
     }
     head.push_str("\r\n");
     head

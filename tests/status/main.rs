@@ -17,7 +17,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use common::{DEADLINE, Proxy};
+use common::{DEADLINE, Proxy, eventually_some};
 
 /// An answer, taken apart.
 #[derive(Debug)]
@@ -77,14 +77,17 @@ fn status_address(proxy: &Proxy) -> SocketAddr {
     address.trim_end_matches('/').parse().unwrap()
 }
 
-/// Sends these bytes, and returns all that comes.
+/// Sends these bytes, and returns all that comes. A test that stands still for too long is tried again.
 #[track_caller]
 fn send(address: SocketAddr, bytes: &[u8]) -> Answer {
-    let mut stream = connect(address);
-    stream.write_all(bytes).unwrap();
-    let mut answer = Vec::new();
-    stream.read_to_end(&mut answer).unwrap();
-    Answer::of(&answer)
+    eventually_some("an answer", DEADLINE, || {
+        let mut stream = connect(address);
+        let mut answer = Vec::new();
+        let asked = stream.write_all(bytes);
+        asked.and_then(|()| stream.read_to_end(&mut answer)).ok()?;
+        let answer = (!answer.is_empty()).then(|| Answer::of(&answer))?;
+        (answer.status != 408).then_some(answer)
+    })
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
