@@ -44,6 +44,7 @@ mod status;
 mod status_answers;
 mod status_facts;
 mod stopping;
+mod supervised;
 mod surroundings;
 pub mod system;
 mod targets;
@@ -72,6 +73,7 @@ use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
+use self::supervised::Watchdog;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
@@ -125,6 +127,7 @@ pub struct Proxy<S: System = Linux> {
     counts: Counts,
     /// Who is told how things are, if anybody may ask.
     status: Option<Box<StatusService<S>>>,
+    watchdog: Watchdog,
 
     looks: Looks,
     /// While something has run out: when the next attempt is made.
@@ -139,6 +142,7 @@ impl Proxy {
     /// Serves until a signal ends it and nothing is left to be served.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        self.tell_ready();
         while !self.is_done() {
             self.iterate(&mut events)?;
         }
@@ -199,6 +203,7 @@ impl<S: System> Proxy<S> {
             talking_spares: Vec::new(),
             counts: Counts::default(),
             status: None,
+            watchdog: Watchdog::default(),
             looks: Looks::new(now),
             pause: Deadline::default(),
             exhaustion_logged: false,
@@ -376,6 +381,7 @@ impl<S: System> Proxy<S> {
                 Due::Monitor => self.look_around(),
                 Due::Status => self.status_timeout(),
                 Due::DrainDelay => self.drain_timeout(),
+                Due::Watchdog => self.watchdog_timeout(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
                 Due::GiveUp => self.give_up(),

@@ -44,6 +44,7 @@ impl<S: System> Proxy<S> {
             self.spares.deadline(),
             self.sharing.as_ref().and_then(Sharing::deadline),
             self.status.as_ref().and_then(|status| status.deadline()),
+            self.watchdog.deadline(),
         ];
         let own = own.iter().flatten().count() + self.stop_timers.deadlines();
         let visitors = self.visitors.as_ref();

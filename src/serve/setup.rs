@@ -18,7 +18,7 @@ use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Environment, Spawner};
+use crate::process::{DescriptorLimit, Environment, ServiceManager, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::io::Io;
 use crate::reactor::peers::Peers;
@@ -129,6 +129,7 @@ impl Proxy {
             ports,
             files,
             tls: contents.tls.clone(),
+            manager: ServiceManager::of_environment(),
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();

@@ -82,7 +82,12 @@ impl<S: System> Proxy<S> {
     /// Once all sessions and servers have come to their ends, no deadline of one is left.
     pub fn only_own_timers_are_left(&self) -> bool {
         let monitor = 1;
-        let own = monitor + usize::from(self.is_paused()) + self.stop_timers.deadlines();
+        let others = [
+            self.status.as_ref().and_then(|status| status.deadline()),
+            self.watchdog.deadline(),
+        ];
+        let others = others.iter().flatten().count();
+        let own = monitor + usize::from(self.is_paused()) + self.stop_timers.deadlines() + others;
         self.stopping != Stopping::Gently || self.reactor.timers.len() == own
     }
 
@@ -122,6 +127,7 @@ impl<S: System> Proxy<S> {
 
     /// Whoever asks is told that no new sessions are welcome, and those that come all the same are served.
     fn drain(&mut self) {
+        self.tell_stopping();
         let delay = self.stop_timers.drain_delay;
         info!(
             "not ready any more; new sessions are served for another {} s (--drain-delay)",
@@ -142,6 +148,7 @@ impl<S: System> Proxy<S> {
     }
 
     fn stop_gently(&mut self) {
+        self.tell_stopping();
         let timers = &mut self.reactor.timers;
         self.stop_timers.drain.clear(timers);
         let open = self.scheduler.len();

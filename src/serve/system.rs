@@ -15,7 +15,7 @@ use nix::unistd::Pid;
 use super::reload::{Contents, Files};
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{self, ClientFacts, Spawned, Spawner};
+use crate::process::{self, ClientFacts, ServiceManager, Spawned, Spawner};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
@@ -104,6 +104,14 @@ pub trait System: Sized {
 
     /// When our own certificate ends, in seconds since 1970, if there is one.
     fn certificate_not_after(&self) -> Option<i64> {
+        None
+    }
+
+    /// Tells the service manager, if there is one.
+    fn tell_manager(&self, _: &str) {}
+
+    /// How often it wants to hear that the program lives.
+    fn watchdog(&self) -> Option<Duration> {
         None
     }
 
@@ -201,6 +209,8 @@ pub struct Linux {
     pub files: Files,
     /// What TLS sessions are made with from now on, if TLS is spoken.
     pub tls: Option<ServerTls>,
+    /// Who has started this program, if that is a service manager.
+    pub manager: ServiceManager,
 }
 
 impl System for Linux {
@@ -282,6 +292,14 @@ impl System for Linux {
 
     fn certificate_not_after(&self) -> Option<i64> {
         self.tls.as_ref()?.not_after
+    }
+
+    fn tell_manager(&self, state: &str) {
+        self.manager.tell(state);
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        self.manager.watchdog()
     }
 
     fn process_facts(&self) -> ProcessFacts {
@@ -391,6 +409,7 @@ mod tests {
             ports: Vec::new(),
             files: Files::default(),
             tls: None,
+            manager: ServiceManager::default(),
         }
     }
 

@@ -69,6 +69,8 @@ pub enum Due {
     Status,
     /// The time to go on serving after the signal to stop is over.
     DrainDelay,
+    /// The service manager wants to hear that the program lives.
+    Watchdog,
     /// A stop has taken long enough.
     StopTimeout,
     /// It is to be said what a stop waits for.

@@ -195,7 +195,8 @@ impl Session {
         }
         let time = cx.now.saturating_since(request.sent);
         self.tally.responded(time);
-        cx.counts.responses.note(time);
+        let nanos = cx.now.as_nanos().saturating_sub(request.sent.as_nanos());
+        cx.counts.responses.note_nanos(nanos);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }

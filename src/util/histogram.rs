@@ -64,9 +64,13 @@ impl Default for Histogram {
 
 impl Histogram {
     /// One more took this long.
-    #[inline]
     pub fn note(&mut self, time: Duration) {
-        let nanos = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.note_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));
+    }
+
+    /// The same, in nanoseconds.
+    #[inline]
+    pub fn note_nanos(&mut self, nanos: u64) {
         self.sum_nanos = self.sum_nanos.wrapping_add(nanos);
         // What is over a bound by less than a microsecond is over it.
         let micros = nanos.div_ceil(1000);

@@ -9,9 +9,11 @@ mod asked;
 mod command;
 mod draining;
 mod http;
+mod notified;
 mod numbers;
 mod readiness;
 mod sessions;
+mod tools;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
