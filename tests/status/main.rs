@@ -53,13 +53,24 @@ impl Answer {
         named.next().map(|(_, value)| value)
     }
 
+    /// The value of a metric that counts, labels and all.
+    #[track_caller]
+    fn count(&self, name: &str) -> u64 {
+        self.value(name).parse().unwrap()
+    }
+
     /// The value of a metric, labels and all.
     #[track_caller]
     fn metric(&self, name: &str) -> f64 {
+        self.value(name).parse().unwrap()
+    }
+
+    #[track_caller]
+    fn value(&self, name: &str) -> &str {
         let mut lines = self.body.lines().filter_map(|line| line.rsplit_once(' '));
         let value = lines.find(|(other, _)| *other == name);
         let (_, value) = value.unwrap_or_else(|| panic!("no {name} in {}", self.body));
-        value.parse().unwrap()
+        value
     }
 }
 
@@ -96,7 +107,7 @@ fn connect(address: SocketAddr) -> TcpStream {
     let stream = TcpStream::connect(address).unwrap();
     stream.set_read_timeout(Some(3 * DEADLINE)).unwrap();
     stream
-        .set_write_timeout(Some(Duration::from_secs(60)))
+        .set_write_timeout(Some(Duration::from_mins(1)))
         .unwrap();
     stream
 }
