@@ -73,6 +73,7 @@ use self::seat::Seat;
 pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
+use crate::session::counts::ErrorCounts;
 use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
@@ -219,6 +220,7 @@ pub struct Share {
     stalled: Vec<SeatKey>,
     effects: VecDeque<Effect>,
     drops: Drops,
+    errors: ErrorCounts,
 }
 
 impl Share {
@@ -235,6 +237,7 @@ impl Share {
             stalled: Vec::new(),
             effects: VecDeque::new(),
             drops: Drops::default(),
+            errors: ErrorCounts::default(),
         }
     }
 
@@ -353,6 +356,11 @@ impl Share {
         let trial = self.suspects.deadline();
         let own = self.probe_deadline().into_iter().chain(trial);
         processes.chain(stalled).chain(own).min()
+    }
+
+    /// Errors that clients got from here.
+    pub fn errors(&self) -> ErrorCounts {
+        self.errors
     }
 
     /// What reached nobody so far.

@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use slab::Slab;
 
+use super::counts::ExitCounts;
 use super::remnants::Remnants;
 use super::server::{Life, Reactor, Server, Stopping};
 use super::system::System;
@@ -36,6 +37,8 @@ pub struct Servers<S: System> {
     by_pid: HashMap<Pid, ServerKey>,
     /// Those that were, but there may be more in their groups.
     remnants: Remnants,
+    /// How those that were reaped had ended.
+    exits: ExitCounts,
 }
 
 impl<S: System> Default for Servers<S> {
@@ -44,6 +47,7 @@ impl<S: System> Default for Servers<S> {
             all: Slab::new(),
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
+            exits: ExitCounts::default(),
         }
     }
 }
@@ -62,7 +66,9 @@ impl<S: System> Servers<S> {
             stdout,
             stderr,
         } = spawned;
-        let key = ServerKey(self.all.insert(Server::new(pid)));
+        let mut server = Server::new(pid);
+        server.unheard_since = Some(reactor.now());
+        let key = ServerKey(self.all.insert(server));
         self.by_pid.insert(pid, key);
         let server = &mut self.all[key.0];
         let target = |channel| Target {
@@ -93,6 +99,16 @@ impl<S: System> Servers<S> {
         self.all
             .iter()
             .map(|(key, server)| (ServerKey(key), server))
+    }
+
+    /// How those had ended that have ended.
+    pub(super) fn exits(&self) -> ExitCounts {
+        self.exits
+    }
+
+    /// How many processes have not ended.
+    pub(super) fn running(&self) -> usize {
+        self.by_pid.len()
     }
 
     /// Of how many servers something is left.
@@ -210,6 +226,7 @@ impl<S: System> Servers<S> {
 
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
         let key = self.by_pid.remove(&pid)?;
+        self.exits.note(exit);
         self.all.get_mut(key.0)?.reaped(exit);
         self.remnants.insert(key);
         Some(key)

@@ -16,7 +16,7 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
-use crate::util::about::about;
+use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
@@ -133,8 +133,11 @@ impl Sharing {
 }
 
 /// How the log calls a process.
-pub(super) fn label(pid: i32) -> String {
-    format!("shared pid {pid}")
+pub(super) fn label(pid: i32) -> ServerProcess {
+    ServerProcess {
+        what: "shared",
+        pid,
+    }
 }
 
 // Seats.

@@ -144,11 +144,12 @@ impl Session {
     }
 
     /// A line of this many bytes is forwarded: the session is used.
-    fn note_forwarded(&mut self, len: usize, cx: &Context<'_>) {
+    fn note_forwarded(&mut self, len: usize, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.owes_opened) {
             self.backend.log_started(&self.label, true);
         }
         self.sent_to_upstream.count(len);
+        cx.counts.to_upstream.count(len);
         self.line_passed(cx);
         self.resume_use();
     }

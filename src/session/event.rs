@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Settings;
+use super::counts::Counts;
 use super::log_limits::LogLimits;
 use super::report::Exit;
 use crate::buffers::budget::BufferBudget;
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub memory: &'a mut BufferBudget,
     /// The limits on what all sessions together may log.
     pub logs: &'a mut LogLimits,
+    /// What is counted of all sessions.
+    pub counts: &'a mut Counts,
     /// Where actions are collected; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }

@@ -355,6 +355,7 @@ impl Session {
         }
         if !is_first && !self.backend.is_link() {
             self.tally.restarts = self.tally.restarts.saturating_add(1);
+            cx.counts.restarts += 1;
         }
         let is_unasked = is_first && self.held().is_empty();
         if is_unasked && !cx.logs.unasked.take(cx.now) {

@@ -137,6 +137,7 @@ impl Session {
             Message::Batch(batch) => self.note_upstream_batch(batch, cx),
         }
         self.sent_to_client.count(line.len());
+        cx.counts.to_client.count(line.len());
         self.line_passed(cx);
         true
     }
@@ -236,7 +237,10 @@ impl Session {
             up.history.used = true;
             up.history.has_responded = true;
         }
-        self.tally.responded(cx.now.saturating_since(request.sent));
+        let time = cx.now.saturating_since(request.sent);
+        self.tally.responded(time);
+        let nanos = cx.now.as_nanos().saturating_sub(request.sent.as_nanos());
+        cx.counts.responses.note_nanos(nanos);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
