@@ -85,8 +85,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> Limits {
         max_sessions: 1000,
         possible_sessions: 1000,
         max_starting: rng.pick(&[1, 64]),
-        // Nobody knows whose a server that waits is going to be.
-        spares: if below.legacy_clients == 0 { rng.pick(&[0, 0, 1]) } else { 0 },
+        spares: rng.pick(&[0, 0, 1]),
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
     }
@@ -115,15 +114,12 @@ impl World {
         let mut rng = Rng::new(seed);
         let calm = rng.percent(25);
         let now = Time::from_nanos(1 << 40);
-        let mut below = below::build(rng.fork(), calm, now);
+        let below = below::build(rng.fork(), calm, now);
         let limits = limits(&mut rng, calm, &below);
         let settings = settings(&limits);
         // Nobody knows whom memory that is short makes the proxy turn away.
         let memory = BufferBudget::new(1 << 26);
-        let below = {
-            below.legacy_clients *= usize::from(limits.spares == 0);
-            shared(below)
-        };
+        let below = shared(below);
         let mut reactor = Reactor::new(Poller {
             below: below.clone(),
             sleeps_until: Sleep::No,
@@ -186,7 +182,13 @@ impl World {
     fn turn(&mut self) {
         self.steps += 1;
         self.proxy.iterate(&mut self.events).unwrap();
-        self.below.borrow_mut().look();
+        let mut below = self.below.borrow_mut();
+        for (_, server) in self.proxy.servers().iter() {
+            if let Some(user) = server.user() {
+                below.note_user(server.pid(), user);
+            }
+        }
+        below.look();
     }
 
     fn client_acts(&mut self) {

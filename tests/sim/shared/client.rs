@@ -233,9 +233,14 @@ impl Client {
     }
 
     fn cancel(&mut self, record: &mut Record) {
+        let open = record.open_of(self.number).iter().map(|key| &record.requests[*key]);
+        let doubles = open.filter(|request| request.kind == Kind::Double);
+        let doubles: Vec<&str> = doubles.map(|request| request.id).collect();
         let is_wanted = |key: &usize| {
             let request = &record.requests[*key];
-            !request.is_cancelled && matches!(request.kind, Kind::Call | Kind::Listen(_))
+            // It could mean either.
+            let is_clear = !doubles.contains(&request.id);
+            is_clear && !request.is_cancelled && matches!(request.kind, Kind::Call | Kind::Listen(_))
         };
         let open = record.open_of(self.number).iter().copied();
         let open: Vec<usize> = open.filter(is_wanted).collect();
@@ -256,8 +261,8 @@ impl Client {
             return;
         }
         let line = self.rng.pick(&[
-            r#"{"jsonrpc":"2.0","id":1,"result":{"x":"r0."}}"#,
-            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"r0."}}"#,
+            r#"{"jsonrpc":"2.0","id":1,"result":{"x":"no"}}"#,
+            r#"{"jsonrpc":"2.0","id":7,"error":{"code":1,"message":"no"}}"#,
             r#"{"jsonrpc":"2.0","method":"notifications/roots/list_changed"}"#,
             r#"{"method":"notifications/progress","params":{"progressToken":1,"progress":1}}"#,
             r#"{"method":"notifications/cancelled","params":{"requestId":"unheard of"}}"#,

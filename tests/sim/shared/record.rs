@@ -116,6 +116,8 @@ pub struct Record {
     pub unread: HashSet<(i32, u64)>,
     /// Clients whose sessions are over, or are going to be.
     pub gone: HashSet<usize>,
+    /// Clients that have a server of their own.
+    pub alone: HashSet<usize>,
     /// The server may be taken for one that can't be shared.
     pub may_be_legacy: bool,
     /// Errors without an id that are still to come, by client.
@@ -209,12 +211,12 @@ impl Record {
             let request = &mut self.requests[key];
             let is_member = what.number().is_some_and(|number| request.listens_at == Some((pid, number)));
             let is_single = !matches!(request.kind, Kind::Listen(_));
-            if request.is_cancelled || request.is_over || !(is_member || is_single) {
+            if request.is_over || !(is_member || is_single) {
                 continue;
             }
             if what.is_answer() {
                 request.answer.get_or_insert(serial);
-            } else if request.answer.is_none() && (is_member || request.token.is_some()) {
+            } else if request.answer.is_none() && !request.is_cancelled && (is_member || request.token.is_some()) {
                 request.expected.push_back(serial);
             }
         }
@@ -264,7 +266,9 @@ impl Record {
     fn takes(&mut self, key: usize, serial: usize, line: &str) {
         let said = &self.said[serial];
         let request = &mut self.requests[key];
-        assert!(!request.is_cancelled_for_sure, "it was taken back long ago: {line}");
+        // A server of its own may answer all the same.
+        let is_late = request.is_cancelled_for_sure && !matches!(said.what, What::Own(_));
+        assert!(!is_late, "it was taken back long ago: {line}");
         match said.what {
             What::Acknowledgment(number) => {
                 assert_eq!(request.listens_at, None, "it is acknowledged twice: {line}");
@@ -370,6 +374,8 @@ impl Record {
             matches!(answer, Some(What::TooLong(_)))
         };
         match reason {
+            // Whoever has ended its side is not waited for without end.
+            "process_terminated" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
             _ if request.answer.is_some() && request.kind != Kind::Double => false,
             "process_terminated" => {

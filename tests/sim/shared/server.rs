@@ -150,8 +150,10 @@ impl Server {
         let number = number.unwrap_or_else(|| panic!("the id is not a number: {text}"));
         let request = &mut record.requests[key];
         let expected = request.text.at_server(&number.to_string());
-        assert_eq!(text, expected, "it is not the client's line with what must be changed");
-        assert!(!request.is_cancelled_for_sure, "it was taken back long ago: {text}");
+        // Of one that comes again, a process that is gone may have read the blanks before it.
+        let is_again = request.number.is_some();
+        let is_same = text == expected || (is_again && text == expected.trim_start());
+        assert!(is_same, "it is not the client's line with what must be changed: {text}\n{expected}");
         assert!(!matches!(request.kind, Kind::Flawed(_) | Kind::Legacy), "{text}");
         let is_leaving = record.gone.contains(&request.client);
         assert!(!request.is_over || is_leaving, "it has its answer: {text}");
@@ -164,7 +166,8 @@ impl Server {
             assert!(record.unread.remove(&(pid, number)), "it was read already: {text}");
         }
         request.sent_to = Some(self.pid);
-        record.starts.insert((self.pid, number), end - text.len() as u64 - 1);
+        let start = end - text.trim_start().len() as u64 - 1;
+        record.starts.insert((self.pid, number), start);
         if let Kind::Listen(content) = request.kind {
             let is_like = |(number, _): &&(u64, bool)| {
                 let other = &record.requests[record.by_number[number]];
@@ -208,6 +211,16 @@ impl Server {
         Input::Cancelled(number)
     }
 
+    /// Once all that was written for it has come, it was told of all that was taken back.
+    pub fn check_told(&self, record: &Record) {
+        let is_idle = self.coming.is_empty() && self.pipes.borrow().output.has_room();
+        for (number, key) in self.pending.iter().filter(|_| is_idle) {
+            let request = &record.requests[*key];
+            let is_untold = request.is_cancelled_for_sure && !request.is_told;
+            assert!(!is_untold, "pid {} was not told that nobody waits for {number}", self.pid);
+        }
+    }
+
     /// No client has more at a process than it may.
     fn check_in_flight(&self, record: &Record, most: usize) {
         let mut counts = std::collections::HashMap::new();
@@ -236,7 +249,8 @@ impl Server {
         while let Some((_, input)) = arrived(&mut self.coming, consumed) {
             self.handle(input, record);
         }
-        if self.out.len() < 200_000 && self.rng.percent(60) {
+        // Whose it is going to be, if it waits, is not known.
+        if self.is_used && self.out.len() < 200_000 && self.rng.percent(60) {
             self.speak(record);
         }
         if !self.calm && self.rng.below(1000) < 4 {
@@ -497,12 +511,13 @@ impl Server {
 
 /// A server that has one client gets its lines as they are.
 fn own_input(text: &str, owner: usize, record: &Record) -> Input {
-    let Some(key) = mark(text, 'r') else {
-        assert!(text.contains("notifications/initialized"), "{text}");
+    // What is wrong with a line is for such a server to say, and this one does not.
+    let Some(key) = mark(text, 'r').filter(|_| !text.contains("notifications/")) else {
         return Input::Other;
     };
     let request = &record.requests[key];
     assert_eq!(request.client, owner, "it is another's: {text}");
-    assert_eq!(text, request.text.at_client(request.id, ""));
+    let token = request.token.unwrap_or_default();
+    assert_eq!(text, request.text.at_client(request.id, token));
     Input::Own(key)
 }
