@@ -70,7 +70,13 @@ impl Below {
             calm: self.calm,
             max_line: self.max_line,
         };
-        let client = Client::new(self.clients_so_far, identity, habits, self.now, &mut self.rng);
+        let client = Client::new(
+            self.clients_so_far,
+            identity,
+            habits,
+            self.now,
+            &mut self.rng,
+        );
         let slot = self.clients.insert(client);
         self.backlog.push_back(slot);
         self.events.push((self.listener_token, Readiness::READABLE));
@@ -95,7 +101,13 @@ impl Below {
             return Err(self.rng.pick(&[Errno::EAGAIN, Errno::ENOENT]).into());
         }
         self.last_pid += 1;
-        let server = Server::new(self.last_pid, self.era, self.calm, self.max_line, &mut self.rng);
+        let server = Server::new(
+            self.last_pid,
+            self.era,
+            self.calm,
+            self.max_line,
+            &mut self.rng,
+        );
         let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
         trace::note(|| format!("pid {pid} starts for {user:?}"));
         let key = self.servers.insert(server);
@@ -111,7 +123,10 @@ impl Below {
     /// A server is a session's own.
     pub fn note_user(&mut self, pid: Pid, user: SessionKey) {
         let owner = self.sessions[&user];
-        let server = self.by_pid.get(&pid.as_raw()).and_then(|key| self.servers.get_mut(*key));
+        let server = self
+            .by_pid
+            .get(&pid.as_raw())
+            .and_then(|key| self.servers.get_mut(*key));
         if let Some(server) = server.filter(|server| server.owner.is_none()) {
             // It is not what is looked at here.
             server.calm = true;
@@ -137,7 +152,11 @@ impl Below {
     }
 
     pub fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let key = self.by_pid.get(&leader.as_raw()).copied().ok_or(Errno::ESRCH)?;
+        let key = self
+            .by_pid
+            .get(&leader.as_raw())
+            .copied()
+            .ok_or(Errno::ESRCH)?;
         let server = self.servers.get(key).filter(|server| !server.reaped);
         server.ok_or(Errno::ESRCH)?;
         self.with_server(key, |server, record| {
@@ -230,7 +249,8 @@ impl Below {
                 self.closed_by_proxy += 1;
             }
         }
-        self.servers.retain(|_, server| !server.reaped || server.pipes.borrow().reads);
+        self.servers
+            .retain(|_, server| !server.reaped || server.pipes.borrow().reads);
         self.clients.retain(|_, client| {
             let socket = client.socket.borrow();
             let is_left = client.was_accepted && !socket.reads && !socket.writes;
@@ -246,7 +266,8 @@ impl Below {
         for (_, server) in &self.servers {
             let pipes = server.pipes.borrow();
             // One that waits to be used is not read.
-            let is_read = !server.is_used || pipes.input.token.is_none() || !pipes.input.has_something();
+            let is_read =
+                !server.is_used || pipes.input.token.is_none() || !pipes.input.has_something();
             assert!(is_read, "pid {} is not read", server.pid);
         }
         for (_, client) in &mut self.clients {
@@ -260,14 +281,25 @@ impl Below {
     /// Whether all that was asked has come to its end, as far as its client is there.
     pub fn is_all_answered(&self) -> bool {
         let mut there = self.clients_there();
-        self.waited_for().is_empty() && !there.any(Client::has_unsent)
+        let is_waiting =
+            |client: &Client| client.has_unsent() || self.waits_for_unnamed(client.number);
+        self.waited_for().is_empty() && !there.any(is_waiting)
+    }
+
+    /// Whether a client is still to be told of what was wrong.
+    fn waits_for_unnamed(&self, client: usize) -> bool {
+        let left = self.record.unnamed.get(&client).copied().unwrap_or(0);
+        left > 0 && !self.record.alone.contains(&client)
     }
 
     fn clients_there(&self) -> impl Iterator<Item = &Client> {
         let is_there = |client: &&Client| {
             client.state == State::Open && !self.record.gone.contains(&client.number)
         };
-        self.clients.iter().map(|(_, client)| client).filter(is_there)
+        self.clients
+            .iter()
+            .map(|(_, client)| client)
+            .filter(is_there)
     }
 
     /// What clients who are there wait for.
@@ -279,23 +311,29 @@ impl Below {
             let is_ignored = is_alone && matches!(request.kind, Kind::Flawed(_));
             !request.is_cancelled && !listens && !is_ignored
         };
-        let keys = self.clients_there().flat_map(|client| self.record.open_of(client.number));
-        keys.map(|key| &self.record.requests[*key]).filter(waits).collect()
-    }
-
-    /// Those who are there have been told of all that went wrong.
-    pub fn check_unnamed(&self) {
-        for client in self.clients_there() {
-            let left = self.record.unnamed.get(&client.number).copied().unwrap_or(0);
-            let is_alone = self.record.alone.contains(&client.number);
-            assert!(left == 0 || is_alone, "client {} was not told of {left} errors", client.number);
-        }
+        let keys = self
+            .clients_there()
+            .flat_map(|client| self.record.open_of(client.number));
+        keys.map(|key| &self.record.requests[*key])
+            .filter(waits)
+            .collect()
     }
 }
 
 pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
-    let eras = [Era::Modern, Era::Modern, Era::OtherVersion, Era::Legacy, Era::Silent, Era::Fragile];
-    let era = if calm || rng.percent(85) { Era::Modern } else { rng.pick(&eras) };
+    let eras = [
+        Era::Modern,
+        Era::Modern,
+        Era::OtherVersion,
+        Era::Legacy,
+        Era::Silent,
+        Era::Fragile,
+    ];
+    let era = if calm || rng.percent(85) {
+        Era::Modern
+    } else {
+        rng.pick(&eras)
+    };
     let record = Record {
         // One that is late with what it is, or dies meanwhile, is taken for older.
         may_be_legacy: !calm,

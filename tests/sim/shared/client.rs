@@ -11,9 +11,27 @@ use crate::transport::{Duplex, End, Shared, shared};
 
 /// Ids are different values, whatever they are written as.
 const IDS: [&str; 12] = [
-    "0", "1", "2", "3", "-7", "\"1\"", "\"2\"", "1.5", "\"\\u00e9\"", "\"a\"", "9007199254740993", "\"x y\"",
+    "0",
+    "1",
+    "2",
+    "3",
+    "-7",
+    "\"1\"",
+    "\"2\"",
+    "1.5",
+    "\"\\u00e9\"",
+    "\"a\"",
+    "9007199254740993",
+    "\"x y\"",
 ];
-const TOKENS: [&str; 6] = ["0", "1", "\"1\"", "\"t\\u0074\"", "-4", "123456789012345678901234567890"];
+const TOKENS: [&str; 6] = [
+    "0",
+    "1",
+    "\"1\"",
+    "\"t\\u0074\"",
+    "-4",
+    "123456789012345678901234567890",
+];
 const TOPICS: [&str; 3] = ["tools", "resources", "prompts"];
 
 /// A client waits with more once it has as many requests open.
@@ -131,7 +149,8 @@ impl Client {
     }
 
     fn write(&mut self) {
-        self.out.write_to(&mut self.socket.borrow_mut().input, &mut self.rng);
+        self.out
+            .write_to(&mut self.socket.borrow_mut().input, &mut self.rng);
     }
 
     fn read(&mut self, now: Time) {
@@ -191,7 +210,12 @@ impl Client {
         if open.len() >= MOST_OPEN {
             return None;
         }
-        let is_free = |id: &&&str| !open.iter().any(|key| record.requests[*key].id == **id && !record.requests[*key].is_cancelled);
+        // What it has taken back may still be answered while it is on its way.
+        let is_used = |key: &usize, id: &str| {
+            let request = &record.requests[*key];
+            request.id == id && !request.is_cancelled_for_sure
+        };
+        let is_free = |id: &&&str| !open.iter().any(|key| is_used(key, id));
         let free: Vec<&'static str> = IDS.iter().filter(is_free).copied().collect();
         (!free.is_empty()).then(|| self.rng.pick(&free))
     }
@@ -223,7 +247,9 @@ impl Client {
         if listens.count() >= 4 {
             return;
         }
-        let Some(id) = self.free_id(record) else { return };
+        let Some(id) = self.free_id(record) else {
+            return;
+        };
         self.has_begun = true;
         let topic = self.rng.pick(&TOPICS);
         let meta = lines::meta(false, self.rng.percent(20), self.rng.below(4));
@@ -233,14 +259,19 @@ impl Client {
     }
 
     fn cancel(&mut self, record: &mut Record) {
-        let open = record.open_of(self.number).iter().map(|key| &record.requests[*key]);
+        let open = record
+            .open_of(self.number)
+            .iter()
+            .map(|key| &record.requests[*key]);
         let doubles = open.filter(|request| request.kind == Kind::Double);
         let doubles: Vec<&str> = doubles.map(|request| request.id).collect();
         let is_wanted = |key: &usize| {
             let request = &record.requests[*key];
             // It could mean either.
             let is_clear = !doubles.contains(&request.id);
-            is_clear && !request.is_cancelled && matches!(request.kind, Kind::Call | Kind::Listen(_))
+            is_clear
+                && !request.is_cancelled
+                && matches!(request.kind, Kind::Call | Kind::Listen(_))
         };
         let open = record.open_of(self.number).iter().copied();
         let open: Vec<usize> = open.filter(is_wanted).collect();
@@ -275,15 +306,15 @@ impl Client {
             return;
         }
         if self.rng.percent(20) {
-            let line = self.rng.pick(&[
-                r#"{"id":null,"method":"x"}"#,
-                "[]",
-                r#"["#,
-            ]);
+            let line = self
+                .rng
+                .pick(&[r#"{"id":null,"method":"x"}"#, "[]", r#"["#]);
             *record.unnamed.entry(self.number).or_default() += 1;
             return self.push(line);
         }
-        let Some(id) = self.free_id(record) else { return };
+        let Some(id) = self.free_id(record) else {
+            return;
+        };
         let (text, reason) = self.rng.pick(&[
             (r#"{"id":@,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"a":NaN}}"#, "parse_error"),
             (r#"{"id":@,"method":"x","params":{"a":"\ud800"}}"#, "parse_error"),
@@ -301,7 +332,10 @@ impl Client {
     }
 
     fn ask_with_an_id_in_use(&mut self, record: &mut Record) {
-        let open = record.open_of(self.number).iter().map(|key| &record.requests[*key]);
+        let open = record
+            .open_of(self.number)
+            .iter()
+            .map(|key| &record.requests[*key]);
         let open = open.filter(|request| request.kind == Kind::Call && !request.is_cancelled);
         let ids: Vec<&'static str> = open.map(|request| request.id).collect();
         if !ids.is_empty() {
@@ -314,8 +348,14 @@ impl Client {
         if record.open_of(self.number).len() >= 3 {
             return;
         }
-        let Some(id) = self.free_id(record) else { return };
-        let method = if self.has_begun { "tools/call" } else { "initialize" };
+        let Some(id) = self.free_id(record) else {
+            return;
+        };
+        let method = if self.has_begun {
+            "tools/call"
+        } else {
+            "initialize"
+        };
         if self.has_begun || record.open_of(self.number).is_empty() {
             self.has_begun = true;
             let text = lines::legacy(record.next_request(), method);

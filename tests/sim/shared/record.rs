@@ -93,7 +93,10 @@ impl What {
 
     /// Whether the request is over by it.
     pub fn is_answer(self) -> bool {
-        matches!(self, Self::Response(_) | Self::TooLong(_) | Self::GivesUp(_) | Self::Own(_))
+        matches!(
+            self,
+            Self::Response(_) | Self::TooLong(_) | Self::GivesUp(_) | Self::Own(_)
+        )
     }
 }
 
@@ -132,9 +135,19 @@ impl Record {
         self.requests.len()
     }
 
-    pub fn asks(&mut self, client: usize, kind: Kind, id: &'static str, token: Option<&'static str>, text: Marked) -> String {
+    pub fn asks(
+        &mut self,
+        client: usize,
+        kind: Kind,
+        id: &'static str,
+        token: Option<&'static str>,
+        text: Marked,
+    ) -> String {
         let at_client = text.at_client(id, token.unwrap_or_default());
-        self.open.entry(client).or_default().push(self.requests.len());
+        self.open
+            .entry(client)
+            .or_default()
+            .push(self.requests.len());
         self.requests.push(Request {
             client,
             id,
@@ -162,14 +175,19 @@ impl Record {
 
     /// Those of a number: one, or all that share a listen, as far as is known.
     fn owners(&self, said: &Said) -> Vec<usize> {
-        let Some(key) = said.what.number().and_then(|number| self.by_number.get(&number)) else {
+        let Some(key) = said
+            .what
+            .number()
+            .and_then(|number| self.by_number.get(&number))
+        else {
             return Vec::new();
         };
         let Kind::Listen(content) = self.requests[*key].kind else {
             return vec![*key];
         };
         let open = self.open.values().flatten().copied();
-        open.filter(|key| self.requests[*key].kind == Kind::Listen(content)).collect()
+        open.filter(|key| self.requests[*key].kind == Kind::Listen(content))
+            .collect()
     }
 
     /// A server begins to say a line that bears this number.
@@ -179,7 +197,9 @@ impl Record {
             request.sent_to != Some(pid) || request.is_told
         };
         let of = what.number().map(|number| self.by_number.get(&number));
-        let was_answered = what.number().is_some_and(|number| self.over.contains(&number));
+        let was_answered = what
+            .number()
+            .is_some_and(|number| self.over.contains(&number));
         let is_for_nobody = match of {
             Some(key) => was_answered || key.is_none_or(is_over),
             None => !matches!(what, What::Own(_)),
@@ -209,14 +229,19 @@ impl Record {
         };
         for key in owners {
             let request = &mut self.requests[key];
-            let is_member = what.number().is_some_and(|number| request.listens_at == Some((pid, number)));
+            let is_member = what
+                .number()
+                .is_some_and(|number| request.listens_at == Some((pid, number)));
             let is_single = !matches!(request.kind, Kind::Listen(_));
             if request.is_over || !(is_member || is_single) {
                 continue;
             }
             if what.is_answer() {
                 request.answer.get_or_insert(serial);
-            } else if request.answer.is_none() && !request.is_cancelled && (is_member || request.token.is_some()) {
+            } else if request.answer.is_none()
+                && !request.is_cancelled
+                && (is_member || request.token.is_some())
+            {
                 request.expected.push_back(serial);
             }
         }
@@ -232,9 +257,16 @@ impl Record {
 
     fn gets_said(&mut self, client: usize, line: &str, serial: usize) {
         let said = &self.said[serial];
-        assert!(!said.is_for_nobody, "client {client} gets what is for nobody ({:?}): {line}", said.what);
+        assert!(
+            !said.is_for_nobody,
+            "client {client} gets what is for nobody ({:?}): {line}",
+            said.what
+        );
         let open = self.open_of(client).iter().copied();
-        let of_number = said.what.number().and_then(|number| self.by_number.get(&number));
+        let of_number = said
+            .what
+            .number()
+            .and_then(|number| self.by_number.get(&number));
         let is_of = |key: &usize| match said.what {
             What::Own(own) => own == *key,
             _ => of_number.is_some_and(|of| {
@@ -247,13 +279,21 @@ impl Record {
         };
         let is_right = |key: &usize| {
             let request = &self.requests[*key];
-            line == said.text.at_client(request.id, request.token.unwrap_or_default())
+            line == said
+                .text
+                .at_client(request.id, request.token.unwrap_or_default())
         };
         let found: Vec<usize> = open.filter(is_of).collect();
         // Ids are used again once what had them was taken back.
         let rank = |key: &&usize| {
             let request = &self.requests[**key];
-            (request.is_cancelled_for_sure, request.is_cancelled)
+            let at = said.what.number().map(|number| (said.pid, number));
+            let at = at.filter(|_| !matches!(said.what, What::Acknowledgment(_)));
+            (
+                request.listens_at != at,
+                request.is_cancelled_for_sure,
+                request.is_cancelled,
+            )
         };
         let key = found.iter().filter(|key| is_right(key)).min_by_key(rank);
         let key = *key.unwrap_or_else(|| {
@@ -280,7 +320,10 @@ impl Record {
                 self.expect(key, serial, line);
             }
             What::Progress(_) => {
-                assert!(request.token.is_some(), "nobody wants to hear of it: {line}");
+                assert!(
+                    request.token.is_some(),
+                    "nobody wants to hear of it: {line}"
+                );
                 self.expect(key, serial, line);
             }
             What::TooLong(_) | What::Other => panic!("it reaches a client: {line}"),
@@ -299,10 +342,17 @@ impl Record {
             request.expected.clear();
         } else if request.expected.contains(&serial) || matches!(request.kind, Kind::Call) {
             let first = request.expected.pop_front();
-            assert_eq!(first, Some(serial), "something is missing before it: {line}");
+            assert_eq!(
+                first,
+                Some(serial),
+                "something is missing before it: {line}"
+            );
         }
         // A listen may hear of what was said while it joined.
-        assert!(request.last_heard < Some(serial), "it has come before: {line}");
+        assert!(
+            request.last_heard < Some(serial),
+            "it has come before: {line}"
+        );
         request.last_heard = Some(serial);
     }
 
@@ -310,7 +360,11 @@ impl Record {
         let request = &mut self.requests[key];
         let may_miss = request.is_cancelled || self.gone.contains(&request.client);
         let is_complete = may_miss || request.expected.is_empty();
-        assert!(is_complete, "{:?} are missing before it: {line}", request.expected);
+        assert!(
+            is_complete,
+            "{:?} are missing before it: {line}",
+            request.expected
+        );
         request.is_over = true;
         if let Some(open) = self.open.get_mut(&request.client) {
             open.retain(|other| *other != key);
@@ -323,25 +377,38 @@ impl Record {
             return;
         }
         let before = r#"{"jsonrpc":"2.0","id":"#;
-        let parts = line.strip_prefix(before).and_then(|rest| rest.split_once(r#","error":{"#));
+        let parts = line
+            .strip_prefix(before)
+            .and_then(|rest| rest.split_once(r#","error":{"#));
         let (id, error) = parts.unwrap_or_else(|| panic!("nobody has said this: {line}"));
         assert!(error.contains(r#""source":"mcp-tcp-proxy""#), "{line}");
-        let reason = error.split_once(r#""reason":""#).and_then(|(_, rest)| rest.split_once('"'));
+        let reason = error
+            .split_once(r#""reason":""#)
+            .and_then(|(_, rest)| rest.split_once('"'));
         let reason = reason.map_or("", |(reason, _)| reason);
         self.failed += 1;
         if id == "null" {
             let left = self.unnamed.entry(client).or_default();
-            assert!(*left > 0, "client {client} gets an error of nothing: {line}");
+            assert!(
+                *left > 0,
+                "client {client} gets an error of nothing: {line}"
+            );
             *left -= 1;
             return;
         }
-        let mut open = self.open_of(client).iter().copied();
         let fits = |key: &usize| {
             let request = &self.requests[*key];
-            request.id == id && self.may_fail(request, reason, is_stopping, line)
+            let is_awaited = request.id == id && !request.is_cancelled_for_sure;
+            is_awaited && self.may_fail(request, reason, is_stopping, line)
         };
-        let found = open.clone().find(|key| fits(key) && !self.requests[*key].is_cancelled);
-        let key = found.or_else(|| open.find(fits)).unwrap_or_else(|| {
+        // Ids are used again once what had them was taken back.
+        let rank = |key: &usize| {
+            let request = &self.requests[*key];
+            let is_at_dead = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
+            (!is_at_dead, request.is_cancelled)
+        };
+        let open = self.open_of(client).iter().copied();
+        let key = open.filter(fits).min_by_key(rank).unwrap_or_else(|| {
             let open = self.open_of(client).iter().map(|key| &self.requests[*key]);
             let of: Vec<_> = open.filter(|request| request.id == id).collect();
             panic!("client {client} gets an error without a reason: {line}\nopen: {of:#?}")
@@ -357,12 +424,19 @@ impl Record {
             let closed = format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
             );
-            matches!(request.kind, Kind::Listen(_)) && line == closed
+            matches!(request.kind, Kind::Listen(_)) && !request.is_over && line == closed
         };
         let may_end = is_stopping || self.gone.contains(&client);
-        let closed = self.open_of(client).iter().copied().find(is_closed).filter(|_| may_end);
+        let closed = self
+            .open_of(client)
+            .iter()
+            .copied()
+            .find(is_closed)
+            .filter(|_| may_end);
         if let Some(key) = closed {
             self.end(key, line);
+            // What was on its way may still come.
+            self.open.entry(client).or_default().push(key);
         }
         closed.is_some()
     }
@@ -392,7 +466,7 @@ impl Record {
             "method_not_found" if self.may_be_legacy => true,
             other => match request.kind {
                 Kind::Flawed(flaw) => flaw == other,
-                Kind::Double => other == "invalid_request",
+                Kind::Double => other == "invalid_request" && request.number.is_none(),
                 _ => false,
             },
         }

@@ -32,7 +32,10 @@ pub enum Era {
 #[derive(Debug)]
 enum Input {
     Probe,
-    Request { number: u64, key: usize },
+    Request {
+        number: u64,
+        key: usize,
+    },
     Cancelled(u64),
     /// A request of the only client.
     Own(usize),
@@ -137,7 +140,10 @@ impl Server {
             return self.cancellation(text, &value, record);
         }
         let Some(key) = mark(text, 'r') else {
-            let asked = self.asked.iter().position(|serial| value["id"] == format!("a{serial}"));
+            let asked = self
+                .asked
+                .iter()
+                .position(|serial| value["id"] == format!("a{serial}"));
             let asked = asked.unwrap_or_else(|| panic!("nobody has said this: {text}"));
             self.asked.swap_remove(asked);
             return Input::Other;
@@ -145,7 +151,14 @@ impl Server {
         self.request(text, end, &value, key, record)
     }
 
-    fn request(&mut self, text: &str, end: u64, value: &Value, key: usize, record: &mut Record) -> Input {
+    fn request(
+        &mut self,
+        text: &str,
+        end: u64,
+        value: &Value,
+        key: usize,
+        record: &mut Record,
+    ) -> Input {
         let number = value["id"].as_u64();
         let number = number.unwrap_or_else(|| panic!("the id is not a number: {text}"));
         let request = &mut record.requests[key];
@@ -153,17 +166,29 @@ impl Server {
         // Of one that comes again, a process that is gone may have read the blanks before it.
         let is_again = request.number.is_some();
         let is_same = text == expected || (is_again && text == expected.trim_start());
-        assert!(is_same, "it is not the client's line with what must be changed: {text}\n{expected}");
-        assert!(!matches!(request.kind, Kind::Flawed(_) | Kind::Legacy), "{text}");
+        assert!(
+            is_same,
+            "it is not the client's line with what must be changed: {text}\n{expected}"
+        );
+        assert!(
+            !matches!(request.kind, Kind::Flawed(_) | Kind::Legacy),
+            "{text}"
+        );
         let is_leaving = record.gone.contains(&request.client);
         assert!(!request.is_over || is_leaving, "it has its answer: {text}");
         let before = request.number.replace(number);
-        assert!(before.is_none_or(|before| before == number), "it has two numbers: {text}");
+        assert!(
+            before.is_none_or(|before| before == number),
+            "it has two numbers: {text}"
+        );
         if let Some(other) = record.by_number.insert(number, key) {
             assert_eq!(other, key, "the number was used before: {text}");
             let pid = request.sent_to.unwrap_or_default();
             // It may come twice only if nobody has seen it.
-            assert!(record.unread.remove(&(pid, number)), "it was read already: {text}");
+            assert!(
+                record.unread.remove(&(pid, number)),
+                "it was read already: {text}"
+            );
         }
         request.sent_to = Some(self.pid);
         let start = end - text.trim_start().len() as u64 - 1;
@@ -194,17 +219,23 @@ impl Server {
             let mut others = open.map(|key| &record.requests[*key]).filter(|other| {
                 other.kind == Kind::Listen(content) && other.listens_at == Some((self.pid, number))
             });
-            let listens = |other: &super::record::Request| !other.is_cancelled && !record.gone.contains(&other.client);
+            let listens = |other: &super::record::Request| {
+                !other.is_cancelled && !record.gone.contains(&other.client)
+            };
             assert!(!others.any(listens), "others listen: {text}");
         } else {
             let has_left = record.gone.contains(&request.client);
-            assert!(request.is_cancelled || has_left, "nobody has taken it back: {text}");
+            assert!(
+                request.is_cancelled || has_left,
+                "nobody has taken it back: {text}"
+            );
         }
         if let Some(by) = mark(text, 'r') {
             let by = &record.requests[by];
             let expected = lines::cancelled(mark(text, 'r').unwrap_or_default());
             assert_eq!(text, expected.at_server(&number.to_string()));
-            let is_same = by.kind == request.kind && (by.kind != Kind::Call || by.number == Some(number));
+            let is_same =
+                by.kind == request.kind && (by.kind != Kind::Call || by.number == Some(number));
             assert!(is_same, "another was taken back: {text}");
         }
         record.requests[key].is_told = true;
@@ -213,11 +244,16 @@ impl Server {
 
     /// Once all that was written for it has come, it was told of all that was taken back.
     pub fn check_told(&self, record: &Record) {
-        let is_idle = self.coming.is_empty() && self.pipes.borrow().output.has_room();
+        let pipes = self.pipes.borrow();
+        let is_idle = self.coming.is_empty() && pipes.writes && pipes.output.has_room();
         for (number, key) in self.pending.iter().filter(|_| is_idle) {
             let request = &record.requests[*key];
             let is_untold = request.is_cancelled_for_sure && !request.is_told;
-            assert!(!is_untold, "pid {} was not told that nobody waits for {number}", self.pid);
+            assert!(
+                !is_untold,
+                "pid {} was not told that nobody waits for {number}",
+                self.pid
+            );
         }
     }
 
@@ -233,7 +269,11 @@ impl Server {
             if request.kind == Kind::Call && !request.is_cancelled {
                 let count: &mut usize = counts.entry(request.client).or_default();
                 *count += 1;
-                assert!(*count <= most, "client {} has more in flight than it may", request.client);
+                assert!(
+                    *count <= most,
+                    "client {} has more in flight than it may",
+                    request.client
+                );
             }
         }
     }
@@ -273,8 +313,14 @@ impl Server {
         }
         let mut pipes = self.pipes.borrow_mut();
         self.out.write_to(&mut pipes.input, &mut self.rng);
-        while self.saying.front().is_some_and(|(end, _)| *end <= pipes.input.written) {
-            let Some((_, serial)) = self.saying.pop_front() else { break };
+        while self
+            .saying
+            .front()
+            .is_some_and(|(end, _)| *end <= pipes.input.written)
+        {
+            let Some((_, serial)) = self.saying.pop_front() else {
+                break;
+            };
             record.was_said(serial);
         }
     }
@@ -287,7 +333,9 @@ impl Server {
                 if record.requests[key].text.0.contains(r#""do":"kill""#) && !self.calm {
                     return self.ends(Exit::Signal(11), record);
                 }
-                if record.requests[key].kind == Kind::Call || record.requests[key].kind == Kind::Double {
+                if record.requests[key].kind == Kind::Call
+                    || record.requests[key].kind == Kind::Double
+                {
                     self.pending.push((number, key));
                 }
             }
@@ -304,7 +352,9 @@ impl Server {
     fn answer_probe(&mut self, record: &mut Record) {
         let text = match self.era {
             Era::Modern => r#"{"id":0,"result":{"supportedVersions":["2026-07-28"]}}"#,
-            Era::OtherVersion => r#"{"id":"0","error":{"code":-32022,"data":{"supported":["2026-07-28"]}}}"#,
+            Era::OtherVersion => {
+                r#"{"id":"0","error":{"code":-32022,"data":{"supported":["2026-07-28"]}}}"#
+            }
             Era::Legacy => r#"{"id":0,"error":{"code":-32601,"message":"no"}}"#,
             Era::Silent => return,
             Era::Fragile => return self.ends(Exit::Code(1), record),
@@ -319,7 +369,13 @@ impl Server {
         self.out.push(b"\n");
     }
 
-    fn say(&mut self, record: &mut Record, number: &str, what: What, text: impl FnOnce(usize) -> Marked) {
+    fn say(
+        &mut self,
+        record: &mut Record,
+        number: &str,
+        what: What,
+        text: impl FnOnce(usize) -> Marked,
+    ) {
         let text = text(record.said.len());
         let at_server = text.at_server(number);
         let serial = record.says(self.pid, text, what);
@@ -350,7 +406,10 @@ impl Server {
         let at = self.rng.below(self.own.len());
         let key = self.own.swap_remove(at);
         let serial = record.said.len();
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"2025-06-18","capabilities":{{}},"serial":"s{serial}."}}}}"#, record.requests[key].id);
+        let text = format!(
+            r#"{{"jsonrpc":"2.0","id":{},"result":{{"protocolVersion":"2025-06-18","capabilities":{{}},"serial":"s{serial}."}}}}"#,
+            record.requests[key].id
+        );
         self.say(record, "", What::Own(key), |_| Marked(text));
     }
 
@@ -369,7 +428,11 @@ impl Server {
 
     fn respond(&mut self, number: u64, record: &mut Record) {
         let order = self.rng.below(4);
-        let pad = if self.rng.percent(10) { self.rng.below(self.max_line - 300) } else { 0 };
+        let pad = if self.rng.percent(10) {
+            self.rng.below(self.max_line - 300)
+        } else {
+            0
+        };
         let is_long = !self.calm && self.rng.percent(2);
         let (what, pad) = if is_long {
             (What::TooLong(number), self.max_line + 100)
@@ -423,7 +486,11 @@ impl Server {
     }
 
     fn acknowledge(&mut self, record: &mut Record) {
-        if self.listens.iter().any(|(_, was_acknowledged)| !was_acknowledged) {
+        if self
+            .listens
+            .iter()
+            .any(|(_, was_acknowledged)| !was_acknowledged)
+        {
             self.speak_to_listeners(record);
         }
     }
@@ -439,7 +506,12 @@ impl Server {
         } else if !self.pending.is_empty() {
             let at = self.rng.below(self.pending.len());
             let (number, _) = self.pending.swap_remove(at);
-            self.say(record, &number.to_string(), What::GivesUp(number), lines::given_up);
+            self.say(
+                record,
+                &number.to_string(),
+                What::GivesUp(number),
+                lines::given_up,
+            );
             self.over.push(number);
         }
     }
@@ -477,7 +549,9 @@ impl Server {
     fn misbehave(&mut self, record: &mut Record) {
         match self.rng.below(10) {
             0..=3 => {
-                let exit = self.rng.pick(&[Exit::Code(1), Exit::Signal(9), Exit::Code(0)]);
+                let exit = self
+                    .rng
+                    .pick(&[Exit::Code(1), Exit::Signal(9), Exit::Code(0)]);
                 self.ends(exit, record);
             }
             4 => self.close_input(),
@@ -489,7 +563,10 @@ impl Server {
     }
 
     fn close_input(&self) {
-        self.pipes.borrow_mut().output.break_off(ErrorKind::BrokenPipe);
+        self.pipes
+            .borrow_mut()
+            .output
+            .break_off(ErrorKind::BrokenPipe);
     }
 
     pub fn ends(&mut self, exit: Exit, record: &mut Record) {
@@ -500,7 +577,10 @@ impl Server {
         self.exit = Some(exit);
         record.dead.insert(self.pid);
         let consumed = self.pipes.borrow().output.consumed;
-        let unread = record.starts.iter().filter(|((pid, _), start)| *pid == self.pid && **start >= consumed);
+        let unread = record
+            .starts
+            .iter()
+            .filter(|((pid, _), start)| *pid == self.pid && **start >= consumed);
         record.unread.extend(unread.map(|(at, _)| *at));
         record.starts.retain(|(pid, _), _| *pid != self.pid);
         self.close_input();

@@ -39,7 +39,11 @@ impl Poll for Poller {
         let mut below = self.below.borrow_mut();
         events.append(&mut below.events);
         let is_due = deadline.is_some_and(|at| at <= now.max(below.now));
-        self.sleeps_until = if is_due { Sleep::No } else { Sleep::Until(deadline) };
+        self.sleeps_until = if is_due {
+            Sleep::No
+        } else {
+            Sleep::Until(deadline)
+        };
         Ok(())
     }
 
@@ -53,7 +57,12 @@ impl Poll for Poller {
 }
 
 impl Register<Socket> for Poller {
-    fn register(&mut self, source: Socket, token: Token, interest: Interest) -> io::Result<Io<Socket>> {
+    fn register(
+        &mut self,
+        source: Socket,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Socket>> {
         let target = Target::<Channel>::of(token).unwrap();
         let mut below = self.below.borrow_mut();
         below.accepted(source.slot, SessionKey(target.key));
@@ -64,20 +73,35 @@ impl Register<Socket> for Poller {
 }
 
 impl Reregister<Socket> for Poller {
-    fn reregister(&mut self, io: Io<Socket>, token: Token, interest: Interest) -> io::Result<Io<Socket>> {
+    fn reregister(
+        &mut self,
+        io: Io<Socket>,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Socket>> {
         self.register(io.into_source(), token, interest)
     }
 }
 
 impl Register<Stdin> for Poller {
-    fn register(&mut self, source: Stdin, token: Token, interest: Interest) -> io::Result<Io<Stdin>> {
+    fn register(
+        &mut self,
+        source: Stdin,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Stdin>> {
         source.watch(token);
         Ok(Io::new(source, token, interest))
     }
 }
 
 impl Register<Output> for Poller {
-    fn register(&mut self, source: Output, token: Token, interest: Interest) -> io::Result<Io<Output>> {
+    fn register(
+        &mut self,
+        source: Output,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Output>> {
         source.watch(token);
         Ok(Io::new(source, token, interest))
     }
@@ -98,7 +122,10 @@ impl System for Script {
         self.0.borrow_mut().accept()
     }
 
-    fn spawn(&mut self, user: Option<ServerUser<'_, Socket>>) -> io::Result<Spawned<Stdin, Output>> {
+    fn spawn(
+        &mut self,
+        user: Option<ServerUser<'_, Socket>>,
+    ) -> io::Result<Spawned<Stdin, Output>> {
         self.0.borrow_mut().spawn(user.map(|user| user.key))
     }
 
