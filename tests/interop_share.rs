@@ -9,12 +9,13 @@ mod common;
 
 use std::net::SocketAddr;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
 use common::client::{modern_meta, result_of};
 use common::installed::{everything_server, installed, script, sdk_server};
-use common::{Client, Proxy, eventually};
+use common::{Client, Proxy, eventually, eventually_some};
 use serde_json::{Value, json};
 
 /// Interpreters that start at the same time on two cores take their while.
@@ -25,6 +26,25 @@ const CLIENTS: usize = 50;
 
 /// What each client of the script does.
 const ROUNDS: u64 = 3;
+
+/// Keeps the tests of this file apart: each starts many interpreters.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A proxy of which the SDK's server is known to be modern. One that says nothing for ten seconds is taken for older, and on
+/// a machine that is busy enough this one may need longer.
+fn share_sdk_server(options: &[&str]) -> Proxy {
+    eventually_some("the server to say in time what it is", 3 * DEADLINE, || {
+        let proxy = share_sdk_server(options);
+        let list = json!({"_meta": modern_meta()});
+        let listed = proxy
+            .connect()
+            .request_within("tools/list", &list, DEADLINE);
+        listed["error"].is_null().then_some(proxy)
+    })
+}
 
 /// Runs this many clients of the SDK, of either era. Returns what they have seen.
 fn run_clients(address: SocketAddr, modern: usize, legacy: usize) -> Value {
@@ -51,7 +71,8 @@ fn check(seen: &Value, clients: usize) {
 #[test]
 #[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
 fn fifty_sdk_clients_share_two_sdk_servers() {
-    let proxy = Proxy::start(&["--share", "2"], &sdk_server());
+    let _alone = one_at_a_time();
+    let proxy = share_sdk_server(&["--share", "2"]);
     let seen = run_clients(proxy.address(), CLIENTS, 0);
     check(&seen, CLIENTS);
     assert_eq!(seen["versions"], json!(["2026-07-28"]));
@@ -61,7 +82,8 @@ fn fifty_sdk_clients_share_two_sdk_servers() {
 #[test]
 #[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
 fn sdk_clients_of_both_eras_do_not_disturb_each_other() {
-    let proxy = Proxy::start(&["--share", "2"], &sdk_server());
+    let _alone = one_at_a_time();
+    let proxy = share_sdk_server(&["--share", "2"]);
     let seen = run_clients(proxy.address(), CLIENTS - 10, 10);
     check(&seen, CLIENTS);
     assert_eq!(seen["versions"].as_array().unwrap().len(), 2);
@@ -73,6 +95,7 @@ fn sdk_clients_of_both_eras_do_not_disturb_each_other() {
 #[test]
 #[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
 fn a_server_that_is_older_serves_each_client_alone() {
+    let _alone = one_at_a_time();
     let proxy = Proxy::start(&["--share", "2"], &everything_server());
     let mut clients: Vec<Client> = (0..3).map(|_| proxy.connect()).collect();
     thread::scope(|scope| {
@@ -104,6 +127,7 @@ fn a_server_that_is_older_serves_each_client_alone() {
 #[test]
 #[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
 fn what_a_shared_server_remembers_of_one_client_it_tells_another() {
+    let _alone = one_at_a_time();
     let call = |client: &mut Client, name: &str, arguments: Value| {
         let params = json!({"name": name, "arguments": arguments, "_meta": modern_meta()});
         let result = result_of(client.request_within("tools/call", &params, DEADLINE));
@@ -113,7 +137,7 @@ fn what_a_shared_server_remembers_of_one_client_it_tells_another() {
         (&["--share", "1"][..], "the plans of one"),
         (&[], "nothing"),
     ] {
-        let proxy = Proxy::start(options, &sdk_server());
+        let proxy = share_sdk_server(options);
         let (mut one, mut other) = (proxy.connect(), proxy.connect());
         call(&mut one, "remember", json!({"text": "the plans of one"}));
         assert_eq!(call(&mut other, "recall", json!({})), told);

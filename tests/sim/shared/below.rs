@@ -141,8 +141,7 @@ impl Below {
         };
         let server = &mut self.servers[key];
         server.reaped = true;
-        let exit = server.exit.take().unwrap();
-        server.exit = Some(exit.clone());
+        let exit = server.exit.unwrap();
         Reaped::Process(Pid::from_raw(server.pid), exit)
     }
 

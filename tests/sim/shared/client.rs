@@ -168,17 +168,14 @@ impl Client {
         record.gone.insert(self.number);
         trace::note(|| format!("client {} leaves", self.number));
         let mut socket = self.socket.borrow_mut();
-        match self.rng.below(3) {
-            0 => {
-                self.state = State::HalfClosed;
-                // What it has begun to say is no message.
-                *record.unnamed.entry(self.number).or_default() += 1;
-                socket.input.end(End::Closed);
-            }
-            _ => {
-                self.state = State::Gone;
-                socket.reset();
-            }
+        if self.rng.percent(30) {
+            self.state = State::HalfClosed;
+            // What it has begun to say is no message.
+            *record.unnamed.entry(self.number).or_default() += 1;
+            socket.input.end(End::Closed);
+        } else {
+            self.state = State::Gone;
+            socket.reset();
         }
     }
 
@@ -306,9 +303,7 @@ impl Client {
             return;
         }
         if self.rng.percent(20) {
-            let line = self
-                .rng
-                .pick(&[r#"{"id":null,"method":"x"}"#, "[]", r#"["#]);
+            let line = self.rng.pick(&[r#"{"id":null,"method":"x"}"#, "[]", "["]);
             *record.unnamed.entry(self.number).or_default() += 1;
             return self.push(line);
         }

@@ -29,7 +29,7 @@ pub enum Era {
 }
 
 /// What comes to it.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Input {
     Probe,
     Request {
