@@ -37,7 +37,7 @@ fn one_at_a_time() -> MutexGuard<'static, ()> {
 /// a machine that is busy enough this one may need longer.
 fn share_sdk_server(options: &[&str]) -> Proxy {
     eventually_some("the server to say in time what it is", 3 * DEADLINE, || {
-        let proxy = share_sdk_server(options);
+        let proxy = Proxy::start(options, &sdk_server());
         let list = json!({"_meta": modern_meta()});
         let listed = proxy
             .connect()
