@@ -42,13 +42,10 @@ fn is_alone(test: &str) -> bool {
         .env(IS_ALONE, "1")
         .output()
         .unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let text = String::from_utf8_lossy(&text);
-    assert!(
-        output.status.success() && text.contains("1 passed"),
-        "{text}"
-    );
-    println!("{text}");
+    let all = [output.stdout, output.stderr].concat();
+    let all = String::from_utf8_lossy(&all);
+    assert!(output.status.success() && all.contains("1 passed"), "{all}");
+    println!("{all}");
     false
 }
 
