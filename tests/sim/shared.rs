@@ -241,7 +241,8 @@ impl World {
         let next = self.proxy.reactor().timers.next();
         let mut below = self.below.borrow_mut();
         let wait = next.map(|at| at.saturating_since(below.now));
-        let is_waiting = below.calm && !self.is_patient && !below.is_all_answered();
+        let is_waited_for = !below.is_all_answered() || below.is_asking();
+        let is_waiting = below.calm && !self.is_patient && is_waited_for;
         let time = match wait {
             // Nothing may be late where nothing goes wrong.
             _ if is_waiting => Duration::from_millis(1),

@@ -291,6 +291,12 @@ impl Below {
         left > 0 && !self.record.alone.contains(&client)
     }
 
+    /// Whether a server is being asked what it is.
+    pub fn is_asking(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|(_, server)| server.is_probe && server.is_running())
+    }
+
     fn clients_there(&self) -> impl Iterator<Item = &Client> {
         let is_there = |client: &&Client| {
             client.state == State::Open && !self.record.gone.contains(&client.number)
