@@ -1,10 +1,8 @@
 //! Arguments in, exit code out.
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, Write};
-use std::path::Path;
 use std::process::ExitCode;
 
 use log::{LevelFilter, warn};
@@ -12,7 +10,7 @@ use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
-use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, Served};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
@@ -50,11 +48,8 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     if let Some(hint) = hint {
         warn!("{hint}");
     }
-    let served = match server_command(&options.server) {
-        Ok(command) => Proxy::set_up(options, &command),
-        Err(error) => return fail(&error, 1),
-    };
-    let ended = match served {
+    let served = vec![Served::only(options.server.clone())];
+    let ended = match Proxy::set_up(options, served) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };
@@ -114,27 +109,6 @@ fn token(name: &Name) -> ExitCode {
 fn prepare(level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
     signals::reset_inherited()?;
     logger::install(level, stderr, name)
-}
-
-/// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as
-/// by an upgrade, and then it is still the same version.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-
-fn server_command(server: &ServerCommand) -> io::Result<Vec<OsString>> {
-    match server {
-        ServerCommand::Demo => Ok(vec![own_program()?, "demo-server".into()]),
-        ServerCommand::Program(command) => Ok(command.clone()),
-    }
-}
-
-/// Without a `/proc`, the name by which this program was called has to do.
-fn own_program() -> io::Result<OsString> {
-    if Path::new(OWN_PROGRAM).exists() {
-        return Ok(OWN_PROGRAM.into());
-    }
-    env::args_os().next().ok_or_else(|| {
-        io::Error::other("--demo: this program can't find itself, as /proc is not mounted")
-    })
 }
 
 fn demo_server() -> ExitCode {

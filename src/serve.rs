@@ -24,6 +24,7 @@ mod check;
 mod client;
 mod handshakes;
 mod launch;
+mod launcher;
 mod listen;
 mod pipe_widener;
 mod quotas;
@@ -33,6 +34,7 @@ mod rules;
 mod seat_side;
 mod server;
 mod servers;
+mod services;
 mod setup;
 mod shared_processes;
 mod sharing;
@@ -60,9 +62,10 @@ pub use self::quotas::SessionsOfOne;
 use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
+pub use self::services::Plan;
+use self::services::Services;
 pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
-use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
 use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
@@ -77,7 +80,8 @@ use crate::reactor::poller::Poll;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
-use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::session::{Action, Event, Session};
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -110,8 +114,7 @@ pub struct Proxy<S: System = Linux> {
 
     servers: Servers<S>,
     start_queue: StartQueue,
-    sharing: Option<Sharing>,
-    spares: Spares,
+    services: Services,
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
@@ -133,11 +136,11 @@ impl Proxy {
         }
         debug_assert!(self.only_own_timers_are_left());
         self.scheduler.report_left_out();
-        if let Some(summary) = self.sharing.as_ref().and_then(Sharing::summary) {
-            info!("{summary}");
-        }
-        if let Some(summary) = self.spares.summary() {
-            info!("{summary}");
+        for service in self.services.iter() {
+            let shared = service.sharing.as_ref().and_then(Sharing::summary);
+            for summary in shared.into_iter().chain(service.spares.summary()) {
+                info!("{summary}");
+            }
         }
         let longest = self.reactor.longest_iteration();
         if longest.is_zero() {
@@ -152,39 +155,34 @@ impl Proxy {
 }
 
 impl<S: System> Proxy<S> {
-    /// A loop over this system. What `reactor` watches under [`Channel::Signals`] and [`Channel::Listener`] is registered.
+    /// A loop over this system that serves one service. What `reactor` watches under [`Channel::Signals`] and [`Channel::Listener`] is registered.
     pub fn new(
         system: S,
         mut reactor: Reactor<Channel, Due, S::Poller>,
         listeners: Vec<Io<S::Listener>>,
         limits: Limits,
         rules: Rules,
-        settings: Settings,
+        plan: Plan,
         memory: BufferBudget,
     ) -> Self {
         let now = reactor.now();
         reactor.timers.set(now + MONITOR_INTERVAL, Due::Monitor);
-        let max_restarts = match settings.role {
-            Backend::Process { max_restarts } => max_restarts,
-            Backend::Proxy { .. } => 0,
-        };
-        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
-        let sharing = limits.share;
-        let sharing = sharing.map(|limits| Sharing::new(limits, settings.server_log));
+        let scheduler = Scheduler::new(plan.settings.clone(), memory);
+        let mut services = Services::default();
+        services.add(plan);
         Self {
             system,
             reactor,
             listeners: Listeners::new(listeners),
             limits,
-            scheduler: Scheduler::new(settings, memory),
+            scheduler,
             sessions_so_far: 0,
             refused: 0,
             quotas: Quotas::new(limits.sessions_of_one),
             visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            sharing,
-            spares,
+            services,
             talking_spares: Vec::new(),
             looks: Looks::new(now),
             pause: Deadline::default(),
@@ -194,15 +192,22 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// Serves one more.
+    fn add_service(&mut self, plan: Plan) {
+        let key = self.scheduler.add_service(plan.settings.clone());
+        let added = self.services.add(plan);
+        debug_assert_eq!(key, added);
+    }
+
     /// One iteration of the loop.
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
         self.dispatch(events);
-        if self.sharing.is_some() {
+        if self.services.share_anything() {
             self.run_shared();
         }
         self.run_ready();
-        if self.sharing.is_some() {
+        if self.services.share_anything() {
             self.run_shared();
         }
         if self.visitors.is_some() {
@@ -241,8 +246,8 @@ impl<S: System> Proxy<S> {
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
-            || self.can_start_shared()
-            || self.sharing.as_ref().is_some_and(Sharing::is_busy)
+            || self.next_to_share().is_some()
+            || self.services.all_sharing().any(Sharing::is_busy)
             || !self.talking_spares.is_empty()
             || self.servers.has_groups_to_look_at()
     }
@@ -300,13 +305,13 @@ impl<S: System> Proxy<S> {
         if !server.latch(channel, token, readiness) {
             return;
         }
-        let user = server.user;
+        let (user, service) = (server.user, server.service);
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
         }
         match user {
             Some(User::Session(session)) => self.scheduler.enqueue(session),
-            Some(User::Share(process)) => self.note_shared(process),
+            Some(User::Share(process)) => self.note_shared(service, process),
             None => self.spare_latched(key),
         }
     }
@@ -328,7 +333,7 @@ impl<S: System> Proxy<S> {
         let mut sides = Sides {
             servers: &mut self.servers,
             start_queue: &mut self.start_queue,
-            sharing: self.sharing.as_mut(),
+            services: &mut self.services,
         };
         self.scheduler
             .run_ready(&mut sides, &mut self.reactor.timers);
@@ -345,8 +350,8 @@ impl<S: System> Proxy<S> {
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
-                Due::Spares => self.spares.timer_fired(),
-                Due::Share => self.share_timeout(),
+                Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
+                Due::Share(service) => self.share_timeout(service),
                 Due::Monitor => self.look_around(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
@@ -394,6 +399,7 @@ impl<S: System> Proxy<S> {
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none());
                 if !session.was_refused() {
+                    self.services.get_mut(place.service()).sessions -= 1;
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
                 }
@@ -408,7 +414,9 @@ impl<S: System> Proxy<S> {
     fn apply(&mut self, key: SessionKey, action: Action) {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
-            if action == Action::StartUpstream && self.is_to_share(session) {
+            let place = self.scheduler.place(key);
+            let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
+            if action == Action::StartUpstream && self.is_to_share(service, session) {
                 return self.take_seat(key);
             }
             if action == Action::StartUpstream {
@@ -420,7 +428,7 @@ impl<S: System> Proxy<S> {
                     Rank::Silent
                 };
                 let client = session.label().client().origin();
-                return self.start_queue.ask(key, client, rank);
+                return self.start_queue.ask(key, service, client, rank);
             }
         }
         match action {

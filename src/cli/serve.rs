@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::flag::Mode;
 use super::words::{Words, split_at_equals};
 use super::{UsageError, pages, printable, quoted, tls};
-use crate::options::{ServeOptions, ServerCommand};
+use crate::options::{ServeOptions, ServerCommand, ServerOptions};
 
 /// Options that many servers have, too. After a command they are meant for the server.
 const COMMON_OPTIONS: [&str; 4] = ["--debug", "--help", "--log-level", "--version"];
@@ -17,29 +17,30 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
-    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
+    let server = &options.server;
+    if server.share == 0 && server.share_in_flight != ServerOptions::default().share_in_flight {
         return Err(UsageError(
             "--share-in-flight: nothing is shared (--share N says by how many processes)"
                 .to_owned(),
         ));
     }
-    if options.client_env && options.share > 0 {
+    if server.client_env && server.share > 0 {
         return Err(UsageError(
             "--client-env: the servers of --share have many clients (leave out one of the two)"
                 .to_owned(),
         ));
     }
-    if options.client_env && !options.tells_clients() {
+    if server.client_env && !server.tells_clients() {
         return Err(UsageError(
             "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
              two)"
                 .to_owned(),
         ));
     }
-    match (&options.server, words.rest.first()) {
+    match (&server.command, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {
-            options.server = ServerCommand::Program(words.rest.clone());
+            options.server.command = ServerCommand::Program(words.rest.clone());
         }
         (ServerCommand::Demo, Some(word)) => {
             return Err(UsageError(format!(

@@ -9,7 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::Network;
-use crate::options::{Balancer, Variable};
+use crate::options::{Balancer, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::tls::client;
@@ -172,8 +172,8 @@ pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
 
 pub(super) fn variable(value: &str) -> Result<Variable, String> {
     let (name, value) = match value.split_once('=') {
-        Some((name, value)) => (name, Some(value.into())),
-        None => (value, None),
+        Some((name, value)) => (name, Value::Given(value.into())),
+        None => (value, Value::Inherited),
     };
     if name.is_empty() {
         return Err("a variable (NAME=VALUE or NAME)".to_owned());

@@ -7,6 +7,7 @@ use log::{debug, error};
 use mio::Interest;
 
 use super::client::ClientSession;
+use super::services::Service;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
 use crate::entrance::Identity;
@@ -17,6 +18,7 @@ use crate::session::report::{Label, SessionLimit};
 use crate::transport::listener::{AcceptError, classify_accept_error};
 use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
+use crate::util::service_key::ServiceKey;
 
 /// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second, or
 /// half a minute if its network fails, and these are descriptors that sessions can't have.
@@ -143,7 +145,7 @@ impl<S: System> Proxy<S> {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
-        self.open_session(address, ClientSession::new(client, None));
+        self.open_session(address, ClientSession::new(ServiceKey::ONLY, client, None));
     }
 
     /// Begins the session of a connection, unless there are as many as there may be.
@@ -153,16 +155,20 @@ impl<S: System> Proxy<S> {
         place: ClientSession<S>,
     ) -> SessionKey {
         self.sessions_so_far += 1;
+        let service = self.services.get(place.service());
         let label = Label::Session {
             number: self.sessions_so_far,
+            server: service.name.clone(),
             client,
             pid: None,
         };
-        match self.session_limit(client, place.identity()) {
+        match self.session_limit(service, client, place.identity()) {
             None => {
+                self.services.get_mut(place.service()).sessions += 1;
                 self.quotas.open(client, place.identity());
                 let timers = &mut self.reactor.timers;
-                self.scheduler.open(label, place, timers)
+                self.scheduler
+                    .open_for(place.service(), label, place, timers)
             }
             Some(limit) => {
                 self.refused += 1;
@@ -175,6 +181,7 @@ impl<S: System> Proxy<S> {
     /// The limit that one more session of this client would be over.
     fn session_limit(
         &self,
+        service: &Service,
         client: ClientAddress,
         identity: Option<&Identity>,
     ) -> Option<SessionLimit> {
@@ -182,7 +189,10 @@ impl<S: System> Proxy<S> {
         if self.scheduler.len() - self.refused >= limit {
             return Some(SessionLimit::All(limit));
         }
-        self.quotas.exceeded(client, identity)
+        let own = service.max_sessions;
+        let own = own.filter(|limit| service.sessions >= *limit);
+        own.map(SessionLimit::OfServer)
+            .or_else(|| self.quotas.exceeded(client, identity))
     }
 
     /// Something has run out: nothing is accepted or started for a while.

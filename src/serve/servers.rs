@@ -23,6 +23,7 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::service_key::ServiceKey;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,6 +53,7 @@ impl<S: System> Servers<S> {
     /// then it is of no use and to be stopped.
     pub(super) fn add(
         &mut self,
+        service: ServiceKey,
         spawned: Spawned<S::Stdin, S::Output>,
         reactor: &mut Reactor<S>,
     ) -> (ServerKey, io::Result<()>) {
@@ -61,7 +63,7 @@ impl<S: System> Servers<S> {
             stdout,
             stderr,
         } = spawned;
-        let key = ServerKey(self.all.insert(Server::new(pid)));
+        let key = ServerKey(self.all.insert(Server::new(service, pid)));
         self.by_pid.insert(pid, key);
         let server = &mut self.all[key.0];
         let target = |channel| Target {

@@ -15,6 +15,7 @@ use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::{Event, Session};
 use crate::util::about::about;
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 
 /// What is read at once of a visitor, in bytes: twice the longest first line. Who is let in goes on in larger pieces.
 const READ_BYTES: usize = 16 * 1024;
@@ -363,7 +364,7 @@ impl<S: System> Proxy<S> {
             io.expect_short_writes();
         }
         let shown = identity.as_ref().map(ToString::to_string);
-        let key = self.open_session(client, ClientSession::new(io, identity));
+        let key = self.open_session(client, ClientSession::new(ServiceKey::ONLY, io, identity));
         if let (Some(shown), Some(label)) = (shown, self.scheduler.session(key).map(Session::label))
         {
             about!(info, label, "let in as {shown}");

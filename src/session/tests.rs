@@ -113,6 +113,7 @@ impl World {
         let label = match settings.role {
             Backend::Process { .. } => Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             },

@@ -107,6 +107,7 @@ impl World {
         } else {
             Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             }
