@@ -130,14 +130,17 @@ impl World {
         };
         let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
+        let [max_sessions, possible_sessions] =
+            [rng.pick(&[1, 3, 1000, 1000, 1000]), rng.pick(&[2, 1000])];
+        let max_starting = rng.pick(&[1, 2, 64, 64]);
+        let spares = rng.pick(&[0, 0, 1, 3]);
         let limits = Limits {
-            max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),
-            possible_sessions: rng.pick(&[2, 1000]),
-            max_starting: rng.pick(&[1, 2, 64, 64]),
+            max_sessions,
+            possible_sessions,
+            max_starting,
             sessions_of_one: SessionsOfOne::default(),
             places: rng.pick(&[16, 20, 100]),
         };
-        let spares = rng.pick(&[0, 0, 1, 3]);
         let asks = Asks::random(&mut rng);
         let mut world = Self::build_asking(rng, calm, budget, settings, (limits, spares), asks);
         if asks.anything() {
