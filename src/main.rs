@@ -3,17 +3,20 @@
 use std::env;
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::path::Path;
 use std::process::ExitCode;
 
 use log::{LevelFilter, warn};
+use mcp_tcp_proxy::cli::keys::Given;
 use mcp_tcp_proxy::cli::{self, Command};
+use mcp_tcp_proxy::config::{self, Configuration, Errors};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, Served};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
-use mcp_tcp_proxy::serve::Proxy;
+use mcp_tcp_proxy::serve::{Proxy, verify};
 use mcp_tcp_proxy::{demo, logger, malloc, process};
 use nix::sys::prctl;
 
@@ -22,10 +25,18 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Serve { options, hint }) => {
+        Ok(Command::Serve {
+            options,
+            hint,
+            given,
+        }) => {
             malloc::start_with_thresholds();
-            serve(&options, hint.as_deref())
+            match plan(*options, hint, &given) {
+                Ok(configuration) => serve(configuration),
+                Err(errors) => fail_for(&errors, 1),
+            }
         }
+        Ok(Command::Check(path)) => check(&path),
         Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => {
             malloc::start_with_thresholds();
@@ -38,18 +49,59 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
+/// What the command line says, or the configuration that it names.
+fn plan(
+    options: ServeOptions,
+    hint: Option<String>,
+    given: &Given,
+) -> Result<Configuration, Errors> {
+    match &options.config {
+        Some(path) => config::load(path, given),
+        None => Ok(Configuration {
+            servers: vec![Served::only(options.server.clone())],
+            options,
+            warnings: hint.into_iter().collect(),
+        }),
+    }
+}
+
+/// Whether a configuration can be served, on stderr why not.
+fn check(path: &Path) -> ExitCode {
+    let configuration = match config::load(path, &Given::default()) {
+        Ok(configuration) => configuration,
+        Err(errors) => return fail_for(&errors, 1),
+    };
+    for warning in &configuration.warnings {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    let errors = verify(&configuration);
+    if !errors.is_empty() {
+        let named = errors.iter().map(|error| format!("{}: {error}", path.display()));
+        return fail_for(&Errors(named.collect()), 1);
+    }
+    let servers = configuration.servers.iter();
+    let names: Vec<&str> = servers
+        .filter_map(|served| served.name.as_ref().map(Name::as_str))
+        .collect();
+    print(&format!("{}: fine ({})\n", path.display(), names.join(", ")))
+}
+
+fn serve(configuration: Configuration) -> ExitCode {
+    let Configuration {
+        options,
+        servers,
+        warnings,
+    } = configuration;
     if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
         return fail(&error, 1);
     }
     if !options.traceable {
         process::hide_memory();
     }
-    if let Some(hint) = hint {
-        warn!("{hint}");
+    for warning in warnings {
+        warn!("{warning}");
     }
-    let served = vec![Served::only(options.server.clone())];
-    let ended = match Proxy::set_up(options, served) {
+    let ended = match Proxy::set_up(&options, servers) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };
@@ -122,6 +174,14 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// The same for each of several errors.
+fn fail_for(errors: &Errors, code: u8) -> ExitCode {
+    for error in &errors.0 {
+        fail(error, code);
+    }
+    ExitCode::from(code)
 }
 
 /// One line on stderr, if it takes one.

@@ -76,7 +76,9 @@ pub struct ServeOptions {
     pub user: Option<String>,
     /// Whether other processes of the same user may look into the proxy.
     pub traceable: bool,
-    /// The server that is served.
+    /// The file that says what is served, and how.
+    pub config: Option<PathBuf>,
+    /// The server that is served, unless a configuration says that.
     pub server: ServerOptions,
 }
 
@@ -234,6 +236,7 @@ impl Default for ServeOptions {
             tls_crl: None,
             user: None,
             traceable: false,
+            config: None,
             server: ServerOptions::default(),
         }
     }
@@ -268,10 +271,12 @@ impl Default for ServerOptions {
 }
 
 impl ServeOptions {
-    /// Where to listen: the address of `--host` and `--port` unless there are others, and if one of the two was given.
+    /// Where to listen: the address of `--host` and `--port` if one of the two was given, or if there are no others and no
+    /// configuration.
     pub fn addresses(&self) -> Vec<Address> {
         let mut addresses = Vec::new();
-        if self.listen.is_empty() || self.names_host_or_port() {
+        let is_default = self.listen.is_empty() && self.config.is_none();
+        if is_default || self.names_host_or_port() {
             addresses.push(Address::Tcp {
                 host: self.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned()),
                 port: self.port.unwrap_or(DEFAULT_PORT),

@@ -46,6 +46,7 @@ pub mod system;
 mod targets;
 pub mod unread;
 mod vanished;
+mod verify;
 mod visitors;
 
 use std::io;
@@ -71,6 +72,7 @@ use self::stopping::{StopTimers, Stopping};
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
+pub use self::verify::verify;
 use self::visitors::Visitors;
 use crate::buffers::budget::BufferBudget;
 use crate::entrance::{Rules, VisitorKey};

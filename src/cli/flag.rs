@@ -21,6 +21,8 @@ pub(super) struct Flag {
     /// The same for one server of several.
     pub(super) server: Option<Set<ServerOptions>>,
     pub(super) scope: Scope,
+    /// Whether all of its values count, and not only the last one.
+    pub(super) is_repeatable: bool,
 }
 
 /// What an option of the serving side is about.
@@ -173,6 +175,7 @@ const fn bare(name: &'static str) -> Flag {
         connect: None,
         server: None,
         scope: Scope::Proxy,
+        is_repeatable: false,
     }
 }
 
@@ -189,6 +192,11 @@ impl Flag {
     pub(super) const fn and_server_switch(mut self, set: fn(&mut ServerOptions)) -> Self {
         self.server = Some(Set::Switch(set));
         self.scope = Scope::Server;
+        self
+    }
+
+    pub(super) const fn repeatable(mut self) -> Self {
+        self.is_repeatable = true;
         self
     }
 

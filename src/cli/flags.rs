@@ -42,7 +42,7 @@ macro_rules! flag {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
     };
     (serve_each $name:literal [$value:literal] $field:ident = $read:expr) => {
-        serve($name, $value, |o, v| add(&mut o.$field, $read(v)))
+        serve($name, $value, |o, v| add(&mut o.$field, $read(v))).repeatable()
     };
     (server $name:literal [] $field:ident = $set:expr) => {
         serve_switch($name, |o| o.server.$field = $set).and_server_switch(|o| o.$field = $set)
@@ -54,6 +54,7 @@ macro_rules! flag {
     (server_each $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| add(&mut o.server.$field, $read(v)))
             .and_server(|o, v| add(&mut o.$field, $read(v)))
+            .repeatable()
     };
     (either $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
@@ -64,6 +65,7 @@ macro_rules! flag {
         serve($name, $value, |o, v| add(&mut o.$field, $read(v)))
             .and_server(|o, v| add(&mut o.$field, $read(v)))
             .with_both_scopes()
+            .repeatable()
     };
     (connect $name:literal [] $field:ident = $set:expr) => {
         connect_switch($name, |o| o.$field = $set)
@@ -227,6 +229,10 @@ flags! {
     /// Let other processes of the same user, such as servers, look into the memory and the descriptors of the proxy. For
     /// strace, perf and gdb.
     serve "--traceable": traceable = true;
+
+    /// Serve the servers of this file, in JSON. Each option is a key in it, too (`idleTimeout`), but this one. It takes
+    /// the place of a command.
+    serve "--config" "FILE", example "/etc/mcp/servers.json": config = some_path;
 
     /// Serve the built-in demo server. It takes the place of a command.
     server "--demo": command = ServerCommand::Demo;

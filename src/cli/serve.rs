@@ -17,6 +17,10 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
+    if options.config.is_some() {
+        refuse_command(&options.server.command, words.rest.first())?;
+        return Ok(options);
+    }
     let server = &options.server;
     if server.share == 0 && server.share_in_flight != ServerOptions::default().share_in_flight {
         return Err(UsageError(
@@ -24,19 +28,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
                 .to_owned(),
         ));
     }
-    if server.client_env && server.share > 0 {
-        return Err(UsageError(
-            "--client-env: the servers of --share have many clients (leave out one of the two)"
-                .to_owned(),
-        ));
-    }
-    if server.client_env && !server.tells_clients() {
-        return Err(UsageError(
-            "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
-             two)"
-                .to_owned(),
-        ));
-    }
+    check_server(server)?;
     match (&server.command, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {
@@ -58,6 +50,47 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     }
     tls::check_serve(&options)?;
     Ok(options)
+}
+
+/// Checks whether the options of a server go together.
+///
+/// # Errors
+/// The options that do not.
+pub fn check_server(options: &ServerOptions) -> Result<(), UsageError> {
+    if options.client_env && options.share > 0 {
+        return Err(UsageError(
+            "--client-env: the servers of --share have many clients (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
+    if options.client_env && !options.tells_clients() {
+        return Err(UsageError(
+            "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
+             two)"
+                .to_owned(),
+        ));
+    }
+    Ok(())
+}
+
+/// Checks whether the options of the proxy go together.
+///
+/// # Errors
+/// The options that do not.
+pub fn check_proxy(options: &ServeOptions) -> Result<(), UsageError> {
+    tls::check_serve(options)
+}
+
+/// What is served is said in one place.
+fn refuse_command(command: &ServerCommand, word: Option<&OsString>) -> Result<(), UsageError> {
+    let other = match (command, word) {
+        (_, Some(word)) => format!("{} starts a command", quoted(word)),
+        (ServerCommand::Demo, None) => "--demo is one".to_owned(),
+        (ServerCommand::Program(_), None) => return Ok(()),
+    };
+    Err(UsageError(format!(
+        "--config: takes the place of a command, and {other} (leave out one of the two)"
+    )))
 }
 
 /// A word that is a subcommand, or looks like one, is hardly ever the name of a server.
