@@ -26,7 +26,7 @@ pub use self::read::{MAX_BYTES, read_file};
 use self::server::Entry;
 use crate::cli;
 use crate::cli::keys::{Given, Key};
-use crate::options::{Served, ServeOptions, ServerCommand, ServerOptions, Variable};
+use crate::options::{ServeOptions, Served, ServerCommand, ServerOptions, Variable};
 
 /// What the servers may be called: by most host applications, by Visual Studio Code, by Zed.
 const CONTAINERS: [&str; 3] = ["mcpServers", "servers", "context_servers"];
@@ -127,10 +127,14 @@ impl Reader<'_> {
             }
         }
         match &containers[..] {
+            [] if problems.has_errors() => {}
             [] => problems.error(&root, "it has no servers (\"mcpServers\": {…})"),
             [_] => {}
             [_, second, ..] => {
-                problems.error(second, "the servers stand elsewhere already (one of the two)");
+                problems.error(
+                    second,
+                    "the servers stand elsewhere already (one of the two)",
+                );
             }
         }
         let options = self.proxy(&keys, &top, problems);
@@ -214,7 +218,11 @@ impl Reader<'_> {
                 let _ = key.set_server(&mut given, &values);
             }
         }
-        [&top.env, &given.env, &own.env].into_iter().flatten().cloned().collect()
+        [&top.env, &given.env, &own.env]
+            .into_iter()
+            .flatten()
+            .cloned()
+            .collect()
     }
 
     /// A command that is a relative path is relative to the directory in which the server is started, or else to the folder
@@ -258,7 +266,10 @@ fn check_addresses(options: &ServeOptions, servers: &[(Served, Place)], problems
     if common.is_empty() && !is_only {
         for (served, place) in servers {
             if served.options.listen.is_empty() && !taken.is_empty() {
-                problems.warn(place, "nobody can reach it: there is no \"listen\" for it, nor for all");
+                problems.warn(
+                    place,
+                    "nobody can reach it: there is no \"listen\" for it, nor for all",
+                );
             }
         }
     }

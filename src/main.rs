@@ -76,14 +76,20 @@ fn check(path: &Path) -> ExitCode {
     }
     let errors = verify(&configuration);
     if !errors.is_empty() {
-        let named = errors.iter().map(|error| format!("{}: {error}", path.display()));
+        let named = errors
+            .iter()
+            .map(|error| format!("{}: {error}", path.display()));
         return fail_for(&Errors(named.collect()), 1);
     }
     let servers = configuration.servers.iter();
     let names: Vec<&str> = servers
         .filter_map(|served| served.name.as_ref().map(Name::as_str))
         .collect();
-    print(&format!("{}: fine ({})\n", path.display(), names.join(", ")))
+    print(&format!(
+        "{}: fine ({})\n",
+        path.display(),
+        names.join(", ")
+    ))
 }
 
 fn serve(configuration: Configuration) -> ExitCode {
@@ -101,7 +107,7 @@ fn serve(configuration: Configuration) -> ExitCode {
     for warning in warnings {
         warn!("{warning}");
     }
-    let ended = match Proxy::set_up(&options, servers) {
+    let ended = match Proxy::set_up(&options, &servers) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };

@@ -348,6 +348,8 @@ pub struct ConnectOptions {
     pub tls_key: Option<PathBuf>,
     /// The file with the token that is shown to the proxy.
     pub token_file: Option<PathBuf>,
+    /// The server that is asked for, of those that the proxy has.
+    pub server: Option<Name>,
     /// Whether the token may be sent in plain text over a network.
     pub insecure_token: bool,
     /// Whether other processes of the same user may look into this one although it holds a secret.
@@ -380,6 +382,7 @@ impl Default for ConnectOptions {
             tls_cert: None,
             tls_key: None,
             token_file: None,
+            server: None,
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,

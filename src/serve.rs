@@ -55,6 +55,7 @@ use std::time::Duration;
 use log::{debug, info};
 use mio::{Events, Token};
 
+pub use self::accept::Door;
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
@@ -77,7 +78,7 @@ use self::visitors::Visitors;
 use crate::buffers::budget::BufferBudget;
 use crate::entrance::{Rules, VisitorKey};
 use crate::reactor::Reactor;
-use crate::reactor::io::{Io, Readiness};
+use crate::reactor::io::Readiness;
 use crate::reactor::poller::Poll;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
@@ -161,7 +162,7 @@ impl<S: System> Proxy<S> {
     pub fn new(
         system: S,
         mut reactor: Reactor<Channel, Due, S::Poller>,
-        listeners: Vec<Io<S::Listener>>,
+        listeners: Vec<Door<S::Listener>>,
         limits: Limits,
         rules: Rules,
         plan: Plan,

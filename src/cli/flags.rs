@@ -15,8 +15,8 @@ use super::flag::{Flag, add, connect, connect_switch, information, put, serve, s
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
     network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
-    share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
-    variable,
+    share_in_flight, some_host, some_name, some_path, some_port, spawn, starting, tls_name,
+    unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -294,6 +294,9 @@ flags! {
 
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
     connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
+
+    /// Ask for this server, of those that the proxy has in its configuration.
+    connect "--server" "NAME", example "git": server = some_name;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable
     /// `MCP_TCP_PROXY_TOKEN` counts.

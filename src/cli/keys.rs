@@ -38,7 +38,11 @@ impl Key {
         let mut keys: Vec<Self> = Vec::new();
         for flag in Mode::Serve.flags().filter(|flag| is_key(flag)) {
             let takes_back = flag.value.is_none() && flag.name.starts_with("--no-");
-            let name = if takes_back { &flag.name[5..] } else { &flag.name[2..] };
+            let name = if takes_back {
+                &flag.name[5..]
+            } else {
+                &flag.name[2..]
+            };
             let name = camel_case(name);
             let at = keys.iter().position(|key| key.name == name);
             let at = at.unwrap_or_else(|| {
@@ -46,7 +50,11 @@ impl Key {
                 keys.push(Self { name, on, off });
                 keys.len() - 1
             });
-            let side = if takes_back { &mut keys[at].off } else { &mut keys[at].on };
+            let side = if takes_back {
+                &mut keys[at].off
+            } else {
+                &mut keys[at].on
+            };
             *side = Some(flag.name);
         }
         keys
@@ -137,7 +145,7 @@ fn find(name: &str) -> Option<&'static Flag> {
     Mode::Serve.find(name.as_ref())
 }
 
-fn is_key(flag: &Flag) -> bool {
+pub(super) fn is_key(flag: &Flag) -> bool {
     let is_read = !matches!(flag.serve, Some(Set::Information) | None);
     is_read && !NO_KEYS.contains(&flag.name)
 }
@@ -177,7 +185,12 @@ mod tests {
         let keys = Key::all();
         for flag in Mode::Serve.flags().filter(|flag| is_key(flag)) {
             let sides = |key: &Key| key.on == Some(flag.name) || key.off == Some(flag.name);
-            assert_eq!(keys.iter().filter(|key| sides(key)).count(), 1, "{}", flag.name);
+            assert_eq!(
+                keys.iter().filter(|key| sides(key)).count(),
+                1,
+                "{}",
+                flag.name
+            );
         }
         for (name, kind) in [
             ("idleTimeout", Kind::Number),
@@ -220,7 +233,9 @@ mod tests {
     fn switches_are_set_and_taken_back() {
         let mut options = ServerOptions::default();
         let mut set = |name: &str, value: &str| {
-            key(name).set_server(&mut options, &[value.to_owned()]).unwrap();
+            key(name)
+                .set_server(&mut options, &[value.to_owned()])
+                .unwrap();
             (options.auto_restart, options.replay, options.clear_env)
         };
         assert_eq!(set("autoRestart", "false"), (false, true, false));

@@ -136,6 +136,7 @@ fn the_defaults() {
         tls_crl: None,
         user: None,
         traceable: false,
+        config: None,
         server: ServerOptions {
             listen: Vec::new(),
             max_sessions: None,
@@ -224,6 +225,7 @@ fn every_option_in_both_spellings() {
         tls_crl: Some("r".into()),
         user: Some("nobody:7".to_owned()),
         traceable: true,
+        config: None,
         server: ServerOptions {
             listen: Vec::new(),
             max_sessions: None,
@@ -718,6 +720,7 @@ fn connect_has_options_of_its_own() {
             tls_cert: None,
             tls_key: None,
             token_file: None,
+            server: None,
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
@@ -1057,7 +1060,7 @@ fn the_help_names_every_option_and_fits_the_screen() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(12).collect();
+    let first: String = help.lines().take(14).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::entrance::Network;
+use crate::entrance::{Name, Network};
 use crate::options::{Balancer, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
@@ -155,6 +155,13 @@ pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
         Ok(_) => Ok(Some(value.to_owned())),
         Err(_) => Err("whom a certificate can be for (a host name or an address)".to_owned()),
     }
+}
+
+/// The name of a server.
+pub(super) fn some_name(value: &str) -> Result<Option<Name>, String> {
+    Name::new(value)
+        .map(Some)
+        .ok_or_else(|| "the name of a server (1 to 64 of letters, digits and ._@:-)".to_owned())
 }
 
 pub(super) fn share(value: &str) -> Result<u16, String> {

@@ -46,7 +46,9 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Json, String> {
         }
     };
     if text.trim_ascii().is_empty() {
-        return Err(r#"it is empty (the least is {"mcpServers":{"NAME":{"command":"…"}}})"#.to_owned());
+        return Err(
+            r#"it is empty (the least is {"mcpServers":{"NAME":{"command":"…"}}})"#.to_owned(),
+        );
     }
     serde_json::from_str(text).map_err(|error| explained(&error, text))
 }
@@ -154,9 +156,17 @@ mod tests {
     #[test]
     fn errors_have_a_place_and_a_way_out() {
         for (text, start, way_out) in [
-            ("{\n  // time\n  \"a\": 1}", "line 2, column 3: ", "comments"),
+            (
+                "{\n  // time\n  \"a\": 1}",
+                "line 2, column 3: ",
+                "comments",
+            ),
             ("{\n  # time\n}", "line 2, column 3: ", "comments"),
-            ("{\"a\": [1, 2,]}", "line 1, column 13: ", "leave the comma out"),
+            (
+                "{\"a\": [1, 2,]}",
+                "line 1, column 13: ",
+                "leave the comma out",
+            ),
             ("{\"a\": 1,}", "line 1, column 9: ", "leave the comma out"),
             ("{'a': 1}", "line 1, column 2: ", "double quotes"),
             ("{\"a\": 'b'}", "line 1, column 7: ", "double quotes"),
@@ -173,7 +183,10 @@ mod tests {
             assert!(!error.contains('\n'), "{error}");
         }
         let error = parse(b"{\n\"a\": \"\xe4\"}").unwrap_err();
-        assert!(error.starts_with("line 2, column 7: it is not UTF-8"), "{error}");
+        assert!(
+            error.starts_with("line 2, column 7: it is not UTF-8"),
+            "{error}"
+        );
         assert!(parse(b"\xff\xfe{\0}\0").unwrap_err().contains("UTF-16"));
         let deep = "[".repeat(100_000);
         assert!(parse(deep.as_bytes()).unwrap_err().starts_with("line 1"));

@@ -116,7 +116,8 @@ impl Levels {
                 Json::Bool(value) => Value::Given(value.to_string().into()),
                 Json::Null => Value::Removed,
                 Json::List(_) | Json::Object(_) => {
-                    let wanted = "a string, a number, true or false, or null (servers do not get it)";
+                    let wanted =
+                        "a string, a number, true or false, or null (servers do not get it)";
                     problems.wrong_kind(&place, value, wanted);
                     continue;
                 }
@@ -166,7 +167,10 @@ pub(super) fn strings(
         match value {
             Json::Text(text) => texts.push((text.clone(), place)),
             Json::Number(text) => {
-                problems.error(&place, &format!("it is a number, and has to be a string (\"{text}\")"));
+                problems.error(
+                    &place,
+                    &format!("it is a number, and has to be a string (\"{text}\")"),
+                );
             }
             _ => problems.wrong_kind(&place, value, "a string"),
         }
@@ -180,7 +184,10 @@ fn located(reader: &Reader<'_>, key: &Key, text: String) -> String {
     if key.is_path() && !text.is_empty() {
         return absolute(&text);
     }
-    match text.strip_prefix("unix:").filter(|_| key.name() == "listen") {
+    match text
+        .strip_prefix("unix:")
+        .filter(|_| key.name() == "listen")
+    {
         Some(path) if !path.is_empty() && !path.starts_with('@') => {
             format!("unix:{}", absolute(path))
         }

@@ -73,12 +73,12 @@ impl Problems {
             return;
         }
         let line = format!("{}: {place}: {words}", self.file);
-        self.errors.push(logger::one_line(&line).to_string());
+        self.errors.push(logger::one_line(&line));
     }
 
     pub(super) fn warn(&mut self, place: &Place, words: &str) {
         let line = format!("{}: {place}: {words}", self.file);
-        self.warnings.push(logger::one_line(&line).to_string());
+        self.warnings.push(logger::one_line(&line));
     }
 
     /// A key that is some host's, and means nothing here.
@@ -132,8 +132,12 @@ impl Problems {
         }
         if !self.foreign.is_empty() {
             let keys: Vec<String> = self.foreign.iter().map(|key| format!("{key:?}")).collect();
-            let line = format!("{}: these keys mean nothing here: {}", self.file, keys.join(", "));
-            self.warnings.push(logger::one_line(&line).to_string());
+            let line = format!(
+                "{}: these keys mean nothing here: {}",
+                self.file,
+                keys.join(", ")
+            );
+            self.warnings.push(logger::one_line(&line));
         }
         Ok(self.warnings)
     }

@@ -98,7 +98,7 @@ impl Entry {
         Some(Self {
             name: valid?,
             place: place.clone(),
-            command: command?,
+            command,
             is_default: form.is_default,
             fault: form.levels.fault.take(),
             levels: form.levels,
@@ -107,6 +107,10 @@ impl Entry {
 }
 
 /// An entry that is being read.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a key that has nothing to do with the others"
+)]
 #[derive(Default)]
 struct Form {
     program: Option<String>,
@@ -184,13 +188,9 @@ impl Form {
     }
 
     /// What is run.
-    fn command(
-        &mut self,
-        place: &Place,
-        problems: &mut Problems,
-    ) -> Option<ServerCommand> {
+    fn command(&mut self, place: &Place, problems: &mut Problems) -> ServerCommand {
         match (self.has_command, self.is_demo) {
-            (false, true) => return Some(ServerCommand::Demo),
+            (false, true) => return ServerCommand::Demo,
             (false, false) => problems.error(place, "it has no \"command\""),
             (true, true) => problems.error(
                 &place.key("demo"),
@@ -201,7 +201,7 @@ impl Form {
         // A variable that there is not leaves a command that is not run.
         let program = self.program.take().unwrap_or_default();
         let words = std::iter::once(program).chain(self.arguments.drain(..));
-        Some(ServerCommand::Program(words.map(OsString::from).collect()))
+        ServerCommand::Program(words.map(OsString::from).collect())
     }
 }
 

@@ -31,9 +31,10 @@ pub(super) fn expand(text: &str, variable: impl Fn(&str) -> Option<String>) -> E
             Ok((name, default)) => {
                 let set = variable(name);
                 let value = match default {
-                    Some(default) => {
-                        Some(set.filter(|value| !value.is_empty()).unwrap_or(default.to_owned()))
-                    }
+                    Some(default) => Some(
+                        set.filter(|value| !value.is_empty())
+                            .unwrap_or(default.to_owned()),
+                    ),
                     None => set,
                 };
                 let Some(value) = value else {
@@ -70,7 +71,9 @@ fn read(inside: &str) -> Result<(&str, Option<&str>), &'static str> {
         _ if name.starts_with("command:") || name.starts_with("config:") => {
             "is the host application's (write the value)"
         }
-        _ => "is not a variable (${NAME}, ${env:NAME} or ${NAME:-default}; $${ for a `${` that is meant as it is)",
+        _ => {
+            "is not a variable (${NAME}, ${env:NAME} or ${NAME:-default}; $${ for a `${` that is meant as it is)"
+        }
     })
 }
 
@@ -116,7 +119,11 @@ mod tests {
             ("$${HOME}${HOME}", "${HOME}/home/ann"),
             ("ä${HOME}ö", "ä/home/annö"),
         ] {
-            assert_eq!(expanded(text), Expanded::Text(expected.to_owned()), "{text}");
+            assert_eq!(
+                expanded(text),
+                Expanded::Text(expected.to_owned()),
+                "{text}"
+            );
         }
         let undefined = Expanded::Undefined("NONE".to_owned());
         assert_eq!(expanded("x${NONE}"), undefined);

@@ -29,6 +29,8 @@ pub enum Refusal {
     LongFirstLine,
     /// It may not use this server.
     Forbidden,
+    /// There is no server of the name that it asks for, or it asks for none where there is a choice.
+    UnknownServer,
     /// It speaks this protocol.
     OtherProtocol(Protocol),
     /// It took too long.
@@ -46,6 +48,7 @@ impl Refusal {
                 Some(ErrorReason::Unauthorized)
             }
             Self::Forbidden | Self::CertificateName => Some(ErrorReason::Forbidden),
+            Self::UnknownServer => Some(ErrorReason::UnknownServer),
             Self::TimedOut => Some(ErrorReason::EntranceTimeout),
             Self::Displaced => Some(ErrorReason::TooManyConnections),
             Self::NotAllowed
@@ -68,6 +71,9 @@ impl Refusal {
             }
             Self::WrongToken => "the token is not one that this proxy knows",
             Self::Forbidden => "this client may not use this server",
+            Self::UnknownServer => {
+                r#"there is no such server here: the first line has to be {"type":"handshake","server":"NAME"} (mcp-tcp-proxy connect --server NAME)"#
+            }
             Self::CertificateName => "the name in the certificate can't be used",
             Self::TimedOut => "the first line took too long (--entrance-timeout)",
             Self::Displaced => "there are too many connections that have sent no first line",
@@ -90,6 +96,7 @@ impl fmt::Display for Refusal {
             Self::WrongToken => "unauthorized, wrong token",
             Self::LongFirstLine => "unauthorized, first line too long",
             Self::Forbidden => "forbidden",
+            Self::UnknownServer => "unknown_server",
             Self::TimedOut => "entrance_timeout",
             Self::Displaced => "too_many_connections",
             Self::OtherProtocol(protocol) => {

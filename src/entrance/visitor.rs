@@ -11,10 +11,10 @@ use super::header::{Header, Source};
 use super::identity::{Identity, Name};
 use super::refusal::Refusal;
 use super::rules::Rules;
-use super::tokens::DEFAULT_SERVER;
 use crate::protocol::own_messages::{self, HTTP_RESPONSE, Loss};
 use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// How long whoever fails often waits for the next refusal: nobody guesses much at that rate, and a person hardly notices.
@@ -50,6 +50,8 @@ pub enum Step {
 pub struct Admission {
     /// Whose it is.
     pub client: ClientAddress,
+    /// What it is a session of.
+    pub service: ServiceKey,
     /// What it has shown, if anything was asked for.
     pub identity: Option<Identity>,
     /// What it has sent.
@@ -94,6 +96,8 @@ pub(super) struct Scene<'a> {
 
 /// A connection in the entrance.
 pub(super) struct Visitor {
+    /// The server that alone is served where it came in.
+    door: Option<ServiceKey>,
     peer: ClientAddress,
     client: Option<ClientAddress>,
     is_behind_balancer: bool,
@@ -111,7 +115,12 @@ impl fmt::Debug for Visitor {
 
 impl Visitor {
     /// Something is asked of it.
-    pub(super) fn new(peer: ClientAddress, rules: &Rules, now: Time) -> Self {
+    pub(super) fn new(
+        door: Option<ServiceKey>,
+        peer: ClientAddress,
+        rules: &Rules,
+        now: Time,
+    ) -> Self {
         let is_balancer = rules.is_balancer(peer);
         let stage = if is_balancer {
             Stage::Header(Header::default())
@@ -121,6 +130,7 @@ impl Visitor {
             Stage::FirstLine(FirstLine::new())
         };
         Self {
+            door,
             peer,
             client: (!is_balancer).then_some(peer),
             is_behind_balancer: is_balancer,
@@ -173,7 +183,7 @@ impl Visitor {
             Stage::Header(_) | Stage::Tls | Stage::Delayed(_) => Step::Wait,
             Stage::TlsToCome => self.begin_tls(input, scene),
             Stage::PlainText(_) => self.plain_text(input, scene),
-            Stage::FirstByte => self.admit(None, input.to_vec()),
+            Stage::FirstByte => self.admit_unasked(input.to_vec(), scene),
             Stage::FirstLine(first_line) => {
                 let look = first_line.take(&mut input);
                 self.look(look, input, scene)
@@ -225,17 +235,42 @@ impl Visitor {
         if name.is_some() && self.certificate.is_none() {
             return self.refuse(Refusal::CertificateName, None, scene);
         }
-        let tokens = scene.rules.tokens.as_ref();
-        let is_limited = self.certificate.as_ref().zip(tokens);
-        if is_limited.is_some_and(|(name, tokens)| !tokens.allows_certificate(name, DEFAULT_SERVER))
-        {
-            return self.refuse(Refusal::Forbidden, None, scene);
-        }
-        if self.is_asked_for_token(scene.rules) {
+        if self.is_asked_for_line(scene.rules) {
+            let service = self.known_service(scene.rules);
+            if service.is_some_and(|service| !self.may_use(service, scene.rules)) {
+                return self.refuse(Refusal::Forbidden, None, scene);
+            }
             self.stage = Stage::FirstLine(FirstLine::new());
             return Step::Wait;
         }
-        self.admit(None, Vec::new())
+        self.admit_unasked(Vec::new(), scene)
+    }
+
+    /// Whether its certificate, if it has shown one, is good for this server.
+    fn may_use(&self, service: ServiceKey, rules: &Rules) -> bool {
+        let limits = self.certificate.as_ref().zip(rules.tokens.as_ref());
+        let server = rules.servers.name(service);
+        limits.is_none_or(|(name, tokens)| tokens.allows_certificate(name, server))
+    }
+
+    /// The server that it gets whatever it says.
+    fn known_service(&self, rules: &Rules) -> Option<ServiceKey> {
+        if rules.leave_choice(self.door) {
+            return None;
+        }
+        self.door.or_else(|| rules.servers.find(None))
+    }
+
+    /// It comes in without a first line.
+    fn admit_unasked(&mut self, early: Vec<u8>, scene: &mut Scene<'_>) -> Step {
+        let service = self.door.or_else(|| scene.rules.servers.find(None));
+        let Some(service) = service else {
+            return self.refuse(Refusal::UnknownServer, None, scene);
+        };
+        if !self.may_use(service, scene.rules) {
+            return self.refuse(Refusal::Forbidden, None, scene);
+        }
+        self.admit(service, None, early)
     }
 
     /// There is no TLS session. TLS itself has told the client why, which a close with something unread would destroy.
@@ -279,7 +314,7 @@ impl Visitor {
         }
         self.stage = if scene.rules.takes_tls(self.peer) {
             Stage::TlsToCome
-        } else if self.is_asked_for_token(scene.rules) {
+        } else if self.is_asked_for_line(scene.rules) {
             Stage::FirstLine(FirstLine::new())
         } else {
             Stage::FirstByte
@@ -289,6 +324,11 @@ impl Visitor {
 
     fn is_asked_for_token(&self, rules: &Rules) -> bool {
         rules.wants_token(self.address(), self.certificate.is_some())
+    }
+
+    /// Whether its first line has to be seen: for a token in it, or for the name of a server.
+    fn is_asked_for_line(&self, rules: &Rules) -> bool {
+        self.is_asked_for_token(rules) || rules.leave_choice(self.door)
     }
 
     fn health_check(&self) -> Step {
@@ -324,7 +364,7 @@ impl Visitor {
         match look {
             Look::Undecided => Step::Wait,
             Look::Line => self.judge_line(rest, scene),
-            Look::TooLong => self.refuse_token(Refusal::LongFirstLine, None, scene),
+            Look::TooLong => self.judge_long_line(rest, scene),
             Look::Other(protocol) => self.refuse_protocol(protocol, scene),
         }
     }
@@ -336,28 +376,75 @@ impl Visitor {
             return Step::Wait;
         };
         let said = Said::in_line(first_line.line());
-        let id = said.id.as_ref().map(|id| id as &dyn Display);
-        let Some(token) = &said.token else {
-            return self.refuse_token(Refusal::NoToken, id, scene);
-        };
-        let tokens = scene.rules.tokens.as_ref();
-        let Some((name, servers)) = tokens.and_then(|tokens| tokens.find(token)) else {
-            return self.refuse_token(Refusal::WrongToken, id, scene);
-        };
-        if !servers.allows(DEFAULT_SERVER) {
-            return self.refuse(Refusal::Forbidden, id, scene);
+        match self.judge_said(&said, scene.rules) {
+            Ok((service, name)) => {
+                let mut early = first_line.into_bytes();
+                early.extend_from_slice(rest);
+                self.admit(service, name, early)
+            }
+            Err(refusal) => {
+                let id = said.id.as_ref().map(|id| id as &dyn Display);
+                match refusal {
+                    Refusal::NoToken | Refusal::WrongToken => self.refuse_token(refusal, id, scene),
+                    _ => self.refuse(refusal, id, scene),
+                }
+            }
         }
-        let name = name.clone();
-        let mut early = first_line.into_bytes();
-        early.extend_from_slice(rest);
-        self.admit(Some(name), early)
     }
 
-    fn admit(&mut self, token: Option<Name>, early: Vec<u8>) -> Step {
+    /// Which server it gets by what it says, and by which name. Whoever has no right token does not learn which servers
+    /// there are.
+    fn judge_said(
+        &self,
+        said: &Said,
+        rules: &Rules,
+    ) -> Result<(ServiceKey, Option<Name>), Refusal> {
+        let shown = if self.is_asked_for_token(rules) {
+            let token = said.token.as_ref().ok_or(Refusal::NoToken)?;
+            let tokens = rules.tokens.as_ref();
+            let found = tokens.and_then(|tokens| tokens.find(token));
+            Some(found.ok_or(Refusal::WrongToken)?)
+        } else {
+            None
+        };
+        let asked = said.server.as_deref();
+        let service = match self.door {
+            Some(door) => asked
+                .is_none_or(|name| rules.servers.is(door, name))
+                .then_some(door),
+            None => rules.servers.find(asked),
+        };
+        let service = service.ok_or(Refusal::UnknownServer)?;
+        let server = rules.servers.name(service);
+        let is_good = shown.is_none_or(|(_, servers)| servers.allows(server));
+        if !is_good || !self.may_use(service, rules) {
+            return Err(Refusal::Forbidden);
+        }
+        Ok((service, shown.map(|(name, _)| name.clone())))
+    }
+
+    /// A line that is longer than one that shows or asks for anything. It may be a message for the server that one gets
+    /// without asking.
+    fn judge_long_line(&mut self, rest: &[u8], scene: &mut Scene<'_>) -> Step {
+        if self.is_asked_for_token(scene.rules) {
+            return self.refuse_token(Refusal::LongFirstLine, None, scene);
+        }
+        match std::mem::replace(&mut self.stage, Stage::FirstByte) {
+            Stage::FirstLine(first_line) => {
+                let mut early = first_line.into_bytes();
+                early.extend_from_slice(rest);
+                self.admit_unasked(early, scene)
+            }
+            _ => Step::Wait,
+        }
+    }
+
+    fn admit(&mut self, service: ServiceKey, token: Option<Name>, early: Vec<u8>) -> Step {
         let certificate = self.certificate.take();
         let is_known = token.is_some() || certificate.is_some();
         Step::Admit(Admission {
             client: self.address(),
+            service,
             identity: is_known.then_some(Identity { token, certificate }),
             early,
         })

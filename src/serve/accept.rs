@@ -36,37 +36,41 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenerKey(pub(super) usize);
 
+/// A listening socket, and the server that alone is served there, if it is one's alone.
+pub type Door<L> = (Io<L>, Option<ServiceKey>);
+
 /// The listening sockets.
 #[derive(Debug)]
 pub(super) struct Listeners<L> {
-    sockets: Vec<Io<L>>,
+    /// Each with the server that alone is served there; `None` where clients say which they want.
+    sockets: Vec<Door<L>>,
     /// The one that was accepted from last.
     last: usize,
 }
 
 impl<L> Listeners<L> {
-    pub(super) fn new(sockets: Vec<Io<L>>) -> Self {
+    pub(super) fn new(sockets: Vec<Door<L>>) -> Self {
         Self { sockets, last: 0 }
     }
 
     /// Latches what an event says of a socket.
     pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
-        if let Some(socket) = self.sockets.get_mut(key.0) {
+        if let Some((socket, _)) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
         }
     }
 
     /// Whether connections may wait.
     pub(super) fn is_readable(&self) -> bool {
-        self.sockets.iter().any(Io::is_readable)
+        self.sockets.iter().any(|(socket, _)| socket.is_readable())
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
-    fn next(&mut self) -> Option<&mut Io<L>> {
+    fn next(&mut self) -> Option<&mut Door<L>> {
         let count = self.sockets.len();
         let mut all = (1..=count).map(|step| (self.last + step) % count);
-        self.last = all.find(|at| self.sockets[*at].is_readable())?;
+        self.last = all.find(|at| self.sockets[*at].0.is_readable())?;
         self.sockets.get_mut(self.last)
     }
 
@@ -96,12 +100,13 @@ impl<S: System> Proxy<S> {
             if !self.can_accept() {
                 return;
             }
-            let Some(listener) = self.listeners.next() else {
+            let Some((listener, door)) = self.listeners.next() else {
                 return;
             };
             match self.system.accept(listener.source()) {
                 Ok((client, address)) => {
-                    self.accepted(client, address);
+                    let door = *door;
+                    self.accepted(door, client, address);
                     // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
                 }
@@ -119,15 +124,20 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn accepted(&mut self, client: S::Client, address: ClientAddress) {
+    fn accepted(&mut self, door: Option<ServiceKey>, client: S::Client, address: ClientAddress) {
         if self.visitors.is_some() {
-            return self.arrived(client, address);
+            return self.arrived(door, client, address);
         }
-        self.accept_session(client, address);
+        self.accept_session(door, client, address);
     }
 
     /// A connection is a session at once.
-    pub(super) fn accept_session(&mut self, client: S::Client, address: ClientAddress) {
+    pub(super) fn accept_session(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
@@ -145,7 +155,9 @@ impl<S: System> Proxy<S> {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
-        self.open_session(address, ClientSession::new(ServiceKey::ONLY, client, None));
+        // Where there is a choice, clients are asked for it.
+        let service = door.unwrap_or(ServiceKey::ONLY);
+        self.open_session(address, ClientSession::new(service, client, None));
     }
 
     /// Begins the session of a connection, unless there are as many as there may be.
@@ -224,7 +236,7 @@ mod tests {
 
     #[test]
     fn listeners_take_turns() {
-        let sockets = (0..3).map(|key| Io::new(key, Token(key), Interest::READABLE));
+        let sockets = (0..3).map(|key| (Io::new(key, Token(key), Interest::READABLE), None));
         let mut listeners = Listeners::new(sockets.collect());
         assert!(!listeners.is_readable() && listeners.next().is_none());
         for key in [0, 2] {
@@ -233,7 +245,7 @@ mod tests {
         listeners.latch(ListenerKey(1), Token(0), Readiness::READABLE);
         listeners.latch(ListenerKey(7), Token(7), Readiness::READABLE);
         assert!(listeners.is_readable());
-        let mut turns = || *listeners.next().unwrap().source();
+        let mut turns = || *listeners.next().unwrap().0.source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);
         listeners.close();
         assert!(!listeners.is_readable() && listeners.next().is_none());

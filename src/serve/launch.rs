@@ -10,6 +10,7 @@ use super::servers::ServerKey;
 use super::system::{ServerUser, System};
 use super::{ClientSession, Proxy, Stopping};
 use crate::entrance::{Identity, Name};
+use crate::process::is_for_good;
 use crate::reactor::io::Io;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::report::Label;
@@ -137,12 +138,21 @@ impl<S: System> Proxy<S> {
                 self.pause(&error);
                 return StartOutcome::Exhausted;
             }
+            Err(error) if self.is_for_good(service, &error) => {
+                self.tell(key, Event::UpstreamMissing(&error.to_string()));
+            }
             Err(error) => {
                 self.services.get_mut(service).spares.missed();
                 self.tell(key, Event::UpstreamFailed(&error.to_string()));
             }
         }
         StartOutcome::Spawned
+    }
+
+    /// Whether what keeps a server from being started is its configuration. Without one, it was found right at the start, and
+    /// what is missing now is likely to come back, as by an update.
+    fn is_for_good(&self, service: ServiceKey, error: &io::Error) -> bool {
+        self.services.get(service).name.is_some() && is_for_good(error)
     }
 
     pub(super) fn spawn(

@@ -57,8 +57,11 @@ impl Launcher {
         let options = &self.served.options;
         let surroundings = surroundings::surroundings(options, environment)?;
         let command = words(&options.command).map_err(failed_to("cannot run"))?;
+        // A client may hear of this, and arguments hold secrets more often than not.
+        let is_named = self.served.name.is_some();
+        let shown = command.get(..1).filter(|_| is_named).unwrap_or(&command);
         let spawner = Spawner::new(&command, surroundings, self.descriptors).map_err(failed_to(
-            format!("cannot run {}", shell_words::join(&command)),
+            format!("cannot run {}", shell_words::join(shown)),
         ))?;
         self.spawner = Some(spawner);
         Ok(())

@@ -14,7 +14,7 @@ use super::rules;
 use super::system::Linux;
 use super::{Channel, Due, Plan, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
-use crate::entrance::Capacity;
+use crate::entrance::{Capacity, Directory};
 use crate::options::{
     DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, Served, ServerCommand, ServerOptions,
 };
@@ -28,7 +28,6 @@ use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings, Spawn};
 use crate::share;
-use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
 
@@ -80,11 +79,11 @@ pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> Set
 
 impl Proxy {
     /// Binds the addresses and checks whether the servers can be run.
-    pub fn set_up(options: &ServeOptions, all: Vec<Served>) -> Result<Self, SetupError> {
+    pub fn set_up(options: &ServeOptions, all: &[Served]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let user = surroundings::find_user(options)?;
-        let launchers = all.into_iter();
+        let launchers = all.iter().cloned();
         let mut launchers: Vec<Launcher> = launchers
             .map(|served| Launcher::new(served, user.as_ref(), descriptors))
             .collect();
@@ -97,7 +96,7 @@ impl Proxy {
         let contents = files.read().map_err(SetupError)?;
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let listening = listen::open(options)?;
+        let listening = listen::open(options, all)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let signals = watch_signals(&mut reactor, &files)?;
         if let Some(user) = &user {
@@ -110,7 +109,8 @@ impl Proxy {
         }
         let Listening { sockets, summary } = listening;
         let mut plans: Vec<Plan> = plans(options, &launchers, descriptors);
-        let limits = limits(options, &plans, descriptors);
+        let directory = rules::directory(all);
+        let limits = limits(options, &plans, &directory, descriptors);
         check_descriptors(descriptors)?;
         info!("Starting TCP proxy on {summary}");
         for (launcher, plan) in launchers.iter().zip(&plans) {
@@ -118,13 +118,16 @@ impl Proxy {
         }
         log_session_limit(options, limits, descriptors);
         let mut listeners = Vec::new();
-        let ports = sockets.iter().filter_map(Listener::tcp_address);
+        let ports = sockets
+            .iter()
+            .filter_map(|(socket, _)| socket.tcp_address());
         let ports = ports.map(|address| address.port()).collect();
-        for (key, socket) in sockets.into_iter().enumerate() {
-            listen::log(&socket, options);
+        for (key, (socket, door)) in sockets.into_iter().enumerate() {
+            listen::log(&socket, door.map(|door| directory.name(door)), options);
             let channel = Channel::Listener;
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
-            listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
+            let listener = listener.map_err(failed_to("cannot watch a listening socket"))?;
+            listeners.push((listener, door));
         }
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
@@ -140,8 +143,8 @@ impl Proxy {
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
-        contents.log();
-        let rules = rules::of(options, contents.tokens);
+        contents.log(&directory);
+        let rules = rules::of(options, directory, contents.tokens);
         let first = plans.remove(0);
         let mut proxy = Self::new(system, reactor, listeners, limits, rules, first, memory);
         for plan in plans {
@@ -208,8 +211,13 @@ fn plans(
 }
 
 /// What the user wants, as far as there are descriptors for it.
-fn limits(options: &ServeOptions, plans: &[Plan], descriptors: DescriptorLimit) -> Limits {
-    let places = places(options, descriptors);
+fn limits(
+    options: &ServeOptions,
+    plans: &[Plan],
+    servers: &Directory,
+    descriptors: DescriptorLimit,
+) -> Limits {
+    let places = places(options, servers, descriptors);
     let spares: usize = plans.iter().map(|plan| plan.spares).sum();
     let shared = plans.iter().filter_map(|plan| plan.share);
     let shared: usize = shared.map(|share| share.processes + 2).sum();
@@ -308,8 +316,8 @@ fn spares_limit(wanted: usize, others: usize, descriptors: DescriptorLimit) -> u
 
 /// Connections that may be in the entrance, if anything is asked there: an eighth of the descriptors, at most as many as are
 /// of use.
-fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
-    if !rules::need_places(options) {
+fn places(options: &ServeOptions, servers: &Directory, descriptors: DescriptorLimit) -> usize {
+    if !rules::need_places(options, servers) {
         return 0;
     }
     let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
@@ -420,13 +428,14 @@ mod tests {
         assert_eq!(sessions_possible(4, 0, few), 2);
         assert_eq!(sessions_possible(7, 0, few), 1, "at least");
         assert_eq!(sessions_possible(0, 8, few), 3);
+        let only = Directory::only();
         let with_tokens = ServeOptions {
             token_file: Some("tokens".into()),
             ..ServeOptions::default()
         };
-        let places_of = |count| places(&with_tokens, DescriptorLimit::of(count));
+        let places_of = |count| places(&with_tokens, &only, DescriptorLimit::of(count));
         assert_eq!((places_of(800), places_of(1 << 20)), (100, 1000));
-        assert_eq!(places(&ServeOptions::default(), few), 0);
+        assert_eq!(places(&ServeOptions::default(), &only, few), 0);
         let none = DescriptorLimit::of(10);
         assert_eq!(
             (spares_limit(1, 0, none), sessions_possible(0, 0, none)),

@@ -63,6 +63,7 @@ const CONNECTOR: Backend = Backend::Proxy {
     held_timeout: None,
     is_tidy: false,
     token: None,
+    server: None,
 };
 
 /// A session, and what is around it.

@@ -83,6 +83,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             held_timeout: held.map(Duration::from_millis),
             is_tidy: false,
             token: None,
+            server: None,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -113,7 +114,7 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
     };
     drop(inner);
     let interest = Interest::READABLE;
-    let listeners = vec![Io::new(Listener, listener, interest)];
+    let listeners = vec![(Io::new(Listener, listener, interest), None)];
     let system = Script(below.clone());
     Proxy::new(system, reactor, listeners, limits, rules, plan, memory)
 }

@@ -68,6 +68,7 @@ fn settings(options: u8, size: u8) -> Settings {
             held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
             is_tidy: false,
             token: None,
+            server: None,
         }
     } else {
         Backend::Process {
