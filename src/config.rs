@@ -27,6 +27,7 @@ use self::server::Entry;
 use crate::cli;
 use crate::cli::keys::{Given, Key};
 use crate::options::{ServeOptions, Served, ServerCommand, ServerOptions, Variable};
+use crate::transport::address::Address;
 
 /// What the servers may be called: by most host applications, by Visual Studio Code, by Zed.
 const CONTAINERS: [&str; 3] = ["mcpServers", "servers", "context_servers"];
@@ -253,6 +254,9 @@ fn check_addresses(options: &ServeOptions, servers: &[(Served, Place)], problems
     for (served, place) in servers {
         let name = served.name.as_ref().map_or("", |name| name.as_str());
         for address in &served.options.listen {
+            if matches!(address, Address::Tcp { port: 0, .. }) {
+                continue;
+            }
             match taken.iter().find(|(other, _)| *other == address) {
                 Some((_, whose)) => {
                     let words = format!("{address} is in use already ({whose})");

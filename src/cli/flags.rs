@@ -295,7 +295,8 @@ flags! {
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
     connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
 
-    /// Ask for this server, of those that the proxy has in its configuration.
+    /// Ask for this server of those that the proxy has in its configuration. Names are 1 to 64 of letters, digits and ._@:-
+    /// in any order.
     connect "--server" "NAME", example "git": server = some_name;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable

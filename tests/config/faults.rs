@@ -3,8 +3,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
-use nix::sys::signal::Signal;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::common::{Client, Scratch, servers};
 use crate::{Config, anywhere, asking, called, served, who_answers};
@@ -70,7 +69,7 @@ fn it_is_tried_again_for_the_next_session() {
     let unfinished = config.file("unfinished");
     fs::write(
         &unfinished,
-        "#!/bin/sh\nwhile read -r line; do echo '{\"called\":\"late\"}'; done\n",
+        "#!/bin/sh\nwhile read -r line; do echo '{\"id\":1,\"result\":{},\"called\":\"late\"}'; done\n",
     )
     .unwrap();
     fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
@@ -101,6 +100,4 @@ fn a_server_that_crashes_uses_up_its_own_restarts() {
     let answer = bad.answer_to(id);
     assert!(answer["error"]["code"].is_number(), "{answer}");
     assert_eq!(healthy.pid_of_server(), pid);
-    proxy.signal(Signal::SIGHUP);
-    let _: Value = answer;
 }

@@ -1,5 +1,7 @@
 //! Configurations: many servers behind one proxy, each its own.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 #[macro_use]
 #[path = "../common/mod.rs"]
 mod common;
@@ -71,12 +73,16 @@ impl Config {
 
 /// A server that runs this command.
 pub(crate) fn served(command: &[String]) -> Value {
-    json!({"command": command[0], "args": command[1..]})
+    let words = command.iter().map(|word| word.replace("${", "$${"));
+    let words: Vec<String> = words.collect();
+    json!({"command": words[0], "args": words[1..]})
 }
 
-/// A server that answers each line with a word.
+/// A server that answers each line with a word, as a request of the id 1.
 pub(crate) fn called(name: &str) -> Value {
-    let script = format!(r#"while read -r line; do echo "{{\"called\":\"{name}\"}}"; done"#);
+    let script = format!(
+        r#"while read -r line; do echo "{{\"id\":1,\"result\":{{}},\"called\":\"{name}\"}}"; done"#
+    );
     served(&common::servers::sh(&script))
 }
 

@@ -65,7 +65,7 @@ fn each_server_has_its_limit_of_sessions_and_all_have_one_together() {
     }
     let words = told(&mut asking(proxy.address(), "many"));
     assert!(words.contains("3 sessions already"), "{words}");
-    drop(first);
+    first.close();
     eventually("room for another", DEADLINE, || {
         let mut client = asking(proxy.address(), "few");
         client.send_line(r#"{"id":1,"method":"who"}"#);
@@ -133,7 +133,8 @@ fn the_command_line_counts_more_than_the_top_of_the_file() {
         .start(&["--max-message-bytes", "400"]);
     let passes = |name: &str, bytes: usize| {
         let mut client = asking(proxy.address(), name);
-        let line = format!(r#"{{"id":1,"method":"{}"}}"#, "x".repeat(bytes - 21));
+        let without = r#"{"id":1,"method":""}"#.len();
+        let line = format!(r#"{{"id":1,"method":"{}"}}"#, "x".repeat(bytes - without));
         assert_eq!(line.len(), bytes);
         client.send_line(&line);
         client.recv_json()["called"] == name
