@@ -42,13 +42,10 @@ fn is_alone(test: &str) -> bool {
         .env(IS_ALONE, "1")
         .output()
         .unwrap();
-    let printed = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8_lossy(&printed);
-    assert!(
-        output.status.success() && printed.contains("1 passed"),
-        "{printed}"
-    );
-    println!("{printed}");
+    let all = [output.stdout, output.stderr].concat();
+    let all = String::from_utf8_lossy(&all);
+    assert!(output.status.success() && all.contains("1 passed"), "{all}");
+    println!("{all}");
     false
 }
 
