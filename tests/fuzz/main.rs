@@ -21,9 +21,10 @@ mod targets;
 
 use crate::campaign::Target;
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 8] = [
     target("entrance", targets::entrance, 2),
     target("envelope", targets::envelope, 1),
+    target("http", targets::http, 2),
     target("id", targets::id, 1),
     target("outbox", targets::outbox, 10),
     target("session", targets::session, 2),
@@ -48,6 +49,11 @@ fn entrance() {
 #[test]
 fn envelope() {
     named("envelope").fuzz();
+}
+
+#[test]
+fn http() {
+    named("http").fuzz();
 }
 
 #[test]

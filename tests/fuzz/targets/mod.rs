@@ -8,6 +8,7 @@
 
 mod entrance;
 mod envelope;
+mod http;
 mod id;
 mod outbox;
 mod session;
@@ -16,6 +17,7 @@ mod wheel;
 
 pub(crate) use entrance::entrance;
 pub(crate) use envelope::envelope;
+pub(crate) use http::http;
 pub(crate) use id::id;
 pub(crate) use outbox::outbox;
 pub(crate) use session::session;
