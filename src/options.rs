@@ -95,6 +95,8 @@ pub struct ServeOptions {
     pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
+    pub hibernate_after: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
@@ -203,6 +205,7 @@ impl Default for ServeOptions {
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
+            hibernate_after: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
             tls_cert: None,

@@ -531,6 +531,7 @@ mod tests {
                     exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
+                    hibernate: None,
                 },
                 server_log: ServerLogging::Limited,
             };

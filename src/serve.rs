@@ -506,6 +506,12 @@ impl<S: System> Proxy<S> {
                     self.servers.stop(server, &mut self.reactor.timers);
                 }
             }
+            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
+            Action::HibernateUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop_idle(server, &mut self.reactor.timers);
+                }
+            }
             Action::ReleaseUpstream => {
                 if let Some(server) = place.server.take() {
                     self.servers.release(server);

@@ -46,6 +46,7 @@
 mod client_line;
 mod edit;
 mod era;
+mod hibernation;
 mod life;
 mod listens;
 mod process;
@@ -100,6 +101,8 @@ pub struct Limits {
     pub restarts: bool,
     /// The longest line either way as its receiver gets it, in bytes, without its line end.
     pub max_message_bytes: usize,
+    /// After how long a process goes that no session uses; `None` for never.
+    pub hibernate_after: Option<Duration>,
 }
 
 impl Limits {
@@ -124,6 +127,8 @@ pub enum Effect {
     Start(ProcessKey),
     /// End a process, and report [`Share::process_ended`].
     Stop(ProcessKey),
+    /// The same, but it is not used any more: nothing is to be reported of it, and its place is free at once.
+    GiveBack(ProcessKey),
     /// There is something in [`Share::to_process`].
     Write(ProcessKey),
     /// There is something in [`Share::to_client`].
@@ -270,6 +275,7 @@ impl Share {
             if seat.has_turn {
                 turns.leave(seat.identity, key);
             }
+            self.note_unused(process, cx);
         }
         self.stalled.retain(|other| *other != key);
         self.end_trial_of(key, cx);

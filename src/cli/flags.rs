@@ -161,6 +161,12 @@ flags! {
     /// at most.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
+    /// Stop a session's server after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. The
+    /// connection stays, and the next message starts another server. Only for servers that keep nothing between two
+    /// calls. A session in which anything is open keeps its server: a request, a subscription, a task, or a question to
+    /// the user.
+    serve "--hibernate-after" "S", default "0", example "300": hibernate_after = seconds_or_off;
+
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
     /// second.
     serve "--max-starting" "N", default_is "twice the number of processors", example "3": max_starting = starting;

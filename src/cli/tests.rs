@@ -75,6 +75,37 @@ fn network(text: &str) -> Network {
 }
 
 #[test]
+fn hibernation_needs_a_replay_and_an_idle_timeout_that_leaves_it_time() {
+    let after = |line: &str| serve(line).hibernate_after;
+    assert_eq!(after("--demo"), None);
+    assert_eq!(after("--hibernate-after 0 --no-replay --demo"), None);
+    let half = Some(Duration::from_millis(500));
+    assert_eq!(after("--hibernate-after .5 --idle-timeout 1 --demo"), half);
+    assert_eq!(after("--hibernate-after .5 --no-auto-restart --demo"), half);
+    for (line, part) in [
+        (
+            "--hibernate-after 5 --no-replay --demo",
+            "--no-replay keeps it from them",
+        ),
+        (
+            "--hibernate-after 5 --idle-timeout 5 --demo",
+            "with --idle-timeout 5 the session has ended after 5 s",
+        ),
+        (
+            "--idle-timeout 3 --hibernate-after 5 --demo",
+            "with --idle-timeout 3 the session has ended after 5 s",
+        ),
+        ("--hibernate-after 0.001 --demo", "--hibernate-after"),
+    ] {
+        let error = error(line);
+        assert!(
+            error.starts_with("--hibernate-after") && error.contains(part),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn networks_and_token_files_are_read_and_checked() {
     for (line, part) in [
         (
@@ -142,6 +173,7 @@ fn the_defaults() {
         spawn: Spawn::Eager,
         first_message_timeout: None,
         idle_timeout: None,
+        hibernate_after: None,
         max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
         prespawn: 0,
         tls_cert: None,
@@ -224,6 +256,8 @@ fn every_option_in_both_spellings() {
         spawn: Spawn::Lazy,
         first_message_timeout: Some(Some(Duration::from_millis(500))),
         idle_timeout: Some(Duration::from_hours(24)),
+        // It needs the replay.
+        hibernate_after: None,
         max_starting: 1,
         prespawn: 1000,
         tls_cert: Some("c".into()),

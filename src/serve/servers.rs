@@ -24,6 +24,7 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::time::Time;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -119,17 +120,30 @@ impl<S: System> Servers<S> {
     pub(super) fn stop(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
         if let Some(server) = self.all.get_mut(key.0) {
             server.stdin = None;
-            self.urge(key, timers);
+            self.urge(key, Escalation::new, timers);
+        }
+    }
+
+    /// The same for one that is not used for now.
+    pub(super) fn stop_idle(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+        if let Some(server) = self.all.get_mut(key.0) {
+            server.stdin = None;
+            self.urge(key, Escalation::of_idle, timers);
         }
     }
 
     /// Has force used when it is due.
-    fn urge(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+    fn urge(
+        &mut self,
+        key: ServerKey,
+        begin: impl FnOnce(Time) -> Escalation,
+        timers: &mut Timers<Due>,
+    ) {
         let Some(server) = self.all.get_mut(key.0) else {
             return;
         };
         if server.stopping.is_none() && server.life != Life::Gone {
-            let escalation = Escalation::new(timers.now());
+            let escalation = begin(timers.now());
             let mut deadline = Deadline::default();
             deadline.set(escalation.deadline(), Due::Server(key), timers);
             server.stopping = Some(Box::new(Stopping {
@@ -228,7 +242,7 @@ impl<S: System> Servers<S> {
         for key in ended {
             self.forget_if_empty(*key, system, timers);
             if self.remnants.contains(*key) {
-                self.urge(*key, timers);
+                self.urge(*key, Escalation::new, timers);
             }
         }
     }

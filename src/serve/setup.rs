@@ -248,6 +248,7 @@ fn share_limits(options: &ServeOptions) -> share::Limits {
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        hibernate_after: options.hibernate_after,
     }
 }
 
@@ -274,6 +275,7 @@ fn settings(options: &ServeOptions) -> Settings {
                 .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
             exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
+            hibernate: options.hibernate_after,
         },
         server_log: options.server_log,
     }

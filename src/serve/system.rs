@@ -443,7 +443,7 @@ mod tests {
         wait(&listener);
         let (mut client, _) = system.accept(&listener).unwrap();
         let error = loop {
-            if let Err(error) = client.write(&vec![0; 65_536]) {
+            if let Err(error) = client.write(&[0; 4096]) {
                 break error;
             }
         };

@@ -181,6 +181,10 @@ impl Session {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
+        if self.hibernates && self.takes_ping(&message, line, cx) {
+            self.debug_client_line("proxy", line);
+            return Route::Drop;
+        }
         self.era.note(&message);
         self.leave_shared(cx);
         self.server_memory.note_client(&message);
@@ -373,6 +377,7 @@ impl Session {
 
     /// Cancellations of what waits are carried out, and the others pass.
     fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        self.note_subscriptions_in(batch);
         let carried_out = self.take_out_all(batch, cx);
         match cancellations::without_carried_out(line, &carried_out) {
             Spliced::Unchanged => self.classify_whole_batch(batch, cx.now),

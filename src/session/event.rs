@@ -35,6 +35,9 @@ pub enum Action {
     StartUpstream,
     /// End the upstream: close its input, and use force if it does not exit.
     StopUpstream,
+    /// The same, but with little patience: it is not used, and may be released before it is gone. If it is a seat at shared
+    /// servers, it stays, and is not used for now.
+    HibernateUpstream,
     /// The upstream is gone, and its output was read to the end: release it.
     ReleaseUpstream,
     /// Half-close the connection to the client; nothing more will be sent.

@@ -9,6 +9,7 @@ mod ends;
 mod guard;
 mod handshakes;
 mod held;
+mod hibernation;
 mod idle;
 mod ids;
 mod last_words;
