@@ -30,6 +30,7 @@ mod place;
 mod rng;
 mod script;
 mod server;
+mod shared;
 mod spares;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
