@@ -9,7 +9,7 @@ use crate::logger;
 use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
-use crate::status::facts::{Facts, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
 use crate::util::about::Subject;
 
 /// Names of limits on sessions, in the order in which refusals are counted.
@@ -21,11 +21,11 @@ const LIMITS: [&str; 4] = [
 ];
 
 impl<S: System> Proxy<S> {
-    /// All but the sessions. This many requests are in flight.
-    pub(super) fn facts<'a>(&'a self, status: &'a StatusService<S>, in_flight: u64) -> Facts<'a> {
+    /// All but the sessions.
+    pub(super) fn facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> Facts<'a> {
         Facts {
             proxy: self.proxy_facts(status),
-            servers: vec![self.server_facts(status, in_flight)],
+            servers: vec![self.server_facts(status, gauges)],
         }
     }
 
@@ -79,7 +79,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn server_facts<'a>(&'a self, status: &'a StatusService<S>, in_flight: u64) -> ServerFacts<'a> {
+    fn server_facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> ServerFacts<'a> {
         let counts = self.scheduler.counts();
         let exits = self.servers.exits();
         let trouble = self.counts.why_none_starts(self.now());
@@ -93,7 +93,7 @@ impl<S: System> Proxy<S> {
             }),
             sessions: self.open_sessions(),
             waiting: self.start_queue.len(),
-            in_flight,
+            gauges,
             processes: self.servers.running(),
             spares: self.services.iter().map(|it| it.spares.waiting()).sum(),
             counts,
