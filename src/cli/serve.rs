@@ -17,12 +17,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
-    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
-        return Err(UsageError(
-            "--share-in-flight: nothing is shared (--share N says by how many processes)"
-                .to_owned(),
-        ));
-    }
+    check_sharing(&options)?;
     if options.client_env && options.share > 0 {
         return Err(UsageError(
             "--client-env: the servers of --share have many clients (leave out one of the two)"
@@ -57,6 +52,27 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     }
     tls::check_serve(&options)?;
     Ok(options)
+}
+
+/// What says how to share means nothing if nothing is shared.
+fn check_sharing(options: &ServeOptions) -> Result<(), UsageError> {
+    let defaults = ServeOptions::default();
+    let given = [
+        (
+            options.share_in_flight != defaults.share_in_flight,
+            "--share-in-flight",
+        ),
+        (options.share_legacy, "--share-legacy"),
+        (options.share_max_age.is_some(), "--share-max-age"),
+        (options.share_max_requests.is_some(), "--share-max-requests"),
+    ];
+    let given = given.iter().find(|(is_given, _)| *is_given);
+    match given {
+        Some((_, name)) if options.share == 0 => Err(UsageError(format!(
+            "{name}: nothing is shared (--share N says by how many processes)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A word that is a subcommand, or looks like one, is hardly ever the name of a server.

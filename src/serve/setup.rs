@@ -171,7 +171,7 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let places = places(options, descriptors);
     let spares = spares_limit(options.prespawn, descriptors);
     let possible_sessions = if options.share > 0 {
-        shared_possible(spares + usize::from(options.share) + 2, places, descriptors)
+        shared_possible(spares + share_limits(options).most_processes(), places, descriptors)
     } else {
         sessions_possible(spares, places, descriptors)
     };
@@ -196,6 +196,10 @@ fn share_limits(options: &ServeOptions) -> share::Limits {
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        legacy: options.share_legacy,
+        handshake_time: options.replay_timeout,
+        max_age: options.share_max_age,
+        max_requests: options.share_max_requests,
     }
 }
 

@@ -73,7 +73,8 @@ impl<S: System> Proxy<S> {
             let process = &mut sharing.processes[key.0];
             process.server = None;
             let unread = std::mem::take(&mut process.unread);
-            let is_loss = self.stopping == Stopping::No && key != sharing.share.probe();
+            let is_expected = key == sharing.share.probe() || sharing.share.is_stopped(key);
+            let is_loss = self.stopping == Stopping::No && !is_expected;
             if is_loss {
                 let label = label(process.pid);
                 log_last_words(&mut process.last_words, &label);

@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
+use crate::entrance::{self, Name};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::last_words::LastWords;
@@ -15,7 +16,7 @@ use crate::session::report::Exit;
 use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
-use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
 use crate::util::about::about;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
@@ -50,19 +51,10 @@ pub(super) struct Process {
 
 impl Sharing {
     pub(super) fn new(limits: Limits, logging: ServerLogging) -> Self {
-        let processes = (0..limits.places()).map(|_| Process {
-            server: None,
-            pid: 0,
-            is_ready: false,
-            unread: Vec::new(),
-            stderr: StderrLines::default(),
-            last_words: LastWords::default(),
-            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
-        });
         Self {
             share: Share::new(limits),
             sessions: Vec::new(),
-            processes: processes.collect(),
+            processes: Vec::new(),
             to_start: VecDeque::new(),
             ready: Vec::new(),
             deadline: Deadline::default(),
@@ -92,6 +84,14 @@ impl Sharing {
         drops.is_any().then(|| {
             format!("lines of shared servers and their clients that reached nobody:{drops}")
         })
+    }
+
+    /// A process is to be started.
+    fn ask_for(&mut self, key: ProcessKey) {
+        if self.processes.len() <= key.0 {
+            self.processes.resize_with(key.0 + 1, Process::default);
+        }
+        self.to_start.push_back(key);
     }
 
     /// Something has happened to a process.
@@ -132,6 +132,20 @@ impl Sharing {
     }
 }
 
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            server: None,
+            pid: 0,
+            is_ready: false,
+            unread: Vec::new(),
+            stderr: StderrLines::default(),
+            last_words: LastWords::default(),
+            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
+        }
+    }
+}
+
 /// How the log calls a process.
 pub(super) fn label(pid: i32) -> String {
     format!("shared pid {pid}")
@@ -142,9 +156,11 @@ impl<S: System> Proxy<S> {
     /// Whether this session is to use a shared process, and not one of its own.
     pub(super) fn is_to_share(&self, session: &Session) -> bool {
         self.sharing.as_ref().is_some_and(|sharing| {
-            let is_for_own =
-                session.is_legacy() || (session.is_modern() && sharing.share.is_legacy());
-            !is_for_own
+            if session.is_legacy() {
+                session.is_opened() && sharing.share.serves_legacy()
+            } else {
+                !(session.is_modern() && sharing.share.is_legacy())
+            }
         })
     }
 
@@ -153,18 +169,21 @@ impl<S: System> Proxy<S> {
         let Some(session) = self.scheduler.session(key) else {
             return;
         };
-        let identity = session.label().client().origin();
+        let origin = session.label().client().origin();
         let (Some(sharing), Some(place)) = (&mut self.sharing, self.scheduler.place_mut(key))
         else {
             return;
         };
+        let name = place.identity().and_then(entrance::Identity::client);
+        let identity = Identity::new(origin, name.map(Name::as_str));
         let seat = sharing.share.take_seat(identity);
+        let serves_legacy = sharing.share.serves_legacy();
         if sharing.sessions.len() <= seat.0 {
             sharing.sessions.resize(seat.0 + 1, None);
         }
         sharing.sessions[seat.0] = Some(key);
         place.seat = Some(seat);
-        self.tell(key, Event::UpstreamStarted { pid: None });
+        self.tell(key, Event::Seated { serves_legacy });
     }
 
     /// A session leaves its seat. For the session that is the end of its upstream.
@@ -191,7 +210,7 @@ impl<S: System> Proxy<S> {
     pub(super) fn carry_out_sharing(&mut self) {
         while let Some(effect) = self.next_effect() {
             match effect {
-                Effect::Start(key) => self.with_sharing(|it| it.to_start.push_back(key)),
+                Effect::Start(key) => self.with_sharing(|it| it.ask_for(key)),
                 Effect::Stop(key) => {
                     let server = self
                         .sharing
@@ -209,6 +228,12 @@ impl<S: System> Proxy<S> {
                     }
                 }
                 Effect::Close(seat, why) => self.close_seat(seat, why),
+                Effect::Changed(seat) => {
+                    let session = self.sharing.as_ref().and_then(|it| it.session(seat));
+                    if let Some(session) = session {
+                        self.tell(session, Event::ServerChanged);
+                    }
+                }
                 Effect::NoMessage(key, line) => self.log_no_message(key, &line),
             }
         }

@@ -162,7 +162,7 @@ impl Session {
             }
             _ => return,
         };
-        let Some(what) = what.filter(|_| self.era == Era::Legacy) else {
+        let Some(what) = what.filter(|_| matches!(self.era, Era::Legacy { .. })) else {
             return;
         };
         let entry = Entry {
