@@ -14,8 +14,8 @@ use super::flag::{Flag, add, connect, connect_switch, information, put, serve, s
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
     network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
-    share_in_flight, share_max_requests, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
-    variable,
+    share_in_flight, share_max_requests, some_host, some_path, some_port, spawn, starting,
+    tls_name, unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 

@@ -171,7 +171,11 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let places = places(options, descriptors);
     let spares = spares_limit(options.prespawn, descriptors);
     let possible_sessions = if options.share > 0 {
-        shared_possible(spares + share_limits(options).most_processes(), places, descriptors)
+        shared_possible(
+            spares + share_limits(options).most_processes(),
+            places,
+            descriptors,
+        )
     } else {
         sessions_possible(spares, places, descriptors)
     };

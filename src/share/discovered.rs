@@ -92,12 +92,24 @@ mod tests {
     #[test]
     fn only_what_is_public_is_kept_and_only_while_it_lasts() {
         for (line, is_kept) in [
-            (r#"{"id":7,"result":{"ttlMs":1000,"cacheScope":"public"}}"#, true),
-            (r#"{"id":7,"result":{"ttlMs":1000,"cacheScope":"private"}}"#, false),
+            (
+                r#"{"id":7,"result":{"ttlMs":1000,"cacheScope":"public"}}"#,
+                true,
+            ),
+            (
+                r#"{"id":7,"result":{"ttlMs":1000,"cacheScope":"private"}}"#,
+                false,
+            ),
             (r#"{"id":7,"result":{"ttlMs":1000}}"#, false),
             (r#"{"id":7,"result":{"cacheScope":"public"}}"#, false),
-            (r#"{"id":7,"result":{"ttlMs":0,"cacheScope":"public"}}"#, false),
-            (r#"{"id":7,"error":{"ttlMs":1000,"cacheScope":"public"}}"#, false),
+            (
+                r#"{"id":7,"result":{"ttlMs":0,"cacheScope":"public"}}"#,
+                false,
+            ),
+            (
+                r#"{"id":7,"error":{"ttlMs":1000,"cacheScope":"public"}}"#,
+                false,
+            ),
         ] {
             let start = Time::from_nanos(1 << 40);
             let mut discovered = Discovered::default();
@@ -106,7 +118,10 @@ mod tests {
             let found = discovered.find(b"\"v\"", later);
             assert_eq!(found.is_some(), is_kept, "{line}");
             assert_eq!(discovered.find(b"\"w\"", later), None);
-            assert_eq!(discovered.find(b"\"v\"", start + Duration::from_secs(1)), None);
+            assert_eq!(
+                discovered.find(b"\"v\"", start + Duration::from_secs(1)),
+                None
+            );
             discovered.forget();
             assert_eq!(discovered.find(b"\"v\"", start), None);
         }

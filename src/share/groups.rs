@@ -276,13 +276,7 @@ impl Share {
         true
     }
 
-    fn greeted(
-        &mut self,
-        key: ProcessKey,
-        group: GroupKey,
-        record: Record,
-        cx: &mut Context<'_>,
-    ) {
+    fn greeted(&mut self, key: ProcessKey, group: GroupKey, record: Record, cx: &mut Context<'_>) {
         let known = self.groups.get(group).record.as_ref();
         let is_first = known.is_none();
         if known.is_some_and(|known| known.agreement != record.agreement) {
@@ -308,15 +302,12 @@ impl Share {
         info!("the server has answered initialize: legacy clients share its processes");
         let other = self.groups.agreed(group, &record.agreement);
         let asking = std::mem::take(&mut self.groups.get_mut(group).asking);
-        let group = match other {
-            Some(other) => {
-                self.merge(group, other, cx);
-                other
-            }
-            None => {
-                self.groups.get_mut(group).record = Some(record);
-                group
-            }
+        let group = if let Some(other) = other {
+            self.merge(group, other, cx);
+            other
+        } else {
+            self.groups.get_mut(group).record = Some(record);
+            group
         };
         for (seat, number) in asking {
             let Some(id) = self.close_asking(seat, number) else {
@@ -356,7 +347,7 @@ impl Share {
         if self.groups.is_ready(group) {
             return self.server_changed(key, group, cx);
         }
-        self.stop_process(key);
+        self.dismiss(key);
         match failure {
             Failure::Refused(line, at) => self.refuse_group(group, line, &at, cx),
             Failure::Otherwise(why) => {
@@ -427,7 +418,10 @@ impl Share {
 
     /// A process does not agree to what the others have: their clients can't go on as if nothing had happened.
     fn server_changed(&mut self, key: ProcessKey, group: GroupKey, cx: &mut Context<'_>) {
-        warn!("shared server {}: it is not the server that its clients know", key.0);
+        warn!(
+            "shared server {}: it is not the server that its clients know",
+            key.0
+        );
         for seat in self.seats_of_group(group) {
             let place = &mut self.seats[seat.0];
             if !place.is_closing {
@@ -443,6 +437,12 @@ impl Share {
                 self.retire(place, cx);
             }
         }
+        self.dismiss(key);
+    }
+
+    /// Ends a process that has answered, but not as it should. That is no loss.
+    fn dismiss(&mut self, key: ProcessKey) {
+        self.processes[key.0].life = Life::Up;
         self.stop_process(key);
     }
 }
@@ -455,9 +455,13 @@ impl Record {
         let [result] = result.map_err(Some)?;
         let result = &line[result.ok_or(None)?.value];
         if result.len() > MAX_RESULT_BYTES {
-            return Err(Some("the server's answer to initialize is longer than 1 MiB"));
+            return Err(Some(
+                "the server's answer to initialize is longer than 1 MiB",
+            ));
         }
-        let result = without_withheld(result.to_vec()).map_err(doubled).map_err(Some)?;
+        let result = without_withheld(result.to_vec())
+            .map_err(doubled)
+            .map_err(Some)?;
         let unusable = "the server's answer to initialize can't be used";
         let result = String::from_utf8(result).map_err(|_| Some(unusable))?;
         let agreement = Agreement::of(&result).ok_or(Some(unusable))?;
@@ -497,8 +501,14 @@ mod tests {
                 r#"{"capabilities":{"tasks":{"list":{}},"tools":{},"logging":{}},"logging":1}"#,
                 r#"{"capabilities":{"tools":{}},"logging":1}"#,
             ),
-            (r#"{"capabilities":{"logging":{},"tasks":{}}}"#, r#"{"capabilities":{}}"#),
-            (r#"{"capabilities":{ "tools" : {} }}"#, r#"{"capabilities":{ "tools" : {} }}"#),
+            (
+                r#"{"capabilities":{"logging":{},"tasks":{}}}"#,
+                r#"{"capabilities":{}}"#,
+            ),
+            (
+                r#"{"capabilities":{ "tools" : {} }}"#,
+                r#"{"capabilities":{ "tools" : {} }}"#,
+            ),
             ("{}", "{}"),
         ] {
             let cut = without_withheld(result.into()).unwrap();
@@ -510,7 +520,12 @@ mod tests {
     fn only_known_versions_are_asked_for() {
         let groups = Groups::default();
         assert_eq!(groups.of_version(Some("2024-11-05")), GroupKey(0));
-        for version in [None, Some("2025-11-25"), Some("2024-10-07"), Some("2026-07-28")] {
+        for version in [
+            None,
+            Some("2025-11-25"),
+            Some("2024-10-07"),
+            Some("2026-07-28"),
+        ] {
             assert_eq!(groups.of_version(version), GroupKey(3), "{version:?}");
         }
     }
@@ -518,7 +533,10 @@ mod tests {
     #[test]
     fn an_answer_is_a_result_that_can_be_compared() {
         let of = |line: &str| Record::of(line.as_bytes()).map(|record| record.result);
-        assert_eq!(of(r#"{"id":1,"result":{"x":1}}"#), Ok(r#"{"x":1}"#.to_owned()));
+        assert_eq!(
+            of(r#"{"id":1,"result":{"x":1}}"#),
+            Ok(r#"{"x":1}"#.to_owned())
+        );
         assert_eq!(of(r#"{"id":1,"error":{}}"#), Err(None));
         for line in [
             r#"{"id":1,"result":[]}"#,

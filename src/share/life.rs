@@ -292,7 +292,10 @@ impl Share {
                 self.wake_subscribers(pool, cx);
             }
             Life::Greeting(until) if until <= cx.now && !process.is_stopped => {
-                warn!("shared server {}: it has not answered initialize in time", key.0);
+                warn!(
+                    "shared server {}: it has not answered initialize in time",
+                    key.0
+                );
                 self.greeting_missed(key, "the server has not answered initialize in time", cx);
                 self.stop_process(key);
             }

@@ -62,9 +62,7 @@ impl Share {
                 let is_ready = self.groups.is_ready(group);
                 is_ready.then_some(Pool::Legacy(group))
             }
-            SeatEra::Undecided | SeatEra::Modern => {
-                self.knows_era(key).then_some(Pool::Modern)
-            }
+            SeatEra::Undecided | SeatEra::Modern => self.knows_era(key).then_some(Pool::Modern),
         }
     }
 
@@ -92,9 +90,12 @@ impl Share {
                 continue;
             }
             count += 1;
-            let Some(rank) = rank(process.life) else {
+            let Some(mut rank) = rank(process.life) else {
                 continue;
             };
+            if process.is_stopped {
+                rank = 1;
+            }
             let is_silent = process.is_silent(now);
             if is_silent {
                 silent.push(ProcessKey(at));

@@ -175,7 +175,9 @@ impl Process {
     /// When it has served long enough.
     pub(super) fn worn_at(&self, limits: &Limits) -> Option<Time> {
         let is_serving = matches!(self.pool, Pool::Modern | Pool::Legacy(_));
-        let age = limits.max_age.filter(|_| self.life == Life::Up && is_serving)?;
+        let age = limits
+            .max_age
+            .filter(|_| self.life == Life::Up && is_serving)?;
         Some(self.started + age)
     }
 

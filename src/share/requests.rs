@@ -228,7 +228,7 @@ impl Share {
     pub(super) fn dispatch(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
         loop {
             let process = &mut self.processes[key.0];
-            if process.life != Life::Up {
+            if process.life != Life::Up || process.is_stopped {
                 return;
             }
             if process.is_worn(&self.limits, cx.now) {

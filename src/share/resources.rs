@@ -138,12 +138,7 @@ impl Share {
     }
 
     /// A seat does not use a process any more: that is to say nothing more of what only this one has subscribed to.
-    pub(super) fn unsubscribe_all(
-        &mut self,
-        key: SeatKey,
-        at: ProcessKey,
-        cx: &mut Context<'_>,
-    ) {
+    pub(super) fn unsubscribe_all(&mut self, key: SeatKey, at: ProcessKey, cx: &mut Context<'_>) {
         for uri in self.seats[key.0].uris.clone() {
             let resources = &mut self.processes[at.0].resources;
             if resources.has(&uri, key) && resources.part(&uri, key) {
@@ -231,7 +226,13 @@ mod tests {
     #[test]
     fn what_is_above_a_resource_hears_of_it() {
         let mut resources = Resources::default();
-        let uris = ["file:///a/b", "file:///a/", "file:///a", "file:///a/b/c", "f"];
+        let uris = [
+            "file:///a/b",
+            "file:///a/",
+            "file:///a",
+            "file:///a/b/c",
+            "f",
+        ];
         for (seat, uri) in uris.into_iter().enumerate() {
             resources.join(&uri.into(), SeatKey(seat));
         }

@@ -59,9 +59,7 @@ impl Share {
             self.effects.push_back(Effect::NoMessage(key, line.into()));
             return;
         };
-        if self.probe_line(key, line, &message, cx)
-            || self.greeting_line(key, line, &message, cx)
-        {
+        if self.probe_line(key, line, &message, cx) || self.greeting_line(key, line, &message, cx) {
             return;
         }
         let read = if self.processes[key.0].group().is_some() {
@@ -175,7 +173,12 @@ impl Share {
     }
 
     /// A request is over. Returns its id as the client wrote it, unless the client does not wait for the response.
-    pub(super) fn close(&mut self, key: SeatKey, number: u64, cx: &mut Context<'_>) -> Option<String> {
+    pub(super) fn close(
+        &mut self,
+        key: SeatKey,
+        number: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<String> {
         let seat = self.seats.get_mut(key.0)?;
         let at = seat.numbered(number)?;
         let open = seat.close(at);
@@ -348,7 +351,12 @@ impl Share {
         self.deliver_notification(key, edits.apply(line), cx);
     }
 
-    pub(super) fn deliver_notification(&mut self, seat: SeatKey, line: Vec<u8>, cx: &mut Context<'_>) {
+    pub(super) fn deliver_notification(
+        &mut self,
+        seat: SeatKey,
+        line: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
         if line.len() > self.limits.max_message_bytes + 1 {
             self.drops.server(Unattributed::TooLong);
         } else {

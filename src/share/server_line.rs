@@ -78,10 +78,7 @@ fn read_of<'a>(line: &'a [u8], message: &Message<'_>, of: Notifications<'a>) -> 
     }
 }
 
-fn read_object<'a>(
-    line: &'a [u8],
-    of: Notifications<'a>,
-) -> Result<ServerLine<'a>, Unattributed> {
+fn read_object<'a>(line: &'a [u8], of: Notifications<'a>) -> Result<ServerLine<'a>, Unattributed> {
     let top = ["id", "method", "params", "result", "error"];
     let [id, method, params, ..] = strict::members(line, 0..line.len(), top)?;
     let is_there = |range: &Range<usize>| line[range.clone()] != *b"null";

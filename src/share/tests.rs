@@ -1,6 +1,9 @@
 //! Clients that choose the same ids and tokens, servers that do what they should not, and nobody hears of anybody else.
 
+mod choice;
+mod legacy;
 mod lines;
 mod model;
+mod recycling;
 mod rules;
 mod world;

@@ -20,6 +20,8 @@ pub(super) struct World {
     /// What each process that is there has got, and not handled.
     pub(super) processes: BTreeMap<ProcessKey, Vec<u8>>,
     pub(super) closed: Vec<SeatKey>,
+    /// Sessions that are to end because the server is another.
+    pub(super) changed: Vec<SeatKey>,
     /// Processes that are to end.
     pub(super) stopped: Vec<ProcessKey>,
     /// Whether processes that are asked for come at once.
@@ -34,6 +36,10 @@ pub(super) fn limits() -> Limits {
         max_restarts: 5,
         restarts: true,
         max_message_bytes: 64 * 1024,
+        legacy: false,
+        handshake_time: Duration::from_secs(30),
+        max_age: None,
+        max_requests: None,
     }
 }
 
@@ -64,6 +70,7 @@ impl World {
             now: Time::from_nanos(1_000_000_000_000),
             processes: BTreeMap::new(),
             closed: Vec::new(),
+            changed: Vec::new(),
             stopped: Vec::new(),
             starts: true,
             asked: Vec::new(),
@@ -93,6 +100,7 @@ impl World {
                 }
                 Effect::Start(process) => self.asked.push(process),
                 Effect::Close(seat, _) => self.closed.push(seat),
+                Effect::Changed(seat) => self.changed.push(seat),
                 Effect::Stop(process) => self.stopped.push(process),
                 Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
             }
