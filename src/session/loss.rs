@@ -304,7 +304,6 @@ impl Session {
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.upstream_backlog = None;
-        self.server_requests.orphan();
         self.subscriptions = Subscriptions::default();
         self.server_memory = ServerMemory::default();
         self.forget_unanswered_standing();
