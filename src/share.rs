@@ -55,6 +55,7 @@ mod life;
 mod listens;
 mod pools;
 mod process;
+mod record;
 mod recycling;
 mod requests;
 mod resources;
@@ -154,6 +155,8 @@ pub enum Effect {
     Changed(SeatKey),
     /// A process has written this line, which is not a message.
     NoMessage(ProcessKey, Box<[u8]>),
+    /// A process has written a line of as many bytes, which is too long for whoever it is for.
+    TooLong(ProcessKey, u64),
 }
 
 /// The seats and the processes.

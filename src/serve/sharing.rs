@@ -234,7 +234,13 @@ impl<S: System> Proxy<S> {
                         self.tell(session, Event::ServerChanged);
                     }
                 }
-                Effect::NoMessage(key, line) => self.log_no_message(key, &line),
+                Effect::NoMessage(key, line) => {
+                    let text = excerpt(&line);
+                    self.log_line(key, &format_args!("the line is not JSON: {text}"));
+                }
+                Effect::TooLong(key, len) => {
+                    self.log_line(key, &format_args!("a line of {len} bytes is too long"));
+                }
             }
         }
     }
@@ -257,17 +263,13 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn log_no_message(&mut self, key: ProcessKey, line: &[u8]) {
+    /// Logs what is wrong with a line of a process.
+    fn log_line(&mut self, key: ProcessKey, what: &std::fmt::Arguments<'_>) {
         let now = self.reactor.now();
         self.with_sharing(|sharing| {
             let process = &mut sharing.processes[key.0];
             if sharing.logging != ServerLogging::Limited || process.log_rate_limit.take(now) {
-                let text = excerpt(line);
-                about!(
-                    warn,
-                    label(process.pid),
-                    "stdout: the line is not JSON: {text}"
-                );
+                about!(warn, label(process.pid), "stdout: {what}");
             } else {
                 process.log_rate_limit.leave_out();
             }

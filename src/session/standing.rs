@@ -162,7 +162,8 @@ impl Session {
             }
             _ => return,
         };
-        let Some(what) = what.filter(|_| matches!(self.era, Era::Legacy { .. })) else {
+        let restores = matches!(self.era, Era::Legacy { .. }) && !self.upstream.is_shared();
+        let Some(what) = what.filter(|_| restores) else {
             return;
         };
         let entry = Entry {

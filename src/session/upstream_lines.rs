@@ -202,6 +202,8 @@ impl Session {
         {
             self.in_flight.forget_probes(opening.number);
             match response.result() {
+                // A seat is not lost, so nothing is ever replayed.
+                _ if self.upstream.is_shared() => self.handshake.refused(),
                 Some(result) => self.on_initialized(*opening, result, cx),
                 None => self.handshake.refused(),
             }

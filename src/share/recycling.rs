@@ -19,17 +19,18 @@ const RETIREMENT: Duration = Duration::from_secs(30);
 impl Share {
     /// Has a process end once it has answered what it was asked. Another takes its place when somebody needs one.
     pub(super) fn retire(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
-        let process = &mut self.processes[key.0];
-        let pool = process.pool;
-        match process.life {
+        let pool = self.processes[key.0].pool;
+        match self.processes[key.0].life {
             Life::Up => {}
             // Nobody has asked it anything.
-            Life::Greeting(_) => return self.stop_process(key),
+            Life::Greeting(_) if !self.is_asked(key) => return self.dismiss(key),
+            Life::Greeting(_) => return,
             Life::Absent | Life::Asked | Life::Retiring(_) | Life::Cooling(_) | Life::Barred(_) => {
                 return;
             }
         }
         info!("shared server {}: it is retired", key.0);
+        let process = &mut self.processes[key.0];
         process.pool = Pool::Retired;
         process.life = Life::Retiring(cx.now + RETIREMENT);
         process.resources = Resources::default();

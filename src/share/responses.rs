@@ -230,13 +230,10 @@ impl Share {
     }
 
     fn too_long(&mut self, key: ProcessKey, skipped: &Skipped, cx: &mut Context<'_>) {
+        self.effects.push_back(Effect::TooLong(key, skipped.len));
         let number = skipped.id.as_ref().filter(|_| !skipped.has_method);
         let Some(number) = number.and_then(|id| server_line::number(id.to_string().as_bytes()))
         else {
-            debug!(
-                "shared server {}: dropped a line of {} bytes",
-                key.0, skipped.len
-            );
             return self.unattributed(key, Unattributed::TooLong);
         };
         let members = match self.processes[key.0].end(number) {

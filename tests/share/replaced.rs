@@ -66,13 +66,7 @@ fn an_old_server_answers_what_it_has_and_a_new_one_what_follows() {
 fn a_server_is_replaced_when_it_is_old() {
     skip_on_reference!("has nothing shared");
     let scratch = Scratch::new();
-    let options = [
-        "--share",
-        "1",
-        "--share-legacy",
-        "--share-max-age",
-        "0.2",
-    ];
+    let options = ["--share", "1", "--share-legacy", "--share-max-age", "0.2"];
     let proxy = Proxy::start(&options, &servers::scripted(&scratch));
     let mut client = opened(&proxy);
     let first = client.pid_of_server();

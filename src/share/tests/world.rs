@@ -102,7 +102,10 @@ impl World {
                 Effect::Close(seat, _) => self.closed.push(seat),
                 Effect::Changed(seat) => self.changed.push(seat),
                 Effect::Stop(process) => self.stopped.push(process),
-                Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
+                Effect::Write(_)
+                | Effect::Wake(_)
+                | Effect::NoMessage(..)
+                | Effect::TooLong(..) => {}
             }
         }
     }
