@@ -180,11 +180,11 @@ flags! {
     /// version of MCP that clients ask for, and what it was answered is what all of them get.
     serve "--share-legacy": share_legacy = true;
 
-    /// Replace a shared process when it is S seconds old, 0.01 to 86400, or 0 for never. It has 30 s to answer what it was
+    /// Replace a shared process when it is S seconds old, 0.01 to 86400, or 0 for off. It has 30 s to answer what it was
     /// asked.
     serve "--share-max-age" "S", default "0", example "3600": share_max_age = seconds_or_off;
 
-    /// Replace a shared process in the same way after N requests, 1 to 1000000000, or 0 for never.
+    /// Replace a shared process in the same way after N requests, 0 to 1000000000, with 0 for off.
     serve "--share-max-requests" "N", default "0", example "10000": share_max_requests = share_max_requests;
 
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
