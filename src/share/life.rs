@@ -153,7 +153,9 @@ impl Share {
         if let State::Listening(_) = open.state {
             seat.listens -= 1;
         }
-        self.undo_subscription(key, &open.asks);
+        if let Some(process) = open.process {
+            self.undo_subscription(key, &open.asks, process);
+        }
         if open.state != State::Cancelled {
             let (id, reason) = (open.id.to_string(), ErrorReason::ProcessTerminated);
             self.lose(key, &id, reason, text, Some(status), cx);
@@ -186,7 +188,7 @@ impl Share {
                 place.open[at].process = None;
                 place.at_process -= 1;
                 let asks = place.open[at].asks.clone();
-                self.undo_subscription(seat, &asks);
+                self.undo_subscription(seat, &asks, key);
                 let listens_to = None;
                 back.push((
                     seat,
@@ -320,7 +322,7 @@ impl Share {
                 && let Some(at) = self.seats[seat.0].numbered(number)
             {
                 self.seats[seat.0].close(at);
-                self.join_turns(key, seat);
+                self.may_send_more(seat, key, cx);
                 self.note_over(seat, cx);
             }
             is_any = true;

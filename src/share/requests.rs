@@ -215,6 +215,15 @@ impl Share {
         self.dispatch(process, cx);
     }
 
+    /// A request of a seat is over at this process, which sends what it can after that.
+    pub(super) fn may_send_more(&mut self, key: SeatKey, at: ProcessKey, cx: &mut Context<'_>) {
+        if self.seats[key.0].process == Some(at) {
+            self.join_turns(at, key);
+        } else {
+            self.seek_turn(key, cx);
+        }
+    }
+
     pub(super) fn join_turns(&mut self, process: ProcessKey, key: SeatKey) {
         let seat = &mut self.seats[key.0];
         if !seat.has_turn && !seat.waiting.is_empty() {

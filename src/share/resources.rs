@@ -100,17 +100,18 @@ impl Share {
         }
     }
 
-    /// The server has not agreed to a subscription, or is gone before it could.
-    pub(super) fn undo_subscription(&mut self, key: SeatKey, asks: &Asks) {
+    /// The server has not agreed to a subscription, or is gone before it could. A seat that has another process by now has
+    /// subscribed there.
+    pub(super) fn undo_subscription(&mut self, key: SeatKey, asks: &Asks, at: ProcessKey) {
         let Asks::Subscribe { uri, is_new: true } = asks else {
             return;
         };
         let Some(seat) = self.seats.get_mut(key.0) else {
             return;
         };
-        seat.unsubscribe(uri);
-        if let Some(process) = seat.process {
-            self.processes[process.0].resources.part(uri, key);
+        if seat.process.is_none_or(|process| process == at) {
+            seat.unsubscribe(uri);
+            self.processes[at.0].resources.part(uri, key);
         }
     }
 

@@ -127,7 +127,7 @@ impl Share {
             Some(Owner::Request {
                 seat: Some(seat), ..
             }) => {
-                self.note_answer(seat, number, line, at, cx);
+                self.note_answer(key, seat, number, line, at, cx);
                 if let Some(id) = self.close(seat, number, cx) {
                     let mut edits = Edits::default();
                     edits.replace(at.clone(), id.as_bytes());
@@ -155,18 +155,19 @@ impl Share {
     /// Notes what the answer to a request means, besides for the client.
     fn note_answer(
         &mut self,
-        key: SeatKey,
+        key: ProcessKey,
+        seat: SeatKey,
         number: u64,
         line: &[u8],
         at: &Range<usize>,
         cx: &Context<'_>,
     ) {
-        let seat = self.seats.get(key.0);
-        let open = seat.and_then(|seat| Some(&seat.open[seat.numbered(number)?]));
+        let place = self.seats.get(seat.0);
+        let open = place.and_then(|seat| Some(&seat.open[seat.numbered(number)?]));
         match open.map(|open| open.asks.clone()) {
             Some(Asks::Discover(version)) => self.discovered.note(&version, line, at, cx.now),
             Some(asks @ Asks::Subscribe { .. }) if server_line::is_error(line) => {
-                self.undo_subscription(key, &asks);
+                self.undo_subscription(seat, &asks, key);
             }
             _ => {}
         }
@@ -186,12 +187,8 @@ impl Share {
             seat.listens -= 1;
         }
         let is_wanted = open.state != State::Cancelled;
-        if seat.process == open.process {
-            if let Some(process) = seat.process {
-                self.join_turns(process, key);
-            }
-        } else {
-            self.seek_turn(key, cx);
+        if let Some(process) = open.process {
+            self.may_send_more(key, process, cx);
         }
         self.recharge_seat(key, cx);
         self.note_over(key, cx);

@@ -2,6 +2,7 @@
 
 mod choice;
 mod legacy;
+mod legacy_model;
 mod lines;
 mod model;
 mod recycling;

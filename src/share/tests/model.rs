@@ -12,10 +12,10 @@ use super::world::{
 use crate::share::{Limits, ProcessKey, SeatKey};
 
 /// A generator of random numbers (`SplitMix64`).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, most: u64) -> u64 {
+    pub(super) fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Random {
         (mixed ^ (mixed >> 31)) % most
     }
 
-    fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+    pub(super) fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
         let most = all.len() as u64;
         (most > 0).then(|| all[self.below(most) as usize].clone())
     }
