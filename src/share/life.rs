@@ -1,5 +1,7 @@
 //! Processes come and go: what follows when one was started, and what is lost with one.
 
+use std::collections::BTreeSet;
+
 use log::warn;
 
 use super::era::ServerEra;
@@ -64,6 +66,8 @@ impl Share {
         let back = self.take_back(key, unread);
         let process = &mut self.processes[key.0];
         let ended = Ended::of(process);
+        // It takes nothing more, whatever is found out below.
+        process.life = Life::Retiring(cx.now);
         let lost = process.forget();
         let listening = process.listens.end_all();
         let text = format!("the MCP server went away before it answered ({status})");
@@ -78,11 +82,17 @@ impl Share {
         for (number, seat) in requests.into_iter().chain(listening) {
             self.lose_request(seat, number, &text, status, cx);
         }
+        let mut again = BTreeSet::new();
         for (seat, waiting) in back.into_iter().rev() {
             self.seats[seat.0].push_waiting_front(waiting);
+            again.insert(seat);
         }
         self.discovered.forget();
+        self.processes[key.0].outbox.clear();
         self.succeed(key, &ended, &text, cx);
+        for seat in again {
+            self.seek_turn(seat, cx);
+        }
         self.recharge_process(key, cx);
         self.house_homeless(cx);
     }
@@ -155,6 +165,7 @@ impl Share {
         }
         if let Some(process) = open.process {
             self.undo_subscription(key, &open.asks, process);
+            self.may_send_more(key, process, cx);
         }
         if open.state != State::Cancelled {
             let (id, reason) = (open.id.to_string(), ErrorReason::ProcessTerminated);

@@ -177,8 +177,8 @@ impl Share {
 
     fn stop_unused_solo(&mut self) {
         let solo = self.solo();
-        if self.processes[solo.0].seats == 0 {
-            self.stop_process(solo);
+        if self.processes[solo.0].seats == 0 && self.processes[solo.0].is_running() {
+            self.dismiss(solo);
         }
     }
 

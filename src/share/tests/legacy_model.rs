@@ -325,26 +325,11 @@ impl Model {
                 "it does not come to an end: {:#?}",
                 self.world.share
             );
-            self.end_stopped();
-            let all: Vec<ProcessKey> = self.world.processes.keys().copied().collect();
-            for process in all {
-                while !self.world.share.to_process(process).is_empty() {
-                    self.world.take(process, usize::MAX);
-                    self.note_input(process);
-                }
-                let server = self.servers.entry(process).or_default();
-                let numbers: Vec<u64> = server.requests.keys().copied().collect();
-                for number in numbers {
-                    self.answer(process, number);
-                    for client in 0..self.clients.len() {
-                        self.read(client);
-                    }
-                }
+            while !self.is_quiet() {
+                self.serve_all();
             }
-            for client in 0..self.clients.len() {
-                self.read(client);
-            }
-            if round > 30 && self.is_quiet() {
+            let is_open = |client: &Client| !client.open.is_empty();
+            if round > 30 && !self.clients.iter().any(is_open) {
                 break;
             }
             self.world.pass(Duration::from_secs(5));
@@ -361,13 +346,33 @@ impl Model {
         assert_eq!(self.world.memory.used(), bytes);
     }
 
+    /// Servers and clients read all that there is for them, and all that was asked is answered.
+    fn serve_all(&mut self) {
+        self.end_stopped();
+        let all: Vec<ProcessKey> = self.world.processes.keys().copied().collect();
+        for process in all {
+            self.world.take(process, usize::MAX);
+            self.note_input(process);
+            let server = self.servers.entry(process).or_default();
+            let numbers: Vec<u64> = server.requests.keys().copied().collect();
+            for number in numbers {
+                self.answer(process, number);
+            }
+        }
+        for client in 0..self.clients.len() {
+            self.read(client);
+        }
+    }
+
     fn is_quiet(&self) -> bool {
+        let share = &self.world.share;
         let mut processes = self.world.processes.keys();
-        let has_read = |process: &ProcessKey| self.world.share.to_process(*process).is_empty();
         let mut servers = self.servers.values();
-        processes.all(has_read)
+        let mut clients = self.clients.iter();
+        self.world.stopped.is_empty()
+            && processes.all(|process| share.to_process(*process).is_empty())
             && servers.all(|server| server.requests.is_empty())
-            && self.clients.iter().all(|client| client.open.is_empty())
+            && clients.all(|client| share.to_client(client.seat).is_empty())
     }
 
     /// Servers know of each subscription of the sessions that they serve.
