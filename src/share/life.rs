@@ -89,11 +89,12 @@ impl Share {
         }
         self.discovered.forget();
         self.processes[key.0].outbox.clear();
+        // Its place may be another's soon.
+        self.recharge_process(key, cx);
         self.succeed(key, &ended, &text, cx);
         for seat in again {
             self.seek_turn(seat, cx);
         }
-        self.recharge_process(key, cx);
         self.house_homeless(cx);
     }
 

@@ -20,6 +20,9 @@ impl Share {
     /// Has a process end once it has answered what it was asked. Another takes its place when somebody needs one.
     pub(super) fn retire(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
         let pool = self.processes[key.0].pool;
+        if !matches!(pool, Pool::Modern | Pool::Legacy(_)) {
+            return;
+        }
         match self.processes[key.0].life {
             Life::Up => {}
             // Nobody has asked it anything.
@@ -82,9 +85,7 @@ impl Share {
     pub fn renew(&mut self, cx: &mut Context<'_>) {
         self.forget_era();
         for key in (0..self.processes.len()).map(ProcessKey) {
-            if matches!(self.processes[key.0].pool, Pool::Modern | Pool::Legacy(_)) {
-                self.retire(key, cx);
-            }
+            self.retire(key, cx);
         }
     }
 }
