@@ -65,6 +65,13 @@ struct Shared {
 }
 
 impl Shared {
+    /// What a session wants done waits until it is.
+    #[inline(never)]
+    fn take_actions(&mut self, key: SessionKey) {
+        let actions = self.actions.drain(..).map(|action| (key, action));
+        self.pending_actions.extend(actions);
+    }
+
     /// The one place where a context is made.
     fn context(&mut self, now: Time) -> Context<'_> {
         Context {
@@ -96,8 +103,7 @@ impl<P> Entry<P> {
         timers: &mut Timers<D>,
     ) {
         if !shared.actions.is_empty() {
-            let actions = shared.actions.drain(..).map(|action| (key, action));
-            shared.pending_actions.extend(actions);
+            shared.take_actions(key);
         }
         let at = self.session.next_deadline(&shared.settings);
         self.deadline.set(at, D::from(key), timers);
@@ -306,7 +312,11 @@ impl<P> Scheduler<P> {
             let Entry { session, place, .. } = entry;
             let mut cx = self.shared.context(timers.now());
             let has_more = driver.run(key, session, place, &mut self.scratch, &mut cx);
-            if session.waits_for_memory(cx.memory) && !entry.waits_for_memory {
+            // Whoever has headroom waits for nothing.
+            if !cx.memory.has_headroom()
+                && session.waits_for_memory(cx.memory)
+                && !entry.waits_for_memory
+            {
                 entry.waits_for_memory = true;
                 self.waiting_for_memory.push(key);
             }
@@ -323,6 +333,7 @@ impl<P> Scheduler<P> {
 
     /// Memory is short, and a session was run: if it is in the middle of a long line, it may need more, and whoever holds
     /// most and has moved least makes room. That may be the session itself. Then nobody does: it has what is left.
+    #[inline(never)]
     fn relieve_memory<D: Copy + From<SessionKey>>(
         &mut self,
         key: SessionKey,
@@ -379,6 +390,11 @@ impl<P> Scheduler<P> {
     pub fn is_told_of_memory(&self, key: SessionKey) -> bool {
         let entry = self.entries.get(key.0);
         entry.is_some_and(|entry| entry.waits_for_memory || entry.queued)
+    }
+
+    /// Whether a session is to be told when others have given memory back.
+    pub fn has_waiting_for_memory(&self) -> bool {
+        !self.waiting_for_memory.is_empty()
     }
 
     /// No event tells a session that others have given memory back.

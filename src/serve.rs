@@ -18,6 +18,8 @@
 //! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
 //! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
 //! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//!
+//! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
 mod check;
@@ -116,6 +118,8 @@ pub struct Proxy<S: System = Linux> {
     talking_spares: Vec<ServerKey>,
 
     looks: Looks,
+    /// Whether there was anything for the last phases of the last iteration. If not, nothing is left to do.
+    has_rest: bool,
     /// While something has run out: when the next attempt is made.
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
@@ -187,6 +191,7 @@ impl<S: System> Proxy<S> {
             spares,
             talking_spares: Vec::new(),
             looks: Looks::new(now),
+            has_rest: true,
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
@@ -202,6 +207,26 @@ impl<S: System> Proxy<S> {
             self.run_shared();
         }
         self.run_ready();
+        self.has_rest = self.leaves_rest();
+        if self.has_rest {
+            self.do_rest();
+        }
+        Ok(())
+    }
+
+    /// Whether there may be anything for the phases after `run_ready`. Most iterations pass a message on, and that is all:
+    /// to be asked once is cheaper for them than to be asked by each phase, and then by the next wait.
+    fn leaves_rest(&self) -> bool {
+        self.is_busy()
+            || self.sharing.is_some()
+            || self.visitors.is_some()
+            || self.reactor.timers.is_due()
+            || self.is_starting()
+            || self.scheduler.has_waiting_for_memory()
+    }
+
+    #[inline(never)]
+    fn do_rest(&mut self) {
         if self.sharing.is_some() {
             self.run_shared();
         }
@@ -216,7 +241,6 @@ impl<S: System> Proxy<S> {
         self.look_at_groups();
         self.scheduler.wake_for_memory();
         self.settle_sharing();
-        Ok(())
     }
 
     /// The sessions.
@@ -253,7 +277,7 @@ impl<S: System> Proxy<S> {
 
     /// Sleeps until something happens, unless something is left to do.
     fn wait(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
-        let is_busy = self.is_busy();
+        let is_busy = self.has_rest && self.is_busy();
         self.reactor.wait(events, is_busy)
     }
 
@@ -311,6 +335,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn handle_signals(&mut self) {
         let pending = self.system.take_signals();
         if pending.child {
@@ -324,6 +349,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn run_ready(&mut self) {
         let mut sides = Sides {
             servers: &mut self.servers,

@@ -203,6 +203,8 @@ pub struct Session {
     standing: Standing,
     heartbeat: Heartbeat,
     was_read: WasRead,
+    /// Whether both sides are served and read, and nothing is out of the ordinary, since the last event.
+    was_calm: bool,
 
     /// When anything was last written to either side.
     last_written: Time,
@@ -228,7 +230,7 @@ pub struct Session {
 }
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WasRead {
     client: bool,
     upstream: bool,
@@ -291,6 +293,7 @@ impl Session {
             standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
             was_read: WasRead::BOTH,
+            was_calm: false,
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
@@ -319,7 +322,15 @@ impl Session {
 
     /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
     /// follows once, after it.
+    #[inline(never)]
     pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
+        self.handle_known(event, cx);
+    }
+
+    /// The same as a part of the caller, who knows which event it is: for the four events that make a round trip.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "of the match, one arm is left")]
+    pub fn handle_known(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
         self.begin_event(cx);
         match event {
             Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
@@ -350,11 +361,18 @@ impl Session {
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
-        self.finish_event(cx);
+        if let Event::ClientWritten(_) | Event::UpstreamWritten(_) = event {
+            self.finish_write(cx);
+        } else {
+            self.finish_event(cx);
+        }
     }
 
     /// No clock that measures silence runs while the silent side was not read.
     fn begin_event(&mut self, cx: &Context<'_>) {
+        if self.was_read == WasRead::BOTH {
+            return;
+        }
         self.restart_unfinished(cx.now);
         if !self.was_read.client {
             self.heartbeat.note_activity(cx.now);
@@ -369,12 +387,29 @@ impl Session {
 
     /// What follows from any event.
     fn finish_event(&mut self, cx: &mut Context<'_>) {
-        if self.is_calm() {
+        self.was_calm = self.is_calm();
+        if self.was_calm {
             debug_assert!(self.wants_client_input() && self.wants_upstream_output(cx.memory));
             self.was_read = WasRead::BOTH;
         } else {
             self.follow_up(cx);
         }
+        self.note_unwritten(cx);
+    }
+
+    /// The same after something was written: that makes no calm session busy.
+    #[inline]
+    fn finish_write(&mut self, cx: &mut Context<'_>) {
+        if !self.was_calm {
+            return self.finish_event(cx);
+        }
+        debug_assert!(self.is_calm());
+        self.was_read = WasRead::BOTH;
+        self.note_unwritten(cx);
+    }
+
+    #[inline]
+    fn note_unwritten(&mut self, cx: &Context<'_>) {
         if self.to_client.is_empty() {
             self.unwritten_since = None;
         } else {

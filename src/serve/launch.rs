@@ -69,11 +69,16 @@ impl<S: System> Proxy<S> {
             && self.start_queue.has_room(self.now())
     }
 
+    /// Whether a server is wanted, or the start of one is watched.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.start_queue.is_idle() || self.spares.wants_server() || self.wants_shared()
+    }
+
     /// Starts queued servers. A spawn is the most expensive step of an iteration, so there is one at most, and a rush delays
     /// open sessions by no more than that; to hand out a server that waits is cheap. When something has run out, the first
     /// session waits for the next attempt, and all others after it.
     pub(super) fn start_servers(&mut self) {
-        if self.start_queue.is_idle() && !self.spares.wants_server() && !self.wants_shared() {
+        if !self.is_starting() {
             return;
         }
         let mut has_spawned = false;

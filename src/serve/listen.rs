@@ -133,3 +133,24 @@ fn warn_of_plain_text(address: SocketAddr, options: &ServeOptions) {
 pub(super) fn is_guarded(options: &ServeOptions) -> bool {
     rules::keep_strangers_out(options)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_listed_with_commas() {
+        assert_eq!(join(&["a", "b"]), "a, b");
+        assert_eq!(join(&["a"]), "a");
+    }
+
+    #[test]
+    fn a_token_guards_the_server() {
+        assert!(!is_guarded(&ServeOptions::default()));
+        let with_tokens = ServeOptions {
+            token_file: Some("tokens".into()),
+            ..ServeOptions::default()
+        };
+        assert!(is_guarded(&with_tokens));
+    }
+}

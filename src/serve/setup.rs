@@ -246,7 +246,7 @@ fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
         return Ok(());
     };
-    let needed = open.count() as u64 + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START;
+    let needed = descriptors_needed(open.count() as u64);
     if needed > limit.get() {
         return Err(SetupError(format!(
             "cannot serve a single session: that needs {needed} descriptors, and {} are allowed (ulimit -Hn)",
@@ -254,6 +254,11 @@ fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
         )));
     }
     Ok(())
+}
+
+/// What one session needs, if this many are open.
+fn descriptors_needed(open: u64) -> u64 {
+    open + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START
 }
 
 /// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
@@ -394,6 +399,19 @@ mod tests {
         assert_eq!(session_limit(Some(100), 7, few), 100);
         let most = session_limit(Some(usize::MAX), 7, few);
         assert_eq!(most, MAX_KEYS - MAX_REFUSED);
+    }
+
+    #[test]
+    fn a_session_needs_its_descriptors_besides_those_that_are_open() {
+        assert_eq!(descriptors_needed(10), 10 + 1 + 7);
+    }
+
+    #[test]
+    fn sessions_on_shared_processes_need_their_connections_alone() {
+        let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
+        assert_eq!(shared_possible(0, 0, few), 20);
+        assert_eq!(shared_possible(4, 3, few), 5);
+        assert_eq!(shared_possible(7, 0, few), 1, "at least");
     }
 
     #[test]

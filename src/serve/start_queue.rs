@@ -161,6 +161,7 @@ impl StartQueue {
     }
 
     /// Something waits for the server of a session that may be in the queue.
+    #[inline(never)]
     pub(super) fn speaks(&mut self, session: SessionKey) {
         if let Some(ticket) = self.tickets.get_mut(&session)
             && ticket.rank == Rank::Silent

@@ -397,6 +397,23 @@ mod tests {
     }
 
     #[test]
+    fn what_a_client_does_not_take_is_known() {
+        let mut system = linux();
+        let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = Listener::Tcp(listener);
+        let _peer = net::TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
+        wait(&listener);
+        let (mut client, _) = system.accept(&listener).unwrap();
+        let error = loop {
+            if let Err(error) = client.write(&vec![0; 65_536]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(system.unsent(&client).is_some_and(|bytes| bytes > 1));
+    }
+
+    #[test]
     fn servers_are_started_and_reaped_and_signals_reach_their_groups() {
         let mut system = linux();
         let mut server = system.spawn(None).unwrap();

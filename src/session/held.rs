@@ -14,8 +14,14 @@ use crate::util::time::Time;
 impl Session {
     /// When the request that has waited longest has waited long enough. While there is a connection, whoever is at its
     /// other end is waited for.
+    #[inline]
     pub(super) fn held_deadline(&self, settings: &Settings) -> Option<Time> {
         let limit = held_limit(settings)?;
+        self.held_until(limit)
+    }
+
+    #[inline(never)]
+    fn held_until(&self, limit: Duration) -> Option<Time> {
         let is_connected = matches!(self.upstream, Upstream::Up(_) | Upstream::Leaving(_));
         let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
         // Those that are to be sent again come first, and have waited longest.

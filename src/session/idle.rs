@@ -97,8 +97,13 @@ impl Session {
         (waits && !is_exempt).then(|| self.opened + limit)
     }
 
+    #[inline]
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        let limit = limits.idle?;
+        self.unused_until(limits.idle?)
+    }
+
+    #[inline(never)]
+    fn unused_until(&self, limit: Duration) -> Option<Time> {
         let at = || self.server_memory.needed_until(self.last_line + limit);
         self.is_idle().then(at)
     }

@@ -85,7 +85,18 @@ impl Greeting {
 
 impl Session {
     /// The outbox for a line with this tag. Responses to the present server overtake lines that wait for the handshake.
+    #[inline]
     pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
+        if let Upstream::Up(up) = &self.upstream
+            && matches!(up.greeting, Greeting::Done)
+        {
+            return &mut self.to_upstream;
+        }
+        self.outbox_before_greeting(tag)
+    }
+
+    #[inline(never)]
+    fn outbox_before_greeting(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
         let passes = match (&self.upstream, tag) {
             (Upstream::Up(_), Some(ToUpstream::Response)) => true,
             (Upstream::Up(up), tag) => match up.greeting {
@@ -105,7 +116,15 @@ impl Session {
     }
 
     /// Releases the held lines to an upstream that knows the client, and greets one that does not.
+    #[inline]
     pub(super) fn release_held(&mut self, cx: &mut Context<'_>) {
+        if self.held.is_some() {
+            self.release_if_greeted(cx);
+        }
+    }
+
+    #[inline(never)]
+    fn release_if_greeted(&mut self, cx: &mut Context<'_>) {
         let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
             return;
         };

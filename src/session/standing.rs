@@ -63,19 +63,11 @@ impl Standing {
     }
 
     /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
+    #[inline]
     pub(super) fn answered(&mut self, id: &RequestId, agreed: bool) {
-        let Some(set_up) = &mut self.0 else { return };
-        let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);
-        if !agreed {
-            return set_up.forget(is_meant);
+        if let Some(set_up) = &mut self.0 {
+            set_up.answered(id, agreed);
         }
-        let Some(at) = set_up.entries.iter().position(is_meant) else {
-            return;
-        };
-        let mut entry = set_up.take(at);
-        entry.pending = None;
-        set_up.forget(|other| other.what == entry.what && other.pending.is_none());
-        set_up.put(at, entry);
     }
 
     /// The server has agreed to an `initialize`: what the client set up before this opening request is over.
@@ -95,6 +87,22 @@ impl Standing {
 }
 
 impl SetUp {
+    /// The request with this id was answered.
+    #[inline(never)]
+    fn answered(&mut self, id: &RequestId, agreed: bool) {
+        let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);
+        if !agreed {
+            return self.forget(is_meant);
+        }
+        let Some(at) = self.entries.iter().position(is_meant) else {
+            return;
+        };
+        let mut entry = self.take(at);
+        entry.pending = None;
+        self.forget(|other| other.what == entry.what && other.pending.is_none());
+        self.put(at, entry);
+    }
+
     fn take(&mut self, at: usize) -> Entry {
         let entry = self.entries.remove(at);
         self.bytes -= entry.size();
@@ -243,7 +251,7 @@ impl Session {
         let Some(id) = id.filter(|_| !set_up.awaited.is_empty()) else {
             return false;
         };
-        let id = RequestId::new(id);
+        let id = RequestId::of(id);
         let Some(at) = set_up.awaited.iter().position(|awaited| *awaited == id) else {
             return false;
         };

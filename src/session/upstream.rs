@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::history::History;
-use super::in_flight::Request;
+use super::in_flight::{Kind, Request};
 use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
@@ -121,6 +121,12 @@ impl ToUpstream {
 
     /// Whether an upstream that got it can be replaced without losing anything.
     fn leaves_unused(&self) -> bool {
+        // What nearly all lines are.
+        if let Self::Request(request) = self
+            && matches!(request.kind, Kind::Plain)
+        {
+            return false;
+        }
         match self {
             Self::Closed
             | Self::Restored
@@ -140,7 +146,13 @@ impl Upstream {
     }
 
     /// Whether it may still say something that counts.
+    #[inline]
     pub(super) fn has_output(&self) -> bool {
+        self.is_up() || self.may_say_more()
+    }
+
+    #[inline(never)]
+    fn may_say_more(&self) -> bool {
         match self {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
@@ -156,7 +168,16 @@ impl Upstream {
         }
     }
 
+    #[inline]
     pub(super) fn deadline(&self) -> Option<Time> {
+        match self {
+            Self::Up(up) if up.owes_nothing() => None,
+            _ => self.deadline_of_stage(),
+        }
+    }
+
+    #[inline(never)]
+    fn deadline_of_stage(&self) -> Option<Time> {
         match self {
             Self::Up(up) => {
                 let replay = earliest(up.unasked_replay_at(), up.greeting.deadline());
@@ -170,6 +191,11 @@ impl Upstream {
 }
 
 impl Up {
+    /// Whether the client is to be told nothing, and no handshake is under way.
+    fn owes_nothing(&self) -> bool {
+        self.notice_at.is_none() && matches!(self.greeting, Greeting::Done)
+    }
+
     /// When the handshake is replayed, if the client has not said anything before.
     pub(super) fn unasked_replay_at(&self) -> Option<Time> {
         let is_due = matches!(self.greeting, Greeting::Due);
@@ -202,9 +228,13 @@ impl Session {
         if !self.upstream.has_output() || self.upstream_backlog.is_some() {
             return false;
         }
-        self.to_client.len() < OUTBOX_BYTES
-            || !self.delivers_to_client()
-            || (self.is_input_full() && memory.has_headroom())
+        self.to_client.len() < OUTBOX_BYTES || self.wants_more_output(memory)
+    }
+
+    /// The same while much waits for the client.
+    #[inline(never)]
+    fn wants_more_output(&self, memory: &BufferBudget) -> bool {
+        !self.delivers_to_client() || (self.is_input_full() && memory.has_headroom())
     }
 
     /// Whether the upstream would be read if there were plenty of memory. No event tells this session when there is.
@@ -385,6 +415,11 @@ impl Session {
         self.held.as_deref().unwrap_or(&NOTHING)
     }
 
+    /// How many bytes that are.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_deref().map_or(0, Outbox::len)
+    }
+
     pub(super) fn take_held(&mut self) -> Outbox<ToUpstream> {
         self.held.take().map_or_else(Outbox::new, |held| *held)
     }
@@ -416,6 +451,11 @@ impl Session {
     }
 
     /// The first byte of a line was written.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would move the request once more"
+    )]
     fn on_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
@@ -427,6 +467,17 @@ impl Session {
                 request.sent = cx.now;
                 self.in_flight.begin(request);
             }
+            other => self.on_other_line_started(other, cx),
+        }
+    }
+
+    /// The same for what is no request, or several.
+    #[inline(never)]
+    fn on_other_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        match line {
             ToUpstream::Batch(parts) => {
                 for part in parts {
                     self.on_line_started(part, cx);
@@ -442,7 +493,8 @@ impl Session {
                 let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
-            ToUpstream::Response
+            ToUpstream::Request(_)
+            | ToUpstream::Response
             | ToUpstream::Closed
             | ToUpstream::Restored
             | ToUpstream::ReplayedInitialized

@@ -43,6 +43,17 @@ impl Session {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
+    /// A line that was read as a whole.
+    #[inline]
+    pub(super) fn upstream_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES {
+            self.upstream_line(Line::Borrowed(text), cx);
+        } else if self.route_upstream_line(text, cx) {
+            self.to_client.push(text, None, cx.memory);
+        }
+    }
+
+    #[inline(never)]
     pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
@@ -77,6 +88,7 @@ impl Session {
     }
 
     /// Handles what a line means. Returns whether the client is to get it.
+    #[inline(never)]
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
         if is_blank(line) {
             return false;
@@ -140,7 +152,15 @@ impl Session {
         self.server_log.warn(&self.label, cx, text);
     }
 
+    #[inline]
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            self.log_upstream_line(to, line);
+        }
+    }
+
+    #[cold]
+    fn log_upstream_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
@@ -154,14 +174,14 @@ impl Session {
             self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
-            if let Some(request) = self.end_request(&RequestId::new(id)) {
+            if let Some(request) = self.end_request(&RequestId::of(id)) {
                 self.on_response(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
-            self.server_requests.open(RequestId::new(id));
+            self.server_requests.open(RequestId::of(id));
         } else if let Some(id) = envelope.cancelled_id() {
             // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            let id = RequestId::new(id);
+            let id = RequestId::of(id);
             if !self.server_requests.cancel(&id) {
                 self.end_subscription(&id);
                 // A shared server asks nothing: it ends what the client has asked.
@@ -176,14 +196,19 @@ impl Session {
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
-            about!(
-                info,
-                self.label,
-                "the server returns ids as another type ({id} for {}); its responses are matched all the same",
-                request.id
-            );
+            self.log_coerced(id, &request);
         }
         Some(request)
+    }
+
+    #[cold]
+    fn log_coerced(&self, id: &RequestId, request: &Request) {
+        about!(
+            info,
+            self.label,
+            "the server returns ids as another type ({id} for {}); its responses are matched all the same",
+            request.id
+        );
     }
 
     /// The response to a request of the client arrived.
@@ -270,5 +295,5 @@ impl Session {
 /// Whether it is the response to the request of this id.
 fn responds_to(envelope: &Envelope<'_>, request: &RequestId) -> bool {
     let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-    id.is_some_and(|id| RequestId::new(id) == *request)
+    id.is_some_and(|id| RequestId::of(id) == *request)
 }

@@ -47,7 +47,7 @@ impl Share {
             }
             ClientLine::Refused(refused) => self.refuse_all(seat, &refused, cx),
             ClientLine::Cancelled(id, at) => {
-                let id = RequestId::new(id);
+                let id = RequestId::of(id);
                 if !self.cancel(seat, &id, line, at, cx) {
                     self.drops.unknown_cancellations += 1;
                 }
