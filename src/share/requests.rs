@@ -1,6 +1,6 @@
 //! From clients to processes: what is asked gets a number, waits for its turn, and is sent; what is taken back goes.
 
-use super::client_line::{self, ClientLine, Dropped, Legacy, Refused, Request, What};
+use super::client_line::{self, ClientLine, Dropped, Refused, Request, What};
 use super::edit::Edits;
 use super::era::ServerEra;
 use super::process::{Life, Owner};
@@ -438,20 +438,6 @@ impl Share {
         if process.is_running() {
             process.outbox.push_buffer(line, None, cx.memory);
             self.wake_process(to, cx);
-        }
-    }
-}
-
-impl Asks {
-    fn of(line: &[u8], request: &Request<'_>) -> Self {
-        match (&request.legacy, request.what) {
-            (Legacy::Subscribe(uri), _) => Self::Subscribe {
-                uri: uri.clone(),
-                is_new: false,
-            },
-            (Legacy::Unsubscribe(uri), _) => Self::Unsubscribe(uri.clone()),
-            (_, What::Discover) => Self::Discover(request.version(line)),
-            _ => Self::Other,
         }
     }
 }

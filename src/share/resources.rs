@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::client_line::{Legacy, Request, What};
 use super::process::{Life, Owner, Pool};
 use super::seat::Asks;
 use super::{Context, ProcessKey, SeatKey, Share};
@@ -204,6 +205,20 @@ impl Share {
         let text = "the session is subscribed to 1024 resources, which is the limit";
         let reason = ErrorReason::InFlightLimit;
         self.refuse(key, Some(id.as_bytes()), reason, text, cx);
+    }
+}
+
+impl Asks {
+    pub(super) fn of(line: &[u8], request: &Request<'_>) -> Self {
+        match (&request.legacy, request.what) {
+            (Legacy::Subscribe(uri), _) => Self::Subscribe {
+                uri: uri.clone(),
+                is_new: false,
+            },
+            (Legacy::Unsubscribe(uri), _) => Self::Unsubscribe(uri.clone()),
+            (_, What::Discover) => Self::Discover(request.version(line)),
+            _ => Self::Other,
+        }
     }
 }
 
