@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Network};
+use crate::logger::Format;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -61,6 +62,8 @@ pub struct ServeOptions {
     pub auto_restart: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
     /// What of the stderr of servers is logged.
     pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -77,6 +80,14 @@ pub struct ServeOptions {
     pub replay_timeout: Duration,
     /// How long a stop may take: 10 ms to one day.
     pub stop_timeout: Duration,
+    /// How long new sessions are served after the signal to stop: up to one day.
+    pub drain_delay: Duration,
+    /// Where those are answered who ask how things are.
+    pub status: Option<Address>,
+    /// Names under which they may ask, besides addresses and `localhost`.
+    pub status_host: Vec<String>,
+    /// Whether those on other machines may see everything.
+    pub status_public: bool,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
@@ -84,6 +95,8 @@ pub struct ServeOptions {
     pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
+    pub hibernate_after: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
@@ -182,6 +195,7 @@ impl Default for ServeOptions {
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             log_level: LevelFilter::Info,
+            log_format: Format::Text,
             server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
@@ -190,9 +204,14 @@ impl Default for ServeOptions {
             replay: true,
             replay_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            status: None,
+            status_host: Vec::new(),
+            status_public: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
+            hibernate_after: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
             tls_cert: None,
@@ -298,6 +317,8 @@ pub struct ConnectOptions {
     pub traceable: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
 }
 
 impl Default for ConnectOptions {
@@ -327,6 +348,7 @@ impl Default for ConnectOptions {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     }
 }

@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
+use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
@@ -59,6 +60,7 @@ struct Shared {
     settings: Settings,
     memory: BufferBudget,
     logs: LogLimits,
+    counts: Counts,
     /// Where sessions put what they want done, and where it waits until it is.
     actions: Vec<Action>,
     pending_actions: VecDeque<(SessionKey, Action)>,
@@ -79,6 +81,7 @@ impl Shared {
             settings: &self.settings,
             memory: &mut self.memory,
             logs: &mut self.logs,
+            counts: &mut self.counts,
             actions: &mut self.actions,
         }
     }
@@ -118,6 +121,7 @@ impl<P> Scheduler<P> {
                 settings,
                 memory,
                 logs: LogLimits::default(),
+                counts: Counts::default(),
                 actions: Vec::new(),
                 pending_actions: VecDeque::new(),
             },
@@ -156,6 +160,16 @@ impl<P> Scheduler<P> {
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
+    }
+
+    /// What was counted of all sessions so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// No key is as large as this.
+    pub fn end_of_keys(&self) -> usize {
+        self.entries.capacity()
     }
 
     /// Logs the end of a session that was freed.
@@ -517,6 +531,7 @@ mod tests {
                     exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
+                    hibernate: None,
                 },
                 server_log: ServerLogging::Limited,
             };

@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
+//!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
 //! `None`.
 //!
@@ -86,6 +88,7 @@ mod buffering;
 mod cancellations;
 mod client_lines;
 mod client_side;
+pub mod counts;
 mod deadlines;
 mod era;
 mod event;
@@ -95,6 +98,7 @@ mod handshake;
 mod heartbeat;
 mod held;
 mod held_back;
+mod hibernation;
 mod history;
 pub mod idle;
 pub mod in_flight;
@@ -105,6 +109,7 @@ mod liveness;
 pub mod log_limits;
 mod loss;
 mod no_memory;
+mod open;
 mod own_messages;
 mod peer;
 mod questions;
@@ -118,6 +123,7 @@ mod server_memory;
 mod settings;
 mod shared;
 mod standing;
+pub mod status;
 pub mod stderr;
 mod stillbirths;
 mod subscriptions;
@@ -177,6 +183,10 @@ pub struct Session {
     /// Bytes that were meant for the client and never delivered.
     undelivered: u64,
     upstream: Upstream,
+    /// Whether the server was given back, and there is no other one yet.
+    hibernates: bool,
+    /// When a message had last passed when it was noticed that none did any more.
+    quiet_since: Option<Time>,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
@@ -274,6 +284,8 @@ impl Session {
             send_queue: SendQueue::default(),
             undelivered: 0,
             upstream: Upstream::None,
+            hibernates: false,
+            quiet_since: None,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),

@@ -50,6 +50,7 @@ mod drops;
 mod edit;
 mod era;
 mod groups;
+mod hibernation;
 mod identity;
 mod life;
 mod listens;
@@ -85,6 +86,7 @@ use self::seat::Seat;
 pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
+use crate::session::counts::ErrorCounts;
 use crate::util::time::Time;
 
 /// For so long a client may take nothing of a lot that waits for it.
@@ -119,6 +121,8 @@ pub struct Limits {
     pub max_age: Option<Duration>,
     /// After as many requests a process is replaced.
     pub max_requests: Option<u64>,
+    /// After how long a process goes that no session uses; `None` for never.
+    pub hibernate_after: Option<Duration>,
 }
 
 impl Limits {
@@ -145,6 +149,8 @@ pub enum Effect {
     Start(ProcessKey),
     /// End a process, and report [`Share::process_ended`].
     Stop(ProcessKey),
+    /// The same, but it is not used any more: nothing is to be reported of it, and its place is free at once.
+    GiveBack(ProcessKey),
     /// There is something in [`Share::to_process`].
     Write(ProcessKey),
     /// There is something in [`Share::to_client`].
@@ -179,6 +185,7 @@ pub struct Share {
     stalled: Vec<SeatKey>,
     effects: VecDeque<Effect>,
     drops: Drops,
+    errors: ErrorCounts,
 }
 
 impl Share {
@@ -202,6 +209,7 @@ impl Share {
             stalled: Vec::new(),
             effects: VecDeque::new(),
             drops: Drops::default(),
+            errors: ErrorCounts::default(),
         }
     }
 
@@ -234,6 +242,9 @@ impl Share {
         self.unpin(key, cx);
         let seat = self.seats.remove(key.0);
         cx.memory.recharge(seat.charged, 0);
+        if let Some(process) = used {
+            self.note_unused(process, cx);
+        }
         let used = used.filter(|process| self.processes[process.0].is_running());
         let used = used.map(|process| (process, self.processes[process.0].serial));
         self.affinity.leave(&seat.identity, used, cx.now);
@@ -324,6 +335,11 @@ impl Share {
         let trial = self.suspects.deadline();
         let own = self.probe_deadline().into_iter().chain(trial);
         processes.chain(stalled).chain(own).min()
+    }
+
+    /// Errors that clients got from here.
+    pub fn errors(&self) -> ErrorCounts {
+        self.errors
     }
 
     /// What reached nobody so far.

@@ -177,11 +177,13 @@ impl<S: System> Proxy<S> {
         match self.session_limit(client, place.identity()) {
             None => {
                 self.quotas.open(client, place.identity());
+                self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
                 self.scheduler.open(label, place, timers)
             }
             Some(limit) => {
                 self.refused += 1;
+                self.counts.refused(limit);
                 let timers = &mut self.reactor.timers;
                 self.scheduler.refuse(label, limit, place, timers)
             }

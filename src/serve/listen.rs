@@ -42,6 +42,33 @@ pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
     ))
 }
 
+/// Opens what those connect to who ask how things are.
+pub(super) fn open_status(options: &ServeOptions) -> Result<Listening, SetupError> {
+    let Some(address) = &options.status else {
+        return Ok(Listening {
+            sockets: Vec::new(),
+            summary: String::new(),
+        });
+    };
+    let failed = || failed_to(format!("cannot listen on {address} (--status)"));
+    let sockets = match address {
+        Address::Tcp { host, port } => tcp_listener::resolve(host, *port)
+            .and_then(|all| tcp_listener::bind(&all, &all))
+            .map_err(failed())?
+            .into_iter()
+            .map(Listener::Tcp)
+            .collect(),
+        Address::Unix(path) => {
+            let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed())?;
+            vec![Listener::Unix(bound)]
+        }
+    };
+    Ok(Listening {
+        sockets,
+        summary: address.to_string(),
+    })
+}
+
 impl Listening {
     /// Has the unix sockets that were made here belong to a user whom the program is about to become.
     pub(super) fn give_to(&self, user: &RunAs) -> Result<(), SetupError> {
@@ -115,6 +142,19 @@ pub(super) fn log(socket: &Listener, options: &ServeOptions) {
         warn!(
             "anyone who reaches {address} can run this server; --host 127.0.0.1, --token-file or --allow \
              keep others out"
+        );
+    }
+}
+
+/// Says where those can ask who want to know how things are, and whether that is open to everyone.
+pub(super) fn log_status(socket: &Listener, options: &ServeOptions) {
+    let Some(address) = socket.tcp_address() else {
+        return info!("status at {socket}");
+    };
+    info!("status at http://{address}/");
+    if options.status_public && !address.ip().is_loopback() {
+        warn!(
+            "anyone who reaches {address} can see who is connected and how busy they are (--status-public)"
         );
     }
 }

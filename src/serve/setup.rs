@@ -11,21 +11,25 @@ use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
 use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
+use super::status::{About, MAX_CONNECTIONS};
 use super::system::Linux;
 use super::{Channel, Due, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Environment, Spawner};
+use crate::process::{DescriptorLimit, Environment, ServiceManager, Spawner};
 use crate::reactor::Reactor;
+use crate::reactor::io::Io;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
+use crate::reactor::timers;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings, Spawn};
 use crate::share;
+use crate::status::request::Hosts;
 use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
@@ -86,13 +90,16 @@ impl Proxy {
         let found = user.is_none().then(find).transpose()?;
         let files = Files::of(options);
         let contents = files.read().map_err(SetupError)?;
+        let has_files = !files.are_none();
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let listening = listen::open(options)?;
+        let asked = listen::open_status(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let signals = watch_signals(&mut reactor, &files)?;
         if let Some(user) = &user {
             listening.give_to(user)?;
+            asked.give_to(user)?;
             surroundings::become_user(user, options)?;
             files.warn_if_unreadable();
         }
@@ -102,6 +109,7 @@ impl Proxy {
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
         log_session_limit(options, limits, descriptors);
+        let asked = watch_status(&mut reactor, asked, options)?;
         let mut listeners = Vec::new();
         let ports = sockets.iter().filter_map(Listener::tcp_address);
         let ports = ports.map(|address| address.port()).collect();
@@ -121,6 +129,7 @@ impl Proxy {
             ports,
             files,
             tls: contents.tls.clone(),
+            manager: ServiceManager::of_environment(),
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -128,10 +137,52 @@ impl Proxy {
         contents.log();
         let rules = rules::of(options, contents.tokens);
         let settings = settings(options);
-        Ok(Self::new(
-            system, reactor, listeners, limits, rules, settings, memory,
-        ))
+        let mut proxy = Self::new(system, reactor, listeners, limits, rules, settings, memory);
+        proxy.begin(options, has_files);
+        if !asked.is_empty() {
+            proxy.serve_status(asked, about(options, command, summary));
+        }
+        Ok(proxy)
     }
+
+    /// What else the options say.
+    fn begin(&mut self, options: &ServeOptions, has_files: bool) {
+        self.stop_timers.drain_delay = options.drain_delay;
+        self.counts.reload = has_files.then(|| (true, timers::unix_time()));
+    }
+}
+
+/// What those are told who ask how things are.
+fn about(options: &ServeOptions, command: &[OsString], addresses: String) -> About {
+    let program = match options.server {
+        ServerCommand::Demo => "the built-in demo server".to_owned(),
+        ServerCommand::Program(_) => command
+            .first()
+            .map_or_else(String::new, |word| shell_words::quoted(word)),
+    };
+    About {
+        addresses,
+        command: program,
+        started: timers::now(),
+        started_unix: timers::unix_time(),
+        hosts: Hosts(options.status_host.clone()),
+        is_public: options.status_public,
+    }
+}
+
+fn watch_status(
+    reactor: &mut Reactor<Channel, Due>,
+    listening: Listening,
+    options: &ServeOptions,
+) -> Result<Vec<Io<Listener>>, SetupError> {
+    let mut listeners = Vec::new();
+    for (key, socket) in listening.sockets.into_iter().enumerate() {
+        listen::log_status(&socket, options);
+        let channel = Channel::StatusListener;
+        let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
+        listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
+    }
+    Ok(listeners)
 }
 
 /// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
@@ -169,15 +220,16 @@ fn find_server(
 /// What the user wants, as far as there are descriptors for it.
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let places = places(options, descriptors);
+    let others = places + status_descriptors(options);
     let spares = spares_limit(options.prespawn, descriptors);
     let possible_sessions = if options.share > 0 {
         shared_possible(
             spares + share_limits(options).most_processes(),
-            places,
+            others,
             descriptors,
         )
     } else {
-        sessions_possible(spares, places, descriptors)
+        sessions_possible(spares, others, descriptors)
     };
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
@@ -204,6 +256,7 @@ fn share_limits(options: &ServeOptions) -> share::Limits {
         handshake_time: options.replay_timeout,
         max_age: options.share_max_age,
         max_requests: options.share_max_requests,
+        hibernate_after: options.hibernate_after,
     }
 }
 
@@ -230,6 +283,7 @@ fn settings(options: &ServeOptions) -> Settings {
                 .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
             exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
+            hibernate: options.hibernate_after,
         },
         server_log: options.server_log,
     }
@@ -285,6 +339,11 @@ fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
     let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
     // Whoever has come is heard before so many others can come.
     share.clamp(2 * ACCEPTS_PER_ITERATION, Capacity::MAX_PLACES)
+}
+
+/// Descriptors for those who ask how things are.
+fn status_descriptors(options: &ServeOptions) -> usize {
+    options.status.as_ref().map_or(0, |_| 1 + MAX_CONNECTIONS)
 }
 
 /// As many sessions as there are descriptors for, besides this many servers that wait and connections in the entrance.

@@ -16,6 +16,10 @@ pub enum Channel {
     Client,
     /// A connection in the entrance.
     Visitor,
+    /// A socket on which is listened for those who ask how things are.
+    StatusListener,
+    /// A connection of one of them.
+    StatusClient,
     /// A pipe of a server.
     Stdin,
     /// The same.
@@ -30,6 +34,8 @@ impl token::Channel for Channel {
         Self::Listener,
         Self::Client,
         Self::Visitor,
+        Self::StatusListener,
+        Self::StatusClient,
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
@@ -59,6 +65,12 @@ pub enum Due {
     Share,
     /// The look at what no event may tell.
     Monitor,
+    /// Those who ask how things are.
+    Status,
+    /// The time to go on serving after the signal to stop is over.
+    DrainDelay,
+    /// The service manager wants to hear that the program lives.
+    Watchdog,
     /// A stop has taken long enough.
     StopTimeout,
     /// It is to be said what a stop waits for.

@@ -34,6 +34,7 @@ impl Share {
             self.solo_started(cx);
         }
         self.dispatch(key, cx);
+        self.note_unused(key, cx);
         self.recharge_process(key, cx);
     }
 
@@ -292,6 +293,7 @@ impl Share {
         self.close_stalled(cx);
         for key in (0..self.processes.len()).map(ProcessKey) {
             self.forget_overdue(key, cx);
+            self.unused_timeout(key, cx);
             self.process_timeout(key, cx);
         }
     }

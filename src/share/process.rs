@@ -111,6 +111,8 @@ pub(super) struct Process {
     pub(super) given_up: VecDeque<(Time, u64)>,
     /// How many seats are pinned to it.
     pub(super) seats: usize,
+    /// When it goes, if no seat uses it until then.
+    pub(super) unused_until: Option<Time>,
     /// When it last took or said something, or had nothing to do.
     pub(super) last_moved: Time,
     /// Whether whoever drives it was told to write, and has not.
@@ -140,6 +142,7 @@ impl Process {
             of_identities: HashMap::new(),
             given_up: VecDeque::new(),
             seats: 0,
+            unused_until: None,
             last_moved: Time::default(),
             is_woken: false,
             charged: 0,
@@ -280,7 +283,7 @@ impl Process {
             | Life::Retiring(until) => Some(until),
             Life::Absent | Life::Asked | Life::Up => None,
         };
-        let all = [given_up, life, self.worn_at(limits)];
+        let all = [given_up, life, self.worn_at(limits), self.unused_until];
         all.into_iter().flatten().min()
     }
 

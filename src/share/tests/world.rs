@@ -24,6 +24,8 @@ pub(super) struct World {
     pub(super) changed: Vec<SeatKey>,
     /// Processes that are to end.
     pub(super) stopped: Vec<ProcessKey>,
+    /// Those that went because nobody used them.
+    pub(super) given_back: Vec<ProcessKey>,
     /// Whether processes that are asked for come at once.
     pub(super) starts: bool,
     pub(super) asked: Vec<ProcessKey>,
@@ -40,6 +42,7 @@ pub(super) fn limits() -> Limits {
         handshake_time: Duration::from_secs(30),
         max_age: None,
         max_requests: None,
+        hibernate_after: None,
     }
 }
 
@@ -72,6 +75,7 @@ impl World {
             closed: Vec::new(),
             changed: Vec::new(),
             stopped: Vec::new(),
+            given_back: Vec::new(),
             starts: true,
             asked: Vec::new(),
         }
@@ -102,6 +106,11 @@ impl World {
                 Effect::Close(seat, _) => self.closed.push(seat),
                 Effect::Changed(seat) => self.changed.push(seat),
                 Effect::Stop(process) => self.stopped.push(process),
+                Effect::GiveBack(process) => {
+                    let unread = self.processes.remove(&process);
+                    assert!(unread.is_some_and(|it| it.is_empty()), "{process:?}");
+                    self.given_back.push(process);
+                }
                 Effect::Write(_)
                 | Effect::Wake(_)
                 | Effect::NoMessage(..)
