@@ -352,6 +352,7 @@ impl Session {
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamMissing(error) => self.upstream_missing(error, cx),
             Event::UpstreamRefused { reason, words } => self.upstream_refused(reason, words, cx),
             Event::UpstreamDenied(why) => {
                 self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::entrance::Network;
+use crate::entrance::{Name, Network};
 use crate::logger::Format;
-use crate::options::{Balancer, Variable};
+use crate::options::{Balancer, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -186,6 +186,13 @@ pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// The name of a server.
+pub(super) fn some_name(value: &str) -> Result<Option<Name>, String> {
+    Name::new(value)
+        .map(Some)
+        .ok_or_else(|| "the name of a server (1 to 64 of letters, digits and ._@:-)".to_owned())
+}
+
 pub(super) fn share(value: &str) -> Result<u16, String> {
     whole(value, "processes", 0..=1000)
 }
@@ -201,8 +208,8 @@ pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
 
 pub(super) fn variable(value: &str) -> Result<Variable, String> {
     let (name, value) = match value.split_once('=') {
-        Some((name, value)) => (name, Some(value.into())),
-        None => (value, None),
+        Some((name, value)) => (name, Value::Given(value.into())),
+        None => (value, Value::Inherited),
     };
     if name.is_empty() {
         return Err("a variable (NAME=VALUE or NAME)".to_owned());

@@ -249,13 +249,19 @@ pub const HTTP_RESPONSE: &str = concat!(
 );
 
 /// With this a client announces itself to a proxy, and shows its token if it has one.
-pub fn handshake(token: Option<&str>) -> String {
+pub fn handshake(token: Option<&str>, server: Option<&str>) -> String {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     let mut line = String::from(r#"{"type":"handshake""#);
     if let Some(token) = token {
         push(
             &mut line,
             &format_args!(r#","token":{}"#, JsonString(token)),
+        );
+    }
+    if let Some(server) = server {
+        push(
+            &mut line,
+            &format_args!(r#","server":{}"#, JsonString(server)),
         );
     }
     push(
@@ -372,9 +378,9 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let mut expected = json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"});
         let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-        assert_eq!(read(&handshake(None)), expected);
+        assert_eq!(read(&handshake(None, None)), expected);
         expected["token"] = json!("a \"token\"");
-        assert_eq!(read(&handshake(Some("a \"token\""))), expected);
+        assert_eq!(read(&handshake(Some("a \"token\""), None)), expected);
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

@@ -3,7 +3,7 @@
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
-use super::sharing::Sharing;
+use super::services::Services;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
@@ -12,10 +12,13 @@ use crate::reactor::io::{Io, Readiness};
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
 use crate::share::SeatKey;
+use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
     client: Option<Io<S::Client>>,
+    /// What it is a session of.
+    service: ServiceKey,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
     /// Its place at shared servers, which it then has instead.
@@ -25,13 +28,23 @@ pub struct ClientSession<S: System> {
 }
 
 impl<S: System> ClientSession<S> {
-    pub(super) fn new(client: Io<S::Client>, identity: Option<Identity>) -> Self {
+    pub(super) fn new(
+        service: ServiceKey,
+        client: Io<S::Client>,
+        identity: Option<Identity>,
+    ) -> Self {
         Self {
             client: Some(client),
+            service,
             server: None,
             seat: None,
             identity: identity.map(Box::new),
         }
+    }
+
+    /// What it is a session of.
+    pub(super) fn service(&self) -> ServiceKey {
+        self.service
     }
 
     /// What the client has shown, if anything was asked for.
@@ -124,7 +137,7 @@ impl<S: System> ClientSession<S> {
 pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
-    pub(super) sharing: Option<&'a mut Sharing>,
+    pub(super) services: &'a mut Services,
 }
 
 impl<S: System> Driver for Sides<'_, S> {
@@ -152,7 +165,9 @@ impl<S: System> Driver for Sides<'_, S> {
             place.flush_client(session, cx);
         }
         let client = &mut place.client;
-        let mut has_more = match (server, place.seat, self.sharing.as_deref_mut()) {
+        let seat = place.seat;
+        let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
+        let mut has_more = match (server, seat, sharing) {
             (Some(server), None, _) => {
                 pump(session, client, server, scratch, cx) | server.has_stderr()
             }

@@ -10,9 +10,15 @@ use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
 use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::util::about::Subject;
 
 /// Names of limits on sessions, in the order in which refusals are counted.
-const LIMITS: [&str; 3] = ["session_limit", "address_limit", "client_limit"];
+const LIMITS: [&str; 4] = [
+    "session_limit",
+    "address_limit",
+    "client_limit",
+    "server_limit",
+];
 
 impl<S: System> Proxy<S> {
     /// All but the sessions.
@@ -34,7 +40,7 @@ impl<S: System> Proxy<S> {
         Some(SessionFacts {
             session: session.status(self.now())?,
             name: identity.and_then(Identity::client).map(Name::as_str),
-            server: DEFAULT_SERVER,
+            server: session.label().server().unwrap_or(DEFAULT_SERVER),
         })
     }
 
@@ -89,7 +95,7 @@ impl<S: System> Proxy<S> {
             waiting: self.start_queue.len(),
             gauges,
             processes: self.servers.running(),
-            spares: self.spares.waiting(),
+            spares: self.services.iter().map(|it| it.spares.waiting()).sum(),
             counts,
             errors: self.errors(),
             opened: self.counts.opened,
@@ -112,12 +118,11 @@ impl<S: System> Proxy<S> {
 
     /// Errors of the proxy's own, wherever they came from.
     fn errors(&self) -> ErrorCounts {
-        let sharing = self.sharing.as_ref();
         let entrance = self.visitors.as_ref().map(|visitors| &visitors.entrance);
-        self.scheduler
-            .counts()
-            .errors()
-            .plus(sharing.map_or_else(ErrorCounts::default, |it| it.share.errors()))
+        let own = self.scheduler.counts().errors();
+        let shared = self.services.all_sharing().map(|it| it.share.errors());
+        shared
+            .fold(own, ErrorCounts::plus)
             .plus(entrance.map_or_else(ErrorCounts::default, |it| it.refusals().errors))
     }
 

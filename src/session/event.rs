@@ -78,6 +78,8 @@ pub enum Event<'a> {
     },
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
+    /// The upstream could not be started, and no attempt changes that before somebody puts right what is wrong.
+    UpstreamMissing(&'a str),
     /// There is an upstream, but none may be used, for this reason.
     UpstreamDenied(&'a str),
     /// The upstream could not be started, and could not be by another attempt.

@@ -41,6 +41,7 @@ impl Session {
             number,
             client,
             pid,
+            ..
         } = self.label
         else {
             return None;

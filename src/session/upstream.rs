@@ -320,7 +320,8 @@ impl Session {
         self.note_started(is_first, wakes, cx);
         if self.backend.is_link() {
             let token = cx.settings.role.token().map(Secret::reveal);
-            self.link_line(&own_messages::handshake(token), cx);
+            let server = cx.settings.role.server();
+            self.link_line(&own_messages::handshake(token, server), cx);
         }
         self.release_held(cx);
         self.replay_unasked(cx);
@@ -372,6 +373,13 @@ impl Session {
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Crash, cx);
+    }
+
+    /// The upstream could not be started, and will not be.
+    pub(super) fn upstream_missing(&mut self, error: &str, cx: &mut Context<'_>) {
+        self.backend.log_start_failed(&self.label, error);
+        let why = self.backend.start_failure(error);
+        self.after_loss(&why, LossKind::Hopeless, cx);
     }
 
     /// There is a peer, but it does not let us in, or is not one of ours. No further attempt changes that, unless there was a

@@ -21,7 +21,8 @@ mod targets;
 
 use crate::campaign::Target;
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
+    target("configuration", targets::configuration, 2),
     target("entrance", targets::entrance, 2),
     target("envelope", targets::envelope, 1),
     target("http", targets::http, 2),
@@ -39,6 +40,11 @@ const fn target(name: &'static str, run: fn(&[u8]), cost: usize) -> Target {
 fn named(name: &str) -> Target {
     let target = TARGETS.into_iter().find(|target| target.name == name);
     target.unwrap_or_else(|| panic!("there is no target {name:?}"))
+}
+
+#[test]
+fn configuration() {
+    named("configuration").fuzz();
 }
 
 #[test]

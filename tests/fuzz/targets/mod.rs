@@ -6,6 +6,7 @@
     reason = "a panic is how a target fails"
 )]
 
+mod configuration;
 mod entrance;
 mod envelope;
 mod http;
@@ -15,6 +16,7 @@ mod session;
 mod splitter;
 mod wheel;
 
+pub(crate) use configuration::configuration;
 pub(crate) use entrance::entrance;
 pub(crate) use envelope::envelope;
 pub(crate) use http::http;
