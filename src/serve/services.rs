@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::counts::ServiceCounts;
 use super::sharing::Sharing;
 use super::spares::Spares;
 use crate::entrance::Name;
@@ -34,6 +35,7 @@ pub(super) struct Service {
     pub(super) sessions: usize,
     pub(super) spares: Spares,
     pub(super) sharing: Option<Sharing>,
+    pub(super) counts: ServiceCounts,
 }
 
 /// All of them.
@@ -69,6 +71,7 @@ impl Service {
             name,
             max_sessions,
             sessions: 0,
+            counts: ServiceCounts::default(),
         }
     }
 }

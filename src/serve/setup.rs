@@ -183,10 +183,9 @@ fn about(options: &ServeOptions, servers: &[Served], addresses: String) -> About
             .first()
             .map_or_else(String::new, |word| shell_words::quoted(word)),
     };
-    let programs: Vec<String> = servers.iter().map(program).collect();
     About {
         addresses,
-        command: programs.join(", "),
+        commands: servers.iter().map(program).collect(),
         started: timers::now(),
         started_unix: timers::unix_time(),
         hosts: Hosts(options.status_host.clone()),

@@ -16,7 +16,6 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::counts::Counts;
 use crate::status::exchange::Exchange;
-use crate::status::facts::Gauges;
 use crate::status::history::History;
 use crate::status::request::{Hosts, MAX_HEAD_BYTES, Request};
 use crate::status::response::{Kind, Status, plain, whole};
@@ -42,8 +41,8 @@ const COST_PER_ITERATION: usize = 1024;
 pub(super) struct About {
     /// Where it listens.
     pub addresses: String,
-    /// The program that is run as the server.
-    pub command: String,
+    /// The program that is run as the server, for each service.
+    pub commands: Vec<String>,
     /// When this program was started.
     pub started: Time,
     /// The same since 1970.
@@ -58,7 +57,8 @@ pub(super) struct About {
 pub(super) struct StatusService<S: System> {
     listeners: Vec<Io<S::Listener>>,
     pub(super) about: About,
-    pub(super) history: History,
+    /// Those of each service.
+    pub(super) history: Vec<History>,
     connections: Slab<Connection<S::Client>>,
     /// Those that may have something to do, each at most once.
     ready: VecDeque<usize>,
@@ -81,7 +81,7 @@ impl<S: System> StatusService<S> {
         Self {
             listeners,
             about,
-            history: History::default(),
+            history: Vec::new(),
             connections: Slab::new(),
             ready: VecDeque::new(),
             accept_at: None,
@@ -99,9 +99,14 @@ impl<S: System> StatusService<S> {
         self.deadline.at()
     }
 
-    /// Notes what was counted since the last call.
-    pub(super) fn note_history(&mut self, counts: &Counts) {
-        self.history.note(counts);
+    /// Notes what was counted of each service since the last call.
+    pub(super) fn note_history<'a>(&mut self, counts: impl Iterator<Item = &'a Counts>) {
+        for (place, counts) in counts.enumerate() {
+            if self.history.len() <= place {
+                self.history.push(History::default());
+            }
+            self.history[place].note(counts);
+        }
     }
 
     fn can_accept(&self) -> bool {
@@ -348,7 +353,7 @@ impl<S: System> Proxy<S> {
             Err(bad) => plain(bad, is_head),
             Ok(Route::Health) => plain(Status::Ok, is_head),
             Ok(Route::Ready(server)) => {
-                let facts = self.facts(status, Gauges::default());
+                let facts = self.facts(status, &[]);
                 match facts.readiness(server.as_deref()) {
                     Some((true, body)) => whole(Status::Ok, Kind::Text, &body, is_head),
                     Some((false, body)) => whole(Status::Unavailable, Kind::Text, &body, is_head),
