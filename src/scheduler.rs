@@ -163,6 +163,28 @@ impl<P> Scheduler<P> {
         &self.shared.settings[service.0]
     }
 
+    /// Changes what holds for the sessions of a service: for what happens from now on.
+    pub fn set_settings<D: Copy + From<SessionKey>>(
+        &mut self,
+        service: ServiceKey,
+        settings: Settings,
+        timers: &mut Timers<D>,
+    ) {
+        self.shared.settings[service.0] = settings;
+        for (key, entry) in &mut self.entries {
+            if entry.service == service {
+                let settings = &self.shared.settings[service.0];
+                entry.session.settings_changed(settings);
+                entry.settle(SessionKey(key), &mut self.shared, timers);
+            }
+        }
+    }
+
+    /// How many services there are.
+    pub fn services(&self) -> usize {
+        self.shared.settings.len()
+    }
+
     /// Adds a service with these settings.
     pub fn add_service(&mut self, settings: Settings) -> ServiceKey {
         self.shared.settings.push(settings);
@@ -172,6 +194,11 @@ impl<P> Scheduler<P> {
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
+    }
+
+    /// The same, to be changed.
+    pub fn memory_mut(&mut self) -> &mut BufferBudget {
+        &mut self.shared.memory
     }
 
     /// Logs the end of a session that was freed.

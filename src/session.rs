@@ -211,6 +211,8 @@ pub struct Session {
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
+    /// Whether that is known of all messages.
+    notes_use: bool,
     /// The long lines that have not arrived in full, if there are any.
     unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
@@ -296,6 +298,7 @@ impl Session {
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
+            notes_use: cx.settings.idle_limits.idle.is_some(),
             unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),

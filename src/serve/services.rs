@@ -34,6 +34,8 @@ pub(super) struct Service {
     pub(super) sessions: usize,
     pub(super) spares: Spares,
     pub(super) sharing: Option<Sharing>,
+    /// Nobody gets it any more: it is not served now, or others of its name are served in another way.
+    pub(super) is_retired: bool,
 }
 
 /// All of them.
@@ -44,6 +46,8 @@ pub(super) struct Services {
     share_anything: bool,
     /// The one for which a server was started last that waits.
     last_prespawned: usize,
+    /// The one for whoever asks for none, where nobody is asked.
+    pub(super) fallback: ServiceKey,
 }
 
 impl Service {
@@ -69,6 +73,7 @@ impl Service {
             name,
             max_sessions,
             sessions: 0,
+            is_retired: false,
         }
     }
 }
@@ -80,6 +85,37 @@ impl Services {
         self.share_anything |= plan.share.is_some();
         self.all.push(Service::new(key, plan));
         key
+    }
+
+    /// Has another take the place of one of which nothing is left.
+    pub(super) fn replace(&mut self, key: ServiceKey, plan: Plan) {
+        self.all[key.0] = Service::new(key, plan);
+        self.note_sharing();
+    }
+
+    /// Changes what holds for new sessions of one.
+    pub(super) fn change(&mut self, key: ServiceKey, plan: &Plan) {
+        self.all[key.0].max_sessions = plan.max_sessions;
+    }
+
+    fn note_sharing(&mut self) {
+        self.share_anything = self.all.iter().any(|service| service.sharing.is_some());
+    }
+
+    /// The one of this name that is served.
+    pub(super) fn called(&self, name: Option<&Name>) -> Option<ServiceKey> {
+        let is_this = |service: &Service| !service.is_retired && service.name.as_deref() == name;
+        self.all.iter().position(is_this).map(ServiceKey)
+    }
+
+    /// How many sessions there are of all that bear this name.
+    pub(super) fn sessions_like(&self, service: &Service) -> usize {
+        let of_name = |other: &&Service| other.name == service.name;
+        self.all
+            .iter()
+            .filter(of_name)
+            .map(|it| it.sessions)
+            .sum()
     }
 
     /// One of them.

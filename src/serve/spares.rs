@@ -60,6 +60,8 @@ struct Spare {
     pid: Pid,
     stderr: StderrLines,
     last_words: LastWords,
+    /// It was asked to end, as it is not wanted any more.
+    is_unwanted: bool,
 }
 
 impl Spare {
@@ -140,7 +142,8 @@ impl Spares {
 
     /// Whether one more server is to be started.
     pub(super) fn wants_server(&self) -> bool {
-        self.waiting.len() + self.retired.len() < self.size
+        let retired = self.retired.iter().filter(|spare| !spare.is_unwanted);
+        self.waiting.len() + retired.count() < self.size
             && matches!(self.refill, Refill::Freely | Refill::One)
     }
 
@@ -156,6 +159,7 @@ impl Spares {
             pid,
             stderr: StderrLines::default(),
             last_words: LastWords::default(),
+            is_unwanted: false,
         });
     }
 
@@ -214,7 +218,7 @@ impl Spares {
             return false;
         };
         let spare = self.retired.swap_remove(at);
-        let was_asked = self.refill == Refill::Never;
+        let was_asked = self.refill == Refill::Never || spare.is_unwanted;
         self.log_rest(spare, was_asked, now);
         !was_asked
     }
@@ -258,6 +262,33 @@ impl Spares {
             Refill::Held => Refill::One,
             same => same,
         };
+    }
+
+    /// From now on there are to be so many, whose stderr is logged like this. Returns those that are too many, and are to be
+    /// stopped.
+    pub(super) fn resize(&mut self, size: usize, logging: ServerLogging) -> Vec<ServerKey> {
+        self.size = size;
+        self.logging = logging;
+        self.drop_beyond(size)
+    }
+
+    /// Others take the place of all that wait: what comes from now on is not what has come before. Returns those that are to
+    /// be stopped.
+    pub(super) fn renew(&mut self, max_restarts: u32, timers: &mut Timers<Due>) -> Vec<ServerKey> {
+        self.policy = RestartPolicy::new(max_restarts);
+        self.set(Refill::Freely, None, timers);
+        self.drop_beyond(0)
+    }
+
+    fn drop_beyond(&mut self, size: usize) -> Vec<ServerKey> {
+        let kept = size.min(self.waiting.len());
+        let mut unwanted = self.waiting.split_off(kept);
+        for spare in &mut unwanted {
+            spare.is_unwanted = true;
+        }
+        let keys = unwanted.iter().map(|spare| spare.key).collect();
+        self.retired.extend(unwanted);
+        keys
     }
 
     /// Lets no server come any more. Returns those that are to be stopped.

@@ -67,6 +67,12 @@ impl Session {
         }
     }
 
+    /// Other settings hold from now on. How a session was used is not known of a time without a limit, so that one which
+    /// comes later is not for it.
+    pub fn settings_changed(&mut self, settings: &Settings) {
+        self.notes_use &= settings.idle_limits.idle.is_some();
+    }
+
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         earliest(
@@ -99,7 +105,7 @@ impl Session {
 
     #[inline]
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        self.unused_until(limits.idle?)
+        self.unused_until(limits.idle.filter(|_| self.notes_use)?)
     }
 
     #[inline(never)]
