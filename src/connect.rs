@@ -327,7 +327,7 @@ impl Connector {
             Action::StartUpstream if self.wants_start() => self.connect(),
             // A program on this machine does not vanish.
             Action::StartUpstream | Action::CheckClient => {}
-            Action::StopUpstream => self.end_our_side(),
+            Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,

@@ -75,6 +75,7 @@ pub use self::refusal::Refusal;
 pub use self::rules::{Arrival, Balancers, Rules};
 pub use self::visitor::{Admission, Step};
 use self::visitor::{Scene, Visitor};
+use crate::session::counts::ErrorCounts;
 use crate::util::client_address::ClientAddress;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::service_key::ServiceKey;
@@ -103,7 +104,17 @@ pub struct Entrance<P> {
     visitors: Slab<Entry<P>>,
     places: Places,
     failures: Failures,
+    refusals: RefusalCounts,
     log: LogRateLimit,
+}
+
+/// How many connections were not let in.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RefusalCounts {
+    /// By the numbers of the refusals.
+    pub by_reason: [u64; Refusal::NAMES.len()],
+    /// Errors that they were told.
+    pub errors: ErrorCounts,
 }
 
 #[derive(Debug)]
@@ -129,6 +140,7 @@ impl<P> Entrance<P> {
             visitors: Slab::new(),
             places: Places::new(capacity),
             failures: Failures::default(),
+            refusals: RefusalCounts::default(),
             log: LogRateLimit::new(&REFUSALS),
         }
     }
@@ -163,6 +175,11 @@ impl<P> Entrance<P> {
             }
         }
         left
+    }
+
+    /// How many were not let in so far.
+    pub fn refusals(&self) -> RefusalCounts {
+        self.refusals
     }
 
     /// How many visitors there are.
@@ -286,8 +303,12 @@ impl<P> Entrance<P> {
 
     /// Logs that a connection was not let in, unless too many are logged.
     pub fn refused(&mut self, address: ClientAddress, refusal: Refusal, now: Time) {
+        self.refusals.by_reason[refusal.number()] += 1;
+        if let Some(error) = refusal.error() {
+            self.refusals.errors.note(error);
+        }
         if self.log.admit(now) {
-            warn!("entrance: refused {address}: {refusal}");
+            warn!(client = address, reason = refusal.name(); "entrance: refused {address}: {refusal}");
         }
     }
 

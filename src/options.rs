@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Name, Network};
+use crate::logger::Format;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -56,12 +57,22 @@ pub struct ServeOptions {
     pub max_sessions_per_client: Option<usize>,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
     /// What all sessions may hold in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
     pub max_buffer_bytes: Option<usize>,
     /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
     pub max_sessions: Option<usize>,
     /// How long a stop may take: 10 ms to one day.
     pub stop_timeout: Duration,
+    /// How long new sessions are served after the signal to stop: up to one day.
+    pub drain_delay: Duration,
+    /// Where those are answered who ask how things are.
+    pub status: Option<Address>,
+    /// Names under which they may ask, besides addresses and `localhost`.
+    pub status_host: Vec<String>,
+    /// Whether those on other machines may see everything.
+    pub status_public: bool,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// The certificate of this side of TLS, with those between it and its authority. With it comes a key.
@@ -78,6 +89,8 @@ pub struct ServeOptions {
     pub traceable: bool,
     /// The file that says what is served, and how.
     pub config: Option<PathBuf>,
+    /// Whether files are read again when they have changed.
+    pub watch: bool,
     /// The server that is served, unless a configuration says that.
     pub server: ServerOptions,
 }
@@ -115,6 +128,8 @@ pub struct ServerOptions {
     pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
+    pub hibernate_after: Option<Duration>,
     /// Spare servers that wait for sessions: 0 to 1,000.
     pub prespawn: usize,
     /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
@@ -226,9 +241,14 @@ impl Default for ServeOptions {
             max_sessions_per_address: None,
             max_sessions_per_client: None,
             log_level: LevelFilter::Info,
+            log_format: Format::Text,
             max_buffer_bytes: None,
             max_sessions: None,
             stop_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            status: None,
+            status_host: Vec::new(),
+            status_public: false,
             max_starting: twice_the_processors(),
             tls_cert: None,
             tls_key: None,
@@ -237,6 +257,7 @@ impl Default for ServeOptions {
             user: None,
             traceable: false,
             config: None,
+            watch: false,
             server: ServerOptions::default(),
         }
     }
@@ -257,6 +278,7 @@ impl Default for ServerOptions {
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
+            hibernate_after: None,
             prespawn: 0,
             share: 0,
             share_in_flight: 8,
@@ -356,6 +378,8 @@ pub struct ConnectOptions {
     pub traceable: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
 }
 
 impl Default for ConnectOptions {
@@ -386,6 +410,7 @@ impl Default for ConnectOptions {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     }
 }

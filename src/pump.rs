@@ -248,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::session::backlog::LINES_PER_RUN;
+    use crate::session::counts::Counts;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
@@ -333,6 +334,7 @@ mod tests {
                 settings: &settings,
                 memory: &mut memory,
                 logs: &mut LogLimits::default(),
+                counts: &mut Counts::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -361,6 +363,7 @@ mod tests {
                 settings: &self.settings,
                 memory: &mut self.memory,
                 logs: &mut self.logs,
+                counts: &mut Counts::default(),
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

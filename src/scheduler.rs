@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
+use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
@@ -61,6 +62,7 @@ struct Shared {
     settings: Vec<Settings>,
     memory: BufferBudget,
     logs: LogLimits,
+    counts: Counts,
     /// Where sessions put what they want done, and where it waits until it is.
     actions: Vec<Action>,
     pending_actions: VecDeque<(SessionKey, Action)>,
@@ -81,6 +83,7 @@ impl Shared {
             settings: &self.settings[service.0],
             memory: &mut self.memory,
             logs: &mut self.logs,
+            counts: &mut self.counts,
             actions: &mut self.actions,
         }
     }
@@ -123,6 +126,7 @@ impl<P> Scheduler<P> {
                 settings: vec![settings],
                 memory,
                 logs: LogLimits::default(),
+                counts: Counts::default(),
                 actions: Vec::new(),
                 pending_actions: VecDeque::new(),
             },
@@ -199,6 +203,16 @@ impl<P> Scheduler<P> {
     /// The same, to be changed.
     pub fn memory_mut(&mut self) -> &mut BufferBudget {
         &mut self.shared.memory
+    }
+
+    /// What was counted of all sessions so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// No key is as large as this.
+    pub fn end_of_keys(&self) -> usize {
+        self.entries.capacity()
     }
 
     /// Logs the end of a session that was freed.
@@ -582,6 +596,7 @@ mod tests {
                     exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
+                    hibernate: None,
                 },
                 server_log: ServerLogging::Limited,
             };

@@ -16,19 +16,23 @@
 //! 7. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
 //! 8. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
 //! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
-//! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 10. `run_status`: whoever asks how things are can wait for those who work, and is told a piece at a time.
+//! 11. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 12. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
 //!
 //! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
+mod change;
 mod check;
 mod client;
+mod counts;
 mod handshakes;
 mod launch;
 mod launcher;
 mod listen;
 mod pipe_widener;
+mod put_in_force;
 mod quotas;
 pub mod reload;
 mod remnants;
@@ -40,9 +44,15 @@ mod services;
 mod setup;
 mod shared_processes;
 mod sharing;
+mod source;
 mod spares;
+mod stamps;
 mod start_queue;
+mod status;
+mod status_answers;
+mod status_facts;
 mod stopping;
+mod supervised;
 mod surroundings;
 pub mod system;
 mod targets;
@@ -61,6 +71,7 @@ pub use self::accept::Door;
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
+use self::counts::Counts;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
 use self::server::User;
@@ -71,7 +82,9 @@ use self::services::Services;
 pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
 use self::start_queue::{Rank, StartQueue};
+use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
+use self::supervised::Watchdog;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
@@ -123,6 +136,13 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
+    counts: Counts,
+    /// Who is told how things are, if anybody may ask.
+    status: Option<Box<StatusService<S>>>,
+    watchdog: Watchdog,
+    /// When the files are next looked at.
+    file_watch: Deadline,
+
     looks: Looks,
     /// Whether there was anything for the last phases of the last iteration. If not, nothing is left to do.
     has_rest: bool,
@@ -138,6 +158,7 @@ impl Proxy {
     /// Serves until a signal ends it and nothing is left to be served.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        self.tell_ready();
         while !self.is_done() {
             self.iterate(&mut events)?;
         }
@@ -191,6 +212,10 @@ impl<S: System> Proxy<S> {
             start_queue: StartQueue::new(limits.max_starting),
             services,
             talking_spares: Vec::new(),
+            counts: Counts::default(),
+            status: None,
+            watchdog: Watchdog::default(),
+            file_watch: Deadline::default(),
             looks: Looks::new(now),
             has_rest: true,
             pause: Deadline::default(),
@@ -246,6 +271,9 @@ impl<S: System> Proxy<S> {
         self.accept_waiting();
         self.start_servers();
         self.log_spares();
+        if self.status.is_some() {
+            self.run_status();
+        }
         self.look_at_groups();
         self.scheduler.wake_for_memory();
         self.settle_sharing();
@@ -276,6 +304,7 @@ impl<S: System> Proxy<S> {
             || self.next_to_share().is_some()
             || self.services.all_sharing().any(Sharing::is_busy)
             || !self.talking_spares.is_empty()
+            || self.status.as_ref().is_some_and(|it| it.is_busy())
             || self.servers.has_groups_to_look_at()
     }
 
@@ -312,6 +341,9 @@ impl<S: System> Proxy<S> {
                     self.listeners.latch(ListenerKey(key), token, readiness);
                 }
                 Channel::Signals => is_signalled = true,
+                Channel::StatusListener | Channel::StatusClient => {
+                    self.latch_status(channel, key, token, readiness);
+                }
             }
         }
         if is_signalled {
@@ -333,6 +365,12 @@ impl<S: System> Proxy<S> {
             return;
         }
         let (user, service) = (server.user, server.service);
+        if channel == Channel::Stdout
+            && let Some(started) = server.unheard_since.take()
+        {
+            let now = self.reactor.now();
+            self.counts.start_times.note(now.saturating_since(started));
+        }
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
         }
@@ -350,7 +388,7 @@ impl<S: System> Proxy<S> {
             self.reap();
         }
         if pending.hangup {
-            self.reload();
+            self.reload("SIGHUP");
         }
         if pending.stop {
             self.stop();
@@ -381,7 +419,11 @@ impl<S: System> Proxy<S> {
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
                 Due::Share(service) => self.share_timeout(service),
+                Due::Files => self.look_at_files(),
                 Due::Monitor => self.look_around(),
+                Due::Status => self.status_timeout(),
+                Due::DrainDelay => self.drain_timeout(),
+                Due::Watchdog => self.watchdog_timeout(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
                 Due::GiveUp => self.give_up(),
@@ -396,6 +438,9 @@ impl<S: System> Proxy<S> {
         if longest > LONG_ITERATION {
             let millis = longest.as_millis();
             debug!("of late, an iteration of the loop took {millis} ms");
+        }
+        if let Some(status) = &mut self.status {
+            status.note_history(self.scheduler.counts());
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
@@ -431,6 +476,7 @@ impl<S: System> Proxy<S> {
                     self.services.get_mut(place.service()).sessions -= 1;
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
+                    self.counts.closed(&session);
                 }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
@@ -477,6 +523,12 @@ impl<S: System> Proxy<S> {
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);
+                }
+            }
+            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
+            Action::HibernateUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop_idle(server, &mut self.reactor.timers);
                 }
             }
             Action::ReleaseUpstream => {

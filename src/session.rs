@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
+//!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
 //! `None`.
 //!
@@ -86,6 +88,7 @@ mod buffering;
 mod cancellations;
 mod client_lines;
 mod client_side;
+pub mod counts;
 mod deadlines;
 mod era;
 mod event;
@@ -95,6 +98,7 @@ mod handshake;
 mod heartbeat;
 mod held;
 mod held_back;
+mod hibernation;
 mod history;
 pub mod idle;
 pub mod in_flight;
@@ -105,6 +109,7 @@ mod liveness;
 pub mod log_limits;
 mod loss;
 mod no_memory;
+mod open;
 mod own_messages;
 mod peer;
 mod questions;
@@ -118,6 +123,7 @@ mod server_memory;
 mod settings;
 mod shared;
 mod standing;
+pub mod status;
 pub mod stderr;
 mod stillbirths;
 mod subscriptions;
@@ -143,6 +149,7 @@ pub use self::event::{Action, Context, Event};
 use self::goal::Goal;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
+use self::idle::UseKnown;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::refusals::Refusals;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
@@ -176,6 +183,10 @@ pub struct Session {
     /// Bytes that were meant for the client and never delivered.
     undelivered: u64,
     upstream: Upstream,
+    /// Whether the server was given back, and there is no other one yet.
+    hibernates: bool,
+    /// When a message had last passed when it was noticed that none did any more.
+    quiet_since: Option<Time>,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
@@ -212,7 +223,7 @@ pub struct Session {
     /// When a message last passed, or a part of one.
     last_line: Time,
     /// Whether that is known of all messages.
-    notes_use: bool,
+    use_known: UseKnown,
     /// The long lines that have not arrived in full, if there are any.
     unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
@@ -275,6 +286,8 @@ impl Session {
             send_queue: SendQueue::default(),
             undelivered: 0,
             upstream: Upstream::None,
+            hibernates: false,
+            quiet_since: None,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
@@ -298,7 +311,7 @@ impl Session {
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
-            notes_use: cx.settings.idle_limits.idle.is_some(),
+            use_known: UseKnown::under(&cx.settings.idle_limits),
             unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),

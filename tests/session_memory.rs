@@ -13,6 +13,7 @@ use std::time::Duration;
 use cap::Cap;
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES, UNCHARGED_BYTES};
 use mcp_tcp_proxy::buffers::outbox::Outbox;
+use mcp_tcp_proxy::session::counts::Counts;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::log_limits::LogLimits;
 use mcp_tcp_proxy::session::report::Label;
@@ -91,6 +92,7 @@ impl World {
             memory: &mut memory,
             actions: &mut actions,
             logs: &mut logs,
+            counts: &mut Counts::default(),
         };
         let session = Session::open(label, &mut cx);
         let mut world = Self {
@@ -113,6 +115,7 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
             logs: &mut self.logs,
+            counts: &mut Counts::default(),
         };
         self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);

@@ -17,6 +17,15 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
+    if options.watch
+        && options.config.is_none()
+        && options.token_file.is_none()
+        && options.tls_cert.is_none()
+    {
+        return Err(UsageError(
+            "--watch: there is no file to be watched (--config, --token-file or --tls-cert)".to_owned(),
+        ));
+    }
     if options.config.is_some() {
         refuse_command(&options.server.command, words.rest.first())?;
         return Ok(options);
@@ -52,6 +61,29 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     Ok(options)
 }
 
+/// What keeps sessions from hibernating, or servers from being of any use after it.
+fn check_hibernation(options: &ServerOptions) -> Result<(), UsageError> {
+    let Some(after) = options.hibernate_after else {
+        return Ok(());
+    };
+    if !options.replay {
+        return Err(UsageError(
+            "--hibernate-after: servers that are started again need the handshake, and --no-replay keeps it from them \
+             (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
+    match options.idle_timeout {
+        Some(idle) if idle <= after => Err(UsageError(format!(
+            "--hibernate-after: with --idle-timeout {} the session has ended after {} s (give it less time than \
+             --idle-timeout)",
+            idle.as_secs_f64(),
+            after.as_secs_f64()
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// Checks whether the options of a server go together.
 ///
 /// # Errors
@@ -70,7 +102,7 @@ pub fn check_server(options: &ServerOptions) -> Result<(), UsageError> {
                 .to_owned(),
         ));
     }
-    Ok(())
+    check_hibernation(options)
 }
 
 /// Checks whether the options of the proxy go together.

@@ -239,12 +239,14 @@ impl<S: System> Proxy<S> {
             None => {
                 self.services.get_mut(place.service()).sessions += 1;
                 self.quotas.open(client, place.identity());
+                self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
                 self.scheduler
                     .open_for(place.service(), label, place, timers)
             }
             Some(limit) => {
                 self.refused += 1;
+                self.counts.refused(limit);
                 let timers = &mut self.reactor.timers;
                 self.scheduler.refuse(label, limit, place, timers)
             }

@@ -1,10 +1,14 @@
 //! What is to be put in force by a reload: all of it was read, checked and bound, and the loop was not told yet.
 
+use std::time::Duration;
+
 use log::LevelFilter;
 
 use super::accept::ListenerKey;
+use super::Plan;
+use super::reload::Contents;
 use super::setup::Limits;
-use super::{Plan, reload::Contents};
+use super::status::About;
 use crate::entrance::{Name, Rules};
 use crate::util::service_key::ServiceKey;
 
@@ -17,6 +21,9 @@ pub struct Change<L> {
     pub(super) limits: Limits,
     pub(super) buffer_bytes: usize,
     pub(super) log_level: LevelFilter,
+    pub(super) drain_delay: Duration,
+    /// What those are told who ask how things are.
+    pub(super) about: About,
     /// What is served, in the order of the configuration.
     pub(super) services: Vec<Wanted>,
     pub(super) doors: Vec<WantedDoor<L>>,

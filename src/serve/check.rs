@@ -39,7 +39,13 @@ impl<S: System> Proxy<S> {
             .flat_map(|service| service.spares.keys());
         assert!(spares.all(is_spare), "a server that waits has a user");
         let monitor = 1;
-        let own = [self.pause.at(), self.start_queue.deadline()];
+        let own = [
+            self.pause.at(),
+            self.start_queue.deadline(),
+            self.status.as_ref().and_then(|status| status.deadline()),
+            self.watchdog.deadline(),
+            self.file_watch.at(),
+        ];
         let of_services = self.services.iter().flat_map(|service| {
             let shared = service.sharing.as_ref().and_then(Sharing::deadline);
             [service.spares.deadline(), shared]

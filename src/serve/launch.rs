@@ -166,7 +166,17 @@ impl<S: System> Proxy<S> {
         user: Option<SessionKey>,
     ) -> io::Result<ServerKey> {
         let user = user.and_then(|key| server_user(&self.scheduler, key));
-        let spawned = self.system.spawn(service, user)?;
+        let spawned = match self.system.spawn(service, user) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                if !is_exhaustion(&error) {
+                    let now = self.reactor.now();
+                    self.counts.start_failed(&error.to_string(), now);
+                }
+                return Err(error);
+            }
+        };
+        self.counts.started();
         let (server, watched) = self.servers.add(service, spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());
         if watched.is_err() {

@@ -84,6 +84,26 @@ pub(super) fn names_addresses(options: &ServeOptions, servers: &[Served]) -> boo
     !options.listen.is_empty() || options.names_host_or_port() || servers.iter().any(is_own)
 }
 
+/// Opens what those connect to who ask how things are.
+pub(super) fn open_status(options: &ServeOptions) -> Result<Vec<Listener>, SetupError> {
+    let Some(address) = &options.status else {
+        return Ok(Vec::new());
+    };
+    let failed = || failed_to(format!("cannot listen on {address} (--status)"));
+    Ok(match address {
+        Address::Tcp { host, port } => tcp_listener::resolve(host, *port)
+            .and_then(|all| tcp_listener::bind(&all, &all))
+            .map_err(failed())?
+            .into_iter()
+            .map(Listener::Tcp)
+            .collect(),
+        Address::Unix(path) => {
+            let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed())?;
+            vec![Listener::Unix(bound)]
+        }
+    })
+}
+
 /// All addresses, each with the server that alone is served there.
 pub(super) fn addresses(
     options: &ServeOptions,
@@ -106,21 +126,22 @@ pub(super) fn key_of(servers: &[Served], name: &str) -> Option<ServiceKey> {
     servers.iter().position(is_this).map(ServiceKey)
 }
 
-impl Listening {
-    /// Has the unix sockets that were made here belong to a user whom the program is about to become.
-    pub(super) fn give_to(&self, user: &RunAs) -> Result<(), SetupError> {
-        for socket in self.groups.iter().flat_map(|group| &group.sockets) {
-            if let Listener::Unix(unix) = socket
-                && let Some(path) = unix.path()
-            {
-                let (uid, gid) = user.owner();
-                lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed_to(
-                    format!("cannot give {socket} to {user} (--user)"),
-                ))?;
-            }
+/// Has the unix sockets among these belong to a user whom the program is about to become.
+pub(super) fn give_to<'a>(
+    user: &RunAs,
+    sockets: impl IntoIterator<Item = &'a Listener>,
+) -> Result<(), SetupError> {
+    for socket in sockets {
+        if let Listener::Unix(unix) = socket
+            && let Some(path) = unix.path()
+        {
+            let (uid, gid) = user.owner();
+            lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed_to(format!(
+                "cannot give {socket} to {user} (--user)"
+            )))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn join(all: &[impl ToString]) -> String {
@@ -197,6 +218,19 @@ pub(super) fn log(socket: &Listener, owner: Option<&str>, options: &ServeOptions
         warn!(
             "anyone who reaches {address} can run this server; --host 127.0.0.1, --token-file or --allow \
              keep others out"
+        );
+    }
+}
+
+/// Says where those can ask who want to know how things are, and whether that is open to everyone.
+pub(super) fn log_status(socket: &Listener, options: &ServeOptions) {
+    let Some(address) = socket.tcp_address() else {
+        return info!("status at {socket}");
+    };
+    info!("status at http://{address}/");
+    if options.status_public && !address.ip().is_loopback() {
+        warn!(
+            "anyone who reaches {address} can see who is connected and how busy they are (--status-public)"
         );
     }
 }

@@ -16,6 +16,7 @@ use crate::scheduler::SessionKey;
 use crate::session::report::Exit;
 use crate::share::ProcessKey;
 use crate::util::service_key::ServiceKey;
+use crate::util::time::Time;
 
 /// What the loop watches with.
 pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>::Poller>;
@@ -32,6 +33,8 @@ pub struct Server<S: System> {
     pub(super) exit: Option<Exit>,
     /// It is to go. Few are at any time.
     pub(super) stopping: Option<Box<Stopping>>,
+    /// When it was started, until it writes something to its stdout.
+    pub(super) unheard_since: Option<Time>,
     pub(super) stdin: Option<Io<S::Stdin>>,
     pub(super) stdout: Option<Io<S::Output>>,
     pub(super) stderr: Option<Io<S::Output>>,
@@ -76,6 +79,7 @@ impl<S: System> Server<S> {
             life: Life::Running,
             exit: None,
             stopping: None,
+            unheard_since: None,
             stdin: None,
             stdout: None,
             stderr: None,

@@ -36,6 +36,10 @@ pub(super) struct Service {
     pub(super) sharing: Option<Sharing>,
     /// Nobody gets it any more: it is not served now, or others of its name are served in another way.
     pub(super) is_retired: bool,
+    /// Whether the sessions that it has may go on.
+    pub(super) goes_on: bool,
+    /// How it is shared, if it is.
+    pub(super) shared_by: Option<share::Limits>,
 }
 
 /// All of them.
@@ -74,7 +78,17 @@ impl Service {
             max_sessions,
             sessions: 0,
             is_retired: false,
+            goes_on: true,
+            shared_by: share,
         }
+    }
+}
+
+impl Service {
+    /// Whether nothing is due.
+    pub(super) fn is_without_deadlines(&self) -> bool {
+        let shared = self.sharing.as_ref().and_then(Sharing::deadline);
+        self.spares.deadline().is_none() && shared.is_none()
     }
 }
 
@@ -91,11 +105,6 @@ impl Services {
     pub(super) fn replace(&mut self, key: ServiceKey, plan: Plan) {
         self.all[key.0] = Service::new(key, plan);
         self.note_sharing();
-    }
-
-    /// Changes what holds for new sessions of one.
-    pub(super) fn change(&mut self, key: ServiceKey, plan: &Plan) {
-        self.all[key.0].max_sessions = plan.max_sessions;
     }
 
     fn note_sharing(&mut self) {

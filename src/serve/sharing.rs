@@ -17,7 +17,7 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
-use crate::util::about::about;
+use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
@@ -82,10 +82,11 @@ impl Sharing {
     }
 
     /// How the log calls a process.
-    pub(super) fn label(&self, pid: i32) -> String {
-        match &self.name {
-            Some(name) => format!("shared {name} pid {pid}"),
-            None => format!("shared pid {pid}"),
+    pub(super) fn label(&self, pid: i32) -> ServerProcess {
+        ServerProcess {
+            what: "shared",
+            server: self.name.as_ref().map(|name| name.as_str().into()),
+            pid,
         }
     }
 
@@ -203,6 +204,41 @@ impl<S: System> Proxy<S> {
     }
 }
 
+// Hibernation.
+impl<S: System> Proxy<S> {
+    /// Nothing passes over a session: its seat is not used.
+    pub(super) fn note_idle_seat(&mut self, key: SessionKey) {
+        let Some(place) = self.scheduler.place(key) else {
+            return;
+        };
+        let sharing = self.services.sharing_mut(place.service());
+        let (Some(seat), Some(sharing)) = (place.seat, sharing) else {
+            return;
+        };
+        let now = self.reactor.now();
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        sharing.share.seat_idle(seat, &mut Context { now, memory });
+    }
+
+    /// Nobody uses a process: it goes, and is not waited for.
+    fn give_back_shared(&mut self, service: ServiceKey, key: ProcessKey) {
+        let Some(sharing) = self.services.sharing_mut(service) else {
+            return;
+        };
+        sharing.log_stderr(key, None, self.reactor.now());
+        let label = sharing.label(sharing.processes[key.0].pid);
+        let process = &mut sharing.processes[key.0];
+        let Some(server) = process.server.take() else {
+            return;
+        };
+        process.unread.clear();
+        process.last_words.clear();
+        about!(info, label, "hibernates, as no session uses it");
+        self.servers.stop_idle(server, &mut self.reactor.timers);
+        self.servers.release(server);
+    }
+}
+
 // Processes.
 impl<S: System> Proxy<S> {
     /// Carries out what the share wants done.
@@ -219,6 +255,7 @@ impl<S: System> Proxy<S> {
                         self.servers.stop(server, &mut self.reactor.timers);
                     }
                 }
+                Effect::GiveBack(key) => self.give_back_shared(service, key),
                 Effect::Write(key) => self.with_sharing(service, |it| it.note(key)),
                 Effect::Wake(seat) => {
                     let sharing = self.services.sharing(service);

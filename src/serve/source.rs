@@ -18,6 +18,7 @@ use super::system::Linux;
 use crate::buffers::budget::BudgetSize;
 use crate::cli::keys::Given;
 use crate::config;
+use crate::entrance::Name;
 use crate::options::{ServeOptions, Served};
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, RunAs};
@@ -26,7 +27,7 @@ use crate::util::service_key::ServiceKey;
 
 /// Where what is served comes from, and what of it is in force.
 #[derive(Debug)]
-pub struct Source {
+pub(super) struct Source {
     /// The configuration; `None`: the command line says it all.
     pub(super) path: Option<PathBuf>,
     pub(super) given: Given,
@@ -41,7 +42,7 @@ pub struct Source {
 
 /// Sockets of one origin that are listened on.
 #[derive(Debug, Clone)]
-pub struct Bound {
+pub(super) struct Bound {
     pub(super) origin: Origin,
     pub(super) keys: Vec<ListenerKey>,
     pub(super) addresses: Vec<SocketAddr>,
@@ -49,7 +50,7 @@ pub struct Bound {
 
 /// The system's part of a [`Change`].
 #[derive(Debug)]
-pub struct Staged {
+pub(super) struct Staged {
     options: ServeOptions,
     launchers: Vec<Launcher>,
     files: Files,
@@ -78,6 +79,12 @@ impl Source {
             staged: None,
         }
     }
+
+    /// The ports that clients connect to.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let addresses = self.bound.iter().flat_map(|bound| &bound.addresses);
+        addresses.map(SocketAddr::port).collect()
+    }
 }
 
 impl Bound {
@@ -101,6 +108,10 @@ fn check_fixed(old: &ServeOptions, new: &ServeOptions) -> Result<(), String> {
         ("user", old.user == new.user),
         ("traceable", old.traceable == new.traceable),
         ("unixMode", old.unix_mode == new.unix_mode),
+        ("logFormat", old.log_format == new.log_format),
+        ("status", old.status == new.status),
+        ("statusHost", old.status_host == new.status_host),
+        ("statusPublic", old.status_public == new.status_public),
     ];
     let changed = is_same.into_iter().filter(|(_, is_same)| !is_same);
     let changed: Vec<&str> = changed.map(|(key, _)| key).collect();
@@ -149,6 +160,11 @@ impl Linux {
             alike.push(is_alike);
         }
         let (doors, bound) = self.doors(&options, &servers)?;
+        let summary: Vec<String> = listen::addresses(&options, &servers)
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect();
+        let summary = summary.join(", ");
         let plans = setup::plans(&options, &launchers, source.descriptors);
         let directory = rules::directory(&servers);
         let limits = setup::limits(&options, &plans, &directory, source.descriptors);
@@ -160,6 +176,8 @@ impl Linux {
             limits,
             buffer_bytes: size.bytes,
             log_level: options.log_level,
+            drain_delay: options.drain_delay,
+            about: setup::about(&options, &servers, summary),
             services: services
                 .map(|((plan, served), starts_alike)| Wanted {
                     plan,
@@ -293,12 +311,10 @@ impl Linux {
                 ..bound
             })
             .collect();
-        for bound in &self.source.bound {
-            let ports = bound.addresses.iter().map(SocketAddr::port);
-            // Sessions go on where nobody listens any more.
-            let new: Vec<u16> = ports.filter(|port| !self.ports.contains(port)).collect();
-            self.ports.extend(new);
-        }
+        // Sessions go on where nobody listens any more.
+        self.ports.extend(self.source.ports());
+        self.ports.sort_unstable();
+        self.ports.dedup();
         self.place_launchers(staged.launchers, &placed.services, &placed.older);
     }
 
@@ -306,7 +322,7 @@ impl Linux {
         &mut self,
         launchers: Vec<Launcher>,
         keys: &[ServiceKey],
-        older: &[(ServiceKey, crate::entrance::Name)],
+        older: &[(ServiceKey, Name)],
     ) {
         for launcher in &mut self.launchers {
             launcher.is_retired = true;

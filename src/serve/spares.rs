@@ -18,6 +18,7 @@ use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, log_last_words};
+use crate::util::about::ServerProcess;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::plural::Counted;
 use crate::util::service_key::ServiceKey;
@@ -66,10 +67,11 @@ struct Spare {
 
 impl Spare {
     /// How the log calls it.
-    fn label(&self, service: Option<&Name>) -> String {
-        match service {
-            Some(name) => format!("spare {name} pid {}", self.pid),
-            None => format!("spare pid {}", self.pid),
+    fn label(&self, service: Option<&Name>) -> ServerProcess {
+        ServerProcess {
+            what: "spare",
+            server: service.map(|name| name.as_str().into()),
+            pid: self.pid.as_raw(),
         }
     }
 
@@ -145,6 +147,11 @@ impl Spares {
         let retired = self.retired.iter().filter(|spare| !spare.is_unwanted);
         self.waiting.len() + retired.count() < self.size
             && matches!(self.refill, Refill::Freely | Refill::One)
+    }
+
+    /// How many servers wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether a server waits.
@@ -272,12 +279,18 @@ impl Spares {
         self.drop_beyond(size)
     }
 
-    /// Others take the place of all that wait: what comes from now on is not what has come before. Returns those that are to
-    /// be stopped.
-    pub(super) fn renew(&mut self, max_restarts: u32, timers: &mut Timers<Due>) -> Vec<ServerKey> {
+    /// What has gone wrong before does not count any more. If those that wait are outdated, others take their places. Returns
+    /// those that are to be stopped.
+    pub(super) fn renew(
+        &mut self,
+        max_restarts: u32,
+        are_outdated: bool,
+        timers: &mut Timers<Due>,
+    ) -> Vec<ServerKey> {
         self.policy = RestartPolicy::new(max_restarts);
         self.set(Refill::Freely, None, timers);
-        self.drop_beyond(0)
+        let kept = if are_outdated { 0 } else { self.size };
+        self.drop_beyond(kept)
     }
 
     fn drop_beyond(&mut self, size: usize) -> Vec<ServerKey> {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 /// Files, and what they were.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Stamps(Vec<(PathBuf, Option<Stamp>)>);
+pub(super) struct Stamps(Vec<(PathBuf, Option<Stamp>)>);
 
 /// The file itself, and when it was last written to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -222,6 +222,11 @@ impl StartQueue {
         }
     }
 
+    /// How many sessions wait.
+    pub(super) fn len(&self) -> usize {
+        self.tickets.len()
+    }
+
     /// Whether no session waits.
     pub(super) fn is_empty(&self) -> bool {
         self.tickets.is_empty()

@@ -19,13 +19,14 @@ use super::reload::{Contents, Files};
 use super::source::Source;
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{ClientFacts, Spawned};
+use crate::process::{self, ClientFacts, ServiceManager, Spawned};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
+use crate::status::facts::ProcessFacts;
 use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
 use crate::transport::tls::identity;
@@ -122,6 +123,9 @@ pub trait System: Sized {
     /// Says where a socket listens.
     fn log_listener(&self, _: &Self::Listener, _: Option<&str>) {}
 
+    /// Says that nobody listens there any more.
+    fn log_closed(&self, _: &Self::Listener) {}
+
     /// Whether files have changed that may be read again.
     fn have_files_changed(&self) -> bool {
         false
@@ -129,6 +133,24 @@ pub trait System: Sized {
 
     /// Notes what the files are now.
     fn note_files(&mut self) {}
+
+    /// When our own certificate ends, in seconds since 1970, if there is one.
+    fn certificate_not_after(&self) -> Option<i64> {
+        None
+    }
+
+    /// Tells the service manager, if there is one.
+    fn tell_manager(&self, _: &str) {}
+
+    /// How often it wants to hear that the program lives.
+    fn watchdog(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What the system knows of this process.
+    fn process_facts(&self) -> ProcessFacts {
+        ProcessFacts::default()
+    }
 
     /// A session wants something done, which is done next. The program has nothing to say to that.
     fn action_taken(&mut self, _: SessionKey, _: Action, _: &Session) {}
@@ -220,7 +242,9 @@ pub struct Linux {
     /// What TLS sessions are made with from now on, if TLS is spoken.
     pub tls: Option<ServerTls>,
     /// Where what is served comes from.
-    pub source: Source,
+    pub(super) source: Source,
+    /// Who has started this program, if that is a service manager.
+    pub manager: ServiceManager,
 }
 
 impl System for Linux {
@@ -305,6 +329,22 @@ impl System for Linux {
         shown.is_none_or(|(tls, certificates)| tls.would_take(certificates))
     }
 
+    fn certificate_not_after(&self) -> Option<i64> {
+        self.tls.as_ref()?.not_after
+    }
+
+    fn tell_manager(&self, state: &str) {
+        self.manager.tell(state);
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        self.manager.watchdog()
+    }
+
+    fn process_facts(&self) -> ProcessFacts {
+        process::facts::own()
+    }
+
     fn read_files(&mut self) -> Result<Contents, String> {
         let contents = self.files.read()?;
         self.tls.clone_from(&contents.tls);
@@ -321,6 +361,10 @@ impl System for Linux {
 
     fn log_listener(&self, listener: &Listener, owner: Option<&str>) {
         listen::log(listener, owner, &self.source.options);
+    }
+
+    fn log_closed(&self, listener: &Listener) {
+        log::info!("not listening on {listener} any more");
     }
 
     fn have_files_changed(&self) -> bool {
@@ -428,6 +472,7 @@ mod tests {
             files: Files::default(),
             tls: None,
             source: Source::of(ServeOptions::default(), Given::default(), None, descriptors),
+            manager: ServiceManager::default(),
         }
     }
 
@@ -461,7 +506,7 @@ mod tests {
         wait(&listener);
         let (mut client, _) = system.accept(&listener).unwrap();
         let error = loop {
-            if let Err(error) = client.write(&vec![0; 65_536]) {
+            if let Err(error) = client.write(&[0; 4096]) {
                 break error;
             }
         };

@@ -17,6 +17,10 @@ pub enum Channel {
     Client,
     /// A connection in the entrance.
     Visitor,
+    /// A socket on which is listened for those who ask how things are.
+    StatusListener,
+    /// A connection of one of them.
+    StatusClient,
     /// A pipe of a server.
     Stdin,
     /// The same.
@@ -31,6 +35,8 @@ impl token::Channel for Channel {
         Self::Listener,
         Self::Client,
         Self::Visitor,
+        Self::StatusListener,
+        Self::StatusClient,
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
@@ -58,8 +64,16 @@ pub enum Due {
     Spares(ServiceKey),
     /// The processes of a service that are shared.
     Share(ServiceKey),
+    /// The look at files that may have changed.
+    Files,
     /// The look at what no event may tell.
     Monitor,
+    /// Those who ask how things are.
+    Status,
+    /// The time to go on serving after the signal to stop is over.
+    DrainDelay,
+    /// The service manager wants to hear that the program lives.
+    Watchdog,
     /// A stop has taken long enough.
     StopTimeout,
     /// It is to be said what a stop waits for.

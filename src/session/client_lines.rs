@@ -144,11 +144,12 @@ impl Session {
     }
 
     /// A line of this many bytes is forwarded: the session is used.
-    fn note_forwarded(&mut self, len: usize, cx: &Context<'_>) {
+    fn note_forwarded(&mut self, len: usize, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.owes_opened) {
             self.backend.log_started(&self.label, true);
         }
         self.sent_to_upstream.count(len);
+        cx.counts.to_upstream.count(len);
         self.line_passed(cx);
         self.resume_use();
     }
@@ -178,6 +179,10 @@ impl Session {
         }
         if !self.admits(&message, cx) {
             self.debug_client_line("proxy, which refused it", line);
+            return Route::Drop;
+        }
+        if self.hibernates && self.takes_ping(&message, line, cx) {
+            self.debug_client_line("proxy", line);
             return Route::Drop;
         }
         self.era.note(&message);
@@ -372,6 +377,7 @@ impl Session {
 
     /// Cancellations of what waits are carried out, and the others pass.
     fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        self.note_subscriptions_in(batch);
         let carried_out = self.take_out_all(batch, cx);
         match cancellations::without_carried_out(line, &carried_out) {
             Spliced::Unchanged => self.classify_whole_batch(batch, cx.now),

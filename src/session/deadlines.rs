@@ -65,5 +65,6 @@ impl Session {
         self.goal_timeout(cx);
         self.held_timeout(cx);
         self.idle_timeout(cx);
+        self.hibernation_timeout(cx);
     }
 }

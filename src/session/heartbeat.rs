@@ -114,7 +114,9 @@ impl Session {
             return;
         }
         if !std::mem::replace(&mut self.heartbeat.is_queued, true) {
-            let line = own_messages::heartbeat_response(unix_time, self.upstream.is_up());
+            // Whoever has given back a server would be served.
+            let is_alive = self.upstream.is_up() || self.hibernates;
+            let line = own_messages::heartbeat_response(unix_time, is_alive);
             self.own_line(&line, OwnLine::Heartbeat, cx);
         }
         self.check_client(cx);

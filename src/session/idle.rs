@@ -21,6 +21,34 @@ pub struct IdleLimits {
     pub exempts_heartbeats: bool,
     /// How long no message may pass while no response is awaited. Heartbeats are not messages.
     pub idle: Option<Duration>,
+    /// After how long without a message the server is given back, if nothing is open. Shorter than the one before.
+    pub hibernate: Option<Duration>,
+}
+
+/// What is known of how a session was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UseKnown {
+    /// All of it.
+    Wholly,
+    /// There was a time without a limit, in which nobody looked.
+    InParts,
+}
+
+impl UseKnown {
+    pub(super) fn under(limits: &IdleLimits) -> Self {
+        if limits.watch_use() {
+            Self::Wholly
+        } else {
+            Self::InParts
+        }
+    }
+}
+
+impl IdleLimits {
+    /// Whether it matters what passes, and what is open in between.
+    pub(super) fn watch_use(&self) -> bool {
+        self.idle.is_some() | self.hibernate.is_some()
+    }
 }
 
 impl Session {
@@ -31,7 +59,7 @@ impl Session {
 
     /// Something of what waits for the client is about to be written. A heartbeat alone does not count.
     pub(super) fn note_delivery(&mut self, cx: &Context<'_>) {
-        if cx.settings.idle_limits.idle.is_none() {
+        if !cx.settings.idle_limits.watch_use() {
             return;
         }
         let waiting = &self.to_client;
@@ -70,15 +98,24 @@ impl Session {
     /// Other settings hold from now on. How a session was used is not known of a time without a limit, so that one which
     /// comes later is not for it.
     pub fn settings_changed(&mut self, settings: &Settings) {
-        self.notes_use &= settings.idle_limits.idle.is_some();
+        if !settings.idle_limits.watch_use() {
+            self.use_known = UseKnown::InParts;
+        }
+    }
+
+    pub(super) fn is_use_known(&self) -> bool {
+        self.use_known == UseKnown::Wholly
     }
 
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
-        earliest(
-            self.first_message_due(limits),
-            self.next_message_due(limits),
-        )
+        let first = self.first_message_due(limits);
+        if self.is_use_known() && limits.watch_use() {
+            let next = self.next_message_due(limits);
+            earliest(first, earliest(next, self.hibernation_deadline(settings)))
+        } else {
+            first
+        }
     }
 
     pub(super) fn idle_timeout(&mut self, cx: &Context<'_>) {
@@ -105,20 +142,12 @@ impl Session {
 
     #[inline]
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        self.unused_until(limits.idle.filter(|_| self.notes_use)?)
+        self.unused_until(limits.idle.filter(|_| self.is_use_known())?)
     }
 
     #[inline(never)]
     fn unused_until(&self, limit: Duration) -> Option<Time> {
         let at = || self.server_memory.needed_until(self.last_line + limit);
         self.is_idle().then(at)
-    }
-
-    /// Whether nothing is on its way, and nobody waits for a response.
-    fn is_idle(&self) -> bool {
-        self.goal.is_serve()
-            && self.nothing_waits()
-            && self.server_requests.none_open()
-            && self.to_client.is_empty()
     }
 }

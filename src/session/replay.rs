@@ -191,7 +191,12 @@ impl Session {
         };
         match outcome {
             Outcome::Agreed => {
-                about!(info, self.label, "the handshake was replayed");
+                let wakes = up.wakes;
+                if wakes {
+                    about!(debug, self.label, "the handshake was replayed");
+                } else {
+                    about!(info, self.label, "the handshake was replayed");
+                }
                 up.greeting = Greeting::Done;
                 up.history.has_responded = true;
                 self.backend.server_heard();
@@ -199,7 +204,10 @@ impl Session {
                     self.send_initialized(cx);
                     self.restore_standing(cx);
                 }
-                self.tell_list_changes(cx);
+                // One that was given back is replaced by its like, unless it was exchanged meanwhile.
+                if self.handshake.renew_version(response) || !wakes {
+                    self.tell_list_changes(cx);
+                }
                 self.release_held(cx);
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {

@@ -31,6 +31,8 @@ struct SetUp {
     entries: Vec<Entry>,
     bytes: usize,
     is_too_large: bool,
+    /// Whether there may be subscriptions of which the end can't be told.
+    has_unfollowed: bool,
     /// How many lines were ever sent again: each has an id of its own.
     restored: u64,
     /// The ids of those that the present server has not answered.
@@ -60,6 +62,20 @@ impl Standing {
         self.0
             .as_ref()
             .is_some_and(|set_up| set_up.entries.iter().any(|entry| entry.pending.is_none()))
+    }
+
+    /// There is a subscription that is not kept, and of which the end can't be told.
+    pub(super) fn note_unfollowed(&mut self) {
+        self.0.get_or_insert_default().has_unfollowed = true;
+    }
+
+    /// Whether there is any subscription, or may be: not all are kept if there are many.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        self.0.as_ref().is_some_and(|set_up| {
+            let mut entries = set_up.entries.iter();
+            let may_be_more = set_up.is_too_large || set_up.has_unfollowed;
+            may_be_more || entries.any(|entry| entry.what != What::LogLevel)
+        })
     }
 
     /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
@@ -171,6 +187,9 @@ impl Session {
             _ => return,
         };
         let Some(what) = what.filter(|_| self.era == Era::Legacy) else {
+            if request.method == Some(Method::Subscribe) {
+                self.standing.note_unfollowed();
+            }
             return;
         };
         let entry = Entry {

@@ -51,6 +51,8 @@ pub(super) struct Up {
     pub(super) replay_at: Option<Time>,
     /// Whether it is a seat at servers that others use, too.
     pub(super) is_shared: bool,
+    /// Whether it takes the place of one that was given back.
+    pub(super) wakes: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
@@ -276,7 +278,11 @@ impl Session {
 
     /// Asks for the upstream once it is needed.
     pub(super) fn start_on_demand(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.upstream, Upstream::OnDemand) && self.waits_for_upstream() {
+        if !self.waits_for_upstream() {
+            return;
+        }
+        self.wake_up(cx);
+        if matches!(self.upstream, Upstream::OnDemand) {
             self.start_upstream(cx);
         }
     }
@@ -293,6 +299,7 @@ impl Session {
         let is_first = self.label.started(pid);
         let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
+        let wakes = std::mem::take(&mut self.hibernates);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
@@ -301,6 +308,7 @@ impl Session {
             notice_at,
             replay_at: self.handshake.replays_at_once.then_some(cx.now),
             is_shared,
+            wakes,
             unheard: pid.map(|_| {
                 Box::new(Unheard {
                     started: cx.now,
@@ -309,7 +317,7 @@ impl Session {
                 })
             }),
         });
-        self.note_started(is_first, cx);
+        self.note_started(is_first, wakes, cx);
         if self.backend.is_link() {
             let token = cx.settings.role.token().map(Secret::reveal);
             let server = cx.settings.role.server();
@@ -342,9 +350,13 @@ impl Session {
     }
 
     /// Sessions that open without a message are subject to a limit: there may be too many of them for the log.
-    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+    fn note_started(&mut self, is_first: bool, wakes: bool, cx: &mut Context<'_>) {
+        if wakes {
+            return about!(info, self.label, "wakes up, with a new server");
+        }
         if !is_first && !self.backend.is_link() {
             self.tally.restarts = self.tally.restarts.saturating_add(1);
+            cx.counts.restarts += 1;
         }
         let is_unasked = is_first && self.held().is_empty();
         if is_unasked && !cx.logs.unasked.take(cx.now) {
@@ -356,6 +368,7 @@ impl Session {
 
     /// The upstream could not be started. That counts as a loss.
     pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
+        self.hibernates = false;
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);

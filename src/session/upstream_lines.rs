@@ -8,7 +8,7 @@ use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::protocol::envelope::{Envelope, Invalid, Message};
+use crate::protocol::envelope::{Batch, Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
@@ -132,10 +132,12 @@ impl Session {
             return false;
         }
         self.debug_upstream_line("client", line);
-        for envelope in message.envelopes() {
-            self.note_upstream_message(envelope, cx);
+        match &message {
+            Message::Single(envelope) => self.note_upstream_message(envelope, cx),
+            Message::Batch(batch) => self.note_upstream_batch(batch, cx),
         }
         self.sent_to_client.count(line.len());
+        cx.counts.to_client.count(line.len());
         self.line_passed(cx);
         true
     }
@@ -164,13 +166,20 @@ impl Session {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
     }
 
+    #[inline(never)]
+    fn note_upstream_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        for envelope in &batch.envelopes {
+            self.note_upstream_message(envelope, cx);
+        }
+    }
+
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
     /// unexamined.
     fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
-        if cx.settings.idle_limits.idle.is_some() {
+        if cx.settings.idle_limits.watch_use() {
             self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
@@ -193,7 +202,18 @@ impl Session {
     }
 
     /// Ends the request to which a response with this id belongs.
+    #[inline]
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
+        let request = self.in_flight.cancel(id);
+        if request.is_some() {
+            return request;
+        }
+        self.end_request_of_like_id(id)
+    }
+
+    /// The same for a response that has no equal id.
+    #[inline(never)]
+    fn end_request_of_like_id(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
             self.log_coerced(id, &request);
@@ -217,7 +237,10 @@ impl Session {
             up.history.used = true;
             up.history.has_responded = true;
         }
-        self.tally.responded(cx.now.saturating_since(request.sent));
+        let time = cx.now.saturating_since(request.sent);
+        self.tally.responded(time);
+        let nanos = cx.now.as_nanos().saturating_sub(request.sent.as_nanos());
+        cx.counts.responses.note_nanos(nanos);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }

@@ -85,6 +85,7 @@ impl Share {
         };
         let id = id.map(|id| String::from_utf8_lossy(id));
         let id = id.as_ref().map(|id| id as &dyn std::fmt::Display);
+        self.errors.note(reason);
         let line = own_messages::error(id, reason, text, loss);
         self.deliver(seat, (line + "\n").into_bytes(), cx);
     }
