@@ -36,7 +36,7 @@ fn main() -> ExitCode {
         }) => {
             malloc::start_with_thresholds();
             match plan(*options, hint, &given) {
-                Ok(configuration) => serve(configuration),
+                Ok(configuration) => serve(configuration, &given),
                 Err(errors) => fail_for(&errors, 1),
             }
         }
@@ -97,7 +97,7 @@ fn check(path: &Path) -> ExitCode {
     ))
 }
 
-fn serve(configuration: Configuration) -> ExitCode {
+fn serve(configuration: Configuration, given: &Given) -> ExitCode {
     let Configuration {
         options,
         servers,
@@ -117,7 +117,7 @@ fn serve(configuration: Configuration) -> ExitCode {
     for warning in warnings {
         warn!("{warning}");
     }
-    let ended = match Proxy::set_up(&options, &servers) {
+    let ended = match Proxy::set_up(&options, &servers, given) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };

@@ -168,6 +168,39 @@ impl<P> Scheduler<P> {
         &self.shared.settings[service.0]
     }
 
+    /// Names another service by a key whose service is gone: it has no sessions, and nothing was counted yet.
+    pub fn reuse_service<D: Copy + From<SessionKey>>(
+        &mut self,
+        service: ServiceKey,
+        settings: Settings,
+        timers: &mut Timers<D>,
+    ) {
+        self.shared.counts[service.0] = Counts::default();
+        self.set_settings(service, settings, timers);
+    }
+
+    /// Changes what holds for the sessions of a service: for what happens from now on.
+    pub fn set_settings<D: Copy + From<SessionKey>>(
+        &mut self,
+        service: ServiceKey,
+        settings: Settings,
+        timers: &mut Timers<D>,
+    ) {
+        self.shared.settings[service.0] = settings;
+        for (key, entry) in &mut self.entries {
+            if entry.service == service {
+                let settings = &self.shared.settings[service.0];
+                entry.session.settings_changed(settings);
+                entry.settle(SessionKey(key), &mut self.shared, timers);
+            }
+        }
+    }
+
+    /// How many services there are.
+    pub fn services(&self) -> usize {
+        self.shared.settings.len()
+    }
+
     /// Adds a service with these settings.
     pub fn add_service(&mut self, settings: Settings) -> ServiceKey {
         self.shared.settings.push(settings);
@@ -178,6 +211,11 @@ impl<P> Scheduler<P> {
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
+    }
+
+    /// The same, to be changed.
+    pub fn memory_mut(&mut self) -> &mut BufferBudget {
+        &mut self.shared.memory
     }
 
     /// What was counted of the sessions of a service so far.

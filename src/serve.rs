@@ -23,6 +23,7 @@
 //! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
+mod change;
 mod check;
 mod client;
 mod counts;
@@ -31,6 +32,7 @@ mod launch;
 mod launcher;
 mod listen;
 mod pipe_widener;
+mod put_in_force;
 mod quotas;
 pub mod reload;
 mod remnants;
@@ -42,7 +44,9 @@ mod services;
 mod setup;
 mod shared_processes;
 mod sharing;
+mod source;
 mod spares;
+mod stamps;
 mod start_queue;
 mod status;
 mod status_answers;
@@ -136,6 +140,8 @@ pub struct Proxy<S: System = Linux> {
     /// Who is told how things are, if anybody may ask.
     status: Option<Box<StatusService<S>>>,
     watchdog: Watchdog,
+    /// When the files are next looked at.
+    file_watch: Deadline,
 
     looks: Looks,
     /// Whether there was anything for the last phases of the last iteration. If not, nothing is left to do.
@@ -209,6 +215,7 @@ impl<S: System> Proxy<S> {
             counts: ProxyCounts::default(),
             status: None,
             watchdog: Watchdog::default(),
+            file_watch: Deadline::default(),
             looks: Looks::new(now),
             has_rest: true,
             pause: Deadline::default(),
@@ -382,7 +389,7 @@ impl<S: System> Proxy<S> {
             self.reap();
         }
         if pending.hangup {
-            self.reload();
+            self.reload("SIGHUP");
         }
         if pending.stop {
             self.stop();
@@ -413,6 +420,7 @@ impl<S: System> Proxy<S> {
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
                 Due::Share(service) => self.share_timeout(service),
+                Due::Files => self.look_at_files(),
                 Due::Monitor => self.look_around(),
                 Due::Status => self.status_timeout(),
                 Due::DrainDelay => self.drain_timeout(),

@@ -143,6 +143,11 @@ impl Turns {
 }
 
 impl StartQueue {
+    /// From now on, so many.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// At most `limit` servers start up at the same time.
     pub(super) fn new(limit: usize) -> Self {
         Self {

@@ -22,6 +22,7 @@ use crate::status::response::{Kind, Status, plain, whole};
 use crate::status::route::Route;
 use crate::transport::listener::{AcceptError, classify_accept_error};
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Connections at a time. For one more, the one makes room on which nothing has moved for longest.
@@ -51,6 +52,16 @@ pub(super) struct About {
     pub hosts: Hosts,
     /// Whether those on other machines may see everything.
     pub is_public: bool,
+}
+
+impl About {
+    /// What is run for a service that may be new.
+    pub(super) fn set_command(&mut self, service: ServiceKey, command: String) {
+        if self.commands.len() <= service.0 {
+            self.commands.resize(service.0 + 1, String::new());
+        }
+        self.commands[service.0] = command;
+    }
 }
 
 /// The service for those who ask.
@@ -97,6 +108,13 @@ impl<S: System> StatusService<S> {
     /// When something is due.
     pub(super) fn deadline(&self) -> Option<Time> {
         self.deadline.at()
+    }
+
+    /// This key is another service's now.
+    pub(super) fn forget(&mut self, key: ServiceKey) {
+        if let Some(history) = self.history.get_mut(key.0) {
+            *history = History::default();
+        }
     }
 
     /// Notes what was counted of each service since the last call.

@@ -35,6 +35,7 @@ impl<S: System> Proxy<S> {
             servers: self
                 .services
                 .keys()
+                .filter(|key| !self.services.get(*key).is_retired)
                 .map(|key| {
                     let gauges = gauges.get(key.0).copied().unwrap_or_default();
                     self.server_facts(status, key, gauges)
