@@ -23,7 +23,8 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
         && options.tls_cert.is_none()
     {
         return Err(UsageError(
-            "--watch: there is no file to be watched (--config, --token-file or --tls-cert)".to_owned(),
+            "--watch: there is no file to be watched (--config, --token-file or --tls-cert)"
+                .to_owned(),
         ));
     }
     if options.config.is_some() {

@@ -185,7 +185,12 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    pub(super) fn accepted(&mut self, door: Option<ServiceKey>, client: S::Client, address: ClientAddress) {
+    pub(super) fn accepted(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         if self.visitors.is_some() {
             return self.arrived(door, client, address);
         }

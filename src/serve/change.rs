@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::accept::ListenerKey;
 use super::Plan;
+use super::accept::ListenerKey;
 use super::reload::Contents;
 use super::setup::Limits;
 use super::status::About;

@@ -46,7 +46,10 @@ impl<S: System> Proxy<S> {
         log::set_max_level(log_level);
         let stop_timeout = services.first().map(|it| it.plan.settings.stop_timeout);
         let (keys, older) = self.place_services(services);
-        self.retire_all_but(&keys.iter().map(|(key, _)| *key).collect::<Vec<_>>(), &older);
+        self.retire_all_but(
+            &keys.iter().map(|(key, _)| *key).collect::<Vec<_>>(),
+            &older,
+        );
         self.set_stop_timeout(stop_timeout);
         let directory = self.new_directory(&keys);
         self.services.fallback = directory.fallback().unwrap_or(ServiceKey::ONLY);
@@ -219,7 +222,8 @@ impl<S: System> Proxy<S> {
             return key;
         };
         let timers = &mut self.reactor.timers;
-        self.scheduler.set_settings(key, plan.settings.clone(), timers);
+        self.scheduler
+            .set_settings(key, plan.settings.clone(), timers);
         self.services.replace(key, plan);
         key
     }
@@ -251,7 +255,8 @@ impl<S: System> Proxy<S> {
         for server in unwanted {
             self.servers.stop(server, timers);
         }
-        self.scheduler.set_settings(key, plan.settings.clone(), timers);
+        self.scheduler
+            .set_settings(key, plan.settings.clone(), timers);
     }
 
     /// Nobody gets it any more.

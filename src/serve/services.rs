@@ -120,11 +120,7 @@ impl Services {
     /// How many sessions there are of all that bear this name.
     pub(super) fn sessions_like(&self, service: &Service) -> usize {
         let of_name = |other: &&Service| other.name == service.name;
-        self.all
-            .iter()
-            .filter(of_name)
-            .map(|it| it.sessions)
-            .sum()
+        self.all.iter().filter(of_name).map(|it| it.sessions).sum()
     }
 
     /// One of them.
