@@ -368,8 +368,7 @@ impl System for Linux {
     fn have_files_changed(&self) -> bool {
         self.source.stamps.have_changed()
     }
-
-
+}
 
 impl ClientSocket for Connection {
     fn configure(&self) -> io::Result<()> {
