@@ -136,6 +136,12 @@ pub struct ServerOptions {
     pub share: u16,
     /// Requests of a session at a shared process: 1 to 1,024.
     pub share_in_flight: u16,
+    /// Whether sessions that open with `initialize` share processes, too.
+    pub share_legacy: bool,
+    /// After this time a shared process is replaced: 10 ms to one day. `None`: never.
+    pub share_max_age: Option<Duration>,
+    /// After as many requests a shared process is replaced. `None`: never.
+    pub share_max_requests: Option<u64>,
     /// Whether servers have to be told of their clients. They are anyway, unless they are started ahead of time.
     pub client_env: bool,
     /// What servers get in their environments; of several of one name, the last counts.
@@ -282,6 +288,9 @@ impl Default for ServerOptions {
             prespawn: 0,
             share: 0,
             share_in_flight: 8,
+            share_legacy: false,
+            share_max_age: None,
+            share_max_requests: None,
             client_env: false,
             env: Vec::new(),
             env_files: Vec::new(),

@@ -71,7 +71,7 @@ pub use self::accept::Door;
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
-use self::counts::Counts;
+use self::counts::ProxyCounts;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
 use self::server::User;
@@ -137,7 +137,7 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
-    counts: Counts,
+    counts: ProxyCounts,
     /// Who is told how things are, if anybody may ask.
     status: Option<Box<StatusService<S>>>,
     watchdog: Watchdog,
@@ -213,7 +213,7 @@ impl<S: System> Proxy<S> {
             start_queue: StartQueue::new(limits.max_starting),
             services,
             talking_spares: Vec::new(),
-            counts: Counts::default(),
+            counts: ProxyCounts::default(),
             status: None,
             watchdog: Watchdog::default(),
             file_watch: Deadline::default(),
@@ -370,7 +370,8 @@ impl<S: System> Proxy<S> {
             && let Some(started) = server.unheard_since.take()
         {
             let now = self.reactor.now();
-            self.counts.start_times.note(now.saturating_since(started));
+            let counts = &mut self.services.get_mut(service).counts;
+            counts.start_times.note(now.saturating_since(started));
         }
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
@@ -441,7 +442,9 @@ impl<S: System> Proxy<S> {
             debug!("of late, an iteration of the loop took {millis} ms");
         }
         if let Some(status) = &mut self.status {
-            status.note_history(self.scheduler.counts());
+            let scheduler = &self.scheduler;
+            let counts = self.services.keys().map(|key| scheduler.counts_of(key));
+            status.note_history(counts);
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
@@ -474,10 +477,11 @@ impl<S: System> Proxy<S> {
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none());
                 if !session.was_refused() {
-                    self.services.get_mut(place.service()).sessions -= 1;
+                    let service = self.services.get_mut(place.service());
+                    service.sessions -= 1;
+                    service.counts.closed(&session);
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
-                    self.counts.closed(&session);
                 }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());

@@ -15,8 +15,9 @@ use super::flag::{Flag, add, connect, connect_switch, information, put, serve, s
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, host_name, log_format,
     log_level, message_bytes, network, prespawn, restarts, seconds, seconds_or_none,
-    seconds_or_off, server_log, sessions, share, share_in_flight, some_address, some_host,
-    some_name, some_path, some_port, spawn, starting, tls_name, unix_mode, user, variable,
+    seconds_or_off, server_log, sessions, share, share_in_flight, share_max_requests, some_address,
+    some_host, some_name, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
+    variable,
 };
 use crate::options::ServerCommand;
 
@@ -219,11 +220,22 @@ flags! {
 
     /// Processes that serve all sessions together, 0 to 1000, or 0 for a process for each session. Only for servers that
     /// keep nothing for one client that another must not see. Clients and servers older than MCP 2026-07-28 still get a
-    /// process for each session.
+    /// process for each session, unless there is `--share-legacy`.
     server "--share" "N", default "0", example "4": share = share;
 
     /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
     server "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+
+    /// Have sessions that open with `initialize` share processes, too. The proxy initialises these itself, once for each
+    /// version of MCP that clients ask for, and what it was answered is what all of them get.
+    server "--share-legacy": share_legacy = true;
+
+    /// Replace a shared process when it is S seconds old, 0.01 to 86400, or 0 for off. It has 30 s to answer what it was
+    /// asked.
+    server "--share-max-age" "S", default "0", example "3600": share_max_age = seconds_or_off;
+
+    /// Replace a shared process in the same way after N requests, 0 to 1000000000, with 0 for off.
+    server "--share-max-requests" "N", default "0", example "10000": share_max_requests = share_max_requests;
 
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
     /// `--prespawn`, whose servers are started before there is a client, and with `--share`.

@@ -32,12 +32,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
         return Ok(options);
     }
     let server = &options.server;
-    if server.share == 0 && server.share_in_flight != ServerOptions::default().share_in_flight {
-        return Err(UsageError(
-            "--share-in-flight: nothing is shared (--share N says by how many processes)"
-                .to_owned(),
-        ));
-    }
+    check_sharing(server)?;
     check_server(server)?;
     match (&server.command, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
@@ -60,6 +55,27 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     }
     tls::check_serve(&options)?;
     Ok(options)
+}
+
+/// What says how to share means nothing if nothing is shared.
+fn check_sharing(options: &ServerOptions) -> Result<(), UsageError> {
+    let defaults = ServerOptions::default();
+    let given = [
+        (
+            options.share_in_flight != defaults.share_in_flight,
+            "--share-in-flight",
+        ),
+        (options.share_legacy, "--share-legacy"),
+        (options.share_max_age.is_some(), "--share-max-age"),
+        (options.share_max_requests.is_some(), "--share-max-requests"),
+    ];
+    let given = given.iter().find(|(is_given, _)| *is_given);
+    match given {
+        Some((_, name)) if options.share == 0 => Err(UsageError(format!(
+            "{name}: nothing is shared (--share N says by how many processes)"
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// What keeps sessions from hibernating, or servers from being of any use after it.

@@ -192,6 +192,9 @@ fn the_defaults() {
             prespawn: 0,
             share: 0,
             share_in_flight: 8,
+            share_legacy: false,
+            share_max_age: None,
+            share_max_requests: None,
             client_env: false,
             env: Vec::new(),
             env_files: Vec::new(),
@@ -289,6 +292,9 @@ fn every_option_in_both_spellings() {
             prespawn: 1000,
             share: 4,
             share_in_flight: 2,
+            share_legacy: true,
+            share_max_age: Some(Duration::from_mins(1)),
+            share_max_requests: Some(7),
             client_env: false,
             env: vec![variable("A", Some("1=2")), variable("B", None)],
             env_files: vec!["/a".into(), "b".into()],
@@ -304,7 +310,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout 1.5 --drain-delay 2.5 --status [::1]:9180 --status-host a.b --status-host c --status-public \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
-                --tls-crl r --watch --share 4 --share-in-flight 2 cat";
+                --tls-crl r --watch --share 4 --share-in-flight 2 --share-legacy --share-max-age 60 --share-max-requests 7 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
@@ -313,7 +319,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout=1.5 --drain-delay=2.5 --status=[::1]:9180 --status-host=a.b --status-host=c --status-public \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
-                --tls-crl=r --watch --share=4 --share-in-flight=2 cat";
+                --tls-crl=r --watch --share=4 --share-in-flight=2 --share-legacy --share-max-age=60 --share-max-requests=7 cat";
     assert_eq!(serve(line), expected);
 }
 
@@ -455,9 +461,21 @@ fn numbers_of_servers() {
         error("--share 1001 x"),
         "--share: '1001' is not a whole number of processes (0 to 1000)"
     );
+    for option in [
+        "--share-in-flight 4",
+        "--share-legacy",
+        "--share-max-age 60",
+        "--share-max-requests 7",
+    ] {
+        let name = option.split(' ').next().unwrap();
+        assert_eq!(
+            error(&format!("{option} x")),
+            format!("{name}: nothing is shared (--share N says by how many processes)")
+        );
+    }
     assert_eq!(
-        error("--share-in-flight 4 x"),
-        "--share-in-flight: nothing is shared (--share N says by how many processes)"
+        error("--share 1 --share-max-requests 1000000001 x"),
+        "--share-max-requests: '1000000001' is not a whole number of requests (0 to 1000000000)"
     );
     assert_eq!(
         error("--prespawn 1001 x"),

@@ -201,6 +201,12 @@ pub(super) fn share_in_flight(value: &str) -> Result<u16, String> {
     whole(value, "requests", 1..=1024)
 }
 
+/// 0 is for no limit.
+pub(super) fn share_max_requests(value: &str) -> Result<Option<u64>, String> {
+    whole(value, "requests", 0..=1_000_000_000)
+        .map(|number| Some(number).filter(|number| *number > 0))
+}
+
 /// Attempts in a row; 0 is for no limit.
 pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
     whole(value, "attempts", 0..=1_000_000).map(|number| Some(number).filter(|number| *number > 0))

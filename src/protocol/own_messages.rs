@@ -225,6 +225,12 @@ pub fn cancelled(id: &dyn Display, reason: &str) -> String {
     )
 }
 
+/// Asks something about a resource.
+pub fn about_resource(id: &dyn Display, method: &str, uri: &str) -> String {
+    let uri = JsonString(uri);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"uri":{uri}}}}}"#)
+}
+
 /// Responds to a request with an empty result. `id` is JSON text.
 pub fn empty_result(id: &dyn Display) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)

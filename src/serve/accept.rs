@@ -242,9 +242,10 @@ impl<S: System> Proxy<S> {
         };
         match self.session_limit(service, client, place.identity()) {
             None => {
-                self.services.get_mut(place.service()).sessions += 1;
+                let service = self.services.get_mut(place.service());
+                service.sessions += 1;
+                service.counts.opened += 1;
                 self.quotas.open(client, place.identity());
-                self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
                 self.scheduler
                     .open_for(place.service(), label, place, timers)

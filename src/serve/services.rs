@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::counts::ServiceCounts;
 use super::sharing::Sharing;
 use super::spares::Spares;
 use crate::entrance::Name;
@@ -40,6 +41,7 @@ pub(super) struct Service {
     pub(super) goes_on: bool,
     /// How it is shared, if it is.
     pub(super) shared_by: Option<share::Limits>,
+    pub(super) counts: ServiceCounts,
 }
 
 /// All of them.
@@ -80,6 +82,7 @@ impl Service {
             is_retired: false,
             goes_on: true,
             shared_by: share,
+            counts: ServiceCounts::default(),
         }
     }
 }

@@ -184,10 +184,9 @@ pub(super) fn about(options: &ServeOptions, servers: &[Served], addresses: Strin
             .first()
             .map_or_else(String::new, |word| shell_words::quoted(word)),
     };
-    let programs: Vec<String> = servers.iter().map(program).collect();
     About {
         addresses,
-        command: programs.join(", "),
+        commands: servers.iter().map(program).collect(),
         started: timers::now(),
         started_unix: timers::unix_time(),
         hosts: Hosts(options.status_host.clone()),
@@ -306,8 +305,8 @@ pub(super) fn limits(
     let places = places(options, servers, descriptors);
     let others = places + status_descriptors(options);
     let spares: usize = plans.iter().map(|plan| plan.spares).sum();
-    let shared = plans.iter().filter_map(|plan| plan.share);
-    let shared: usize = shared.map(|share| share.processes + 2).sum();
+    let shared = plans.iter().filter_map(|plan| plan.share.as_ref());
+    let shared: usize = shared.map(share::Limits::most_processes).sum();
     let possible_sessions = if plans.iter().all(|plan| plan.share.is_some()) {
         shared_possible(spares + shared, others, descriptors)
     } else {
@@ -332,6 +331,10 @@ fn share_limits(options: &ServerOptions) -> share::Limits {
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        legacy: options.share_legacy,
+        handshake_time: options.replay_timeout,
+        max_age: options.share_max_age,
+        max_requests: options.share_max_requests,
         hibernate_after: options.hibernate_after,
     }
 }

@@ -77,7 +77,8 @@ impl<S: System> Proxy<S> {
             let process = &mut sharing.processes[key.0];
             process.server = None;
             let unread = std::mem::take(&mut process.unread);
-            let is_loss = self.stopping == Stopping::No && key != sharing.share.probe();
+            let is_expected = key == sharing.share.probe() || sharing.share.is_stopped(key);
+            let is_loss = self.stopping == Stopping::No && !is_expected;
             if is_loss {
                 log_last_words(&mut process.last_words, &label);
                 about!(warn, label, "ended ({status})");

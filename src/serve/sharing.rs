@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
-use crate::entrance::Name;
+use crate::entrance::{self, Name};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::last_words::LastWords;
@@ -16,7 +16,7 @@ use crate::session::report::Exit;
 use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
-use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
@@ -54,20 +54,11 @@ pub(super) struct Process {
 
 impl Sharing {
     pub(super) fn new(limits: Limits, logging: ServerLogging) -> Self {
-        let processes = (0..limits.places()).map(|_| Process {
-            server: None,
-            pid: 0,
-            is_ready: false,
-            unread: Vec::new(),
-            stderr: StderrLines::default(),
-            last_words: LastWords::default(),
-            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
-        });
         Self {
             name: None,
             share: Share::new(limits),
             sessions: Vec::new(),
-            processes: processes.collect(),
+            processes: Vec::new(),
             to_start: VecDeque::new(),
             ready: Vec::new(),
             deadline: Deadline::default(),
@@ -115,6 +106,14 @@ impl Sharing {
         })
     }
 
+    /// A process is to be started.
+    fn ask_for(&mut self, key: ProcessKey) {
+        if self.processes.len() <= key.0 {
+            self.processes.resize_with(key.0 + 1, Process::default);
+        }
+        self.to_start.push_back(key);
+    }
+
     /// Something has happened to a process.
     pub(super) fn note(&mut self, key: ProcessKey) {
         let process = &mut self.processes[key.0];
@@ -153,15 +152,30 @@ impl Sharing {
     }
 }
 
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            server: None,
+            pid: 0,
+            is_ready: false,
+            unread: Vec::new(),
+            stderr: StderrLines::default(),
+            last_words: LastWords::default(),
+            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
+        }
+    }
+}
+
 // Seats.
 impl<S: System> Proxy<S> {
     /// Whether this session is to use a shared process, and not one of its own.
     pub(super) fn is_to_share(&self, service: ServiceKey, session: &Session) -> bool {
-        let sharing = self.services.sharing(service);
-        sharing.is_some_and(|sharing| {
-            let is_for_own =
-                session.is_legacy() || (session.is_modern() && sharing.share.is_legacy());
-            !is_for_own
+        self.services.sharing(service).is_some_and(|sharing| {
+            if session.is_legacy() {
+                session.is_opened() && sharing.share.serves_legacy()
+            } else {
+                !(session.is_modern() && sharing.share.is_legacy())
+            }
         })
     }
 
@@ -170,20 +184,23 @@ impl<S: System> Proxy<S> {
         let Some(session) = self.scheduler.session(key) else {
             return;
         };
-        let identity = session.label().client().origin();
+        let origin = session.label().client().origin();
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         let Some(sharing) = self.services.sharing_mut(place.service()) else {
             return;
         };
+        let name = place.identity().and_then(entrance::Identity::client);
+        let identity = Identity::new(origin, name.map(Name::as_str));
         let seat = sharing.share.take_seat(identity);
+        let serves_legacy = sharing.share.serves_legacy();
         if sharing.sessions.len() <= seat.0 {
             sharing.sessions.resize(seat.0 + 1, None);
         }
         sharing.sessions[seat.0] = Some(key);
         place.seat = Some(seat);
-        self.tell(key, Event::UpstreamStarted { pid: None });
+        self.tell(key, Event::Seated { serves_legacy });
     }
 
     /// A session leaves its seat. For the session that is the end of its upstream.
@@ -245,9 +262,7 @@ impl<S: System> Proxy<S> {
     pub(super) fn carry_out_sharing(&mut self, service: ServiceKey) {
         while let Some(effect) = self.next_effect(service) {
             match effect {
-                Effect::Start(key) => {
-                    self.with_sharing(service, |it| it.to_start.push_back(key));
-                }
+                Effect::Start(key) => self.with_sharing(service, |it| it.ask_for(key)),
                 Effect::Stop(key) => {
                     let sharing = self.services.sharing(service);
                     let server = sharing.and_then(|it| it.processes[key.0].server);
@@ -264,7 +279,23 @@ impl<S: System> Proxy<S> {
                     }
                 }
                 Effect::Close(seat, why) => self.close_seat(service, seat, why),
-                Effect::NoMessage(key, line) => self.log_no_message(service, key, &line),
+                Effect::Changed(seat) => {
+                    let sharing = self.services.sharing(service);
+                    if let Some(session) = sharing.and_then(|it| it.session(seat)) {
+                        self.tell(session, Event::ServerChanged);
+                    }
+                }
+                Effect::NoMessage(key, line) => {
+                    let text = excerpt(&line);
+                    self.log_line(service, key, &format_args!("the line is not JSON: {text}"));
+                }
+                Effect::TooLong(key, len) => {
+                    self.log_line(
+                        service,
+                        key,
+                        &format_args!("a line of {len} bytes is too long"),
+                    );
+                }
             }
         }
     }
@@ -287,14 +318,14 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn log_no_message(&mut self, service: ServiceKey, key: ProcessKey, line: &[u8]) {
+    /// Logs what is wrong with a line of a process.
+    fn log_line(&mut self, service: ServiceKey, key: ProcessKey, what: &std::fmt::Arguments<'_>) {
         let now = self.reactor.now();
         self.with_sharing(service, |sharing| {
             let label = sharing.label(sharing.processes[key.0].pid);
             let process = &mut sharing.processes[key.0];
             if sharing.logging != ServerLogging::Limited || process.log_rate_limit.take(now) {
-                let text = excerpt(line);
-                about!(warn, label, "stdout: the line is not JSON: {text}");
+                about!(warn, label, "stdout: {what}");
             } else {
                 process.log_rate_limit.leave_out();
             }

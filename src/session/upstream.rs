@@ -9,6 +9,7 @@ use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
 use super::report::{EndReason, Label};
+use super::shared::Shared;
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
@@ -49,8 +50,8 @@ pub(super) struct Up {
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
-    /// Whether it is a seat at servers that others use, too.
-    pub(super) is_shared: bool,
+    /// Present if it is a seat at servers that others use, too.
+    pub(super) shared: Option<Shared>,
     /// Whether it takes the place of one that was given back.
     pub(super) wakes: bool,
     /// How it starts up, until it has written something; `None` for a link.
@@ -297,7 +298,6 @@ impl Session {
     /// The upstream was started, as this process if it is one.
     pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
         let is_first = self.label.started(pid);
-        let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let wakes = std::mem::take(&mut self.hibernates);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
@@ -307,7 +307,7 @@ impl Session {
             history: History::after(self.sent_to_client.messages()),
             notice_at,
             replay_at: self.handshake.replays_at_once.then_some(cx.now),
-            is_shared,
+            shared: None,
             wakes,
             unheard: pid.map(|_| {
                 Box::new(Unheard {

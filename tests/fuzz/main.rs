@@ -21,10 +21,11 @@ mod targets;
 
 use crate::campaign::Target;
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     target("configuration", targets::configuration, 2),
     target("entrance", targets::entrance, 2),
     target("envelope", targets::envelope, 1),
+    target("http", targets::http, 2),
     target("id", targets::id, 1),
     target("outbox", targets::outbox, 10),
     target("session", targets::session, 2),
@@ -54,6 +55,11 @@ fn entrance() {
 #[test]
 fn envelope() {
     named("envelope").fuzz();
+}
+
+#[test]
+fn http() {
+    named("http").fuzz();
 }
 
 #[test]

@@ -79,7 +79,11 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
         max_restarts: rng.pick(&[1, 5, 20]),
         restarts: calm || rng.percent(95),
         max_message_bytes: below.max_line,
-        hibernate_after: None,
+        hibernate_after: rng.pick(&[None, Some(5)]).map(Duration::from_secs),
+        legacy: false,
+        handshake_time: Duration::from_secs(30),
+        max_age: None,
+        max_requests: None,
     };
     let limits = Limits {
         max_sessions: 1000,

@@ -6,9 +6,11 @@
 mod common;
 
 mod asked;
+mod balanced;
 mod command;
 mod draining;
 mod http;
+mod many;
 mod notified;
 mod numbers;
 mod readiness;

@@ -9,6 +9,7 @@
 mod configuration;
 mod entrance;
 mod envelope;
+mod http;
 mod id;
 mod outbox;
 mod session;
@@ -18,6 +19,7 @@ mod wheel;
 pub(crate) use configuration::configuration;
 pub(crate) use entrance::entrance;
 pub(crate) use envelope::envelope;
+pub(crate) use http::http;
 pub(crate) use id::id;
 pub(crate) use outbox::outbox;
 pub(crate) use session::session;
