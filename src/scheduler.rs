@@ -168,17 +168,6 @@ impl<P> Scheduler<P> {
         &self.shared.settings[service.0]
     }
 
-    /// Names another service by a key whose service is gone: it has no sessions, and nothing was counted yet.
-    pub fn reuse_service<D: Copy + From<SessionKey>>(
-        &mut self,
-        service: ServiceKey,
-        settings: Settings,
-        timers: &mut Timers<D>,
-    ) {
-        self.shared.counts[service.0] = Counts::default();
-        self.set_settings(service, settings, timers);
-    }
-
     /// Changes what holds for the sessions of a service: for what happens from now on.
     pub fn set_settings<D: Copy + From<SessionKey>>(
         &mut self,
@@ -196,9 +185,10 @@ impl<P> Scheduler<P> {
         }
     }
 
-    /// How many services there are.
-    pub fn services(&self) -> usize {
-        self.shared.settings.len()
+    /// The same for another service, which takes the place of one without sessions.
+    pub fn replace_service(&mut self, service: ServiceKey, settings: Settings) {
+        self.shared.settings[service.0] = settings;
+        self.shared.counts[service.0] = Counts::default();
     }
 
     /// Adds a service with these settings.

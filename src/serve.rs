@@ -81,6 +81,7 @@ pub use self::services::Plan;
 use self::services::Services;
 pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
+pub use self::source::Beginning;
 use self::start_queue::{Rank, StartQueue};
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};

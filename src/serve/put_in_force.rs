@@ -68,8 +68,10 @@ impl<S: System> Proxy<S> {
             if !about.addresses.is_empty() {
                 status.about.addresses = about.addresses;
             }
+            let last = keys.iter().map(|(key, _)| key.0).max().unwrap_or(0);
+            status.about.commands.resize(last + 1, String::new());
             for ((key, _), command) in keys.iter().zip(about.commands) {
-                status.about.set_command(*key, command);
+                status.about.commands[key.0] = command;
             }
         }
         let keys: Vec<ServiceKey> = keys.into_iter().map(|(key, _)| key).collect();
@@ -223,13 +225,12 @@ impl<S: System> Proxy<S> {
             debug_assert_eq!(key, added);
             return key;
         };
-        let timers = &mut self.reactor.timers;
-        self.scheduler
-            .reuse_service(key, plan.settings.clone(), timers);
-        self.services.replace(key, plan);
+        self.scheduler.replace_service(key, plan.settings.clone());
+        self.servers.reset_counts(key);
         if let Some(status) = &mut self.status {
             status.forget(key);
         }
+        self.services.replace(key, plan);
         key
     }
 

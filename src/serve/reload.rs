@@ -136,7 +136,6 @@ impl<S: System> Proxy<S> {
         let done = self
             .reload_configuration(why)
             .unwrap_or_else(|| self.reload_files(why));
-        self.system.note_files();
         match done {
             Ok(()) => {
                 self.counts.reload = Some((true, self.system.unix_time()));
@@ -162,11 +161,6 @@ impl<S: System> Proxy<S> {
 
     /// From now on, the files are looked at now and then.
     pub(super) fn watch_files(&mut self) {
-        self.system.note_files();
-        self.set_watch();
-    }
-
-    fn set_watch(&mut self) {
         let at = Some(self.now() + WATCH_INTERVAL);
         let timers = &mut self.reactor.timers;
         self.file_watch.set(at, Due::Files, timers);
@@ -181,7 +175,7 @@ impl<S: System> Proxy<S> {
         if self.system.have_files_changed() {
             self.reload("--watch");
         }
-        self.set_watch();
+        self.watch_files();
     }
 
     /// What clients can ask for.

@@ -107,6 +107,13 @@ impl<S: System> Servers<S> {
             .map(|(key, server)| (ServerKey(key), server))
     }
 
+    /// Begins to count anew for a service of which there are no servers.
+    pub(super) fn reset_counts(&mut self, service: ServiceKey) {
+        if let Some(counts) = self.counts.get_mut(service.0) {
+            *counts = ProcessCounts::default();
+        }
+    }
+
     /// How many processes of a service there are, and how the others have ended.
     pub(super) fn counts_of(&self, service: ServiceKey) -> ProcessCounts {
         self.counts.get(service.0).copied().unwrap_or_default()

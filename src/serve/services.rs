@@ -35,13 +35,13 @@ pub(super) struct Service {
     pub(super) sessions: usize,
     pub(super) spares: Spares,
     pub(super) sharing: Option<Sharing>,
-    pub(super) counts: ServiceCounts,
     /// Nobody gets it any more: it is not served now, or others of its name are served in another way.
     pub(super) is_retired: bool,
     /// Whether the sessions that it has may go on.
     pub(super) goes_on: bool,
     /// How it is shared, if it is.
     pub(super) shared_by: Option<share::Limits>,
+    pub(super) counts: ServiceCounts,
 }
 
 /// All of them.
@@ -79,10 +79,10 @@ impl Service {
             name,
             max_sessions,
             sessions: 0,
-            counts: ServiceCounts::default(),
             is_retired: false,
             goes_on: true,
             shared_by: share,
+            counts: ServiceCounts::default(),
         }
     }
 }

@@ -11,12 +11,11 @@ use super::launcher::Launcher;
 use super::listen::{self, Group, Listening};
 use super::reload::{self, Files};
 use super::rules;
-use super::source::{Bound, Source};
+use super::source::{Beginning, Bound, Source};
 use super::status::{About, MAX_CONNECTIONS};
 use super::system::Linux;
 use super::{Channel, Door, Due, Plan, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
-use crate::cli::keys::Given;
 use crate::entrance::{Capacity, Directory};
 use crate::options::{
     DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, Served, ServerCommand, ServerOptions,
@@ -87,12 +86,12 @@ pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> Set
 
 impl Proxy {
     /// Binds the addresses and checks whether the servers can be run.
-    /// `given` is what the command line says.
     pub fn set_up(
         options: &ServeOptions,
         all: &[Served],
-        given: &Given,
+        mut beginning: Beginning,
     ) -> Result<Self, SetupError> {
+        beginning.note(options, all);
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let user = surroundings::find_user(options)?;
@@ -135,8 +134,8 @@ impl Proxy {
         }
         log_session_limit(options, limits, descriptors);
         let asked = watch_status(&mut reactor, asked, options)?;
-        let mut source = Source::of(options.clone(), given.clone(), user, descriptors);
-        let listeners = watch(&mut reactor, groups, &directory, &mut source)?;
+        let mut source = Source::of(options.clone(), beginning, user, descriptors);
+        let listeners = watch(&mut reactor, groups, all, &mut source)?;
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
@@ -199,14 +198,17 @@ pub(super) fn about(options: &ServeOptions, servers: &[Served], addresses: Strin
 fn watch(
     reactor: &mut Reactor<Channel, Due>,
     groups: Vec<Group>,
-    directory: &Directory,
+    servers: &[Served],
     source: &mut Source,
 ) -> Result<Vec<Door<Listener>>, SetupError> {
+    let directory = rules::directory(servers);
     let mut listeners = Vec::new();
     for group in groups {
         let first = listeners.len();
         let keys = (first..first + group.sockets.len()).map(ListenerKey);
-        source.bound.push(Bound::of(&group, keys.collect()));
+        source
+            .bound
+            .push(Bound::of(&group, servers, keys.collect()));
         for socket in group.sockets {
             let owner = group.door.map(|door| directory.name(door));
             listen::log(&socket, owner, &source.options);

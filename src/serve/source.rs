@@ -2,7 +2,7 @@
 //! in force, or says why not.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use log::{error, warn};
 
@@ -40,10 +40,45 @@ pub(super) struct Source {
     pub(super) staged: Option<Staged>,
 }
 
+/// What was known before anything was read.
+#[derive(Debug)]
+pub struct Beginning {
+    given: Given,
+    stamps: Stamps,
+}
+
+impl Beginning {
+    /// Call it before the configuration is read.
+    pub fn new(given: Given, configuration: Option<&Path>) -> Self {
+        let paths = configuration.map(Path::to_owned);
+        Self {
+            given,
+            stamps: Stamps::of(paths.into_iter().collect()),
+        }
+    }
+
+    /// Call it before all else that these name is read.
+    pub(super) fn note(&mut self, options: &ServeOptions, servers: &[Served]) {
+        let others = Stamps::of(other_files(&Files::of(options), servers));
+        self.stamps = std::mem::take(&mut self.stamps).and(others);
+    }
+}
+
+/// What is read besides a configuration.
+fn other_files<'a>(files: &Files, servers: impl IntoIterator<Item = &'a Served>) -> Vec<PathBuf> {
+    let mut paths = files.paths();
+    for served in servers {
+        paths.extend_from_slice(&served.options.env_files);
+    }
+    paths
+}
+
 /// Sockets of one origin that are listened on.
 #[derive(Debug, Clone)]
 pub(super) struct Bound {
     pub(super) origin: Origin,
+    /// The server that alone is served there, by its name.
+    pub(super) owner: Option<Name>,
     pub(super) keys: Vec<ListenerKey>,
     pub(super) addresses: Vec<SocketAddr>,
 }
@@ -59,15 +94,17 @@ pub(super) struct Staged {
     /// What is said once it is in force.
     warnings: Vec<String>,
     errors: Vec<String>,
+    stamps: Stamps,
 }
 
 impl Source {
     pub(super) fn of(
         options: ServeOptions,
-        given: Given,
+        beginning: Beginning,
         user: Option<RunAs>,
         descriptors: DescriptorLimit,
     ) -> Self {
+        let Beginning { given, stamps } = beginning;
         Self {
             path: options.config.clone(),
             given,
@@ -75,7 +112,7 @@ impl Source {
             user,
             descriptors,
             bound: Vec::new(),
-            stamps: Stamps::default(),
+            stamps,
             staged: None,
         }
     }
@@ -88,13 +125,18 @@ impl Source {
 }
 
 impl Bound {
-    pub(super) fn of(group: &Group, keys: Vec<ListenerKey>) -> Self {
+    pub(super) fn of(group: &Group, servers: &[Served], keys: Vec<ListenerKey>) -> Self {
         Self {
             origin: group.origin.clone(),
+            owner: owner(servers, group.door),
             keys,
             addresses: tcp_addresses(&group.sockets),
         }
     }
+}
+
+fn owner(servers: &[Served], door: Option<ServiceKey>) -> Option<Name> {
+    door.and_then(|key| servers.get(key.0)?.name.clone())
 }
 
 fn tcp_addresses(sockets: &[Listener]) -> Vec<SocketAddr> {
@@ -129,9 +171,11 @@ impl Linux {
     pub(super) fn prepare(&mut self) -> Option<Result<Change<Listener>, String>> {
         self.source.staged = None;
         let path = self.source.path.clone()?;
+        self.take_stamps();
+        let own_stamps = Stamps::of(vec![path.clone()]);
         let prepared = config::load(&path, &self.source.given)
             .map_err(|errors| errors.0.join("; "))
-            .and_then(|configuration| self.prepare_for(configuration));
+            .and_then(|configuration| self.prepare_for(configuration, own_stamps));
         Some(prepared.map(|(change, staged)| {
             self.source.staged = Some(staged);
             change
@@ -141,6 +185,7 @@ impl Linux {
     fn prepare_for(
         &self,
         configuration: config::Configuration,
+        own_stamps: Stamps,
     ) -> Result<(Change<Listener>, Staged), String> {
         let config::Configuration {
             options,
@@ -150,6 +195,7 @@ impl Linux {
         let source = &self.source;
         check_fixed(&source.options, &options)?;
         let files = Files::of(&options);
+        let stamps = own_stamps.and(Stamps::of(other_files(&files, &servers)));
         let contents = files.read()?;
         let mut errors = Vec::new();
         let mut launchers = Vec::new();
@@ -194,6 +240,7 @@ impl Linux {
             bound,
             warnings,
             errors,
+            stamps,
         };
         Ok((change, staged))
     }
@@ -237,7 +284,14 @@ impl Linux {
                 socket: WantedSocket::Kept(*key),
                 of,
             }));
-            bound.push((kept.clone(), kept.keys.len()));
+            let owner = owner(servers, of.map(ServiceKey));
+            bound.push((
+                Bound {
+                    owner,
+                    ..kept.clone()
+                },
+                kept.keys.len(),
+            ));
         };
         let mut old: Vec<&Bound> = self.source.bound.iter().collect();
         if old.iter().any(|it| matches!(it.origin, Origin::Passed(_))) {
@@ -257,13 +311,20 @@ impl Linux {
             }
             return Ok((doors, bound));
         }
-        let mut missing = Vec::new();
-        for (address, door) in listen::addresses(options, servers) {
-            let origin = Origin::Of(address.clone());
-            match old.iter().position(|it| it.origin == origin) {
-                Some(at) => keep(old.remove(at), index(door), &mut doors),
-                None => missing.push((address, door)),
-            }
+        // Of several that the system has chosen, each stays whose it is.
+        let mut missing = listen::addresses(options, servers);
+        for is_other_welcome in [false, true] {
+            missing.retain(|(address, door)| {
+                let origin = Origin::Of(address.clone());
+                let owner = owner(servers, *door);
+                let found = old
+                    .iter()
+                    .position(|it| it.origin == origin && (is_other_welcome || it.owner == owner));
+                if let Some(at) = found {
+                    keep(old.remove(at), index(*door), &mut doors);
+                }
+                found.is_none()
+            });
         }
         if doors.is_empty() && missing.is_empty() {
             return Err("there is no address to listen on (\"listen\")".to_owned());
@@ -272,7 +333,7 @@ impl Linux {
         let beside: Vec<SocketAddr> = beside.collect();
         let groups = listen::bind(options, servers, &missing, &beside);
         for group in groups.map_err(|error| error.to_string())? {
-            bound.push((Bound::of(&group, Vec::new()), group.sockets.len()));
+            bound.push((Bound::of(&group, servers, Vec::new()), group.sockets.len()));
             doors.extend(group.sockets.into_iter().map(|socket| WantedDoor {
                 socket: WantedSocket::New(socket),
                 of: index(group.door),
@@ -281,15 +342,12 @@ impl Linux {
         Ok((doors, bound))
     }
 
-    /// Notes what all files are now that are read again.
+    /// Notes what all files are now that are read again. Call it before they are.
     pub(super) fn take_stamps(&mut self) {
-        let mut paths: Vec<PathBuf> = self.source.path.iter().cloned().collect();
-        paths.extend(self.files.paths());
         let in_force = self.launchers.iter().filter(|it| !it.is_retired);
-        for launcher in in_force {
-            paths.extend_from_slice(&launcher.served().options.env_files);
-        }
-        self.source.stamps = Stamps::of(paths);
+        let others = other_files(&self.files, in_force.map(Launcher::served));
+        let own = self.source.path.iter().cloned().collect();
+        self.source.stamps = Stamps::of(own).and(Stamps::of(others));
     }
 
     /// Puts the system's part in force.
@@ -306,6 +364,7 @@ impl Linux {
         self.tls.clone_from(&contents.tls);
         self.files = staged.files;
         self.source.options = staged.options;
+        self.source.stamps = staged.stamps;
         let mut keys = placed.listeners.into_iter();
         self.source.bound = staged
             .bound

@@ -17,6 +17,12 @@ struct Stamp {
 }
 
 impl Stamps {
+    /// These, and others.
+    pub(super) fn and(mut self, others: Self) -> Self {
+        self.0.extend(others.0);
+        self
+    }
+
     /// What these files are now.
     pub(super) fn of(paths: Vec<PathBuf>) -> Self {
         let stamps = paths.into_iter().map(|path| {

@@ -54,16 +54,6 @@ pub(super) struct About {
     pub is_public: bool,
 }
 
-impl About {
-    /// What is run for a service that may be new.
-    pub(super) fn set_command(&mut self, service: ServiceKey, command: String) {
-        if self.commands.len() <= service.0 {
-            self.commands.resize(service.0 + 1, String::new());
-        }
-        self.commands[service.0] = command;
-    }
-}
-
 /// The service for those who ask.
 pub(super) struct StatusService<S: System> {
     listeners: Vec<Io<S::Listener>>,
@@ -110,9 +100,9 @@ impl<S: System> StatusService<S> {
         self.deadline.at()
     }
 
-    /// This key is another service's now.
-    pub(super) fn forget(&mut self, key: ServiceKey) {
-        if let Some(history) = self.history.get_mut(key.0) {
+    /// Another has taken the place of a service of which nothing is left.
+    pub(super) fn forget(&mut self, service: ServiceKey) {
+        if let Some(history) = self.history.get_mut(service.0) {
             *history = History::default();
         }
     }

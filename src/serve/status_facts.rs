@@ -115,7 +115,7 @@ impl<S: System> Proxy<S> {
                 .map_or(DEFAULT_SERVER, |name| name.as_str()),
             command: status.about.commands.get(key.0).map_or("", String::as_str),
             trouble: self.trouble(service),
-            sessions: service.sessions,
+            sessions: self.services.sessions_like(service),
             waiting: self.start_queue.waiting(key),
             gauges,
             processes: processes.running,
@@ -143,7 +143,7 @@ impl<S: System> Proxy<S> {
     /// Why a new session of a service would not be served.
     fn trouble(&self, service: &Service) -> Option<Reason> {
         let limit = service.max_sessions;
-        if let Some(limit) = limit.filter(|limit| service.sessions >= *limit) {
+        if let Some(limit) = limit.filter(|limit| self.services.sessions_like(service) >= *limit) {
             return Some(Reason {
                 name: "server_limit",
                 words: SessionLimit::OfServer(limit).to_string(),

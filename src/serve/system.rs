@@ -131,9 +131,6 @@ pub trait System: Sized {
         false
     }
 
-    /// Notes what the files are now.
-    fn note_files(&mut self) {}
-
     /// When our own certificate ends, in seconds since 1970, if there is one.
     fn certificate_not_after(&self) -> Option<i64> {
         None
@@ -346,6 +343,7 @@ impl System for Linux {
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
+        self.take_stamps();
         let contents = self.files.read()?;
         self.tls.clone_from(&contents.tls);
         Ok(contents)
@@ -369,10 +367,6 @@ impl System for Linux {
 
     fn have_files_changed(&self) -> bool {
         self.source.stamps.have_changed()
-    }
-
-    fn note_files(&mut self) {
-        self.take_stamps();
     }
 }
 
@@ -450,6 +444,7 @@ mod tests {
     use crate::cli::keys::Given;
     use crate::options::ServeOptions;
     use crate::process::{DescriptorLimit, Spawner, Surroundings};
+    use crate::serve::source::Beginning;
     use crate::session::report::Exit;
 
     /// Waits until there is something to be read.
@@ -471,7 +466,12 @@ mod tests {
             ports: Vec::new(),
             files: Files::default(),
             tls: None,
-            source: Source::of(ServeOptions::default(), Given::default(), None, descriptors),
+            source: Source::of(
+                ServeOptions::default(),
+                Beginning::new(Given::default(), None),
+                None,
+                descriptors,
+            ),
             manager: ServiceManager::default(),
         }
     }

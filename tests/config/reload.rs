@@ -20,7 +20,7 @@ use crate::common::tls::{TlsClient, VERSIONS};
 use crate::common::{Client, Proxy, Scratch, eventually, eventually_some, servers};
 use crate::{Config, address_of, anywhere, asking, called, refused, served, who_answers};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const DONE: &str = "SIGHUP: the configuration was read again";
 const NOTHING: &str = "SIGHUP: nothing was changed: ";
@@ -103,7 +103,7 @@ fn what_is_in_flight_at_a_server_that_goes_is_answered() {
     client.wait_until_read();
     config.rewrite(&anywhere(), &json!({"time": called("time")}));
     reload(&proxy, 1);
-    fs::write(scratch.file("go"), "").unwrap();
+    fs::write(format!("{}/go", scratch.path()), "").unwrap();
     assert_eq!(client.recv_json()["called"], "slow");
     assert!(client.read_to_end().is_empty());
     proxy.wait_until_childless();
@@ -464,11 +464,6 @@ fn one_mistake_changes_nothing() {
             with("user", json!("nobody")),
             &other,
             "user can't be changed",
-        ),
-        (
-            with("traceable", json!(false)),
-            &other,
-            "traceable can't be changed",
         ),
         (
             with("unixMode", json!("0666")),
