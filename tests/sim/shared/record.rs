@@ -405,7 +405,9 @@ impl Record {
         let rank = |key: &usize| {
             let request = &self.requests[*key];
             let is_at_dead = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
-            (!is_at_dead, request.is_cancelled)
+            // A client that reads late gets what is said of one that reached nobody when the next of its id is lost already.
+            let is_other = is_at_dead == line.contains("\"delivered\":false");
+            (is_other, request.is_cancelled)
         };
         let open = self.open_of(client).iter().copied();
         let key = open.filter(fits).min_by_key(rank).unwrap_or_else(|| {
