@@ -216,7 +216,7 @@ impl<S: System> Proxy<S> {
         let now = self.reactor.now();
         let (_, memory) = self.scheduler.scratch_and_memory();
         sharing.share.leave(seat, &mut Context { now, memory });
-        self.tell(key, Event::UpstreamExited(Exit::Code(0)));
+        self.tell(key, Event::UpstreamExited(Exit::Left));
         self.tell(key, Event::UpstreamEof(None));
     }
 }
