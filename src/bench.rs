@@ -89,7 +89,7 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, String> {
     }
     progress.clear();
     let measured: Vec<Measured> = subjects.into_iter().map(|(_, measured)| measured).collect();
-    conclude(options, &measured, troubles)
+    Ok(conclude(options, &measured, troubles))
 }
 
 /// One round of one target. Returns why it ended before its time, too, if it did.
@@ -118,11 +118,7 @@ fn user_time() -> Duration {
     })
 }
 
-fn conclude(
-    options: &BenchOptions,
-    measured: &[Measured],
-    mut troubles: Vec<String>,
-) -> Result<Outcome, String> {
+fn conclude(options: &BenchOptions, measured: &[Measured], mut troubles: Vec<String>) -> Outcome {
     if let Some(path) = &options.histogram
         && let Err(error) = report::histogram::write_files(path, measured)
     {
@@ -141,11 +137,11 @@ fn conclude(
         report::text::text(measured, options)
     };
     let total = |measured: &Measured| measured.total.tally.failures.total();
-    Ok(Outcome {
+    Outcome {
         report,
         troubles,
         failures: measured.iter().map(total).sum(),
-    })
+    }
 }
 
 /// What is asked, with what is read from a file.

@@ -33,7 +33,7 @@ impl Children {
                 Reaped::Process(pid, _) => {
                     if self.0.remove(&pid).is_some() {
                         // What it has started has nobody to serve any more.
-                        drop(signal_group(pid, Signal::SIGTERM));
+                        let _ = signal_group(pid, Signal::SIGTERM);
                     }
                 }
                 Reaped::Unknown => {}
@@ -46,13 +46,14 @@ impl Children {
     pub(super) fn escalate(&mut self, now: Time) {
         self.0.retain(|pid, escalation| {
             let step = escalation.as_mut().and_then(|steps| steps.escalate(now));
-            // It may have ended just now.
-            match step {
-                Some(Step::Terminate) => drop(signal_process(*pid, Signal::SIGTERM)),
-                Some(Step::Kill) => drop(signal_process(*pid, Signal::SIGKILL)),
+            let signal = match step {
+                Some(Step::Terminate) => Signal::SIGTERM,
+                Some(Step::Kill) => Signal::SIGKILL,
                 Some(Step::Abandon) => return false,
-                None => {}
-            }
+                None => return true,
+            };
+            // It may have ended just now.
+            let _ = signal_process(*pid, signal);
             true
         });
     }

@@ -80,11 +80,6 @@ impl Client {
         });
     }
 
-    /// Whether requests may be sent.
-    pub(super) fn is_open(&self) -> bool {
-        self.is_open
-    }
-
     /// How many requests wait for their responses.
     pub(super) fn in_flight(&self) -> usize {
         self.requests.len()
@@ -172,7 +167,7 @@ impl Client {
             .integer()
             .map_or(Settled::Unknown, |id| self.requests.settle(id));
         match settled {
-            Settled::Asked(_) if !self.is_open => self.hear_opening(envelope, outcome, workload),
+            Settled::Asked(_) if !self.is_open => self.hear_opening(envelope, &outcome, workload),
             Settled::Asked(asked) => Heard::Response(asked, bytes, outcome),
             Settled::Twice => Heard::Stray(Failure::Twice),
             Settled::Late => Heard::Stray(Failure::Late),
@@ -183,7 +178,7 @@ impl Client {
     fn hear_opening(
         &mut self,
         envelope: &Envelope<'_>,
-        outcome: Result<(), Failure>,
+        outcome: &Result<(), Failure>,
         workload: &Workload,
     ) -> Heard {
         if outcome.is_err() {
@@ -262,10 +257,10 @@ mod tests {
                 .starts_with(b"{\"type\":\"handshake\"}\n{\"jsonrpc\"")
         );
         client.written(client.output().len());
-        assert!(!client.is_open());
+        assert!(!client.is_open);
         let answer = "{\"jsonrpc\":\"2.0\",\"id\":0,\"result\":{}}\n";
         assert_eq!(hear(&mut client, &workload, answer), [Heard::Opened]);
-        assert!(client.output().ends_with(b"initialized\"}\n") && client.is_open());
+        assert!(client.output().ends_with(b"initialized\"}\n") && client.is_open);
         client.written(client.output().len());
         client.ask(&workload, NOW, true);
         client.written(client.output().len());

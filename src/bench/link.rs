@@ -86,10 +86,10 @@ impl Link {
                 })
             }
             Way::Process(spawner) => {
-                let spawned = spawner.spawn(None).map_err(|error| {
+                let process = spawner.spawn(None).map_err(|error| {
                     NotOpened::Failed(format!("the server can't be started: {error}"))
                 })?;
-                let pipes = Pipes::watch(spawned, key, reactor)
+                let pipes = Pipes::watch(process, key, reactor)
                     .map_err(|error| NotOpened::Failed(error.to_string()))?;
                 Ok(Self {
                     stage: Stage::Up,
@@ -154,9 +154,6 @@ impl Link {
     }
 
     fn connected(&mut self, place: &Place) -> Step {
-        let Wire::Socket(io) = &mut self.wire else {
-            return Step::Up;
-        };
         let Way::Tcp { tls: Some(tls), .. } = &place.way else {
             self.stage = Stage::Up;
             return Step::Up;

@@ -126,7 +126,7 @@ mod tests {
     #[test]
     fn each_request_is_settled_once_in_any_order() {
         let mut requests = requests(&[10, 20, 30]);
-        for id in [2, 0, 1] {
+        for id in [2_i64, 0, 1] {
             let due = 10 + 10 * id.cast_unsigned();
             assert_eq!(requests.settle(id), Settled::Asked(asked(due)));
             assert_eq!(requests.settle(id), Settled::Twice);

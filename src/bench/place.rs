@@ -6,10 +6,12 @@ use std::net::{SocketAddr, ToSocketAddrs};
 use std::path::PathBuf;
 
 use crate::connect::{Tls, TokenSource};
+use crate::entrance::Name;
 use crate::options::{BenchOptions, ConnectOptions, Target};
 use crate::process::{DescriptorLimit, Spawner, Surroundings};
 use crate::protocol::own_messages;
 use crate::transport::address::Address;
+use crate::util::secret::Secret;
 
 /// A target.
 pub(super) struct Place {
@@ -26,7 +28,7 @@ pub(super) enum Way {
         tls: Option<Tls>,
     },
     Unix(PathBuf),
-    Process(Spawner),
+    Process(Box<Spawner>),
 }
 
 impl Place {
@@ -39,7 +41,7 @@ impl Place {
         match target {
             Target::Address(address) => Self::of_address(address, &options.access),
             Target::Command(words) => Ok(Self {
-                way: Way::Process(spawner(words, descriptors)?),
+                way: Way::Process(Box::new(spawner(words, descriptors)?)),
                 first_line: None,
             }),
         }
@@ -67,8 +69,8 @@ impl Place {
                 Way::Tcp { addresses, tls }
             }
         };
-        let token = token.as_ref().map(|token| token.reveal());
-        let server = access.server.as_ref().map(|server| server.as_str());
+        let token = token.as_ref().map(Secret::reveal);
+        let server = access.server.as_ref().map(Name::as_str);
         let wants_line = token.is_some() || server.is_some();
         Ok(Self {
             way,

@@ -309,7 +309,8 @@ mod tests {
         let write = |turn| {
             let mut line = Vec::new();
             let bytes = workload.write(turn, 7, &mut line);
-            assert_eq!((bytes, line.pop()), (line.len(), Some(b'\n')));
+            assert_eq!(bytes, line.len());
+            assert_eq!(line.pop(), Some(b'\n'));
             String::from_utf8(line).unwrap()
         };
         (0..count).map(write).collect()

@@ -1,6 +1,6 @@
 //! The command line of `bench`: a target, with options before or after it; or options, and a command after `--`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 
 use super::flag::Mode;
 use super::words::Words;

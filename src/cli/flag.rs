@@ -75,11 +75,6 @@ impl Mode {
             Self::Bench => Some("bench"),
         }
     }
-
-    /// The same, for texts that name all of them.
-    pub(super) fn name(self) -> &'static str {
-        self.subcommand().unwrap_or("serve")
-    }
 }
 
 /// The options of a mode.

@@ -57,7 +57,7 @@ fn scope(flag: &Flag) -> String {
 
 /// The README with the text between a mode's marks replaced.
 fn with_table(readme: &str, mode: Mode) -> String {
-    let name = mode.name();
+    let name = mode.subcommand().unwrap_or("serve");
     let begin = format!("<!-- options of {name}, made by: {REGENERATE} -->\n");
     let end = format!("<!-- end of options of {name} -->\n");
     let (before, rest) = readme.split_once(&begin).expect("the mark before a table");

@@ -1154,7 +1154,7 @@ fn status_takes_an_address_or_none() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(14).collect();
+    let first: String = help.lines().take(15).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

@@ -85,7 +85,7 @@ impl Socket {
     }
 
     /// Takes the error that it has run into, if any (`SO_ERROR`, socket(7)).
-    fn take_error(&self) -> io::Result<Option<io::Error>> {
+    pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         either!(self, stream => stream.take_error())
     }
 }

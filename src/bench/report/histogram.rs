@@ -1,4 +1,4 @@
-//! The distribution of latencies in a file: as the text that plotters of HdrHistogram read, or as its log, from which all
+//! The distribution of latencies in a file: as the text that plotters of `HdrHistogram` read, or as its log, from which all
 //! percentiles of all rounds can still be had.
 
 use std::ffi::OsString;

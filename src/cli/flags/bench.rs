@@ -69,8 +69,8 @@ flags! {
     /// Report in CSV, a line for each round and target.
     bench "--csv": csv = true;
 
-    /// Write the distribution of latencies to this file: as text for plotters of HdrHistogram, or, if its name ends in `.hlog`,
-    /// as its log. With `--versus`, there are two texts: the second file has `-versus` before the ending.
+    /// Write the distribution of latencies to this file. It is text for plotters of HdrHistogram, or its log if the name ends
+    /// in `.hlog`. With `--versus`, there are two texts: the second file has `-versus` before the ending.
     bench "--histogram" "FILE", example "latency.hgrm": histogram = some_path;
 
     /// Draw the distribution of latencies into this file, as SVG. With `--versus`, both are in one picture.
