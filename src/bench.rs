@@ -89,6 +89,11 @@ pub fn run(options: &BenchOptions) -> Result<Outcome, String> {
     }
     progress.clear();
     let measured: Vec<Measured> = subjects.into_iter().map(|(_, measured)| measured).collect();
+    if let Some(trouble) = troubles.first()
+        && measured.iter().all(Measured::is_empty)
+    {
+        return Err(trouble.clone());
+    }
     Ok(conclude(options, &measured, troubles))
 }
 

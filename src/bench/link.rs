@@ -285,6 +285,8 @@ impl Link {
             (Wire::Process(_), _) => "the server ended".to_owned(),
         };
         if let Wire::Process(pipes) = &mut self.wire {
+            // The event that tells of its last words may not have come.
+            pipes.stderr.assume_readable();
             pipes.drain_errors(buffer);
             if let Some(last) = pipes.last_line() {
                 words.push_str("; it said: ");

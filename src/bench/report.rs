@@ -32,6 +32,11 @@ impl Measured {
         }
     }
 
+    /// Whether there was nothing to be measured.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total.tally.opened == 0
+    }
+
     /// Adds a round.
     pub(super) fn add(&mut self, round: Figures) {
         self.total.merge(&round);

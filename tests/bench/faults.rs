@@ -170,7 +170,7 @@ fn a_server_that_asks_and_tells_is_answered_and_not_counted() {
 fn without_a_server_there_is_nothing_to_measure() {
     let nobody = Reserved::new();
     let ended = run(&["--era", "legacy", &nobody.address().to_string()]);
-    assert_eq!(ended.code, Some(1));
+    assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
     assert!(
         ended
             .stderr
