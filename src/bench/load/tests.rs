@@ -235,7 +235,13 @@ fn a_fixed_delay_is_what_is_measured_by_either_loop() {
 
 #[test]
 fn a_server_of_two_speeds_is_seen_to_have_both() {
-    let delay = |id: u64| if id % 10 == 0 { millis(50) } else { millis(1) };
+    let delay = |id: u64| {
+        if id.is_multiple_of(10) {
+            millis(50)
+        } else {
+            millis(1)
+        }
+    };
     let plan = closed(1, 1, Goal::Requests(10_000));
     let (figures, _) = World::new(plan, after(delay)).run();
     let latency = &figures.tally.latency;
@@ -292,10 +298,7 @@ fn a_schedule_is_kept_with_no_more_open_than_a_session_may_have() {
     assert_eq!(figures.tally.latency.count(), 10_000);
     assert_near(figures.tally.latency.max(), Duration::from_secs(2));
     assert_near(percentile(&figures.tally.latency, 0.5), millis(1500));
-    assert_near(
-        figures.tally.lag.max(),
-        Duration::from_secs(2) - millis(307),
-    );
+    assert_near(figures.tally.lag.max(), millis(2000 - 307));
 }
 
 #[test]
@@ -378,10 +381,10 @@ fn each_kind_of_failure_is_counted_and_is_no_sample() {
 
 #[test]
 fn a_session_that_ends_is_opened_again_and_what_was_open_is_lost() {
-    let mut answered = 0;
+    let mut answered = 0_u64;
     let server = |now: Time, _, id: u64| {
         answered += 1;
-        if answered % 90 == 0 {
+        if answered.is_multiple_of(90) {
             vec![(now, Err(()))]
         } else {
             vec![(now + millis(1), Ok(good(id)))]
