@@ -13,7 +13,7 @@ pub(super) fn text() -> String {
     let mut page = format!(
         ".TH MCP\\-TCP\\-PROXY 1 \"\" \"{VERSION}\" \"User Commands\"\n\
          .SH NAME\n\
-         mcp\\-tcp\\-proxy \\- serve any MCP server over TCP, connect to one, and measure one\n"
+         mcp\\-tcp\\-proxy \\- serve any MCP server over TCP, connect and measure\n"
     );
     push_synopsis(&mut page);
     page.push_str(".SH DESCRIPTION\n");
