@@ -62,7 +62,7 @@ impl Share {
         if self.probe_line(key, line, &message, cx) || self.greeting_line(key, line, &message, cx) {
             return;
         }
-        let read = if self.processes[key.0].group().is_some() {
+        let read = if self.processes[key.0].is_legacy() {
             server_line::read_legacy
         } else {
             server_line::read
