@@ -6,6 +6,8 @@ pub const ID: char = '\u{1}';
 pub const TOKEN: char = '\u{2}';
 /// Around what only the client's side has.
 pub const CLIENT_ONLY: char = '\u{3}';
+/// The same of the server's side.
+const SERVER_ONLY: char = '\u{4}';
 
 /// A line with marks.
 #[derive(Debug, Clone)]
@@ -14,7 +16,7 @@ pub struct Marked(pub String);
 impl Marked {
     /// As it is on the side of the client.
     pub fn at_client(&self, id: &str, token: &str) -> String {
-        self.0
+        without(&self.0, SERVER_ONLY)
             .replace(CLIENT_ONLY, "")
             .replace(ID, id)
             .replace(TOKEN, token)
@@ -22,10 +24,15 @@ impl Marked {
 
     /// As it is on the side of the server.
     pub fn at_server(&self, number: &str) -> String {
-        let parts = self.0.split(CLIENT_ONLY);
-        let kept: String = parts.step_by(2).collect();
-        kept.replace([ID, TOKEN], number)
+        without(&self.0, CLIENT_ONLY)
+            .replace(SERVER_ONLY, "")
+            .replace([ID, TOKEN], number)
     }
+}
+
+/// A text without what is between marks of this kind.
+fn without(text: &str, mark: char) -> String {
+    text.split(mark).step_by(2).collect()
 }
 
 /// The number in the first mark `{kind}123.` of a line.
@@ -59,6 +66,15 @@ pub fn meta(has_token: bool, has_level: bool, order: usize) -> String {
     format!("{{{rest}{CLIENT_ONLY}, {LEVEL}{CLIENT_ONLY} }}")
 }
 
+/// The same for a legacy client, which says less.
+pub fn legacy_meta(has_token: bool) -> String {
+    if has_token {
+        format!("{{\"progressToken\" :{TOKEN}}}")
+    } else {
+        "{}".to_owned()
+    }
+}
+
 /// A call.
 pub fn call(key: usize, meta: &str, kills: bool, pad: usize, order: usize) -> Marked {
     let pad = "x".repeat(pad);
@@ -82,6 +98,27 @@ pub fn listen(key: usize, what: &str, meta: &str) -> Marked {
 pub fn legacy(key: usize, method: &str) -> Marked {
     Marked(format!(
         r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{{"mark":"r{key}.","protocolVersion":"2025-06-18"}}}}"#
+    ))
+}
+
+/// What a legacy client begins with that shares servers. None of them is ever told.
+pub fn initialize(key: usize, version: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"initialize","params":{{"mark":"r{key}.","protocolVersion":"{version}","capabilities":{{}}}}}}"#
+    ))
+}
+
+/// A legacy client wants to hear of a resource, or no more.
+pub fn about_resource(key: usize, what: &str, uri: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"resources/{what}","params":{{"uri":"{uri}","mark":"r{key}."}}}}"#
+    ))
+}
+
+/// Nobody but the client decides what it logs.
+pub fn set_level(key: usize) -> Marked {
+    Marked(format!(
+        r#"{{"id":{ID},"method":"logging/setLevel","params":{{"level":"debug","mark":"r{key}."}}}}"#
     ))
 }
 
@@ -141,6 +178,31 @@ pub fn given_up(serial: usize) -> Marked {
 pub fn event(serial: usize, method: &str) -> Marked {
     Marked(format!(
         r#"{{"method":"notifications/{method}","params":{{"_meta":{{"x":1,"{SUBSCRIPTION}":{ID}}},"serial":"s{serial}."}}}}"#
+    ))
+}
+
+/// What a server answers to the proxy's `initialize`, and each client gets. One `is_other` agrees to something else.
+pub fn greeting(serial: usize, version: &str, is_other: bool) -> Marked {
+    let tools = if is_other { r#"{"x":1}"# } else { "{}" };
+    let capabilities = format!(
+        r#"{{{SERVER_ONLY}"tasks":{{"list":{{}}}},{SERVER_ONLY}"tools":{tools}{SERVER_ONLY},"logging":{{}}{SERVER_ONLY}}}"#
+    );
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"protocolVersion":"{version}","capabilities":{capabilities},"serial":"s{serial}."}}}}"#
+    ))
+}
+
+/// What all legacy clients of a server are told.
+pub fn list_changed(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"method":"notifications/tools/list_changed","params":{{"x":"s{serial}."}}}}"#
+    ))
+}
+
+/// What those are told that have subscribed to a resource.
+pub fn updated(serial: usize, uri: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{uri}","x":"s{serial}."}}}}"#
     ))
 }
 

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use super::legacy::Legacy;
 use super::lines::{Marked, mark};
 
 /// A request of a client.
@@ -51,6 +52,14 @@ pub enum Kind {
     Double,
     /// It comes from a client of before, whose server is its own.
     Legacy,
+    /// A client of before that shares servers opens its session, and asks for this version.
+    Initialize(&'static str),
+    /// Such a client wants to hear of this resource.
+    Subscribe(&'static str),
+    /// It wants to hear of it no more.
+    Unsubscribe(&'static str),
+    /// It wants to hear less of the log, or more.
+    SetLevel,
 }
 
 /// A line of a server.
@@ -75,6 +84,12 @@ pub enum What {
     Event(u64),
     /// The answer to this request, from a server that nobody else has.
     Own(usize),
+    /// The answer to the proxy's `initialize`.
+    Greeting,
+    /// All are told that a list has changed.
+    ListChanged,
+    /// Those that have subscribed to it are told that this has changed.
+    Updated(&'static str),
     Other,
 }
 
@@ -87,8 +102,18 @@ impl What {
             | Self::GivesUp(number)
             | Self::Acknowledgment(number)
             | Self::Event(number) => Some(number),
-            Self::Own(_) | Self::Other => None,
+            Self::Own(_) | Self::Greeting | Self::ListChanged | Self::Updated(_) | Self::Other => {
+                None
+            }
         }
+    }
+
+    /// Whether it is for somebody although it bears no number of a request.
+    fn goes_without_number(self) -> bool {
+        matches!(
+            self,
+            Self::Own(_) | Self::Greeting | Self::ListChanged | Self::Updated(_)
+        )
     }
 
     /// Whether the request is over by it.
@@ -121,6 +146,10 @@ pub struct Record {
     pub gone: HashSet<usize>,
     /// Clients that have a server of their own.
     pub alone: HashSet<usize>,
+    /// Processes are replaced in good order, which ends their listens.
+    pub replaces: bool,
+    /// What is known of clients of before that share servers.
+    pub legacy: Legacy,
     /// The server may be taken for one that can't be shared.
     pub may_be_legacy: bool,
     /// Errors without an id that are still to come, by client.
@@ -165,6 +194,7 @@ impl Record {
             last_heard: None,
             sent_to: None,
         });
+        self.note_wish(client, self.requests.len() - 1);
         at_client
     }
 
@@ -202,7 +232,7 @@ impl Record {
             .is_some_and(|number| self.over.contains(&number));
         let is_for_nobody = match of {
             Some(key) => was_answered || key.is_none_or(is_over),
-            None => !matches!(what, What::Own(_)),
+            None => !what.goes_without_number(),
         };
         if let Some(number) = what.number().filter(|_| what.is_answer()) {
             self.over.insert(number);
@@ -223,6 +253,9 @@ impl Record {
             return;
         }
         let (what, pid) = (said.what, said.pid);
+        if let What::Updated(uri) = what {
+            return self.note_update(pid, uri, serial);
+        }
         let owners = match what {
             What::Own(key) => vec![key],
             _ => self.owners(said),
@@ -262,6 +295,11 @@ impl Record {
             "client {client} gets what is for nobody ({:?}): {line}",
             said.what
         );
+        match said.what {
+            What::ListChanged | What::Updated(_) => return self.hears(client, line, serial),
+            What::Greeting => return self.gets_greeting(client, line, serial),
+            _ => {}
+        }
         let open = self.open_of(client).iter().copied();
         let of_number = said
             .what
@@ -326,7 +364,11 @@ impl Record {
                 );
                 self.expect(key, serial, line);
             }
-            What::TooLong(_) | What::Other => panic!("it reaches a client: {line}"),
+            What::TooLong(_)
+            | What::Greeting
+            | What::ListChanged
+            | What::Updated(_)
+            | What::Other => panic!("it reaches a client: {line}"),
             What::Response(_) | What::GivesUp(_) | What::Own(_) => {
                 self.answered += 1;
                 self.end(key, line);
@@ -356,7 +398,7 @@ impl Record {
         request.last_heard = Some(serial);
     }
 
-    fn end(&mut self, key: usize, line: &str) {
+    pub fn end(&mut self, key: usize, line: &str) {
         let request = &mut self.requests[key];
         let may_miss = request.is_cancelled || self.gone.contains(&request.client);
         let is_complete = may_miss || request.expected.is_empty();
@@ -369,11 +411,12 @@ impl Record {
         if let Some(open) = self.open.get_mut(&request.client) {
             open.retain(|other| *other != key);
         }
+        self.note_over(key, line);
     }
 
     /// A line of the proxy's own.
     fn gets_own(&mut self, client: usize, line: &str, is_stopping: bool) {
-        if self.closes_listen(client, line, is_stopping) {
+        if self.closes_listen(client, line, is_stopping) || self.gets_empty(client, line) {
             return;
         }
         let before = r#"{"jsonrpc":"2.0","id":"#;
@@ -415,10 +458,14 @@ impl Record {
             let of: Vec<_> = open.filter(|request| request.id == id).collect();
             panic!("client {client} gets an error without a reason: {line}\nopen: {of:#?}")
         });
+        if reason == "server_changed" {
+            // What waited for it was dropped.
+            self.requests[key].expected.clear();
+        }
         self.end(key, line);
     }
 
-    /// The proxy ends a listen when the session ends. Returns whether the line is that.
+    /// The proxy ends a listen when the session ends, or its process is replaced. Returns whether the line is that.
     fn closes_listen(&mut self, client: usize, line: &str, is_stopping: bool) -> bool {
         let is_closed = |key: &usize| {
             let request = &self.requests[*key];
@@ -426,16 +473,22 @@ impl Record {
             let closed = format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
             );
-            matches!(request.kind, Kind::Listen(_)) && !request.is_over && line == closed
+            let is_open = !request.is_over && !request.is_cancelled_for_sure;
+            matches!(request.kind, Kind::Listen(_)) && is_open && line == closed
         };
-        let may_end = is_stopping || self.gone.contains(&client);
+        let may_end = is_stopping || self.gone.contains(&client) || self.replaces;
         let closed = self
             .open_of(client)
             .iter()
             .copied()
-            .find(is_closed)
+            .filter(is_closed)
+            .min_by_key(|key| self.requests[*key].is_cancelled)
             .filter(|_| may_end);
         if let Some(key) = closed {
+            if self.replaces {
+                // What the process has said meanwhile was not read.
+                self.requests[key].expected.clear();
+            }
             self.end(key, line);
         }
         closed.is_some()
@@ -460,11 +513,14 @@ impl Record {
             }
             "shutdown" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
+            "server_changed" => self.may_be_ended(request.client),
             _ if request.answer.is_some() && request.kind != Kind::Double => false,
             "process_terminated" => {
                 let is_lost = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
                 let is_listen = matches!(request.kind, Kind::Listen(_));
-                let may_be_lost = is_lost || (is_listen && !self.dead.is_empty());
+                // A spare may have misbehaved before it became a client's own.
+                let is_alone = self.alone.contains(&request.client);
+                let may_be_lost = is_lost || is_alone || (is_listen && !self.dead.is_empty());
                 may_be_lost && line.contains("\"delivered\":true")
             }
             "restart_limit" | "spawn_failed" | "quarantined" => {

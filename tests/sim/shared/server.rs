@@ -7,6 +7,7 @@ use std::io::ErrorKind;
 use mcp_tcp_proxy::session::report::Exit;
 use serde_json::Value;
 
+use super::legacy::Greeting;
 use super::lines::{self, Marked, mark};
 use super::record::{Kind, Record, What};
 use crate::outgoing::Outgoing;
@@ -30,7 +31,7 @@ pub enum Era {
 
 /// What comes to it.
 #[derive(Debug, Clone, Copy)]
-enum Input {
+pub enum Input {
     Probe,
     Request {
         number: u64,
@@ -39,6 +40,10 @@ enum Input {
     Cancelled(u64),
     /// A request of the only client.
     Own(usize),
+    /// The proxy asks it to initialise itself.
+    Greeting(u64),
+    /// Another request of the proxy's own.
+    OfProxy(u64),
     Other,
 }
 
@@ -52,6 +57,8 @@ pub struct Server {
     /// The number of the client whose alone it is.
     pub owner: Option<usize>,
     era: Era,
+    /// Present if it has legacy clients.
+    pub greeting: Option<Greeting>,
     pub calm: bool,
     pub stalls: bool,
     /// It says what it is waited for to say, and no more.
@@ -88,6 +95,7 @@ impl Server {
             reaped: false,
             owner: None,
             era,
+            greeting: None,
             calm,
             stalls: !calm && rng.percent(3),
             says_no_more: false,
@@ -105,6 +113,11 @@ impl Server {
             asked: Vec::new(),
             rng,
         }
+    }
+
+    /// Whether anything has come before what comes now.
+    pub fn was_used(&self) -> bool {
+        !self.coming.is_empty() || self.pipes.borrow().output.consumed > 0
     }
 
     pub fn is_running(&self) -> bool {
@@ -139,6 +152,11 @@ impl Server {
         if value["method"] == "notifications/cancelled" {
             return self.cancellation(text, &value, record);
         }
+        if mark(text, 'r').is_none()
+            && let Some(input) = self.own_line(text, &value)
+        {
+            return input;
+        }
         let Some(key) = mark(text, 'r') else {
             let asked = self
                 .asked
@@ -161,6 +179,9 @@ impl Server {
     ) -> Input {
         let number = value["id"].as_u64();
         let number = number.unwrap_or_else(|| panic!("the id is not a number: {text}"));
+        let client = record.requests[key].client;
+        self.check_era(text, client, record);
+        let is_gone = record.may_be_ended(client);
         let request = &mut record.requests[key];
         let expected = request.text.at_server(&number.to_string());
         // Of one that comes again, a process that is gone may have read the blanks before it.
@@ -171,11 +192,19 @@ impl Server {
             "it is not the client's line with what must be changed: {text}\n{expected}"
         );
         assert!(
-            !matches!(request.kind, Kind::Flawed(_) | Kind::Legacy),
+            !matches!(
+                request.kind,
+                Kind::Flawed(_) | Kind::Legacy | Kind::Initialize(_) | Kind::SetLevel
+            ),
             "{text}"
         );
-        let is_leaving = record.gone.contains(&request.client);
-        assert!(!request.is_over || is_leaving, "it has its answer: {text}");
+        let is_leaving = is_gone || record.gone.contains(&request.client);
+        // A listen that was on its way to a process that is replaced comes, and its cancellation after it.
+        let was_on_its_way = record.replaces && matches!(request.kind, Kind::Listen(_));
+        assert!(
+            !request.is_over || is_leaving || was_on_its_way,
+            "it has its answer: {text}"
+        );
         let before = request.number.replace(number);
         assert!(
             before.is_none_or(|before| before == number),
@@ -214,7 +243,9 @@ impl Server {
         let request = &record.requests[key];
         assert_eq!(request.sent_to, Some(self.pid), "it is not here: {text}");
         assert!(!request.is_told, "it is taken back twice: {text}");
-        if let Kind::Listen(content) = request.kind {
+        if record.replaces && text.contains("the server is replaced") {
+            assert!(matches!(request.kind, Kind::Listen(_)), "{text}");
+        } else if let Kind::Listen(content) = request.kind {
             let open = record.open.values().flatten();
             let mut others = open.map(|key| &record.requests[*key]).filter(|other| {
                 other.kind == Kind::Listen(content) && other.listens_at == Some((self.pid, number))
@@ -224,7 +255,8 @@ impl Server {
             };
             assert!(!others.any(listens), "others listen: {text}");
         } else {
-            let has_left = record.gone.contains(&request.client);
+            let has_left =
+                record.gone.contains(&request.client) || record.may_be_ended(request.client);
             assert!(
                 request.is_cancelled || has_left,
                 "nobody has taken it back: {text}"
@@ -328,14 +360,19 @@ impl Server {
     fn handle(&mut self, input: Input, record: &mut Record) {
         match input {
             Input::Probe => self.answer_probe(record),
+            Input::Greeting(number) => self.answer_greeting(number, record),
+            Input::OfProxy(number) => {
+                let number = number.to_string();
+                self.say(record, &number, What::Other, |serial| {
+                    lines::response(serial, 0, 0, 0)
+                });
+            }
             Input::Own(key) => self.own.push(key),
             Input::Request { number, key } => {
                 if record.requests[key].text.0.contains(r#""do":"kill""#) && !self.calm {
                     return self.ends(Exit::Signal(11), record);
                 }
-                if record.requests[key].kind == Kind::Call
-                    || record.requests[key].kind == Kind::Double
-                {
+                if !matches!(record.requests[key].kind, Kind::Listen(_)) {
                     self.pending.push((number, key));
                 }
             }
@@ -369,7 +406,7 @@ impl Server {
         self.out.push(b"\n");
     }
 
-    fn say(
+    pub fn say(
         &mut self,
         record: &mut Record,
         number: &str,
@@ -389,6 +426,7 @@ impl Server {
         }
         match self.rng.below(10) {
             0..=4 => self.answer(record),
+            6 if self.greeting.is_some() && !self.says_no_more => self.speak_to_all(record),
             6 if self.says_no_more => self.acknowledge(record),
             _ if self.says_no_more => {}
             5 => self.report_progress(record),
@@ -505,14 +543,16 @@ impl Server {
             self.say(record, &text, What::Response(number), lines::closed);
         } else if !self.pending.is_empty() {
             let at = self.rng.below(self.pending.len());
-            let (number, _) = self.pending.swap_remove(at);
-            self.say(
-                record,
-                &number.to_string(),
-                What::GivesUp(number),
-                lines::given_up,
-            );
-            self.over.push(number);
+            let (number, _) = self.pending[at];
+            // Servers of before take back nothing but what they have asked themselves.
+            let what = if self.greeting.is_some() {
+                What::Other
+            } else {
+                self.pending.swap_remove(at);
+                self.over.push(number);
+                What::GivesUp(number)
+            };
+            self.say(record, &number.to_string(), what, lines::given_up);
         }
     }
 
@@ -532,7 +572,7 @@ impl Server {
                 let number = 1 << 40 | number;
                 self.say(record, &number.to_string(), What::Response(number), |serial| lines::response(serial, 0, 0, 1));
             }
-            4 => self.say(record, "", What::Other, |serial| Marked(format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"x":"s{serial}."}}}}"#))),
+            4 if self.greeting.is_none() => self.say(record, "", What::Other, lines::list_changed),
             5 => self.say(record, "", What::Other, |serial| Marked(format!(r#"{{"method":"notifications/message","params":{{"level":"debug","data":"s{serial}."}}}}"#))),
             6 => {
                 let pending = self.pending.first().map_or(number, |(number, _)| *number);
