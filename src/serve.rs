@@ -28,6 +28,7 @@ mod check;
 mod client;
 mod counts;
 mod handshakes;
+mod hibernation;
 mod launch;
 mod launcher;
 mod listen;
@@ -411,10 +412,7 @@ impl<S: System> Proxy<S> {
     fn fire_timers(&mut self) {
         while let Some(due) = self.reactor.timers.pop() {
             match due {
-                Due::Session(key) => {
-                    let unix_time = self.system.unix_time();
-                    self.tell(key, Event::Deadline { unix_time });
-                }
+                Due::Session(key) => self.session_due(key),
                 Due::Visitor(key) => self.visitor_timeout(key),
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),

@@ -21,7 +21,7 @@ const MAX_KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct ServerMemory {
     kept: Vec<Kept>,
-    /// Until when those are needed that were too many.
+    /// Until when those are needed that were too many, and the server itself whatever it has to remember.
     rest_until: Time,
 }
 
@@ -53,6 +53,11 @@ impl ServerMemory {
     pub(super) fn needed_until(&self, at: Time) -> Time {
         let kept = self.kept.iter().map(|kept| kept.until);
         kept.fold(at.max(self.rest_until), Time::max)
+    }
+
+    /// It is needed until then, whatever it has to remember.
+    pub(super) fn need_until(&mut self, until: Time) {
+        self.rest_until = self.rest_until.max(until);
     }
 
     /// A message of the server: a result, or a notification about a task.
