@@ -10,7 +10,8 @@ impl<S: System> Proxy<S> {
     /// The time has come for which a session has waited.
     pub(super) fn session_due(&mut self, key: SessionKey) {
         if self.keeps_server_busy(key) {
-            self.tell(key, Event::UpstreamReadsLate);
+            // Whatever else is due comes again.
+            return self.tell(key, Event::UpstreamReadsLate);
         }
         let unix_time = self.system.unix_time();
         self.tell(key, Event::Deadline { unix_time });

@@ -21,8 +21,10 @@ const MAX_KEPT: usize = 64;
 #[derive(Debug, Default)]
 pub(super) struct ServerMemory {
     kept: Vec<Kept>,
-    /// Until when those are needed that were too many, and the server itself whatever it has to remember.
+    /// Until when those are needed that were too many.
     rest_until: Time,
+    /// Until when the server is not given back, as it has yet to read something.
+    unread_until: Time,
 }
 
 #[derive(Debug)]
@@ -55,9 +57,14 @@ impl ServerMemory {
         kept.fold(at.max(self.rest_until), Time::max)
     }
 
-    /// It is needed until then, whatever it has to remember.
-    pub(super) fn need_until(&mut self, until: Time) {
-        self.rest_until = self.rest_until.max(until);
+    /// The same, for one that would be given back.
+    pub(super) fn kept_until(&self, at: Time) -> Time {
+        self.needed_until(at).max(self.unread_until)
+    }
+
+    /// The server has yet to read something: that is looked at again then.
+    pub(super) fn note_unread(&mut self, until: Time) {
+        self.unread_until = until;
     }
 
     /// A message of the server: a result, or a notification about a task.
