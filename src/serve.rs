@@ -31,6 +31,7 @@ mod counts;
 mod doors;
 mod due;
 mod handshakes;
+mod hibernation;
 mod launch;
 mod launcher;
 mod limits;

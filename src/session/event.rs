@@ -105,6 +105,9 @@ pub enum Event<'a> {
     UpstreamInputBroke,
     /// The same, with the tail of what was written, which nobody has read. It may begin in the middle of a line.
     UpstreamLeftUnread(&'a [u8]),
+    /// In place of [`Self::Deadline`]: the server process has yet to read some of what was written to it, and is not to be
+    /// given back.
+    UpstreamReadsLate,
     /// The first bytes of [`Session::to_upstream`](super::Session::to_upstream), this many, were written.
     UpstreamWritten(usize),
     /// The server process wrote these bytes to its stderr.

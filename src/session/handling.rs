@@ -52,6 +52,7 @@ impl Session {
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
             Event::UpstreamLeftUnread(unread) => self.upstream_left_unread(unread, cx),
+            Event::UpstreamReadsLate => self.upstream_reads_late(cx),
             Event::UpstreamWritten(count) => self.upstream_written(count, cx),
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),

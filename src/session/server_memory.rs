@@ -23,6 +23,8 @@ pub(super) struct ServerMemory {
     kept: Vec<Kept>,
     /// Until when those are needed that were too many.
     rest_until: Time,
+    /// Until when the server is not given back, as it has yet to read something.
+    unread_until: Time,
 }
 
 #[derive(Debug)]
@@ -53,6 +55,16 @@ impl ServerMemory {
     pub(super) fn needed_until(&self, at: Time) -> Time {
         let kept = self.kept.iter().map(|kept| kept.until);
         kept.fold(at.max(self.rest_until), Time::max)
+    }
+
+    /// The same, for one that would be given back.
+    pub(super) fn kept_until(&self, at: Time) -> Time {
+        self.needed_until(at).max(self.unread_until)
+    }
+
+    /// The server has yet to read something: that is looked at again then.
+    pub(super) fn note_unread(&mut self, until: Time) {
+        self.unread_until = until;
     }
 
     /// A message of the server: a result, or a notification about a task.

@@ -52,6 +52,8 @@ pub struct Server {
     /// The number of the process, or of the connection.
     pub pid: i32,
     pub started: Time,
+    /// When it last took what there was to read.
+    pub read_at: Time,
     /// It was started for nobody.
     pub is_spare: bool,
     /// The slot of the session that it serves.
@@ -114,6 +116,7 @@ impl Server {
             kind,
             pid,
             started: now,
+            read_at: now,
             is_spare: false,
             slot: None,
             index: 0,
@@ -209,7 +212,7 @@ impl Server {
         }
         if !self.stalls {
             if !self.is_deaf {
-                self.read(journal);
+                self.read(now, journal);
                 if self.manners.probe == Probe::Dies && self.is_probed(journal) {
                     stats.fault(Fault::ServerDiesOfProbe);
                     return self.ends(Exit::Code(1), now, journal, stats);
@@ -238,7 +241,7 @@ impl Server {
             return self.act(now, journal, stats);
         }
         if !self.is_deaf {
-            self.read(journal);
+            self.read(now, journal);
         }
         let dies = self.manners.probe == Probe::Dies && self.is_probed(journal);
         if !dies {
@@ -254,13 +257,14 @@ impl Server {
         }
     }
 
-    fn read(&mut self, journal: &mut Journal) {
+    fn read(&mut self, now: Time, journal: &mut Journal) {
         let most = if self.rng.percent(30) {
             self.rng.below(300)
         } else {
             usize::MAX
         };
         self.pipes.borrow_mut().output.consume(most);
+        self.read_at = now;
         let consumed = self.pipes.borrow().output.consumed;
         while let Some((_, received)) = arrived(&mut self.coming, consumed) {
             match received {
