@@ -332,6 +332,8 @@ impl Connector {
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
             Action::CheckUpstream => self.check_upstream(),
+            // There is one connection at a time.
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {}
             // What it was sent is its own.
             Action::MeasureClient => self.tell(Event::ClientQueue { unsent: None }),
         }

@@ -54,6 +54,7 @@ mod status_facts;
 mod stopping;
 mod supervised;
 mod surroundings;
+mod swap;
 pub mod system;
 mod targets;
 pub mod unread;
@@ -303,6 +304,7 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || self.next_to_share().is_some()
+            || self.next_to_swap().is_some()
             || self.services.all_sharing().any(Sharing::is_busy)
             || !self.talking_spares.is_empty()
             || self.status.as_ref().is_some_and(|it| it.is_busy())
@@ -392,6 +394,9 @@ impl<S: System> Proxy<S> {
         if pending.hangup {
             self.reload("SIGHUP");
         }
+        if pending.swap {
+            self.swap_servers();
+        }
         if pending.stop {
             self.stop();
         }
@@ -475,7 +480,7 @@ impl<S: System> Proxy<S> {
             self.apply(key, action);
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
-                debug_assert!(place.server().is_none());
+                debug_assert!(place.server().is_none() && place.successor().is_none());
                 if !session.was_refused() {
                     let service = self.services.get_mut(place.service());
                     service.sessions -= 1;
@@ -514,6 +519,10 @@ impl<S: System> Proxy<S> {
         match action {
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
+            Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => return self.apply_swap(key, action),
             _ => {}
         }
         let Some(place) = self.scheduler.place_mut(key) else {
@@ -523,7 +532,11 @@ impl<S: System> Proxy<S> {
             Action::StartUpstream
             | Action::CheckClient
             | Action::CheckUpstream
-            | Action::MeasureClient => {}
+            | Action::MeasureClient
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
             Action::StopUpstream => {
                 if let Some(server) = place.server() {

@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that is to have a new server goes from `Up` to `Up`, once both servers are ready for that (`swap`).
+//!
 //! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
 //!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
@@ -128,6 +130,7 @@ pub mod stderr;
 mod stillbirths;
 mod subscriptions;
 mod summary;
+mod swap;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -145,7 +148,7 @@ use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
 use self::era::Era;
-pub use self::event::{Action, Context, Event};
+pub use self::event::{Action, Context, Event, SwapEnd};
 use self::goal::Goal;
 pub(crate) use self::handshake::Agreement;
 use self::handshake::Handshake;
@@ -160,6 +163,7 @@ pub use self::settings::{Settings, Spawn};
 use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::subscriptions::Subscriptions;
+use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
 use self::unfinished::Unfinished;
@@ -210,6 +214,8 @@ pub struct Session {
     subscriptions: Subscriptions,
     server_memory: ServerMemory,
     era: Era,
+    /// What a modern client speaks, as JSON.
+    modern_version: Option<Box<str>>,
     handshake: Handshake,
     standing: Standing,
     heartbeat: Heartbeat,
@@ -240,6 +246,8 @@ pub struct Session {
     owes_opened: bool,
     /// Present if messages that the host did not ask for are filtered out.
     tidy: Option<Box<Tidy>>,
+    /// Present while the session is on its way to a new server.
+    swap: Option<Box<Swap>>,
 }
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
@@ -304,6 +312,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             server_memory: ServerMemory::default(),
             era: Era::default(),
+            modern_version: None,
             handshake: Handshake::default(),
             standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
@@ -323,6 +332,7 @@ impl Session {
             tally: Tally::default(),
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
+            swap: None,
         }
     }
 
@@ -374,6 +384,16 @@ impl Session {
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
             // What is left of what was read is handled after any event.
             Event::RunBegan => {}
+            Event::SwapWanted => self.swap_wanted(cx),
+            Event::SuccessorStarted { pid } => self.successor_started(pid, cx),
+            Event::SuccessorFailed(words) => self.fail_swap(words, cx),
+            Event::SwapInPlace => self.swap_in_place(),
+            Event::SuccessorBytes(bytes) => self.successor_bytes(bytes, cx),
+            Event::SuccessorWritten(count) => self.successor_written(count),
+            Event::SuccessorStderr(bytes) => self.successor_stderr(bytes, cx),
+            Event::SuccessorEnded(exit) => self.successor_ended(exit, cx),
+            Event::UpstreamMoved => self.upstream_moved(cx),
+            Event::SwapOver => self.swap_over(cx),
             Event::MemoryShort => self.memory_short(cx),
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
@@ -445,6 +465,7 @@ impl Session {
             && self.upstream_backlog.is_none()
             && self.held.is_none()
             && self.charged == 0
+            && self.swap.is_none()
             && self.server_log.kept_bytes() == 0
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
     }

@@ -5,6 +5,7 @@ use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
 use super::services::Services;
 use super::start_queue::StartQueue;
+use super::swap;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
 use crate::pump::{Transport, pump};
@@ -21,6 +22,8 @@ pub struct ClientSession<S: System> {
     service: ServiceKey,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// The one that is to take the place of that.
+    pub(super) successor: Option<ServerKey>,
     /// Its place at shared servers, which it then has instead.
     pub(super) seat: Option<SeatKey>,
     /// What the client has shown, if anything was asked for.
@@ -37,6 +40,7 @@ impl<S: System> ClientSession<S> {
             client: Some(client),
             service,
             server: None,
+            successor: None,
             seat: None,
             identity: identity.map(Box::new),
         }
@@ -60,6 +64,11 @@ impl<S: System> ClientSession<S> {
     /// The server that it uses.
     pub fn server(&self) -> Option<ServerKey> {
         self.server
+    }
+
+    /// The one that is to take the place of that.
+    pub fn successor(&self) -> Option<ServerKey> {
+        self.successor
     }
 
     /// Latches what an event says of the connection. Returns whether it was about this one.
@@ -177,6 +186,11 @@ impl<S: System> Driver for Sides<'_, S> {
             }
             _ => pump(session, client, &mut NoServer, scratch, cx),
         };
+        if let Some(key) = place.successor
+            && let Some(server) = self.servers.get_mut(key)
+        {
+            has_more |= swap::run_successor(server, session, scratch, cx);
+        }
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }

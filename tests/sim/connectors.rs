@@ -322,6 +322,7 @@ impl Connectors {
         match action {
             Action::StartUpstream if wants_start => self.connect(key, slot),
             Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {}
             Action::MeasureClient => {
                 let timers = &mut self.reactor.timers;
                 let unknown = Event::ClientQueue { unsent: None };

@@ -45,6 +45,7 @@ enum Job {
     Answer(usize),
     AnswerReplay(String),
     AnswerRestored(String),
+    AnswerQuestion(String),
 }
 
 #[derive(Debug)]
@@ -76,6 +77,8 @@ pub struct Server {
     pub stalls: bool,
     /// When its session gave it back.
     pub given_back: Option<Time>,
+    /// Another one has taken its place.
+    pub replaced: bool,
     /// When it then got SIGTERM.
     pub asked_to_go: Option<Time>,
     /// The version that it says to be of.
@@ -129,6 +132,7 @@ impl Server {
             leaves_child_until: None,
             stalls,
             given_back: None,
+            replaced: false,
             asked_to_go: None,
             version: usize::from(pid % 4 == 0),
             is_deaf,
@@ -274,6 +278,7 @@ impl Server {
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Question(id) => self.jobs.push(Job::AnswerQuestion(id)),
                 Received::Restored(id) => self.jobs.push(Job::AnswerRestored(id)),
                 Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
                     self.say(
@@ -314,6 +319,7 @@ impl Server {
                 Job::Answer(request) => self.answer(request, journal),
                 Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
                 Job::AnswerRestored(id) => self.answer_restored(&id, journal),
+                Job::AnswerQuestion(id) => self.answer_question(&id, journal),
             }
         }
     }

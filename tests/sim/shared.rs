@@ -98,6 +98,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
         max_sessions: None,
         spares: rng.pick(&[0, 0, 1]),
         share: Some(share),
+        swaps_in_place: false,
     };
     (limits, plan)
 }

@@ -18,7 +18,7 @@ use mio::Interest;
 use crate::allocated::Held;
 use crate::below::Below;
 use crate::connectors::Connectors;
-use crate::place::Route;
+use crate::place::{Place, Route};
 use crate::rng::Rng;
 use crate::script::{Listener, Poller, Script, Sleep};
 use crate::server::{Kind, Server};
@@ -43,6 +43,8 @@ pub struct World {
     max_strangers: usize,
     /// Whether a second signal comes.
     is_forced: bool,
+    /// Of 1,000 steps, before this many new servers are wanted.
+    swaps: usize,
     /// Of 100 steps in which something happens, this many are followed by a pause in which sessions may hibernate.
     pauses: usize,
     /// Since when the loop has known that a stop takes too long.
@@ -113,6 +115,7 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
         max_sessions: None,
         spares: inner.spares,
         share: None,
+        swaps_in_place: inner.swaps_in_place,
     };
     drop(inner);
     let interest = Interest::READABLE;
@@ -188,6 +191,7 @@ impl World {
             max_clients: 0,
             max_strangers: 0,
             is_forced: false,
+            swaps: 0,
             pauses: 0,
             late_since: None,
             is_over: false,
@@ -238,7 +242,27 @@ impl World {
         world
     }
 
+    /// New servers are wanted again and again.
+    pub fn restless(seed: u64) -> Self {
+        let sleeps = seed.is_multiple_of(4);
+        let mut world = if sleeps {
+            Self::sleepy(seed)
+        } else {
+            Self::new(seed)
+        };
+        world.share = 0;
+        world.swaps = world.rng.pick(&[5, 20, 100]);
+        let in_place = world.rng.percent(30);
+        world.below.borrow_mut().swaps_in_place = in_place;
+        let memory = world.proxy.sessions().memory().limit();
+        world.proxy = proxy(&world.below, BufferBudget::new(memory));
+        world
+    }
+
     fn step(&mut self) {
+        if self.swaps > 0 && self.rng.below(1000) < self.swaps {
+            self.below.borrow_mut().raise_swap();
+        }
         if self.pauses > 0 && self.rng.percent(self.pauses) {
             self.pause();
         }
@@ -387,13 +411,18 @@ impl World {
         }
         // Spares, and those that were given back.
         let unused = |(_, server): &(usize, &Server)| {
-            server.is_spare || (server.given_back.is_some() && server.slot.is_none())
+            let is_left = server.given_back.is_some() || server.replaced;
+            server.is_spare || (is_left && server.slot.is_none())
         };
         let mut spares = below.servers.iter().filter(unused);
         let key = if self.rng.percent(5) {
             spares.next().map(|(key, _)| key)
         } else {
-            below.places[slot].server
+            let Place {
+                server, successor, ..
+            } = below.places[slot];
+            // Both are as quick.
+            successor.filter(|_| self.rng.percent(50)).or(server)
         };
         if let Some(key) = key {
             below.server_acts(key);

@@ -421,6 +421,8 @@ impl World {
             }
             // Nobody vanishes here.
             Action::CheckClient | Action::CheckUpstream => {}
+            // Nobody wants new servers.
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {}
             Action::MeasureClient => {
                 // A client has taken what was written to it.
                 let unsent = self.client.as_ref().map(|_| 0);

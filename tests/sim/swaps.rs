@@ -1,0 +1,87 @@
+//! What holds for sessions that get new servers because the user wants that.
+
+use mcp_tcp_proxy::session::{Session, SwapEnd};
+
+use crate::below::Below;
+use crate::journal::Swap;
+use crate::place::Place;
+use crate::stats::Fault;
+use crate::trace;
+
+impl Below {
+    /// A server was started beside the one that a session has.
+    pub fn attached_beside(&mut self, slot: usize, key: usize) {
+        let place = &mut self.places[slot];
+        if place.successor == Some(key) {
+            return;
+        }
+        assert!(
+            place.server.is_some() && place.successor.is_none(),
+            "a server is started beside none, or beside two"
+        );
+        let server = &mut self.servers[key];
+        assert!(server.slot.is_none() && !server.is_spare);
+        self.stats.servers += 1;
+        place.successor = Some(key);
+        server.slot = Some(slot);
+        server.index = place.journal.server_started();
+        let record = &mut place.journal.servers[server.index];
+        record.swap = Swap::Beside;
+        record.may_be_cut_off = server.held_open_until.is_some();
+        trace::note(|| {
+            let (index, pid) = (server.index, server.pid);
+            format!("{}: server {index} is tried, pid {pid}", place.number)
+        });
+    }
+
+    /// The new server takes the place of the old one.
+    pub fn moved(&mut self, slot: usize) {
+        let place = &mut self.places[slot];
+        let new = place.successor.take().expect("there is a new server");
+        let old = place.server.replace(new).expect("there is an old server");
+        let read = self.servers[old].pipes.borrow().input.read;
+        let (old_index, new_index) = (self.servers[old].index, self.servers[new].index);
+        place.journal.moved(old_index, read, new_index);
+        let version = self.servers[new].version;
+        let is_other = place.versions.iter().any(|it| *it != version);
+        place.journal.servers[new_index].is_other_version = is_other;
+        place.versions.push(version);
+        let server = &mut self.servers[old];
+        server.slot = None;
+        server.replaced = true;
+        self.stats.fault(Fault::Moved);
+    }
+
+    /// A session has got its new server, or never will.
+    pub fn swap_ended(&mut self, slot: usize, end: SwapEnd) {
+        self.stats.fault_if(matches!(end, SwapEnd::Failed { .. }), Fault::NotFit);
+        let place = &mut self.places[slot];
+        let Some(new) = place.successor.take() else {
+            return;
+        };
+        assert_ne!(end, SwapEnd::Moved, "there is a new server that is not used");
+        let server = &mut self.servers[new];
+        place.journal.dropped(server.index);
+        server.slot = None;
+        server.replaced = true;
+    }
+
+    /// A new server that is tried is read and written to as far as that is possible.
+    pub fn check_successor_rests(&self, place: &Place, session: &Session) {
+        let Some(server) = place.successor.map(|key| &self.servers[key]) else {
+            return;
+        };
+        let pipes = server.pipes.borrow();
+        let number = place.number;
+        let may_read = pipes.reads && pipes.input.waiting() > 0;
+        assert!(
+            !may_read || !session.wants_successor_output(),
+            "session {number} could read its new server, and is not run"
+        );
+        let may_write = pipes.writes && pipes.output.has_room();
+        assert!(
+            !may_write || session.to_successor().is_empty(),
+            "session {number} could write to its new server, and is not run"
+        );
+    }
+}
