@@ -1,0 +1,80 @@
+//! What is packaged beside the program: a unit, a configuration, examples. They have to be right for this very program.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use crate::common::TempFolder;
+use crate::run;
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-tcp-proxy");
+
+fn text(file: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"))
+}
+
+fn configuration() -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/config.json");
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn the_configuration_of_the_package_can_be_served() {
+    let ended = run(&["check", &configuration()]);
+    assert_eq!((ended.status.code(), ended.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
+fn the_unit_starts_the_program_with_the_configuration_of_the_package() {
+    let unit = text("packaging/systemd/mcp-tcp-proxy.service");
+    let path = "/etc/mcp-tcp-proxy/config.json";
+    for line in [
+        format!("ExecStart=/usr/bin/mcp-tcp-proxy --config {path}"),
+        format!("ExecReload=/usr/bin/mcp-tcp-proxy check {path}"),
+        "ExecReload=/bin/kill -HUP $MAINPID".to_owned(),
+        "Type=notify".to_owned(),
+    ] {
+        assert!(unit.lines().any(|other| other == line), "{line}");
+    }
+    let package = text("Cargo.toml");
+    assert!(package.contains(&format!("conf-files = [\"{path}\"]")));
+    assert!(package.contains("\"packaging/config.json\", \"etc/mcp-tcp-proxy/config.json\""));
+}
+
+#[test]
+fn systemd_finds_no_fault_with_the_units() {
+    let folder = TempFolder::new();
+    let mut command = Command::new("systemd-analyze");
+    command.args(["verify", "--man=no"]);
+    for name in ["mcp-tcp-proxy.service", "mcp-tcp-proxy.socket"] {
+        let unit = text(&format!("packaging/systemd/{name}"));
+        // The program is not installed here, and neither is its user.
+        let unit = unit.replace("/usr/bin/mcp-tcp-proxy", PROGRAM);
+        let unit = unit.replace("User=mcp-tcp-proxy", "User=root");
+        let path = folder.path().join(name);
+        fs::write(&path, unit).unwrap();
+        command.arg(path);
+    }
+    let Ok(output) = command.output() else {
+        return eprintln!("skipped: there is no systemd-analyze here");
+    };
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    let about_us = told.lines().filter(|line| line.contains("mcp-tcp-proxy"));
+    assert_eq!(about_us.collect::<Vec<_>>(), [""; 0], "{told}");
+}
+
+#[test]
+fn the_examples_use_options_that_there_are() {
+    let help = run(&["--help"]).stdout;
+    let example = text("examples/kubernetes.yaml");
+    let words = example.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+    let options: Vec<&str> = words
+        .filter(|word| !word.is_empty())
+        .map(|word| word.split('=').next().unwrap())
+        .collect();
+    assert!(options.contains(&"watch") && options.contains(&"drain-delay"));
+    for option in options {
+        assert!(help.contains(&format!("--{option}")), "--{option}");
+    }
+}
