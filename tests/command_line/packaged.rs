@@ -4,7 +4,9 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-use crate::common::TempFolder;
+use nix::sys::signal::Signal;
+
+use crate::common::{Proxy, TempFolder};
 use crate::run;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_mcp-tcp-proxy");
@@ -76,5 +78,51 @@ fn the_examples_use_options_that_there_are() {
     assert!(options.contains(&"watch") && options.contains(&"drain-delay"));
     for option in options {
         assert!(help.contains(&format!("--{option}")), "--{option}");
+    }
+}
+
+/// The package that was built last.
+fn package() -> std::path::PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
+    let files = fs::read_dir(folder).expect("packaging/build-deb builds one");
+    let packages = files.map(|file| file.unwrap().path());
+    let packages = packages.filter(|path| path.extension().is_some_and(|it| it == "deb"));
+    let newest = packages.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
+    newest.expect("packaging/build-deb builds one")
+}
+
+#[test]
+#[ignore = "needs root, and the package that packaging/build-deb builds"]
+fn the_package_is_installed_serves_by_its_unit_and_is_purged() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/test-deb");
+    let output = Command::new(script).arg(package()).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+/// A program that needs nothing but itself.
+const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/mcp-tcp-proxy";
+
+#[test]
+#[ignore = "needs root, and the static program that the README tells how to build"]
+fn a_static_program_serves_in_an_empty_root_and_as_the_first_process() {
+    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(STATIC);
+    for wrapper in [
+        &["chroot"][..],
+        &["unshare", "--pid", "--fork", "--kill-child=TERM", "chroot"],
+    ] {
+        let root = TempFolder::new();
+        fs::copy(&program, root.path().join("mcp-tcp-proxy")).expect("a static program");
+        let mut command = Command::new(wrapper[0]);
+        command.args(&wrapper[1..]).arg(root.path());
+        command.args(["/mcp-tcp-proxy", "--host", "127.0.0.1", "--port", "0", "--demo"]);
+        let proxy = Proxy::start_as_it_is(command);
+        let mut client = proxy.connect();
+        client.initialize();
+        // It may write nothing there, and has not.
+        let files = fs::read_dir(root.path()).unwrap().count();
+        assert_eq!(files, 1);
+        proxy.signal(Signal::SIGTERM);
+        client.read_to_end();
     }
 }
