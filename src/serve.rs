@@ -519,10 +519,9 @@ impl<S: System> Proxy<S> {
         match action {
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
-            Action::BeginSwap
-            | Action::QueueSwap
-            | Action::MoveUpstream
-            | Action::EndSwap(_) => return self.apply_swap(key, action),
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
+                return self.apply_swap(key, action);
+            }
             _ => {}
         }
         let Some(place) = self.scheduler.place_mut(key) else {

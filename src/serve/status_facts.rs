@@ -10,7 +10,9 @@ use crate::logger;
 use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
-use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts, SwapFacts};
+use crate::status::facts::{
+    Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts, SwapFacts,
+};
 use crate::status::history::History;
 use crate::util::about::Subject;
 use crate::util::service_key::ServiceKey;

@@ -179,9 +179,8 @@ impl<S: System> Proxy<S> {
         counts.failed_swaps += 1;
         counts.swap_failure = Some(words);
         let of_service = self.scheduler.iter();
-        let of_service = of_service.filter(|(_, session, place)| {
-            place.service() == service && session.is_swapping()
-        });
+        let of_service = of_service
+            .filter(|(_, session, place)| place.service() == service && session.is_swapping());
         let keys: Vec<SessionKey> = of_service.map(|(key, ..)| key).collect();
         for key in keys {
             self.tell(key, Event::SwapOver);

@@ -57,7 +57,10 @@ impl Session {
     fn find_era(&mut self, message: &Message<'_>) {
         self.era.note(message);
         if self.era.is_modern() {
-            let mut versions = message.envelopes().iter().filter_map(Envelope::protocol_version);
+            let mut versions = message
+                .envelopes()
+                .iter()
+                .filter_map(Envelope::protocol_version);
             self.modern_version = versions.next().map(Into::into);
         }
     }

@@ -220,7 +220,11 @@ impl Session {
 
     /// It is this session's turn, and its old server is to go before the new one is started.
     pub(super) fn swap_in_place(&mut self) {
-        if let Some(swap) = self.swap.as_mut().filter(|swap| matches!(swap.stage, Stage::Queued)) {
+        if let Some(swap) = self
+            .swap
+            .as_mut()
+            .filter(|swap| matches!(swap.stage, Stage::Queued))
+        {
             swap.stage = Stage::Finishing(None);
         }
     }
@@ -360,7 +364,11 @@ impl Session {
         }
         let since = self.swap.as_ref().map_or(now, |swap| swap.since);
         let until = self.server_memory.needed_until(now).min(since + MAX_TIED);
-        if until > now { Tie::Until(until) } else { Tie::None }
+        if until > now {
+            Tie::Until(until)
+        } else {
+            Tie::None
+        }
     }
 
     /// Lets the old server finish, and nothing new begin. What was asked to be told of for good is over.
@@ -449,7 +457,8 @@ impl Session {
 impl Session {
     /// The server that is to take the place of the old one was started.
     pub(super) fn note_started_in_place(&mut self, cx: &Context<'_>) {
-        let is_due = matches!(&self.upstream, Upstream::Up(up) if matches!(up.greeting, Greeting::Due));
+        let is_due =
+            matches!(&self.upstream, Upstream::Up(up) if matches!(up.greeting, Greeting::Due));
         if let Some(swap) = &mut self.swap
             && let Stage::InPlace { is_started, fit_at } = &mut swap.stage
         {

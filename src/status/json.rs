@@ -274,7 +274,10 @@ pub(crate) mod tests {
             assert_eq!(read["proxy"]["reasons"][0]["words"], "the \"end\"");
             assert_eq!(read["next"].is_null(), count == 0);
             let swaps = &read["servers"][0]["swaps"];
-            assert_eq!((&swaps["left"], &swaps["succeeded"]), (&1.into(), &2.into()));
+            assert_eq!(
+                (&swaps["left"], &swaps["succeeded"]),
+                (&1.into(), &2.into())
+            );
             assert_eq!(swaps["failure"], "it has \"ended\"");
             let history = &read["servers"][0]["history"]["messages"];
             assert_eq!(history.is_null(), count != 1);

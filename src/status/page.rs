@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-use super::facts::{Facts, ServerFacts, SessionFacts};
+use super::facts::{Facts, ServerFacts, SessionFacts, SwapFacts};
 use super::history::Point;
 use super::human::{bytes, seconds, span};
 use super::response::page_policy;

@@ -70,7 +70,9 @@ fn systemd_finds_no_fault_with_the_units() {
 fn the_examples_use_options_that_there_are() {
     let help = run(&["--help"]).stdout;
     let example = text("examples/kubernetes.yaml");
-    let words = example.lines().filter_map(|line| line.trim().strip_prefix("- --"));
+    let words = example
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("- --"));
     let options: Vec<&str> = words
         .filter(|word| !word.is_empty())
         .map(|word| word.split('=').next().unwrap())
@@ -115,7 +117,14 @@ fn a_static_program_serves_in_an_empty_root_and_as_the_first_process() {
         fs::copy(&program, root.path().join("mcp-tcp-proxy")).expect("a static program");
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(root.path());
-        command.args(["/mcp-tcp-proxy", "--host", "127.0.0.1", "--port", "0", "--demo"]);
+        command.args([
+            "/mcp-tcp-proxy",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            "0",
+            "--demo",
+        ]);
         let proxy = Proxy::start_as_it_is(command);
         let mut client = proxy.connect();
         client.initialize();

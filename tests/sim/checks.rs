@@ -59,7 +59,10 @@ impl World {
                         below.attached_beside(slot, key);
                     } else if below.places[slot].server != Some(key) {
                         below.attached(slot, key);
-                        if sessions.session(user).is_some_and(Session::is_tried_in_place) {
+                        if sessions
+                            .session(user)
+                            .is_some_and(Session::is_tried_in_place)
+                        {
                             below.attached_in_place(slot);
                         }
                     }

@@ -1,12 +1,20 @@
 //! What holds for sessions that get new servers because the user wants that.
 
+use std::time::Duration;
+
 use mcp_tcp_proxy::session::{Session, SwapEnd};
 
 use crate::below::Below;
 use crate::journal::Swap;
 use crate::place::Place;
+use crate::server::Kind;
+use crate::standstill::world_with;
 use crate::stats::Fault;
 use crate::trace;
+use crate::world::World;
+
+/// Sessions of each of these worlds, of which the clients say nothing.
+const SESSIONS: usize = 5;
 
 impl Below {
     /// A server was started beside the one that a session has.
@@ -54,12 +62,17 @@ impl Below {
 
     /// A session has got its new server, or never will.
     pub fn swap_ended(&mut self, slot: usize, end: SwapEnd) {
-        self.stats.fault_if(matches!(end, SwapEnd::Failed { .. }), Fault::NotFit);
+        self.stats
+            .fault_if(matches!(end, SwapEnd::Failed { .. }), Fault::NotFit);
         let place = &mut self.places[slot];
         let Some(new) = place.successor.take() else {
             return;
         };
-        assert_ne!(end, SwapEnd::Moved, "there is a new server that is not used");
+        assert_ne!(
+            end,
+            SwapEnd::Moved,
+            "there is a new server that is not used"
+        );
         let server = &mut self.servers[new];
         place.journal.dropped(server.index);
         server.slot = None;
@@ -83,5 +96,76 @@ impl Below {
             !may_write || session.to_successor().is_empty(),
             "session {number} could write to its new server, and is not run"
         );
+    }
+}
+
+impl World {
+    /// All servers do what they have to, and time passes.
+    fn servers_act(&mut self) {
+        let below = &mut *self.below.borrow_mut();
+        let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            below.server_obeys(key);
+        }
+        below.now += Duration::from_millis(100);
+        below.let_go();
+    }
+
+    /// The pids of the servers that serve.
+    fn serving(&self) -> Vec<i32> {
+        let below = self.below.borrow();
+        let serving = below.places.iter().filter_map(|(_, place)| place.server);
+        serving.map(|key| below.servers[key].pid).collect()
+    }
+
+    fn with_sessions(mut self) -> Self {
+        for _ in 0..SESSIONS {
+            self.below.borrow_mut().open(Kind::Process);
+        }
+        self.come_to_rest();
+        self
+    }
+}
+
+#[test]
+fn every_session_gets_a_new_server_and_the_old_ones_go() {
+    let _beside = crate::allocated::beside_others();
+    for in_place in [false, true] {
+        let mut world = world_with(0);
+        if in_place {
+            world.swaps_in_place();
+        }
+        let mut world = world.with_sessions();
+        let before = world.serving();
+        world.below.borrow_mut().raise_swap();
+        world.come_to_rest();
+        for _ in 0..100 {
+            world.servers_act();
+            world.come_to_rest();
+        }
+        let after = world.serving();
+        assert_eq!(after.len(), SESSIONS);
+        assert!(after.iter().all(|pid| !before.contains(pid)), "{after:?}");
+        assert_eq!(world.proxy.servers().left(), SESSIONS);
+        let started = world.below.borrow().stats.servers;
+        assert_eq!(started, 2 * SESSIONS as u64, "one for each");
+    }
+}
+
+#[test]
+fn where_old_servers_go_first_one_session_goes_ahead() {
+    let _beside = crate::allocated::beside_others();
+    let mut world = world_with(0);
+    world.swaps_in_place();
+    let mut world = world.with_sessions();
+    world.below.borrow_mut().raise_swap();
+    for _ in 0..6 {
+        world.come_to_rest();
+        let below = world.below.borrow();
+        let told = below.servers.iter();
+        let told = told.filter(|(_, server)| !server.pipes.borrow().writes);
+        assert!(told.count() <= 1, "others have to go, too");
+        drop(below);
+        world.servers_act();
     }
 }

@@ -75,7 +75,9 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
 pub const MODERN: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
 
 pub fn is_modern(text: &[u8]) -> bool {
-    let named = MODERN.trim_start_matches(r#""_meta":{"#).trim_end_matches('}');
+    let named = MODERN
+        .trim_start_matches(r#""_meta":{"#)
+        .trim_end_matches('}');
     memchr::memmem::find(text, named.as_bytes()).is_some()
 }
 

@@ -234,9 +234,8 @@ impl World {
         };
         let mut below = world.below.borrow_mut();
         below.proxy.idle_limits = limits;
-        let memory = world.proxy.sessions().memory().limit();
         drop(below);
-        world.proxy = proxy(&world.below, BufferBudget::new(memory));
+        world.set_up_anew();
         world.pauses = 10;
         world.share = 0;
         world
@@ -252,11 +251,21 @@ impl World {
         };
         world.share = 0;
         world.swaps = world.rng.pick(&[5, 20, 100]);
-        let in_place = world.rng.percent(30);
-        world.below.borrow_mut().swaps_in_place = in_place;
-        let memory = world.proxy.sessions().memory().limit();
-        world.proxy = proxy(&world.below, BufferBudget::new(memory));
+        if world.rng.percent(30) {
+            world.swaps_in_place();
+        }
         world
+    }
+
+    /// Old servers end before new ones are started. For a world in which nothing has happened yet.
+    pub fn swaps_in_place(&mut self) {
+        self.below.borrow_mut().swaps_in_place = true;
+        self.set_up_anew();
+    }
+
+    fn set_up_anew(&mut self) {
+        let memory = self.proxy.sessions().memory().limit();
+        self.proxy = proxy(&self.below, BufferBudget::new(memory));
     }
 
     fn step(&mut self) {

@@ -12,7 +12,10 @@ fn a_server_that_is_not_fit_keeps_no_other_from_being_replaced() {
     let path = folder.path().join("servers.json");
     let served = |scratch: &Scratch| {
         let command = servers::legacy(scratch);
-        let args: Vec<String> = command[1..].iter().map(|it| it.replace("${", "$${")).collect();
+        let args: Vec<String> = command[1..]
+            .iter()
+            .map(|it| it.replace("${", "$${"))
+            .collect();
         json!({"command": command[0], "args": args})
     };
     let config = json!({"listen": "127.0.0.1:0", "mcpServers": {"good": served(&good), "bad": served(&bad)}});

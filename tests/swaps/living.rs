@@ -139,7 +139,11 @@ fn what_was_set_up_is_set_up_at_the_new_server() {
     let new = scratch.servers()[1];
     scratch.wait_for_lines(new, 3);
     let methods = scratch.methods(new);
-    let expected = ["initialize", "notifications/initialized", "resources/subscribe"];
+    let expected = [
+        "initialize",
+        "notifications/initialized",
+        "resources/subscribe",
+    ];
     assert_eq!(methods[..3], expected);
 }
 

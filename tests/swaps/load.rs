@@ -13,11 +13,16 @@ use crate::common::{Finally, Footprint};
 fn busy(mut client: Client, is_over: &AtomicBool, answers: &AtomicUsize) -> Vec<i32> {
     let mut pids = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
-        let ids: Vec<u64> = (0..3).map(|_| client.send_request("pid", &json!({}))).collect();
+        let ids: Vec<u64> = (0..3)
+            .map(|_| client.send_request("pid", &json!({})))
+            .collect();
         for id in ids {
             let pid = pid_in(&client.answer_to(id));
             if pids.last() != Some(&pid) {
-                assert!(!pids.contains(&pid), "an old server answers after a new one");
+                assert!(
+                    !pids.contains(&pid),
+                    "an old server answers after a new one"
+                );
                 pids.push(pid);
             }
         }

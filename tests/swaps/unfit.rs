@@ -47,7 +47,11 @@ fn not_fit_by(on_start: &str, on_initialize: &str, words: &str) {
     }
     only_left(&proxy, &pids);
     let told = swaps(asked);
-    assert_eq!((&told["left"], &told["succeeded"]), (&json!(0), &json!(0)), "{told}");
+    assert_eq!(
+        (&told["left"], &told["succeeded"]),
+        (&json!(0), &json!(0)),
+        "{told}"
+    );
     assert!(told["failure"].as_str().unwrap().contains(words), "{told}");
     let failed = r#"mcp_tcp_proxy_swaps_total{server="default",result="failed"} 1"#;
     let metrics = ask(asked, "/metrics");
@@ -61,7 +65,11 @@ fn not_fit_by(on_start: &str, on_initialize: &str, words: &str) {
         assert_ne!(client.pid_of_server(), *pid);
     }
     let told = swaps(asked);
-    assert_eq!((&told["succeeded"], &told["failure"]), (&json!(3), &Value::Null), "{told}");
+    assert_eq!(
+        (&told["succeeded"], &told["failure"]),
+        (&json!(3), &Value::Null),
+        "{told}"
+    );
 }
 
 #[test]

@@ -52,7 +52,9 @@ fn shared_processes_are_replaced_and_their_sessions_stay() {
     let mut legacy = opened(&proxy);
     let first = legacy.pid_of_server();
     proxy.signal(Signal::SIGUSR1);
-    eventually("another process", DEADLINE, || legacy.pid_of_server() != first);
+    eventually("another process", DEADLINE, || {
+        legacy.pid_of_server() != first
+    });
     eventually("the old one to be gone", DEADLINE, || {
         !proxy.servers().contains(&first)
     });

@@ -5,7 +5,8 @@ use crate::session::SwapEnd;
 
 const MODERN: &str = r#"{"jsonrpc":"2.0","id":1,"method":"m","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
 const LISTEN: &str = r#"{"jsonrpc":"2.0","id":"l","method":"subscriptions/listen","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}}}"#;
-const CANCEL: &str = r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
+const CANCEL: &str =
+    r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":2}}"#;
 const OTHER_CAPABILITIES: &str =
     r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}}}"#;
 const OTHER_VERSION: &str = r#""result":{"protocolVersion":"2024-11-05","capabilities":{}}"#;
@@ -118,7 +119,11 @@ fn what_is_in_flight_is_finished_and_what_is_new_waits() {
     world.client(&request(4));
     world.client(&response(7));
     world.client(CANCEL);
-    assert_eq!(world.server_got(), [&response(7), CANCEL], "for the old one");
+    assert_eq!(
+        world.server_got(),
+        [&response(7), CANCEL],
+        "for the old one"
+    );
     world.pass(29 * SECOND);
     assert_eq!(world.took_actions(), []);
     world.server(&response(3));
@@ -208,7 +213,10 @@ fn a_new_server_that_dies_or_can_not_be_started_changes_nothing() {
 fn a_modern_session_moves_if_the_new_server_speaks_its_version() {
     let mut world = modern();
     let asked = world.successor();
-    assert!(asked[0].contains(r#""method":"server/discover""#), "{asked:?}");
+    assert!(
+        asked[0].contains(r#""method":"server/discover""#),
+        "{asked:?}"
+    );
     assert!(asked[0].contains(r#""2026-07-28""#), "{asked:?}");
     world.successor_answers(&asked, r#""result":{"supportedVersions":["2027-01-01"]}"#);
     world.is_not_fit("version");
@@ -228,7 +236,10 @@ fn an_open_subscription_gets_its_result() {
     let told = world.server_got();
     assert!(told[0].contains("notifications/cancelled"), "{told:?}");
     let got = world.client_got_json();
-    assert_eq!((&got[0]["id"], &got[0]["result"]["resultType"]), (&json!("l"), &json!("complete")));
+    assert_eq!(
+        (&got[0]["id"], &got[0]["result"]["resultType"]),
+        (&json!("l"), &json!("complete"))
+    );
     world.moves();
     world.client(LISTEN);
     assert_eq!(world.server_got(), [LISTEN]);
@@ -236,7 +247,8 @@ fn an_open_subscription_gets_its_result() {
 
 #[test]
 fn a_session_in_the_middle_of_a_question_to_the_user_moves_when_that_is_over() {
-    let state = r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}"#;
+    let state =
+        r#"{"jsonrpc":"2.0","id":1,"result":{"resultType":"input_required","requestState":"s"}}"#;
     let begin = || {
         let mut world = World::up();
         world.client(MODERN);
@@ -269,7 +281,8 @@ fn a_question_to_the_user_that_comes_late_lets_requests_pass_again() {
     world.successor_answers(&asked, r#""result":{}"#);
     let third = MODERN.replace(r#""id":1"#, r#""id":3"#);
     let third = third.replace(r#""params":{"#, r#""params":{"requestState":"s","#);
-    let state = r#"{"jsonrpc":"2.0","id":2,"result":{"resultType":"input_required","requestState":"s"}}"#;
+    let state =
+        r#"{"jsonrpc":"2.0","id":2,"result":{"resultType":"input_required","requestState":"s"}}"#;
     world.client(&request(9));
     assert_eq!(world.server_got(), [] as [&str; 0]);
     world.server(state);
@@ -295,7 +308,11 @@ fn a_session_in_the_middle_of_its_handshake_moves_after_it() {
     let asked = world.successor_got();
     world.successor_answers(&asked, OTHER_CAPABILITIES);
     world.moves();
-    assert_eq!(world.server_got(), [] as [&str; 0], "the client has not said so");
+    assert_eq!(
+        world.server_got(),
+        [] as [&str; 0],
+        "the client has not said so"
+    );
     world.client(INITIALIZED);
     assert_eq!(world.server_got(), [INITIALIZED]);
 }
@@ -338,13 +355,17 @@ fn what_the_new_server_says_before_it_is_used_comes_after_what_the_old_one_has_s
     assert!(!world.session.wants_successor_output());
     world.server(r#"{"method":"old"}"#);
     world.moves();
-    assert_eq!(world.client_got(), [r#"{"method":"old"}"#, r#"{"method":"new"}"#]);
+    assert_eq!(
+        world.client_got(),
+        [r#"{"method":"old"}"#, r#"{"method":"new"}"#]
+    );
 }
 
 #[test]
 fn lists_that_may_have_changed_are_told_of_and_what_was_set_up_is_set_up_again() {
     let lists = r#"{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true},"resources":{"subscribe":true}}}}"#;
-    let subscribe = r#"{"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"a"}}"#;
+    let subscribe =
+        r#"{"jsonrpc":"2.0","id":2,"method":"resources/subscribe","params":{"uri":"a"}}"#;
     let mut world = World::up();
     world.client(INITIALIZE);
     world.client(INITIALIZED);
@@ -361,7 +382,10 @@ fn lists_that_may_have_changed_are_told_of_and_what_was_set_up_is_set_up_again()
     assert_eq!(got[0]["method"], "notifications/tools/list_changed");
     let set_up = world.server_got();
     assert_eq!(set_up[0], INITIALIZED);
-    assert!(set_up[1].contains(r#""method":"resources/subscribe""#), "{set_up:?}");
+    assert!(
+        set_up[1].contains(r#""method":"resources/subscribe""#),
+        "{set_up:?}"
+    );
     // From now on the new capabilities count.
     world.server_dies(Exit::Signal(9));
     world.took_actions();
@@ -369,7 +393,9 @@ fn lists_that_may_have_changed_are_told_of_and_what_was_set_up_is_set_up_again()
     world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: Some(9) }, cx));
     world.client(&request(3));
     let id = replay_id(&world.server_got());
-    world.server(&format!(r#"{{"jsonrpc":"2.0","id":{id},{OTHER_CAPABILITIES}}}"#));
+    world.server(&format!(
+        r#"{{"jsonrpc":"2.0","id":{id},{OTHER_CAPABILITIES}}}"#
+    ));
     let restored = world.server_got();
     assert_eq!(restored.last(), Some(&request(3)), "{restored:?}");
 }
@@ -455,7 +481,9 @@ fn the_old_server_may_have_to_go_first() {
     in_place(&mut world);
     let asked = world.server_got();
     let id = replay_id(&asked);
-    world.server(&format!(r#"{{"jsonrpc":"2.0","id":{id},{OTHER_CAPABILITIES}}}"#));
+    world.server(&format!(
+        r#"{{"jsonrpc":"2.0","id":{id},{OTHER_CAPABILITIES}}}"#
+    ));
     assert_eq!(world.took_actions(), MOVED);
     assert_eq!(world.server_got(), [INITIALIZED, &request(3)]);
     world.server(&response(3));

@@ -23,7 +23,8 @@ impl Journal {
         } else if text.starts_with(br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","#) {
             self.notices += 1;
             assert!(
-                !self.is_connector && self.notices + self.woken() + self.swapped() < self.servers.len(),
+                !self.is_connector
+                    && self.notices + self.woken() + self.swapped() < self.servers.len(),
                 "a restart is told of that was none"
             );
             let has_asked = self.lines.iter().any(|line| {

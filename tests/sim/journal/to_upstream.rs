@@ -176,7 +176,8 @@ impl Journal {
     fn may_overtake(&self, index: usize) -> bool {
         let line = &self.lines[index];
         let is_at_server = |request: usize| self.requests[request].begun.is_some();
-        self.was_swapped && matches!(line.what, ClientSays::Cancel(request) if is_at_server(request))
+        self.was_swapped
+            && matches!(line.what, ClientSays::Cancel(request) if is_at_server(request))
     }
 
     /// Whether the client has surely brought its handshake to an end: there was one, and all that it has said about its end
