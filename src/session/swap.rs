@@ -22,6 +22,7 @@
 //! This costs no cooldown, and does not count as a restart. A session that loses its server meanwhile, or comes to its end, has
 //! nothing to be moved: its next server is a new one anyway.
 
+mod in_place;
 mod moving;
 mod successor;
 
@@ -144,15 +145,6 @@ impl Session {
         let swap = self.swap.as_ref();
         let is_due = swap.is_some_and(|swap| matches!(swap.stage, Stage::HandingOver(_)));
         is_due && self.upstream.is_up()
-    }
-
-    /// Whether the old server is on its way out, and the next one is started when it is gone.
-    pub fn is_swapped_in_place(&self) -> bool {
-        let swap = self.swap.as_ref();
-        swap.is_some_and(|swap| {
-            let is_first = |is_started: &bool| !is_started;
-            matches!(&swap.stage, Stage::InPlace { is_started, .. } if is_first(is_started))
-        })
     }
 
     /// Why the new server is not used.
@@ -450,46 +442,5 @@ impl Session {
         let end = SwapEnd::Failed { had_turn };
         cx.actions.push(Action::EndSwap(end));
         self.release_hold(hold, cx);
-    }
-}
-
-// In place of the old server.
-impl Session {
-    /// The server that is to take the place of the old one was started.
-    pub(super) fn note_started_in_place(&mut self, cx: &Context<'_>) {
-        let is_due =
-            matches!(&self.upstream, Upstream::Up(up) if matches!(up.greeting, Greeting::Due));
-        if let Some(swap) = &mut self.swap
-            && let Stage::InPlace { is_started, fit_at } = &mut swap.stage
-        {
-            *is_started = true;
-            *fit_at = (!is_due).then(|| cx.now + NOTICE_DELAY);
-        }
-    }
-
-    /// Whether the present server is tried in the place of the old one, or is to be started.
-    pub fn is_tried_in_place(&self) -> bool {
-        let swap = self.swap.as_ref();
-        swap.is_some_and(|swap| matches!(swap.stage, Stage::InPlace { .. }))
-    }
-
-    /// It is fit.
-    pub(super) fn moved_in_place(&mut self, cx: &mut Context<'_>) {
-        self.swap = None;
-        cx.actions.push(Action::EndSwap(SwapEnd::Moved));
-    }
-
-    /// What was to take the place of the old server can't be started.
-    pub(super) fn not_started_in_place(&mut self, error: &str, cx: &mut Context<'_>) {
-        if self.is_tried_in_place() {
-            self.fail_swap(error, cx);
-        }
-    }
-
-    /// What has taken the place of the old server is lost: it was not fit.
-    pub(super) fn lost_in_place(&mut self, why: &str, cx: &mut Context<'_>) {
-        if self.is_tried_in_place() && !self.is_swapped_in_place() {
-            self.fail_swap(why, cx);
-        }
     }
 }
