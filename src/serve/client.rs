@@ -160,6 +160,9 @@ impl<S: System> Driver for Sides<'_, S> {
         scratch: &mut [u8],
         cx: &mut Context<'_>,
     ) -> bool {
+        // What comes of that is for both sides.
+        let successor = place.successor.and_then(|key| self.servers.get_mut(key));
+        let tries = successor.is_some_and(|it| swap::run_successor(it, session, scratch, cx));
         let mut server = place.server.and_then(|key| self.servers.get_mut(key));
         if let Some(server) = &mut server
             && server.has_news()
@@ -186,11 +189,7 @@ impl<S: System> Driver for Sides<'_, S> {
             }
             _ => pump(session, client, &mut NoServer, scratch, cx),
         };
-        if let Some(key) = place.successor
-            && let Some(server) = self.servers.get_mut(key)
-        {
-            has_more |= swap::run_successor(server, session, scratch, cx);
-        }
+        has_more |= tries;
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }

@@ -181,15 +181,6 @@ impl Session {
         if !self.may_swap() {
             return;
         }
-        let is_greeted = self.handshake.is_recorded();
-        if self.handshake.is_too_large() || (is_greeted && !cx.settings.replays) {
-            about!(
-                warn,
-                self.label,
-                "keeps its server, as its handshake can't be replayed to another"
-            );
-            return;
-        }
         self.swap = Some(Box::new(Swap {
             since: cx.now,
             stage: Stage::Waiting,
@@ -297,7 +288,8 @@ impl Session {
         if matches!(swap.stage, Stage::Failed(_)) {
             return;
         }
-        if !self.may_swap() {
+        let is_early = matches!(swap.stage, Stage::Waiting | Stage::Queued);
+        if !self.may_swap() || (is_early && self.is_bound(cx)) {
             return self.leave_swap(cx);
         }
         let tie = self.tie(cx.now);
@@ -343,6 +335,17 @@ impl Session {
         let is_in_place = swap.is_some_and(|swap| matches!(swap.stage, Stage::InPlace { .. }));
         let is_up = matches!(&self.upstream, Upstream::Up(up) if up.shared.is_none());
         self.goal.is_serve() && !self.is_stopping() && (is_up || is_in_place)
+    }
+
+    /// Whether no other server can be told of the client.
+    fn is_bound(&self, cx: &Context<'_>) -> bool {
+        let is_unreplayed = self.handshake.is_recorded() && !cx.settings.replays;
+        let is_bound = self.handshake.is_too_large() || is_unreplayed;
+        if is_bound {
+            let why = "keeps its server, as its handshake can't be replayed to another";
+            about!(warn, self.label, "{why}");
+        }
+        is_bound
     }
 
     fn tie(&self, now: Time) -> Tie {

@@ -197,6 +197,8 @@ pub struct ServerRecord {
     unread_from: Option<u64>,
     /// How it came to the session, if that was at the user's wish.
     pub swap: Swap,
+    /// Another one was wanted in its place, and has come or will.
+    is_replaced: bool,
     /// The first of its lines that may still reach the client, or a line before that.
     next_said: usize,
 }
@@ -339,6 +341,7 @@ impl Journal {
             is_other_version: false,
             unread_from: None,
             swap: Swap::No,
+            is_replaced: false,
             next_said: 0,
         });
         self.servers.len() - 1

@@ -54,7 +54,7 @@ impl Below {
                 assert!(
                     !is_early
                         || place.may_start_at_once
-                        || session.is_swapped_in_place()
+                        || place.is_replaced_at_once
                         || place.kind == Kind::Connection
                         || place.journal.was_probed(),
                     "a server is replaced without a pause"
@@ -67,6 +67,12 @@ impl Below {
             Action::BeginSwap => place.journal.was_swapped = true,
             Action::MoveUpstream if session.wants_move() => self.moved(slot),
             Action::EndSwap(end) => self.swap_ended(slot, end),
+            Action::StopUpstream if session.is_swapped_in_place() => {
+                if let (place, Some(server)) = self.sides(slot) {
+                    place.journal.replaced(server.index);
+                    place.is_replaced_at_once = true;
+                }
+            }
             Action::StopUpstream
             | Action::QueueSwap
             | Action::MoveUpstream

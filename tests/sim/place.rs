@@ -57,6 +57,8 @@ pub struct Place {
     pub started: Option<Time>,
     /// The last server was given back, and the next one needs no pause.
     pub may_start_at_once: bool,
+    /// The last server was to go so that another one can take its place.
+    pub is_replaced_at_once: bool,
     /// What versions its servers were of.
     pub versions: Vec<usize>,
     /// There was no place for it.
@@ -106,6 +108,7 @@ impl Place {
             asks: false,
             started: None,
             may_start_at_once: false,
+            is_replaced_at_once: false,
             versions: Vec::new(),
             is_refused: false,
             must_get_in: false,
@@ -123,7 +126,7 @@ impl Place {
     /// A start has come to its end.
     pub fn start_ended(&mut self, now: Time) {
         self.asks = false;
-        self.may_start_at_once = false;
+        (self.may_start_at_once, self.is_replaced_at_once) = (false, false);
         self.started = Some(now);
     }
 

@@ -54,6 +54,10 @@ impl Below {
         let is_other = place.versions.iter().any(|it| *it != version);
         place.journal.servers[new_index].is_other_version = is_other;
         place.versions.push(version);
+        let pipes = self.servers[new].pipes.borrow();
+        let (read, written) = (pipes.input.read, pipes.output.taken);
+        drop(pipes);
+        place.activity.goes_on_with(read, written);
         let server = &mut self.servers[old];
         server.slot = None;
         server.replaced = true;

@@ -300,6 +300,25 @@ impl World {
 
     /// All that was asked is answered, and then nothing happens for a while.
     fn pause(&mut self) {
+        self.settle();
+        let limits = self.below.borrow().proxy.idle_limits;
+        let time = limits.hibernate.unwrap_or_default();
+        for _ in 0..self.rng.below(4) {
+            let part = self.rng.pick(&[1, 1, 2]);
+            // Servers that are tried have to answer in time.
+            let is_slow = self.below.borrow().calm && self.is_swapping();
+            let most = if is_slow { Duration::from_millis(1) } else { time };
+            self.below.borrow_mut().now += most.min(time / part);
+            self.below.borrow_mut().let_go();
+            self.come_to_rest();
+            if self.swaps > 0 {
+                // Others may have kept a server from being started up to here.
+                self.settle();
+            }
+        }
+    }
+
+    fn settle(&mut self) {
         for _ in 0..6 {
             let mut below = self.below.borrow_mut();
             let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
@@ -308,13 +327,6 @@ impl World {
             }
             below.clients_listen();
             drop(below);
-            self.come_to_rest();
-        }
-        let limits = self.below.borrow().proxy.idle_limits;
-        let time = limits.hibernate.unwrap_or_default();
-        for _ in 0..self.rng.below(4) {
-            self.below.borrow_mut().now += time / self.rng.pick(&[1, 1, 2]);
-            self.below.borrow_mut().let_go();
             self.come_to_rest();
         }
     }
@@ -487,7 +499,8 @@ impl World {
                 // A client that has seen the end does not wait for answers.
                 (place.journal.awaited() > 0 && place.fate == Route::Open)
                     || place.connecting.is_some()
-            }) || self.has_unsent());
+            }) || self.has_unsent()
+                || self.is_swapping());
         let next = [
             self.proxy.reactor().timers.next(),
             self.connectors.reactor.timers.next(),
@@ -507,6 +520,12 @@ impl World {
         below.now += time;
         below.let_go();
         trace::note(|| format!("{time:?} pass"));
+    }
+
+    /// Whether a new server is tried.
+    fn is_swapping(&self) -> bool {
+        let mut sessions = self.proxy.sessions().iter();
+        sessions.any(|(_, session, _)| session.is_swapping())
     }
 
     fn has_unsent(&self) -> bool {

@@ -15,7 +15,6 @@ mod without;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::common::client::modern_meta;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, eventually, eventually_some, servers};
 
 /// In the log when all sessions have moved that were to.
@@ -47,15 +46,8 @@ fn swap(proxy: &Proxy, count: usize) {
 fn only_left(proxy: &Proxy, pids: &[i32]) {
     eventually("old servers to be gone", DEADLINE, || {
         let left = proxy.descendants();
-        left.len() == pids.len() && pids.iter().all(|pid| left.contains(pid))
+        left.len() == pids.len() && pids.iter().all(|pid| left.iter().any(|it| it.pid == *pid))
     });
-}
-
-/// A modern request, and the process id of whoever has answered it.
-#[track_caller]
-fn modern_pid(client: &mut Client) -> i32 {
-    let answer = client.request("pid", &serde_json::json!({"_meta": modern_meta()}));
-    pid_in(&answer)
 }
 
 #[track_caller]

@@ -14,8 +14,8 @@ fn ask(asked: std::net::SocketAddr, path: &str) -> String {
     let mut client = Client::connect(asked);
     client.send_raw(format!("GET {path} HTTP/1.1\r\nHost: {asked}\r\n\r\n").as_bytes());
     let lines = client.read_to_end();
-    let body = lines.iter().position(String::is_empty).unwrap_or(0);
-    lines[body..].join("\n")
+    let head = lines.iter().take_while(|line| !line.trim().is_empty());
+    lines[head.count()..].join("\n")
 }
 
 fn asked(proxy: &Proxy) -> std::net::SocketAddr {

@@ -51,6 +51,7 @@ impl Session {
     /// What the old server has said is delivered, what it was asked is answered, and what it was not sent is for the new one.
     fn leave_old(&mut self, cx: &mut Context<'_>) {
         self.finish_upstream_backlog(cx);
+        self.upstream_tail(cx);
         self.from_upstream = Splitter::verbatim();
         self.take_back_unsent(cx);
         self.lose_unfinished(cx);

@@ -114,7 +114,8 @@ impl Journal {
         let ClientSays::Answer(asked) = line.what else {
             return false;
         };
-        self.servers[self.said[asked].server].hibernated
+        let server = &self.servers[self.said[asked].server];
+        server.hibernated || server.is_replaced
     }
 
     /// Whether all requests of this line were answered so.

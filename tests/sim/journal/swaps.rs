@@ -53,6 +53,7 @@ impl Journal {
 
     /// A new server has taken the place of the one that was there, of which the session had read this much.
     pub fn moved(&mut self, old: usize, read: u64, new: usize) {
+        self.replaced(old);
         let record = &mut self.servers[old];
         record.may_be_cut_off = true;
         record.read_at_release = Some(read);
@@ -68,6 +69,11 @@ impl Journal {
         );
         assert!(!record.replay_differs, "a server serves that is not fit");
         record.swap = Swap::Moved;
+    }
+
+    /// Another server is to serve in the place of this one, which hears no more answers.
+    pub fn replaced(&mut self, old: usize) {
+        self.servers[old].is_replaced = true;
     }
 
     /// A new server is not used.

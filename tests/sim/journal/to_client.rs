@@ -143,7 +143,7 @@ impl Journal {
         for skipped in self.servers[server].next_said..end {
             assert!(
                 self.said[skipped].server != server || !self.is_owed(skipped),
-                "a line of the server is lost: {}",
+                "a line of server {server} is lost: {}",
                 text::show(&self.said[skipped].text)
             );
         }
@@ -179,9 +179,9 @@ impl Journal {
         let asked = self.said.iter_mut().find(is_open);
         let asked = asked.unwrap_or_else(|| panic!("{id} is taken back, which nobody has asked"));
         asked.orphaned = true;
+        let server = asked.server;
         assert!(
-            asked.server + 1 == self.servers.len()
-                || self.servers[asked.server].read_at_release.is_some(),
+            Some(server) == self.present() || self.servers[server].read_at_release.is_some(),
             "what a server has asked that is there is taken back: {id}"
         );
     }
