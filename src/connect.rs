@@ -5,6 +5,7 @@
 
 mod attempt;
 mod credentials;
+mod end;
 mod link;
 mod resolve;
 mod secure;
@@ -19,6 +20,7 @@ use log::error;
 use mio::Events;
 
 use self::credentials::TokenSource;
+use self::end::{END_TIME, STOP_TIME, has_ended_well};
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
@@ -42,31 +44,10 @@ use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
 use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
 use crate::transport::address::Address;
-use crate::util::plural::Counted;
 use crate::util::secret::Secret;
 
 /// Events taken from the system at once: room for all five channels and the alarm, so that none waits for the next turn.
 const EVENTS_PER_WAIT: usize = 16;
-
-/// After the end of our side of the connection, the other side has this long to end its own. It stops its server in that
-/// time, by force if need be: two seconds until SIGTERM, five more until SIGKILL, and three to spare.
-const CLOSE_TIME: Duration = Duration::from_secs(10);
-
-/// After a signal, what is left to be delivered has this long. Whoever sends it does not wait much longer before SIGKILL:
-/// the MCP SDKs for TypeScript and Python two seconds.
-const STOP_TIME: Duration = Duration::from_secs(1);
-
-/// After the end of stdin, everything has this long: half a minute to be served, and [`CLOSE_TIME`]. Who has closed it
-/// waits for our end, and may not read what we have to say.
-const END_TIME: Duration = Duration::from_secs(40);
-
-/// At the end, a look-up that was killed is waited for this long, so that it is not left as a zombie for others to reap. It
-/// takes a millisecond; the rest is for a machine under load.
-const REAP_TIME: Duration = Duration::from_secs(1);
-
-/// In that time it is checked this often, as no signal tells of its end where SIGCHLD is ignored. Nobody notices a wait
-/// as short as this.
-const REAP_INTERVAL: Duration = Duration::from_millis(10);
 
 /// The stdio side of the program.
 pub struct Connector {
@@ -125,13 +106,13 @@ enum Due {
     Session,
     /// An attempt to connect has taken too long.
     Connect,
-    /// [`CLOSE_TIME`] is over.
+    /// [`end::CLOSE_TIME`] is over.
     Close,
-    /// [`STOP_TIME`] is over.
+    /// [`end::STOP_TIME`] is over.
     Stop,
-    /// [`END_TIME`] is over.
+    /// [`end::END_TIME`] is over.
     End,
-    /// [`REAP_INTERVAL`] is over.
+    /// [`end::REAP_INTERVAL`] is over.
     Reap,
 }
 
@@ -262,18 +243,6 @@ impl Connector {
         }
     }
 
-    /// Ends as soon as what is there is delivered; when told a second time, at once.
-    fn stop(&mut self) {
-        if self.stop_deadline.at().is_some() {
-            self.done = true;
-            return;
-        }
-        let timers = &mut self.reactor.timers;
-        let at = timers.now() + STOP_TIME;
-        self.stop_deadline.set(Some(at), Due::Stop, timers);
-        self.tell(Event::ShutDown);
-    }
-
     fn fire_timers(&mut self) {
         while let Some(due) = self.reactor.timers.pop() {
             match due {
@@ -289,26 +258,6 @@ impl Connector {
                 Due::Reap => {}
             }
         }
-    }
-
-    fn note_end_of_stdin(&mut self) {
-        let session = self.scheduler.session(self.session);
-        if self.end_deadline.at().is_none() && session.is_some_and(Session::client_has_left) {
-            let timers = &mut self.reactor.timers;
-            let at = timers.now() + END_TIME;
-            self.end_deadline.set(Some(at), Due::End, timers);
-        }
-    }
-
-    /// Whatever is still to be served or delivered: it had its time. Who waits for a response is told, if he reads.
-    fn end_overdue(&mut self) {
-        self.drop_connection();
-        self.scheduler.enqueue(self.session);
-        self.scheduler
-            .run_ready(&mut self.sides, &mut self.reactor.timers);
-        let session = self.scheduler.session(self.session);
-        self.is_cut_off = session.is_some_and(|session| !session.to_client().is_empty());
-        self.done = true;
     }
 
     fn tell(&mut self, event: Event<'_>) {
@@ -344,32 +293,6 @@ impl Connector {
         session.is_some_and(Session::wants_start)
     }
 
-    /// The other side ends its own when it has said everything.
-    fn end_our_side(&mut self) {
-        let Some(connection) = self.sides.link.io_mut() else {
-            return self.drop_connection();
-        };
-        connection.source_mut().end();
-        let timers = &mut self.reactor.timers;
-        let at = timers.now() + CLOSE_TIME;
-        self.sides.link.half_close(at, timers);
-    }
-
-    /// The time is for the other side, not for a program that is slow to read our stdout: while that has to be waited for,
-    /// it begins anew.
-    fn close_overdue(&mut self) {
-        self.sides.link.deadline_fired();
-        let memory = self.scheduler.memory();
-        let session = self.scheduler.session(self.session);
-        if session.is_some_and(|session| session.wants_upstream_output(memory)) {
-            self.drop_connection();
-        } else {
-            let timers = &mut self.reactor.timers;
-            let at = timers.now() + CLOSE_TIME;
-            self.sides.link.extend_close(at, timers);
-        }
-    }
-
     fn drop_connection(&mut self) {
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
@@ -385,45 +308,6 @@ impl Connector {
         if connection.is_some_and(|stream| self.peers.has_vanished(stream, VANISH_TIME)) {
             self.sides.link.bring_down(&mut self.reactor.timers);
             self.tell(Event::UpstreamEof(Some(&vanished_error())));
-        }
-    }
-
-    /// Kills a look-up that is still under way, and leaves no process behind.
-    fn reap_look_ups(&mut self, events: &mut Events) -> io::Result<()> {
-        self.sides.link.bring_down(&mut self.reactor.timers);
-        self.resolver.reap(None);
-        let until = self.reactor.now() + REAP_TIME;
-        while !self.resolver.is_idle() && self.reactor.now() < until {
-            let at = self.reactor.now() + REAP_INTERVAL;
-            self.reactor.timers.set(at, Due::Reap);
-            self.reactor.wait(events, false)?;
-            for event in &*events {
-                self.reactor.target(event.token());
-            }
-            // Neither signals nor deadlines mean anything any more, but both must be taken to be waited for again.
-            self.signals.take();
-            while self.reactor.timers.pop().is_some() {}
-            self.resolver.reap(None);
-        }
-        Ok(())
-    }
-}
-
-/// Whether the host got all that it wanted; if not, the reason is logged.
-fn has_ended_well(session: &Session) -> bool {
-    let peer = session.label().peer();
-    if let Some(reason) = session.failure() {
-        error!("{peer}: {reason}");
-        return false;
-    }
-    match session.unserved() {
-        0 => true,
-        count => {
-            error!(
-                "{peer}: not served, as the connection was lost or not there: {}",
-                Counted(count, "request")
-            );
-            false
         }
     }
 }

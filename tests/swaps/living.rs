@@ -22,7 +22,10 @@ fn a_legacy_session_goes_on_with_a_new_server_and_hears_of_nothing_but_its_lists
     assert_eq!(scratch.servers(), pids, "one for each");
     assert!(client.aside.is_empty(), "{:?}", client.aside);
     let log = proxy.log();
-    assert!(!log.iter().any(|line| line.contains("] restart")), "{log:?}");
+    assert!(
+        !log.iter().any(|line| line.contains("] restart")),
+        "{log:?}"
+    );
 }
 
 #[test]
