@@ -78,6 +78,10 @@ pub struct Signals {
 
 /// What has come since the last look.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "signals have nothing to do with each other"
+)]
 pub struct Pending {
     /// Some child has ended. How many, a signal does not tell.
     pub child: bool,

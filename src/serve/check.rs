@@ -20,9 +20,9 @@ impl<S: System> Proxy<S> {
         for (key, server) in self.servers.iter() {
             let Some(user) = server.user() else { continue };
             let place = self.scheduler.place(user);
-            let used = [ClientSession::server, ClientSession::successor];
-            let uses = |place| used.iter().any(|of| of(place) == Some(key));
-            assert!(place.is_some_and(uses), "{key:?} is another's");
+            let both = [ClientSession::server, ClientSession::successor];
+            let has = |place| both.iter().any(|of| of(place) == Some(key));
+            assert!(place.is_some_and(has), "{key:?} is another's");
         }
         self.servers.check();
         let is_spare = |key| {

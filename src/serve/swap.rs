@@ -35,8 +35,18 @@ pub(super) struct Swaps {
     under_way: usize,
     /// How many have moved since it began.
     moved: usize,
-    /// Whether a new server has shown to be fit.
-    is_proven: bool,
+    /// Whether a new server has shown to be fit, or not to be.
+    proof: Proof,
+}
+
+/// What is known of new servers.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Proof {
+    #[default]
+    None,
+    Fit,
+    /// No more are started.
+    Unfit,
 }
 
 impl Swaps {
@@ -54,7 +64,7 @@ impl<S: System> Proxy<S> {
             return info!("SIGUSR1: no server is replaced, as the program is being stopped");
         }
         for service in self.services.keys() {
-            self.services.get_mut(service).swaps.is_proven = false;
+            self.services.get_mut(service).swaps.proof = Proof::None;
             self.renew_spares(service);
             self.renew_shared(service);
         }
@@ -161,7 +171,7 @@ impl<S: System> Proxy<S> {
     fn note_moved(&mut self, service: ServiceKey) {
         let service = self.services.get_mut(service);
         service.swaps.moved += 1;
-        service.swaps.is_proven = true;
+        service.swaps.proof = Proof::Fit;
         service.counts.swapped += 1;
         service.counts.swap_failure = None;
     }
@@ -172,8 +182,12 @@ impl<S: System> Proxy<S> {
         let words = session.and_then(Session::swap_failure).unwrap_or_default();
         let words = words.to_owned();
         self.tell(key, Event::SwapOver);
-        let entry = self.services.get_mut(service);
-        entry.swaps.queue.clear();
+        let swaps = &mut self.services.get_mut(service).swaps;
+        swaps.queue.clear();
+        // Several may show that at once.
+        if std::mem::replace(&mut swaps.proof, Proof::Unfit) == Proof::Unfit {
+            return;
+        }
         warn!("{}", self.words_about_failure(service, &words));
         let counts = &mut self.services.get_mut(service).counts;
         counts.failed_swaps += 1;
@@ -226,10 +240,10 @@ impl<S: System> Proxy<S> {
         self.services.keys().find(|key| {
             let service = self.services.get(*key);
             let swaps = &service.swaps;
-            let most = match (service.swaps_in_place, swaps.is_proven) {
+            let most = match (service.swaps_in_place, swaps.proof) {
                 (false, _) => beside,
-                (true, true) => self.limits.max_starting,
-                (true, false) => 1,
+                (true, Proof::Fit) => self.limits.max_starting,
+                (true, _) => 1,
             };
             !swaps.queue.is_empty() && swaps.under_way < most
         })

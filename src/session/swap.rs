@@ -382,18 +382,16 @@ impl Session {
         if !has_finished && cx.now < since + OLD_SERVER_TIME {
             return;
         }
-        match std::mem::replace(&mut swap.stage, Stage::Waiting) {
-            Stage::Finishing(Some(successor)) => {
-                swap.stage = Stage::HandingOver(successor);
-                cx.actions.push(Action::MoveUpstream);
-            }
-            _ => {
-                let (is_started, fit_at) = (false, None);
-                swap.stage = Stage::InPlace { is_started, fit_at };
-                swap.hold = None;
-                self.begin_leaving(Sign::ToldToStop, cx);
-                cx.actions.push(Action::StopUpstream);
-            }
+        let stage = std::mem::replace(&mut swap.stage, Stage::Waiting);
+        if let Stage::Finishing(Some(successor)) = stage {
+            swap.stage = Stage::HandingOver(successor);
+            cx.actions.push(Action::MoveUpstream);
+        } else {
+            let (is_started, fit_at) = (false, None);
+            swap.stage = Stage::InPlace { is_started, fit_at };
+            swap.hold = None;
+            self.begin_leaving(Sign::ToldToStop, cx);
+            cx.actions.push(Action::StopUpstream);
         }
     }
 
@@ -424,7 +422,7 @@ impl Session {
     }
 
     /// The session is not on its way to another server any more.
-    fn leave_swap(&mut self, cx: &mut Context<'_>) {
+    pub(super) fn leave_swap(&mut self, cx: &mut Context<'_>) {
         let Some(swap) = self.swap.take() else {
             return;
         };

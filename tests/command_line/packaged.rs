@@ -86,11 +86,11 @@ fn the_examples_use_options_that_there_are() {
 /// The package that was built last.
 fn package() -> std::path::PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
-    let files = fs::read_dir(folder).expect("packaging/build-deb builds one");
+    let files = fs::read_dir(folder).unwrap();
     let packages = files.map(|file| file.unwrap().path());
     let packages = packages.filter(|path| path.extension().is_some_and(|it| it == "deb"));
     let newest = packages.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
-    newest.expect("packaging/build-deb builds one")
+    newest.unwrap()
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn a_static_program_serves_in_an_empty_root_and_as_the_first_process() {
         &["unshare", "--pid", "--fork", "--kill-child=TERM", "chroot"],
     ] {
         let root = TempFolder::new();
-        fs::copy(&program, root.path().join("mcp-tcp-proxy")).expect("a static program");
+        fs::copy(&program, root.path().join("mcp-tcp-proxy")).unwrap();
         let mut command = Command::new(wrapper[0]);
         command.args(&wrapper[1..]).arg(root.path());
         command.args([

@@ -68,6 +68,11 @@ impl Below {
     pub fn swap_ended(&mut self, slot: usize, end: SwapEnd) {
         self.stats
             .fault_if(matches!(end, SwapEnd::Failed { .. }), Fault::NotFit);
+        let was_to_go = self.swaps_in_place && end == (SwapEnd::Over { had_turn: true });
+        let (place, server) = self.sides(slot);
+        if let Some(server) = server.filter(|_| was_to_go) {
+            place.journal.replaced(server.index);
+        }
         let place = &mut self.places[slot];
         let Some(new) = place.successor.take() else {
             return;

@@ -336,6 +336,6 @@ impl World {
         let sessions = self.proxy.sessions().iter().map(|(_, session, _)| session);
         let connectors = self.connectors.scheduler.iter();
         let mut all = sessions.chain(connectors.map(|(_, session, _)| session));
-        all.any(|session| !session.to_upstream().is_empty())
+        all.any(|session| !session.to_upstream().is_empty() || session.waits_for_upstream())
     }
 }

@@ -75,13 +75,13 @@ impl Session {
         );
         self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         self.note_unserved(lost.len());
-        let loss = Loss {
+        let what = Loss {
             delivered: Some(self.backend.delivers()),
             ..Loss::default()
         };
         for request in &lost {
             let reason = ErrorReason::ProcessTerminated;
-            self.reply_lost(Some(&request.id), reason, REPLACED, loss, cx);
+            self.reply_lost(Some(&request.id), reason, REPLACED, what, cx);
         }
         if lost.iter().any(Request::is_initialize) {
             self.handshake.refused();
