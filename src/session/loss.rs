@@ -350,7 +350,11 @@ impl Session {
             self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
         }
-        if leaving.is_left || self.is_swapped_in_place() {
+        if self.is_swapped_in_place() {
+            self.backend.ended_otherwise();
+            return (LossKind::Switched, self.backend.loss(exit));
+        }
+        if leaving.is_left {
             return (LossKind::Switched, self.backend.loss(exit));
         }
         if let Some(time) = leaving.replay_overdue {

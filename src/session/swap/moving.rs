@@ -31,6 +31,7 @@ impl Session {
         let (said, proposal, log) = successor.into_parts();
         self.server_log = log;
         self.label.started(pid);
+        self.backend.ended_otherwise();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let is_greeted = proposal.is_some();
         self.upstream = self.new_up(started, is_greeted);
