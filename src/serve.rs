@@ -63,6 +63,8 @@ mod surroundings;
 mod swap;
 pub mod system;
 mod targets;
+#[cfg(test)]
+mod tests;
 pub mod unread;
 mod vanished;
 mod verify;
