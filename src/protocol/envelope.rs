@@ -233,11 +233,6 @@ impl<'a> Envelope<'a> {
         meta.get(version?)
     }
 
-    /// The text of the error, if there is one.
-    pub fn error(&self) -> Option<&'a str> {
-        self.error.text(self.line)
-    }
-
     /// The text of `params`, if there are any.
     pub fn params(&self) -> Option<&'a str> {
         self.params.text(self.line)
