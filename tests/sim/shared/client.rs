@@ -37,6 +37,7 @@ const TOPICS: [&str; 3] = ["tools", "resources", "prompts"];
 
 /// What is wrong in the session of a modern client, and how it is answered.
 const WRONG: [(&str, &str); 9] = [
+    (r#"{"id":@,"method":"initialize","params":{}}"#, "wrong_era"),
     (
         r#"{"id":@,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"a":NaN}}"#,
         "parse_error",
@@ -60,7 +61,6 @@ const WRONG: [(&str, &str); 9] = [
         "invalid_request",
     ),
     (r#"{"id":@,"method":"x","params":{}}"#, "wrong_era"),
-    (r#"{"id":@,"method":"initialize","params":{}}"#, "wrong_era"),
 ];
 
 /// A client waits with more once it has as many requests open.
@@ -351,7 +351,10 @@ impl Client {
         let (text, reason) = if self.habits.is_legacy {
             self.rng.pick(&legacy::WRONG)
         } else {
-            self.rng.pick(&WRONG)
+            // Before a server has seen anything of it, its first request may be this one.
+            let mut requests = record.requests.iter();
+            let is_known = requests.any(|it| it.client == self.number && it.sent_to.is_some());
+            self.rng.pick(&WRONG[usize::from(!is_known)..])
         };
         let text = lines::Marked(text.replace('@', &lines::ID.to_string()));
         let line = record.asks(self.number, Kind::Flawed(reason), id, None, text);
