@@ -155,6 +155,7 @@ impl Reader<'_> {
     fn proxy(&self, keys: &[Key], top: &Levels, problems: &mut Problems) -> ServeOptions {
         let mut options = ServeOptions {
             config: Some(self.path.to_owned()),
+            watch: self.given.has("--watch"),
             ..ServeOptions::default()
         };
         for key in keys.iter().filter(|key| key.is_for_proxy()) {

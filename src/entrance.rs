@@ -155,6 +155,28 @@ impl<P> Entrance<P> {
         &mut self.rules
     }
 
+    /// From now on, there are so many places.
+    pub fn set_capacity(&mut self, capacity: Capacity) {
+        self.places.set_capacity(capacity);
+    }
+
+    /// Has visitors who came in by the door of one server go on to the one that has taken its place. Returns those for whom
+    /// there is none.
+    pub fn move_doors(
+        &mut self,
+        new: impl Fn(ServiceKey) -> Option<ServiceKey>,
+    ) -> Vec<VisitorKey> {
+        let mut left = Vec::new();
+        for (key, Entry { visitor, .. }) in &mut self.visitors {
+            match visitor.door().map(&new) {
+                None => {}
+                Some(Some(door)) => visitor.set_door(door),
+                Some(None) => left.push(VisitorKey(key)),
+            }
+        }
+        left
+    }
+
     /// How many were not let in so far.
     pub fn refusals(&self) -> RefusalCounts {
         self.refusals

@@ -19,7 +19,7 @@ use mcp_tcp_proxy::logger::Format;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, Served};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
-use mcp_tcp_proxy::serve::{Proxy, verify};
+use mcp_tcp_proxy::serve::{Beginning, Proxy, verify};
 use mcp_tcp_proxy::transport::address::Address;
 use mcp_tcp_proxy::{demo, inquiry, logger, malloc, process};
 use nix::sys::prctl;
@@ -35,8 +35,9 @@ fn main() -> ExitCode {
             given,
         }) => {
             malloc::start_with_thresholds();
+            let beginning = Beginning::new(given.clone(), options.config.as_deref());
             match plan(*options, hint, &given) {
-                Ok(configuration) => serve(configuration),
+                Ok(configuration) => serve(configuration, beginning),
                 Err(errors) => fail_for(&errors, 1),
             }
         }
@@ -97,7 +98,7 @@ fn check(path: &Path) -> ExitCode {
     ))
 }
 
-fn serve(configuration: Configuration) -> ExitCode {
+fn serve(configuration: Configuration, beginning: Beginning) -> ExitCode {
     let Configuration {
         options,
         servers,
@@ -117,7 +118,7 @@ fn serve(configuration: Configuration) -> ExitCode {
     for warning in warnings {
         warn!("{warning}");
     }
-    let ended = match Proxy::set_up(&options, &servers) {
+    let ended = match Proxy::set_up(&options, &servers, beginning) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };

@@ -89,6 +89,8 @@ pub struct ServeOptions {
     pub traceable: bool,
     /// The file that says what is served, and how.
     pub config: Option<PathBuf>,
+    /// Whether files are read again when they have changed.
+    pub watch: bool,
     /// The server that is served, unless a configuration says that.
     pub server: ServerOptions,
 }
@@ -261,6 +263,7 @@ impl Default for ServeOptions {
             user: None,
             traceable: false,
             config: None,
+            watch: false,
             server: ServerOptions::default(),
         }
     }

@@ -62,7 +62,8 @@ struct Shared {
     settings: Vec<Settings>,
     memory: BufferBudget,
     logs: LogLimits,
-    counts: Counts,
+    /// Those of each service.
+    counts: Vec<Counts>,
     /// Where sessions put what they want done, and where it waits until it is.
     actions: Vec<Action>,
     pending_actions: VecDeque<(SessionKey, Action)>,
@@ -83,7 +84,7 @@ impl Shared {
             settings: &self.settings[service.0],
             memory: &mut self.memory,
             logs: &mut self.logs,
-            counts: &mut self.counts,
+            counts: &mut self.counts[service.0],
             actions: &mut self.actions,
         }
     }
@@ -126,7 +127,7 @@ impl<P> Scheduler<P> {
                 settings: vec![settings],
                 memory,
                 logs: LogLimits::default(),
-                counts: Counts::default(),
+                counts: vec![Counts::default()],
                 actions: Vec::new(),
                 pending_actions: VecDeque::new(),
             },
@@ -167,9 +168,33 @@ impl<P> Scheduler<P> {
         &self.shared.settings[service.0]
     }
 
+    /// Changes what holds for the sessions of a service: for what happens from now on.
+    pub fn set_settings<D: Copy + From<SessionKey>>(
+        &mut self,
+        service: ServiceKey,
+        settings: Settings,
+        timers: &mut Timers<D>,
+    ) {
+        self.shared.settings[service.0] = settings;
+        for (key, entry) in &mut self.entries {
+            if entry.service == service {
+                let settings = &self.shared.settings[service.0];
+                entry.session.settings_changed(settings);
+                entry.settle(SessionKey(key), &mut self.shared, timers);
+            }
+        }
+    }
+
+    /// The same for another service, which takes the place of one without sessions.
+    pub fn replace_service(&mut self, service: ServiceKey, settings: Settings) {
+        self.shared.settings[service.0] = settings;
+        self.shared.counts[service.0] = Counts::default();
+    }
+
     /// Adds a service with these settings.
     pub fn add_service(&mut self, settings: Settings) -> ServiceKey {
         self.shared.settings.push(settings);
+        self.shared.counts.push(Counts::default());
         ServiceKey(self.shared.settings.len() - 1)
     }
 
@@ -178,9 +203,14 @@ impl<P> Scheduler<P> {
         &self.shared.memory
     }
 
-    /// What was counted of all sessions so far.
-    pub fn counts(&self) -> &Counts {
-        &self.shared.counts
+    /// The same, to be changed.
+    pub fn memory_mut(&mut self) -> &mut BufferBudget {
+        &mut self.shared.memory
+    }
+
+    /// What was counted of the sessions of a service so far.
+    pub fn counts_of(&self, service: ServiceKey) -> &Counts {
+        &self.shared.counts[service.0]
     }
 
     /// No key is as large as this.

@@ -23,6 +23,7 @@
 //! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
+mod change;
 mod check;
 mod client;
 mod counts;
@@ -31,6 +32,7 @@ mod launch;
 mod launcher;
 mod listen;
 mod pipe_widener;
+mod put_in_force;
 mod quotas;
 pub mod reload;
 mod remnants;
@@ -42,7 +44,9 @@ mod services;
 mod setup;
 mod shared_processes;
 mod sharing;
+mod source;
 mod spares;
+mod stamps;
 mod start_queue;
 mod status;
 mod status_answers;
@@ -67,7 +71,7 @@ pub use self::accept::Door;
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
-use self::counts::Counts;
+use self::counts::ProxyCounts;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
 use self::server::User;
@@ -77,6 +81,7 @@ pub use self::services::Plan;
 use self::services::Services;
 pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
+pub use self::source::Beginning;
 use self::start_queue::{Rank, StartQueue};
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
@@ -132,10 +137,12 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
-    counts: Counts,
+    counts: ProxyCounts,
     /// Who is told how things are, if anybody may ask.
     status: Option<Box<StatusService<S>>>,
     watchdog: Watchdog,
+    /// When the files are next looked at.
+    file_watch: Deadline,
 
     looks: Looks,
     /// Whether there was anything for the last phases of the last iteration. If not, nothing is left to do.
@@ -206,9 +213,10 @@ impl<S: System> Proxy<S> {
             start_queue: StartQueue::new(limits.max_starting),
             services,
             talking_spares: Vec::new(),
-            counts: Counts::default(),
+            counts: ProxyCounts::default(),
             status: None,
             watchdog: Watchdog::default(),
+            file_watch: Deadline::default(),
             looks: Looks::new(now),
             has_rest: true,
             pause: Deadline::default(),
@@ -362,7 +370,8 @@ impl<S: System> Proxy<S> {
             && let Some(started) = server.unheard_since.take()
         {
             let now = self.reactor.now();
-            self.counts.start_times.note(now.saturating_since(started));
+            let counts = &mut self.services.get_mut(service).counts;
+            counts.start_times.note(now.saturating_since(started));
         }
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
@@ -381,7 +390,7 @@ impl<S: System> Proxy<S> {
             self.reap();
         }
         if pending.hangup {
-            self.reload();
+            self.reload("SIGHUP");
         }
         if pending.stop {
             self.stop();
@@ -412,6 +421,7 @@ impl<S: System> Proxy<S> {
                 Due::Starting => self.start_queue.timer_fired(),
                 Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
                 Due::Share(service) => self.share_timeout(service),
+                Due::Files => self.look_at_files(),
                 Due::Monitor => self.look_around(),
                 Due::Status => self.status_timeout(),
                 Due::DrainDelay => self.drain_timeout(),
@@ -432,7 +442,9 @@ impl<S: System> Proxy<S> {
             debug!("of late, an iteration of the loop took {millis} ms");
         }
         if let Some(status) = &mut self.status {
-            status.note_history(self.scheduler.counts());
+            let scheduler = &self.scheduler;
+            let counts = self.services.keys().map(|key| scheduler.counts_of(key));
+            status.note_history(counts);
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
@@ -465,10 +477,11 @@ impl<S: System> Proxy<S> {
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none());
                 if !session.was_refused() {
-                    self.services.get_mut(place.service()).sessions -= 1;
+                    let service = self.services.get_mut(place.service());
+                    service.sessions -= 1;
+                    service.counts.closed(&session);
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
-                    self.counts.closed(&session);
                 }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());

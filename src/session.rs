@@ -150,6 +150,7 @@ use self::goal::Goal;
 pub(crate) use self::handshake::Agreement;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
+use self::idle::UseKnown;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::refusals::Refusals;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
@@ -222,6 +223,8 @@ pub struct Session {
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
+    /// Whether that is known of all messages.
+    use_known: UseKnown,
     /// The long lines that have not arrived in full, if there are any.
     unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
@@ -309,6 +312,7 @@ impl Session {
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
+            use_known: UseKnown::under(&cx.settings.idle_limits),
             unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),

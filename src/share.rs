@@ -101,7 +101,7 @@ pub struct SeatKey(pub usize);
 pub struct ProcessKey(pub usize);
 
 /// How much there may be of what.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
     /// Processes that are shared.
     pub processes: usize,

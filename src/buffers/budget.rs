@@ -104,6 +104,11 @@ impl BufferBudget {
         self.limit.saturating_sub(self.used)
     }
 
+    /// Changes the limit. What is held beyond a lower one stays.
+    pub fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// The limit, in bytes.
     pub fn limit(&self) -> usize {
         self.limit

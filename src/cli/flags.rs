@@ -267,6 +267,9 @@ flags! {
     /// the place of a command.
     serve "--config" "FILE", example "/etc/mcp/servers.json": config = some_path;
 
+    /// Look every 10 seconds whether the files that SIGHUP has read again have changed, and read them again if so.
+    serve "--watch": watch = true;
+
     /// Serve the built-in demo server. It takes the place of a command.
     server "--demo": command = ServerCommand::Demo;
 

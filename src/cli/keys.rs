@@ -32,6 +32,13 @@ const NO_KEYS: [&str; 2] = ["--config", "--watch"];
 /// The values of a key; of a switch, `true` or `false`.
 pub type Values = Vec<String>;
 
+impl Given {
+    /// Whether this option was given.
+    pub fn has(&self, option: &str) -> bool {
+        self.0.iter().any(|(name, _)| *name == option)
+    }
+}
+
 impl Key {
     /// All keys, in the order of the options.
     pub fn all() -> Vec<Self> {

@@ -17,6 +17,16 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
+    if options.watch
+        && options.config.is_none()
+        && options.token_file.is_none()
+        && options.tls_cert.is_none()
+    {
+        return Err(UsageError(
+            "--watch: there is no file to be watched (--config, --token-file or --tls-cert)"
+                .to_owned(),
+        ));
+    }
     if options.config.is_some() {
         refuse_command(&options.server.command, words.rest.first())?;
         return Ok(options);

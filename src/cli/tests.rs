@@ -174,6 +174,7 @@ fn the_defaults() {
         user: None,
         traceable: false,
         config: None,
+        watch: false,
         server: ServerOptions {
             listen: Vec::new(),
             max_sessions: None,
@@ -272,6 +273,7 @@ fn every_option_in_both_spellings() {
         user: Some("nobody:7".to_owned()),
         traceable: true,
         config: None,
+        watch: true,
         server: ServerOptions {
             listen: Vec::new(),
             max_sessions: None,
@@ -308,7 +310,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout 1.5 --drain-delay 2.5 --status [::1]:9180 --status-host a.b --status-host c --status-public \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
-                --tls-crl r --share 4 --share-in-flight 2 --share-legacy --share-max-age 60 --share-max-requests 7 cat";
+                --tls-crl r --watch --share 4 --share-in-flight 2 --share-legacy --share-max-age 60 --share-max-requests 7 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
@@ -317,7 +319,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout=1.5 --drain-delay=2.5 --status=[::1]:9180 --status-host=a.b --status-host=c --status-public \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
-                --tls-crl=r --share=4 --share-in-flight=2 --share-legacy --share-max-age=60 --share-max-requests=7 cat";
+                --tls-crl=r --watch --share=4 --share-in-flight=2 --share-legacy --share-max-age=60 --share-max-requests=7 cat";
     assert_eq!(serve(line), expected);
 }
 

@@ -40,6 +40,11 @@ impl Directory {
         }
     }
 
+    /// The one for whoever names none.
+    pub fn fallback(&self) -> Option<ServiceKey> {
+        self.fallback
+    }
+
     /// Whether a client has to say which server it wants, or may.
     pub fn is_choice(&self) -> bool {
         self.names.iter().flatten().count() > 1

@@ -58,6 +58,11 @@ impl Places {
         }
     }
 
+    /// From now on, there are so many.
+    pub(super) fn set_capacity(&mut self, capacity: Capacity) {
+        self.capacity = capacity;
+    }
+
     /// From now on, whoever has come before may have to make room.
     pub(super) fn begin_round(&mut self) {
         self.last_before_round = self.last_number;

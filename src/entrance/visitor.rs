@@ -116,6 +116,15 @@ impl fmt::Debug for Visitor {
 }
 
 impl Visitor {
+    /// The server that alone is served where it came in.
+    pub(super) fn door(&self) -> Option<ServiceKey> {
+        self.door
+    }
+
+    pub(super) fn set_door(&mut self, door: ServiceKey) {
+        self.door = Some(door);
+    }
+
     /// Something is asked of it.
     pub(super) fn new(
         door: Option<ServiceKey>,

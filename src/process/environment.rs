@@ -30,7 +30,7 @@ const KEPT: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
 const KEPT_PREFIX: &str = "LC_";
 
 /// The variables of servers.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
     /// Names that the user has decided about.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::{debug, error};
 use mio::Interest;
+use slab::Slab;
 
 use super::client::ClientSession;
 use super::services::Service;
@@ -43,7 +44,7 @@ pub type Door<L> = (Io<L>, Option<ServiceKey>);
 #[derive(Debug)]
 pub(super) struct Listeners<L> {
     /// Each with the server that alone is served there; `None` where clients say which they want.
-    sockets: Vec<Door<L>>,
+    sockets: Slab<Door<L>>,
     /// The one that was accepted from last.
     last: usize,
     /// Whether one is readable. That is asked in each iteration.
@@ -51,12 +52,55 @@ pub(super) struct Listeners<L> {
 }
 
 impl<L> Listeners<L> {
+    /// The keys are those of the order.
     pub(super) fn new(sockets: Vec<Door<L>>) -> Self {
         Self {
-            sockets,
+            sockets: sockets.into_iter().enumerate().collect(),
             last: 0,
             has_readable: false,
         }
+    }
+
+    /// The key of the next one.
+    pub(super) fn next_key(&self) -> ListenerKey {
+        ListenerKey(self.sockets.vacant_key())
+    }
+
+    /// One more.
+    pub(super) fn add(&mut self, socket: Io<L>) {
+        self.has_readable |= socket.is_readable();
+        self.sockets.insert((socket, None));
+    }
+
+    /// All of them.
+    pub(super) fn keys(&self) -> Vec<ListenerKey> {
+        self.sockets
+            .iter()
+            .map(|(key, _)| ListenerKey(key))
+            .collect()
+    }
+
+    /// A socket, and whose it is.
+    pub(super) fn get(&self, key: ListenerKey) -> Option<&Door<L>> {
+        self.sockets.get(key.0)
+    }
+
+    /// From now on, this is whose it is.
+    pub(super) fn set_door(&mut self, key: ListenerKey, door: Option<ServiceKey>) {
+        if let Some((_, whose)) = self.sockets.get_mut(key.0) {
+            *whose = door;
+        }
+    }
+
+    /// Listens there no more.
+    pub(super) fn remove(&mut self, key: ListenerKey) {
+        self.sockets.try_remove(key.0);
+        self.look_for_readable();
+    }
+
+    fn look_for_readable(&mut self) {
+        let mut all = self.sockets.iter();
+        self.has_readable = all.any(|(_, (socket, _))| socket.is_readable());
     }
 
     /// Latches what an event says of a socket.
@@ -77,15 +121,16 @@ impl<L> Listeners<L> {
         if let Some((socket, _)) = self.sockets.get_mut(self.last) {
             socket.clear_readable();
         }
-        self.has_readable = self.sockets.iter().any(|(socket, _)| socket.is_readable());
+        self.look_for_readable();
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
     fn next(&mut self) -> Option<&mut Door<L>> {
-        let count = self.sockets.len();
-        let mut all = (1..=count).map(|step| (self.last + step) % count);
-        self.last = all.find(|at| self.sockets[*at].0.is_readable())?;
+        let readable = |(key, (socket, _)): (usize, &Door<L>)| socket.is_readable().then_some(key);
+        let mut readable = self.sockets.iter().filter_map(readable);
+        let later = readable.clone().find(|key| *key > self.last);
+        self.last = later.or_else(|| readable.next())?;
         self.sockets.get_mut(self.last)
     }
 
@@ -140,7 +185,12 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn accepted(&mut self, door: Option<ServiceKey>, client: S::Client, address: ClientAddress) {
+    pub(super) fn accepted(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         if self.visitors.is_some() {
             return self.arrived(door, client, address);
         }
@@ -172,7 +222,7 @@ impl<S: System> Proxy<S> {
             Err(error) => return self.pause(&error),
         };
         // Where there is a choice, clients are asked for it.
-        let service = door.unwrap_or(ServiceKey::ONLY);
+        let service = door.unwrap_or(self.services.fallback);
         self.open_session(address, ClientSession::new(service, client, None));
     }
 
@@ -192,9 +242,10 @@ impl<S: System> Proxy<S> {
         };
         match self.session_limit(service, client, place.identity()) {
             None => {
-                self.services.get_mut(place.service()).sessions += 1;
+                let service = self.services.get_mut(place.service());
+                service.sessions += 1;
+                service.counts.opened += 1;
                 self.quotas.open(client, place.identity());
-                self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
                 self.scheduler
                     .open_for(place.service(), label, place, timers)
@@ -220,7 +271,7 @@ impl<S: System> Proxy<S> {
             return Some(SessionLimit::All(limit));
         }
         let own = service.max_sessions;
-        let own = own.filter(|limit| service.sessions >= *limit);
+        let own = own.filter(|limit| self.services.sessions_like(service) >= *limit);
         own.map(SessionLimit::OfServer)
             .or_else(|| self.quotas.exceeded(client, identity))
     }

@@ -44,6 +44,7 @@ impl<S: System> Proxy<S> {
             self.start_queue.deadline(),
             self.status.as_ref().and_then(|status| status.deadline()),
             self.watchdog.deadline(),
+            self.file_watch.at(),
         ];
         let of_services = self.services.iter().flat_map(|service| {
             let shared = service.sharing.as_ref().and_then(Sharing::deadline);

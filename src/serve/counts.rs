@@ -10,28 +10,33 @@ use crate::util::time::Time;
 /// For so long a server that could not be started is taken to be one that can't be. Then the next session is to try.
 const FAILURE_TIME: Duration = Duration::from_secs(10);
 
-/// Totals since the start of the program.
+/// What is counted of the whole program since its start.
 #[derive(Debug, Default)]
-pub(super) struct Counts {
+pub(super) struct ProxyCounts {
+    /// Connections that were refused because of a limit on sessions: of all, of an address, of a client, of a server.
+    pub(super) refused: [u64; 4],
+    /// Whether files were read again with success the last time, and when they last were, since 1970. `None` if there are none.
+    pub(super) reload: Option<(bool, Duration)>,
+}
+
+/// What is counted of a service.
+#[derive(Debug, Default)]
+pub(super) struct ServiceCounts {
     /// Sessions that were not refused.
     pub(super) opened: u64,
     /// Those of them that are gone, by the numbers of the reasons.
     pub(super) closed: [u64; EndReason::NAMES.len()],
-    /// Connections that were refused because of a limit on sessions: of all, of an address, of a client, of a server.
-    pub(super) refused: [u64; 4],
     /// Servers that were started.
     pub(super) starts: u64,
     /// Servers that could not be.
     pub(super) failed_starts: u64,
     /// From the start of a server to its first output.
     pub(super) start_times: Histogram,
-    /// Whether files were read again with success the last time, and when they last were, since 1970. `None` if there are none.
-    pub(super) reload: Option<(bool, Duration)>,
     /// The last start, if it has failed: when, and why.
     last_failure: Option<(Time, String)>,
 }
 
-impl Counts {
+impl ProxyCounts {
     /// A connection was refused.
     pub(super) fn refused(&mut self, limit: SessionLimit) {
         let place = match limit {
@@ -42,7 +47,9 @@ impl Counts {
         };
         self.refused[place] += 1;
     }
+}
 
+impl ServiceCounts {
     /// A session is gone that was not refused.
     pub(super) fn closed(&mut self, session: &Session) {
         if let Some(reason) = session.end_reason() {
@@ -67,6 +74,15 @@ impl Counts {
         let (at, error) = self.last_failure.as_ref()?;
         (now < *at + FAILURE_TIME).then_some(error.as_str())
     }
+}
+
+/// The processes of a service.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ProcessCounts {
+    /// Those that run.
+    pub(super) running: usize,
+    /// How the others have ended.
+    pub(super) exits: ExitCounts,
 }
 
 /// How servers have ended.
@@ -98,7 +114,7 @@ mod tests {
     #[test]
     fn a_failed_start_is_held_against_the_server_for_a_while_or_until_one_succeeds() {
         let now = Time::from_nanos(1 << 40);
-        let mut counts = Counts::default();
+        let mut counts = ServiceCounts::default();
         assert_eq!(counts.why_none_starts(now), None);
         counts.start_failed("no such file", now);
         assert_eq!(counts.why_none_starts(now), Some("no such file"));

@@ -171,12 +171,13 @@ impl<S: System> Proxy<S> {
             Err(error) => {
                 if !is_exhaustion(&error) {
                     let now = self.reactor.now();
-                    self.counts.start_failed(&error.to_string(), now);
+                    let counts = &mut self.services.get_mut(service).counts;
+                    counts.start_failed(&error.to_string(), now);
                 }
                 return Err(error);
             }
         };
-        self.counts.started();
+        self.services.get_mut(service).counts.started();
         let (server, watched) = self.servers.add(service, spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());
         if watched.is_err() {

@@ -24,6 +24,8 @@ pub struct Launcher {
     user: Option<RunAs>,
     environment: Option<Environment>,
     spawner: Option<Spawner>,
+    /// Whether it is for sessions that began before a reload, and nobody else.
+    pub(super) is_retired: bool,
 }
 
 impl Launcher {
@@ -35,6 +37,7 @@ impl Launcher {
             user: user.cloned(),
             environment: None,
             spawner: None,
+            is_retired: false,
         }
     }
 
@@ -79,6 +82,21 @@ impl Launcher {
             .ok_or_else(|| io::ErrorKind::InvalidInput.into())
     }
 
+    /// Whether servers can be started, as far as that is known.
+    pub(super) fn is_fine(&self) -> bool {
+        self.spawner.is_some()
+    }
+
+    /// Whether another one starts servers in the same way.
+    pub(super) fn starts_like(&self, other: &Self) -> bool {
+        let (own, others) = (&self.served.options, &other.served.options);
+        own.command == others.command
+            && own.cwd == others.cwd
+            && own.tells_clients() == others.tells_clients()
+            && self.environment == other.environment
+            && self.served.fault == other.served.fault
+    }
+
     /// Starts servers by this.
     #[cfg(test)]
     pub(super) fn of(spawner: Spawner, descriptors: DescriptorLimit) -> Self {
@@ -87,6 +105,13 @@ impl Launcher {
             spawner: Some(spawner),
             ..Self::new(served, None, descriptors)
         }
+    }
+
+    /// Another one for the same. What keeps it from starting servers, a session will find out.
+    pub(super) fn again(&self) -> Self {
+        let mut again = Self::new(self.served.clone(), self.user.as_ref(), self.descriptors);
+        let _ = again.find();
+        again
     }
 
     /// What it starts.

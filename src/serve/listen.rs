@@ -15,12 +15,26 @@ use crate::transport::unix_listener::UnixSocket;
 use crate::transport::{inherited, tcp_listener};
 use crate::util::service_key::ServiceKey;
 
-/// A socket, and the server that alone is served there, if it is one's alone.
-type Socket = (Listener, Option<ServiceKey>);
+/// Why a socket is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// For this address.
+    Of(Address),
+    /// Systemd has passed it, under this name.
+    Passed(Option<String>),
+}
+
+/// The sockets of one origin: a name may stand for several addresses.
+pub(super) struct Group {
+    pub(super) origin: Origin,
+    pub(super) sockets: Vec<Listener>,
+    /// The server that alone is served there, if it is one's alone.
+    pub(super) door: Option<ServiceKey>,
+}
 
 /// The listening sockets.
 pub(super) struct Listening {
-    pub(super) sockets: Vec<Socket>,
+    pub(super) groups: Vec<Group>,
     /// What the program was told to listen on, by its options or by systemd.
     pub(super) summary: String,
 }
@@ -38,31 +52,36 @@ pub(super) fn open(options: &ServeOptions, servers: &[Served]) -> Result<Listeni
         let all: Vec<&Address> = wanted.iter().map(|(address, _)| address).collect();
         return Ok(Listening {
             summary: join(&all),
-            sockets: bind(options, servers, &wanted)?,
+            groups: bind(options, servers, &wanted, &[])?,
         });
     }
-    let is_own = |served: &Served| !served.options.listen.is_empty();
-    if options.listen.is_empty() && !options.names_host_or_port() && !servers.iter().any(is_own) {
-        let sockets: Vec<Socket> = passed
-            .into_iter()
-            .map(|(socket, name)| {
-                let key = name.as_deref().and_then(|name| key_of(servers, name));
-                if let Some(name) = name.filter(|_| key.is_none()) {
-                    debug!("the names of systemd's sockets mean nothing here: {name}");
-                }
-                (socket, key)
-            })
-            .collect();
-        let all: Vec<&Listener> = sockets.iter().map(|(socket, _)| socket).collect();
-        return Ok(Listening {
-            summary: join(&all),
-            sockets,
+    if !names_addresses(options, servers) {
+        let all: Vec<&Listener> = passed.iter().map(|(socket, _)| socket).collect();
+        let summary = join(&all);
+        let groups = passed.into_iter().map(|(socket, name)| {
+            let door = name.as_deref().and_then(|name| key_of(servers, name));
+            if let Some(name) = name.as_ref().filter(|_| door.is_none()) {
+                debug!("the names of systemd's sockets mean nothing here: {name}");
+            }
+            Group {
+                origin: Origin::Passed(name),
+                sockets: vec![socket],
+                door,
+            }
         });
+        let groups = groups.collect();
+        return Ok(Listening { groups, summary });
     }
     Err(failed_to("cannot listen")(
         "systemd has passed sockets (LISTEN_FDS), which take the place of --listen, --host and --port \
          (leave out these, or do without the socket unit)",
     ))
+}
+
+/// Whether the user says where to listen.
+pub(super) fn names_addresses(options: &ServeOptions, servers: &[Served]) -> bool {
+    let is_own = |served: &Served| !served.options.listen.is_empty();
+    !options.listen.is_empty() || options.names_host_or_port() || servers.iter().any(is_own)
 }
 
 /// Opens what those connect to who ask how things are.
@@ -86,7 +105,10 @@ pub(super) fn open_status(options: &ServeOptions) -> Result<Vec<Listener>, Setup
 }
 
 /// All addresses, each with the server that alone is served there.
-fn addresses(options: &ServeOptions, servers: &[Served]) -> Vec<(Address, Option<ServiceKey>)> {
+pub(super) fn addresses(
+    options: &ServeOptions,
+    servers: &[Served],
+) -> Vec<(Address, Option<ServiceKey>)> {
     let common = options
         .addresses()
         .into_iter()
@@ -99,7 +121,7 @@ fn addresses(options: &ServeOptions, servers: &[Served]) -> Vec<(Address, Option
 }
 
 /// The server of this name, by which a socket unit may call a socket.
-fn key_of(servers: &[Served], name: &str) -> Option<ServiceKey> {
+pub(super) fn key_of(servers: &[Served], name: &str) -> Option<ServiceKey> {
     let is_this = |served: &Served| served.name.as_ref().is_some_and(|it| it.as_str() == name);
     servers.iter().position(is_this).map(ServiceKey)
 }
@@ -127,11 +149,13 @@ fn join(all: &[impl ToString]) -> String {
     all.join(", ")
 }
 
-fn bind(
+/// Binds all of these. `beside` are addresses that this program listens on already.
+pub(super) fn bind(
     options: &ServeOptions,
     servers: &[Served],
     wanted: &[(Address, Option<ServiceKey>)],
-) -> Result<Vec<Socket>, SetupError> {
+    beside: &[SocketAddr],
+) -> Result<Vec<Group>, SetupError> {
     let failed = |address: &Address, key: Option<ServiceKey>| {
         let owner = key.and_then(|key| servers[key.0].name.as_ref());
         let flags = match owner {
@@ -153,23 +177,29 @@ fn bind(
     let all: Vec<_> = resolved
         .iter()
         .flat_map(|(_, all, _)| all)
+        .chain(beside)
         .copied()
         .collect();
-    let mut listeners = Vec::new();
+    let mut groups = Vec::new();
     for (address, addresses, door) in resolved {
-        match address {
+        let sockets = match address {
             Address::Tcp { .. } => {
                 let bound = tcp_listener::bind(&addresses, &all).map_err(failed(address, door))?;
-                listeners.extend(bound.into_iter().map(|it| (Listener::Tcp(it), door)));
+                bound.into_iter().map(Listener::Tcp).collect()
             }
             Address::Unix(path) => {
                 let bound =
                     UnixSocket::bind(path, options.unix_mode).map_err(failed(address, door))?;
-                listeners.push((Listener::Unix(bound), door));
+                vec![Listener::Unix(bound)]
             }
-        }
+        };
+        groups.push(Group {
+            origin: Origin::Of(address.clone()),
+            sockets,
+            door,
+        });
     }
-    Ok(listeners)
+    Ok(groups)
 }
 
 /// Says where a socket listens, and whether that is open to everyone.

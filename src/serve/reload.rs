@@ -1,12 +1,14 @@
 //! Files that are read at the start, and again when somebody asks for that (SIGHUP): all of them, or none is put in force.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use log::{info, warn};
 
 use super::system::System;
-use super::{ClientSession, Proxy};
-use crate::entrance::tokens::Tokens;
+use super::{ClientSession, Due, Proxy, Stopping};
+use crate::config;
+use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
 use crate::entrance::{Directory, Name};
 use crate::options::ServeOptions;
 use crate::scheduler::SessionKey;
@@ -14,6 +16,9 @@ use crate::secret_file;
 use crate::session::Event;
 use crate::transport::tls::server::{ServerFiles, ServerTls};
 use crate::util::plural::Counted;
+
+/// How often files are looked at whether they have changed (`--watch`).
+const WATCH_INTERVAL: Duration = Duration::from_secs(10);
 
 /// The files.
 #[derive(Debug, Clone, Default)]
@@ -38,6 +43,16 @@ impl Files {
             token_file: options.token_file.clone(),
             tls: ServerFiles::of(options),
         }
+    }
+
+    /// Where they are.
+    pub(super) fn paths(&self) -> Vec<PathBuf> {
+        let tls = self.tls.iter().flat_map(|tls| {
+            let own = [&tls.certificate, &tls.key];
+            let others = [&tls.client_authority, &tls.revocations];
+            own.into_iter().chain(others.into_iter().flatten())
+        });
+        self.token_file.iter().chain(tls).cloned().collect()
     }
 
     /// Whether there is nothing to be read.
@@ -102,26 +117,65 @@ fn log_tokens(tokens: &Tokens, servers: &Directory) {
     }
 }
 
+/// Says at once if there is nothing to hope for from a reload.
+pub(super) fn warn_if_unreadable(options: &ServeOptions) {
+    if let Some(path) = &options.config
+        && let Err(error) = config::read_file(path)
+    {
+        warn!("{error}; SIGHUP will change nothing");
+    }
+}
+
 impl<S: System> Proxy<S> {
     /// Reads the files again. What is wrong with one leaves all as it was.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, why: &str) {
+        if self.stopping != Stopping::No {
+            return info!("{why}: nothing is read again, as the program is being stopped");
+        }
         self.tell_reloading();
-        match self.system.read_files() {
-            Ok(contents) => {
-                info!("SIGHUP: the files were read again");
-                contents.log(&self.directory());
-                self.put_in_force(contents);
+        let done = self
+            .reload_configuration(why)
+            .unwrap_or_else(|| self.reload_files(why));
+        match done {
+            Ok(()) => {
                 self.counts.reload = Some((true, self.system.unix_time()));
                 self.tell_reloaded(None);
             }
             Err(error) => {
-                warn!("SIGHUP: nothing was changed: {error}");
+                warn!("{why}: nothing was changed: {error}");
                 self.tell_reloaded(Some(&error));
                 if let Some((is_good, _)) = &mut self.counts.reload {
                     *is_good = false;
                 }
             }
         }
+    }
+
+    fn reload_files(&mut self, why: &str) -> Result<(), String> {
+        let contents = self.system.read_files()?;
+        info!("{why}: the files were read again");
+        contents.log(&self.directory());
+        self.put_in_force(contents);
+        Ok(())
+    }
+
+    /// From now on, the files are looked at now and then.
+    pub(super) fn watch_files(&mut self) {
+        let at = Some(self.now() + WATCH_INTERVAL);
+        let timers = &mut self.reactor.timers;
+        self.file_watch.set(at, Due::Files, timers);
+    }
+
+    /// The time has come to look at the files.
+    pub(super) fn look_at_files(&mut self) {
+        self.file_watch.fired();
+        if self.stopping != Stopping::No {
+            return;
+        }
+        if self.system.have_files_changed() {
+            self.reload("--watch");
+        }
+        self.watch_files();
     }
 
     /// What clients can ask for.
@@ -135,22 +189,27 @@ impl<S: System> Proxy<S> {
     /// What was read counts from now on, and sessions that could not come in any more end.
     fn put_in_force(&mut self, contents: Contents) {
         let tokens = contents.tokens;
-        let servers = self.directory();
+        if let Some(visitors) = &mut self.visitors
+            && tokens.is_some()
+        {
+            visitors.entrance.rules_mut().tokens.clone_from(&tokens);
+        }
+        self.end_revoked(tokens.as_ref());
+    }
+
+    /// Ends the sessions of which the identity is not good any more.
+    pub(super) fn end_revoked(&mut self, tokens: Option<&Tokens>) {
         let is_good = |place: &ClientSession<S>| {
-            let tokens = tokens.as_ref().zip(place.identity());
+            let tokens = tokens.zip(place.identity());
             let client = place.client();
-            let server = servers.name(place.service());
+            let name = self.services.get(place.service()).name.as_deref();
+            let server = name.map_or(DEFAULT_SERVER, Name::as_str);
             tokens.is_none_or(|(tokens, identity)| tokens.are_still_good_for(identity, server))
                 && client.is_none_or(|client| self.system.would_take(client.source()))
         };
         let sessions = self.scheduler.iter();
         let revoked = sessions.filter(|(_, _, place)| !is_good(place));
         let revoked: Vec<SessionKey> = revoked.map(|(key, ..)| key).collect();
-        if let Some(visitors) = &mut self.visitors
-            && tokens.is_some()
-        {
-            visitors.entrance.rules_mut().tokens = tokens;
-        }
         if !revoked.is_empty() {
             info!(
                 "ending {} of which the identity is not good any more",

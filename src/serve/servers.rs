@@ -13,7 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use slab::Slab;
 
-use super::counts::ExitCounts;
+use super::counts::ProcessCounts;
 use super::remnants::Remnants;
 use super::server::{Life, Reactor, Server, Stopping};
 use super::system::System;
@@ -38,8 +38,8 @@ pub struct Servers<S: System> {
     by_pid: HashMap<Pid, ServerKey>,
     /// Those that were, but there may be more in their groups.
     remnants: Remnants,
-    /// How those that were reaped had ended.
-    exits: ExitCounts,
+    /// Those of each service.
+    counts: Vec<ProcessCounts>,
 }
 
 impl<S: System> Default for Servers<S> {
@@ -48,7 +48,7 @@ impl<S: System> Default for Servers<S> {
             all: Slab::new(),
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
-            exits: ExitCounts::default(),
+            counts: Vec::new(),
         }
     }
 }
@@ -72,6 +72,10 @@ impl<S: System> Servers<S> {
         server.unheard_since = Some(reactor.now());
         let key = ServerKey(self.all.insert(server));
         self.by_pid.insert(pid, key);
+        if self.counts.len() <= service.0 {
+            self.counts.resize(service.0 + 1, ProcessCounts::default());
+        }
+        self.counts[service.0].running += 1;
         let server = &mut self.all[key.0];
         let target = |channel| Target {
             key: key.0,
@@ -103,14 +107,16 @@ impl<S: System> Servers<S> {
             .map(|(key, server)| (ServerKey(key), server))
     }
 
-    /// How those had ended that have ended.
-    pub(super) fn exits(&self) -> ExitCounts {
-        self.exits
+    /// Begins to count anew for a service of which there are no servers.
+    pub(super) fn reset_counts(&mut self, service: ServiceKey) {
+        if let Some(counts) = self.counts.get_mut(service.0) {
+            *counts = ProcessCounts::default();
+        }
     }
 
-    /// How many processes have not ended.
-    pub(super) fn running(&self) -> usize {
-        self.by_pid.len()
+    /// How many processes of a service there are, and how the others have ended.
+    pub(super) fn counts_of(&self, service: ServiceKey) -> ProcessCounts {
+        self.counts.get(service.0).copied().unwrap_or_default()
     }
 
     /// Of how many servers something is left.
@@ -192,6 +198,7 @@ impl<S: System> Servers<S> {
         if is_abandoned {
             server.life = Life::Gone;
             server.exit = Some(Exit::Unstoppable);
+            self.counts[server.service.0].running -= 1;
             self.by_pid.remove(&pid);
         }
         self.forget_if_empty(key, system, timers);
@@ -228,8 +235,11 @@ impl<S: System> Servers<S> {
 
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
         let key = self.by_pid.remove(&pid)?;
-        self.exits.note(exit);
-        self.all.get_mut(key.0)?.reaped(exit);
+        let server = self.all.get_mut(key.0)?;
+        server.reaped(exit);
+        let counts = &mut self.counts[server.service.0];
+        counts.running -= 1;
+        counts.exits.note(exit);
         self.remnants.insert(key);
         Some(key)
     }

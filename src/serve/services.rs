@@ -3,6 +3,7 @@
 
 use std::rc::Rc;
 
+use super::counts::ServiceCounts;
 use super::sharing::Sharing;
 use super::spares::Spares;
 use crate::entrance::Name;
@@ -34,6 +35,13 @@ pub(super) struct Service {
     pub(super) sessions: usize,
     pub(super) spares: Spares,
     pub(super) sharing: Option<Sharing>,
+    /// Nobody gets it any more: it is not served now, or others of its name are served in another way.
+    pub(super) is_retired: bool,
+    /// Whether the sessions that it has may go on.
+    pub(super) goes_on: bool,
+    /// How it is shared, if it is.
+    pub(super) shared_by: Option<share::Limits>,
+    pub(super) counts: ServiceCounts,
 }
 
 /// All of them.
@@ -44,6 +52,8 @@ pub(super) struct Services {
     share_anything: bool,
     /// The one for which a server was started last that waits.
     last_prespawned: usize,
+    /// The one for whoever asks for none, where nobody is asked.
+    pub(super) fallback: ServiceKey,
 }
 
 impl Service {
@@ -69,7 +79,19 @@ impl Service {
             name,
             max_sessions,
             sessions: 0,
+            is_retired: false,
+            goes_on: true,
+            shared_by: share,
+            counts: ServiceCounts::default(),
         }
+    }
+}
+
+impl Service {
+    /// Whether nothing is due.
+    pub(super) fn is_without_deadlines(&self) -> bool {
+        let shared = self.sharing.as_ref().and_then(Sharing::deadline);
+        self.spares.deadline().is_none() && shared.is_none()
     }
 }
 
@@ -80,6 +102,28 @@ impl Services {
         self.share_anything |= plan.share.is_some();
         self.all.push(Service::new(key, plan));
         key
+    }
+
+    /// Has another take the place of one of which nothing is left.
+    pub(super) fn replace(&mut self, key: ServiceKey, plan: Plan) {
+        self.all[key.0] = Service::new(key, plan);
+        self.note_sharing();
+    }
+
+    fn note_sharing(&mut self) {
+        self.share_anything = self.all.iter().any(|service| service.sharing.is_some());
+    }
+
+    /// The one of this name that is served.
+    pub(super) fn called(&self, name: Option<&Name>) -> Option<ServiceKey> {
+        let is_this = |service: &Service| !service.is_retired && service.name.as_deref() == name;
+        self.all.iter().position(is_this).map(ServiceKey)
+    }
+
+    /// How many sessions there are of all that bear this name.
+    pub(super) fn sessions_like(&self, service: &Service) -> usize {
+        let of_name = |other: &&Service| other.name == service.name;
+        self.all.iter().filter(of_name).map(|it| it.sessions).sum()
     }
 
     /// One of them.

@@ -6,14 +6,15 @@ use std::io::{self, IsTerminal};
 use log::{debug, error, info, warn};
 use mio::Interest;
 
-use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
+use super::accept::{ACCEPTS_PER_ITERATION, ListenerKey, MAX_REFUSED};
 use super::launcher::Launcher;
-use super::listen::{self, Listening};
-use super::reload::Files;
+use super::listen::{self, Group, Listening};
+use super::reload::{self, Files};
 use super::rules;
+use super::source::{Beginning, Bound, Source};
 use super::status::{About, MAX_CONNECTIONS};
 use super::system::Linux;
-use super::{Channel, Due, Plan, Proxy, SessionsOfOne, surroundings};
+use super::{Channel, Door, Due, Plan, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::{Capacity, Directory};
 use crate::options::{
@@ -85,7 +86,12 @@ pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> Set
 
 impl Proxy {
     /// Binds the addresses and checks whether the servers can be run.
-    pub fn set_up(options: &ServeOptions, all: &[Served]) -> Result<Self, SetupError> {
+    pub fn set_up(
+        options: &ServeOptions,
+        all: &[Served],
+        mut beginning: Beginning,
+    ) -> Result<Self, SetupError> {
+        beginning.note(options, all);
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let user = surroundings::find_user(options)?;
@@ -100,23 +106,24 @@ impl Proxy {
         }
         let files = Files::of(options);
         let contents = files.read().map_err(SetupError)?;
-        let has_files = !files.are_none();
+        let has_files = !files.are_none() || options.config.is_some();
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let listening = listen::open(options, all)?;
         let asked = listen::open_status(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
-        let signals = watch_signals(&mut reactor, &files)?;
+        let signals = watch_signals(&mut reactor, has_files)?;
         if let Some(user) = &user {
-            let served = listening.sockets.iter().map(|(socket, _)| socket);
+            let served = listening.groups.iter().flat_map(|group| &group.sockets);
             listen::give_to(user, served.chain(&asked))?;
             surroundings::become_user(user, options)?;
             files.warn_if_unreadable();
+            reload::warn_if_unreadable(options);
         }
         if user.is_some() {
             for_each(&mut launchers, Launcher::find)?;
         }
-        let Listening { sockets, summary } = listening;
+        let Listening { groups, summary } = listening;
         let mut plans: Vec<Plan> = plans(options, &launchers, descriptors);
         let directory = rules::directory(all);
         let limits = limits(options, &plans, &directory, descriptors);
@@ -127,18 +134,8 @@ impl Proxy {
         }
         log_session_limit(options, limits, descriptors);
         let asked = watch_status(&mut reactor, asked, options)?;
-        let mut listeners = Vec::new();
-        let ports = sockets
-            .iter()
-            .filter_map(|(socket, _)| socket.tcp_address());
-        let ports = ports.map(|address| address.port()).collect();
-        for (key, (socket, door)) in sockets.into_iter().enumerate() {
-            listen::log(&socket, door.map(|door| directory.name(door)), options);
-            let channel = Channel::Listener;
-            let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
-            let listener = listener.map_err(failed_to("cannot watch a listening socket"))?;
-            listeners.push((listener, door));
-        }
+        let mut source = Source::of(options.clone(), beginning, user, descriptors);
+        let listeners = watch(&mut reactor, groups, all, &mut source)?;
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
@@ -146,10 +143,11 @@ impl Proxy {
             launchers,
             signals,
             peers: Peers::new(),
-            ports,
+            ports: source.ports(),
             files,
             tls: contents.tls.clone(),
             manager: ServiceManager::of_environment(),
+            source,
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -171,27 +169,59 @@ impl Proxy {
     /// What else the options say.
     fn begin(&mut self, options: &ServeOptions, has_files: bool) {
         self.stop_timers.drain_delay = options.drain_delay;
+        if options.watch {
+            self.watch_files();
+        }
         self.counts.reload = has_files.then(|| (true, timers::unix_time()));
     }
 }
 
 /// What those are told who ask how things are.
-fn about(options: &ServeOptions, servers: &[Served], addresses: String) -> About {
+pub(super) fn about(options: &ServeOptions, servers: &[Served], addresses: String) -> About {
     let program = |served: &Served| match &served.options.command {
         ServerCommand::Demo => "the built-in demo server".to_owned(),
         ServerCommand::Program(command) => command
             .first()
             .map_or_else(String::new, |word| shell_words::quoted(word)),
     };
-    let programs: Vec<String> = servers.iter().map(program).collect();
     About {
         addresses,
-        command: programs.join(", "),
+        commands: servers.iter().map(program).collect(),
         started: timers::now(),
         started_unix: timers::unix_time(),
         hosts: Hosts(options.status_host.clone()),
         is_public: options.status_public,
     }
+}
+
+/// Watches the sockets that clients connect to. Their keys are those of the order.
+fn watch(
+    reactor: &mut Reactor<Channel, Due>,
+    groups: Vec<Group>,
+    servers: &[Served],
+    source: &mut Source,
+) -> Result<Vec<Door<Listener>>, SetupError> {
+    let directory = rules::directory(servers);
+    let mut listeners = Vec::new();
+    for group in groups {
+        let first = listeners.len();
+        let keys = (first..first + group.sockets.len()).map(ListenerKey);
+        source
+            .bound
+            .push(Bound::of(&group, servers, keys.collect()));
+        for socket in group.sockets {
+            let owner = group.door.map(|door| directory.name(door));
+            listen::log(&socket, owner, &source.options);
+            let target = Target {
+                key: listeners.len(),
+                channel: Channel::Listener,
+            };
+            let listener = reactor.register(socket, target, Interest::READABLE);
+            let listener = listener.map_err(failed_to("cannot watch a listening socket"))?;
+            listeners.push((listener, group.door));
+        }
+    }
+    Ok(listeners)
 }
 
 fn watch_status(
@@ -228,7 +258,7 @@ fn for_each(
 /// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
 fn watch_signals(
     reactor: &mut Reactor<Channel, Due>,
-    files: &Files,
+    has_files: bool,
 ) -> Result<Signals, SetupError> {
     let token = reactor.next_token(Target {
         key: 0,
@@ -237,14 +267,14 @@ fn watch_signals(
     let registry = reactor.poller().registry();
     let mut signals =
         Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
-    if !files.are_none() && !io::stdin().is_terminal() {
+    if has_files && !io::stdin().is_terminal() {
         signals.reload_on_hangup();
     }
     Ok(signals)
 }
 
 /// How each service is served, as far as there are descriptors for it.
-fn plans(
+pub(super) fn plans(
     options: &ServeOptions,
     launchers: &[Launcher],
     descriptors: DescriptorLimit,
@@ -266,7 +296,7 @@ fn plans(
 }
 
 /// What the user wants, as far as there are descriptors for it.
-fn limits(
+pub(super) fn limits(
     options: &ServeOptions,
     plans: &[Plan],
     servers: &Directory,

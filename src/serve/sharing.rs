@@ -351,10 +351,11 @@ impl<S: System> Proxy<S> {
     }
 
     fn settle_sharing_of(&mut self, service: ServiceKey) {
+        let is_ending = self.stopping != Stopping::No || self.services.get(service).is_retired;
         let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };
-        let is_over = self.stopping != Stopping::No && !sharing.has_seats();
+        let is_over = is_ending && !sharing.has_seats();
         let at = sharing.share.next_deadline().filter(|_| !is_over);
         sharing
             .deadline

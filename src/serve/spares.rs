@@ -61,6 +61,8 @@ struct Spare {
     pid: Pid,
     stderr: StderrLines,
     last_words: LastWords,
+    /// It was asked to end, as it is not wanted any more.
+    is_unwanted: bool,
 }
 
 impl Spare {
@@ -142,7 +144,8 @@ impl Spares {
 
     /// Whether one more server is to be started.
     pub(super) fn wants_server(&self) -> bool {
-        self.waiting.len() + self.retired.len() < self.size
+        let retired = self.retired.iter().filter(|spare| !spare.is_unwanted);
+        self.waiting.len() + retired.count() < self.size
             && matches!(self.refill, Refill::Freely | Refill::One)
     }
 
@@ -163,6 +166,7 @@ impl Spares {
             pid,
             stderr: StderrLines::default(),
             last_words: LastWords::default(),
+            is_unwanted: false,
         });
     }
 
@@ -221,7 +225,7 @@ impl Spares {
             return false;
         };
         let spare = self.retired.swap_remove(at);
-        let was_asked = self.refill == Refill::Never;
+        let was_asked = self.refill == Refill::Never || spare.is_unwanted;
         self.log_rest(spare, was_asked, now);
         !was_asked
     }
@@ -265,6 +269,39 @@ impl Spares {
             Refill::Held => Refill::One,
             same => same,
         };
+    }
+
+    /// From now on there are to be so many, whose stderr is logged like this. Returns those that are too many, and are to be
+    /// stopped.
+    pub(super) fn resize(&mut self, size: usize, logging: ServerLogging) -> Vec<ServerKey> {
+        self.size = size;
+        self.logging = logging;
+        self.drop_beyond(size)
+    }
+
+    /// What has gone wrong before does not count any more. If those that wait are outdated, others take their places. Returns
+    /// those that are to be stopped.
+    pub(super) fn renew(
+        &mut self,
+        max_restarts: u32,
+        are_outdated: bool,
+        timers: &mut Timers<Due>,
+    ) -> Vec<ServerKey> {
+        self.policy = RestartPolicy::new(max_restarts);
+        self.set(Refill::Freely, None, timers);
+        let kept = if are_outdated { 0 } else { self.size };
+        self.drop_beyond(kept)
+    }
+
+    fn drop_beyond(&mut self, size: usize) -> Vec<ServerKey> {
+        let kept = size.min(self.waiting.len());
+        let mut unwanted = self.waiting.split_off(kept);
+        for spare in &mut unwanted {
+            spare.is_unwanted = true;
+        }
+        let keys = unwanted.iter().map(|spare| spare.key).collect();
+        self.retired.extend(unwanted);
+        keys
     }
 
     /// Lets no server come any more. Returns those that are to be stopped.

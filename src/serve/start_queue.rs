@@ -143,6 +143,11 @@ impl Turns {
 }
 
 impl StartQueue {
+    /// From now on, so many.
+    pub(super) fn set_limit(&mut self, limit: usize) {
+        self.limit = limit;
+    }
+
     /// At most `limit` servers start up at the same time.
     pub(super) fn new(limit: usize) -> Self {
         Self {
@@ -193,9 +198,14 @@ impl StartQueue {
         Some(ticket)
     }
 
+    /// How many sessions of this service wait.
+    pub(super) fn waiting(&self, service: ServiceKey) -> usize {
+        self.counts.get(service.0).copied().unwrap_or(0)
+    }
+
     /// Whether a session of this service waits.
     pub(super) fn has_waiting(&self, service: ServiceKey) -> bool {
-        self.counts.get(service.0).is_some_and(|count| *count > 0)
+        self.waiting(service) > 0
     }
 
     /// Something waits for the server of a session that may be in the queue.
@@ -215,11 +225,6 @@ impl StartQueue {
         if let Some(ticket) = self.remove(session) {
             self.ranks[ticket.rank as usize].remove(&ticket);
         }
-    }
-
-    /// How many sessions wait.
-    pub(super) fn len(&self) -> usize {
-        self.tickets.len()
     }
 
     /// Whether no session waits.

@@ -16,13 +16,13 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::counts::Counts;
 use crate::status::exchange::Exchange;
-use crate::status::facts::Gauges;
 use crate::status::history::History;
 use crate::status::request::{Hosts, MAX_HEAD_BYTES, Request};
 use crate::status::response::{Kind, Status, plain, whole};
 use crate::status::route::Route;
 use crate::transport::listener::{AcceptError, classify_accept_error};
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Connections at a time. For one more, the one makes room on which nothing has moved for longest.
@@ -42,8 +42,8 @@ const COST_PER_ITERATION: usize = 1024;
 pub(super) struct About {
     /// Where it listens.
     pub addresses: String,
-    /// The program that is run as the server.
-    pub command: String,
+    /// The program that is run as the server, for each service.
+    pub commands: Vec<String>,
     /// When this program was started.
     pub started: Time,
     /// The same since 1970.
@@ -58,7 +58,8 @@ pub(super) struct About {
 pub(super) struct StatusService<S: System> {
     listeners: Vec<Io<S::Listener>>,
     pub(super) about: About,
-    pub(super) history: History,
+    /// Those of each service.
+    pub(super) history: Vec<History>,
     connections: Slab<Connection<S::Client>>,
     /// Those that may have something to do, each at most once.
     ready: VecDeque<usize>,
@@ -81,7 +82,7 @@ impl<S: System> StatusService<S> {
         Self {
             listeners,
             about,
-            history: History::default(),
+            history: Vec::new(),
             connections: Slab::new(),
             ready: VecDeque::new(),
             accept_at: None,
@@ -99,9 +100,21 @@ impl<S: System> StatusService<S> {
         self.deadline.at()
     }
 
-    /// Notes what was counted since the last call.
-    pub(super) fn note_history(&mut self, counts: &Counts) {
-        self.history.note(counts);
+    /// Another has taken the place of a service of which nothing is left.
+    pub(super) fn forget(&mut self, service: ServiceKey) {
+        if let Some(history) = self.history.get_mut(service.0) {
+            *history = History::default();
+        }
+    }
+
+    /// Notes what was counted of each service since the last call.
+    pub(super) fn note_history<'a>(&mut self, counts: impl Iterator<Item = &'a Counts>) {
+        for (place, counts) in counts.enumerate() {
+            if self.history.len() <= place {
+                self.history.push(History::default());
+            }
+            self.history[place].note(counts);
+        }
     }
 
     fn can_accept(&self) -> bool {
@@ -348,7 +361,7 @@ impl<S: System> Proxy<S> {
             Err(bad) => plain(bad, is_head),
             Ok(Route::Health) => plain(Status::Ok, is_head),
             Ok(Route::Ready(server)) => {
-                let facts = self.facts(status, Gauges::default());
+                let facts = self.facts(status, &[]);
                 match facts.readiness(server.as_deref()) {
                     Some((true, body)) => whole(Status::Ok, Kind::Text, &body, is_head),
                     Some((false, body)) => whole(Status::Unavailable, Kind::Text, &body, is_head),

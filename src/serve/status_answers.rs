@@ -31,7 +31,7 @@ pub(super) struct Job {
 #[derive(Debug)]
 pub(super) enum Stage {
     /// What sessions have said so far.
-    Counting(Gauges),
+    Counting(Vec<Gauges>),
     /// Sessions so far.
     Telling(usize),
 }
@@ -42,7 +42,7 @@ impl Job {
         Self {
             route,
             is_head,
-            stage: Stage::Counting(Gauges::default()),
+            stage: Stage::Counting(Vec::new()),
             next: 0,
         }
     }
@@ -70,20 +70,24 @@ impl<S: System> Proxy<S> {
 
     /// Looks at sessions. After the last session comes the beginning of the answer.
     fn count(&self, status: &StatusService<S>, job: &mut Job, budget: &mut usize) -> Option<Piece> {
-        let Stage::Counting(mut gauges) = job.stage else {
+        let Stage::Counting(gauges) = &mut job.stage else {
             return None;
         };
+        gauges.resize(self.services.keys().count(), Gauges::default());
         let end = self.scheduler.end_of_keys();
         let upto = end.min(job.next + *budget);
         for key in job.next..upto {
-            if let Some(session) = self.scheduler.session(SessionKey(key)) {
+            let key = SessionKey(key);
+            if let (Some(session), Some(place)) =
+                (self.scheduler.session(key), self.scheduler.place(key))
+            {
+                let gauges = &mut gauges[place.service().0];
                 gauges.in_flight += session.requests_in_flight() as u64;
                 gauges.hibernating += u64::from(session.is_hibernating());
             }
         }
         *budget -= upto.saturating_sub(job.next);
         job.next = job.next.max(upto);
-        job.stage = Stage::Counting(gauges);
         if job.next < end || *budget < COST_OF_FACTS {
             return None;
         }

@@ -1,5 +1,6 @@
 //! Gathers what there is to say of the proxy and its servers.
 
+use super::services::Service;
 use super::status::StatusService;
 use super::system::System;
 use super::{Proxy, Stopping};
@@ -10,7 +11,9 @@ use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
 use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::status::history::History;
 use crate::util::about::Subject;
+use crate::util::service_key::ServiceKey;
 
 /// Names of limits on sessions, in the order in which refusals are counted.
 const LIMITS: [&str; 4] = [
@@ -22,10 +25,22 @@ const LIMITS: [&str; 4] = [
 
 impl<S: System> Proxy<S> {
     /// All but the sessions.
-    pub(super) fn facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> Facts<'a> {
+    pub(super) fn facts<'a>(
+        &'a self,
+        status: &'a StatusService<S>,
+        gauges: &[Gauges],
+    ) -> Facts<'a> {
         Facts {
             proxy: self.proxy_facts(status),
-            servers: vec![self.server_facts(status, gauges)],
+            servers: self
+                .services
+                .keys()
+                .filter(|key| !self.services.get(*key).is_retired)
+                .map(|key| {
+                    let gauges = gauges.get(key.0).copied().unwrap_or_default();
+                    self.server_facts(status, key, gauges)
+                })
+                .collect(),
         }
     }
 
@@ -63,6 +78,7 @@ impl<S: System> Proxy<S> {
             max_sessions: self.limits.max_sessions,
             visitors: self.visitors(),
             refused: limits.chain(named()).collect(),
+            errors: self.entrance_errors(),
             auth_failures: named()
                 .enumerate()
                 .filter(|(number, _)| Refusal::is_about_identity(*number))
@@ -79,51 +95,71 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn server_facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> ServerFacts<'a> {
-        let counts = self.scheduler.counts();
-        let exits = self.servers.exits();
-        let trouble = self.counts.why_none_starts(self.now());
-        let reasons = EndReason::NAMES.into_iter().zip(self.counts.closed);
+    fn server_facts<'a>(
+        &'a self,
+        status: &'a StatusService<S>,
+        key: ServiceKey,
+        gauges: Gauges,
+    ) -> ServerFacts<'a> {
+        static NO_HISTORY: History = History::new();
+        let service = self.services.get(key);
+        let processes = self.servers.counts_of(key);
+        let counts = self.scheduler.counts_of(key);
+        let own = &service.counts;
+        let reasons = EndReason::NAMES.into_iter().zip(own.closed);
+        let shared = service.sharing.as_ref().map(|it| it.share.errors());
         ServerFacts {
-            name: DEFAULT_SERVER,
-            command: &status.about.command,
-            trouble: trouble.map(|error| Reason {
-                name: "spawn_failed",
-                words: error.to_owned(),
-            }),
-            sessions: self.open_sessions(),
-            waiting: self.start_queue.len(),
+            name: service
+                .name
+                .as_ref()
+                .map_or(DEFAULT_SERVER, |name| name.as_str()),
+            command: status.about.commands.get(key.0).map_or("", String::as_str),
+            trouble: self.trouble(service),
+            sessions: self.services.sessions_like(service),
+            waiting: self.start_queue.waiting(key),
             gauges,
-            processes: self.servers.running(),
-            spares: self.services.iter().map(|it| it.spares.waiting()).sum(),
+            processes: processes.running,
+            spares: service.spares.waiting(),
             counts,
-            errors: self.errors(),
-            opened: self.counts.opened,
+            errors: counts.errors().plus(shared.unwrap_or_default()),
+            opened: own.opened,
             closed: reasons
                 .enumerate()
                 .filter(|(number, _)| EndReason::is_of_proxy(*number))
                 .map(|(_, reason)| reason)
                 .collect(),
-            starts: self.counts.starts,
+            starts: own.starts,
             exits: [
-                ("exit_0", exits.well),
-                ("exit_other", exits.other),
-                ("signal", exits.signal),
-                ("start_failed", self.counts.failed_starts),
+                ("exit_0", processes.exits.well),
+                ("exit_other", processes.exits.other),
+                ("signal", processes.exits.signal),
+                ("start_failed", own.failed_starts),
             ],
-            start_times: &self.counts.start_times,
-            history: &status.history,
+            start_times: &own.start_times,
+            history: status.history.get(key.0).unwrap_or(&NO_HISTORY),
         }
     }
 
-    /// Errors of the proxy's own, wherever they came from.
-    fn errors(&self) -> ErrorCounts {
+    /// Why a new session of a service would not be served.
+    fn trouble(&self, service: &Service) -> Option<Reason> {
+        let limit = service.max_sessions;
+        if let Some(limit) = limit.filter(|limit| self.services.sessions_like(service) >= *limit) {
+            return Some(Reason {
+                name: "server_limit",
+                words: SessionLimit::OfServer(limit).to_string(),
+            });
+        }
+        let error = service.counts.why_none_starts(self.now())?;
+        Some(Reason {
+            name: "spawn_failed",
+            words: error.to_owned(),
+        })
+    }
+
+    /// Errors that clients got before it was known which server they want, or that were refused.
+    fn entrance_errors(&self) -> ErrorCounts {
         let entrance = self.visitors.as_ref().map(|visitors| &visitors.entrance);
-        let own = self.scheduler.counts().errors();
-        let shared = self.services.all_sharing().map(|it| it.share.errors());
-        shared
-            .fold(own, ErrorCounts::plus)
-            .plus(entrance.map_or_else(ErrorCounts::default, |it| it.refusals().errors))
+        entrance.map_or_else(ErrorCounts::default, |it| it.refusals().errors)
     }
 
     fn open_sessions(&self) -> usize {

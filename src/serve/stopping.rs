@@ -85,6 +85,7 @@ impl<S: System> Proxy<S> {
         let others = [
             self.status.as_ref().and_then(|status| status.deadline()),
             self.watchdog.deadline(),
+            self.file_watch.at(),
         ];
         let others = others.iter().flatten().count();
         let own = monitor + usize::from(self.is_paused()) + self.stop_timers.deadlines() + others;

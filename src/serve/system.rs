@@ -12,8 +12,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::change::{Change, Placed};
 use super::launcher::Launcher;
+use super::listen;
 use super::reload::{Contents, Files};
+use super::source::Source;
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
 use crate::process::{self, ClientFacts, ServiceManager, Spawned};
@@ -38,7 +41,11 @@ const WIDE_PIPE_BYTES: i32 = 512 * 1024;
 /// Connections, processes, signals and the wall clock.
 pub trait System: Sized {
     /// Waits for events.
-    type Poller: Poll + Reregister<Self::Client> + Register<Self::Stdin> + Register<Self::Output>;
+    type Poller: Poll
+        + Reregister<Self::Client>
+        + Register<Self::Listener>
+        + Register<Self::Stdin>
+        + Register<Self::Output>;
     /// Where connections come in.
     type Listener;
     /// A connection to a client.
@@ -104,6 +111,25 @@ pub trait System: Sized {
 
     /// Reads the files again that may have changed. Those of TLS are in force once all were read.
     fn read_files(&mut self) -> Result<Contents, String>;
+
+    /// Reads the configuration again, if there is one, and has all that it asks for ready. Nothing of it is in force yet.
+    fn read_configuration(&mut self) -> Option<Result<Change<Self::Listener>, String>> {
+        None
+    }
+
+    /// What was read last is put in force.
+    fn configured(&mut self, _: &Contents, _: Placed) {}
+
+    /// Says where a socket listens.
+    fn log_listener(&self, _: &Self::Listener, _: Option<&str>) {}
+
+    /// Says that nobody listens there any more.
+    fn log_closed(&self, _: &Self::Listener) {}
+
+    /// Whether files have changed that may be read again.
+    fn have_files_changed(&self) -> bool {
+        false
+    }
 
     /// When our own certificate ends, in seconds since 1970, if there is one.
     fn certificate_not_after(&self) -> Option<i64> {
@@ -212,6 +238,8 @@ pub struct Linux {
     pub files: Files,
     /// What TLS sessions are made with from now on, if TLS is spoken.
     pub tls: Option<ServerTls>,
+    /// Where what is served comes from.
+    pub(super) source: Source,
     /// Who has started this program, if that is a service manager.
     pub manager: ServiceManager,
 }
@@ -315,9 +343,30 @@ impl System for Linux {
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
+        self.take_stamps();
         let contents = self.files.read()?;
         self.tls.clone_from(&contents.tls);
         Ok(contents)
+    }
+
+    fn read_configuration(&mut self) -> Option<Result<Change<Listener>, String>> {
+        self.prepare()
+    }
+
+    fn configured(&mut self, contents: &Contents, placed: Placed) {
+        self.finish(contents, placed);
+    }
+
+    fn log_listener(&self, listener: &Listener, owner: Option<&str>) {
+        listen::log(listener, owner, &self.source.options);
+    }
+
+    fn log_closed(&self, listener: &Listener) {
+        log::info!("not listening on {listener} any more");
+    }
+
+    fn have_files_changed(&self) -> bool {
+        self.source.stamps.have_changed()
     }
 }
 
@@ -392,7 +441,10 @@ mod tests {
     use nix::sys::socket::{getsockopt, sockopt};
 
     use super::*;
+    use crate::cli::keys::Given;
+    use crate::options::ServeOptions;
     use crate::process::{DescriptorLimit, Spawner, Surroundings};
+    use crate::serve::source::Beginning;
     use crate::session::report::Exit;
 
     /// Waits until there is something to be read.
@@ -414,6 +466,12 @@ mod tests {
             ports: Vec::new(),
             files: Files::default(),
             tls: None,
+            source: Source::of(
+                ServeOptions::default(),
+                Beginning::new(Given::default(), None),
+                None,
+                descriptors,
+            ),
             manager: ServiceManager::default(),
         }
     }

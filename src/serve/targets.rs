@@ -64,6 +64,8 @@ pub enum Due {
     Spares(ServiceKey),
     /// The processes of a service that are shared.
     Share(ServiceKey),
+    /// The look at files that may have changed.
+    Files,
     /// The look at what no event may tell.
     Monitor,
     /// Those who ask how things are.

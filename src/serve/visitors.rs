@@ -66,6 +66,15 @@ impl<C> Visitors<C> {
         })
     }
 
+    /// Asks this from now on.
+    pub(super) fn set_rules(&mut self, rules: Rules, places: usize) {
+        self.entrance.set_capacity(Capacity {
+            places: places.max(1),
+            ..Capacity::default()
+        });
+        *self.entrance.rules_mut() = rules;
+    }
+
     /// Latches what an event says of a connection.
     pub(super) fn latch(&mut self, key: VisitorKey, token: Token, readiness: Readiness) {
         if let Some(visit) = self.entrance.place_mut(key)

@@ -32,7 +32,10 @@ impl Session {
 
     /// When the server is given back if nothing passes before.
     pub(super) fn hibernation_deadline(&self, settings: &Settings) -> Option<Time> {
-        let limit = settings.idle_limits.hibernate?;
+        let limit = settings
+            .idle_limits
+            .hibernate
+            .filter(|_| self.is_use_known())?;
         let has_said_so = self.quiet_since == Some(self.last_line);
         let may_go = !has_said_so && self.can_be_woken(settings) && self.nothing_open();
         may_go.then(|| self.server_memory.needed_until(self.last_line + limit))

@@ -25,6 +25,25 @@ pub struct IdleLimits {
     pub hibernate: Option<Duration>,
 }
 
+/// What is known of how a session was used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum UseKnown {
+    /// All of it.
+    Wholly,
+    /// There was a time without a limit, in which nobody looked.
+    InParts,
+}
+
+impl UseKnown {
+    pub(super) fn under(limits: &IdleLimits) -> Self {
+        if limits.watch_use() {
+            Self::Wholly
+        } else {
+            Self::InParts
+        }
+    }
+}
+
 impl IdleLimits {
     /// Whether it matters what passes, and what is open in between.
     pub(super) fn watch_use(&self) -> bool {
@@ -76,10 +95,22 @@ impl Session {
         }
     }
 
+    /// Other settings hold from now on. How a session was used is not known of a time without a limit, so that one which
+    /// comes later is not for it.
+    pub fn settings_changed(&mut self, settings: &Settings) {
+        if !settings.idle_limits.watch_use() {
+            self.use_known = UseKnown::InParts;
+        }
+    }
+
+    pub(super) fn is_use_known(&self) -> bool {
+        self.use_known == UseKnown::Wholly
+    }
+
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         let first = self.first_message_due(limits);
-        if limits.watch_use() {
+        if self.is_use_known() && limits.watch_use() {
             let next = self.next_message_due(limits);
             earliest(first, earliest(next, self.hibernation_deadline(settings)))
         } else {
@@ -111,7 +142,7 @@ impl Session {
 
     #[inline]
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        self.unused_until(limits.idle?)
+        self.unused_until(limits.idle.filter(|_| self.is_use_known())?)
     }
 
     #[inline(never)]

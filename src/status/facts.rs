@@ -39,6 +39,8 @@ pub struct ProxyFacts<'a> {
     pub visitors: usize,
     /// Connections that were not let in, by why.
     pub refused: Vec<(&'static str, u64)>,
+    /// Errors that they were told.
+    pub errors: ErrorCounts,
     /// Those of them that are about who somebody is.
     pub auth_failures: Vec<(&'static str, u64)>,
     /// What is held in buffers, in bytes.
@@ -237,6 +239,7 @@ pub(crate) mod tests {
                 max_sessions: 10,
                 visitors: 0,
                 refused: vec![("session_limit", 0)],
+                errors: ErrorCounts::default(),
                 auth_failures: vec![("wrong_token", 0)],
                 buffer_bytes: 0,
                 buffer_limit_bytes: 1 << 28,

@@ -9,11 +9,17 @@ use crate::util::histogram::Histogram;
 const POINTS: usize = 300;
 
 /// The last ten minutes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct History {
     points: VecDeque<Point>,
     messages_before: u64,
     responses_before: Histogram,
+}
+
+impl Default for History {
+    fn default() -> Self {
+        Self::new()
+    }
 }
 
 /// What came to pass between two looks.
@@ -28,6 +34,15 @@ pub struct Point {
 }
 
 impl History {
+    /// Nothing was before.
+    pub const fn new() -> Self {
+        Self {
+            points: VecDeque::new(),
+            messages_before: 0,
+            responses_before: Histogram::new(),
+        }
+    }
+
     /// Looks at what was counted since the last call.
     pub fn note(&mut self, counts: &Counts) {
         let messages = counts.to_upstream.messages() + counts.to_client.messages();

@@ -110,6 +110,10 @@ fn messages(to: &mut Families, facts: &Facts<'_>) {
             to.add(&labels, count as f64);
         }
     }
+    // Which server they wanted is not known of all.
+    for (code, count) in facts.proxy.errors.iter().filter(|(_, count)| *count > 0) {
+        to.add(&[("code", &code.to_string())], count as f64);
+    }
 }
 
 fn servers(to: &mut Families, facts: &Facts<'_>) {

@@ -55,14 +55,19 @@ pub struct Histogram {
 
 impl Default for Histogram {
     fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Histogram {
+    /// Nothing was counted.
+    pub const fn new() -> Self {
         Self {
             counts: [0; BOUNDS_MICROS.len() + 1],
             sum_nanos: 0,
         }
     }
-}
 
-impl Histogram {
     /// One more took this long.
     pub fn note(&mut self, time: Duration) {
         self.note_nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX));

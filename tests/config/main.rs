@@ -9,6 +9,7 @@ mod common;
 mod checking;
 mod faults;
 mod options;
+mod reload;
 mod routing;
 
 use std::fs;

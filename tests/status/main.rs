@@ -10,6 +10,7 @@ mod balanced;
 mod command;
 mod draining;
 mod http;
+mod many;
 mod notified;
 mod numbers;
 mod readiness;

@@ -119,7 +119,8 @@ fn refusals_at_the_entrance_are_counted_by_their_reasons() {
         let name = format!("{PREFIX}{family}{{reason=\"wrong_token\"}}");
         assert_eq!(metrics.count(&name), 1);
     }
-    assert_eq!(metrics.count(&named("errors_total", r#"code="401""#)), 1);
+    let errors = format!("{PREFIX}errors_total{{code=\"401\"}}");
+    assert_eq!(metrics.count(&errors), 1);
     assert_eq!(metrics.count(&format!("{PREFIX}config_reload_success")), 1);
     std::fs::write(&path, "nonsense\n").unwrap();
     proxy.signal(nix::sys::signal::Signal::SIGHUP);

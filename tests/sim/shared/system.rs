@@ -84,6 +84,17 @@ impl Reregister<Socket> for Poller {
     }
 }
 
+impl Register<Listener> for Poller {
+    fn register(
+        &mut self,
+        source: Listener,
+        token: Token,
+        interest: Interest,
+    ) -> io::Result<Io<Listener>> {
+        Ok(Io::new(source, token, interest))
+    }
+}
+
 impl Register<Stdin> for Poller {
     fn register(
         &mut self,

@@ -1,0 +1,433 @@
+//! The configuration that is served, as the system has it: reads it again and has everything ready for the loop to put it
+//! in force, or says why not.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+use log::{error, warn};
+
+use super::accept::ListenerKey;
+use super::change::{Change, Placed, Wanted, WantedDoor, WantedSocket};
+use super::launcher::Launcher;
+use super::listen::{self, Group, Origin};
+use super::reload::{Contents, Files};
+use super::rules;
+use super::setup;
+use super::stamps::Stamps;
+use super::system::Linux;
+use crate::buffers::budget::BudgetSize;
+use crate::cli::keys::Given;
+use crate::config;
+use crate::entrance::Name;
+use crate::options::{ServeOptions, Served};
+use crate::process::memory_limit::MemoryLimit;
+use crate::process::{DescriptorLimit, RunAs};
+use crate::transport::listener::Listener;
+use crate::util::service_key::ServiceKey;
+
+/// Where what is served comes from, and what of it is in force.
+#[derive(Debug)]
+pub(super) struct Source {
+    /// The configuration; `None`: the command line says it all.
+    pub(super) path: Option<PathBuf>,
+    pub(super) given: Given,
+    pub(super) options: ServeOptions,
+    pub(super) user: Option<RunAs>,
+    pub(super) descriptors: DescriptorLimit,
+    pub(super) bound: Vec<Bound>,
+    pub(super) stamps: Stamps,
+    /// What is ready to be put in force.
+    pub(super) staged: Option<Staged>,
+}
+
+/// What was known before anything was read.
+#[derive(Debug)]
+pub struct Beginning {
+    given: Given,
+    stamps: Stamps,
+}
+
+impl Beginning {
+    /// Call it before the configuration is read.
+    pub fn new(given: Given, configuration: Option<&Path>) -> Self {
+        let paths = configuration.map(Path::to_owned);
+        Self {
+            given,
+            stamps: Stamps::of(paths.into_iter().collect()),
+        }
+    }
+
+    /// Call it before all else that these name is read.
+    pub(super) fn note(&mut self, options: &ServeOptions, servers: &[Served]) {
+        let others = Stamps::of(other_files(&Files::of(options), servers));
+        self.stamps = std::mem::take(&mut self.stamps).and(others);
+    }
+}
+
+/// What is read besides a configuration.
+fn other_files<'a>(files: &Files, servers: impl IntoIterator<Item = &'a Served>) -> Vec<PathBuf> {
+    let mut paths = files.paths();
+    for served in servers {
+        paths.extend_from_slice(&served.options.env_files);
+    }
+    paths
+}
+
+/// Sockets of one origin that are listened on.
+#[derive(Debug, Clone)]
+pub(super) struct Bound {
+    pub(super) origin: Origin,
+    /// The server that alone is served there, by its name.
+    pub(super) owner: Option<Name>,
+    pub(super) keys: Vec<ListenerKey>,
+    pub(super) addresses: Vec<SocketAddr>,
+}
+
+/// The system's part of a [`Change`].
+#[derive(Debug)]
+pub(super) struct Staged {
+    options: ServeOptions,
+    launchers: Vec<Launcher>,
+    files: Files,
+    /// Those to come, with the number of sockets of each.
+    bound: Vec<(Bound, usize)>,
+    /// What is said once it is in force.
+    warnings: Vec<String>,
+    errors: Vec<String>,
+    stamps: Stamps,
+}
+
+impl Source {
+    pub(super) fn of(
+        options: ServeOptions,
+        beginning: Beginning,
+        user: Option<RunAs>,
+        descriptors: DescriptorLimit,
+    ) -> Self {
+        let Beginning { given, stamps } = beginning;
+        Self {
+            path: options.config.clone(),
+            given,
+            options,
+            user,
+            descriptors,
+            bound: Vec::new(),
+            stamps,
+            staged: None,
+        }
+    }
+
+    /// The ports that clients connect to.
+    pub(super) fn ports(&self) -> Vec<u16> {
+        let addresses = self.bound.iter().flat_map(|bound| &bound.addresses);
+        addresses.map(SocketAddr::port).collect()
+    }
+}
+
+impl Bound {
+    pub(super) fn of(group: &Group, servers: &[Served], keys: Vec<ListenerKey>) -> Self {
+        Self {
+            origin: group.origin.clone(),
+            owner: owner(servers, group.door),
+            keys,
+            addresses: tcp_addresses(&group.sockets),
+        }
+    }
+}
+
+fn owner(servers: &[Served], door: Option<ServiceKey>) -> Option<Name> {
+    door.and_then(|key| servers.get(key.0)?.name.clone())
+}
+
+fn tcp_addresses(sockets: &[Listener]) -> Vec<SocketAddr> {
+    let addresses = sockets.iter().filter_map(Listener::tcp_address);
+    addresses.collect()
+}
+
+/// What can only be set at the start.
+fn check_fixed(old: &ServeOptions, new: &ServeOptions) -> Result<(), String> {
+    let is_same = [
+        ("user", old.user == new.user),
+        ("traceable", old.traceable == new.traceable),
+        ("unixMode", old.unix_mode == new.unix_mode),
+        ("logFormat", old.log_format == new.log_format),
+        ("status", old.status == new.status),
+        ("statusHost", old.status_host == new.status_host),
+        ("statusPublic", old.status_public == new.status_public),
+    ];
+    let changed = is_same.into_iter().filter(|(_, is_same)| !is_same);
+    let changed: Vec<&str> = changed.map(|(key, _)| key).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} can't be changed while the proxy runs (restart it)",
+        changed.join(", ")
+    ))
+}
+
+impl Linux {
+    /// Reads everything, checks it and binds what is new.
+    pub(super) fn prepare(&mut self) -> Option<Result<Change<Listener>, String>> {
+        self.source.staged = None;
+        let path = self.source.path.clone()?;
+        self.take_stamps();
+        let own_stamps = Stamps::of(vec![path.clone()]);
+        let prepared = config::load(&path, &self.source.given)
+            .map_err(|errors| errors.0.join("; "))
+            .and_then(|configuration| self.prepare_for(configuration, own_stamps));
+        Some(prepared.map(|(change, staged)| {
+            self.source.staged = Some(staged);
+            change
+        }))
+    }
+
+    fn prepare_for(
+        &self,
+        configuration: config::Configuration,
+        own_stamps: Stamps,
+    ) -> Result<(Change<Listener>, Staged), String> {
+        let config::Configuration {
+            options,
+            servers,
+            warnings,
+        } = configuration;
+        let source = &self.source;
+        check_fixed(&source.options, &options)?;
+        let files = Files::of(&options);
+        let stamps = own_stamps.and(Stamps::of(other_files(&files, &servers)));
+        let contents = files.read()?;
+        let mut errors = Vec::new();
+        let mut launchers = Vec::new();
+        let mut alike = Vec::new();
+        for served in &servers {
+            let (launcher, is_alike) = self.launcher(served, &mut errors)?;
+            launchers.push(launcher);
+            alike.push(is_alike);
+        }
+        let (doors, bound) = self.doors(&options, &servers)?;
+        let summary: Vec<String> = listen::addresses(&options, &servers)
+            .iter()
+            .map(|(address, _)| address.to_string())
+            .collect();
+        let summary = summary.join(", ");
+        let plans = setup::plans(&options, &launchers, source.descriptors);
+        let directory = rules::directory(&servers);
+        let limits = setup::limits(&options, &plans, &directory, source.descriptors);
+        let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
+        let services = plans.into_iter().zip(&servers).zip(alike);
+        let change = Change {
+            rules: rules::of(&options, directory, None),
+            contents,
+            limits,
+            buffer_bytes: size.bytes,
+            log_level: options.log_level,
+            drain_delay: options.drain_delay,
+            about: setup::about(&options, &servers, summary),
+            services: services
+                .map(|((plan, served), starts_alike)| Wanted {
+                    plan,
+                    is_default: served.is_default,
+                    starts_alike,
+                })
+                .collect(),
+            doors,
+        };
+        let staged = Staged {
+            options,
+            launchers,
+            files,
+            bound,
+            warnings,
+            errors,
+            stamps,
+        };
+        Ok((change, staged))
+    }
+
+    /// What starts a server, and whether it does so as before. One that could not be started before, and is the same, is no
+    /// reason to change nothing.
+    fn launcher(
+        &self,
+        served: &Served,
+        errors: &mut Vec<String>,
+    ) -> Result<(Launcher, bool), String> {
+        let source = &self.source;
+        let mut launcher = Launcher::new(served.clone(), source.user.as_ref(), source.descriptors);
+        let found = launcher.find();
+        let mut all = self.launchers.iter().filter(|it| !it.is_retired);
+        let old = all.find(|old| old.served().name == served.name);
+        if let Err(error) = found {
+            let name = served.name.as_ref().map_or("", |name| name.as_str());
+            let was_broken = |old: &Launcher| !old.is_fine() && old.served() == served;
+            if !old.is_some_and(was_broken) {
+                return Err(format!("{name} can't be served: {error}"));
+            }
+            errors.push(format!("{name} can't be served: {error}"));
+        }
+        let is_alike = old.is_some_and(|old| old.starts_like(&launcher));
+        Ok((launcher, is_alike))
+    }
+
+    /// Where to listen from now on: what is there stays, what is missing is bound.
+    #[allow(clippy::type_complexity, reason = "two lists that belong together")]
+    fn doors(
+        &self,
+        options: &ServeOptions,
+        servers: &[Served],
+    ) -> Result<(Vec<WantedDoor<Listener>>, Vec<(Bound, usize)>), String> {
+        let index = |door: Option<ServiceKey>| door.map(|key| key.0);
+        let mut doors = Vec::new();
+        let mut bound = Vec::new();
+        let mut keep = |kept: &Bound, of: Option<usize>, doors: &mut Vec<WantedDoor<Listener>>| {
+            doors.extend(kept.keys.iter().map(|key| WantedDoor {
+                socket: WantedSocket::Kept(*key),
+                of,
+            }));
+            let owner = owner(servers, of.map(ServiceKey));
+            bound.push((
+                Bound {
+                    owner,
+                    ..kept.clone()
+                },
+                kept.keys.len(),
+            ));
+        };
+        let mut old: Vec<&Bound> = self.source.bound.iter().collect();
+        if old.iter().any(|it| matches!(it.origin, Origin::Passed(_))) {
+            if listen::names_addresses(options, servers) {
+                return Err(
+                    "systemd has passed sockets, which take the place of \"listen\"".to_owned(),
+                );
+            }
+            for kept in old {
+                let Origin::Passed(name) = &kept.origin else {
+                    continue;
+                };
+                let door = name
+                    .as_deref()
+                    .and_then(|name| listen::key_of(servers, name));
+                keep(kept, index(door), &mut doors);
+            }
+            return Ok((doors, bound));
+        }
+        // Of several that the system has chosen, each stays whose it is.
+        let mut missing = listen::addresses(options, servers);
+        for is_other_welcome in [false, true] {
+            missing.retain(|(address, door)| {
+                let origin = Origin::Of(address.clone());
+                let owner = owner(servers, *door);
+                let found = old
+                    .iter()
+                    .position(|it| it.origin == origin && (is_other_welcome || it.owner == owner));
+                if let Some(at) = found {
+                    keep(old.remove(at), index(*door), &mut doors);
+                }
+                found.is_none()
+            });
+        }
+        if doors.is_empty() && missing.is_empty() {
+            return Err("there is no address to listen on (\"listen\")".to_owned());
+        }
+        let beside = bound.iter().flat_map(|(it, _)| it.addresses.clone());
+        let beside: Vec<SocketAddr> = beside.collect();
+        let groups = listen::bind(options, servers, &missing, &beside);
+        for group in groups.map_err(|error| error.to_string())? {
+            bound.push((Bound::of(&group, servers, Vec::new()), group.sockets.len()));
+            doors.extend(group.sockets.into_iter().map(|socket| WantedDoor {
+                socket: WantedSocket::New(socket),
+                of: index(group.door),
+            }));
+        }
+        Ok((doors, bound))
+    }
+
+    /// Notes what all files are now that are read again. Call it before they are.
+    pub(super) fn take_stamps(&mut self) {
+        let in_force = self.launchers.iter().filter(|it| !it.is_retired);
+        let others = other_files(&self.files, in_force.map(Launcher::served));
+        let own = self.source.path.iter().cloned().collect();
+        self.source.stamps = Stamps::of(own).and(Stamps::of(others));
+    }
+
+    /// Puts the system's part in force.
+    pub(super) fn finish(&mut self, contents: &Contents, placed: Placed) {
+        let Some(staged) = self.source.staged.take() else {
+            return;
+        };
+        for warning in &staged.warnings {
+            warn!("{warning}");
+        }
+        for error in &staged.errors {
+            error!("{error}");
+        }
+        self.tls.clone_from(&contents.tls);
+        self.files = staged.files;
+        self.source.options = staged.options;
+        self.source.stamps = staged.stamps;
+        let mut keys = placed.listeners.into_iter();
+        self.source.bound = staged
+            .bound
+            .into_iter()
+            .map(|(bound, count)| Bound {
+                keys: keys.by_ref().take(count).collect(),
+                ..bound
+            })
+            .collect();
+        // Sessions go on where nobody listens any more.
+        self.ports.extend(self.source.ports());
+        self.ports.sort_unstable();
+        self.ports.dedup();
+        self.place_launchers(staged.launchers, &placed.services, &placed.older);
+    }
+
+    fn place_launchers(
+        &mut self,
+        launchers: Vec<Launcher>,
+        keys: &[ServiceKey],
+        older: &[(ServiceKey, Name)],
+    ) {
+        for launcher in &mut self.launchers {
+            launcher.is_retired = true;
+        }
+        for (key, name) in older {
+            // A process that is started from now on is the new one, for whomever.
+            let mut all = launchers.iter();
+            if let Some(new) = all.find(|it| it.served().name.as_ref() == Some(name))
+                && let Some(old) = self.launchers.get_mut(key.0)
+            {
+                *old = new.again();
+                old.is_retired = true;
+            }
+        }
+        for (key, launcher) in keys.iter().zip(launchers) {
+            if key.0 < self.launchers.len() {
+                self.launchers[key.0] = launcher;
+            } else {
+                self.launchers.push(launcher);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_fixed_is_named() {
+        let old = ServeOptions::default();
+        assert_eq!(check_fixed(&old, &old.clone()), Ok(()));
+        let new = ServeOptions {
+            user: Some("nobody".to_owned()),
+            unix_mode: 0o660,
+            max_sessions: Some(7),
+            ..old.clone()
+        };
+        let error = check_fixed(&old, &new).unwrap_err();
+        assert!(
+            error.starts_with("user, unixMode can't be changed"),
+            "{error}"
+        );
+    }
+}
