@@ -13,6 +13,7 @@ use super::stillbirths::Stillbirths;
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
+use crate::resume::wire::Side;
 use crate::util::about::about;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
@@ -290,7 +291,7 @@ impl BackendState {
     /// Whether a control line of the client is for us. `connect` takes none: between it and the program that started it
     /// there is no link.
     pub(super) fn takes_control_line(&self, control: Control) -> bool {
-        matches!(self, Self::Process { .. }) && control != Control::HeartbeatResponse
+        matches!(self, Self::Process { .. }) && control.side() == Side::Client
     }
 
     /// Whether an error of the proxy at the other end, in place of a response to the replay, says nothing about the
