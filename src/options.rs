@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Network};
+use crate::resume::DEFAULT_TIMEOUT as DEFAULT_RESUME_TIMEOUT;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -84,6 +85,8 @@ pub struct ServeOptions {
     pub first_message_timeout: Option<Option<Duration>>,
     /// How long a session may be idle: 10 ms to one day. `None`: for ever.
     pub idle_timeout: Option<Duration>,
+    /// How long a session is kept of which the connection is lost: 10 ms to one day. `None`: not at all.
+    pub resume_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
@@ -187,6 +190,7 @@ impl Default for ServeOptions {
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
+            resume_timeout: Some(DEFAULT_RESUME_TIMEOUT),
             max_starting: twice_the_processors(),
             prespawn: 0,
             tls_cert: None,
@@ -253,6 +257,8 @@ pub struct ConnectOptions {
     pub heartbeat_interval: Duration,
     /// Whether to connect again after the connection is lost.
     pub reconnect: bool,
+    /// Whether to go on with the same session then.
+    pub resume: bool,
     /// The longest delay between two attempts: 10 ms to one day.
     pub reconnect_delay: Duration,
     /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
@@ -300,6 +306,7 @@ impl Default for ConnectOptions {
             },
             heartbeat_interval: Duration::from_secs(30),
             reconnect: true,
+            resume: true,
             reconnect_delay: Duration::from_secs(2),
             max_reconnect_attempts: None,
             held_request_timeout: Some(Duration::from_mins(1)),

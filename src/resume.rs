@@ -52,6 +52,7 @@ mod registry;
 mod server;
 #[cfg(test)]
 mod tests;
+pub mod totals;
 pub mod wire;
 
 use std::time::Duration;

@@ -146,6 +146,10 @@ flags! {
     /// at most.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
+    /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off, if the client asked for
+    /// that, as `connect` does. Its server lives on, and a client that comes back in that time has lost nothing.
+    serve "--resume-timeout" "S", default "120", example "600": resume_timeout = seconds_or_off;
+
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
     /// second.
     serve "--max-starting" "N", default_is "twice the number of processors", example "3": max_starting = starting;
@@ -229,6 +233,9 @@ flags! {
 
     /// End when the connection is lost, instead of reconnecting.
     connect "--no-reconnect": reconnect = false;
+
+    /// Begin a new session after a reconnect, instead of going on with the one that was lost.
+    connect "--no-resume": resume = false;
 
     /// Seconds that a request waits for a connection, 0.01 to 86400, or 0 for off. Then it is answered with 502
     /// `unreachable`, and attempts to connect go on.

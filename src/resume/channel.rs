@@ -344,6 +344,21 @@ impl Channel {
         Ok(())
     }
 
+    /// The other end knows nothing of all this: nothing is kept for it, and what comes is not counted. Returns what has come
+    /// of a line that is not finished, and was not passed on.
+    pub fn give_up(&mut self, memory: &mut BufferBudget) -> Vec<u8> {
+        self.let_go(memory);
+        self.intake.take_begun()
+    }
+
+    /// Lets go of lines that were written. What was written in part still goes on.
+    pub fn let_go(&mut self, memory: &mut BufferBudget) {
+        if self.kept.unsent().is_empty() {
+            let total = self.kept.total();
+            self.kept.acknowledge(total, memory);
+        }
+    }
+
     /// When something is due. `waiting` is what waits for the other side of the session.
     pub fn deadline(&self, waiting: usize) -> Option<Time> {
         let is_told = self.is_detached || waiting > ACK_BYTES;

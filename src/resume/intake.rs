@@ -118,6 +118,11 @@ impl Intake {
         wire::control(line, self.from)
     }
 
+    /// Takes what has come of an unfinished line and was not passed on.
+    pub fn take_begun(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.begun)
+    }
+
     /// The connection is gone: an unfinished line is no line.
     pub fn reset(&mut self) {
         self.begun = Vec::new();

@@ -3,7 +3,9 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::totals::{Counted, Totals};
 use super::{Channel, Fingerprint};
+use crate::buffers::budget::BufferBudget;
 use crate::util::time::Time;
 
 /// A client that sends nothing for two and a half of its heartbeat intervals is taken for lost: two may be late, a third is
@@ -42,10 +44,20 @@ pub struct Server {
     /// How long the client may be silent.
     patience: Duration,
     last_heard: Time,
+    /// Whether the system says that the client is gone.
+    has_vanished: bool,
     /// Whether the client has said that it sends no more, and is gone when its connection is.
     pub has_left: bool,
+    /// Whether the end of its side was read.
+    pub has_ended: bool,
+    /// What has come and was not looked at.
+    pub early: Option<Box<[u8]>>,
     /// Since when there is no connection.
     lost_since: Option<Time>,
+    /// Since when the session has nothing more to say.
+    ending_since: Option<Time>,
+    /// What the totals have of it.
+    counted: Counted,
     /// When live connections were taken over, if that was not long ago.
     takeovers: Option<Box<VecDeque<Time>>>,
 }
@@ -59,8 +71,13 @@ impl Server {
             attempt: 0,
             patience: heartbeat.max(LEAST_INTERVAL) * SILENT_HALF_INTERVALS / 2,
             last_heard: now,
+            has_vanished: false,
             has_left: false,
+            has_ended: false,
+            early: None,
             lost_since: None,
+            ending_since: None,
+            counted: Counted::default(),
             takeovers: None,
         }
     }
@@ -75,6 +92,11 @@ impl Server {
         self.last_heard = now;
     }
 
+    /// The system says that the client is not there any more.
+    pub fn vanished(&mut self) {
+        self.has_vanished = true;
+    }
+
     /// How long nothing has come.
     pub fn silence(&self, now: Time) -> Duration {
         now.saturating_since(self.last_heard)
@@ -82,7 +104,7 @@ impl Server {
 
     /// Whether the client is taken for lost.
     pub fn is_silent(&self, now: Time) -> bool {
-        !self.channel.is_detached() && self.silent_at() <= now
+        !self.channel.is_detached() && (self.has_vanished || self.silent_at() <= now)
     }
 
     fn silent_at(&self) -> Time {
@@ -93,6 +115,17 @@ impl Server {
     pub fn lost(&mut self, now: Time) {
         self.channel.detach();
         self.lost_since = Some(now);
+    }
+
+    /// The session has nothing more to say.
+    pub fn ends(&mut self, now: Time) {
+        self.ending_since.get_or_insert(now);
+    }
+
+    /// When the client is not waited for any more: it does not come back, or does not take the end.
+    pub fn gives_up_at(&self, timeout: Duration) -> Option<Time> {
+        let since = self.lost_since.or(self.ending_since)?;
+        Some(since + timeout)
     }
 
     /// Since when there is no connection.
@@ -122,19 +155,37 @@ impl Server {
     /// It is back.
     pub fn resumed(&mut self, now: Time) {
         self.last_heard = now;
+        self.has_vanished = false;
         self.lost_since = None;
         self.has_left = false;
+        self.has_ended = false;
+    }
+
+    /// Charges the memory for what is kept, and has it in the totals.
+    pub fn recharge(&mut self, totals: &mut Totals, memory: &mut BufferBudget) {
+        self.channel.recharge(memory);
+        let counted = Counted {
+            bytes: self.channel.charge(),
+            is_detached: self.channel.is_detached(),
+        };
+        totals.change(std::mem::replace(&mut self.counted, counted), counted);
+    }
+
+    /// The same at its end.
+    pub fn release(&mut self, totals: &mut Totals, memory: &mut BufferBudget) {
+        self.channel.release(memory);
+        totals.change(std::mem::take(&mut self.counted), Counted::default());
     }
 
     /// When something is due: the client is taken for lost, or has been lost for `timeout`, or an acknowledgement is owed.
     /// `waiting` is what waits for the other side of the session.
-    pub fn deadline(&self, timeout: Duration, waiting: usize) -> Time {
-        if let Some(since) = self.lost_since {
-            return since + timeout;
+    pub fn deadline(&self, timeout: Duration, waiting: usize) -> Option<Time> {
+        if let Some(at) = self.gives_up_at(timeout) {
+            return Some(at);
         }
-        let silent_at = self.silent_at();
+        let silent_at = (!self.has_ended).then(|| self.silent_at());
         let of_channel = self.channel.deadline(waiting);
-        of_channel.map_or(silent_at, |at| at.min(silent_at))
+        of_channel.into_iter().chain(silent_at).min()
     }
 }
 
@@ -181,13 +232,13 @@ mod tests {
     fn a_client_is_lost_after_some_of_its_heartbeats_and_gone_after_the_time() {
         let timeout = Duration::from_secs(120);
         let mut server = server(Duration::from_secs(10));
-        assert_eq!(server.deadline(timeout, 0), in_seconds(25));
+        assert_eq!(server.deadline(timeout, 0), Some(in_seconds(25)));
         server.heard(in_seconds(5));
         assert!(!server.is_silent(in_seconds(29)) && server.is_silent(in_seconds(30)));
         server.lost(in_seconds(30));
         assert!(!server.is_silent(in_seconds(60)));
-        assert_eq!(server.deadline(timeout, 0), in_seconds(150));
+        assert_eq!(server.deadline(timeout, 0), Some(in_seconds(150)));
         let hasty = self::server(Duration::from_millis(1));
-        assert_eq!(hasty.deadline(timeout, 0), NOW + Duration::from_millis(2500));
+        assert_eq!(hasty.deadline(timeout, 0), Some(NOW + Duration::from_millis(2500)));
     }
 }

@@ -7,6 +7,7 @@ use log::{debug, error};
 use mio::Interest;
 
 use super::client::ClientSession;
+use super::newcomers::Arrival;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
 use crate::entrance::Identity;
@@ -79,7 +80,7 @@ impl<S: System> Proxy<S> {
         self.listeners.is_readable()
             && !self.is_paused()
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
-            && self.refused < MAX_REFUSED
+            && self.refused + self.to_be_refused() < MAX_REFUSED
             && !self.has_fresh_visitors()
     }
 
@@ -121,11 +122,27 @@ impl<S: System> Proxy<S> {
         if self.visitors.is_some() {
             return self.arrived(client, address);
         }
-        self.accept_session(client, address);
+        self.accept_free(client, address);
+    }
+
+    /// A connection of which nothing is asked.
+    pub(super) fn accept_free(&mut self, client: S::Client, address: ClientAddress) {
+        if self.resuming.is_none() {
+            return self.accept_session(client, address);
+        }
+        if let Err(error) = client.configure() {
+            debug!("a connection was gone when it was accepted: {error}");
+            return;
+        }
+        let arrival = Arrival {
+            client: address,
+            identity: None,
+        };
+        self.newcome(client, arrival);
     }
 
     /// A connection is a session at once.
-    pub(super) fn accept_session(&mut self, client: S::Client, address: ClientAddress) {
+    fn accept_session(&mut self, client: S::Client, address: ClientAddress) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
@@ -172,15 +189,26 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// Whether there are as many sessions as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        let resuming = self.resuming.as_ref();
+        let lingering = resuming.map_or(0, |resuming| resuming.lingering);
+        self.scheduler.len() - self.refused - lingering >= self.limits.max_sessions
+    }
+
+    /// Connections that are going to be turned away, as far as that is known.
+    fn to_be_refused(&self) -> usize {
+        if self.is_full() { self.newcomers() } else { 0 }
+    }
+
     /// The limit that one more session of this client would be over.
     fn session_limit(
         &self,
         client: ClientAddress,
         identity: Option<&Identity>,
     ) -> Option<SessionLimit> {
-        let limit = self.limits.max_sessions;
-        if self.scheduler.len() - self.refused >= limit {
-            return Some(SessionLimit::All(limit));
+        if self.is_full() {
+            return Some(SessionLimit::All(self.limits.max_sessions));
         }
         self.quotas.exceeded(client, identity)
     }

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use log::{debug, info, warn};
 use mio::Interest;
@@ -57,6 +58,8 @@ pub struct Limits {
     pub share: Option<share::Limits>,
     /// Connections in the entrance.
     pub places: usize,
+    /// How long a session is kept of which the connection is lost; `None` if none is.
+    pub resume_timeout: Option<Duration>,
 }
 
 /// What kept the program from serving, in one line.
@@ -185,6 +188,7 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
         max_starting: options.max_starting,
         spares,
         places,
+        resume_timeout: options.resume_timeout,
         share: (options.share > 0).then(|| share_limits(options)),
     }
 }

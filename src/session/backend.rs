@@ -43,7 +43,7 @@ pub enum Backend {
 
 impl Backend {
     /// What is shown to the other end of a link.
-    pub(super) fn token(&self) -> Option<&Secret> {
+    pub fn token(&self) -> Option<&Secret> {
         match self {
             Self::Proxy { token, .. } => token.as_ref(),
             Self::Process { .. } => None,
@@ -112,6 +112,34 @@ impl BackendState {
                 *first_line = FirstLine::new();
                 *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
             }
+        }
+    }
+
+    /// A link that was lost is there again.
+    pub(super) fn link_made_again(&mut self, now: Time, heartbeat_interval: Duration) {
+        if let Self::Proxy {
+            reconnects,
+            liveness,
+            ..
+        } = self
+        {
+            reconnects.started(now);
+            *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
+        }
+    }
+
+    /// When another attempt may be made to have a link again; `None` if none may.
+    pub(super) fn next_attempt(&mut self, now: Time) -> Option<Time> {
+        match self {
+            Self::Proxy { reconnects, .. } => reconnects.next_attempt(now),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// The proxy at the other end said something of the connection itself.
+    pub(super) fn proxy_heard(&mut self) {
+        if let Self::Proxy { reconnects, .. } = self {
+            reconnects.reached();
         }
     }
 

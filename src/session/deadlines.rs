@@ -21,6 +21,7 @@ impl Session {
         let served = earliest(upstream, self.idle_deadline(settings));
         let served = earliest(served, self.held_deadline(settings));
         let served = earliest(served, self.unfinished_deadline());
+        let served = earliest(served, self.resume_deadline());
         if self.goal.is_serve() && self.client.is_at_ease() {
             debug_assert_eq!(self.client_deadline(), None);
             debug_assert_eq!(self.goal_deadline(), None);
@@ -32,6 +33,7 @@ impl Session {
 
     /// A deadline has come. `unix_time` is the time since 1970.
     pub(super) fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
+        self.resume_timeout(cx.now);
         self.heartbeat_timeout(unix_time, cx);
         self.liveness_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);

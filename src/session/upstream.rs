@@ -280,9 +280,9 @@ impl Session {
             }),
         });
         self.note_started(is_first, cx);
-        if self.backend.is_link() {
+        if self.backend.is_link() && self.resume.is_none() {
             let token = cx.settings.role.token().map(Secret::reveal);
-            self.link_line(&own_messages::handshake(token), cx);
+            self.link_line(&own_messages::handshake(token, None), cx);
         }
         self.release_held(cx);
         self.replay_unasked(cx);

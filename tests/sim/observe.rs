@@ -59,6 +59,8 @@ impl Below {
             Action::StopUpstream
             | Action::CheckClient
             | Action::CheckUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::MeasureClient => {}
             Action::ReleaseUpstream => self.released(slot),
             Action::ShutdownClient => {
