@@ -494,6 +494,8 @@ impl Connector {
         let Some(kept) = &mut self.sides.kept else {
             return;
         };
+        // Of a verdict that was cut off, a part may have come.
+        kept.channel.detach();
         let ask = kept.client.ask_again(fresh, kept.channel.taken());
         kept.state = State::Verdict;
         let mut line = self.handshake(&ask).into_bytes();

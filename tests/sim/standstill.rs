@@ -41,6 +41,7 @@ pub fn world_with(spares: usize) -> World {
         share: None,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
+        resume_timeout: None,
     };
     World::build(rng, true, BUDGET, both, limits)
 }

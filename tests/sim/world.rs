@@ -131,6 +131,7 @@ impl World {
             spares: rng.pick(&[0, 0, 1, 3]),
             sessions_of_one: SessionsOfOne::default(),
             places: rng.pick(&[16, 20, 100]),
+            resume_timeout: None,
         };
         let asks = Asks::random(&mut rng);
         let mut world = Self::build_asking(rng, calm, budget, settings, limits, asks);

@@ -418,7 +418,7 @@ impl World {
             }
             // Nobody vanishes here.
             Action::CheckClient | Action::CheckUpstream | Action::LinkSilent => {}
-            Action::ResumeAsked => self.tell(Event::NotKept),
+            Action::ResumeAsked => self.event(Event::NotKept),
             Action::MeasureClient => {
                 // A client has taken what was written to it.
                 let unsent = self.client.as_ref().map(|_| 0);
