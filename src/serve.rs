@@ -250,7 +250,10 @@ impl<S: System> Proxy<S> {
     pub fn is_busy(&self) -> bool {
         self.scheduler.is_busy()
             || self.has_ready_visitors()
-            || self.resuming.as_ref().is_some_and(|it| it.newcomers.is_busy())
+            || self
+                .resuming
+                .as_ref()
+                .is_some_and(|it| it.newcomers.is_busy())
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()

@@ -146,8 +146,8 @@ flags! {
     /// at most.
     serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
-    /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off, if the client asked for
-    /// that, as `connect` does. Its server lives on, and a client that comes back in that time has lost nothing.
+    /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off. It is for clients that
+    /// ask for it, as `connect` does: the server lives on, and whoever comes back in that time has lost nothing.
     serve "--resume-timeout" "S", default "120", example "600": resume_timeout = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a

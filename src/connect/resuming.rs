@@ -197,7 +197,8 @@ impl KeptLink {
                 self.not_resumed(&reason, lines, session, cx);
             }
             (Some(FromProxy::Ack(lines)), State::Granted) => {
-                self.channel.acknowledged(lines, cx.now, &mut self.buffers)?;
+                self.channel
+                    .acknowledged(lines, cx.now, &mut self.buffers)?;
                 session.handle(Event::UpstreamBytes(&[]), cx);
             }
             (Some(FromProxy::Bye), State::Granted) => self.has_bye = true,
@@ -257,9 +258,7 @@ impl Transport for LinkSide<'_> {
     }
 
     fn is_writable(&self) -> bool {
-        self.link.is_writable()
-            && self.kept.takes_lines()
-            && self.kept.channel.has_room(self.bound)
+        self.link.is_writable() && self.kept.takes_lines() && self.kept.channel.has_room(self.bound)
     }
 
     /// An error shows once the link is read, after what was sent before.
@@ -346,10 +345,7 @@ impl Sides {
     /// Whether what comes over the link is for anybody. What a new session says waits until it has begun here, too.
     fn reads_link(&self) -> bool {
         self.kept.as_deref().is_some_and(|kept| {
-            matches!(
-                kept.state,
-                State::Asked | State::Granted | State::Verdict
-            )
+            matches!(kept.state, State::Asked | State::Granted | State::Verdict)
         })
     }
 
@@ -401,7 +397,10 @@ impl Sides {
         let Some(kept) = &mut self.kept else {
             return;
         };
-        let why = error.map_or_else(|| "closed by the other side".to_owned(), ToString::to_string);
+        let why = error.map_or_else(
+            || "closed by the other side".to_owned(),
+            ToString::to_string,
+        );
         let is_up = matches!(self.link, Link::Up { .. });
         if is_up && kept.lose(&why, session, cx) {
             self.link = Link::Down;
@@ -411,12 +410,7 @@ impl Sides {
     }
 
     /// The link is gone for good.
-    fn end_link(
-        &mut self,
-        error: Option<&io::Error>,
-        session: &mut Session,
-        cx: &mut Context<'_>,
-    ) {
+    fn end_link(&mut self, error: Option<&io::Error>, session: &mut Session, cx: &mut Context<'_>) {
         if let Some(mut kept) = self.kept.take() {
             kept.channel.release(cx.memory);
         }
@@ -597,7 +591,12 @@ impl Connector {
 
     /// Makes a link, or takes the one that is there for a new session.
     pub(super) fn start_link(&mut self) {
-        let Some(kept) = self.sides.kept.as_mut().filter(|it| it.state == State::Fresh) else {
+        let Some(kept) = self
+            .sides
+            .kept
+            .as_mut()
+            .filter(|it| it.state == State::Fresh)
+        else {
             return self.connect();
         };
         kept.state = if kept.client.is_granted() {

@@ -41,8 +41,7 @@ impl Acks {
     /// Whether an acknowledgement of this many lines is due.
     pub fn is_due(&self, lines: u64, now: Time) -> bool {
         let is_late = || self.deadline().is_some_and(|at| at <= now);
-        lines > self.told
-            && (lines - self.told >= LINES || self.untold_bytes >= BYTES || is_late())
+        lines > self.told && (lines - self.told >= LINES || self.untold_bytes >= BYTES || is_late())
     }
 
     /// Whether more has come than the window allows, and more than one line. `lines` were taken.

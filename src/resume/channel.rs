@@ -113,11 +113,7 @@ impl Channel {
     // What comes in.
 
     /// Takes the next part of what came from the front of `input`; `None` when all is taken.
-    pub fn next<'a>(
-        &mut self,
-        input: &mut &'a [u8],
-        now: Time,
-    ) -> Option<Result<Piece<'a>, Lie>> {
+    pub fn next<'a>(&mut self, input: &mut &'a [u8], now: Time) -> Option<Result<Piece<'a>, Lie>> {
         let piece = self.intake.next(input)?;
         let count = match &piece {
             Piece::Lines(lines) => lines.len(),

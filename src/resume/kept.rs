@@ -126,7 +126,6 @@ impl Kept {
     pub fn all(&self) -> &[u8] {
         &self.bytes[self.head..]
     }
-
 }
 
 #[cfg(test)]
@@ -143,12 +142,18 @@ mod tests {
     fn lines_are_kept_until_they_are_acknowledged_and_sent_again() {
         let (mut kept, mut memory) = (Kept::default(), memory());
         kept.push(b"ab\ncd\n", 4, &mut memory);
-        assert_eq!((kept.unsent(), kept.is_between_lines()), (&b"d\n"[..], false));
+        assert_eq!(
+            (kept.unsent(), kept.is_between_lines()),
+            (&b"d\n"[..], false)
+        );
         assert!(!kept.acknowledge(2, &mut memory), "it was not sent whole");
         kept.written(2);
         assert!(kept.acknowledge(1, &mut memory) && kept.acknowledge(0, &mut memory));
         kept.rewind();
-        assert_eq!((kept.unsent(), kept.is_between_lines()), (&b"cd\n"[..], true));
+        assert_eq!(
+            (kept.unsent(), kept.is_between_lines()),
+            (&b"cd\n"[..], true)
+        );
         kept.written(3);
         assert!(!kept.acknowledge(3, &mut memory));
         assert!(kept.acknowledge(2, &mut memory));

@@ -239,6 +239,9 @@ mod tests {
         assert!(!server.is_silent(in_seconds(60)));
         assert_eq!(server.deadline(timeout, 0), Some(in_seconds(150)));
         let hasty = self::server(Duration::from_millis(1));
-        assert_eq!(hasty.deadline(timeout, 0), Some(NOW + Duration::from_millis(2500)));
+        assert_eq!(
+            hasty.deadline(timeout, 0),
+            Some(NOW + Duration::from_millis(2500))
+        );
     }
 }

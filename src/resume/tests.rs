@@ -99,7 +99,8 @@ impl End {
 
     fn lose(&mut self) {
         self.channel.detach();
-        self.got.truncate(self.got.len() - std::mem::take(&mut self.half));
+        self.got
+            .truncate(self.got.len() - std::mem::take(&mut self.half));
     }
 }
 
@@ -144,7 +145,10 @@ struct World {
 impl World {
     fn new(window: usize) -> Self {
         Self {
-            ends: [End::new(Side::Client, window), End::new(Side::Proxy, window)],
+            ends: [
+                End::new(Side::Client, window),
+                End::new(Side::Proxy, window),
+            ],
             wires: [Vec::new(), Vec::new()],
             said: [Vec::new(), Vec::new()],
             now: Time::from_nanos(1 << 40),
@@ -220,7 +224,10 @@ impl World {
                 return;
             }
         }
-        panic!("not all arrives: {:?} {:?}", self.ends[0].channel, self.ends[1].channel);
+        panic!(
+            "not all arrives: {:?} {:?}",
+            self.ends[0].channel, self.ends[1].channel
+        );
     }
 }
 
@@ -283,8 +290,10 @@ fn less_than_was_acknowledged_is_a_lie_of_whoever_comes_back() {
     let now = Time::from_nanos(1 << 40);
     end.outbox = b"a\nb\nc\n".to_vec();
     end.write(1000, now);
-    end.receive(b"{\"type\":\"heartbeat\",\"lines\":2}\n", now).unwrap();
-    end.receive(b"{\"type\":\"heartbeat\",\"lines\":1}\n", now).unwrap();
+    end.receive(b"{\"type\":\"heartbeat\",\"lines\":2}\n", now)
+        .unwrap();
+    end.receive(b"{\"type\":\"heartbeat\",\"lines\":1}\n", now)
+        .unwrap();
     end.lose();
     for lie in [Some(1), Some(4), None] {
         assert_eq!(end.channel.attach(lie, &mut end.memory), Err(Lie::Protocol));
@@ -317,7 +326,10 @@ fn an_idle_end_owes_nothing_and_an_acknowledgement_is_withheld_while_much_waits(
     end.waiting = ACK_BYTES + 1;
     assert_eq!(end.write(1000, later), b"");
     end.waiting = ACK_BYTES;
-    assert_eq!(end.write(1000, later), b"{\"type\":\"heartbeat\",\"lines\":1}\n");
+    assert_eq!(
+        end.write(1000, later),
+        b"{\"type\":\"heartbeat\",\"lines\":1}\n"
+    );
     assert_eq!(end.write(1000, later), b"");
 }
 

@@ -420,7 +420,15 @@ mod tests {
         };
         assert_eq!(lines("0"), Some(Ok(0)));
         assert_eq!(lines("9007199254740991"), Some(Ok(MAX_LINES)));
-        for wrong in ["9007199254740992", "-1", "1.5", "1.0", "\"1\"", "null", "[]"] {
+        for wrong in [
+            "9007199254740992",
+            "-1",
+            "1.5",
+            "1.0",
+            "\"1\"",
+            "null",
+            "[]",
+        ] {
             assert_eq!(lines(wrong), Some(Err(())), "{wrong}");
         }
         let plain = Heartbeat::in_line(br#"{"type":"heartbeat"}"#);
@@ -449,7 +457,10 @@ mod tests {
         }
         assert_eq!(read(&ack(Side::Proxy, 8)), Some(FromProxy::Ack(Some(8))));
         assert_eq!(read(&bye("shutdown")), Some(FromProxy::Bye));
-        assert_eq!(read(r#"{"type":"resumable","version":2,"timeout":1,"window":1}"#), None);
+        assert_eq!(
+            read(r#"{"type":"resumable","version":2,"timeout":1,"window":1}"#),
+            None
+        );
     }
 
     #[test]
@@ -472,7 +483,14 @@ mod tests {
             let found = control(line.as_bytes(), Side::Client);
             assert_eq!(found.is_some(), is_control, "{line}");
         }
-        for name in ["heartbeat_response", "resumable", "resumed", "not_resumed", "ack", "bye"] {
+        for name in [
+            "heartbeat_response",
+            "resumable",
+            "resumed",
+            "not_resumed",
+            "ack",
+            "bye",
+        ] {
             let line = format!(r#"{{"type":"{name}"}}"#);
             assert!(control(line.as_bytes(), Side::Proxy).is_some(), "{name}");
             assert!(control(line.as_bytes(), Side::Client).is_none(), "{name}");

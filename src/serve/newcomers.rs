@@ -375,7 +375,10 @@ impl<S: System> Proxy<S> {
         };
         for (key, newcomer) in &resuming.newcomers.all {
             let is_queued = resuming.newcomers.ready.contains(&NewcomerKey(key));
-            assert!(!newcomer.queued || is_queued, "newcomer {key} is not queued");
+            assert!(
+                !newcomer.queued || is_queued,
+                "newcomer {key} is not queued"
+            );
             assert_eq!(newcomer.deadline.at(), Some(newcomer.at));
         }
         resuming.newcomers.len()

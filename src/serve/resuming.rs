@@ -129,8 +129,13 @@ impl<S: System> ClientSession<S> {
                 Input::Blocked => break,
                 Input::Bytes(count) => {
                     server.heard(cx.now);
-                    let taken =
-                        take(session, server, &scratch[..count], &mut resuming.buffers, cx);
+                    let taken = take(
+                        session,
+                        server,
+                        &scratch[..count],
+                        &mut resuming.buffers,
+                        cx,
+                    );
                     if let Err(lie) = taken {
                         return self.expose(lie, session, cx);
                     }

@@ -4,11 +4,11 @@ use std::io::{self, ErrorKind};
 
 use log::{debug, warn};
 
+use super::Proxy;
 use super::client::ClientSession;
 use super::newcomers::Arrival;
 use super::resuming::Resuming;
 use super::system::System;
-use super::Proxy;
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
 use crate::resume::wire::{self, Ask, Grant, Previous, Side};
@@ -38,9 +38,7 @@ impl<S: System> Proxy<S> {
             return;
         };
         let rest = look.line().map_or(&[][..], |(_, rest)| rest).to_vec();
-        let verdict = ask
-            .previous
-            .map(|previous| self.judge(&previous, &arrival));
+        let verdict = ask.previous.map(|previous| self.judge(&previous, &arrival));
         match verdict {
             Some(Verdict::Stale) => debug!("{}: a later attempt has come", arrival.client),
             Some(Verdict::Resumed(key)) => self.attach(key, io, &arrival, rest),
@@ -146,9 +144,7 @@ impl<S: System> Proxy<S> {
             Takeover::Stale => return Verdict::Stale,
             Takeover::Contended => "contended",
             Takeover::Granted => {
-                let attached = server
-                    .channel
-                    .attach(previous.lines, &mut resuming.buffers);
+                let attached = server.channel.attach(previous.lines, &mut resuming.buffers);
                 match attached {
                     Ok(()) => return Verdict::Resumed(key),
                     Err(lie) => lie.name(),
@@ -218,9 +214,7 @@ impl<S: System> Proxy<S> {
         let Some(arrival) = arrival else {
             return;
         };
-        let verdict = ask
-            .previous
-            .map(|previous| self.judge(&previous, &arrival));
+        let verdict = ask.previous.map(|previous| self.judge(&previous, &arrival));
         match verdict {
             Some(Verdict::Resumed(other)) => {
                 let place = self.scheduler.place_mut(key);
@@ -228,7 +222,8 @@ impl<S: System> Proxy<S> {
                 if let Some(io) = io {
                     self.attach(other, io, &arrival, rest);
                 }
-                let error = io::Error::new(ErrorKind::ConnectionReset, "goes on as another session");
+                let error =
+                    io::Error::new(ErrorKind::ConnectionReset, "goes on as another session");
                 self.tell(key, Event::ClientFailed(&error));
             }
             Some(Verdict::Stale) => {
@@ -277,9 +272,8 @@ impl<S: System> Proxy<S> {
     pub(super) fn limit_detached(&mut self) {
         let most = (self.limits.max_sessions / 2).max(1);
         let has_too_many = |resuming: &Resuming<S::Client>| resuming.detached > most;
-        while self.resuming.as_deref().is_some_and(has_too_many)
-            && self.give_up_oldest_detached()
-        {}
+        while self.resuming.as_deref().is_some_and(has_too_many) && self.give_up_oldest_detached() {
+        }
         // Those that came back are forgotten now and then.
         let Some(resuming) = &mut self.resuming else {
             return;
@@ -314,7 +308,10 @@ impl<S: System> Proxy<S> {
         let server = place.and_then(|place| place.resume.as_deref());
         let is_detached = server.is_some_and(|server| server.lost_since().is_some());
         if is_detached {
-            let error = io::Error::new(ErrorKind::TimedOut, "it was away when the proxy was stopped");
+            let error = io::Error::new(
+                ErrorKind::TimedOut,
+                "it was away when the proxy was stopped",
+            );
             self.tell(key, Event::ClientFailed(&error));
         }
         is_detached
@@ -334,7 +331,9 @@ impl<S: System> Proxy<S> {
             return;
         };
         resuming.detached -= usize::from(server.lost_since().is_some());
-        resuming.registry.end(server.id(), server.channel.taken(), now);
+        resuming
+            .registry
+            .end(server.id(), server.channel.taken(), now);
         let (_, memory) = self.scheduler.scratch_and_memory();
         server.release(&mut resuming.totals, memory);
     }
@@ -355,7 +354,8 @@ impl<S: System> Proxy<S> {
             return;
         }
         resuming.lingering += 1;
-        if let (Some(session), Some(place)) = (self.scheduler.session(key), self.scheduler.place(key))
+        if let (Some(session), Some(place)) =
+            (self.scheduler.session(key), self.scheduler.place(key))
         {
             self.quotas.free(session.label().client(), place.identity());
         }

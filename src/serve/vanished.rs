@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::{ClientSession, Proxy};
 use super::system::System;
+use super::{ClientSession, Proxy};
 use crate::reactor::io::Io;
 use crate::reactor::peers::vanished_error;
 use crate::scheduler::SessionKey;

@@ -113,7 +113,8 @@ impl Session {
         let interval = cx.settings.heartbeat_interval;
         if !self.delivers_to_client()
             || self.is_detached()
-            || !self.heartbeat.take_due(self.opened, cx.now, interval) {
+            || !self.heartbeat.take_due(self.opened, cx.now, interval)
+        {
             return;
         }
         let is_up = self.upstream.is_up();

@@ -80,7 +80,8 @@ impl Session {
         self.last_written += pause;
         self.unwritten_since = self.unwritten_since.map(|since| since + pause);
         self.heartbeat.note_heard(now);
-        self.backend.link_made_again(now, cx.settings.heartbeat_interval);
+        self.backend
+            .link_made_again(now, cx.settings.heartbeat_interval);
         if matches!(self.upstream, Upstream::OnDemand)
             && !is_link
             && cx.settings.spawn == Spawn::Eager
