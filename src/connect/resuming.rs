@@ -33,6 +33,9 @@ use crate::transport::connection::Connection;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
 
+/// A proxy that keeps sessions says so within a round trip. After this, lines are sent beyond the window.
+const ANSWER_TIME: Duration = Duration::from_secs(3);
+
 /// The link, as far as it may come back.
 pub(super) struct KeptLink {
     state: State,
@@ -44,6 +47,8 @@ pub(super) struct KeptLink {
     first: (Vec<u8>, usize),
     /// What a new session has said that has not begun here.
     early: Vec<u8>,
+    /// When it was asked.
+    asked_at: Time,
     /// Whether the proxy has said that it ends the session.
     has_bye: bool,
     /// Whether our side has ended.
@@ -65,7 +70,7 @@ enum State {
 }
 
 impl KeptLink {
-    fn new(id: SessionId, heartbeat: Duration) -> Self {
+    fn new(id: SessionId, heartbeat: Duration, now: Time) -> Self {
         Self {
             state: State::Asked,
             channel: Channel::new(Side::Client, WINDOW_BYTES),
@@ -73,6 +78,7 @@ impl KeptLink {
             buffers: BufferBudget::new(0),
             first: (Vec::new(), 0),
             early: Vec::new(),
+            asked_at: now,
             has_bye: false,
             has_ended: false,
             wants_attempt: false,
@@ -82,7 +88,18 @@ impl KeptLink {
 
     /// Whether the session would survive the connection.
     fn can_come_back(&self) -> bool {
-        self.state == State::Granted && !self.has_bye && !self.channel.is_ending()
+        let is_over = self.has_bye || self.channel.is_ending();
+        self.state == State::Granted && !is_over && self.channel.is_whole()
+    }
+
+    /// Whether the proxy has had the time to answer, and has not: one that knows nothing of this may say nothing for long.
+    fn is_unanswered(&self, now: Time) -> bool {
+        self.state == State::Asked && self.asked_at + ANSWER_TIME <= now
+    }
+
+    /// When that is so.
+    fn unanswered_at(&self) -> Option<Time> {
+        (self.state == State::Asked).then(|| self.asked_at + ANSWER_TIME)
     }
 
     /// Whether lines may be sent.
@@ -113,6 +130,11 @@ impl KeptLink {
         session: &mut Session,
         cx: &mut Context<'_>,
     ) -> Result<(), Lie> {
+        if matches!(self.state, State::Asked | State::Verdict) && !begins_with_object(input) {
+            // Another protocol may never end its first line.
+            self.lines(input, session, cx);
+            return Ok(());
+        }
         while !input.is_empty() {
             if self.state == State::Plain {
                 session.handle(Event::UpstreamBytes(input), cx);
@@ -240,6 +262,11 @@ impl KeptLink {
     }
 }
 
+/// Whether it may be the beginning of one of our lines, or what follows it.
+fn begins_with_object(input: &[u8]) -> bool {
+    matches!(input.trim_ascii_start().first(), None | Some(b'{'))
+}
+
 /// The link for the pump. It is read this way only if it is a plain one.
 struct LinkSide<'a> {
     link: &'a mut Link,
@@ -331,6 +358,7 @@ impl Sides {
         kept.channel.recharge(cx.memory);
         let waiting = session.waiting_for_other_side();
         let at = kept.channel.deadline(waiting);
+        let at = at.into_iter().chain(kept.unanswered_at()).min();
         session.set_resume_deadline(at.filter(|at| *at > cx.now));
         let is_plain = kept.state == State::Plain;
         let holds_input = self.link.note_held_input();
@@ -437,7 +465,8 @@ impl Sides {
             kept.has_ended = true;
             link.source_mut().end();
         }
-        if kept.state == State::Plain {
+        if kept.state == State::Plain || kept.is_unanswered(cx.now) {
+            kept.channel.set_window(usize::MAX);
             kept.channel.let_go(&mut kept.buffers);
         }
     }
@@ -463,7 +492,7 @@ impl Connector {
         let Some(id) = self.fresh_id() else {
             return;
         };
-        let mut kept = KeptLink::new(id, heartbeat);
+        let mut kept = KeptLink::new(id, heartbeat, self.reactor.now());
         kept.channel.begin_with(&self.handshake(&kept.client.ask()));
         self.sides.kept = Some(Box::new(kept));
         self.tell(Event::Kept);

@@ -49,6 +49,12 @@ pub struct Channel {
     bye: Option<Box<str>>,
     is_bye_sent: bool,
     is_detached: bool,
+    /// How many lines the other end has said that it has taken.
+    heard: u64,
+    /// How many were let go of before it had.
+    forgotten: u64,
+    /// Whether the other end takes no acknowledgements.
+    is_unheard: bool,
     /// Since when nothing more can be sent until there is an acknowledgement.
     full_since: Option<Time>,
     /// How much of the shared memory it is charged for, in bytes.
@@ -75,6 +81,9 @@ impl Channel {
             bye: None,
             is_bye_sent: false,
             is_detached: false,
+            heard: 0,
+            forgotten: 0,
+            is_unheard: false,
             full_since: None,
             charged: 0,
         }
@@ -142,6 +151,7 @@ impl Channel {
         if !self.kept.acknowledge(lines, memory) {
             return Err(Lie::Protocol);
         }
+        self.heard = self.heard.max(lines);
         if self.kept.acked() > before {
             self.full_since = None;
         }
@@ -311,7 +321,7 @@ impl Channel {
     }
 
     fn is_ack_due(&self, waiting: usize, now: Time) -> bool {
-        waiting <= ACK_BYTES && self.acks.is_due(self.taken(), now)
+        !self.is_unheard && waiting <= ACK_BYTES && self.acks.is_due(self.taken(), now)
     }
 
     // What happens to connections.
@@ -332,6 +342,7 @@ impl Channel {
         if lines < self.kept.acked() || !self.kept.acknowledge(lines, memory) {
             return Err(Lie::Protocol);
         }
+        self.heard = self.heard.max(lines);
         self.detach();
         self.kept.rewind();
         self.acks.told(self.taken());
@@ -343,6 +354,7 @@ impl Channel {
     /// The other end knows nothing of all this: nothing is kept for it, and what comes is not counted. Returns what has come
     /// of a line that is not finished, and was not passed on.
     pub fn give_up(&mut self, memory: &mut BufferBudget) -> Vec<u8> {
+        self.is_unheard = true;
         self.let_go(memory);
         self.intake.take_begun()
     }
@@ -352,12 +364,18 @@ impl Channel {
         if self.kept.unsent().is_empty() {
             let total = self.kept.total();
             self.kept.acknowledge(total, memory);
+            self.forgotten = total;
         }
+    }
+
+    /// Whether every line that the other end may not have taken is kept.
+    pub fn is_whole(&self) -> bool {
+        self.heard >= self.forgotten
     }
 
     /// When something is due. `waiting` is what waits for the other side of the session.
     pub fn deadline(&self, waiting: usize) -> Option<Time> {
-        let is_told = self.is_detached || waiting > ACK_BYTES;
+        let is_told = self.is_detached || self.is_unheard || waiting > ACK_BYTES;
         self.acks.deadline().filter(|_| !is_told)
     }
 

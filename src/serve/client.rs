@@ -224,13 +224,14 @@ impl<S: System> Sides<'_, S> {
         place.receive(key, session, resuming, scratch, cx);
         let flushed = place.flush_channel(session, resuming, cx);
         let mut failed = flushed.err();
-        let mut has_more = false;
+        let (mut has_more, mut is_stalled) = (false, false);
         let (client, resume) = (&mut place.client, &mut place.resume);
         if let Some(server) = resume {
             let mut side = ClientSession::<S>::kept_side(client, server, resuming, cx);
             if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
                 let mut seat = SeatSide::new(sharing, seat);
                 has_more = pump(session, &mut side, &mut seat, scratch, cx);
+                is_stalled = seat.is_stalled();
                 seat.finish(cx.now, cx.memory);
             } else {
                 let mut server = place.server.and_then(|key| self.servers.get_mut(key));
@@ -238,6 +239,11 @@ impl<S: System> Sides<'_, S> {
                 has_more |= server.is_some_and(|server| Server::has_stderr(server));
             }
             failed = failed.or(side.into_error());
+        }
+        if is_stalled && session.is_detached() {
+            let error = "more has come for it than is kept, before it came back";
+            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, error);
+            session.handle(Event::ClientFailed(&error), cx);
         }
         has_more |= place.finish_run(key, failed, session, resuming, cx);
         if place.is_tls() {

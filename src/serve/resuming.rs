@@ -115,7 +115,7 @@ impl<S: System> ClientSession<S> {
         self.take_early(session, resuming, cx);
         for _ in 0..READS_PER_RUN {
             let (Some(server), Some(client)) = (&mut self.resume, &mut self.client) else {
-                return;
+                break;
             };
             if server.has_ended || !client.is_readable() {
                 break;
@@ -245,6 +245,11 @@ impl<S: System> ClientSession<S> {
         resuming.detached += 1;
         session.handle(Event::Detached, cx);
         server.recharge(&mut resuming.totals, cx.memory);
+        if session.is_stopping() {
+            let error = "it was lost when the proxy was being stopped";
+            session.handle(Event::ClientFailed(&timed_out(error)), cx);
+            return;
+        }
         let kept = server.channel.kept();
         let is_large = kept.len() > LEAST_WINDOW_BYTES && kept.lines() > 1;
         if is_large && resuming.totals.are_too_large(cx.memory) {
@@ -274,8 +279,12 @@ impl<S: System> ClientSession<S> {
     ) -> KeptSide<'a, S::Client> {
         KeptSide {
             client: client.as_mut(),
+            bound: if server.has_ended {
+                usize::MAX
+            } else {
+                resuming.totals.bound(cx.memory)
+            },
             server,
-            bound: resuming.totals.bound(cx.memory),
             buffers: &mut resuming.buffers,
             now: cx.now,
             error: None,
@@ -310,6 +319,11 @@ impl<S: System> ClientSession<S> {
             return Ok(());
         };
         let waiting = session.waiting_for_other_side();
+        if server.has_ended {
+            // Nobody acknowledges anything any more.
+            server.channel.set_window(usize::MAX);
+            server.channel.give_up(&mut resuming.buffers);
+        }
         if client.is_writable() && server.channel.wants_flush(waiting, cx.now) {
             let write = |bytes: &[u8]| client.write(bytes);
             server.channel.flush(waiting, cx.now, write)?;

@@ -76,10 +76,11 @@ impl<S: System> Proxy<S> {
             .map(|(line, rest)| (line.to_vec(), rest.to_vec()))
             .unwrap_or_default();
         line.push(b'\n');
-        if self.keep(key, ask, first, rest) {
-            // It announces heartbeats, and is not counted.
-            self.tell(key, Event::ClientBytes(&line));
+        if !self.keep(key, ask, first, rest.clone()) {
+            line.extend_from_slice(&rest);
         }
+        // It announces heartbeats, and is not counted.
+        self.tell(key, Event::ClientBytes(&line));
     }
 
     /// Grants a session what its client has asked for; `first` is said before. Returns whether that is possible.

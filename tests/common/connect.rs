@@ -32,6 +32,9 @@ pub(crate) const HANDSHAKE: &str = concat!(
     r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
 
+/// What the stdio side says last, unless it is not to be taken back.
+pub(crate) const BYE: &str = r#"{"type":"heartbeat","bye":true}"#;
+
 /// The line has to be what the stdio side says first.
 #[track_caller]
 pub(crate) fn assert_handshake(line: &str) {

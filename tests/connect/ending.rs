@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, Reserved, connected, initialize_line, request};
+use crate::common::connect::{BYE, IN_HASTE, Reserved, connected, initialize_line, request};
 use crate::common::{Connect, FakeServer, NoLine, Proxy, servers};
 
 /// Less than anything takes that is waited out: what does not end by itself at once ends later than this.
@@ -150,7 +150,7 @@ fn a_signal_ends_it_in_good_order() {
         connect.signal(signal);
         assert_eq!(connect.wait_exit(0), [""; 0]);
         assert!(start.elapsed() < PROMPTLY);
-        assert_eq!(peer.read_to_end(), [""; 0]);
+        assert_eq!(peer.read_to_end(), [BYE]);
     }
 }
 
