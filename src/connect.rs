@@ -376,6 +376,9 @@ impl Connector {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + CLOSE_TIME;
         self.sides.link.half_close(at, timers);
+        if has_bye {
+            self.scheduler.enqueue(self.session);
+        }
     }
 
     /// The time is for the other side, not for a program that is slow to read our stdout: while that has to be waited for,
@@ -384,7 +387,9 @@ impl Connector {
         self.sides.link.deadline_fired();
         let memory = self.scheduler.memory();
         let session = self.scheduler.session(self.session);
-        if session.is_some_and(|session| session.wants_upstream_output(memory)) {
+        let has_had_time = self.sides.has_ended_side()
+            && session.is_some_and(|session| session.wants_upstream_output(memory));
+        if has_had_time {
             self.drop_connection();
         } else {
             let timers = &mut self.reactor.timers;

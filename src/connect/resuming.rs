@@ -323,6 +323,11 @@ impl Sides {
         true
     }
 
+    /// Whether our side has ended, once that was begun.
+    pub(super) fn has_ended_side(&self) -> bool {
+        self.kept.as_ref().is_none_or(|kept| kept.has_ended)
+    }
+
     /// Moves what can be moved.
     pub(super) fn run_kept(
         &mut self,

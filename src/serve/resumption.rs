@@ -7,7 +7,6 @@ use log::{debug, warn};
 use super::Proxy;
 use super::client::ClientSession;
 use super::newcomers::Arrival;
-use super::resuming::Resuming;
 use super::system::System;
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
@@ -272,8 +271,9 @@ impl<S: System> Proxy<S> {
     /// No more than half of the places are for sessions without a connection.
     pub(super) fn limit_detached(&mut self) {
         let most = (self.limits.max_sessions / 2).max(1);
-        let has_too_many = |resuming: &Resuming<S::Client>| resuming.detached > most;
-        while self.resuming.as_deref().is_some_and(has_too_many) && self.give_up_oldest_detached() {
+        let detached = self.resuming.as_ref().map_or(0, |it| it.detached);
+        for _ in most..detached {
+            self.give_up_oldest_detached();
         }
         // Those that came back are forgotten now and then.
         let Some(resuming) = &mut self.resuming else {

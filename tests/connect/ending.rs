@@ -16,7 +16,7 @@ fn the_end_of_stdin_is_passed_on_and_what_still_comes_is_delivered() {
     let (_server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
-    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
     for line in [r#"{"method":"one"}"#, r#"{"method":"two"}"#] {
         peer.send_line(line);
         assert_eq!(connect.recv_line(), line);
@@ -219,7 +219,7 @@ fn a_signal_after_the_end_of_stdin_does_not_wait_for_the_other_side() {
     let (server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
-    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
     connect.assert_runs();
     let start = Instant::now();
     connect.signal(Signal::SIGTERM);
@@ -247,7 +247,7 @@ fn what_was_said_before_a_signal_is_delivered_to_a_host_that_reads() {
     let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(100 * 1024));
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
-    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
     peer.send_line(&line);
     crate::common::eventually("something on stdout", PROMPTLY, || connect.has_output());
     connect.signal(Signal::SIGTERM);
