@@ -47,6 +47,9 @@ pub(super) struct KeptLink {
     first: (Vec<u8>, usize),
     /// What a new session has said that has not begun here.
     early: Vec<u8>,
+    /// How many lines the proxy has said that it has taken, and how many were let go of before it had.
+    heard: u64,
+    forgotten: u64,
     /// When it was asked.
     asked_at: Time,
     /// Whether the proxy has said that it ends the session.
@@ -78,6 +81,8 @@ impl KeptLink {
             buffers: BufferBudget::new(0),
             first: (Vec::new(), 0),
             early: Vec::new(),
+            heard: 0,
+            forgotten: 0,
             asked_at: now,
             has_bye: false,
             has_ended: false,
@@ -89,7 +94,7 @@ impl KeptLink {
     /// Whether the session would survive the connection.
     fn can_come_back(&self) -> bool {
         let is_over = self.has_bye || self.channel.is_ending();
-        self.state == State::Granted && !is_over && self.channel.is_whole()
+        self.state == State::Granted && !is_over && self.heard >= self.forgotten
     }
 
     /// Whether the proxy has had the time to answer, and has not: one that knows nothing of this may say nothing for long.
@@ -221,6 +226,7 @@ impl KeptLink {
             (Some(FromProxy::Ack(lines)), State::Granted) => {
                 self.channel
                     .acknowledged(lines, cx.now, &mut self.buffers)?;
+                self.heard = self.heard.max(lines.unwrap_or(0));
                 session.handle(Event::UpstreamBytes(&[]), cx);
             }
             (Some(FromProxy::Bye), State::Granted) => self.has_bye = true,
@@ -472,7 +478,8 @@ impl Sides {
         }
         if kept.state == State::Plain || kept.is_unanswered(cx.now) {
             kept.channel.set_window(usize::MAX);
-            kept.channel.let_go(&mut kept.buffers);
+            let forgotten = kept.channel.let_go(&mut kept.buffers);
+            kept.forgotten = forgotten.unwrap_or(kept.forgotten);
         }
     }
 }

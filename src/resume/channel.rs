@@ -30,35 +30,60 @@ impl Lie {
     }
 }
 
-/// One end.
+/// One end. An idle one is small.
 #[derive(Debug)]
 pub struct Channel {
-    side: Side,
     kept: Kept,
     intake: Intake,
     acks: Acks,
+    control: Option<Box<Control>>,
     /// How much may be sent without an acknowledgement, and may come without one, in bytes.
-    window: usize,
+    window: u32,
+    /// How much of the shared memory it is charged for, in bytes.
+    charged: u32,
+    side: Side,
+    owes_ack: bool,
+    is_detached: bool,
+    /// Whether the other end takes no acknowledgements.
+    is_unheard: bool,
+}
+
+/// What is to be written besides lines, and what is seldom there.
+#[derive(Debug, Default)]
+struct Control {
     /// A control line that is being written. Once begun, it goes on before all else.
     out: Vec<u8>,
     out_sent: usize,
     /// A heartbeat that waits. At most one does.
     heartbeat: Option<Box<str>>,
-    owes_ack: bool,
     /// The last line of this end, once nothing else is to come.
     bye: Option<Box<str>>,
     is_bye_sent: bool,
-    is_detached: bool,
-    /// How many lines the other end has said that it has taken.
-    heard: u64,
-    /// How many were let go of before it had.
-    forgotten: u64,
-    /// Whether the other end takes no acknowledgements.
-    is_unheard: bool,
     /// Since when nothing more can be sent until there is an acknowledgement.
     full_since: Option<Time>,
-    /// How much of the shared memory it is charged for, in bytes.
-    charged: usize,
+}
+
+impl Control {
+    fn has_begun(&self) -> bool {
+        self.out_sent < self.out.len()
+    }
+
+    fn is_idle(&self) -> bool {
+        let waits = self.has_begun() || self.heartbeat.is_some();
+        !waits && self.bye.is_none() && self.full_since.is_none()
+    }
+
+    fn begin(&mut self, line: &str) {
+        self.out.extend_from_slice(line.as_bytes());
+        self.out.push(b'\n');
+    }
+
+    fn written(&mut self, count: usize) {
+        self.out_sent += count;
+        if self.out_sent == self.out.len() {
+            (self.out, self.out_sent) = (Vec::new(), 0);
+        }
+    }
 }
 
 impl Channel {
@@ -69,34 +94,27 @@ impl Channel {
             Side::Proxy => Side::Client,
         };
         Self {
-            side,
             kept: Kept::default(),
             intake: Intake::new(from),
             acks: Acks::default(),
-            window,
-            out: Vec::new(),
-            out_sent: 0,
-            heartbeat: None,
-            owes_ack: false,
-            bye: None,
-            is_bye_sent: false,
-            is_detached: false,
-            heard: 0,
-            forgotten: 0,
-            is_unheard: false,
-            full_since: None,
+            control: None,
+            window: bytes(window),
             charged: 0,
+            side,
+            owes_ack: false,
+            is_detached: false,
+            is_unheard: false,
         }
     }
 
     /// The other end has said how much it takes.
-    pub fn set_window(&mut self, bytes: usize) {
-        self.window = bytes;
+    pub fn set_window(&mut self, window: usize) {
+        self.window = bytes(window);
     }
 
     /// How much may be sent without an acknowledgement, in bytes.
     pub fn window(&self) -> usize {
-        self.window
+        self.window as usize
     }
 
     /// Whether there is no connection.
@@ -123,6 +141,7 @@ impl Channel {
 
     /// Takes the next part of what came from the front of `input`; `None` when all is taken.
     pub fn next<'a>(&mut self, input: &mut &'a [u8], now: Time) -> Option<Result<Piece<'a>, Lie>> {
+        let before = self.taken();
         let piece = self.intake.next(input)?;
         let count = match &piece {
             Piece::Lines(lines) => lines.len(),
@@ -130,9 +149,9 @@ impl Channel {
             Piece::Control(..) => 0,
         };
         if count > 0 {
-            self.acks.taken(count, now);
+            self.acks.taken(count, before, now);
         }
-        Some(if self.acks.is_beyond(self.window, self.taken()) {
+        Some(if self.acks.is_beyond(self.window(), self.taken()) {
             Err(Lie::Protocol)
         } else {
             Ok(piece)
@@ -151,11 +170,13 @@ impl Channel {
         if !self.kept.acknowledge(lines, memory) {
             return Err(Lie::Protocol);
         }
-        self.heard = self.heard.max(lines);
+        let Some(control) = &mut self.control else {
+            return Ok(());
+        };
         if self.kept.acked() > before {
-            self.full_since = None;
+            control.full_since = None;
         }
-        match self.full_since {
+        match control.full_since {
             Some(since) if since + NO_ACK_TIME <= now => Err(Lie::NoAck),
             _ => Ok(()),
         }
@@ -165,41 +186,57 @@ impl Channel {
 
     /// Queues the line with which this end begins on a connection.
     pub fn begin_with(&mut self, line: &str) {
-        self.out.extend_from_slice(line.as_bytes());
-        self.out.push(b'\n');
+        self.control_mut().begin(line);
+    }
+
+    fn control_mut(&mut self) -> &mut Control {
+        self.control.get_or_insert_default()
     }
 
     /// Queues a heartbeat, which takes the place of one that waits.
     pub fn beat(&mut self, line: &str) {
         if !self.is_detached {
-            self.heartbeat = Some(line.into());
+            self.control_mut().heartbeat = Some(line.into());
         }
     }
 
     /// Nothing follows but this line.
     pub fn end_with(&mut self, bye: &str) {
-        self.bye.get_or_insert(bye.into());
+        self.control_mut().bye.get_or_insert(bye.into());
     }
 
     /// Whether the end was announced.
     pub fn is_ending(&self) -> bool {
-        self.bye.is_some()
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.bye.is_some())
+    }
+
+    /// Whether the last line waits.
+    fn owes_bye(&self) -> bool {
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.bye.is_some() && !control.is_bye_sent)
+    }
+
+    fn owes_heartbeat(&self) -> bool {
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.heartbeat.is_some())
     }
 
     /// Whether all is written, the last line too, if the end was announced.
     pub fn is_flushed(&self) -> bool {
-        let ends = self.bye.is_none() || self.is_bye_sent;
-        ends && !self.is_detached && !self.has_begun_control() && self.kept.unsent().is_empty()
+        !self.owes_bye() && !self.is_detached && self.unsent() == 0
     }
 
     /// How much is to be written before the session's next line, in bytes.
     pub fn unsent(&self) -> usize {
-        self.kept.unsent().len() + self.out.len() - self.out_sent
+        let control = self.control.as_ref();
+        let control = control.map_or(0, |control| control.out.len() - control.out_sent);
+        self.kept.unsent().len() + control
     }
 
     /// Whether [`Self::send`] may take something. At most `bound` bytes are kept.
     pub fn has_room(&self, bound: usize) -> bool {
-        let is_within = self.kept.is_empty() || self.kept.len() < bound.min(self.window);
+        let is_within = self.kept.is_empty() || self.kept.len() < bound.min(self.window());
         !self.is_detached && is_within && self.unsent() == 0
     }
 
@@ -216,10 +253,11 @@ impl Channel {
         if !self.has_room(bound) {
             return Ok(0);
         }
-        let room = bound.min(self.window) - self.kept.len().min(bound.min(self.window));
+        let bound = bound.min(self.window());
+        let room = bound.saturating_sub(self.kept.len());
         let allowed = whole_lines(lines, room, self.kept.is_empty());
         if allowed == 0 {
-            self.full_since.get_or_insert(now);
+            self.control_mut().full_since.get_or_insert(now);
             return Ok(0);
         }
         let written = write(&lines[..allowed])?;
@@ -229,8 +267,8 @@ impl Channel {
         let end = memchr::memchr(b'\n', &lines[written - 1..allowed]);
         let taken = end.map_or(allowed, |end| written + end);
         self.kept.push(&lines[..taken], written, memory);
-        if self.kept.len() >= bound.min(self.window) {
-            self.full_since.get_or_insert(now);
+        if self.kept.len() >= bound {
+            self.control_mut().full_since.get_or_insert(now);
         }
         Ok(taken)
     }
@@ -244,9 +282,9 @@ impl Channel {
     pub fn wants_flush(&self, waiting: usize, now: Time) -> bool {
         !self.is_detached
             && (self.unsent() > 0
-                || self.heartbeat.is_some()
+                || self.owes_heartbeat()
                 || self.is_ack_due(waiting, now)
-                || (self.bye.is_some() && !self.is_bye_sent))
+                || self.owes_bye())
     }
 
     /// Writes what this end itself has: control lines, and lines that go once more over a new connection. Returns whether
@@ -264,57 +302,53 @@ impl Channel {
         self.owes_ack |= self.is_ack_due(waiting, now);
         loop {
             self.put_control_between();
-            let next = if self.has_begun_control() {
-                &self.out[self.out_sent..]
-            } else {
-                self.kept_part()
+            let control = self.control.as_deref().filter(|it| it.has_begun());
+            let next = match control {
+                Some(control) => &control.out[control.out_sent..],
+                None => self.kept_part(),
             };
-            if next.is_empty() {
-                return Ok(has_written);
-            }
-            let count = write(next)?;
+            let is_control = control.is_some();
+            let count = if next.is_empty() { 0 } else { write(next)? };
             if count == 0 {
-                return Ok(has_written);
+                break;
             }
             has_written = true;
-            if self.has_begun_control() {
-                self.out_sent += count;
-                if self.out_sent == self.out.len() {
-                    (self.out, self.out_sent) = (Vec::new(), 0);
-                }
+            if is_control {
+                self.control_mut().written(count);
             } else {
                 self.kept.written(count);
             }
         }
+        self.control.take_if(|control| control.is_idle());
+        Ok(has_written)
     }
 
     /// Begins the next control line, if one waits and can go now.
     fn put_control_between(&mut self) {
-        if self.has_begun_control() || !self.kept.is_between_lines() {
+        let is_free = self.control.as_ref().is_none_or(|it| !it.has_begun());
+        if !is_free || !self.kept.is_between_lines() {
             return;
         }
-        if let Some(line) = self.heartbeat.take() {
-            self.begin_with(&line);
+        let heartbeat = self.control.as_mut().and_then(|it| it.heartbeat.take());
+        if let Some(line) = heartbeat {
+            self.control_mut().begin(&line);
         } else if std::mem::take(&mut self.owes_ack) {
-            let taken = self.taken();
-            self.acks.told(taken);
-            self.begin_with(&wire::ack(self.side, taken));
-        } else if self.kept.unsent().is_empty()
-            && let Some(bye) = self.bye.clone().filter(|_| !self.is_bye_sent)
-        {
-            self.is_bye_sent = true;
-            self.begin_with(&bye);
+            self.acks.told();
+            let line = wire::ack(self.side, self.taken());
+            self.control_mut().begin(&line);
+        } else if self.kept.unsent().is_empty() && self.owes_bye() {
+            let control = self.control_mut();
+            control.is_bye_sent = true;
+            if let Some(bye) = control.bye.clone() {
+                control.begin(&bye);
+            }
         }
-    }
-
-    fn has_begun_control(&self) -> bool {
-        self.out_sent < self.out.len()
     }
 
     /// What is unsent of the kept lines, up to the next line end if a control line waits.
     fn kept_part(&self) -> &[u8] {
         let unsent = self.kept.unsent();
-        if self.heartbeat.is_none() && !self.owes_ack {
+        if !self.owes_heartbeat() && !self.owes_ack {
             return unsent;
         }
         memchr::memchr(b'\n', unsent).map_or(unsent, |end| &unsent[..=end])
@@ -330,9 +364,11 @@ impl Channel {
     pub fn detach(&mut self) {
         self.is_detached = true;
         self.intake.reset();
-        (self.out, self.out_sent) = (Vec::new(), 0);
-        (self.heartbeat, self.owes_ack) = (None, false);
-        self.full_since = None;
+        self.owes_ack = false;
+        let bye = self.control.take().and_then(|control| control.bye);
+        if let Some(bye) = bye {
+            self.end_with(&bye);
+        }
     }
 
     /// There is another connection, and the other end has taken this many lines, not fewer than it said before. It is told
@@ -342,11 +378,9 @@ impl Channel {
         if lines < self.kept.acked() || !self.kept.acknowledge(lines, memory) {
             return Err(Lie::Protocol);
         }
-        self.heard = self.heard.max(lines);
         self.detach();
         self.kept.rewind();
-        self.acks.told(self.taken());
-        self.is_bye_sent = false;
+        self.acks.told();
         self.is_detached = false;
         Ok(())
     }
@@ -359,18 +393,15 @@ impl Channel {
         self.intake.take_begun()
     }
 
-    /// Lets go of lines that were written. What was written in part still goes on.
-    pub fn let_go(&mut self, memory: &mut BufferBudget) {
-        if self.kept.unsent().is_empty() {
-            let total = self.kept.total();
+    /// Lets go of lines that were written. What was written in part still goes on. Returns how many lines were ever sent, if
+    /// it did.
+    pub fn let_go(&mut self, memory: &mut BufferBudget) -> Option<u64> {
+        let total = self.kept.total();
+        let is_sent = self.kept.unsent().is_empty();
+        is_sent.then(|| {
             self.kept.acknowledge(total, memory);
-            self.forgotten = total;
-        }
-    }
-
-    /// Whether every line that the other end may not have taken is kept.
-    pub fn is_whole(&self) -> bool {
-        self.heard >= self.forgotten
+            total
+        })
     }
 
     /// When something is due. `waiting` is what waits for the other side of the session.
@@ -383,23 +414,28 @@ impl Channel {
 
     /// What is kept beyond what any buffer may hold, in bytes.
     pub fn charge(&self) -> usize {
-        self.charged
+        self.charged as usize
     }
 
     /// Charges the shared memory for what is kept.
     pub fn recharge(&mut self, memory: &mut BufferBudget) {
-        let charge = self.kept.capacity().saturating_sub(UNCHARGED_BYTES);
+        let charge = bytes(self.kept.capacity().saturating_sub(UNCHARGED_BYTES));
         if charge != self.charged {
-            memory.recharge(self.charged, charge);
+            memory.recharge(self.charge(), charge as usize);
             self.charged = charge;
         }
     }
 
     /// Gives the memory back. Call it before the channel is dropped.
     pub fn release(&mut self, memory: &mut BufferBudget) {
-        memory.recharge(self.charged, 0);
+        memory.recharge(self.charge(), 0);
         self.charged = 0;
     }
+}
+
+/// No line is as long as this can say.
+fn bytes(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
 }
 
 /// How many of these bytes are whole lines that fit into `room`; at least one line if `or_one`.

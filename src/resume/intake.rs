@@ -27,7 +27,11 @@ pub struct Intake {
     /// How many counted lines were read whole.
     taken: u64,
     /// What has come of a line that may be a control line.
-    begun: Vec<u8>,
+    #[allow(
+        clippy::box_collection,
+        reason = "an idle session is to cost a pointer"
+    )]
+    begun: Option<Box<Vec<u8>>>,
     /// Whether the session has been handed the beginning of a line.
     is_within_line: bool,
 }
@@ -38,7 +42,7 @@ impl Intake {
         Self {
             from,
             taken: 0,
-            begun: Vec::new(),
+            begun: None,
             is_within_line: false,
         }
     }
@@ -53,8 +57,8 @@ impl Intake {
         if input.is_empty() {
             return None;
         }
-        if !self.begun.is_empty() {
-            return self.go_on_with_begun(input);
+        if let Some(begun) = self.begun.take() {
+            return self.go_on_with(*begun, input);
         }
         let all = *input;
         let mut at = 0;
@@ -82,23 +86,23 @@ impl Intake {
             self.is_within_line = true;
             return Some(Piece::Lines(all));
         }
-        self.begun.extend_from_slice(rest);
+        self.begun = Some(Box::new(rest.to_vec()));
         (at > 0).then_some(Piece::Lines(&all[..at]))
     }
 
-    fn go_on_with_begun<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+    fn go_on_with<'a>(&mut self, mut line: Vec<u8>, input: &mut &'a [u8]) -> Option<Piece<'a>> {
         let end = memchr::memchr(b'\n', input);
         let (piece, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
         *input = rest;
-        self.begun.extend_from_slice(piece);
+        line.extend_from_slice(piece);
         if end.is_none() {
-            if self.begun.len() <= MAX_CONTROL_BYTES {
+            if line.len() <= MAX_CONTROL_BYTES {
+                self.begun = Some(Box::new(line));
                 return None;
             }
             self.is_within_line = true;
-            return Some(Piece::Joined(std::mem::take(&mut self.begun)));
+            return Some(Piece::Joined(line));
         }
-        let mut line = std::mem::take(&mut self.begun);
         match self.control(&line[..line.len() - 1]) {
             Some(control) => {
                 line.pop();
@@ -120,12 +124,12 @@ impl Intake {
 
     /// Takes what has come of an unfinished line and was not passed on.
     pub fn take_begun(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.begun)
+        self.begun.take().map_or_else(Vec::new, |begun| *begun)
     }
 
     /// The connection is gone: an unfinished line is no line.
     pub fn reset(&mut self) {
-        self.begun = Vec::new();
+        self.begun = None;
         self.is_within_line = false;
     }
 }

@@ -3,24 +3,46 @@
 
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 
-/// Whole lines, in order.
+/// Whole lines, in order. Costs next to nothing while nothing is kept.
 #[derive(Debug, Default)]
 pub struct Kept {
+    /// How many lines were ever acknowledged.
+    acked: u64,
+    buffer: Option<Box<Buffer>>,
+}
+
+#[derive(Debug, Default)]
+struct Buffer {
     bytes: Vec<u8>,
     /// What is before this is acknowledged.
     head: usize,
     /// What is before this was written.
     sent: usize,
-    /// How many lines were ever acknowledged.
-    acked: u64,
-    /// How many lines are kept.
+    /// How many lines there are.
     lines: u64,
+}
+
+impl Buffer {
+    fn all(&self) -> &[u8] {
+        &self.bytes[self.head..]
+    }
+
+    /// Moving what is kept is cheaper than growing, and happens at most once for as many bytes as it moves.
+    fn make_room(&mut self, more: usize) {
+        let would_grow = self.bytes.len() + more > self.bytes.capacity();
+        let is_worth_it = would_grow || self.head > UNCHARGED_BYTES;
+        if self.head > 0 && is_worth_it && self.head >= self.all().len() {
+            self.bytes.drain(..self.head);
+            self.sent -= self.head;
+            self.head = 0;
+        }
+    }
 }
 
 impl Kept {
     /// How many lines were ever kept.
     pub fn total(&self) -> u64 {
-        self.acked + self.lines
+        self.acked + self.lines()
     }
 
     /// How many of them were acknowledged.
@@ -30,101 +52,104 @@ impl Kept {
 
     /// How many bytes are kept.
     pub fn len(&self) -> usize {
-        self.bytes.len() - self.head
+        self.all().len()
     }
 
     /// Whether everything is acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.len() == 0
+        self.buffer.is_none()
     }
 
     /// How many lines are kept.
     pub fn lines(&self) -> u64 {
-        self.lines
+        self.buffer.as_ref().map_or(0, |buffer| buffer.lines)
     }
 
     /// What is to be written.
     pub fn unsent(&self) -> &[u8] {
-        &self.bytes[self.sent..]
+        let buffer = self.buffer.as_ref();
+        buffer.map_or(&[], |buffer| &buffer.bytes[buffer.sent..])
     }
 
     /// Whether the last byte that was written was the end of a line.
     pub fn is_between_lines(&self) -> bool {
-        self.sent == self.head || self.bytes[self.sent - 1] == b'\n'
+        self.buffer.as_ref().is_none_or(|buffer| {
+            buffer.sent == buffer.head || buffer.bytes[buffer.sent - 1] == b'\n'
+        })
     }
 
     /// The memory that is held, in bytes.
     pub fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        self.buffer
+            .as_ref()
+            .map_or(0, |buffer| buffer.bytes.capacity())
     }
 
-    /// Keeps these lines, whole ones, of which the first `written` bytes were written. Nothing was unsent before.
+    /// Keeps these lines, whole ones, of which the first `written` bytes were written. If something was unsent before, none
+    /// were.
     pub fn push(&mut self, lines: &[u8], written: usize, memory: &mut BufferBudget) {
         debug_assert_eq!(lines.last(), Some(&b'\n'));
-        if self.bytes.capacity() == 0 {
-            self.bytes = memory.lend_for(lines.len());
-        }
-        let would_grow = self.bytes.len() + lines.len() > self.bytes.capacity();
-        // Moving what is kept is cheaper than growing, and happens at most once for as many bytes as it moves.
-        if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {
-            self.bytes.drain(..self.head);
-            self.sent -= self.head;
-            self.head = 0;
-        }
-        let end = self.bytes.len();
-        self.bytes.extend_from_slice(lines);
-        self.lines += memchr::memchr_iter(b'\n', lines).count() as u64;
-        if self.sent == end {
-            self.sent += written;
+        let buffer = self.buffer.get_or_insert_with(|| {
+            Box::new(Buffer {
+                bytes: memory.lend_for(lines.len()),
+                ..Buffer::default()
+            })
+        });
+        buffer.make_room(lines.len());
+        let end = buffer.bytes.len();
+        buffer.bytes.extend_from_slice(lines);
+        buffer.lines += memchr::memchr_iter(b'\n', lines).count() as u64;
+        if buffer.sent == end {
+            buffer.sent += written;
         }
     }
 
     /// This many bytes of what was unsent were written.
     pub fn written(&mut self, count: usize) {
         debug_assert!(count <= self.unsent().len());
-        self.sent += count;
+        if let Some(buffer) = &mut self.buffer {
+            buffer.sent += count;
+        }
     }
 
     /// The other end has taken `lines` lines in all. Returns whether that can be: it is told of no line that was not sent.
     pub fn acknowledge(&mut self, lines: u64, memory: &mut BufferBudget) -> bool {
-        let Some(news) = lines.checked_sub(self.acked) else {
-            return true;
-        };
-        if news > self.lines {
-            return false;
-        }
-        let Ok(news) = usize::try_from(news) else {
-            return false;
-        };
+        let news = lines.saturating_sub(self.acked);
         if news == 0 {
             return true;
         }
-        let mut ends = memchr::memchr_iter(b'\n', &self.bytes[self.head..]);
-        let Some(end) = ends.nth(news - 1) else {
+        let Some(buffer) = self.buffer.as_mut().filter(|it| news <= it.lines) else {
             return false;
         };
-        let head = self.head + end + 1;
-        if head > self.sent {
+        let mut ends = memchr::memchr_iter(b'\n', buffer.all());
+        let last = usize::try_from(news - 1).ok();
+        let Some(end) = last.and_then(|last| ends.nth(last)) else {
+            return false;
+        };
+        let head = buffer.head + end + 1;
+        if head > buffer.sent {
             return false;
         }
-        self.head = head;
+        buffer.head = head;
+        buffer.lines -= news;
         self.acked = lines;
-        self.lines -= news as u64;
-        if self.is_empty() {
-            memory.give_back(std::mem::take(&mut self.bytes));
-            (self.head, self.sent) = (0, 0);
+        if buffer.all().is_empty() {
+            memory.give_back(std::mem::take(&mut buffer.bytes));
+            self.buffer = None;
         }
         true
     }
 
     /// There is no connection: nothing of this was written to the next one.
     pub fn rewind(&mut self) {
-        self.sent = self.head;
+        if let Some(buffer) = &mut self.buffer {
+            buffer.sent = buffer.head;
+        }
     }
 
     /// All that is kept, in order.
     pub fn all(&self) -> &[u8] {
-        &self.bytes[self.head..]
+        self.buffer.as_ref().map_or(&[], |buffer| buffer.all())
     }
 }
 

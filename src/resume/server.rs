@@ -33,7 +33,7 @@ pub enum Takeover {
     Contended,
 }
 
-/// A session that can be resumed.
+/// A session that can be resumed. An idle one is small.
 #[derive(Debug)]
 pub struct Server {
     /// This end.
@@ -41,44 +41,70 @@ pub struct Server {
     id: Fingerprint,
     /// The last attempt.
     attempt: u64,
-    /// How long the client may be silent.
-    patience: Duration,
     last_heard: Time,
+    rare: Option<Box<Rare>>,
+    /// How long the client may be silent, in milliseconds.
+    patience: u32,
+    /// What the totals have of it, in bytes.
+    counted: u32,
+    is_counted_detached: bool,
     /// Whether the system says that the client is gone.
     has_vanished: bool,
     /// Whether the client has said that it sends no more, and is gone when its connection is.
     pub has_left: bool,
     /// Whether the end of its side was read.
     pub has_ended: bool,
+}
+
+/// What is seldom there.
+#[derive(Debug, Default)]
+struct Rare {
     /// What has come and was not looked at.
-    pub early: Option<Box<[u8]>>,
+    early: Vec<u8>,
     /// Since when there is no connection.
     lost_since: Option<Time>,
     /// Since when the session has nothing more to say.
     ending_since: Option<Time>,
-    /// What the totals have of it.
-    counted: Counted,
     /// When live connections were taken over, if that was not long ago.
-    takeovers: Option<Box<VecDeque<Time>>>,
+    takeovers: VecDeque<Time>,
 }
 
 impl Server {
     /// A session begins, of a client that sends heartbeats this often.
     pub fn new(id: Fingerprint, channel: Channel, heartbeat: Duration, now: Time) -> Self {
+        let patience = heartbeat.max(LEAST_INTERVAL) * SILENT_HALF_INTERVALS / 2;
         Self {
             channel,
             id,
             attempt: 0,
-            patience: heartbeat.max(LEAST_INTERVAL) * SILENT_HALF_INTERVALS / 2,
             last_heard: now,
+            rare: None,
+            patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
+            counted: 0,
+            is_counted_detached: false,
             has_vanished: false,
             has_left: false,
             has_ended: false,
-            early: None,
-            lost_since: None,
-            ending_since: None,
-            counted: Counted::default(),
-            takeovers: None,
+        }
+    }
+
+    /// What has come with the first line is looked at later.
+    pub fn set_early(&mut self, early: Vec<u8>) {
+        if !early.is_empty() {
+            self.rare.get_or_insert_default().early = early;
+        }
+    }
+
+    /// Takes what had come with the first line.
+    pub fn take_early(&mut self) -> Vec<u8> {
+        let rare = self.rare.as_mut();
+        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.early))
+    }
+
+    fn counted(&self) -> Counted {
+        Counted {
+            bytes: self.counted as usize,
+            is_detached: self.is_counted_detached,
         }
     }
 
@@ -108,29 +134,31 @@ impl Server {
     }
 
     fn silent_at(&self) -> Time {
-        self.last_heard + self.patience
+        self.last_heard + Duration::from_millis(self.patience.into())
     }
 
     /// The connection is lost.
     pub fn lost(&mut self, now: Time) {
         self.channel.detach();
-        self.lost_since = Some(now);
+        self.rare.get_or_insert_default().lost_since = Some(now);
     }
 
     /// The session has nothing more to say.
     pub fn ends(&mut self, now: Time) {
-        self.ending_since.get_or_insert(now);
+        let rare = self.rare.get_or_insert_default();
+        rare.ending_since.get_or_insert(now);
     }
 
     /// When the client is not waited for any more: it does not come back, or does not take the end.
     pub fn gives_up_at(&self, timeout: Duration) -> Option<Time> {
-        let since = self.lost_since.or(self.ending_since)?;
+        let rare = self.rare.as_ref()?;
+        let since = rare.lost_since.or(rare.ending_since)?;
         Some(since + timeout)
     }
 
     /// Since when there is no connection.
     pub fn lost_since(&self) -> Option<Time> {
-        self.lost_since
+        self.rare.as_ref()?.lost_since
     }
 
     /// Somebody comes back for the session.
@@ -142,7 +170,7 @@ impl Server {
         if self.channel.is_detached() {
             return Takeover::Granted;
         }
-        let takeovers = self.takeovers.get_or_insert_default();
+        let takeovers = &mut self.rare.get_or_insert_default().takeovers;
         takeovers.retain(|at| *at + CONTENTION_TIME > now);
         takeovers.push_back(now);
         if takeovers.len() > MOST_TAKEOVERS {
@@ -156,7 +184,9 @@ impl Server {
     pub fn resumed(&mut self, now: Time) {
         self.last_heard = now;
         self.has_vanished = false;
-        self.lost_since = None;
+        if let Some(rare) = &mut self.rare {
+            rare.lost_since = None;
+        }
         self.has_left = false;
         self.has_ended = false;
     }
@@ -168,13 +198,16 @@ impl Server {
             bytes: self.channel.charge(),
             is_detached: self.channel.is_detached(),
         };
-        totals.change(std::mem::replace(&mut self.counted, counted), counted);
+        totals.change(self.counted(), counted);
+        self.counted = u32::try_from(counted.bytes).unwrap_or(u32::MAX);
+        self.is_counted_detached = counted.is_detached;
     }
 
     /// The same at its end.
     pub fn release(&mut self, totals: &mut Totals, memory: &mut BufferBudget) {
         self.channel.release(memory);
-        totals.change(std::mem::take(&mut self.counted), Counted::default());
+        totals.change(self.counted(), Counted::default());
+        self.counted = 0;
     }
 
     /// When something is due: the client is taken for lost, or has been lost for `timeout`, or an acknowledgement is owed.

@@ -165,7 +165,8 @@ impl<S: System> ClientSession<S> {
         let Some(server) = &mut self.resume else {
             return;
         };
-        if let Some(early) = server.early.take()
+        let early = server.take_early();
+        if !early.is_empty()
             && let Err(lie) = take(session, server, &early, &mut resuming.buffers, cx)
         {
             self.expose(lie, session, cx);

@@ -103,7 +103,7 @@ impl<S: System> Proxy<S> {
         };
         channel.begin_with(&grant.line());
         let mut server = Server::new(id, channel, ask.heartbeat, now);
-        server.early = (!rest.is_empty()).then(|| rest.into());
+        server.set_early(rest);
         place.resume = Some(Box::new(server));
         self.tell(key, Event::Kept);
         true
@@ -176,7 +176,7 @@ impl<S: System> Proxy<S> {
         server.resumed(now);
         let taken = server.channel.taken();
         server.channel.begin_with(&wire::resumed(taken));
-        server.early = (!rest.is_empty()).then(|| rest.into());
+        server.set_early(rest);
         place.client = Some(io);
         if let Some(label) = self.scheduler.session(key).map(Session::label) {
             let client = arrival.client;

@@ -169,7 +169,11 @@ impl Session {
             return;
         }
         if may_hold_secret(line) {
-            about!(debug, self.label, "client → proxy: a line with a secret");
+            about!(
+                debug,
+                self.label,
+                "client → proxy: a line with a token, or the id of a session"
+            );
         } else {
             self.debug_client_line("proxy", line);
         }

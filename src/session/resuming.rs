@@ -16,11 +16,17 @@ use crate::protocol::own_messages::Delivered;
 use crate::resume::wire::Ask;
 use crate::util::time::Time;
 
-/// What there is to know of that.
+/// What there is to know of that. An idle session has little of it.
 #[derive(Debug, Default)]
 pub(super) struct Resuming {
-    /// When the driver wants to be run next.
-    deadline: Option<Time>,
+    /// When the driver wants to be run next; zero for never.
+    deadline: Time,
+    rare: Option<Box<Rare>>,
+}
+
+/// What is seldom there.
+#[derive(Debug, Default)]
+struct Rare {
     /// A heartbeat that is due.
     heartbeat: Option<Box<str>>,
     /// Since when there is no connection.
@@ -33,11 +39,32 @@ pub(super) struct Resuming {
     is_delivery_known: bool,
 }
 
+impl Resuming {
+    fn with(rare: Rare) -> Box<Self> {
+        Box::new(Self {
+            deadline: Time::default(),
+            rare: Some(Box::new(rare)),
+        })
+    }
+
+    fn rare_mut(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
+    }
+
+    fn is_detached(&self) -> bool {
+        self.rare.as_ref().is_some_and(|it| it.detached.is_some())
+    }
+
+    fn is_asking(&self) -> bool {
+        self.rare.as_ref().is_some_and(|it| it.asked.is_some())
+    }
+}
+
 // What happens.
 impl Session {
     /// From now on, the connection may be lost and come back.
     pub(super) fn keep_connection(&mut self) {
-        self.resume.get_or_insert_default().asked = None;
+        self.resume = Some(Box::default());
     }
 
     /// It can't.
@@ -50,8 +77,9 @@ impl Session {
         let Some(resume) = &mut self.resume else {
             return;
         };
-        resume.detached = Some(cx.now);
-        resume.heartbeat = None;
+        let rare = resume.rare_mut();
+        rare.detached = Some(cx.now);
+        rare.heartbeat = None;
         if self.backend.is_link() {
             Backlog::forget_half_line(&mut self.upstream_backlog, &mut self.from_upstream);
         } else if let Client::Open { unread, .. } = &mut self.client {
@@ -67,9 +95,10 @@ impl Session {
             return;
         };
         // One that was alive was taken over: what has come of its last line is forgotten all the same.
-        let since = resume.detached.take().unwrap_or(now);
+        let rare = resume.rare_mut();
+        let since = rare.detached.take().unwrap_or(now);
         let pause = now.saturating_since(since);
-        resume.paused += pause;
+        rare.paused += pause;
         if is_link {
             Backlog::forget_half_line(&mut self.upstream_backlog, &mut self.from_upstream);
         } else if let Client::Open { unread, hung_up } = &mut self.client {
@@ -100,9 +129,9 @@ impl Session {
             leaving.is_left = true;
         }
         self.take_back_unread(untaken, cx);
-        self.resume = Some(Box::new(Resuming {
+        self.resume = Some(Resuming::with(Rare {
             is_delivery_known: true,
-            ..Resuming::default()
+            ..Rare::default()
         }));
         self.advance_leaving(cx);
         self.resume = None;
@@ -127,9 +156,9 @@ impl Session {
         if self.resume.is_some() || !has_said_nothing || Ask::in_line(line).is_none() {
             return;
         }
-        self.resume = Some(Box::new(Resuming {
+        self.resume = Some(Resuming::with(Rare {
             asked: Some(line.into()),
-            ..Resuming::default()
+            ..Rare::default()
         }));
         cx.actions.push(Action::ResumeAsked);
     }
@@ -139,7 +168,7 @@ impl Session {
 impl Session {
     /// The first line of a client that asks for its session to be kept.
     pub fn asked_to_resume(&self) -> Option<&[u8]> {
-        self.resume.as_deref()?.asked.as_deref()
+        self.resume.as_ref()?.rare.as_ref()?.asked.as_deref()
     }
 
     /// What was read of the client after that.
@@ -160,20 +189,26 @@ impl Session {
 
     /// Takes the heartbeat that is due.
     pub fn take_heartbeat(&mut self) -> Option<Box<str>> {
-        self.resume.as_mut()?.heartbeat.take()
+        let resume = self.resume.as_mut()?;
+        let rare = resume.rare.as_mut()?;
+        let heartbeat = rare.heartbeat.take();
+        if rare.paused.is_zero() && rare.detached.is_none() && rare.asked.is_none() {
+            resume.rare = None;
+        }
+        heartbeat
     }
 
     /// Sets when the driver wants to be run next.
     pub fn set_resume_deadline(&mut self, at: Option<Time>) {
         if let Some(resume) = &mut self.resume {
-            resume.deadline = at;
+            resume.deadline = at.unwrap_or_default();
         }
     }
 
     /// Whether the connection that may come back is not there.
     pub fn is_detached(&self) -> bool {
         let resume = self.resume.as_deref();
-        resume.is_some_and(|resume| resume.detached.is_some())
+        resume.is_some_and(Resuming::is_detached)
     }
 
     /// What came over the connection and waits for the other side, in bytes.
@@ -225,13 +260,13 @@ impl Session {
     /// Whether nothing is to be handled for now.
     pub(super) fn is_paused(&self) -> bool {
         let resume = self.resume.as_deref();
-        resume.is_some_and(|resume| resume.asked.is_some() || resume.detached.is_some())
+        resume.is_some_and(|resume| resume.is_asking() || resume.is_detached())
     }
 
     /// Whether the client's next lines have to wait for the driver.
     pub(super) fn is_asking(&self) -> bool {
         let resume = self.resume.as_deref();
-        resume.is_some_and(|resume| resume.asked.is_some())
+        resume.is_some_and(Resuming::is_asking)
     }
 
     /// Whether it is for the driver to say how long the client is waited for.
@@ -244,39 +279,42 @@ impl Session {
         let Some(resume) = &mut self.resume else {
             return false;
         };
-        if resume.detached.is_none() {
-            resume.heartbeat = Some(line().into());
+        if !resume.is_detached() {
+            resume.rare_mut().heartbeat = Some(line().into());
         }
         true
     }
 
     pub(super) fn resume_deadline(&self) -> Option<Time> {
-        self.resume.as_deref()?.deadline
+        let deadline = self.resume.as_deref()?.deadline;
+        (deadline != Time::default()).then_some(deadline)
     }
 
     /// The driver is run after any event.
     pub(super) fn resume_timeout(&mut self, now: Time) {
         if let Some(resume) = &mut self.resume {
-            resume.deadline = resume.deadline.filter(|at| *at > now);
+            if resume.deadline <= now {
+                resume.deadline = Time::default();
+            }
         }
     }
 
     /// How long the session had no connection, in all.
     pub(super) fn time_paused(&self) -> Duration {
-        self.resume
-            .as_deref()
-            .map_or(Duration::ZERO, |resume| resume.paused)
+        let rare = self.resume.as_deref().and_then(|it| it.rare.as_deref());
+        rare.map_or(Duration::ZERO, |rare| rare.paused)
     }
 
     /// Since when no request can be sent although the upstream is there.
     pub(super) fn link_lost_since(&self) -> Option<Time> {
-        self.resume.as_deref()?.detached
+        self.resume.as_deref()?.rare.as_ref()?.detached
     }
 
     /// Whether requests that were sent had reached the other end.
     pub(super) fn delivered(&self) -> Delivered {
-        match &self.resume {
-            Some(resume) if resume.is_delivery_known => Delivered::Yes,
+        let rare = self.resume.as_deref().and_then(|it| it.rare.as_deref());
+        match rare {
+            Some(rare) if rare.is_delivery_known => Delivered::Yes,
             _ => self.backend.delivers(),
         }
     }
