@@ -103,16 +103,12 @@ impl Intake {
             self.is_within_line = true;
             return Some(Piece::Joined(line));
         }
-        match self.control(&line[..line.len() - 1]) {
-            Some(control) => {
-                line.pop();
-                Some(Piece::Control(control, line))
-            }
-            None => {
-                self.taken += 1;
-                Some(Piece::Joined(line))
-            }
+        if let Some(control) = self.control(&line[..line.len() - 1]) {
+            line.pop();
+            return Some(Piece::Control(control, line));
         }
+        self.taken += 1;
+        Some(Piece::Joined(line))
     }
 
     fn control(&self, line: &[u8]) -> Option<Control> {
@@ -207,14 +203,15 @@ mod tests {
             ], 0..12),
             cuts in prop::collection::vec(0usize..20_000, 0..10),
         ) {
-            let text: String = lines.iter().map(|line| format!("{line}\n")).collect();
+            let joined = |lines: &[&String]| lines.iter().fold(String::new(), |all, line| all + line + "\n");
+            let text = joined(&lines.iter().collect::<Vec<_>>());
             let bytes = text.as_bytes();
             let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(bytes.len())).collect();
             cuts.extend([0, bytes.len()]);
             cuts.sort_unstable();
             let pieces: Vec<&[u8]> = cuts.windows(2).map(|pair| &bytes[pair[0]..pair[1]]).collect();
             let counted: Vec<&String> = lines.iter().filter(|line| !line.starts_with('{')).collect();
-            let expected: String = counted.iter().map(|line| format!("{line}\n")).collect();
+            let expected = joined(&counted);
             let (found, controls, count) = taken(&pieces);
             prop_assert_eq!(found, expected.into_bytes());
             prop_assert_eq!((controls, count), (lines.len() - counted.len(), counted.len() as u64));

@@ -232,16 +232,16 @@ impl<S: System> Proxy<S> {
             }
             Some(Verdict::Gone(reason, lines)) => {
                 let first = wire::not_resumed(reason, lines);
-                self.keep_late(key, &ask, Some(&first), rest);
+                self.keep_late(key, &ask, Some(&first), &rest);
             }
-            None => self.keep_late(key, &ask, None, rest),
+            None => self.keep_late(key, &ask, None, &rest),
         }
     }
 
-    fn keep_late(&mut self, key: SessionKey, ask: &Ask, first: Option<&str>, rest: Vec<u8>) {
-        if !self.keep(key, ask, first, rest.clone()) {
+    fn keep_late(&mut self, key: SessionKey, ask: &Ask, first: Option<&str>, rest: &[u8]) {
+        if !self.keep(key, ask, first, rest.to_vec()) {
             self.tell(key, Event::NotKept);
-            self.tell(key, Event::ClientBytes(&rest));
+            self.tell(key, Event::ClientBytes(rest));
         }
     }
 

@@ -77,16 +77,12 @@ impl Backlog {
     /// Forgets the line that is not finished, if there is one. It begins in what the splitter has if no line ends here.
     pub(super) fn forget_half_line(backlog: &mut Option<Box<Self>>, splitter: &mut Splitter) {
         let rest = backlog.as_deref().map_or(&[][..], Self::rest);
-        match memchr::memrchr(b'\n', rest) {
-            Some(end) => {
-                if let Some(backlog) = backlog {
-                    backlog.bytes.truncate(backlog.handled + end + 1);
-                }
-            }
-            None => {
-                *backlog = None;
-                splitter.clear();
-            }
+        let end = memchr::memrchr(b'\n', rest);
+        if let (Some(backlog), Some(end)) = (&mut *backlog, end) {
+            backlog.bytes.truncate(backlog.handled + end + 1);
+        } else {
+            *backlog = None;
+            splitter.clear();
         }
     }
 

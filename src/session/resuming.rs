@@ -40,11 +40,11 @@ struct Rare {
 }
 
 impl Resuming {
-    fn with(rare: Rare) -> Box<Self> {
-        Box::new(Self {
+    fn with(rare: Rare) -> Self {
+        Self {
             deadline: Time::default(),
             rare: Some(Box::new(rare)),
-        })
+        }
     }
 
     fn rare_mut(&mut self) -> &mut Rare {
@@ -129,10 +129,10 @@ impl Session {
             leaving.is_left = true;
         }
         self.take_back_unread(untaken, cx);
-        self.resume = Some(Resuming::with(Rare {
+        self.resume = Some(Box::new(Resuming::with(Rare {
             is_delivery_known: true,
             ..Rare::default()
-        }));
+        })));
         self.advance_leaving(cx);
         self.resume = None;
     }
@@ -156,10 +156,10 @@ impl Session {
         if self.resume.is_some() || !has_said_nothing || Ask::in_line(line).is_none() {
             return;
         }
-        self.resume = Some(Resuming::with(Rare {
+        self.resume = Some(Box::new(Resuming::with(Rare {
             asked: Some(line.into()),
             ..Rare::default()
-        }));
+        })));
         cx.actions.push(Action::ResumeAsked);
     }
 }
@@ -292,10 +292,10 @@ impl Session {
 
     /// The driver is run after any event.
     pub(super) fn resume_timeout(&mut self, now: Time) {
-        if let Some(resume) = &mut self.resume {
-            if resume.deadline <= now {
-                resume.deadline = Time::default();
-            }
+        if let Some(resume) = &mut self.resume
+            && resume.deadline <= now
+        {
+            resume.deadline = Time::default();
         }
     }
 

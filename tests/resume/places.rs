@@ -1,9 +1,14 @@
 //! Places, identities, TLS and shared servers of sessions that may come back.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+
 use serde_json::json;
 
 use super::{Counting, assert_granted, first_line, id, resumed, with_id};
+use crate::common::pki::Pki;
 use crate::common::servers::mirror;
+use crate::common::tls::TlsClient;
 use crate::common::{DEADLINE, Proxy, TempFolder, eventually};
 
 #[test]
@@ -72,8 +77,7 @@ fn a_session_is_only_for_the_client_that_began_it() {
         "ann ann-has-this-long-secret\nben ben-has-another-long-secret\n",
     )
     .unwrap();
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+    std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
     let proxy = Proxy::start(&["--token-file", path.to_str().unwrap()], &mirror());
     let mut ann = proxy.connect();
     ann.send_line(&with_token(
@@ -129,4 +133,27 @@ fn a_session_at_shared_servers_is_kept_too_but_not_what_it_does_not_take() {
     eventually("it is ended", DEADLINE, || {
         proxy.log().iter().any(|line| line.contains("closed:"))
     });
+}
+
+#[test]
+fn a_session_over_tls_goes_on_over_another_tls_connection() {
+    let pki = Pki::new();
+    let options = pki.serve("server");
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let proxy = Proxy::start(&options, &mirror());
+    let config = pki.client(None, rustls::ALL_VERSIONS);
+    let mut client = TlsClient::connect(proxy.address(), &config);
+    client.send_line(&first_line(&id('1'), None));
+    assert_granted(&client.recv_json());
+    client.send_line(&with_id(1).to_string());
+    assert_eq!(client.recv_json(), with_id(1));
+    client.cut();
+    for attempt in 1..4 {
+        let mut client = TlsClient::connect(proxy.address(), &config);
+        let again = first_line(&id('2'), Some((&id('1'), attempt, attempt)));
+        client.send_line(&again);
+        assert_eq!(client.recv_json(), resumed(attempt));
+        client.send_line(&with_id(attempt + 1).to_string());
+        assert_eq!(client.recv_json(), with_id(attempt + 1));
+    }
 }
