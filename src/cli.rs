@@ -14,6 +14,7 @@ mod pages;
 #[cfg(test)]
 mod readme;
 mod serve;
+mod status;
 #[cfg(test)]
 mod tests;
 mod tls;
@@ -28,6 +29,7 @@ use self::flag::Mode;
 use self::words::Words;
 use crate::entrance::Name;
 use crate::options::{ConnectOptions, ServeOptions};
+use crate::transport::address::Address;
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -52,6 +54,13 @@ pub enum Command {
     },
     /// Print a fresh token for the client of this name.
     Token(Name),
+    /// Ask a running proxy how it is.
+    Status {
+        /// Whom; `None` if that is not said.
+        address: Option<Address>,
+        /// Whether to ask again and again.
+        watch: bool,
+    },
     /// Print this text.
     Print(String),
 }
@@ -84,10 +93,19 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
         Some("demo-server") => bare("demo-server", &args[1..], || Command::DemoServer),
         Some("resolve") => parse_resolve(&args[1..]),
         Some("token") => parse_token(&args[1..]),
+        Some("status") => status::parse(&args[1..]),
         Some("completions") => parse_completions(&args[1..]),
         Some("man-page") => bare("man-page", &args[1..], || Command::Print(man_page::text())),
         _ => parse_serve(args),
     }
+}
+
+/// The address that the environment variable of this name says.
+///
+/// # Errors
+/// It is not an address.
+pub fn address_of_variable(name: &str, value: &OsStr) -> Result<Address, UsageError> {
+    status::read(name, &value.to_string_lossy())
 }
 
 fn parse_serve(args: Vec<OsString>) -> Result<Command, UsageError> {

@@ -349,7 +349,7 @@ impl Connector {
             // A program on this machine does not vanish.
             Action::StartUpstream | Action::CheckClient | Action::ResumeAsked => {}
             Action::LinkSilent => self.link_is_silent(),
-            Action::StopUpstream => self.end_our_side(),
+            Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.release_link(),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,

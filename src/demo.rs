@@ -5,6 +5,7 @@
 //! against it.
 
 mod message;
+mod note;
 mod server;
 mod tools;
 

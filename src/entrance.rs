@@ -72,6 +72,7 @@ pub use self::refusal::Refusal;
 pub use self::rules::{Arrival, Balancers, Rules};
 pub use self::visitor::{Admission, Step};
 use self::visitor::{Scene, Visitor};
+use crate::session::counts::ErrorCounts;
 use crate::util::client_address::ClientAddress;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::time::Time;
@@ -99,7 +100,17 @@ pub struct Entrance<P> {
     visitors: Slab<Entry<P>>,
     places: Places,
     failures: Failures,
+    refusals: RefusalCounts,
     log: LogRateLimit,
+}
+
+/// How many connections were not let in.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct RefusalCounts {
+    /// By the numbers of the refusals.
+    pub by_reason: [u64; Refusal::NAMES.len()],
+    /// Errors that they were told.
+    pub errors: ErrorCounts,
 }
 
 #[derive(Debug)]
@@ -125,6 +136,7 @@ impl<P> Entrance<P> {
             visitors: Slab::new(),
             places: Places::new(capacity),
             failures: Failures::default(),
+            refusals: RefusalCounts::default(),
             log: LogRateLimit::new(&REFUSALS),
         }
     }
@@ -137,6 +149,11 @@ impl<P> Entrance<P> {
     /// The same, to be changed: for whoever comes in from now on.
     pub fn rules_mut(&mut self) -> &mut Rules {
         &mut self.rules
+    }
+
+    /// How many were not let in so far.
+    pub fn refusals(&self) -> RefusalCounts {
+        self.refusals
     }
 
     /// How many visitors there are.
@@ -249,8 +266,12 @@ impl<P> Entrance<P> {
 
     /// Logs that a connection was not let in, unless too many are logged.
     pub fn refused(&mut self, address: ClientAddress, refusal: Refusal, now: Time) {
+        self.refusals.by_reason[refusal.number()] += 1;
+        if let Some(error) = refusal.error() {
+            self.refusals.errors.note(error);
+        }
         if self.log.admit(now) {
-            warn!("entrance: refused {address}: {refusal}");
+            warn!(client = address, reason = refusal.name(); "entrance: refused {address}: {refusal}");
         }
     }
 

@@ -4,14 +4,15 @@
 //! of that process. The library holds the parts of the program; its interface is for the program, its tests and its
 //! benches, and promises nothing to others.
 //!
-//! What may see a file descriptor or a clock is in `serve`, `connect`, `transport`, `process`, `reactor`, `secret_file`,
-//! `malloc` and `logger`; all else is given bytes and times.
+//! What may see a file descriptor or a clock is in `serve`, `connect`, `inquiry`, `transport`, `process`, `reactor`,
+//! `secret_file`, `malloc` and `logger`; all else is given bytes and times.
 
 pub mod buffers;
 pub mod cli;
 pub mod connect;
 pub mod demo;
 pub mod entrance;
+pub mod inquiry;
 pub mod logger;
 pub mod malloc;
 pub mod options;
@@ -25,5 +26,6 @@ pub mod secret_file;
 pub mod serve;
 pub mod session;
 pub mod share;
+pub mod status;
 pub mod transport;
 pub mod util;

@@ -11,6 +11,8 @@
 //! This module must not know what is logged.
 
 mod escape;
+mod journal;
+mod json;
 mod line_writer;
 mod printer;
 mod stdout_pipe;
@@ -29,6 +31,15 @@ use crate::reactor::stdio::Stdio;
 /// The longest line of [`one_line`], in bytes.
 const MAX_ONE_LINE_BYTES: usize = 3900;
 
+/// What lines look like.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// As `simple_logger` makes them.
+    Text,
+    /// A JSON object each, with what is known of what they are about.
+    Json,
+}
+
 static LOGGER: OnceLock<Logger> = OnceLock::new();
 
 /// Logs to `stderr` from now on, what is at `max_level` or more severe; of other crates (`mio` traces a lot) only what is
@@ -40,30 +51,47 @@ static LOGGER: OnceLock<Logger> = OnceLock::new();
 /// A record of this crate that does not say what it is about gets `name` as its target, and not that of a module.
 ///
 /// Errors are those of pipe(2) and dup(2), and it is one to call this twice.
-pub fn install(max_level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
+pub fn install(
+    max_level: LevelFilter,
+    format: Format,
+    stderr: Stdio,
+    name: &'static str,
+) -> io::Result<()> {
     if LOGGER.get().is_some() {
         return Err(io::ErrorKind::AlreadyExists.into());
     }
     signals::block_write_signals()?;
     let output = Output {
-        printer: Printer::install()?,
+        printer: Printer::install(format, journal::is_journal(io::stderr()))?,
         stderr: LineWriter::new(stderr),
         name,
     };
     let output = Mutex::new(output);
-    let logger = LOGGER.get_or_init(|| Logger { output, name });
+    let logger = LOGGER.get_or_init(|| Logger {
+        output,
+        format,
+        name,
+    });
     log::set_logger(logger).map_err(io::Error::other)?;
     log::set_max_level(max_level);
     Ok(())
 }
 
-/// Writes a line that is no record to where the log goes, under the same terms. False if there is no logger.
+/// Writes a line that is no record to where the log goes, under the same terms; as JSON it is an error like others. False if
+/// there is no logger.
 pub fn write_line(line: &str) -> bool {
     let Some(logger) = LOGGER.get() else {
         return false;
     };
-    logger.output().write_line(format!("{line}\n").as_bytes());
+    logger.output().write_plain(line);
     true
+}
+
+/// How many lines were lost so far.
+pub fn lines_lost() -> u64 {
+    LOGGER
+        .get()
+        .map_or(0, |logger| logger.output().stderr.lost_ever())
 }
 
 /// Does something with stdout as this program was given it, as execve(2) should have it. What is logged meanwhile is
@@ -87,12 +115,28 @@ pub fn one_line(message: &dyn Display) -> String {
 
 struct Logger {
     output: Mutex<Output>,
+    format: Format,
     name: &'static str,
 }
 
 impl Logger {
     fn output(&self) -> MutexGuard<'_, Output> {
         self.output.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn safe(&self, record: &Record<'_>) -> SafeRecord {
+        let target = if is_ours(record.target()) {
+            self.name
+        } else {
+            record.target()
+        };
+        let (level, message) = (record.level(), *record.args());
+        match self.format {
+            Format::Text => SafeRecord::text(level, target, message),
+            Format::Json => {
+                SafeRecord::json(level, json::fields(record, target, self.name), message)
+            }
+        }
     }
 }
 
@@ -103,13 +147,8 @@ impl Log for Logger {
 
     fn log(&self, record: &Record<'_>) {
         if is_enabled(record) {
-            let target = if is_ours(record.target()) {
-                self.name
-            } else {
-                record.target()
-            };
             // Before the lock is taken: what is formatted may log in turn.
-            let record = SafeRecord::new(record.level(), target, *record.args());
+            let record = self.safe(record);
             self.output().log(&record);
         }
     }
@@ -165,6 +204,11 @@ impl Output {
         stderr.write_line(line, |lost| lost_line(printer, name, lost));
     }
 
+    fn write_plain(&mut self, line: &str) {
+        let line = self.printer.plain_line(line, self.name);
+        self.write_line(&line);
+    }
+
     fn catch_up(&mut self) {
         self.log_printed();
         let Self {
@@ -178,7 +222,7 @@ impl Output {
 
 fn lost_line(printer: &Printer, name: &str, lost: u64) -> Vec<u8> {
     let message = format_args!("log lines lost, as stderr did not take them: {lost}");
-    printer.line(&SafeRecord::new(Level::Warn, name, message))
+    printer.line(&printer.record(Level::Warn, name, message))
 }
 
 #[cfg(test)]

@@ -3,20 +3,24 @@
 use std::env;
 use std::ffi::OsString;
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
 
 use log::{LevelFilter, warn};
 use mcp_tcp_proxy::cli::{self, Command};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
+use mcp_tcp_proxy::logger::Format;
 use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::Proxy;
-use mcp_tcp_proxy::{demo, logger, malloc, process};
+use mcp_tcp_proxy::transport::address::Address;
+use mcp_tcp_proxy::{demo, inquiry, logger, malloc, process};
 use nix::sys::prctl;
 
 /// The command line was wrong.
@@ -35,13 +39,19 @@ fn main() -> ExitCode {
         }
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Token(name)) => token(&name),
+        Ok(Command::Status { address, watch }) => status(address, watch),
         Ok(Command::Print(text)) => print(&text),
         Err(error) => fail(&error, EXIT_USAGE),
     }
 }
 
 fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
-    if let Err(error) = prepare(options.log_level, StandardStreams::open().error, "proxy") {
+    if let Err(error) = prepare(
+        options.log_level,
+        options.log_format,
+        StandardStreams::open().error,
+        "proxy",
+    ) {
         return fail(&error, 1);
     }
     if !options.traceable {
@@ -69,7 +79,7 @@ fn connect(options: ConnectOptions) -> ExitCode {
         output,
         error,
     } = StandardStreams::open();
-    if let Err(error) = prepare(options.log_level, error, "connect") {
+    if let Err(error) = prepare(options.log_level, options.log_format, error, "connect") {
         return fail(&error, 1);
     }
     let ended = Connector::new(options, input, output).and_then(Connector::run);
@@ -110,10 +120,63 @@ fn token(name: &Name) -> ExitCode {
     printed
 }
 
+/// Where a proxy is asked if nothing else is said.
+const STATUS_VARIABLE: &str = "MCP_TCP_PROXY_STATUS";
+const STATUS_PORT: u16 = 9180;
+
+/// Of `status`: the proxy serves no new sessions, or there is no answer from it.
+const EXIT_NOT_READY: u8 = 1;
+const EXIT_NO_ANSWER: u8 = 2;
+
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Clears a terminal, and begins at its top (`console_codes(4)`).
+const CLEAR: &str = "\x1b[H\x1b[2J\x1b[3J";
+
+fn status(address: Option<Address>, watch: bool) -> ExitCode {
+    let address = match (address, env::var_os(STATUS_VARIABLE)) {
+        (Some(address), _) => address,
+        (None, Some(value)) => match cli::address_of_variable(STATUS_VARIABLE, &value) {
+            Ok(address) => address,
+            Err(error) => return fail(&error, EXIT_USAGE),
+        },
+        (None, None) => Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: STATUS_PORT,
+        },
+    };
+    loop {
+        let (text, code) = match inquiry::ask(&address) {
+            Ok(answer) if answer.is_ready => (answer.text, ExitCode::SUCCESS),
+            Ok(answer) => (answer.text, ExitCode::from(EXIT_NOT_READY)),
+            Err(error) if watch => (format!("{error}\n"), ExitCode::SUCCESS),
+            Err(error) => return fail(&error, EXIT_NO_ANSWER),
+        };
+        if !watch {
+            print(&text);
+            return code;
+        }
+        let clear = if io::stdout().is_terminal() {
+            CLEAR
+        } else {
+            ""
+        };
+        if print(&format!("{clear}{text}")) != ExitCode::SUCCESS {
+            return ExitCode::FAILURE;
+        }
+        thread::sleep(WATCH_INTERVAL);
+    }
+}
+
 /// What comes before all else that may go wrong or be logged.
-fn prepare(level: LevelFilter, stderr: Stdio, name: &'static str) -> io::Result<()> {
+fn prepare(
+    level: LevelFilter,
+    format: Format,
+    stderr: Stdio,
+    name: &'static str,
+) -> io::Result<()> {
     signals::reset_inherited()?;
-    logger::install(level, stderr, name)
+    logger::install(level, format, stderr, name)
 }
 
 /// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as
@@ -144,7 +207,11 @@ fn demo_server() -> ExitCode {
 }
 
 fn print(text: &str) -> ExitCode {
-    match io::stdout().write_all(text.as_bytes()) {
+    let mut stdout = io::stdout();
+    match stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+    {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Network};
+use crate::logger::Format;
 use crate::resume::DEFAULT_TIMEOUT as DEFAULT_RESUME_TIMEOUT;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
@@ -62,6 +63,8 @@ pub struct ServeOptions {
     pub auto_restart: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
     /// What of the stderr of servers is logged.
     pub server_log: ServerLogging,
     /// The longest line that passes, in bytes: 1 to 256 MiB.
@@ -78,6 +81,14 @@ pub struct ServeOptions {
     pub replay_timeout: Duration,
     /// How long a stop may take: 10 ms to one day.
     pub stop_timeout: Duration,
+    /// How long new sessions are served after the signal to stop: up to one day.
+    pub drain_delay: Duration,
+    /// Where those are answered who ask how things are.
+    pub status: Option<Address>,
+    /// Names under which they may ask, besides addresses and `localhost`.
+    pub status_host: Vec<String>,
+    /// Whether those on other machines may see everything.
+    pub status_public: bool,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
@@ -87,6 +98,8 @@ pub struct ServeOptions {
     pub idle_timeout: Option<Duration>,
     /// How long a session is kept of which the connection is lost: 10 ms to one day. `None`: not at all.
     pub resume_timeout: Option<Duration>,
+    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
+    pub hibernate_after: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// Spare servers that wait for sessions: 0 to 1,000.
@@ -179,6 +192,7 @@ impl Default for ServeOptions {
             heartbeat_interval: Duration::from_secs(30),
             auto_restart: true,
             log_level: LevelFilter::Info,
+            log_format: Format::Text,
             server_log: ServerLogging::Limited,
             max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
@@ -187,10 +201,15 @@ impl Default for ServeOptions {
             replay: true,
             replay_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
+            drain_delay: Duration::ZERO,
+            status: None,
+            status_host: Vec::new(),
+            status_public: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
             resume_timeout: Some(DEFAULT_RESUME_TIMEOUT),
+            hibernate_after: None,
             max_starting: twice_the_processors(),
             prespawn: 0,
             tls_cert: None,
@@ -295,6 +314,8 @@ pub struct ConnectOptions {
     pub traceable: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
+    /// What the lines of the log look like.
+    pub log_format: Format,
 }
 
 impl Default for ConnectOptions {
@@ -325,6 +346,7 @@ impl Default for ConnectOptions {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     }
 }

@@ -71,6 +71,9 @@ impl<S: Read + Write> Transport for Option<Io<S>> {
 
 /// Moves what can be moved now between a session and its two sides, within a budget. `scratch` is where bytes are read to.
 /// Returns whether there is more to be moved although no event will tell.
+///
+/// It is a function of its own wherever it is used, so that it has the registers for what it moves.
+#[inline(never)]
 pub fn pump(
     session: &mut Session,
     client: &mut impl Transport,
@@ -79,8 +82,10 @@ pub fn pump(
     cx: &mut Context<'_>,
 ) -> bool {
     session.begin_run(cx);
-    flush_upstream(session, upstream, cx);
-    flush_client(session, client, cx);
+    if session.has_output() {
+        flush_upstream(session, upstream, cx);
+        flush_client(session, client, cx);
+    }
     let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
     for _ in 0..READS_PER_RUN {
         let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
@@ -93,7 +98,9 @@ pub fn pump(
             flush_upstream(session, upstream, cx);
             flush_client(session, client, cx);
         }
-        if !from_upstream && !from_client {
+        // Most runs end here, after one read.
+        let is_done = !upstream.is_readable() && !client.is_readable();
+        if is_done || (!from_upstream && !from_client) {
             break;
         }
     }
@@ -110,13 +117,14 @@ pub fn has_more(
     session.has_more_lines()
         || (client.is_readable() && session.wants_client_input())
         || (upstream.is_readable() && session.wants_upstream_output(memory))
-        || (client.is_writable() && session.has_output_for_client())
-        || (upstream.is_writable() && session.has_output_for_upstream())
+        || (session.has_output()
+            && ((client.is_writable() && session.has_output_for_client())
+                || (upstream.is_writable() && session.has_output_for_upstream())))
 }
 
 #[inline(always)]
 fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
-    if client.is_writable() && session.has_output_for_client() {
+    if session.has_output_for_client() && client.is_writable() {
         write_client(session, client, cx);
     }
 }
@@ -125,14 +133,14 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
     match client.write(session.to_client()) {
         Ok(0) => {}
-        Ok(count) => session.handle(Event::ClientWritten(count), cx),
+        Ok(count) => session.handle_known(Event::ClientWritten(count), cx),
         Err(error) => session.handle(Event::ClientFailed(&error), cx),
     }
 }
 
 #[inline(always)]
 fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
-    if upstream.is_writable() && session.has_output_for_upstream() {
+    if session.has_output_for_upstream() && upstream.is_writable() {
         write_upstream(session, upstream, cx);
     }
 }
@@ -141,7 +149,7 @@ fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut
 fn write_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
-        Ok(count) => session.handle(Event::UpstreamWritten(count), cx),
+        Ok(count) => session.handle_known(Event::UpstreamWritten(count), cx),
         Err(_) => match upstream.take_unread() {
             Some(unread) => session.handle(Event::UpstreamLeftUnread(&unread), cx),
             None => session.handle(Event::UpstreamInputBroke, cx),
@@ -177,7 +185,7 @@ fn read_upstream(
     match upstream.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle(Event::UpstreamBytes(&scratch[..count]), cx);
+            session.handle_known(Event::UpstreamBytes(&scratch[..count]), cx);
         }
         Input::End => session.handle(Event::UpstreamEof(None), cx),
         Input::Broken(error) => session.handle(Event::UpstreamEof(Some(&error)), cx),
@@ -214,7 +222,7 @@ fn read_client(
     match client.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle(Event::ClientBytes(&scratch[..count]), cx);
+            session.handle_known(Event::ClientBytes(&scratch[..count]), cx);
         }
         Input::End => session.handle(Event::ClientEof, cx),
         Input::Broken(error) => session.handle(Event::ClientFailed(&error), cx),
@@ -240,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::session::backlog::LINES_PER_RUN;
+    use crate::session::counts::Counts;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
     use crate::session::report::Label;
@@ -325,6 +334,7 @@ mod tests {
                 settings: &settings,
                 memory: &mut memory,
                 logs: &mut LogLimits::default(),
+                counts: &mut Counts::default(),
                 actions: &mut actions,
             };
             let label = Label::Session {
@@ -352,6 +362,7 @@ mod tests {
                 settings: &self.settings,
                 memory: &mut self.memory,
                 logs: &mut self.logs,
+                counts: &mut Counts::default(),
                 actions: &mut self.actions,
             };
             let mut scratch = vec![0; SCRATCH_BYTES];

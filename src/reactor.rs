@@ -20,6 +20,7 @@ use self::io::Io;
 use self::poller::{ALARM, Poll, Poller, Register, Reregister};
 use self::timers::Timers;
 use self::token::{Channel, Target, Tokens};
+use crate::util::histogram::Histogram;
 use crate::util::time::Time;
 
 /// A poller with the tokens of what it watches and the deadlines that end a wait. `C` are the channels of a loop, `D` its
@@ -33,6 +34,8 @@ pub struct Reactor<C, D, P = Poller> {
     /// The longest time between two waits, of all and since they were last asked for.
     longest: Duration,
     longest_of_late: Duration,
+    /// All of them, if they are to be counted.
+    iterations: Option<Box<Histogram>>,
 }
 
 impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
@@ -45,7 +48,18 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
             timers,
             longest: Duration::ZERO,
             longest_of_late: Duration::ZERO,
+            iterations: None,
         }
+    }
+
+    /// Measures each iteration from now on, and not only the long ones. That takes a look at the clock more.
+    pub fn count_iterations(&mut self) {
+        self.iterations.get_or_insert_default();
+    }
+
+    /// How long iterations took, if they are counted.
+    pub fn iterations(&self) -> Option<&Histogram> {
+        self.iterations.as_deref()
     }
 
     /// The longest time between two waits: as long as an event may have had to wait for the loop. Iterations within one
@@ -68,7 +82,7 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
     /// is the one place where time passes.
     pub fn wait(&mut self, events: &mut P::Events, is_busy: bool) -> std::io::Result<()> {
         let now = self.now();
-        if self.poller.coarse_now() > now {
+        if self.iterations.is_some() || self.poller.coarse_now() > now {
             self.note_iteration(now);
         }
         let deadline = if is_busy {
@@ -81,10 +95,13 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
         Ok(())
     }
 
-    /// The clock has ticked since the wait: this iteration may be one of the long ones.
+    /// Each is counted, or the clock has ticked since the wait: this iteration may be one of the long ones.
     #[inline(never)]
     fn note_iteration(&mut self, began: Time) {
         let worked = self.poller.now().saturating_since(began);
+        if let Some(iterations) = &mut self.iterations {
+            iterations.note(worked);
+        }
         self.longest = self.longest.max(worked);
         self.longest_of_late = self.longest_of_late.max(worked);
     }

@@ -15,6 +15,7 @@ use slab::Slab;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
+use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
@@ -59,12 +60,20 @@ struct Shared {
     settings: Settings,
     memory: BufferBudget,
     logs: LogLimits,
+    counts: Counts,
     /// Where sessions put what they want done, and where it waits until it is.
     actions: Vec<Action>,
     pending_actions: VecDeque<(SessionKey, Action)>,
 }
 
 impl Shared {
+    /// What a session wants done waits until it is.
+    #[inline(never)]
+    fn take_actions(&mut self, key: SessionKey) {
+        let actions = self.actions.drain(..).map(|action| (key, action));
+        self.pending_actions.extend(actions);
+    }
+
     /// The one place where a context is made.
     fn context(&mut self, now: Time) -> Context<'_> {
         Context {
@@ -72,6 +81,7 @@ impl Shared {
             settings: &self.settings,
             memory: &mut self.memory,
             logs: &mut self.logs,
+            counts: &mut self.counts,
             actions: &mut self.actions,
         }
     }
@@ -96,8 +106,7 @@ impl<P> Entry<P> {
         timers: &mut Timers<D>,
     ) {
         if !shared.actions.is_empty() {
-            let actions = shared.actions.drain(..).map(|action| (key, action));
-            shared.pending_actions.extend(actions);
+            shared.take_actions(key);
         }
         let at = self.session.next_deadline(&shared.settings);
         self.deadline.set(at, D::from(key), timers);
@@ -112,6 +121,7 @@ impl<P> Scheduler<P> {
                 settings,
                 memory,
                 logs: LogLimits::default(),
+                counts: Counts::default(),
                 actions: Vec::new(),
                 pending_actions: VecDeque::new(),
             },
@@ -150,6 +160,16 @@ impl<P> Scheduler<P> {
     /// The memory that they share.
     pub fn memory(&self) -> &BufferBudget {
         &self.shared.memory
+    }
+
+    /// What was counted of all sessions so far.
+    pub fn counts(&self) -> &Counts {
+        &self.shared.counts
+    }
+
+    /// No key is as large as this.
+    pub fn end_of_keys(&self) -> usize {
+        self.entries.capacity()
     }
 
     /// Logs the end of a session that was freed.
@@ -311,7 +331,11 @@ impl<P> Scheduler<P> {
             let Entry { session, place, .. } = entry;
             let mut cx = self.shared.context(timers.now());
             let has_more = driver.run(key, session, place, &mut self.scratch, &mut cx);
-            if session.waits_for_memory(cx.memory) && !entry.waits_for_memory {
+            // Whoever has headroom waits for nothing.
+            if !cx.memory.has_headroom()
+                && session.waits_for_memory(cx.memory)
+                && !entry.waits_for_memory
+            {
                 entry.waits_for_memory = true;
                 self.waiting_for_memory.push(key);
             }
@@ -328,6 +352,7 @@ impl<P> Scheduler<P> {
 
     /// Memory is short, and a session was run: if it is in the middle of a long line, it may need more, and whoever holds
     /// most and has moved least makes room. That may be the session itself. Then nobody does: it has what is left.
+    #[inline(never)]
     fn relieve_memory<D: Copy + From<SessionKey>>(
         &mut self,
         key: SessionKey,
@@ -384,6 +409,11 @@ impl<P> Scheduler<P> {
     pub fn is_told_of_memory(&self, key: SessionKey) -> bool {
         let entry = self.entries.get(key.0);
         entry.is_some_and(|entry| entry.waits_for_memory || entry.queued)
+    }
+
+    /// Whether a session is to be told when others have given memory back.
+    pub fn has_waiting_for_memory(&self) -> bool {
+        !self.waiting_for_memory.is_empty()
     }
 
     /// No event tells a session that others have given memory back.
@@ -506,6 +536,7 @@ mod tests {
                     exempts_heartbeats: false,
                     first_message: Some(HOUR),
                     idle: None,
+                    hibernate: None,
                 },
                 server_log: ServerLogging::Limited,
             };

@@ -16,12 +16,16 @@
 //! 7. `accept_waiting`: after the frees, whose descriptors and places new connections may need.
 //! 8. `start_servers`: last of what costs, as a spawn is the most expensive step; what has arrived is served first.
 //! 9. `log_spares`: the output of servers that nobody uses can wait for all else.
-//! 10. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
-//! 11. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//! 10. `run_status`: whoever asks how things are can wait for those who work, and is told a piece at a time.
+//! 11. `look_at_groups`: what wrappers have left behind, a few of them; nobody waits for it.
+//! 12. `wake_for_memory`: when all that was to give memory back in this iteration has done so.
+//!
+//! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
 mod check;
 mod client;
+mod counts;
 mod handshakes;
 mod launch;
 mod listen;
@@ -41,7 +45,11 @@ mod shared_processes;
 mod sharing;
 mod spares;
 mod start_queue;
+mod status;
+mod status_answers;
+mod status_facts;
 mod stopping;
+mod supervised;
 mod surroundings;
 pub mod system;
 mod targets;
@@ -58,6 +66,7 @@ use mio::{Events, Token};
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
+use self::counts::Counts;
 use self::newcomers::NewcomerKey;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
@@ -69,7 +78,9 @@ pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
 use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
+use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
+use self::supervised::Watchdog;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
@@ -122,7 +133,14 @@ pub struct Proxy<S: System = Linux> {
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
+    counts: Counts,
+    /// Who is told how things are, if anybody may ask.
+    status: Option<Box<StatusService<S>>>,
+    watchdog: Watchdog,
+
     looks: Looks,
+    /// Whether there was anything for the last phases of the last iteration. If not, nothing is left to do.
+    has_rest: bool,
     /// While something has run out: when the next attempt is made.
     pause: Deadline,
     /// Whether it was logged that something has run out, since there was last enough for everyone.
@@ -135,6 +153,7 @@ impl Proxy {
     /// Serves until a signal ends it and nothing is left to be served.
     pub fn run(mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
+        self.tell_ready();
         while !self.is_done() {
             self.iterate(&mut events)?;
         }
@@ -194,7 +213,11 @@ impl<S: System> Proxy<S> {
             sharing,
             spares,
             talking_spares: Vec::new(),
+            counts: Counts::default(),
+            status: None,
+            watchdog: Watchdog::default(),
             looks: Looks::new(now),
+            has_rest: true,
             pause: Deadline::default(),
             exhaustion_logged: false,
             stopping: Stopping::No,
@@ -210,6 +233,26 @@ impl<S: System> Proxy<S> {
             self.run_shared();
         }
         self.run_ready();
+        self.has_rest = self.leaves_rest();
+        if self.has_rest {
+            self.do_rest();
+        }
+        Ok(())
+    }
+
+    /// Whether there may be anything for the phases after `run_ready`. Most iterations pass a message on, and that is all:
+    /// to be asked once is cheaper for them than to be asked by each phase, and then by the next wait.
+    fn leaves_rest(&self) -> bool {
+        self.is_busy()
+            || self.sharing.is_some()
+            || self.visitors.is_some()
+            || self.reactor.timers.is_due()
+            || self.is_starting()
+            || self.scheduler.has_waiting_for_memory()
+    }
+
+    #[inline(never)]
+    fn do_rest(&mut self) {
         if self.sharing.is_some() {
             self.run_shared();
         }
@@ -225,10 +268,12 @@ impl<S: System> Proxy<S> {
         self.accept_waiting();
         self.start_servers();
         self.log_spares();
+        if self.status.is_some() {
+            self.run_status();
+        }
         self.look_at_groups();
         self.scheduler.wake_for_memory();
         self.settle_sharing();
-        Ok(())
     }
 
     /// The sessions.
@@ -260,6 +305,7 @@ impl<S: System> Proxy<S> {
             || self.can_start_shared()
             || self.sharing.as_ref().is_some_and(Sharing::is_busy)
             || !self.talking_spares.is_empty()
+            || self.status.as_ref().is_some_and(|it| it.is_busy())
             || self.servers.has_groups_to_look_at()
     }
 
@@ -269,7 +315,7 @@ impl<S: System> Proxy<S> {
 
     /// Sleeps until something happens, unless something is left to do.
     fn wait(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
-        let is_busy = self.is_busy();
+        let is_busy = self.has_rest && self.is_busy();
         self.reactor.wait(events, is_busy)
     }
 
@@ -302,6 +348,9 @@ impl<S: System> Proxy<S> {
                     self.listeners.latch(ListenerKey(key), token, readiness);
                 }
                 Channel::Signals => is_signalled = true,
+                Channel::StatusListener | Channel::StatusClient => {
+                    self.latch_status(channel, key, token, readiness);
+                }
             }
         }
         if is_signalled {
@@ -323,6 +372,12 @@ impl<S: System> Proxy<S> {
             return;
         }
         let user = server.user;
+        if channel == Channel::Stdout
+            && let Some(started) = server.unheard_since.take()
+        {
+            let now = self.reactor.now();
+            self.counts.start_times.note(now.saturating_since(started));
+        }
         if channel != Channel::Stdin {
             self.start_queue.has_started_up(key);
         }
@@ -333,6 +388,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn handle_signals(&mut self) {
         let pending = self.system.take_signals();
         if pending.child {
@@ -346,6 +402,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    #[inline(never)]
     fn run_ready(&mut self) {
         let mut sides = Sides {
             servers: &mut self.servers,
@@ -372,6 +429,9 @@ impl<S: System> Proxy<S> {
                 Due::Spares => self.spares.timer_fired(),
                 Due::Share => self.share_timeout(),
                 Due::Monitor => self.look_around(),
+                Due::Status => self.status_timeout(),
+                Due::DrainDelay => self.drain_timeout(),
+                Due::Watchdog => self.watchdog_timeout(),
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
                 Due::GiveUp => self.give_up(),
@@ -386,6 +446,9 @@ impl<S: System> Proxy<S> {
         if longest > LONG_ITERATION {
             let millis = longest.as_millis();
             debug!("of late, an iteration of the loop took {millis} ms");
+        }
+        if let Some(status) = &mut self.status {
+            status.note_history(self.scheduler.counts());
         }
         self.scheduler.trim_memory();
         self.scheduler.report_left_out();
@@ -427,6 +490,7 @@ impl<S: System> Proxy<S> {
                 } else if !session.was_refused() {
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
+                    self.counts.closed(&session);
                 }
                 self.start_queue.leave(key);
                 self.refused -= usize::from(session.was_refused());
@@ -480,6 +544,12 @@ impl<S: System> Proxy<S> {
             Action::StopUpstream => {
                 if let Some(server) = place.server() {
                     self.servers.stop(server, &mut self.reactor.timers);
+                }
+            }
+            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
+            Action::HibernateUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop_idle(server, &mut self.reactor.timers);
                 }
             }
             Action::ReleaseUpstream => {

@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
+//!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
 //! `None`.
 //!
@@ -86,6 +88,7 @@ mod buffering;
 mod cancellations;
 mod client_lines;
 mod client_side;
+pub mod counts;
 mod deadlines;
 mod era;
 mod event;
@@ -95,6 +98,7 @@ mod handshake;
 mod heartbeat;
 mod held;
 mod held_back;
+mod hibernation;
 mod history;
 pub mod idle;
 pub mod in_flight;
@@ -105,6 +109,7 @@ mod liveness;
 pub mod log_limits;
 mod loss;
 mod no_memory;
+mod open;
 mod own_messages;
 mod peer;
 mod questions;
@@ -119,6 +124,7 @@ mod server_memory;
 mod settings;
 mod shared;
 mod standing;
+pub mod status;
 pub mod stderr;
 mod stillbirths;
 mod subscriptions;
@@ -178,6 +184,10 @@ pub struct Session {
     /// Bytes that were meant for the client and never delivered.
     undelivered: u64,
     upstream: Upstream,
+    /// Whether the server was given back, and there is no other one yet.
+    hibernates: bool,
+    /// When a message had last passed when it was noticed that none did any more.
+    quiet_since: Option<Time>,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
@@ -204,6 +214,8 @@ pub struct Session {
     standing: Standing,
     heartbeat: Heartbeat,
     was_read: WasRead,
+    /// Whether both sides are served and read, and nothing is out of the ordinary, since the last event.
+    was_calm: bool,
 
     /// When anything was last written to either side.
     last_written: Time,
@@ -231,7 +243,7 @@ pub struct Session {
 }
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct WasRead {
     client: bool,
     upstream: bool,
@@ -275,6 +287,8 @@ impl Session {
             send_queue: SendQueue::default(),
             undelivered: 0,
             upstream: Upstream::None,
+            hibernates: false,
+            quiet_since: None,
             backend: BackendState::new(&cx.settings.role),
             guard: cx.settings.role.is_guarded().then(Recogniser::of_client),
             from_client: Splitter::default(),
@@ -294,6 +308,7 @@ impl Session {
             standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
             was_read: WasRead::BOTH,
+            was_calm: false,
             last_written: cx.now,
             unwritten_since: None,
             last_line: cx.now,
@@ -323,7 +338,15 @@ impl Session {
 
     /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
     /// follows once, after it.
+    #[inline(never)]
     pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
+        self.handle_known(event, cx);
+    }
+
+    /// The same as a part of the caller, who knows which event it is: for the four events that make a round trip.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "of the match, one arm is left")]
+    pub fn handle_known(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
         self.begin_event(cx);
         match event {
             Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
@@ -358,11 +381,18 @@ impl Session {
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
-        self.finish_event(cx);
+        if let Event::ClientWritten(_) | Event::UpstreamWritten(_) = event {
+            self.finish_write(cx);
+        } else {
+            self.finish_event(cx);
+        }
     }
 
     /// No clock that measures silence runs while the silent side was not read.
     fn begin_event(&mut self, cx: &Context<'_>) {
+        if self.was_read == WasRead::BOTH {
+            return;
+        }
         self.restart_unfinished(cx.now);
         if !self.was_read.client {
             self.heartbeat.note_activity(cx.now);
@@ -377,12 +407,29 @@ impl Session {
 
     /// What follows from any event.
     fn finish_event(&mut self, cx: &mut Context<'_>) {
-        if self.is_calm() {
+        self.was_calm = self.is_calm();
+        if self.was_calm {
             debug_assert!(self.wants_client_input() && self.wants_upstream_output(cx.memory));
             self.was_read = WasRead::BOTH;
         } else {
             self.follow_up(cx);
         }
+        self.note_unwritten(cx);
+    }
+
+    /// The same after something was written: that makes no calm session busy.
+    #[inline]
+    fn finish_write(&mut self, cx: &mut Context<'_>) {
+        if !self.was_calm {
+            return self.finish_event(cx);
+        }
+        debug_assert!(self.is_calm());
+        self.was_read = WasRead::BOTH;
+        self.note_unwritten(cx);
+    }
+
+    #[inline]
+    fn note_unwritten(&mut self, cx: &Context<'_>) {
         if self.to_client.is_empty() {
             self.unwritten_since = None;
         } else {

@@ -46,6 +46,7 @@
 mod client_line;
 mod edit;
 mod era;
+mod hibernation;
 mod life;
 mod listens;
 mod process;
@@ -72,6 +73,7 @@ use self::seat::Seat;
 pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
+use crate::session::counts::ErrorCounts;
 use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
@@ -99,6 +101,8 @@ pub struct Limits {
     pub restarts: bool,
     /// The longest line either way as its receiver gets it, in bytes, without its line end.
     pub max_message_bytes: usize,
+    /// After how long a process goes that no session uses; `None` for never.
+    pub hibernate_after: Option<Duration>,
 }
 
 impl Limits {
@@ -123,6 +127,8 @@ pub enum Effect {
     Start(ProcessKey),
     /// End a process, and report [`Share::process_ended`].
     Stop(ProcessKey),
+    /// The same, but it is not used any more: nothing is to be reported of it, and its place is free at once.
+    GiveBack(ProcessKey),
     /// There is something in [`Share::to_process`].
     Write(ProcessKey),
     /// There is something in [`Share::to_client`].
@@ -214,6 +220,7 @@ pub struct Share {
     stalled: Vec<SeatKey>,
     effects: VecDeque<Effect>,
     drops: Drops,
+    errors: ErrorCounts,
 }
 
 impl Share {
@@ -230,6 +237,7 @@ impl Share {
             stalled: Vec::new(),
             effects: VecDeque::new(),
             drops: Drops::default(),
+            errors: ErrorCounts::default(),
         }
     }
 
@@ -267,6 +275,7 @@ impl Share {
             if seat.has_turn {
                 turns.leave(seat.identity, key);
             }
+            self.note_unused(process, cx);
         }
         self.stalled.retain(|other| *other != key);
         self.end_trial_of(key, cx);
@@ -347,6 +356,11 @@ impl Share {
         let trial = self.suspects.deadline();
         let own = self.probe_deadline().into_iter().chain(trial);
         processes.chain(stalled).chain(own).min()
+    }
+
+    /// Errors that clients got from here.
+    pub fn errors(&self) -> ErrorCounts {
+        self.errors
     }
 
     /// What reached nobody so far.

@@ -12,3 +12,33 @@ pub mod tcp;
 pub mod tcp_listener;
 pub mod tls;
 pub mod unix_listener;
+
+/// Has the poller look at what a value is made of.
+macro_rules! forward_source {
+    ($type:ty) => {
+        impl mio::event::Source for $type {
+            fn register(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                self.source().register(registry, token, interest)
+            }
+
+            fn reregister(
+                &mut self,
+                registry: &mio::Registry,
+                token: mio::Token,
+                interest: mio::Interest,
+            ) -> std::io::Result<()> {
+                self.source().reregister(registry, token, interest)
+            }
+
+            fn deregister(&mut self, registry: &mio::Registry) -> std::io::Result<()> {
+                self.source().deregister(registry)
+            }
+        }
+    };
+}
+use forward_source;

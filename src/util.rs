@@ -2,6 +2,7 @@
 
 pub(crate) mod about;
 pub mod client_address;
+pub mod histogram;
 pub mod keyed_queue;
 pub mod log_rate_limit;
 pub mod plural;

@@ -10,7 +10,9 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::client::{LEGACY_VERSION, result_of};
-use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
+use common::{
+    Client, DEADLINE, NoLine, Proxy, Scratch, eventually, eventually_some, processes, servers,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
@@ -129,7 +131,7 @@ fn a_server_that_reads_no_more_may_still_answer() {
     let mut client = proxy.connect();
     let [first, second] = [(); 2].map(|()| client.send_request("unanswered", &json!({})));
     let third = client.send_code(&format!(
-        "exec 0<&-; while ! [ -e {0}/go ]; do sleep 0.02; done; reply {first}; exit 3",
+        "trap '' TERM; exec 0<&-; while ! [ -e {0}/go ]; do sleep 0.02; done; reply {first}; exit 3",
         scratch.path()
     ));
     // It is told to stop: the proxy has noticed that nobody reads.
@@ -145,23 +147,23 @@ fn a_server_that_reads_no_more_may_still_answer() {
 
 #[test]
 fn deaths_are_seen_without_a_tick() {
+    const ATTEMPTS: usize = 40;
     let proxy = Proxy::start(&[], &servers::demo());
-    let mut clients: Vec<Client> = (0..8).map(|_| proxy.connect()).collect();
-    let mut fastest = DEADLINE;
-    let mut in_time = 0;
-    for client in &mut clients {
+    let is_seen_at_once = || {
+        let mut client = proxy.connect();
         client.initialize();
         let crash = json!({"name": "crash", "arguments": {"exit_code": 3}});
         let start = Instant::now();
         client.send_request("tools/call", &crash);
         let (_, data) = client.recv_error(502, "process_terminated");
-        in_time += u32::from(data["status"] == "exit code 3");
-        fastest = fastest.min(start.elapsed());
-    }
-    // On a busy machine one of them is quick all the same, unless all have to wait for something, and one status comes
+        data["status"] == "exit code 3" && start.elapsed() < Duration::from_millis(200)
+    };
+    // If it is ticks that are waited for, one has just passed after this.
+    is_seen_at_once();
+    // On a busy machine one of them is quick all the same, unless all have to wait for something, and its status comes
     // in time, unless it is not looked for.
-    assert!(in_time > 0);
-    assert!(fastest < Duration::from_millis(200), "{fastest:?}");
+    let is_seen = (0..ATTEMPTS).any(|_| is_seen_at_once());
+    assert!(is_seen, "in {ATTEMPTS} attempts");
 }
 
 // Last words.
@@ -208,22 +210,30 @@ fn a_last_line_without_its_end_is_delivered_if_it_is_whole() {
 
 #[test]
 fn others_may_hold_stdout_open_for_half_a_second() {
+    const ATTEMPTS: usize = 20;
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
-    let mut client = proxy.connect();
-    let start = Instant::now();
-    let ids = [
-        client.send_request("unanswered", &json!({})),
-        client.send_code("(note late; exec sleep 60) & exit 3"),
-    ];
-    recv_note(&mut client, "late");
-    assert_eq!(recv_deaths(&mut client, &ids), "exit code 3");
-    assert!(
-        start.elapsed() >= Duration::from_millis(500),
-        "{:?}",
-        start.elapsed()
-    );
-    client.pid_of_server();
+    let is_late_line_delivered = || {
+        let mut client = proxy.connect();
+        let start = Instant::now();
+        let ids = [
+            client.send_request("unanswered", &json!({})),
+            client.send_code("(note late; exec sleep 60) & exit 3"),
+        ];
+        let next = client.recv_json();
+        // A shell may need more than that for it, on a busy machine.
+        if next["method"] != "late" {
+            assert_eq!(next["error"]["code"], 502, "{next}");
+            return false;
+        }
+        assert_eq!(recv_deaths(&mut client, &ids), "exit code 3");
+        let took = start.elapsed();
+        assert!(took >= Duration::from_millis(500), "{took:?}");
+        client.pid_of_server();
+        true
+    };
+    let is_delivered = (0..ATTEMPTS).any(|_| is_late_line_delivered());
+    assert!(is_delivered, "in {ATTEMPTS} attempts");
 }
 
 /// The time for those who hold stdout open stands still while it is the client that is slow. Once it reads, they have a
@@ -231,7 +241,7 @@ fn others_may_hold_stdout_open_for_half_a_second() {
 #[test]
 fn a_slow_client_does_not_use_up_the_time_of_those_who_hold_stdout_open() {
     const FLOOD: &str = r#"awk 'BEGIN { s = "x"; while (length(s) < 10000) s = s s; for (i = 0; i < 250; i++) printf "{\"method\":\"flood\",\"params\":\"%s\"}\n", s }'"#;
-    const ATTEMPTS: usize = 5;
+    const ATTEMPTS: usize = 50;
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let is_late_line_delivered = |pause: Duration| {
@@ -319,17 +329,12 @@ fn what_others_may_still_read_counts_as_read() {
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     client.pid_of_server();
-    let go = scratch.file("go");
-    // In a shell, what runs in the background has another stdin unless it is told.
-    let code = format!(
-        "exec 3<&0; sleep 60 <&3 & while ! [ -e {} ]; do sleep 0.02; done; exit 3",
-        go.display()
-    );
-    let first = json!({"jsonrpc": "2.0", "id": 100, "method": "sh", "params": {"code": code}});
     let second = json!({"jsonrpc": "2.0", "id": 101, "method": "pid"});
-    // At once, so that both are in the pipe before the first one is read.
+    // In a shell, what runs in the background has another stdin unless it is told.
+    let unread = second.to_string().len();
+    let code = format!("exec 3<&0; sleep 60 <&3 & perl -e '{UNREAD}' {unread}; exit 3");
+    let first = json!({"jsonrpc": "2.0", "id": 100, "method": "sh", "params": {"code": code}});
     client.send_raw(format!("{first}\n{second}\n").as_bytes());
-    scratch.write("go", "");
     for id in [100, 101] {
         let (failed, data) = client.recv_error(502, "process_terminated");
         assert_eq!((failed, &data["delivered"]), (json!(id), &json!(true)));
@@ -451,7 +456,7 @@ fn a_line_that_is_unfinished_when_the_server_dies_is_for_the_next_one() {
     processes::kill_and_wait(server);
     scratch.wait_for_server(2);
     client.send_raw(b"\"pid\"}\n");
-    let answer = client.recv_json();
+    let answer = client.recv_but_notice();
     assert_eq!(answer["id"], "cut");
     assert_eq!(answer["result"]["pid"], scratch.servers()[1]);
 }
@@ -491,18 +496,24 @@ fn answers_to_last_words_do_not_reach_the_next_server() {
     const SESSIONS: usize = 8;
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
-    let mut clients: Vec<Client> = (0..SESSIONS).map(|_| proxy.connect()).collect();
-    for (number, client) in clients.iter_mut().enumerate() {
+    let asked = |number: usize| {
         // The request is read after the exit is known, if someone else writes it.
         let code = match number % 2 {
             0 => "ask 5; exit 3",
             _ => "while [ -d /proc/$$ ]; do :; done && ask 5 & exit 3",
         };
-        client.send_code(code);
+        let mut client = proxy.connect();
+        let id = client.send_code(code);
         let mut messages = [client.recv_json(), client.recv_json()];
-        messages.sort_by_key(|message| message["id"].as_u64());
-        assert_eq!(messages[1]["method"], "roots/list", "{messages:?}");
-    }
+        messages.sort_by_key(|message| message["method"] == "roots/list");
+        assert_eq!(messages[0]["id"], id, "{messages:?}");
+        // On a busy machine, whoever else writes it may come too late.
+        let is_asked = messages[1]["method"] == "roots/list";
+        assert!(is_asked || number % 2 == 1, "{messages:?}");
+        is_asked.then_some(client)
+    };
+    let asked = |number| eventually_some("a question", 3 * DEADLINE, || asked(number));
+    let mut clients: Vec<Client> = (0..SESSIONS).map(asked).collect();
     for client in &mut clients {
         client.send_json(&answer_from_client(5, "late"));
         let after = client.pid_of_server();
@@ -671,13 +682,12 @@ fn a_server_that_dies_at_every_start_is_given_up() {
 
 #[test]
 fn a_server_that_dies_at_once_is_given_up_soon_and_its_last_words_are_told() {
-    let scratch = Scratch::new();
-    scratch.write("on-start", "echo 'no such module' >&2; exit 3");
+    let server = servers::sh("echo 'no such module' >&2; exit 3");
     // By its restarts alone it would take a minute and a half.
-    let proxy = Proxy::start(&["--max-restarts", "20"], &servers::scripted(&scratch));
+    let proxy = Proxy::start(&["--max-restarts", "20"], &server);
     let mut client = proxy.connect();
     let id = client.send_request("initialize", &json!({}));
-    let answer = client.answer_to(id);
+    let answer = client.answer_to_within(id, Duration::from_mins(1));
     common::client::assert_own_error(&answer, 503, "spawn_failed");
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(
@@ -711,8 +721,8 @@ fn what_is_taken_back_while_the_server_is_down_is_never_sent() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
-    // The stop ladder takes a while.
-    let first = client.send_code("exec 1>&-; exec sleep 60");
+    // The stop ladder takes a while, to its last rung.
+    let first = client.send_code("trap '' TERM; exec 1>&-; exec sleep 60");
     assert_eq!(recv_deaths(&mut client, &[first]), "stdout closed");
     client.send_raw(
         concat!(

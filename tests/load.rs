@@ -100,6 +100,8 @@ fn all_echo(clients: &mut [Client], round: usize) {
 /// Clients close, reset, half-close after a last request, or lose their servers. Returns those that half-closed, with
 /// their last requests, and those that have only lost their servers.
 fn end_in_every_way(proxy: &Proxy, clients: Vec<Client>) -> (Vec<(Client, u64)>, Vec<Client>) {
+    // The first session was another's.
+    proxy.wait_for_logs("] opened", 1 + clients.len());
     let servers = proxy.servers_by_client();
     let mut half_closed = Vec::new();
     let mut survivors = Vec::new();
@@ -166,7 +168,7 @@ fn a_thousand_sessions_end_in_every_way_and_leave_nothing_behind() {
         proxy.descendants().is_empty()
     });
     eventually("the descriptors to be closed", PATIENCE, || {
-        fd_count(proxy.pid()) == descriptors
+        fd_count(proxy.pid()) <= descriptors
     });
     let mut late = proxy.connect();
     late.initialize();

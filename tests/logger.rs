@@ -12,7 +12,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use log::{LevelFilter, error, info, warn};
-use mcp_tcp_proxy::logger;
+use mcp_tcp_proxy::logger::{self, Format};
 use mcp_tcp_proxy::reactor::stdio::{Direction, Stdio};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -55,7 +55,7 @@ fn run(part: &str) -> (String, Vec<String>) {
 fn install() {
     print!("{BEGIN}");
     let stderr = Stdio::open(std::io::stderr().as_fd(), Direction::Out);
-    logger::install(LevelFilter::Info, stderr, "the-name").unwrap();
+    logger::install(LevelFilter::Info, Format::Text, stderr, "the-name").unwrap();
 }
 
 /// The line without its time, which has to be one.
@@ -211,7 +211,7 @@ fn part_twice() {
         let stderr = Stdio::open(std::io::stderr().as_fd(), Direction::Out);
         warn!(
             "{}",
-            logger::install(LevelFilter::Info, stderr, "the-name").is_err()
+            logger::install(LevelFilter::Info, Format::Text, stderr, "the-name").is_err()
         );
         assert!(logger::write_line("a line of its own"));
         std::process::exit(0);

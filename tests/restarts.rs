@@ -9,16 +9,14 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::client::{assert_own_error, result_of};
+use common::client::{RESTART_NOTICE as NOTICE, assert_own_error, result_of};
 use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
-
-const NOTICE: &str = "$/mcp/serverRestarted";
 
 const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 
@@ -26,6 +24,13 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 fn logged_at(line: &str) -> f64 {
     let time = OffsetDateTime::parse(line.split(' ').next().unwrap(), &Rfc3339).unwrap();
     (time - OffsetDateTime::UNIX_EPOCH).as_seconds_f64()
+}
+
+/// Now, by the same clock. How much later than this something comes can be told on a machine that stalls, too, where
+/// lines of the log may themselves be late.
+fn unix_time() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs_f64()
 }
 
 #[track_caller]
@@ -52,6 +57,7 @@ fn next_heartbeat(client: &mut Client) -> bool {
 fn the_notice_has_its_shape_and_comes_half_a_second_after_the_start() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let began = unix_time();
     let mut client = proxy.connect();
     let killed = client.pid_of_server();
     processes::kill_and_wait(killed);
@@ -61,12 +67,10 @@ fn the_notice_has_its_shape_and_comes_half_a_second_after_the_start() {
     let expected = json!({"jsonrpc": "2.0", "method": NOTICE, "params": params});
     assert_eq!(notice, expected);
 
-    let started = proxy.wait_for_log("goes on with a new server");
-    let after = timestamp - logged_at(&started);
-    // A little less than half a second, as the line is logged when the server has been started.
-    assert!(after > 0.4, "{after} s after the start");
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    assert!((now.as_secs_f64() - timestamp).abs() < DEADLINE.as_secs_f64());
+    // The new server was started a second after the first one at the earliest.
+    let after = timestamp - began;
+    assert!(after > 1.49, "{after} s after the first start");
+    assert!((unix_time() - timestamp).abs() < DEADLINE.as_secs_f64());
     // Once is enough.
     client.send_line(HEARTBEAT);
     assert_ne!(client.pid_of_server(), killed);
@@ -75,28 +79,38 @@ fn the_notice_has_its_shape_and_comes_half_a_second_after_the_start() {
 
 #[test]
 fn a_server_that_does_not_last_is_not_announced() {
+    const ATTEMPTS: usize = 5;
+    // On a busy machine, a shell may take half a second to begin: then it does last, and is announced.
+    let is_left_out = (0..ATTEMPTS).any(|_| is_first_notice_of_the_third_server());
+    assert!(is_left_out, "not in {ATTEMPTS} attempts");
+}
+
+/// Whether a second server that ends at once is not announced, but the third is.
+fn is_first_notice_of_the_third_server() -> bool {
     let scratch = Scratch::new();
     scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 1; fi");
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
+    let began = unix_time();
     let mut client = proxy.connect();
     processes::kill_and_wait(client.pid_of_server());
-    assert_eq!(client.recv_json()["method"], NOTICE);
-    assert_eq!(scratch.servers().len(), 3);
+    let notice = client.recv_json();
+    assert_eq!(notice["method"], NOTICE);
+    // The first restart comes a second after the first start, the next one five seconds after the second.
+    let restarts = proxy.wait_for_logs("goes on with a new server", 2);
+    let times: Vec<f64> = restarts
+        .iter()
+        .map(|line| logged_at(line) - began)
+        .collect();
+    assert!(times[0] > 0.99 && times[1] > 5.99, "{times:?}");
+
+    let announced = notice["params"]["timestamp"].as_f64().unwrap() - began;
+    if announced < 6.49 {
+        return false;
+    }
     client.pid_of_server();
     assert_eq!(client.aside, Vec::<Value>::new());
-
-    // The first restart comes a second after the first start, the next one five seconds after the second.
-    let starts = [
-        proxy.wait_for_logs("] opened", 1),
-        proxy.wait_for_logs("goes on with a new server", 2),
-    ];
-    let times: Vec<f64> = starts
-        .iter()
-        .flatten()
-        .map(|line| logged_at(line))
-        .collect();
-    assert!(times[1] - times[0] > 0.9, "{times:?}");
-    assert!(times[2] - times[1] > 4.9, "{times:?}");
+    assert_eq!(scratch.servers().len(), 3);
+    true
 }
 
 #[test]
@@ -107,17 +121,18 @@ fn heartbeats_say_that_the_server_is_down_until_it_is_up() {
     let mut client = proxy.connect();
     client.send_line(HEARTBEAT);
     assert!(next_heartbeat(&mut client));
-    let server = client.pid_of_server();
-    processes::kill_and_wait(server);
+    client.pid_of_server();
+    // It is down until a second after its start, the next one until five seconds after: a machine may stall for longer
+    // than the first one lasts.
+    let mut killed = Vec::new();
     while next_heartbeat(&mut client) {
-        assert_eq!(
-            scratch.servers().len(),
-            1,
-            "it was down for a second, unnoticed"
-        );
+        if let Some(server) = scratch.servers().get(killed.len()) {
+            processes::kill_and_wait(*server);
+            killed.push(*server);
+        }
     }
     while !next_heartbeat(&mut client) {}
-    assert_ne!(scratch.wait_for_server(2), server);
+    assert!(!killed.contains(&client.pid_of_server()));
 }
 
 // The limit.
@@ -132,22 +147,17 @@ fn a_session_is_closed_when_no_restart_is_left() {
         for _ in 0..max_restarts {
             client.pid_of_server();
             client.send_code("exit 3");
-            let error = loop {
-                let message = client.recv_json();
-                if message["method"] != NOTICE {
-                    break message;
-                }
-            };
-            assert_own_error(&error, 502, "process_terminated");
+            client.recv_error_but_notice(502, "process_terminated");
         }
         client.pid_of_server();
         let last = [
             client.send_request("unanswered", &json!({})),
             client.send_code("note last; exit 3"),
         ];
-        client.message_of("last");
+        assert_eq!(client.recv_but_notice()["method"], "last");
         for id in last {
-            assert_eq!(client.recv_error(502, "process_terminated").0, id);
+            let failed = client.recv_error_but_notice(502, "process_terminated");
+            assert_eq!(failed.0, id);
         }
         expect_end(&mut client);
         assert_eq!(scratch.servers().len(), max_restarts + 1);
@@ -177,11 +187,8 @@ fn send_many(client: &mut Client, count: usize) -> Vec<u64> {
 fn expect_failed_then_refused(client: &mut Client, ids: &[u64], reason: &str) {
     let mut refused = 0;
     for id in ids {
-        let mut answer = client.recv_json();
         // On a busy machine, a server may take so long to fail that the client is told of it first.
-        while answer["method"] == NOTICE {
-            answer = client.recv_json();
-        }
+        let answer = client.recv_but_notice();
         assert_eq!(answer["id"], *id);
         if refused == 0 && answer["error"]["code"] == 502 {
             assert_own_error(&answer, 502, "process_terminated");
@@ -206,11 +213,16 @@ const SOME_NOT_RECEIVED: usize = 1000;
 #[test]
 fn whoever_waits_is_told_when_no_restart_is_left() {
     let scratch = Scratch::new();
-    scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 7; fi");
+    // The second one ends once all that waits is on its way.
+    scratch.write(
+        "on-start",
+        "if [ $(number) -eq 2 ]; then while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; exit 7; fi",
+    );
     let proxy = Proxy::start(&["--max-restarts", "1"], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     processes::kill_and_wait(client.pid_of_server());
     let waiting = send_many(&mut client, SOME_IN_SOCKET);
+    scratch.write("go", "");
     expect_failed_then_refused(&mut client, &waiting, "restart_limit");
     client.close();
     proxy.wait_for_log("closed: the server ended (exit code 7) after 1 restart,");
@@ -250,9 +262,16 @@ fn a_server_that_cannot_be_started_is_given_up_like_one_that_dies() {
     let proxy = Proxy::start(&["--max-restarts", "1"], &servers::removable(&scratch));
     let mut client = proxy.connect();
     let server = client.pid_of_server();
+    // It has to be there before the next start fails, which is the end of the session.
+    let first = client.send_code("exec sleep 60");
+    let id = client.send_request("pid", &json!({}));
+    client.wait_until_read();
+    eventually("the server to read no more", DEADLINE, || {
+        processes::Process::find(server).is_some_and(|process| process.name == "sleep")
+    });
     scratch.remove("server");
     processes::kill_and_wait(server);
-    let id = client.send_request("pid", &json!({}));
+    assert_eq!(client.recv_error(502, "process_terminated").0, first);
     assert_eq!(client.recv_error(503, "spawn_failed").0, id);
     expect_end(&mut client);
     proxy.wait_for_log("closed: the server could not be started");
@@ -262,18 +281,19 @@ fn a_server_that_cannot_be_started_is_given_up_like_one_that_dies() {
 fn a_server_that_can_be_started_again_later_goes_on() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&[], &servers::removable(&scratch));
+    let began = unix_time();
     let mut client = proxy.connect();
     let server = client.pid_of_server();
     fs::rename(scratch.file("server"), scratch.file("away")).unwrap();
     processes::kill_and_wait(server);
     let id = client.send_request("pid", &json!({}));
-    let failed = proxy.wait_for_log("the server could not be started");
+    proxy.wait_for_log("the server could not be started");
     fs::rename(scratch.file("away"), scratch.file("server")).unwrap();
     result_of(client.answer_to(id));
-    // It counts as a restart: the next one had to wait for longer.
+    // It counts as a restart: the next one had to wait for longer, and it a second from the first start on.
     let started = proxy.wait_for_log("goes on with a new server");
-    let wait = logged_at(&started) - logged_at(&failed);
-    assert!(wait > 4.9, "{wait} s");
+    let wait = logged_at(&started) - began;
+    assert!(wait > 5.99, "{wait} s");
 }
 
 // The proxy is stopped.
@@ -286,6 +306,7 @@ fn what_is_in_flight_is_answered_when_the_proxy_is_stopped() {
     let server = client.pid_of_server();
     let slow = client.send_code("while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; answer");
     let queued = client.send_request("pid", &json!({}));
+    client.wait_until_read();
     scratch.wait_for_lines(server, 2);
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
@@ -305,17 +326,14 @@ fn what_is_in_flight_is_answered_when_the_proxy_is_stopped() {
 #[test]
 fn what_waits_for_a_server_is_refused_when_the_proxy_is_stopped() {
     let scratch = Scratch::new();
-    // It is down for five seconds, which is long enough to be sent something.
-    scratch.write("on-start", "if [ $(number) -eq 2 ]; then exit 1; fi");
-    let options = ["--heartbeat-interval", "0.05"];
-    let mut proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    // It is down for five seconds at a time, which is long enough to be sent something.
+    scratch.write("on-start", "if [ $(number) -ge 2 ]; then exit 1; fi");
+    let mut proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     processes::kill_and_wait(client.pid_of_server());
     proxy.wait_for_logs("the server ended", 2);
     let ids = [(); 3].map(|()| client.send_request("pid", &json!({})));
-    // When this is answered, all that was sent before it has been read.
-    client.send_line(HEARTBEAT);
-    assert!(!next_heartbeat(&mut client));
+    client.wait_until_read();
     proxy.signal(Signal::SIGTERM);
     for id in ids {
         assert_own_error(&client.answer_to(id), 503, "shutdown");
@@ -323,7 +341,15 @@ fn what_waits_for_a_server_is_refused_when_the_proxy_is_stopped() {
     expect_end(&mut client);
     client.close();
     assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
-    assert_eq!(scratch.servers().len(), 2);
+    proxy.wait_for_log("stopped");
+    let log = proxy.log();
+    let mut after_signal = log
+        .iter()
+        .skip_while(|line| !line.contains("shutting down"));
+    assert!(
+        !after_signal.any(|line| line.contains("a new server")),
+        "{log:#?}"
+    );
 }
 
 /// The server dies while the proxy is being stopped, with that many requests sent to it that it does not read.
@@ -434,7 +460,7 @@ fn no_server_is_started_after_a_second_signal() {
         .filter(|line| line.contains("a new server"))
         .count();
     assert_eq!((started, scratch.servers().len()), (0, 1));
-    assert!(!processes::process_exists(server));
+    processes::wait_until_dead(server);
 }
 
 #[test]
@@ -448,7 +474,8 @@ fn a_second_signal_kills_at_once() {
     scratch.read("deaf");
     proxy.signal(Signal::SIGTERM);
     proxy.wait_for_log("shutting down");
-    let status = proxy.signal_until_exit(Signal::SIGINT, Duration::from_secs(5));
+    let status = proxy.signal_until_exit(Signal::SIGINT, DEADLINE);
     assert_eq!(status.code(), Some(0));
-    assert!(!processes::process_exists(server));
+    // It is given a second to be reaped in.
+    processes::wait_until_dead(server);
 }

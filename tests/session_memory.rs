@@ -1,18 +1,19 @@
 //! What a session really holds, by an allocator that counts, against its account in the shared budget: whatever its two
 //! sides send, what it holds is charged, but for a constant.
 //!
-//! The allocator counts for the whole process, so the tests take turns: see [`alone`].
+//! The allocator counts, and is limited, for the whole process. So each test has a process of its own: see [`is_alone`].
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
 use std::alloc::System;
 use std::net::SocketAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::process::Command;
 use std::time::Duration;
 
 use cap::Cap;
 use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES, UNCHARGED_BYTES};
 use mcp_tcp_proxy::buffers::outbox::Outbox;
+use mcp_tcp_proxy::session::counts::Counts;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::log_limits::LogLimits;
 use mcp_tcp_proxy::session::report::Label;
@@ -27,10 +28,26 @@ static ALLOCATOR: Cap<System> = Cap::new(System, usize::MAX);
 /// are limited in number, such as those of 1,024 requests of either side.
 const CONSTANT_BYTES: usize = 10 * UNCHARGED_BYTES;
 
-/// Other threads must not allocate meanwhile.
-fn alone() -> MutexGuard<'static, ()> {
-    static LOCK: Mutex<()> = Mutex::new(());
-    LOCK.lock().unwrap_or_else(PoisonError::into_inner)
+/// Says to a process that it is for one test alone.
+const IS_ALONE: &str = "MCP_TCP_PROXY_TESTS_ALONE";
+
+/// Whether this process is for the test of that name alone: other threads, those of the harness too, must not allocate
+/// meanwhile, least of all when there is no memory left for them. If not, one that is has been run, and was well.
+#[track_caller]
+fn is_alone(test: &str) -> bool {
+    if std::env::var_os(IS_ALONE).is_some() {
+        return true;
+    }
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1", "--nocapture"])
+        .env(IS_ALONE, "1")
+        .output()
+        .unwrap();
+    let all = [output.stdout, output.stderr].concat();
+    let all = String::from_utf8_lossy(&all);
+    assert!(output.status.success() && all.contains("1 passed"), "{all}");
+    println!("{all}");
+    false
 }
 
 struct World {
@@ -74,6 +91,7 @@ impl World {
             memory: &mut memory,
             actions: &mut actions,
             logs: &mut logs,
+            counts: &mut Counts::default(),
         };
         let session = Session::open(label, &mut cx);
         let mut world = Self {
@@ -96,6 +114,7 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
             logs: &mut self.logs,
+            counts: &mut Counts::default(),
         };
         self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);
@@ -200,7 +219,9 @@ fn lines(count: usize, line: impl Fn(usize) -> String) -> String {
 
 #[test]
 fn ids_of_requests_and_of_what_takes_them_back_are_charged() {
-    let _alone = alone();
+    if !is_alone("ids_of_requests_and_of_what_takes_them_back_are_charged") {
+        return;
+    }
     for takes in [false, true] {
         let mut world = World::new();
         let requests = lines(1000, request);
@@ -219,7 +240,9 @@ fn ids_of_requests_and_of_what_takes_them_back_are_charged() {
 
 #[test]
 fn batches_are_charged() {
-    let _alone = alone();
+    if !is_alone("batches_are_charged") {
+        return;
+    }
     let parts: [fn(usize) -> String; 5] = [
         request,
         cancellation,
@@ -241,7 +264,9 @@ fn batches_are_charged() {
 
 #[test]
 fn requests_of_the_server_are_charged() {
-    let _alone = alone();
+    if !is_alone("requests_of_the_server_are_charged") {
+        return;
+    }
     let mut world = World::new();
     for _ in 0..10 {
         let all = lines(500, request);
@@ -253,7 +278,9 @@ fn requests_of_the_server_are_charged() {
 
 #[test]
 fn short_lines_that_nobody_takes_are_bounded() {
-    let _alone = alone();
+    if !is_alone("short_lines_that_nobody_takes_are_bounded") {
+        return;
+    }
     let kinds: [fn(usize) -> String; 6] = [
         |number| format!(r#"{{"id":{number},"method":"m"}}"#),
         |number| format!(r#"{{"id":{number},"result":1}}"#),
@@ -272,7 +299,9 @@ fn short_lines_that_nobody_takes_are_bounded() {
 
 #[test]
 fn long_lines_are_charged_whichever_way_they_go_and_whatever_becomes_of_them() {
-    let _alone = alone();
+    if !is_alone("long_lines_are_charged_whichever_way_they_go_and_whatever_becomes_of_them") {
+        return;
+    }
     let mut world = World::new();
     let line = exact(&format!("{{\"method\":\"{}\"}}\n", "x".repeat(3_000_000)));
     for _ in 0..3 {
@@ -308,7 +337,9 @@ impl Drop for Limited {
 
 #[test]
 fn lines_that_the_system_has_no_memory_to_keep_are_refused_one_by_one() {
-    let _alone = alone();
+    if !is_alone("lines_that_the_system_has_no_memory_to_keep_are_refused_one_by_one") {
+        return;
+    }
     let mut world = World::new();
     let all = lines(200, |number| {
         format!(
@@ -334,7 +365,9 @@ fn lines_that_the_system_has_no_memory_to_keep_are_refused_one_by_one() {
 
 #[test]
 fn queues_are_put_together_without_memory_or_not_at_all() {
-    let _alone = alone();
+    if !is_alone("queues_are_put_together_without_memory_or_not_at_all") {
+        return;
+    }
     let mut memory = BufferBudget::new(0);
     let mut filled = || {
         let mut outbox = Outbox::default();
@@ -397,7 +430,9 @@ fn costly_lines(len: usize) -> Vec<String> {
 
 #[test]
 fn a_line_takes_three_times_its_length_at_most_while_it_is_handled() {
-    let _alone = alone();
+    if !is_alone("a_line_takes_three_times_its_length_at_most_while_it_is_handled") {
+        return;
+    }
     for len in [100, 10_000, 40_000, 100_000, 3_000_000] {
         for line in costly_lines(len) {
             for of_client in [true, false] {
@@ -421,7 +456,9 @@ fn a_line_takes_three_times_its_length_at_most_while_it_is_handled() {
 
 #[test]
 fn a_batch_of_which_a_part_is_taken_out_takes_no_more() {
-    let _alone = alone();
+    if !is_alone("a_batch_of_which_a_part_is_taken_out_takes_no_more") {
+        return;
+    }
     let item = ",1".repeat(500_000);
     for waiting in [
         exact(&format!(

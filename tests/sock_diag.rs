@@ -197,8 +197,8 @@ fn an_acknowledgement_is_as_old_as_it_is() {
     // The kernel counts in ticks of up to 10 ms.
     assert!(quiet.last_ack <= before.elapsed() + Duration::from_millis(20));
     assert!(quiet.last_sent >= Duration::from_millis(280));
-    ours.write_all(b"x").unwrap();
     eventually("a fresh acknowledgement", DEADLINE, || {
+        ours.write_all(b"x").unwrap();
         of(&mut diag, &ours).last_ack < quiet.last_ack
     });
     drop(peer);

@@ -10,6 +10,7 @@ use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::client::RESTART_NOTICE;
 use common::processes::{self, Process, wait_until_dead};
 use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
 use nix::sys::signal::Signal;
@@ -64,29 +65,36 @@ fn a_server_is_asked_then_told_then_made_to_go() {
         client.close();
     }
     wait_until_gone(good_pid);
+    // On a busy machine it may take longer to see the end of its input.
+    let is_quick = closed.elapsed() < Duration::from_secs(2);
 
-    let told = proxy.wait_for_logs(TERMINATED, 2);
-    assert!(
-        closed.elapsed() >= Duration::from_secs(2),
-        "{:?}",
-        closed.elapsed()
-    );
+    let of = |pid: i32, what: &str| format!("server pid {pid} {what}");
+    for pid in [blind_pid, deaf_pid] {
+        proxy.wait_for_log(&of(pid, TERMINATED));
+    }
+    let told_after = closed.elapsed();
+    assert!(told_after >= Duration::from_secs(2), "{told_after:?}");
     wait_until_gone(blind_pid);
     scratch.read("told");
-    assert!(processes::process_exists(deaf_pid));
+    let lives = processes::process_exists(deaf_pid);
+    assert!(lives || closed.elapsed() >= Duration::from_secs(7));
 
-    let made_to = proxy.wait_for_log(KILLED);
-    assert!(
-        closed.elapsed() >= Duration::from_secs(7),
-        "{:?}",
-        closed.elapsed()
-    );
+    proxy.wait_for_log(&of(deaf_pid, KILLED));
+    let made_to_after = closed.elapsed();
+    assert!(made_to_after >= Duration::from_secs(7), "{made_to_after:?}");
     wait_until_gone(deaf_pid);
     proxy.wait_until_childless();
-    let of = |pid: i32| format!("server pid {pid} ");
-    assert!(told.iter().all(|line| !line.contains(&of(good_pid))));
-    assert!(made_to.contains(&of(deaf_pid)), "{made_to}");
-    assert_eq!(proxy.wait_for_logs(TERMINATED, 2).len(), 2);
+    let count = |what: &str| {
+        proxy
+            .log()
+            .iter()
+            .filter(|line| line.contains(what))
+            .count()
+    };
+    assert_eq!(count(KILLED), 1);
+    let good_was_told = count(&of(good_pid, TERMINATED)) > 0;
+    assert!(!(good_was_told && is_quick));
+    assert_eq!(count(TERMINATED), 2 + usize::from(good_was_told));
 }
 
 #[test]
@@ -104,6 +112,7 @@ fn what_a_wrapper_leaves_behind_is_stopped() {
     let (mut first, left_by_dead) = leave_behind("exec sleep 60", "a", "kill -9 $$");
     let (second, left_by_good) = leave_behind("exec sleep 60", "b", "");
     let (third, left_deaf) = leave_behind(&format!("{DEAF}; {BLIND}"), "c", "");
+    let closed = Instant::now();
     second.close();
     third.close();
     for left in [left_by_dead, left_by_good] {
@@ -111,7 +120,8 @@ fn what_a_wrapper_leaves_behind_is_stopped() {
     }
     // The session of the first one goes on.
     let server = first.pid_of_server();
-    assert!(processes::process_exists(left_deaf));
+    let lives = processes::process_exists(left_deaf);
+    assert!(lives || closed.elapsed() >= Duration::from_secs(5));
     wait_until_gone(left_deaf);
     proxy.wait_for_log(KILLED);
     eventually("the orphans to be reaped", DEADLINE, || {
@@ -187,7 +197,7 @@ fn a_server_that_has_left_its_process_group_is_stopped() {
     client.close();
     wait_until_gone(pid);
     proxy.wait_for_log(TERMINATED);
-    proxy.connect();
+    let _next = proxy.connect();
     eventually("the next server", DEADLINE, || {
         pid_in(&scratch, "left") != pid
     });
@@ -207,7 +217,7 @@ fn a_reset_ends_the_input_at_once_and_the_output_is_read_on() {
     // A request that is never answered does not hold up the end of the input, and a farewell that is more than a pipe
     // holds does not hold up the server.
     client.send_code(
-        "echo busy > \"$dir/busy\"; cat > /dev/null; echo > \"$dir/eof\"; head -c 1000000 /dev/zero; echo > \"$dir/done\"; exit",
+        "trap '' TERM; echo busy > \"$dir/busy\"; cat > /dev/null; echo > \"$dir/eof\"; head -c 1000000 /dev/zero; echo > \"$dir/done\"; exit",
     );
     scratch.read("busy");
     client.reset();
@@ -229,7 +239,7 @@ fn a_client_that_has_ended_its_side_still_gets_its_answers() {
     client.send_line(r#"{"type":"heartbeat"}"#);
     // `eof` tells when the input has come to its end.
     let slow = client.send_code(
-        "exec 3<&0; (cat <&3 > /dev/null; echo > \"$dir/eof\") & while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; [ -e \"$dir/eof\" ] || answer; wait; exit",
+        "trap '' TERM; exec 3<&0; (cat <&3 > /dev/null; echo > \"$dir/eof\") & while ! [ -e \"$dir/go\" ]; do sleep 0.02; done; [ -e \"$dir/eof\" ] || answer; wait; exit",
     );
     scratch.wait_for_lines(server, 2);
     client.shutdown_write();
@@ -260,7 +270,12 @@ fn a_client_that_has_ended_its_side_is_served_by_the_next_server_too() {
     client.shutdown_write();
     let answer = client.answer_to(id);
     assert_eq!(answer["result"]["pid"], scratch.wait_for_server(2));
-    assert_eq!(client.read_to_end(), Vec::<String>::new());
+    // At most it is told of the restart, if all took half a second.
+    let rest = client.read_to_end();
+    assert!(
+        rest.iter().all(|line| line.contains(RESTART_NOTICE)),
+        "{rest:?}"
+    );
     proxy.wait_until_childless();
 }
 
@@ -327,12 +342,7 @@ fn signals_that_were_ignored_at_the_start_stay_ignored() {
     client.close();
     proxy.signal(Signal::SIGTERM);
     assert_eq!(proxy.wait_exit(DEADLINE).code(), Some(0));
-    assert!(
-        proxy
-            .log()
-            .iter()
-            .any(|line| line.contains("shutting down"))
-    );
+    proxy.wait_for_log("shutting down");
 }
 
 #[test]

@@ -306,10 +306,20 @@ impl<M> Outbox<M> {
     }
 
     /// Returns whether there is as much memory. If not, whoever goes on aborts.
+    #[inline]
     fn make_room(&mut self, more: usize, memory: &mut BufferBudget) -> bool {
         if self.bytes.capacity() == 0 {
             self.bytes = memory.lend_for(more);
         }
+        // A buffer that was lent is large enough for most lines.
+        if self.head == 0 && self.bytes.capacity() - self.bytes.len() >= more {
+            return true;
+        }
+        self.make_more_room(more)
+    }
+
+    #[inline(never)]
+    fn make_more_room(&mut self, more: usize) -> bool {
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
         // Moving what waits is cheaper than growing, and happens at most once for as many bytes as it moves.
         if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {

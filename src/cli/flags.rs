@@ -12,10 +12,10 @@ use log::LevelFilter;
 use super::address::listen;
 use super::flag::{Flag, add, connect, connect_switch, information, put, serve, serve_switch};
 use super::values::{
-    attempts, balancer, buffer_bytes, directory, file, first_message, log_level, message_bytes,
-    network, prespawn, restarts, seconds, seconds_or_off, server_log, sessions, share,
-    share_in_flight, some_host, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
-    variable,
+    attempts, balancer, buffer_bytes, directory, file, first_message, host_name, log_format,
+    log_level, message_bytes, network, prespawn, restarts, seconds, seconds_or_none,
+    seconds_or_off, server_log, sessions, share, share_in_flight, some_address, some_host,
+    some_path, some_port, spawn, starting, tls_name, unix_mode, user, variable,
 };
 use crate::options::ServerCommand;
 
@@ -121,6 +121,21 @@ flags! {
     /// are killed.
     serve "--stop-timeout" "S", default "30", example "60": stop_timeout = seconds;
 
+    /// Seconds for which new sessions are still served after the signal to stop, 0.01 to 86400, or 0. `/readyz` says at once
+    /// that they are not welcome. Another signal ends that time.
+    serve "--drain-delay" "S", default "0", example "10": drain_delay = seconds_or_none;
+
+    /// Answer over HTTP how things are, at `HOST:PORT`, `[::1]:9180` or `unix:PATH`. There are `/healthz`, `/readyz`, `/metrics`
+    /// for Prometheus, `/status.json`, and a page for browsers. Port `0` picks a free one; the log names it.
+    serve "--status" "ADDRESS", default_is "off", example "127.0.0.1:9180": status = some_address;
+
+    /// Name under which `--status` may be asked, besides addresses and `localhost`. Other names are refused, as web pages could
+    /// use them. Can be given any number of times.
+    serve_each "--status-host" "NAME", example "proxy.example": status_host = host_name;
+
+    /// Let other machines see all of `--status`, and not only `/healthz`, `/readyz` and `/metrics`.
+    serve "--status-public": status_public = true;
+
     /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
     both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
 
@@ -149,6 +164,12 @@ flags! {
     /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off. It is for clients that
     /// ask for it, as `connect` does: the server lives on, and whoever comes back in that time has lost nothing.
     serve "--resume-timeout" "S", default "120", example "600": resume_timeout = seconds_or_off;
+
+    /// Stop a session's server after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. The
+    /// connection stays, and the next message starts another server. Only for servers that keep nothing between two
+    /// calls. A session in which anything is open keeps its server: a request, a subscription, a task, or a question to
+    /// the user.
+    serve "--hibernate-after" "S", default "0", example "300": hibernate_after = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
     /// second.
@@ -214,6 +235,10 @@ flags! {
 
     /// The least severe messages that are logged. `debug` shows every message with its direction, cut at 1 KiB.
     serve "--log-level" "error|warn|info|debug|trace", default "info", example "warn": log_level = log_level;
+
+    /// What the lines of the log look like. `json` is an object a line, with what is known as fields: `session`, `client`,
+    /// `pid`, `reason`.
+    both "--log-format" "text|json", default "text", example "json": log_format = log_format;
 
     /// What servers write to stderr and the log shows. `limited` is at most 100 lines at once and 20 a second for each
     /// session, and when a server ends although it was not asked to, the last 50 lines that were left out.

@@ -27,6 +27,11 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         summary: "print a fresh token, and its line for the file",
     },
     Subcommand {
+        name: "status",
+        words: "[ADDRESS] [--watch]",
+        summary: "ask a proxy how it is (--status)",
+    },
+    Subcommand {
         name: "completions",
         words: "bash|zsh|fish",
         summary: "print completions for a shell",

@@ -36,6 +36,7 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
                 .to_owned(),
         ));
     }
+    check_hibernation(&options)?;
     match (&options.server, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {
@@ -57,6 +58,29 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     }
     tls::check_serve(&options)?;
     Ok(options)
+}
+
+/// What keeps sessions from hibernating, or servers from being of any use after it.
+fn check_hibernation(options: &ServeOptions) -> Result<(), UsageError> {
+    let Some(after) = options.hibernate_after else {
+        return Ok(());
+    };
+    if !options.replay {
+        return Err(UsageError(
+            "--hibernate-after: servers that are started again need the handshake, and --no-replay keeps it from them \
+             (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
+    match options.idle_timeout {
+        Some(idle) if idle <= after => Err(UsageError(format!(
+            "--hibernate-after: with --idle-timeout {} the session has ended after {} s (give it less time than \
+             --idle-timeout)",
+            idle.as_secs_f64(),
+            after.as_secs_f64()
+        ))),
+        _ => Ok(()),
+    }
 }
 
 /// A word that is a subcommand, or looks like one, is hardly ever the name of a server.

@@ -8,6 +8,7 @@ use log::LevelFilter;
 
 use super::*;
 use crate::entrance::{Name, Network};
+use crate::logger::Format;
 use crate::options::{Balancer, ServerCommand, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
@@ -74,6 +75,37 @@ fn network(text: &str) -> Network {
 }
 
 #[test]
+fn hibernation_needs_a_replay_and_an_idle_timeout_that_leaves_it_time() {
+    let after = |line: &str| serve(line).hibernate_after;
+    assert_eq!(after("--demo"), None);
+    assert_eq!(after("--hibernate-after 0 --no-replay --demo"), None);
+    let half = Some(Duration::from_millis(500));
+    assert_eq!(after("--hibernate-after .5 --idle-timeout 1 --demo"), half);
+    assert_eq!(after("--hibernate-after .5 --no-auto-restart --demo"), half);
+    for (line, part) in [
+        (
+            "--hibernate-after 5 --no-replay --demo",
+            "--no-replay keeps it from them",
+        ),
+        (
+            "--hibernate-after 5 --idle-timeout 5 --demo",
+            "with --idle-timeout 5 the session has ended after 5 s",
+        ),
+        (
+            "--idle-timeout 3 --hibernate-after 5 --demo",
+            "with --idle-timeout 3 the session has ended after 5 s",
+        ),
+        ("--hibernate-after 0.001 --demo", "--hibernate-after"),
+    ] {
+        let error = error(line);
+        assert!(
+            error.starts_with("--hibernate-after") && error.contains(part),
+            "{error}"
+        );
+    }
+}
+
+#[test]
 fn networks_and_token_files_are_read_and_checked() {
     for (line, part) in [
         (
@@ -125,6 +157,7 @@ fn the_defaults() {
         heartbeat_interval: Duration::from_secs(30),
         auto_restart: true,
         log_level: LevelFilter::Info,
+        log_format: Format::Text,
         server_log: ServerLogging::Limited,
         max_message_bytes: 10_485_760,
         max_buffer_bytes: None,
@@ -133,10 +166,15 @@ fn the_defaults() {
         replay: true,
         replay_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(30),
+        drain_delay: Duration::ZERO,
+        status: None,
+        status_host: Vec::new(),
+        status_public: false,
         spawn: Spawn::Eager,
         first_message_timeout: None,
         resume_timeout: Some(Duration::from_mins(2)),
         idle_timeout: None,
+        hibernate_after: None,
         max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
         prespawn: 0,
         tls_cert: None,
@@ -203,6 +241,7 @@ fn every_option_in_both_spellings() {
         heartbeat_interval: Duration::from_millis(2_500),
         auto_restart: false,
         log_level: LevelFilter::Debug,
+        log_format: Format::Json,
         server_log: ServerLogging::All,
         max_message_bytes: 1,
         max_buffer_bytes: None,
@@ -211,10 +250,16 @@ fn every_option_in_both_spellings() {
         replay: false,
         replay_timeout: Duration::from_millis(10),
         stop_timeout: Duration::from_millis(1_500),
+        drain_delay: Duration::from_millis(2_500),
+        status: Some(tcp("::1", 9180)),
+        status_host: vec!["a.b".to_owned(), "c".to_owned()],
+        status_public: true,
         spawn: Spawn::Lazy,
         first_message_timeout: Some(Some(Duration::from_millis(500))),
         resume_timeout: Some(Duration::from_mins(2)),
         idle_timeout: Some(Duration::from_hours(24)),
+        // It needs the replay.
+        hibernate_after: None,
         max_starting: 1,
         prespawn: 1000,
         tls_cert: Some("c".into()),
@@ -235,8 +280,8 @@ fn every_option_in_both_spellings() {
     let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 \
                 --allow 192.0.2.0/24 --allow ::1 --proxy-protocol 10.0.0.7 --proxy-protocol unix --token-file /t --token-exempt-unix \
                 --entrance-timeout 3 --max-sessions-per-address 8 --max-sessions-per-client 9 --heartbeat-interval 2.5 --no-auto-restart --debug \
-                --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
-                --stop-timeout 1.5 \
+                --log-format json --server-log all --max-message-bytes 1 --max-restarts 0 --max-sessions 7 --no-replay --replay-timeout 0.01 \
+                --stop-timeout 1.5 --drain-delay 2.5 --status [::1]:9180 --status-host a.b --status-host c --status-public \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
                 --tls-crl r --share 4 --share-in-flight 2 cat";
@@ -244,8 +289,8 @@ fn every_option_in_both_spellings() {
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
                 --entrance-timeout=3 --max-sessions-per-address=8 --max-sessions-per-client=9 --heartbeat-interval=2.5 --no-auto-restart --debug \
-                --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
-                --stop-timeout=1.5 \
+                --log-format=json --server-log=all --max-message-bytes=1 --max-restarts=0 --max-sessions=7 --no-replay --replay-timeout=.01 \
+                --stop-timeout=1.5 --drain-delay=2.5 --status=[::1]:9180 --status-host=a.b --status-host=c --status-public \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
                 --tls-crl=r --share=4 --share-in-flight=2 cat";
@@ -690,6 +735,7 @@ fn connect_has_options_of_its_own() {
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
+            log_format: Format::Text,
         }
     );
     assert!(!connect("connect --no-replay [::1]:2").replay);
@@ -1021,6 +1067,34 @@ fn the_help_names_every_option_and_fits_the_screen() {
         assert!(help.ends_with('\n') && !help.ends_with("\n\n"));
     }
     assert!(VERSION.starts_with("mcp-tcp-proxy 0."));
+}
+
+#[test]
+fn status_takes_an_address_or_none() {
+    let asked = |line: &str| parse(words(line));
+    let status = |address, watch| Ok(Command::Status { address, watch });
+    assert_eq!(asked("status"), status(None, false));
+    let there = Some(tcp("::1", 9180));
+    assert_eq!(
+        asked("status --watch [::1]:9180"),
+        status(there.clone(), true)
+    );
+    assert_eq!(asked("status [::1]:9180 --watch"), status(there, true));
+    let unix = Some(Address::Unix("/run/s".into()));
+    assert_eq!(asked("status unix:/run/s"), status(unix, false));
+    for (line, part) in [
+        ("status nowhere", "'nowhere' is not an address"),
+        ("status a:1 b:2", "'b:2' is a word too many"),
+        ("status --all", "'--all' is not an option"),
+    ] {
+        let error = error(line);
+        assert!(
+            error.starts_with("status: ") && error.contains(part),
+            "{error}"
+        );
+    }
+    let variable = address_of_variable("NAME", OsStr::new("x")).unwrap_err();
+    assert!(variable.to_string().starts_with("NAME: 'x' is not"));
 }
 
 #[test]

@@ -9,9 +9,11 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use crate::entrance::Network;
+use crate::logger::Format;
 use crate::options::{Balancer, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
+use crate::transport::address::Address;
 use crate::transport::tls::client;
 
 pub(super) fn host(value: &str) -> Result<String, String> {
@@ -81,6 +83,25 @@ pub(super) fn seconds(value: &str) -> Result<Duration, String> {
     }
 }
 
+pub(super) fn seconds_or_none(value: &str) -> Result<Duration, String> {
+    seconds_or_off(value)
+        .map(Option::unwrap_or_default)
+        .map_err(|_| "a number of seconds (0.01 to 86400, or 0)".to_owned())
+}
+
+pub(super) fn some_address(value: &str) -> Result<Option<Address>, String> {
+    super::address::listen(value).map(Some)
+}
+
+/// A name by which a web page may not lead to us.
+pub(super) fn host_name(value: &str) -> Result<String, String> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
+    if value.is_empty() || !value.chars().all(is_name) {
+        return Err("a host name (without a port)".to_owned());
+    }
+    Ok(value.to_owned())
+}
+
 /// 0 is off.
 pub(super) fn seconds_or_off(value: &str) -> Result<Option<Duration>, String> {
     if value.parse() == Ok(0.0) {
@@ -112,6 +133,14 @@ pub(super) fn log_level(value: &str) -> Result<LevelFilter, String> {
         "debug" => Ok(LevelFilter::Debug),
         "trace" => Ok(LevelFilter::Trace),
         _ => Err("a level (error, warn, info, debug or trace)".to_owned()),
+    }
+}
+
+pub(super) fn log_format(value: &str) -> Result<Format, String> {
+    match value {
+        "text" => Ok(Format::Text),
+        "json" => Ok(Format::Json),
+        _ => Err("a format (text or json)".to_owned()),
     }
 }
 

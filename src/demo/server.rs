@@ -12,15 +12,17 @@ use super::message::{
     self, Era, Fault, INVALID_PARAMS, INVALID_REQUEST, METHOD_NOT_FOUND, MODERN_VERSION, Object,
     Request, VERSION_KEY, fault,
 };
+use super::note::{self, Note};
 use super::tools::{self, Call, Crash};
 
 /// Newest first: the first is the answer to a client that wants a version we don't know.
 const LEGACY_VERSIONS: [&str; 4] = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"];
 
-const CAPABILITIES: &str = r#"{"tools":{}}"#;
+const CAPABILITIES: &str = r#"{"tools":{},"resources":{"subscribe":true}}"#;
 
-/// The same for modern clients, who may listen for changes. There never are any.
-const MODERN_CAPABILITIES: &str = r#"{"tools":{"listChanged":true}}"#;
+/// The same for modern clients, who may listen for other tools. There never are any.
+const MODERN_CAPABILITIES: &str =
+    r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#;
 
 /// Which server this is, as MCP's `Implementation`.
 const SERVER_INFO: &str = concat!(
@@ -29,8 +31,11 @@ const SERVER_INFO: &str = concat!(
     r#""}"#
 );
 
-/// 2026-07-28, Caching: how long a client may use a list, and who may share it. Nothing here ever changes.
+/// 2026-07-28, Caching: how long a client may use a list, and who may share it. The lists never change.
 const CACHE_HINTS: &str = r#","ttlMs":3600000,"cacheScope":"public""#;
+
+/// The same of what may change at any time.
+const NO_CACHE: &str = r#","ttlMs":0,"cacheScope":"public""#;
 
 /// One client's server.
 #[derive(Default)]
@@ -47,6 +52,7 @@ pub(super) struct Server {
     sleeps: BTreeMap<(Instant, u64), (Caller, String)>,
     /// The responses that each batch has so far, each with a comma after it, until no call of it sleeps any more.
     batches: BTreeMap<u64, Vec<u8>>,
+    note: Note,
     /// The last number given to a sleep or a batch.
     last_number: u64,
 }
@@ -133,6 +139,7 @@ impl Server {
             // Responses and cancellations may cross, so an unknown id is fine.
             self.sleeps
                 .retain(|_, (caller, _)| !message::same_value(&caller.id, id.get()));
+            self.note.cancel(id.get());
         }
     }
 
@@ -168,6 +175,10 @@ impl Server {
             }
             ("tools/call", _) => match tools::call(&request.params)? {
                 Call::Done(content) => self.respond(&caller, format_args!("{content}")),
+                Call::Note(text, content) => {
+                    self.note.write(&text, &mut self.out);
+                    self.respond(&caller, format_args!("{content}"));
+                }
                 Call::Sleep(duration, content) => {
                     self.report_progress(&caller, 0);
                     let key = (now + duration, self.next_number());
@@ -179,9 +190,34 @@ impl Server {
                     self.batches.clear();
                 }
             },
+            (name, _) if name.starts_with("resources/") => {
+                let members = self.serve_resource(name, &request.params, caller.era)?;
+                self.respond(&caller, format_args!("{members}"));
+            }
             (name, _) => return Err(fault(METHOD_NOT_FOUND, format!("Method not found: {name}"))),
         }
         Ok(())
+    }
+
+    /// Returns the members of the result.
+    fn serve_resource(&mut self, method: &str, params: &Object, era: Era) -> Result<String, Fault> {
+        let hints = |hints| if era == Era::Modern { hints } else { "" };
+        match (method, era) {
+            ("resources/list", _) => {
+                let (list, hints) = (note::LIST, hints(CACHE_HINTS));
+                Ok(format!(r#""resources":{list}{hints}"#))
+            }
+            ("resources/read", _) => Ok(self.note.read(params)? + hints(NO_CACHE)),
+            ("resources/subscribe" | "resources/unsubscribe", Era::Legacy) => {
+                let wants = method == "resources/subscribe";
+                self.note.subscribe(params, wants)?;
+                Ok(String::new())
+            }
+            _ => Err(fault(
+                METHOD_NOT_FOUND,
+                format!("Method not found: {method}"),
+            )),
+        }
     }
 
     /// 2026-07-28, Subscriptions: says which of the wanted notifications there may be.
@@ -189,11 +225,15 @@ impl Server {
         let wanted = params.object("notifications").unwrap_or_default();
         let name = "toolsListChanged";
         let is_wanted = wanted.given(name).is_some_and(|json| json.get() == "true");
-        let granted = if is_wanted {
-            format!(r#""{name}":true"#)
-        } else {
-            String::new()
-        };
+        let mut granted = Vec::new();
+        if is_wanted {
+            granted.push(format!(r#""{name}":true"#));
+        }
+        if self.note.listen(id, &wanted) {
+            let uri = note::URI;
+            granted.push(format!(r#""resourceSubscriptions":["{uri}"]"#));
+        }
+        let granted = granted.join(",");
         let _ = writeln!(
             self.out,
             r#"{{"jsonrpc":"2.0","method":"notifications/subscriptions/acknowledged","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}},"notifications":{{{granted}}}}}}}"#
@@ -359,7 +399,7 @@ mod tests {
             let answer = Bench::new().one(request("1", "initialize", &params));
             let expected = json!({
                 "protocolVersion": answered,
-                "capabilities": {"tools": {}},
+                "capabilities": {"tools": {}, "resources": {"subscribe": true}},
                 "serverInfo": {"name": "mcp-tcp-proxy-demo", "version": env!("CARGO_PKG_VERSION")},
             });
             assert_eq!(answer["result"], expected);
@@ -388,7 +428,7 @@ mod tests {
 
         bench.one(request("5", "initialize", ""));
         let listed = bench.one(request("6", "tools/list", ""));
-        assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 4);
+        assert_eq!(listed["result"]["tools"].as_array().unwrap().len(), 5);
         assert_eq!(listed["result"].as_object().unwrap().len(), 1);
     }
 
@@ -402,7 +442,7 @@ mod tests {
             "resultType": "complete",
             "_meta": server_info,
             "supportedVersions": ["2026-07-28"],
-            "capabilities": {"tools": {"listChanged": true}},
+            "capabilities": {"tools": {"listChanged": true}, "resources": {"subscribe": true}},
             "ttlMs": 3_600_000,
             "cacheScope": "public",
         });
@@ -435,6 +475,10 @@ mod tests {
                 json!({"toolsListChanged": true}),
             ),
             (r#"{"promptsListChanged":true}"#, json!({})),
+            (
+                r#"{"resourceSubscriptions":["x","demo://note"]}"#,
+                json!({"resourceSubscriptions": ["demo://note"]}),
+            ),
         ] {
             let params = format!(r#"{META},"notifications":{wanted}"#);
             let answer = bench.one(request("\"l\"", "subscriptions/listen", &params));
@@ -446,6 +490,66 @@ mod tests {
             assert_eq!(answer["params"], expected);
         }
         assert_eq!(bench.code(request("1", "subscriptions/listen", "")), -32600);
+    }
+
+    #[test]
+    fn whoever_listens_to_the_note_hears_of_it() {
+        let mut bench = Bench::new();
+        let wanted = r#""notifications":{"resourceSubscriptions":["demo://note"]}"#;
+        for id in ["\"l\"", "7"] {
+            bench.one(request(
+                id,
+                "subscriptions/listen",
+                &format!("{META},{wanted}"),
+            ));
+        }
+        let write = |text| {
+            let params = format!(r#"{META},"name":"note","arguments":{{"text":{text}}}"#);
+            request("1", "tools/call", &params)
+        };
+        let told = bench.all(write(r#""\u00e9""#));
+        let ids = [&json!("l"), &json!(7)];
+        for (told, id) in told.iter().zip(ids) {
+            assert_eq!(told["method"], "notifications/resources/updated");
+            assert_eq!(told["params"]["uri"], "demo://note");
+            let subscription = &told["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"];
+            assert_eq!(subscription, id);
+        }
+        assert_eq!(told[2]["result"]["content"][0]["text"], "noted");
+        let read = bench.one(request(
+            "2",
+            "resources/read",
+            &format!("{META},\"uri\":\"demo://note\""),
+        ));
+        assert_eq!(read["result"]["contents"][0]["text"], "é");
+
+        bench.all(
+            r#"{"jsonrpc":"2.0","method":"notifications/cancelled","params":{"requestId":"l"}}"#,
+        );
+        assert_eq!(bench.all(write(r#""b""#)).len(), 2);
+        assert_eq!(
+            bench.code(request("3", "resources/subscribe", META)),
+            -32601
+        );
+    }
+
+    #[test]
+    fn a_legacy_client_subscribes_to_the_note() {
+        let mut bench = Bench::initialized();
+        let note = r#""uri":"demo://note""#;
+        assert_eq!(bench.all(call("1", "note", r#""text":"a""#)).len(), 1);
+        let subscribed = bench.one(request("2", "resources/subscribe", note));
+        assert_eq!(subscribed["result"], json!({}));
+        let told = bench.all(call("3", "note", r#""text":"b""#));
+        assert_eq!(told[0]["params"], json!({"uri": "demo://note"}));
+        bench.one(request("4", "resources/unsubscribe", note));
+        assert_eq!(bench.all(call("5", "note", r#""text":"c""#)).len(), 1);
+        assert_eq!(
+            bench.code(request("6", "resources/read", r#""uri":"x""#)),
+            -32602
+        );
+        let listed = bench.one(request("7", "resources/list", ""));
+        assert_eq!(listed["result"]["resources"][0]["uri"], "demo://note");
     }
 
     #[test]

@@ -31,6 +31,8 @@ pub(super) static LIST: LazyLock<String> =
 pub(super) enum Call {
     Done(String),
     Sleep(Duration, String),
+    /// This is to be written down first. JSON.
+    Note(String, String),
     Crash(Crash),
 }
 
@@ -53,6 +55,7 @@ pub(super) fn call(params: &Object) -> Result<Call, Fault> {
         "echo" => echo(&arguments),
         "add" => add(&arguments),
         "sleep" => sleep(&arguments),
+        "note" => note(&arguments),
         "crash" => crash(&arguments),
         _ => return Err(refuse(&format!("Unknown tool: {name}"))),
     };
@@ -68,6 +71,15 @@ fn echo(arguments: &Object) -> Result<Call, String> {
     match arguments.given("text").map(RawValue::get) {
         // Goes back as the JSON it came as: a text of megabytes is never decoded.
         Some(text) if text.starts_with('"') => Ok(Call::Done(content(text))),
+        _ => Err(mistake("text", arguments, "a string")),
+    }
+}
+
+fn note(arguments: &Object) -> Result<Call, String> {
+    match arguments.given("text").map(RawValue::get) {
+        Some(text) if text.starts_with('"') => {
+            Ok(Call::Note(text.to_owned(), content(&quoted("noted"))))
+        }
         _ => Err(mistake("text", arguments, "a string")),
     }
 }
@@ -158,6 +170,7 @@ mod tests {
             }
             Ok(Call::Sleep(duration, _)) => format!("sleep {duration:?}"),
             Ok(Call::Crash(crash)) => format!("{crash:?}"),
+            Ok(Call::Note(text, _)) => format!("note {text}"),
             Err(_) => "fault".to_owned(),
         }
     }
@@ -176,7 +189,7 @@ mod tests {
             .iter()
             .map(|tool| tool["name"].as_str().unwrap())
             .collect();
-        assert_eq!(names, ["echo", "add", "sleep", "crash"]);
+        assert_eq!(names, ["echo", "add", "sleep", "note", "crash"]);
         let signals = &tools[3]["inputSchema"]["properties"]["signal"]["enum"];
         assert_eq!(*signals, serde_json::json!(DEADLY_SIGNALS));
     }
@@ -211,6 +224,12 @@ mod tests {
         }
         assert!(called("add", r#"{"a":"2","b":3}"#).starts_with("mistake"));
         assert!(called("add", r#"{"a":2}"#).contains("b is missing"));
+    }
+
+    #[test]
+    fn a_note_is_a_text() {
+        assert_eq!(called("note", r#"{"text":"\u00e9"}"#), r#"note "\u00e9""#);
+        assert!(called("note", r#"{"text":7}"#).starts_with("mistake"));
     }
 
     #[test]

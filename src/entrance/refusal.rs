@@ -38,8 +38,56 @@ pub enum Refusal {
 }
 
 impl Refusal {
+    /// All names.
+    pub const NAMES: [&'static str; 13] = [
+        "not_allowed",
+        "unknown_client",
+        "no_proxy_header",
+        "tls_required",
+        "tls_failed",
+        "certificate_name",
+        "no_token",
+        "wrong_token",
+        "long_first_line",
+        "forbidden",
+        "other_protocol",
+        "entrance_timeout",
+        "too_many_connections",
+    ];
+
+    /// The place of the name in [`Self::NAMES`].
+    pub fn number(self) -> usize {
+        match self {
+            Self::NotAllowed => 0,
+            Self::UnknownClient => 1,
+            Self::NoHeader => 2,
+            Self::NoTls => 3,
+            Self::TlsFailed => 4,
+            Self::CertificateName => 5,
+            Self::NoToken => 6,
+            Self::WrongToken => 7,
+            Self::LongFirstLine => 8,
+            Self::Forbidden => 9,
+            Self::OtherProtocol(_) => 10,
+            Self::TimedOut => 11,
+            Self::Displaced => 12,
+        }
+    }
+
+    /// The reason in one word, for fields of log lines and for metrics.
+    pub fn name(self) -> &'static str {
+        Self::NAMES[self.number()]
+    }
+
+    /// Whether it is about who somebody is, and not about anything else.
+    pub fn is_about_identity(number: usize) -> bool {
+        const FIRST: usize = 3;
+        const LAST: usize = 9;
+        (FIRST..=LAST).contains(&number)
+    }
+
     /// What the client is told, if it can be told anything.
-    pub(super) fn error(self) -> Option<ErrorReason> {
+    pub fn error(self) -> Option<ErrorReason> {
         match self {
             Self::NoTls => Some(ErrorReason::TlsRequired),
             Self::NoToken | Self::WrongToken | Self::LongFirstLine => {

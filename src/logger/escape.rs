@@ -7,10 +7,21 @@ const CUT: &str = "…";
 
 /// The text without what is unsafe to show, in at most `max_bytes` bytes.
 pub(super) fn escaped(text: fmt::Arguments<'_>, max_bytes: usize) -> String {
+    cut(text, max_bytes, push_plain)
+}
+
+/// The text as it stands between the quotation marks of a JSON string, in at most `max_bytes` bytes. What is unsafe to show
+/// is escaped here, too.
+pub(super) fn json(text: fmt::Arguments<'_>, max_bytes: usize) -> String {
+    cut(text, max_bytes, push_json)
+}
+
+fn cut(text: fmt::Arguments<'_>, max_bytes: usize, push: fn(&mut String, char)) -> String {
     let mut line = String::with_capacity(128);
     // An error is the text's own, or says that the line is full: in each case it goes out as far as it got.
     let _ = Escaped {
         line: &mut line,
+        push,
         max_bytes,
         uncut: 0,
     }
@@ -18,8 +29,31 @@ pub(super) fn escaped(text: fmt::Arguments<'_>, max_bytes: usize) -> String {
     line
 }
 
+fn push_plain(line: &mut String, c: char) {
+    if is_unsafe_to_show(c) {
+        line.extend(c.escape_default());
+    } else {
+        line.push(c);
+    }
+}
+
+fn push_json(line: &mut String, c: char) {
+    match c {
+        '"' | '\\' => line.extend(['\\', c]),
+        '\n' => line.push_str("\\n"),
+        '\t' => line.push_str("\\t"),
+        _ if is_unsafe_to_show(c) => {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                let _ = write!(line, "\\u{unit:04x}");
+            }
+        }
+        _ => line.push(c),
+    }
+}
+
 struct Escaped<'a> {
     line: &'a mut String,
+    push: fn(&mut String, char),
     max_bytes: usize,
     /// How much of the line can stay if it has to be cut.
     uncut: usize,
@@ -28,12 +62,7 @@ struct Escaped<'a> {
 impl fmt::Write for Escaped<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for c in text.chars() {
-            if is_unsafe_to_show(c) {
-                c.escape_default()
-                    .try_for_each(|c| self.line.write_char(c))?;
-            } else {
-                self.line.push(c);
-            }
+            (self.push)(self.line, c);
             if self.line.len() > self.max_bytes {
                 self.line.truncate(self.uncut);
                 self.line.push_str(CUT);

@@ -19,6 +19,7 @@ pub(super) struct LineWriter<S> {
     tail: Vec<u8>,
     /// Lines lost since the last time that it was told.
     lost: u64,
+    lost_ever: u64,
 }
 
 impl<S: Sink> LineWriter<S> {
@@ -27,7 +28,13 @@ impl<S: Sink> LineWriter<S> {
             sink,
             tail: Vec::new(),
             lost: 0,
+            lost_ever: 0,
         }
+    }
+
+    /// How many lines were lost so far.
+    pub(super) fn lost_ever(&self) -> u64 {
+        self.lost_ever
     }
 
     /// Writes a line that ends in its newline; it may be lost. `lost_line` makes a line of the number of lines that were
@@ -35,6 +42,7 @@ impl<S: Sink> LineWriter<S> {
     pub(super) fn write_line(&mut self, line: &[u8], lost_line: impl FnOnce(u64) -> Vec<u8>) {
         if !self.catch_up(lost_line) || !self.put(line) {
             self.lost += 1;
+            self.lost_ever += 1;
         }
     }
 

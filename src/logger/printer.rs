@@ -6,8 +6,9 @@ use std::io;
 use log::{Level, Log, Record};
 use simple_logger::SimpleLogger;
 
-use super::escape::escaped;
+use super::escape::{self, escaped};
 use super::stdout_pipe::{PIPE_BUF, StdoutPipe};
+use super::{Format, journal, json};
 
 /// All of a line, its newline included: printed in two writes, it fits into the empty pipe. That also bounds what is kept
 /// of a line of which stderr took the half.
@@ -21,6 +22,9 @@ const MAX_TARGET_BYTES: usize = 128;
 
 /// Makes lines. There can be only one.
 pub(super) struct Printer {
+    format: Format,
+    /// Whether the journal of systemd reads them.
+    is_journal: bool,
     logger: SimpleLogger,
     pipe: StdoutPipe,
     /// Whether the original stdout is where the pipe should be.
@@ -30,26 +34,47 @@ pub(super) struct Printer {
 /// A record whose texts can't break its line, and that is not too long.
 pub(super) struct SafeRecord {
     level: Level,
+    /// In JSON it has none.
     target: String,
     message: String,
+    /// In JSON, what is known beside the message: see [`json::fields`].
+    fields: String,
 }
 
 impl SafeRecord {
-    pub(super) fn new(level: Level, target: &str, message: fmt::Arguments<'_>) -> Self {
+    pub(super) fn text(level: Level, target: &str, message: fmt::Arguments<'_>) -> Self {
         let target = escaped(format_args!("{target}"), MAX_TARGET_BYTES);
         let message = escaped(message, MAX_LINE_BYTES - FRAME_BYTES - target.len());
         Self {
             level,
             target,
             message,
+            fields: String::new(),
+        }
+    }
+
+    pub(super) fn json(level: Level, fields: String, message: fmt::Arguments<'_>) -> Self {
+        let room = MAX_LINE_BYTES - FRAME_BYTES - json::FRAME_BYTES - fields.len();
+        Self {
+            level,
+            target: String::new(),
+            message: escape::json(message, room),
+            fields,
         }
     }
 }
 
 impl Printer {
-    pub(super) fn install() -> io::Result<Self> {
+    pub(super) fn install(format: Format, is_journal: bool) -> io::Result<Self> {
+        let logger = SimpleLogger::new();
         Ok(Self {
-            logger: SimpleLogger::new(),
+            format,
+            is_journal,
+            logger: if is_journal {
+                logger.without_timestamps()
+            } else {
+                logger
+            },
             pipe: StdoutPipe::install()?,
             suspended: false,
         })
@@ -60,11 +85,49 @@ impl Printer {
         if self.suspended {
             return Vec::new();
         }
+        let prefix = if self.is_journal {
+            journal::prefix(record.level)
+        } else {
+            ""
+        };
+        let line = match self.format {
+            Format::Text => self.text(record),
+            Format::Json => json::line(record.level, &record.message, &record.fields),
+        };
+        [prefix.as_bytes(), &line].concat()
+    }
+
+    /// Has `simple_logger` print it.
+    fn text(&self, record: &SafeRecord) -> Vec<u8> {
         let message = format_args!("{}", record.message);
         let mut plain = Record::builder();
         let plain = plain.level(record.level).target(&record.target);
         self.logger.log(&plain.args(message).build());
         self.pipe.take_some().unwrap_or_default()
+    }
+
+    /// A line that is no record and is safe already.
+    pub(super) fn plain_line(&self, line: &str, name: &str) -> Vec<u8> {
+        match self.format {
+            Format::Json => self.line(&self.record(Level::Error, name, format_args!("{line}"))),
+            Format::Text if self.is_journal => {
+                format!("{}{line}\n", journal::prefix(Level::Error)).into_bytes()
+            }
+            Format::Text => format!("{line}\n").into_bytes(),
+        }
+    }
+
+    /// A record of the logger's own.
+    pub(super) fn record(
+        &self,
+        level: Level,
+        target: &str,
+        message: fmt::Arguments<'_>,
+    ) -> SafeRecord {
+        match self.format {
+            Format::Text => SafeRecord::text(level, target, message),
+            Format::Json => SafeRecord::json(level, String::new(), message),
+        }
     }
 
     /// What others have printed, as records: a line left behind in the code, or in a crate, is not to be lost.
@@ -76,7 +139,7 @@ impl Printer {
         let text = String::from_utf8_lossy(&printed);
         let lines = text.lines();
         lines
-            .map(|line| SafeRecord::new(Level::Warn, "stdout", format_args!("{line}")))
+            .map(|line| self.record(Level::Warn, "stdout", format_args!("{line}")))
             .collect()
     }
 

@@ -12,6 +12,12 @@ const TERMINATE_AFTER: Duration = Duration::from_secs(2);
 /// that container runtimes give a whole machine to stop.
 const KILL_AFTER: Duration = Duration::from_secs(5);
 
+/// For a server that is not used, and starts again when it is: it should be gone by then.
+const IDLE_TERMINATE_AFTER: Duration = Duration::from_secs(1);
+
+/// The same between SIGTERM and SIGKILL.
+const IDLE_KILL_AFTER: Duration = Duration::from_secs(1);
+
 /// After SIGKILL, this long until what is still in the process group is taken for what no signal can end: one that waits
 /// for a disk or a network file system, or has another user. As long as SIGTERM has, so that a slow machine is no reason.
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
@@ -20,6 +26,7 @@ const ABANDON_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Escalation {
     next: Option<(Time, Step)>,
+    kill_after: Duration,
 }
 
 /// What is done to the process group.
@@ -38,6 +45,15 @@ impl Escalation {
     pub fn new(now: Time) -> Self {
         Self {
             next: Some((now + TERMINATE_AFTER, Step::Terminate)),
+            kill_after: KILL_AFTER,
+        }
+    }
+
+    /// The same for a server that is not used.
+    pub fn of_idle(now: Time) -> Self {
+        Self {
+            next: Some((now + IDLE_TERMINATE_AFTER, Step::Terminate)),
+            kill_after: IDLE_KILL_AFTER,
         }
     }
 
@@ -55,7 +71,7 @@ impl Escalation {
     pub fn escalate(&mut self, now: Time) -> Option<Step> {
         let (_, step) = self.next.filter(|(at, _)| *at <= now)?;
         self.next = match step {
-            Step::Terminate => Some((now + KILL_AFTER, Step::Kill)),
+            Step::Terminate => Some((now + self.kill_after, Step::Kill)),
             Step::Kill => Some((now + ABANDON_AFTER, Step::Abandon)),
             Step::Abandon => None,
         };
@@ -90,5 +106,16 @@ mod tests {
             (Some(Step::Abandon), None)
         );
         assert_eq!(escalation.escalate(at(100)), None);
+    }
+
+    #[test]
+    fn one_that_is_not_used_has_less_time() {
+        let begin = Time::from_nanos(1 << 40);
+        let at = |seconds: u64| begin + Duration::from_secs(seconds);
+        let mut escalation = Escalation::of_idle(begin);
+        assert_eq!(escalation.deadline(), Some(at(1)));
+        assert_eq!(escalation.escalate(at(1)), Some(Step::Terminate));
+        assert_eq!(escalation.deadline(), Some(at(2)));
+        assert_eq!(escalation.escalate(at(2)), Some(Step::Kill));
     }
 }

@@ -115,13 +115,15 @@ impl<'a> Message<'a> {
             b'{' => {
                 let mut envelope = Envelope::default();
                 let read = envelope.read(&mut reader);
-                Self::check(line, &mut reader, read)?;
+                Self::check(line, reader, read)?;
                 Ok(Self::Single(envelope))
             }
             b'[' => {
                 let mut batch = Batch::default();
-                let read = batch.read(&mut reader);
-                Self::check(line, &mut reader, read)?;
+                // Of the copy alone, somebody else has the address.
+                let mut here = reader;
+                let read = batch.read(&mut here);
+                Self::check(line, here, read)?;
                 Ok(Self::Batch(batch))
             }
             _ => Err(Self::why_invalid(line)),
@@ -132,7 +134,7 @@ impl<'a> Message<'a> {
     #[inline]
     fn check(
         line: &[u8],
-        reader: &mut Reader<'_>,
+        mut reader: Reader<'_>,
         read: Result<(), Malformed>,
     ) -> Result<(), Invalid> {
         let is_json = read.is_ok() && reader.end().is_ok();
@@ -168,15 +170,19 @@ impl<'a> Message<'a> {
 }
 
 impl<'a> Envelope<'a> {
-    /// Reads an object into an empty envelope.
+    /// Reads an object into an empty envelope. It is a part of its caller, so that the reader stays in registers.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "nearly all lines are one object")]
     fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
         let line = reader.text();
         self.line = line;
-        // A copy, of which nobody else has the address, stays in registers.
-        let mut here = *reader;
-        let read = here.object(VERSION, |member, value| self.set(line, member, value));
-        *reader = here;
-        read
+        let mut is_over = reader.begin_object(VERSION)?;
+        while !is_over {
+            let (member, value) = reader.member()?;
+            self.set(line, member, value);
+            is_over = reader.is_last_member()?;
+        }
+        Ok(())
     }
 
     /// The id of a message with a method and an id: the sender waits for a response.
@@ -298,7 +304,8 @@ impl<'a> Envelope<'a> {
     fn set(&mut self, line: &'a [u8], member: Member, value: Value) {
         match member {
             Member::Id => {
-                self.id = Place::of(line, value).bytes(line).map(IdText::new);
+                let id = Place::of(line, value).bytes(line);
+                self.id = id.map(|id| IdText::with_value(id, value.integer));
                 self.id_start = value.start;
             }
             Member::Method => self.method = Method::of(line, value),
@@ -452,14 +459,23 @@ impl<'a> Batch<'a> {
         reader.array(|reader| {
             self.len += 1;
             if reader.peek() == b'{' {
-                let mut envelope = Envelope::default();
-                envelope.read(reader)?;
-                self.add(envelope);
+                self.read_item(reader)?;
             } else {
                 reader.value()?;
             }
             Ok(())
         })
+    }
+
+    #[inline(never)]
+    fn read_item(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
+        let mut envelope = Envelope::default();
+        // A copy, of which nobody else has the address, stays in registers.
+        let mut here = *reader;
+        let read = envelope.read(&mut here);
+        *reader = here;
+        self.add(envelope);
+        read
     }
 
     fn add(&mut self, envelope: Envelope<'a>) {

@@ -16,31 +16,51 @@ pub const MAX_ID_BYTES: usize = 1024;
 pub const INLINE_BYTES: usize = 38;
 
 /// The text of an id, in the line that holds it. It is UTF-8, and only checked again where it is shown.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct IdText<'a>(&'a [u8]);
+#[derive(Clone, Copy)]
+pub struct IdText<'a> {
+    text: &'a [u8],
+    /// Its value, if that is known already.
+    integer: Option<i64>,
+}
 
 impl<'a> IdText<'a> {
     /// A part of a line that is known to be UTF-8.
     pub fn new(text: &'a [u8]) -> Self {
-        Self(text)
+        Self {
+            text,
+            integer: None,
+        }
+    }
+
+    /// The same, if it is known to be an integer of which this is the value.
+    pub fn with_value(text: &'a [u8], integer: Option<i64>) -> Self {
+        Self { text, integer }
     }
 
     /// How long it is, in bytes.
     #[expect(clippy::len_without_is_empty, reason = "no id is empty")]
     pub fn len(self) -> usize {
-        self.0.len()
+        self.text.len()
     }
 }
 
+impl PartialEq for IdText<'_> {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for IdText<'_> {}
+
 impl AsRef<[u8]> for IdText<'_> {
     fn as_ref(&self) -> &[u8] {
-        self.0
+        self.text
     }
 }
 
 impl fmt::Display for IdText<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(str::from_utf8(self.0).unwrap_or_default())
+        f.write_str(str::from_utf8(self.text).unwrap_or_default())
     }
 }
 
@@ -97,8 +117,16 @@ enum ValueRef<'a> {
 }
 
 impl RequestId {
-    /// Reads an id from its JSON text, which is taken to be valid.
+    /// Reads an id of a message.
     #[inline]
+    pub fn of(id: IdText<'_>) -> Self {
+        match id.integer {
+            Some(integer) => Self(Repr::Integer(integer)),
+            None => Self::new(id),
+        }
+    }
+
+    /// Reads an id from its JSON text, which is taken to be valid.
     pub fn new(text: impl AsRef<[u8]>) -> Self {
         let text = text.as_ref();
         match canonical_integer(text) {
@@ -251,7 +279,6 @@ const INTEGERS: RangeInclusive<i128> = i64::MIN as i128..=u64::MAX as i128;
 const MAX_INTEGER_BYTES: usize = "-9223372036854775808".len();
 
 /// An integer, if `text` is what `Display` would write.
-#[inline]
 fn canonical_integer(digits: &[u8]) -> Option<i64> {
     /// This many digits always fit.
     const SAFE_DIGITS: usize = 18;

@@ -48,7 +48,7 @@ pub(crate) fn find<const N: usize>(
 ) -> Option<[Option<Range<usize>>; N]> {
     let mut found = [const { None }; N];
     let mut reader = Reader::new(text.as_bytes());
-    let read = reader.object(b"", |key: Text<'_>, value| {
+    let read = reader.object(|key: Text<'_>, value| {
         key.with_name(|key| {
             let names = names.iter().zip(&mut found);
             for (_, place) in names.filter(|(name, _)| name.as_bytes() == key) {
@@ -84,6 +84,8 @@ impl<'a> Key<'a> for Text<'a> {
 pub(super) struct Value {
     pub(super) start: usize,
     pub(super) end: usize,
+    /// What it says, if it is a positive integer of few digits: they are not read twice.
+    pub(super) integer: Option<i64>,
 }
 
 impl Value {
@@ -144,6 +146,9 @@ impl<'a> Reader<'a> {
 
     /// Makes sure that nothing follows.
     pub(super) fn end(&mut self) -> Result<(), Malformed> {
+        if self.rest.is_empty() {
+            return Ok(());
+        }
         self.peek();
         if self.rest.is_empty() {
             Ok(())
@@ -152,20 +157,30 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// Reads an object, and hands out its members: the keys, and where their values are. If it begins with `ignored`, a
-    /// member, that may be left out; it takes hardly any time.
-    #[inline(always)]
+    /// Reads an object, and hands out its members: the keys, and where their values are.
     pub(super) fn object<K: Key<'a>>(
         &mut self,
-        ignored: &[u8],
         mut member: impl FnMut(K, Value),
     ) -> Result<(), Malformed> {
+        let mut is_over = self.begin_object(b"")?;
+        while !is_over {
+            let (key, value) = self.member()?;
+            member(key, value);
+            is_over = self.is_last_member()?;
+        }
+        Ok(())
+    }
+
+    /// Reads the beginning of an object, for whoever reads its members one by one. If it begins with `ignored`, a member,
+    /// that is left out; it takes hardly any time. Returns whether the object ends here.
+    #[inline(always)]
+    pub(super) fn begin_object(&mut self, ignored: &[u8]) -> Result<bool, Malformed> {
         self.expect(b'{')?;
         match self.peek() {
             b'"' => {}
             b'}' => {
                 self.pass();
-                return Ok(());
+                return Ok(true);
             }
             _ => return Err(Malformed),
         }
@@ -173,17 +188,16 @@ impl<'a> Reader<'a> {
             && let Some(rest) = self.rest.strip_prefix(ignored)
         {
             self.rest = rest;
-            if self.is_last_member()? {
-                return Ok(());
-            }
+            return self.is_last_member();
         }
-        loop {
-            let (key, first) = self.key()?;
-            member(key, self.value_of(first)?);
-            if self.is_last_member()? {
-                return Ok(());
-            }
-        }
+        Ok(false)
+    }
+
+    /// Reads a member of an object: its key, and where its value is.
+    #[inline(always)]
+    pub(super) fn member<K: Key<'a>>(&mut self) -> Result<(K, Value), Malformed> {
+        let (key, first) = self.key()?;
+        Ok((key, self.value_of(first)?))
     }
 
     /// Reads an array. `item` is called before each of its items, and has to read it.
@@ -215,31 +229,34 @@ impl<'a> Reader<'a> {
     #[inline(always)]
     fn value_of(&mut self, first: u8) -> Result<Value, Malformed> {
         let start = self.at();
+        let mut integer = None;
         if let b'{' | b'[' = first {
             let end = container_end(self.rest).ok_or(Malformed)?;
             self.rest = end.rest;
             self.is_ascii &= end.is_ascii;
         } else {
-            self.skip_scalar(first)?;
+            integer = self.skip_scalar(first)?;
         }
         Ok(Value {
             start,
             end: self.at(),
+            integer,
         })
     }
 
-    /// Skips what is neither an object nor an array, and begins with this byte.
+    /// Skips what is neither an object nor an array, and begins with this byte. Returns what it says, if it is an integer.
     #[inline(always)]
-    fn skip_scalar(&mut self, first: u8) -> Result<(), Malformed> {
+    fn skip_scalar(&mut self, first: u8) -> Result<Option<i64>, Malformed> {
         if first == b'"' {
-            self.skip_string()?;
-            return Ok(());
+            self.skip_string::<false>()?;
+            return Ok(None);
         }
-        self.rest = match after_integer(self.rest) {
-            Some(rest) => rest,
-            None => after_number_or_word(self.rest).ok_or(Malformed)?,
+        let (rest, integer) = match after_integer(self.rest) {
+            Some(read) => read,
+            None => (after_number_or_word(self.rest).ok_or(Malformed)?, None),
         };
-        Ok(())
+        self.rest = rest;
+        Ok(integer)
     }
 
     /// Reads a key from its quotation mark on, and the colon after it. Returns the first byte of the value, too.
@@ -250,7 +267,7 @@ impl<'a> Reader<'a> {
             self.rest = rest;
             return Ok((key, self.colon()?));
         }
-        let has_escapes = self.skip_string()?;
+        let has_escapes = self.skip_string::<true>()?;
         let inner = &text[1..text.len() - self.rest.len() - 1];
         Ok((K::of(Text { inner, has_escapes }), self.colon()?))
     }
@@ -258,7 +275,7 @@ impl<'a> Reader<'a> {
     /// The same for a key that nobody wants to know.
     #[inline(always)]
     fn skip_key(&mut self) -> Result<u8, Malformed> {
-        self.skip_string()?;
+        self.skip_string::<true>()?;
         self.colon()
     }
 
@@ -275,8 +292,8 @@ impl<'a> Reader<'a> {
 
     /// After a member: whether the object ends. If not, the quotation mark of a key comes next.
     #[inline(always)]
-    fn is_last_member(&mut self) -> Result<bool, Malformed> {
-        if let [b',', b'"', ..] = self.rest {
+    pub(super) fn is_last_member(&mut self) -> Result<bool, Malformed> {
+        if self.rest.first_chunk() == Some(b",\"") {
             self.pass();
             return Ok(false);
         }
@@ -312,9 +329,9 @@ impl<'a> Reader<'a> {
 
     /// Skips a string from its opening quotation mark on. Returns whether there are escapes in it.
     #[inline(always)]
-    fn skip_string(&mut self) -> Result<bool, Malformed> {
+    fn skip_string<const IS_KEY: bool>(&mut self) -> Result<bool, Malformed> {
         self.pass();
-        let rest = match after_plain_string(self.rest) {
+        let rest = match after_plain_string::<IS_KEY>(self.rest) {
             Ok(rest) => {
                 self.rest = rest;
                 return Ok(false);
@@ -398,7 +415,9 @@ impl Reader<'_> {
                     self.pass();
                     nesting.close();
                 }
-                _ => self.skip_scalar(first)?,
+                _ => {
+                    self.skip_scalar(first)?;
+                }
             }
             match self.next_value(nesting)? {
                 Some(next) => first = next,

@@ -294,7 +294,8 @@ impl Display for Seconds {
     }
 }
 
-struct JsonString<'a>(&'a str);
+/// A text as a JSON string, with its quotation marks.
+pub(crate) struct JsonString<'a>(pub(crate) &'a str);
 
 impl Display for JsonString<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

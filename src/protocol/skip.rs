@@ -414,7 +414,7 @@ fn plain_member_end(bytes: &[u8], at: usize) -> Option<usize> {
 /// The place after a string that begins at `start`, after its quotation mark, if it is short and plain.
 #[inline]
 fn plain_string_end(bytes: &[u8], start: usize) -> Option<usize> {
-    let rest = after_plain_string(bytes.get(start..)?).ok()?;
+    let rest = after_plain_string::<false>(bytes.get(start..)?).ok()?;
     Some(bytes.len() - rest.len())
 }
 

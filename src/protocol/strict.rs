@@ -113,7 +113,7 @@ pub fn members<const N: usize>(
     let mut is_doubled = false;
     let start = object.start;
     let text = line.get(object).unwrap_or_default();
-    let _ = Reader::new(text).object(b"", |key, value| {
+    let _ = Reader::new(text).object(|key, value| {
         let Some(at) = names.iter().position(|name| is_like(key, name)) else {
             return;
         };

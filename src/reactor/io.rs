@@ -167,25 +167,29 @@ impl<S> Io<S> {
 
 impl<S: Read> Io<S> {
     /// Reads once. A short read leaves nothing behind (epoll(7)), unless the end was announced.
+    #[inline]
     pub fn read(&mut self, buffer: &mut [u8]) -> Input {
         const MORE: Readiness = Readiness(Readiness::READ_CLOSED.0 | Readiness::IN_PIECES.0);
-        loop {
-            let read = self.source.read(buffer);
-            if let Ok(count @ 1..) = read {
-                let may_have_more = count == buffer.len() || self.readiness.has(MORE);
-                self.readiness.set(Readiness::READABLE, may_have_more);
-                return Input::Bytes(count);
-            }
-            match read {
-                Err(error) if error.kind() == ErrorKind::Interrupted => continue,
-                _ => self.clear_readable(),
-            }
-            return match read {
-                Ok(_) => Input::End,
-                Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Blocked,
-                Err(error) => Input::Broken(error),
-            };
+        let read = self.source.read(buffer);
+        if let Ok(count @ 1..) = read {
+            let may_have_more = count == buffer.len() || self.readiness.has(MORE);
+            self.readiness.set(Readiness::READABLE, may_have_more);
+            return Input::Bytes(count);
         }
+        self.read_nothing(read, buffer)
+    }
+
+    /// What it means that a read has brought nothing.
+    #[inline(never)]
+    fn read_nothing(&mut self, read: io::Result<usize>, buffer: &mut [u8]) -> Input {
+        let input = match read {
+            Err(error) if error.kind() == ErrorKind::Interrupted => return self.read(buffer),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Input::Blocked,
+            Err(error) => Input::Broken(error),
+            Ok(_) => Input::End,
+        };
+        self.clear_readable();
+        input
     }
 }
 
@@ -193,24 +197,26 @@ impl<S: Write> Io<S> {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     #[inline]
     pub fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            let written = self.source.write(bytes);
-            if let Ok(count) = written {
+        match self.source.write(bytes) {
+            Ok(count) => {
                 let may_have_room =
                     count == bytes.len() || self.readiness.has(Readiness::TAKES_PIECES);
                 self.readiness.set(Readiness::WRITABLE, may_have_room);
-                return Ok(count);
+                Ok(count)
             }
-            match written {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => {
-                    self.readiness.set(Readiness::WRITABLE, false);
-                    let is_full = error.kind() == ErrorKind::WouldBlock;
-                    return if is_full { Ok(0) } else { Err(error) };
-                }
-                Ok(_) => {}
-            }
+            Err(error) => self.write_nothing(error, bytes),
         }
+    }
+
+    /// What it means that a write has taken nothing.
+    #[inline(never)]
+    fn write_nothing(&mut self, error: io::Error, bytes: &[u8]) -> io::Result<usize> {
+        if error.kind() == ErrorKind::Interrupted {
+            return self.write(bytes);
+        }
+        self.readiness.set(Readiness::WRITABLE, false);
+        let is_full = error.kind() == ErrorKind::WouldBlock;
+        if is_full { Ok(0) } else { Err(error) }
     }
 
     /// Has what was written before, and has found no room, go out as far as there is some now.

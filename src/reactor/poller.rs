@@ -93,11 +93,8 @@ impl Poller {
         self.poll.registry()
     }
 
-    /// An alarm that is set for an earlier time may stay: it costs one iteration too many.
+    #[inline(never)]
     fn set_alarm(&mut self, at: Time) -> io::Result<()> {
-        if self.alarm_at.is_some_and(|set| set <= at) {
-            return Ok(());
-        }
         let time = TimeSpec::from_duration(Duration::from_nanos(at.as_nanos()));
         self.alarm.set(
             Expiration::OneShot(time),
@@ -105,6 +102,18 @@ impl Poller {
         )?;
         self.alarm_at = Some(at);
         Ok(())
+    }
+
+    /// Looks what has happened, without waiting, after a wait that a signal has cut short.
+    #[inline(never)]
+    fn look_once_more(&mut self, mut error: io::Error, events: &mut Events) -> io::Result<()> {
+        while error.kind() == io::ErrorKind::Interrupted {
+            match self.poll.poll(events, Some(Duration::ZERO)) {
+                Ok(()) => return Ok(()),
+                Err(next) => error = next,
+            }
+        }
+        Err(error)
     }
 }
 
@@ -117,16 +126,15 @@ impl Poll for Poller {
         let mut timeout = None;
         match deadline {
             Some(deadline) if deadline <= now => timeout = Some(Duration::ZERO),
+            // An alarm that is set for an earlier time may stay: it costs one iteration too many.
+            Some(deadline) if self.alarm_at.is_some_and(|set| set <= deadline) => {}
             Some(deadline) => self.set_alarm(deadline)?,
             None => {}
         }
-        while let Err(error) = self.poll.poll(events, timeout) {
-            if error.kind() != io::ErrorKind::Interrupted {
-                return Err(error);
-            }
-            timeout = Some(Duration::ZERO);
+        match self.poll.poll(events, timeout) {
+            Ok(()) => Ok(()),
+            Err(error) => self.look_once_more(error, events),
         }
-        Ok(())
     }
 
     fn iter(events: &Events) -> impl Iterator<Item = (Token, Readiness)> {

@@ -86,10 +86,15 @@ impl<D: Copy> Timers<D> {
         self.note_next();
     }
 
+    /// Whether a deadline may have come.
+    pub fn is_due(&self) -> bool {
+        self.next.is_some_and(|next| next <= self.now)
+    }
+
     /// Takes a deadline that has come.
     #[inline]
     pub fn pop(&mut self) -> Option<D> {
-        if self.next.is_none_or(|next| next > self.now) {
+        if !self.is_due() {
             return None;
         }
         self.pop_expired()
@@ -148,11 +153,17 @@ impl Deadline {
     }
 
     /// Sets it to another time or to none. `what` says whose it is.
+    #[inline]
     pub fn set<D: Copy>(&mut self, at: Option<Time>, what: D, timers: &mut Timers<D>) {
         if self.at() != at {
-            self.clear(timers);
-            self.0 = at.map(|at| (at, timers.set(at, what)));
+            self.move_to(at, what, timers);
         }
+    }
+
+    #[inline(never)]
+    fn move_to<D: Copy>(&mut self, at: Option<Time>, what: D, timers: &mut Timers<D>) {
+        self.clear(timers);
+        self.0 = at.map(|at| (at, timers.set(at, what)));
     }
 
     /// Forgets it.

@@ -41,23 +41,38 @@ pub(super) struct Listeners<L> {
     sockets: Vec<Io<L>>,
     /// The one that was accepted from last.
     last: usize,
+    /// Whether one is readable. That is asked in each iteration.
+    has_readable: bool,
 }
 
 impl<L> Listeners<L> {
     pub(super) fn new(sockets: Vec<Io<L>>) -> Self {
-        Self { sockets, last: 0 }
+        Self {
+            sockets,
+            last: 0,
+            has_readable: false,
+        }
     }
 
     /// Latches what an event says of a socket.
     pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
         if let Some(socket) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
+            self.has_readable |= socket.is_readable();
         }
     }
 
     /// Whether connections may wait.
     pub(super) fn is_readable(&self) -> bool {
-        self.sockets.iter().any(Io::is_readable)
+        self.has_readable
+    }
+
+    /// The one that was accepted from last has no more connections.
+    fn last_is_empty(&mut self) {
+        if let Some(socket) = self.sockets.get_mut(self.last) {
+            socket.clear_readable();
+        }
+        self.has_readable = self.sockets.iter().any(Io::is_readable);
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
@@ -72,6 +87,7 @@ impl<L> Listeners<L> {
     /// Listens no more.
     pub(super) fn close(&mut self) {
         self.sockets.clear();
+        self.has_readable = false;
     }
 }
 
@@ -106,7 +122,7 @@ impl<S: System> Proxy<S> {
                 }
                 Err(error) => match classify_accept_error(&error) {
                     AcceptError::Blocked => {
-                        listener.clear_readable();
+                        self.listeners.last_is_empty();
                         self.note_whether_anyone_waits();
                     }
                     AcceptError::Connection => {
@@ -178,11 +194,13 @@ impl<S: System> Proxy<S> {
         match self.session_limit(client, place.identity()) {
             None => {
                 self.quotas.open(client, place.identity());
+                self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
                 self.scheduler.open(label, place, timers)
             }
             Some(limit) => {
                 self.refused += 1;
+                self.counts.refused(limit);
                 let timers = &mut self.reactor.timers;
                 self.scheduler.refuse(label, limit, place, timers)
             }
@@ -253,6 +271,13 @@ mod tests {
         assert!(listeners.is_readable());
         let mut turns = || *listeners.next().unwrap().source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);
+        listeners.last_is_empty();
+        assert!(listeners.is_readable());
+        assert_eq!(*listeners.next().unwrap().source(), 2);
+        listeners.last_is_empty();
+        assert!(!listeners.is_readable() && listeners.next().is_none());
+        listeners.latch(ListenerKey(1), Token(1), Readiness::READABLE);
+        assert!(listeners.is_readable());
         listeners.close();
         assert!(!listeners.is_readable() && listeners.next().is_none());
     }

@@ -43,6 +43,8 @@ impl<S: System> Proxy<S> {
             self.start_queue.deadline(),
             self.spares.deadline(),
             self.sharing.as_ref().and_then(Sharing::deadline),
+            self.status.as_ref().and_then(|status| status.deadline()),
+            self.watchdog.deadline(),
         ];
         let own = own.iter().flatten().count() + self.stop_timers.deadlines();
         let visitors = self.visitors.as_ref();

@@ -2,13 +2,13 @@
 
 use super::resuming::Resuming;
 use super::seat_side::SeatSide;
-use super::server::Server;
+use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
 use super::sharing::Sharing;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
-use crate::pump::pump;
+use crate::pump::{Transport, pump};
 use crate::reactor::io::{Io, Readiness};
 use crate::resume::Server as KeptSession;
 use crate::resume::wire;
@@ -91,10 +91,15 @@ impl<S: System> ClientSession<S> {
         self.client = None;
     }
 
+    /// Whether the client is known to have ended its side.
+    fn is_read_closed(&self) -> bool {
+        self.client.as_ref().is_some_and(Io::is_read_closed)
+    }
+
     /// What events told of the client although nothing is read or written at the moment.
+    #[inline(never)]
     fn notice_failure(&mut self, session: &mut Session, cx: &mut Context<'_>) {
-        let client = self.client.as_ref();
-        let Some(client) = client.filter(|client| client.is_read_closed()) else {
+        let Some(client) = &self.client else {
             return;
         };
         session.handle(Event::ClientHup, cx);
@@ -160,45 +165,77 @@ impl<S: System> Driver for Sides<'_, S> {
         cx: &mut Context<'_>,
     ) -> bool {
         let mut server = place.server.and_then(|key| self.servers.get_mut(key));
-        // Stderr comes first, so that a dying server's last words are in the log before its end is.
-        if let Some(server) = &mut server {
-            server.read_stderr(scratch, |bytes| {
-                session.handle(Event::UpstreamStderr(bytes), cx);
-            });
-            if let Some(unread) = server.take_unread() {
-                session.handle(Event::UpstreamLeftUnread(&unread), cx);
-            }
-            if let Some(exit) = server.exit.take() {
-                if server.stopping.is_some() {
-                    // What is left of its group is to see the end of its input.
-                    server.stdin = None;
-                }
-                session.handle(Event::UpstreamExited(exit), cx);
-            }
+        if let Some(server) = &mut server
+            && server.has_news()
+        {
+            tell_news(server, session, scratch, cx);
         }
         if place.resume.is_some() {
             return self.run_kept(key, session, place, scratch, cx);
         }
-        place.notice_failure(session, cx);
+        if place.is_read_closed() {
+            place.notice_failure(session, cx);
+        }
         let is_tls = place.is_tls();
         if is_tls {
             place.flush_client(session, cx);
         }
-        if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
-            let mut side = SeatSide::new(sharing, seat);
-            let has_more = pump(session, &mut place.client, &mut side, scratch, cx);
-            side.finish(cx.now, cx.memory);
-            let holds_input = is_tls && place.note_held_input();
-            return has_more || (holds_input && session.wants_client_input());
-        }
-        let mut has_more = pump(session, &mut place.client, &mut server, scratch, cx);
+        let client = &mut place.client;
+        let mut has_more = match (server, place.seat, self.sharing.as_deref_mut()) {
+            (Some(server), None, _) => {
+                pump(session, client, server, scratch, cx) | server.has_stderr()
+            }
+            (_, Some(seat), Some(sharing)) => {
+                let side = SeatSide::new(sharing, seat);
+                pump_seat(session, client, side, scratch, cx)
+            }
+            _ => pump(session, client, &mut NoServer, scratch, cx),
+        };
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }
         if self.start_queue.has_silent() && session.waits_for_upstream() {
             self.start_queue.speaks(key);
         }
-        has_more || server.is_some_and(|server| Server::has_stderr(server))
+        has_more
+    }
+}
+
+/// Pumps between a client and its place at shared servers.
+#[inline(never)]
+fn pump_seat(
+    session: &mut Session,
+    client: &mut impl Transport,
+    mut side: SeatSide<'_>,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) -> bool {
+    let has_more = pump(session, client, &mut side, scratch, cx);
+    side.finish(cx.now, cx.memory);
+    has_more
+}
+
+/// Tells a session what has become of its server, beside what that says on stdout.
+#[inline(never)]
+fn tell_news<S: System>(
+    server: &mut Server<S>,
+    session: &mut Session,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) {
+    // Stderr comes first, so that a dying server's last words are in the log before its end is.
+    server.read_stderr(scratch, |bytes| {
+        session.handle(Event::UpstreamStderr(bytes), cx);
+    });
+    if let Some(unread) = server.take_left_unread() {
+        session.handle(Event::UpstreamLeftUnread(&unread), cx);
+    }
+    if let Some(exit) = server.exit.take() {
+        if server.stopping.is_some() {
+            // What is left of its group is to see the end of its input.
+            server.stdin = None;
+        }
+        session.handle(Event::UpstreamExited(exit), cx);
     }
 }
 
@@ -234,9 +271,13 @@ impl<S: System> Sides<'_, S> {
                 is_stalled = seat.is_stalled();
                 seat.finish(cx.now, cx.memory);
             } else {
-                let mut server = place.server.and_then(|key| self.servers.get_mut(key));
-                has_more = pump(session, &mut side, &mut server, scratch, cx);
-                has_more |= server.is_some_and(|server| Server::has_stderr(server));
+                has_more = match place.server.and_then(|key| self.servers.get_mut(key)) {
+                    Some(server) => {
+                        let has_more = pump(session, &mut side, server, scratch, cx);
+                        has_more || Server::has_stderr(server)
+                    }
+                    None => pump(session, &mut side, &mut NoServer, scratch, cx),
+                };
             }
             failed = failed.or(side.into_error());
         }

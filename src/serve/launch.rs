@@ -69,11 +69,16 @@ impl<S: System> Proxy<S> {
             && self.start_queue.has_room(self.now())
     }
 
+    /// Whether a server is wanted, or the start of one is watched.
+    pub(super) fn is_starting(&self) -> bool {
+        !self.start_queue.is_idle() || self.spares.wants_server() || self.wants_shared()
+    }
+
     /// Starts queued servers. A spawn is the most expensive step of an iteration, so there is one at most, and a rush delays
     /// open sessions by no more than that; to hand out a server that waits is cheap. When something has run out, the first
     /// session waits for the next attempt, and all others after it.
     pub(super) fn start_servers(&mut self) {
-        if self.start_queue.is_idle() && !self.spares.wants_server() && !self.wants_shared() {
+        if !self.is_starting() {
             return;
         }
         let mut has_spawned = false;
@@ -133,7 +138,17 @@ impl<S: System> Proxy<S> {
 
     pub(super) fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
         let user = user.and_then(|key| server_user(&self.scheduler, key));
-        let spawned = self.system.spawn(user)?;
+        let spawned = match self.system.spawn(user) {
+            Ok(spawned) => spawned,
+            Err(error) => {
+                if !is_exhaustion(&error) {
+                    let now = self.reactor.now();
+                    self.counts.start_failed(&error.to_string(), now);
+                }
+                return Err(error);
+            }
+        };
+        self.counts.started();
         let (server, watched) = self.servers.add(spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());
         if watched.is_err() {

@@ -42,6 +42,33 @@ pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
     ))
 }
 
+/// Opens what those connect to who ask how things are.
+pub(super) fn open_status(options: &ServeOptions) -> Result<Listening, SetupError> {
+    let Some(address) = &options.status else {
+        return Ok(Listening {
+            sockets: Vec::new(),
+            summary: String::new(),
+        });
+    };
+    let failed = || failed_to(format!("cannot listen on {address} (--status)"));
+    let sockets = match address {
+        Address::Tcp { host, port } => tcp_listener::resolve(host, *port)
+            .and_then(|all| tcp_listener::bind(&all, &all))
+            .map_err(failed())?
+            .into_iter()
+            .map(Listener::Tcp)
+            .collect(),
+        Address::Unix(path) => {
+            let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed())?;
+            vec![Listener::Unix(bound)]
+        }
+    };
+    Ok(Listening {
+        sockets,
+        summary: address.to_string(),
+    })
+}
+
 impl Listening {
     /// Has the unix sockets that were made here belong to a user whom the program is about to become.
     pub(super) fn give_to(&self, user: &RunAs) -> Result<(), SetupError> {
@@ -119,6 +146,19 @@ pub(super) fn log(socket: &Listener, options: &ServeOptions) {
     }
 }
 
+/// Says where those can ask who want to know how things are, and whether that is open to everyone.
+pub(super) fn log_status(socket: &Listener, options: &ServeOptions) {
+    let Some(address) = socket.tcp_address() else {
+        return info!("status at {socket}");
+    };
+    info!("status at http://{address}/");
+    if options.status_public && !address.ip().is_loopback() {
+        warn!(
+            "anyone who reaches {address} can see who is connected and how busy they are (--status-public)"
+        );
+    }
+}
+
 /// A token that is sent in plain text is anybody's who can read on the way.
 fn warn_of_plain_text(address: SocketAddr, options: &ServeOptions) {
     if options.token_file.is_some() && options.tls_cert.is_none() {
@@ -132,4 +172,25 @@ fn warn_of_plain_text(address: SocketAddr, options: &ServeOptions) {
 /// that is allowed.
 pub(super) fn is_guarded(options: &ServeOptions) -> bool {
     rules::keep_strangers_out(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_listed_with_commas() {
+        assert_eq!(join(&["a", "b"]), "a, b");
+        assert_eq!(join(&["a"]), "a");
+    }
+
+    #[test]
+    fn a_token_guards_the_server() {
+        assert!(!is_guarded(&ServeOptions::default()));
+        let with_tokens = ServeOptions {
+            token_file: Some("tokens".into()),
+            ..ServeOptions::default()
+        };
+        assert!(is_guarded(&with_tokens));
+    }
 }

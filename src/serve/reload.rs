@@ -100,13 +100,22 @@ fn log_tokens(tokens: &Tokens) {
 impl<S: System> Proxy<S> {
     /// Reads the files again. What is wrong with one leaves all as it was.
     pub(super) fn reload(&mut self) {
+        self.tell_reloading();
         match self.system.read_files() {
             Ok(contents) => {
                 info!("SIGHUP: the files were read again");
                 contents.log();
                 self.put_in_force(contents);
+                self.counts.reload = Some((true, self.system.unix_time()));
+                self.tell_reloaded(None);
             }
-            Err(error) => warn!("SIGHUP: nothing was changed: {error}"),
+            Err(error) => {
+                warn!("SIGHUP: nothing was changed: {error}");
+                self.tell_reloaded(Some(&error));
+                if let Some((is_good, _)) = &mut self.counts.reload {
+                    *is_good = false;
+                }
+            }
         }
     }
 

@@ -15,6 +15,7 @@ use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::report::Exit;
 use crate::share::ProcessKey;
+use crate::util::time::Time;
 
 /// What the loop watches with.
 pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>::Poller>;
@@ -29,6 +30,8 @@ pub struct Server<S: System> {
     pub(super) exit: Option<Exit>,
     /// It is to go. Few are at any time.
     pub(super) stopping: Option<Box<Stopping>>,
+    /// When it was started, until it writes something to its stdout.
+    pub(super) unheard_since: Option<Time>,
     pub(super) stdin: Option<Io<S::Stdin>>,
     pub(super) stdout: Option<Io<S::Output>>,
     pub(super) stderr: Option<Io<S::Output>>,
@@ -72,6 +75,7 @@ impl<S: System> Server<S> {
             life: Life::Running,
             exit: None,
             stopping: None,
+            unheard_since: None,
             stdin: None,
             stdout: None,
             stderr: None,
@@ -145,7 +149,7 @@ impl<S: System> Server<S> {
 
     /// Once nobody reads its input any more, closes our end, and takes what nobody has read of it. Only one that has
     /// exited is examined for that, or one of which an event has told it.
-    pub(super) fn take_unread(&mut self) -> Option<Vec<u8>> {
+    pub(super) fn take_left_unread(&mut self) -> Option<Vec<u8>> {
         let is_told = self.is_deaf();
         if !is_told && self.exit.is_none() {
             return None;
@@ -156,6 +160,11 @@ impl<S: System> Server<S> {
         }
         self.stdin = None;
         Some(unread.unwrap_or_default())
+    }
+
+    /// Whether there is anything to be told of it but what it says on stdout.
+    pub(super) fn has_news(&self) -> bool {
+        self.exit.is_some() || self.is_deaf() || self.has_stderr()
     }
 
     /// Whether there may be something to read on its stderr.
@@ -178,55 +187,68 @@ impl<S: System> Server<S> {
     }
 }
 
-/// The stdout and the stdin of a server, if there is one.
-impl<S: System> Transport for Option<&mut Server<S>> {
+/// The stdout and the stdin of a server.
+impl<S: System> Transport for Server<S> {
     fn is_readable(&self) -> bool {
-        let stdout = self.as_ref().and_then(|server| server.stdout.as_ref());
-        stdout.is_some_and(Io::is_readable)
+        self.stdout.as_ref().is_some_and(Io::is_readable)
     }
 
     fn read(&mut self, buffer: &mut [u8]) -> Input {
-        let Some(server) = self else {
-            return Input::Blocked;
-        };
-        let Some(stdout) = &mut server.stdout else {
+        let Some(stdout) = &mut self.stdout else {
             return Input::Blocked;
         };
         let input = stdout.read(buffer);
         match &input {
             Input::Bytes(count) => {
                 let wanted = buffer.len();
-                let widener = &mut server.stdout_widener;
+                let widener = &mut self.stdout_widener;
                 widener.was_read(*count, wanted, stdout.source());
             }
-            Input::End | Input::Broken(_) => server.stdout = None,
+            Input::End | Input::Broken(_) => self.stdout = None,
             Input::Blocked => {}
         }
         input
     }
 
     fn is_writable(&self) -> bool {
-        let stdin = self.as_ref().and_then(|server| server.stdin.as_ref());
-        stdin.is_some_and(Io::is_writable)
+        self.stdin.as_ref().is_some_and(Io::is_writable)
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let Some(server) = self else {
-            return Ok(0);
-        };
-        let Some(stdin) = &mut server.stdin else {
+        let Some(stdin) = &mut self.stdin else {
             return Ok(0);
         };
         let taken = stdin.write(bytes);
         if let Ok(count) = &taken {
-            let widener = &mut server.stdin_widener;
+            let widener = &mut self.stdin_widener;
             widener.was_left(bytes.len() - count, stdin.source());
         }
         taken
     }
 
     fn take_unread(&mut self) -> Option<Vec<u8>> {
-        self.as_mut()?.stdin.take()?.source().take_unread()
+        self.stdin.take()?.source().take_unread()
+    }
+}
+
+/// What stands in a server's place while there is none.
+pub(super) struct NoServer;
+
+impl Transport for NoServer {
+    fn is_readable(&self) -> bool {
+        false
+    }
+
+    fn read(&mut self, _: &mut [u8]) -> Input {
+        Input::Blocked
+    }
+
+    fn is_writable(&self) -> bool {
+        false
+    }
+
+    fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+        Ok(0)
     }
 }
 

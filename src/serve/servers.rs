@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use slab::Slab;
 
+use super::counts::ExitCounts;
 use super::remnants::Remnants;
 use super::server::{Life, Reactor, Server, Stopping};
 use super::system::System;
@@ -23,6 +24,7 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::time::Time;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,6 +37,8 @@ pub struct Servers<S: System> {
     by_pid: HashMap<Pid, ServerKey>,
     /// Those that were, but there may be more in their groups.
     remnants: Remnants,
+    /// How those that were reaped had ended.
+    exits: ExitCounts,
 }
 
 impl<S: System> Default for Servers<S> {
@@ -43,6 +47,7 @@ impl<S: System> Default for Servers<S> {
             all: Slab::new(),
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
+            exits: ExitCounts::default(),
         }
     }
 }
@@ -61,7 +66,9 @@ impl<S: System> Servers<S> {
             stdout,
             stderr,
         } = spawned;
-        let key = ServerKey(self.all.insert(Server::new(pid)));
+        let mut server = Server::new(pid);
+        server.unheard_since = Some(reactor.now());
+        let key = ServerKey(self.all.insert(server));
         self.by_pid.insert(pid, key);
         let server = &mut self.all[key.0];
         let target = |channel| Target {
@@ -94,6 +101,16 @@ impl<S: System> Servers<S> {
             .map(|(key, server)| (ServerKey(key), server))
     }
 
+    /// How those had ended that have ended.
+    pub(super) fn exits(&self) -> ExitCounts {
+        self.exits
+    }
+
+    /// How many processes have not ended.
+    pub(super) fn running(&self) -> usize {
+        self.by_pid.len()
+    }
+
     /// Of how many servers something is left.
     pub fn left(&self) -> usize {
         self.by_pid.len() + self.remnants.len()
@@ -103,17 +120,30 @@ impl<S: System> Servers<S> {
     pub(super) fn stop(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
         if let Some(server) = self.all.get_mut(key.0) {
             server.stdin = None;
-            self.urge(key, timers);
+            self.urge(key, Escalation::new, timers);
+        }
+    }
+
+    /// The same for one that is not used for now.
+    pub(super) fn stop_idle(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+        if let Some(server) = self.all.get_mut(key.0) {
+            server.stdin = None;
+            self.urge(key, Escalation::of_idle, timers);
         }
     }
 
     /// Has force used when it is due.
-    fn urge(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
+    fn urge(
+        &mut self,
+        key: ServerKey,
+        begin: impl FnOnce(Time) -> Escalation,
+        timers: &mut Timers<Due>,
+    ) {
         let Some(server) = self.all.get_mut(key.0) else {
             return;
         };
         if server.stopping.is_none() && server.life != Life::Gone {
-            let escalation = Escalation::new(timers.now());
+            let escalation = begin(timers.now());
             let mut deadline = Deadline::default();
             deadline.set(escalation.deadline(), Due::Server(key), timers);
             server.stopping = Some(Box::new(Stopping {
@@ -196,6 +226,7 @@ impl<S: System> Servers<S> {
 
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
         let key = self.by_pid.remove(&pid)?;
+        self.exits.note(exit);
         self.all.get_mut(key.0)?.reaped(exit);
         self.remnants.insert(key);
         Some(key)
@@ -211,7 +242,7 @@ impl<S: System> Servers<S> {
         for key in ended {
             self.forget_if_empty(*key, system, timers);
             if self.remnants.contains(*key) {
-                self.urge(*key, timers);
+                self.urge(*key, Escalation::new, timers);
             }
         }
     }

@@ -12,21 +12,25 @@ use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
 use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
+use super::status::{About, MAX_CONNECTIONS};
 use super::system::Linux;
 use super::{Channel, Due, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::entrance::Capacity;
 use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Environment, Spawner};
+use crate::process::{DescriptorLimit, Environment, ServiceManager, Spawner};
 use crate::reactor::Reactor;
+use crate::reactor::io::Io;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
 use crate::reactor::signals::Signals;
+use crate::reactor::timers;
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::idle::IdleLimits;
 use crate::session::{Backend, Settings, Spawn};
 use crate::share;
+use crate::status::request::Hosts;
 use crate::transport::listener::Listener;
 use crate::util::plural::Counted;
 use crate::util::shell_words;
@@ -89,13 +93,16 @@ impl Proxy {
         let found = user.is_none().then(find).transpose()?;
         let files = Files::of(options);
         let contents = files.read().map_err(SetupError)?;
+        let has_files = !files.are_none();
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
         let listening = listen::open(options)?;
+        let asked = listen::open_status(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let signals = watch_signals(&mut reactor, &files)?;
         if let Some(user) = &user {
             listening.give_to(user)?;
+            asked.give_to(user)?;
             surroundings::become_user(user, options)?;
             files.warn_if_unreadable();
         }
@@ -105,6 +112,7 @@ impl Proxy {
         check_descriptors(descriptors)?;
         log_start(options, command, &summary, limits.spares);
         log_session_limit(options, limits, descriptors);
+        let asked = watch_status(&mut reactor, asked, options)?;
         let mut listeners = Vec::new();
         let ports = sockets.iter().filter_map(Listener::tcp_address);
         let ports = ports.map(|address| address.port()).collect();
@@ -124,6 +132,7 @@ impl Proxy {
             ports,
             files,
             tls: contents.tls.clone(),
+            manager: ServiceManager::of_environment(),
         };
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
@@ -131,10 +140,52 @@ impl Proxy {
         contents.log();
         let rules = rules::of(options, contents.tokens);
         let settings = settings(options);
-        Ok(Self::new(
-            system, reactor, listeners, limits, rules, settings, memory,
-        ))
+        let mut proxy = Self::new(system, reactor, listeners, limits, rules, settings, memory);
+        proxy.begin(options, has_files);
+        if !asked.is_empty() {
+            proxy.serve_status(asked, about(options, command, summary));
+        }
+        Ok(proxy)
     }
+
+    /// What else the options say.
+    fn begin(&mut self, options: &ServeOptions, has_files: bool) {
+        self.stop_timers.drain_delay = options.drain_delay;
+        self.counts.reload = has_files.then(|| (true, timers::unix_time()));
+    }
+}
+
+/// What those are told who ask how things are.
+fn about(options: &ServeOptions, command: &[OsString], addresses: String) -> About {
+    let program = match options.server {
+        ServerCommand::Demo => "the built-in demo server".to_owned(),
+        ServerCommand::Program(_) => command
+            .first()
+            .map_or_else(String::new, |word| shell_words::quoted(word)),
+    };
+    About {
+        addresses,
+        command: program,
+        started: timers::now(),
+        started_unix: timers::unix_time(),
+        hosts: Hosts(options.status_host.clone()),
+        is_public: options.status_public,
+    }
+}
+
+fn watch_status(
+    reactor: &mut Reactor<Channel, Due>,
+    listening: Listening,
+    options: &ServeOptions,
+) -> Result<Vec<Io<Listener>>, SetupError> {
+    let mut listeners = Vec::new();
+    for (key, socket) in listening.sockets.into_iter().enumerate() {
+        listen::log_status(&socket, options);
+        let channel = Channel::StatusListener;
+        let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
+        listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
+    }
+    Ok(listeners)
 }
 
 /// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
@@ -172,11 +223,12 @@ fn find_server(
 /// What the user wants, as far as there are descriptors for it.
 fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
     let places = places(options, descriptors);
+    let others = places + status_descriptors(options);
     let spares = spares_limit(options.prespawn, descriptors);
     let possible_sessions = if options.share > 0 {
-        shared_possible(spares + usize::from(options.share) + 2, places, descriptors)
+        shared_possible(spares + usize::from(options.share) + 2, others, descriptors)
     } else {
-        sessions_possible(spares, places, descriptors)
+        sessions_possible(spares, others, descriptors)
     };
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
@@ -200,6 +252,7 @@ fn share_limits(options: &ServeOptions) -> share::Limits {
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        hibernate_after: options.hibernate_after,
     }
 }
 
@@ -226,6 +279,7 @@ fn settings(options: &ServeOptions) -> Settings {
                 .unwrap_or(Some(DEFAULT_FIRST_MESSAGE_TIMEOUT)),
             exempts_heartbeats: options.first_message_timeout.is_none(),
             idle: options.idle_timeout,
+            hibernate: options.hibernate_after,
         },
         server_log: options.server_log,
     }
@@ -242,7 +296,7 @@ fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
     let Ok(open) = std::fs::read_dir("/proc/self/fd") else {
         return Ok(());
     };
-    let needed = open.count() as u64 + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START;
+    let needed = descriptors_needed(open.count() as u64);
     if needed > limit.get() {
         return Err(SetupError(format!(
             "cannot serve a single session: that needs {needed} descriptors, and {} are allowed (ulimit -Hn)",
@@ -250,6 +304,11 @@ fn check_descriptors(limit: DescriptorLimit) -> Result<(), SetupError> {
         )));
     }
     Ok(())
+}
+
+/// What one session needs, if this many are open.
+fn descriptors_needed(open: u64) -> u64 {
+    open + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START
 }
 
 /// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
@@ -276,6 +335,11 @@ fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
     let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
     // Whoever has come is heard before so many others can come.
     share.clamp(2 * ACCEPTS_PER_ITERATION, Capacity::MAX_PLACES)
+}
+
+/// Descriptors for those who ask how things are.
+fn status_descriptors(options: &ServeOptions) -> usize {
+    options.status.as_ref().map_or(0, |_| 1 + MAX_CONNECTIONS)
 }
 
 /// As many sessions as there are descriptors for, besides this many servers that wait and connections in the entrance.
@@ -390,6 +454,19 @@ mod tests {
         assert_eq!(session_limit(Some(100), 7, few), 100);
         let most = session_limit(Some(usize::MAX), 7, few);
         assert_eq!(most, MAX_KEYS - MAX_REFUSED);
+    }
+
+    #[test]
+    fn a_session_needs_its_descriptors_besides_those_that_are_open() {
+        assert_eq!(descriptors_needed(10), 10 + 1 + 7);
+    }
+
+    #[test]
+    fn sessions_on_shared_processes_need_their_connections_alone() {
+        let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
+        assert_eq!(shared_possible(0, 0, few), 20);
+        assert_eq!(shared_possible(4, 3, few), 5);
+        assert_eq!(shared_possible(7, 0, few), 1, "at least");
     }
 
     #[test]

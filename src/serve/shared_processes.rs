@@ -41,15 +41,11 @@ impl<S: System> Proxy<S> {
         };
         let mut cx = Context { now, memory };
         server.read_stderr(scratch, |bytes| sharing.log_stderr(key, Some(bytes), now));
-        if let Some(unread) = server.take_unread() {
+        if let Some(unread) = server.take_left_unread() {
             sharing.processes[key.0].unread = unread;
         }
-        let mut side = Some(server);
-        read(sharing, key, &mut side, scratch, &mut cx);
-        write(sharing, key, &mut side, &mut cx);
-        let Some(server) = side else {
-            return;
-        };
+        read(sharing, key, server, scratch, &mut cx);
+        write(sharing, key, server, &mut cx);
         if server.exit.is_some() && !has_output(server) {
             return self.process_ended(key, server_key);
         }
@@ -161,7 +157,7 @@ fn has_output<S: System>(server: &Server<S>) -> bool {
 fn read<S: System>(
     sharing: &mut Sharing,
     key: ProcessKey,
-    side: &mut Option<&mut Server<S>>,
+    side: &mut Server<S>,
     scratch: &mut [u8],
     cx: &mut Context<'_>,
 ) {
@@ -179,7 +175,7 @@ fn read<S: System>(
 fn write<S: System>(
     sharing: &mut Sharing,
     key: ProcessKey,
-    side: &mut Option<&mut Server<S>>,
+    side: &mut Server<S>,
     cx: &mut Context<'_>,
 ) {
     while side.is_writable() && !sharing.share.to_process(key).is_empty() {

@@ -16,7 +16,7 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
-use crate::util::about::about;
+use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::time::Time;
 
@@ -133,8 +133,11 @@ impl Sharing {
 }
 
 /// How the log calls a process.
-pub(super) fn label(pid: i32) -> String {
-    format!("shared pid {pid}")
+pub(super) fn label(pid: i32) -> ServerProcess {
+    ServerProcess {
+        what: "shared",
+        pid,
+    }
 }
 
 // Seats.
@@ -185,6 +188,41 @@ impl<S: System> Proxy<S> {
     }
 }
 
+// Hibernation.
+impl<S: System> Proxy<S> {
+    /// Nothing passes over a session: its seat is not used.
+    pub(super) fn note_idle_seat(&mut self, key: SessionKey) {
+        let seat = self.scheduler.place(key).and_then(|place| place.seat);
+        let (Some(seat), Some(sharing)) = (seat, &mut self.sharing) else {
+            return;
+        };
+        let now = self.reactor.now();
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        sharing.share.seat_idle(seat, &mut Context { now, memory });
+    }
+
+    /// Nobody uses a process: it goes, and is not waited for.
+    fn give_back_shared(&mut self, key: ProcessKey) {
+        let Some(sharing) = &mut self.sharing else {
+            return;
+        };
+        sharing.log_stderr(key, None, self.reactor.now());
+        let process = &mut sharing.processes[key.0];
+        let Some(server) = process.server.take() else {
+            return;
+        };
+        process.unread.clear();
+        process.last_words.clear();
+        about!(
+            info,
+            label(process.pid),
+            "hibernates, as no session uses it"
+        );
+        self.servers.stop_idle(server, &mut self.reactor.timers);
+        self.servers.release(server);
+    }
+}
+
 // Processes.
 impl<S: System> Proxy<S> {
     /// Carries out what the share wants done.
@@ -201,6 +239,7 @@ impl<S: System> Proxy<S> {
                         self.servers.stop(server, &mut self.reactor.timers);
                     }
                 }
+                Effect::GiveBack(key) => self.give_back_shared(key),
                 Effect::Write(key) => self.with_sharing(|it| it.note(key)),
                 Effect::Wake(seat) => {
                     let session = self.sharing.as_ref().and_then(|it| it.session(seat));

@@ -16,6 +16,7 @@ use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
 use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, log_last_words};
+use crate::util::about::ServerProcess;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::plural::Counted;
 use crate::util::time::Time;
@@ -57,8 +58,11 @@ struct Spare {
 
 impl Spare {
     /// How the log calls it.
-    fn label(&self) -> String {
-        format!("spare pid {}", self.pid)
+    fn label(&self) -> ServerProcess {
+        ServerProcess {
+            what: "spare",
+            pid: self.pid.as_raw(),
+        }
     }
 
     /// Logs what it wrote to its stderr; with `None`, at the end, what has no line end.
@@ -115,6 +119,11 @@ impl Spares {
     pub(super) fn wants_server(&self) -> bool {
         self.waiting.len() + self.retired.len() < self.size
             && matches!(self.refill, Refill::Freely | Refill::One)
+    }
+
+    /// How many servers wait.
+    pub(super) fn waiting(&self) -> usize {
+        self.waiting.len()
     }
 
     /// Whether a server waits.

@@ -161,6 +161,7 @@ impl StartQueue {
     }
 
     /// Something waits for the server of a session that may be in the queue.
+    #[inline(never)]
     pub(super) fn speaks(&mut self, session: SessionKey) {
         if let Some(ticket) = self.tickets.get_mut(&session)
             && ticket.rank == Rank::Silent
@@ -176,6 +177,11 @@ impl StartQueue {
         if let Some(ticket) = self.tickets.remove(&session) {
             self.ranks[ticket.rank as usize].remove(&ticket);
         }
+    }
+
+    /// How many sessions wait.
+    pub(super) fn len(&self) -> usize {
+        self.tickets.len()
     }
 
     /// Whether no session waits.

@@ -10,6 +10,7 @@ use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::Event;
 use crate::util::plural::{Counted, are};
+use crate::util::time::Time;
 
 /// After a second signal, killed processes are waited for this long: SIGKILL takes effect at once, unless the kernel is
 /// in the middle of something for the process.
@@ -18,6 +19,10 @@ const FORCED_REAP_TIME: Duration = Duration::from_secs(1);
 /// After the time to stop, clients have this long to take what they are told, and killed processes to be reaped. Whoever
 /// stops the program counts on its end within a second.
 const LAST_WORDS_TIME: Duration = Duration::from_millis(800);
+
+/// Of two signals this close to each other, the second is the first once more: wrappers forward ^C, and the terminal sends
+/// it, too.
+const ECHO_TIME: Duration = Duration::from_millis(500);
 
 /// How often it is said what a stop waits for.
 const REPORT_INTERVAL: Duration = Duration::from_secs(5);
@@ -39,6 +44,12 @@ pub(super) enum Stopping {
 /// The deadlines of a stop.
 #[derive(Debug, Default)]
 pub(super) struct StopTimers {
+    /// Until when new sessions are served although the program is to stop.
+    drain: Deadline,
+    /// For how long that is.
+    pub(super) drain_delay: Duration,
+    /// When the last signal or the end of that time was heeded, if there is such a time.
+    heeded: Option<Time>,
     /// When it has taken long enough.
     timeout: Deadline,
     /// When it is next said what is waited for.
@@ -50,7 +61,7 @@ pub(super) struct StopTimers {
 impl StopTimers {
     /// How many are set.
     pub(super) fn deadlines(&self) -> usize {
-        let all = [&self.timeout, &self.report, &self.give_up];
+        let all = [&self.drain, &self.timeout, &self.report, &self.give_up];
         all.iter().filter(|timer| timer.at().is_some()).count()
     }
 }
@@ -71,14 +82,36 @@ impl<S: System> Proxy<S> {
     /// Once all sessions and servers have come to their ends, no deadline of one is left.
     pub fn only_own_timers_are_left(&self) -> bool {
         let monitor = 1;
-        let own = monitor + usize::from(self.is_paused()) + self.stop_timers.deadlines();
+        let others = [
+            self.status.as_ref().and_then(|status| status.deadline()),
+            self.watchdog.deadline(),
+        ];
+        let others = others.iter().flatten().count();
+        let own = monitor + usize::from(self.is_paused()) + self.stop_timers.deadlines() + others;
         self.stopping != Stopping::Gently || self.reactor.timers.len() == own
     }
 
-    /// The first signal lets sessions come to their ends, the second one ends them.
+    /// Whether the program is about to be stopped, and still serves.
+    pub(super) fn is_draining(&self) -> bool {
+        self.stop_timers.drain.at().is_some()
+    }
+
+    /// The first signal lets sessions come to their ends, after the time in which new ones are still served; the next one ends
+    /// that time, or the sessions.
     pub(super) fn stop(&mut self) {
+        if self.stop_timers.drain_delay > Duration::ZERO {
+            let now = self.now();
+            let heeded = self.stop_timers.heeded.replace(now);
+            if heeded.is_some_and(|heeded| now < heeded + ECHO_TIME) {
+                self.stop_timers.heeded = heeded;
+                return;
+            }
+        }
         match self.stopping {
-            Stopping::No => self.stop_gently(),
+            Stopping::No if self.stop_timers.drain_delay.is_zero() || self.is_draining() => {
+                self.stop_gently();
+            }
+            Stopping::No => self.drain(),
             Stopping::Gently | Stopping::Late => {
                 warn!(
                     "second signal: killing {}",
@@ -92,7 +125,32 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// Whoever asks is told that no new sessions are welcome, and those that come all the same are served.
+    fn drain(&mut self) {
+        self.tell_stopping();
+        let delay = self.stop_timers.drain_delay;
+        info!(
+            "not ready any more; new sessions are served for another {} s (--drain-delay)",
+            delay.as_secs_f64()
+        );
+        let at = Some(self.now() + delay);
+        let timers = &mut self.reactor.timers;
+        self.stop_timers.drain.set(at, Due::DrainDelay, timers);
+    }
+
+    /// The time in which new sessions were served is over.
+    pub(super) fn drain_timeout(&mut self) {
+        self.stop_timers.drain.fired();
+        self.stop_timers.heeded = Some(self.now());
+        if self.stopping == Stopping::No {
+            self.stop_gently();
+        }
+    }
+
     fn stop_gently(&mut self) {
+        self.tell_stopping();
+        let timers = &mut self.reactor.timers;
+        self.stop_timers.drain.clear(timers);
         let open = self.scheduler.len();
         info!(
             "shutting down; {} {} open",

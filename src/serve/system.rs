@@ -15,13 +15,14 @@ use nix::unistd::Pid;
 use super::reload::{Contents, Files};
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{ClientFacts, Spawned, Spawner};
+use crate::process::{self, ClientFacts, ServiceManager, Spawned, Spawner};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
 use crate::reactor::timers;
 use crate::scheduler::SessionKey;
 use crate::session::{Action, Session};
+use crate::status::facts::ProcessFacts;
 use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
 use crate::transport::tls::identity;
@@ -100,6 +101,24 @@ pub trait System: Sized {
 
     /// Reads the files again that may have changed. Those of TLS are in force once all were read.
     fn read_files(&mut self) -> Result<Contents, String>;
+
+    /// When our own certificate ends, in seconds since 1970, if there is one.
+    fn certificate_not_after(&self) -> Option<i64> {
+        None
+    }
+
+    /// Tells the service manager, if there is one.
+    fn tell_manager(&self, _: &str) {}
+
+    /// How often it wants to hear that the program lives.
+    fn watchdog(&self) -> Option<Duration> {
+        None
+    }
+
+    /// What the system knows of this process.
+    fn process_facts(&self) -> ProcessFacts {
+        ProcessFacts::default()
+    }
 
     /// A session wants something done, which is done next. The program has nothing to say to that.
     fn action_taken(&mut self, _: SessionKey, _: Action, _: &Session) {}
@@ -190,6 +209,8 @@ pub struct Linux {
     pub files: Files,
     /// What TLS sessions are made with from now on, if TLS is spoken.
     pub tls: Option<ServerTls>,
+    /// Who has started this program, if that is a service manager.
+    pub manager: ServiceManager,
 }
 
 impl System for Linux {
@@ -267,6 +288,22 @@ impl System for Linux {
     fn would_take(&self, client: &Connection) -> bool {
         let shown = self.tls.as_ref().zip(client.certificates());
         shown.is_none_or(|(tls, certificates)| tls.would_take(certificates))
+    }
+
+    fn certificate_not_after(&self) -> Option<i64> {
+        self.tls.as_ref()?.not_after
+    }
+
+    fn tell_manager(&self, state: &str) {
+        self.manager.tell(state);
+    }
+
+    fn watchdog(&self) -> Option<Duration> {
+        self.manager.watchdog()
+    }
+
+    fn process_facts(&self) -> ProcessFacts {
+        process::facts::own()
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {
@@ -372,6 +409,7 @@ mod tests {
             ports: Vec::new(),
             files: Files::default(),
             tls: None,
+            manager: ServiceManager::default(),
         }
     }
 
@@ -394,6 +432,23 @@ mod tests {
         assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);
         assert_eq!(peer.write(b"x").unwrap(), 1, "the other direction is open");
         drop(client);
+    }
+
+    #[test]
+    fn what_a_client_does_not_take_is_known() {
+        let mut system = linux();
+        let listener = TcpListener::bind(([127, 0, 0, 1], 0).into()).unwrap();
+        let listener = Listener::Tcp(listener);
+        let _peer = net::TcpStream::connect(listener.tcp_address().unwrap()).unwrap();
+        wait(&listener);
+        let (mut client, _) = system.accept(&listener).unwrap();
+        let error = loop {
+            if let Err(error) = client.write(&[0; 4096]) {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        assert!(system.unsent(&client).is_some_and(|bytes| bytes > 1));
     }
 
     #[test]

@@ -19,6 +19,10 @@ pub enum Channel {
     Visitor,
     /// A connection of which the first line has not come.
     Newcomer,
+    /// A socket on which is listened for those who ask how things are.
+    StatusListener,
+    /// A connection of one of them.
+    StatusClient,
     /// A pipe of a server.
     Stdin,
     /// The same.
@@ -34,6 +38,8 @@ impl token::Channel for Channel {
         Self::Client,
         Self::Visitor,
         Self::Newcomer,
+        Self::StatusListener,
+        Self::StatusClient,
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
@@ -65,6 +71,12 @@ pub enum Due {
     Share,
     /// The look at what no event may tell.
     Monitor,
+    /// Those who ask how things are.
+    Status,
+    /// The time to go on serving after the signal to stop is over.
+    DrainDelay,
+    /// The service manager wants to hear that the program lives.
+    Watchdog,
     /// A stop has taken long enough.
     StopTimeout,
     /// It is to be said what a stop waits for.

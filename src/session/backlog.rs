@@ -117,11 +117,19 @@ impl Session {
     }
 
     /// Handles output of the upstream as far as the run allows, and keeps the rest. What nobody hears is dropped.
+    #[inline]
     pub(super) fn take_output(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if self.upstream_backlog.is_none() {
             self.handle_output(&mut input, cx);
         }
-        if input.is_empty() || !self.hears_upstream() {
+        if !input.is_empty() {
+            self.keep_output(input, cx);
+        }
+    }
+
+    #[inline(never)]
+    fn keep_output(&mut self, input: &[u8], cx: &mut Context<'_>) {
+        if !self.hears_upstream() {
             return;
         }
         if !Backlog::keep(&mut self.upstream_backlog, input, cx.memory) {
@@ -153,6 +161,11 @@ impl Session {
     }
 
     /// Any line may be the last one that counts.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every line"
+    )]
     fn handle_output(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty()
             && self.lines_of_run.of_upstream < LINES_PER_RUN
@@ -160,7 +173,11 @@ impl Session {
         {
             if let Some(line) = Self::next_line(&mut self.from_upstream, input, cx) {
                 self.lines_of_run.of_upstream += 1;
-                self.upstream_line(line, cx);
+                match line {
+                    // What nearly all lines are.
+                    Line::Borrowed(text) => self.upstream_text(text, cx),
+                    line => self.upstream_line(line, cx),
+                }
             }
         }
     }

@@ -36,7 +36,24 @@ impl Session {
 
     /// Takes the next line from the front of `input`. The rest of a long input is likely to be the beginning of a long
     /// line, so a large buffer is kept ready for it.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call costs half as much as to cut off a line"
+    )]
     pub(super) fn next_line<'a>(
+        splitter: &mut Splitter,
+        input: &mut &'a [u8],
+        cx: &mut Context<'_>,
+    ) -> Option<Line<'a>> {
+        if input.len() < UNCHARGED_BYTES && !splitter.is_within_line(LARGE_LINE_BYTES) {
+            return splitter.next(input, Self::line_limits(cx));
+        }
+        Self::next_long_line(splitter, input, cx)
+    }
+
+    #[inline(never)]
+    fn next_long_line<'a>(
         splitter: &mut Splitter,
         input: &mut &'a [u8],
         cx: &mut Context<'_>,

@@ -41,7 +41,27 @@ struct Ids {
 }
 
 impl Ids {
-    fn of(envelopes: &[Envelope<'_>]) -> Self {
+    fn of(message: &Message<'_>) -> Self {
+        let batch = match message {
+            Message::Single(Envelope { id: None, .. }) => return Self::default(),
+            Message::Single(Envelope {
+                id: Some(id),
+                method,
+                ..
+            }) => {
+                return Self {
+                    requests: usize::from(method.is_some()),
+                    longest: id.len(),
+                    bytes: id.len(),
+                };
+            }
+            Message::Batch(batch) => batch,
+        };
+        Self::of_all(&batch.envelopes)
+    }
+
+    #[inline(never)]
+    fn of_all(envelopes: &[Envelope<'_>]) -> Self {
         let mut ids = Self::default();
         for envelope in envelopes {
             let Some(id) = envelope.id else { continue };
@@ -54,16 +74,32 @@ impl Ids {
 }
 
 impl Session {
+    /// A line that was read as a whole.
+    #[inline]
+    pub(super) fn client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        // What is small beside the free part of a buffer is to be had.
+        if self.outbox_for(None).len() + text.len() < UNCHARGED_BYTES {
+            self.pass_client_text(text, cx);
+        } else {
+            self.client_line(Line::Borrowed(text), cx);
+        }
+    }
+
+    #[inline]
+    fn pass_client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        match self.route_client_line(text, cx) {
+            Route::Forward(tag) => self.forward(text, tag, cx),
+            Route::Replace(text, tag) => self.forward(&text, tag, cx),
+            Route::Drop => {}
+        }
+    }
+
     pub(super) fn client_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         if self.refuse_for_lack_of_memory(&line, cx) {
             return;
         }
         match line {
-            Line::Borrowed(text) => match self.route_client_line(text, cx) {
-                Route::Forward(tag) => self.forward(text, tag, cx),
-                Route::Replace(text, tag) => self.forward(&text, tag, cx),
-                Route::Drop => {}
-            },
+            Line::Borrowed(text) => self.pass_client_text(text, cx),
             Line::Buffered { bytes, len } => match self.route_client_line(&bytes[..len], cx) {
                 Route::Forward(tag) => {
                     self.note_forwarded(len, cx);
@@ -101,6 +137,7 @@ impl Session {
         true
     }
 
+    #[inline]
     fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
         self.note_forwarded(text.len(), cx);
         self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
@@ -108,11 +145,12 @@ impl Session {
     }
 
     /// A line of this many bytes is forwarded: the session is used.
-    fn note_forwarded(&mut self, len: usize, cx: &Context<'_>) {
+    fn note_forwarded(&mut self, len: usize, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.owes_opened) {
             self.backend.log_started(&self.label, true);
         }
         self.sent_to_upstream.count(len);
+        cx.counts.to_upstream.count(len);
         self.line_passed(cx);
         self.resume_use();
     }
@@ -147,6 +185,10 @@ impl Session {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
+        if self.hibernates && self.takes_ping(&message, line, cx) {
+            self.debug_client_line("proxy", line);
+            return Route::Drop;
+        }
         self.era.note(&message);
         self.leave_shared(cx);
         self.server_memory.note_client(&message);
@@ -159,7 +201,15 @@ impl Session {
         route
     }
 
+    #[inline]
     fn debug_client_line(&self, to: &str, line: &[u8]) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            self.log_client_line(to, line);
+        }
+    }
+
+    #[cold]
+    fn log_client_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "client → {to}: {}", excerpt(line));
     }
 
@@ -209,7 +259,7 @@ impl Session {
 
     /// Refuses a message that is over a limit, and any message at the end of the session. Returns whether it may pass.
     fn admits(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
-        let ids = Ids::of(message.envelopes());
+        let ids = Ids::of(message);
         if ids.longest > INLINE_BYTES && self.refuse_by_ids(message, &ids, cx) {
             return false;
         }
@@ -289,7 +339,7 @@ impl Session {
     ) -> Route {
         if let Some(id) = envelope.request_id() {
             let kind = self.kind_of_request(envelope.method, line);
-            let request = Request::new(RequestId::new(id), kind, cx.now);
+            let request = Request::new(RequestId::of(id), kind, cx.now);
             self.queued.add(&request);
             self.note_standing(envelope, &request.id, line);
             return Route::Forward(Some(ToUpstream::Request(request)));
@@ -355,6 +405,7 @@ impl Session {
 
     /// Cancellations of what waits are carried out, and the others pass.
     fn classify_batch(&mut self, batch: &Batch<'_>, line: &[u8], cx: &mut Context<'_>) -> Route {
+        self.note_subscriptions_in(batch);
         let carried_out = self.take_out_all(batch, cx);
         match cancellations::without_carried_out(line, &carried_out) {
             Spliced::Unchanged => self.classify_whole_batch(batch, cx.now),
@@ -397,7 +448,7 @@ impl Session {
     /// Whose request gets this response, which it then has. A server on its way out can still ask, but gets nothing any
     /// more.
     fn take_addressee(&mut self, id: IdText<'_>) -> Addressee {
-        match self.server_requests.end(&RequestId::new(id)) {
+        match self.server_requests.end(&RequestId::of(id)) {
             Addressee::Present if !self.upstream.is_up() => Addressee::Gone,
             addressee => addressee,
         }
@@ -435,7 +486,7 @@ pub(super) fn is_blank(line: &[u8]) -> bool {
 fn classify_in_batch(envelope: &Envelope<'_>, now: Time) -> Option<ToUpstream> {
     match envelope.request_id() {
         Some(id) => Some(ToUpstream::Request(Request::new(
-            RequestId::new(id),
+            RequestId::of(id),
             Kind::Plain,
             now,
         ))),
@@ -448,7 +499,7 @@ fn classify_notification(envelope: &Envelope<'_>) -> Option<ToUpstream> {
         Some(Method::Initialized) => Some(ToUpstream::Initialized),
         Some(Method::Cancelled) => envelope
             .cancelled_id()
-            .map(|id| ToUpstream::Cancelled(RequestId::new(id))),
+            .map(|id| ToUpstream::Cancelled(RequestId::of(id))),
         _ => None,
     }
 }

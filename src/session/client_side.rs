@@ -12,6 +12,7 @@ use super::report::EndReason;
 use super::send_queue::Lingering;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session};
 use crate::buffers::budget::BufferBudget;
+use crate::protocol::lines::Line;
 use crate::util::about::about;
 use crate::util::time::Time;
 
@@ -119,18 +120,17 @@ impl Client {
 impl Session {
     /// Whether what the client sends is to be read now.
     pub fn wants_client_input(&self) -> bool {
-        match self.client {
-            Client::Open { ref unread, .. } => unread.is_none() && self.has_room_for_client_lines(),
-            Client::Lingering(_) => true,
-            Client::Ended | Client::Closed => false,
+        if let Client::Open { unread, .. } = &self.client {
+            return unread.is_none() && self.has_room_for_client_lines();
         }
+        matches!(self.client, Client::Lingering(_))
     }
 
     /// Whether there is room for whatever a line of the client may lead to.
     pub(super) fn has_room_for_client_lines(&self) -> bool {
         self.accepts_client_lines()
             && !self.is_asking()
-            && self.to_upstream.len() + self.held().len() < OUTBOX_BYTES
+            && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
             && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
     }
 
@@ -147,6 +147,11 @@ impl Session {
     /// Whether there is anything to be written to the client.
     pub fn has_output_for_client(&self) -> bool {
         !self.to_client.is_empty()
+    }
+
+    /// Whether there is anything to be written to either side, if only once there is an upstream.
+    pub fn has_output(&self) -> bool {
+        !self.to_client.is_empty() || !self.to_upstream.is_empty()
     }
 
     /// Whether the client still gets what the upstream says.
@@ -185,14 +190,22 @@ impl Session {
     }
 
     /// Handles as much as possible, and keeps the rest.
+    #[inline]
     pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
         }
-        if !input.is_empty() && !self.client.keep_unread(input, cx.memory) {
-            self.refuse_input(input, cx);
+        if !input.is_empty() {
+            self.keep_input(input, cx);
         }
         self.note_long_line(cx);
+    }
+
+    #[inline(never)]
+    fn keep_input(&mut self, input: &[u8], cx: &mut Context<'_>) {
+        if !self.client.keep_unread(input, cx.memory) {
+            self.refuse_input(input, cx);
+        }
     }
 
     /// Goes on with what could not be handled when it was read.
@@ -217,11 +230,20 @@ impl Session {
     }
 
     /// Handles lines from the front of `input`, as long as the client is to be heard: any line may change that.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every line"
+    )]
     pub(super) fn handle_input(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty() && self.client.is_open() && self.may_handle_client_line() {
             if let Some(line) = Self::next_line(&mut self.from_client, input, cx) {
                 self.lines_of_run.of_client += 1;
-                self.client_line(line, cx);
+                match line {
+                    // What nearly all lines are.
+                    Line::Borrowed(text) => self.client_text(text, cx),
+                    line => self.client_line(line, cx),
+                }
             }
         }
     }

@@ -13,22 +13,47 @@ pub(super) fn earliest(a: Option<Time>, b: Option<Time>) -> Option<Time> {
     }
 }
 
+/// The earliest of many times, most of which are not there.
+struct Earliest(Option<Time>);
+
+impl Earliest {
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "after each run of a session, and mostly there is nothing to be done"
+    )]
+    fn take(&mut self, at: Option<Time>) {
+        if at.is_some() {
+            self.0 = earliest(self.0, at);
+        }
+    }
+}
+
 impl Session {
     /// When [`Event::Deadline`](super::Event::Deadline) is due, if nothing else happens before.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "after each run of a session")]
     pub fn next_deadline(&self, settings: &Settings) -> Option<Time> {
-        let own = earliest(self.heartbeat_deadline(), self.liveness_deadline());
-        let upstream = earliest(own, self.upstream.deadline());
-        let served = earliest(upstream, self.idle_deadline(settings));
-        let served = earliest(served, self.held_deadline(settings));
-        let served = earliest(served, self.unfinished_deadline());
-        let served = earliest(served, self.resume_deadline());
+        let mut next = Earliest(None);
+        next.take(self.heartbeat_deadline());
+        next.take(self.liveness_deadline());
+        next.take(self.upstream.deadline());
+        next.take(self.idle_deadline(settings));
+        next.take(self.held_deadline(settings));
+        next.take(self.unfinished_deadline());
+        next.take(self.resume_deadline());
         if self.goal.is_serve() && self.client.is_at_ease() {
             debug_assert_eq!(self.client_deadline(), None);
             debug_assert_eq!(self.goal_deadline(), None);
-            return served;
+            return next.0;
         }
-        let client = earliest(served, self.client_deadline());
-        earliest(client, self.goal_deadline())
+        earliest(next.0, self.ending_deadline())
+    }
+
+    /// The deadlines of a session that is about to end.
+    #[inline(never)]
+    fn ending_deadline(&self) -> Option<Time> {
+        earliest(self.client_deadline(), self.goal_deadline())
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.
@@ -42,5 +67,6 @@ impl Session {
         self.goal_timeout(cx);
         self.held_timeout(cx);
         self.idle_timeout(cx);
+        self.hibernation_timeout(cx);
     }
 }

@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use super::Settings;
+use super::counts::Counts;
 use super::log_limits::LogLimits;
 use super::report::Exit;
 use crate::buffers::budget::BufferBudget;
@@ -21,6 +22,8 @@ pub struct Context<'a> {
     pub memory: &'a mut BufferBudget,
     /// The limits on what all sessions together may log.
     pub logs: &'a mut LogLimits,
+    /// What is counted of all sessions.
+    pub counts: &'a mut Counts,
     /// Where actions are collected; they are carried out after the event.
     pub actions: &'a mut Vec<Action>,
 }
@@ -32,6 +35,9 @@ pub enum Action {
     StartUpstream,
     /// End the upstream: close its input, and use force if it does not exit.
     StopUpstream,
+    /// The same, but with little patience: it is not used, and may be released before it is gone. If it is a seat at shared
+    /// servers, it stays, and is not used for now.
+    HibernateUpstream,
     /// The upstream is gone, and its output was read to the end: release it.
     ReleaseUpstream,
     /// Half-close the connection to the client; nothing more will be sent.

@@ -2,6 +2,7 @@
 //! compared with. The replay itself is in `replay`.
 
 use std::borrow::Cow;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use super::list_changes::Declared;
@@ -55,6 +56,8 @@ struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
     lists: Declared,
+    /// The hash of the server's own version, if it has named one.
+    version: Option<u64>,
 }
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
@@ -148,11 +151,12 @@ impl Handshake {
         let agreement = Some(result).filter(|result| result.len() <= MAX_RECORD_BYTES);
         self.state = match (request, agreement.and_then(Agreement::of)) {
             (Some(request), Some(agreement)) => {
-                let lists = Declared::of(result);
+                let (lists, version) = (Declared::of(result), version_of(result));
                 State::Recorded(Box::new(Record {
                     request,
                     agreement,
                     lists,
+                    version,
                 }))
             }
             _ => State::TooLarge,
@@ -165,6 +169,20 @@ impl Handshake {
         self.recorded()
             .map(|record| record.lists)
             .unwrap_or_default()
+    }
+
+    /// A server has agreed to a replay. Returns whether it names another version of itself than the one before it.
+    pub(super) fn renew_version(&mut self, response: &Envelope<'_>) -> bool {
+        let State::Recorded(record) = &mut self.state else {
+            return false;
+        };
+        let version = response.result().and_then(version_of);
+        std::mem::replace(&mut record.version, version) != version
+    }
+
+    /// Whether none took place.
+    pub(super) fn is_none(&self) -> bool {
+        matches!(self.state, State::None) && self.attempt.is_none()
     }
 
     /// Whether it can be replayed.
@@ -231,6 +249,16 @@ impl Record {
             Outcome::Changed
         }
     }
+}
+
+/// The hash of `serverInfo.version` in the result of an `initialize`.
+fn version_of(result: &str) -> Option<u64> {
+    let [info] = json::find(result, ["serverInfo"])?;
+    let info = result.get(info?)?;
+    let [version] = json::find(info, ["version"])?;
+    let mut hasher = DefaultHasher::new();
+    canonical(info.get(version?)?).hash(&mut hasher);
+    Some(hasher.finish())
 }
 
 impl Agreement {

@@ -117,8 +117,9 @@ impl Session {
         {
             return;
         }
-        let is_up = self.upstream.is_up();
-        let line = || own_messages::heartbeat_response(unix_time, is_up);
+        // Whoever has given back a server would be served.
+        let is_alive = self.upstream.is_up() || self.hibernates;
+        let line = || own_messages::heartbeat_response(unix_time, is_alive);
         if !self.beat_beside(line) && !std::mem::replace(&mut self.heartbeat.is_queued, true) {
             self.own_line(&line(), OwnLine::Heartbeat, cx);
         }

@@ -14,8 +14,14 @@ use crate::util::time::Time;
 impl Session {
     /// When the request that has waited longest has waited long enough. While there is a connection, whoever is at its
     /// other end is waited for.
+    #[inline]
     pub(super) fn held_deadline(&self, settings: &Settings) -> Option<Time> {
         let limit = held_limit(settings)?;
+        self.held_until(limit)
+    }
+
+    #[inline(never)]
+    fn held_until(&self, limit: Duration) -> Option<Time> {
         let is_up = matches!(self.upstream, Upstream::Up(_) | Upstream::Leaving(_));
         let is_connected = is_up && !self.is_detached();
         let waiting = self.waits_for_link().chain(self.held().tags());

@@ -22,17 +22,23 @@ impl Session {
 
     /// Takes the refusal of a request that can be sent again. Returns whether this was one, which the client then does
     /// not get.
+    #[inline]
     pub(super) fn take_back_refused(
         &mut self,
         response: &Envelope<'_>,
         cx: &mut Context<'_>,
     ) -> bool {
+        self.backend.may_refuse_unseen() && self.take_back_if_refused(response, cx)
+    }
+
+    #[inline(never)]
+    fn take_back_if_refused(&mut self, response: &Envelope<'_>, cx: &mut Context<'_>) -> bool {
         let may_go_on = cx.settings.restarts_upstream && !self.is_stopping() && !self.goal.is_end();
-        if !may_go_on || !self.backend.may_refuse_unseen() || !response.is_refusal_by_stop() {
+        if !may_go_on || !response.is_refusal_by_stop() {
             return false;
         }
         let id = response.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-        let Some(id) = id.map(RequestId::new) else {
+        let Some(id) = id.map(RequestId::of) else {
             return false;
         };
         // One that can't be sent again gets the refusal as its response.

@@ -21,6 +21,15 @@ pub struct IdleLimits {
     pub exempts_heartbeats: bool,
     /// How long no message may pass while no response is awaited. Heartbeats are not messages.
     pub idle: Option<Duration>,
+    /// After how long without a message the server is given back, if nothing is open. Shorter than the one before.
+    pub hibernate: Option<Duration>,
+}
+
+impl IdleLimits {
+    /// Whether it matters what passes, and what is open in between.
+    pub(super) fn watch_use(&self) -> bool {
+        self.idle.is_some() | self.hibernate.is_some()
+    }
 }
 
 impl Session {
@@ -31,7 +40,7 @@ impl Session {
 
     /// Something of what waits for the client is about to be written. A heartbeat alone does not count.
     pub(super) fn note_delivery(&mut self, cx: &Context<'_>) {
-        if cx.settings.idle_limits.idle.is_none() {
+        if !cx.settings.idle_limits.watch_use() {
             return;
         }
         let waiting = &self.to_client;
@@ -70,12 +79,18 @@ impl Session {
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         if self.is_detached() {
-            return None;
+            let hibernates = limits.watch_use();
+            return hibernates
+                .then(|| self.hibernation_deadline(settings))
+                .flatten();
         }
-        earliest(
-            self.first_message_due(limits),
-            self.next_message_due(limits),
-        )
+        let first = self.first_message_due(limits);
+        if limits.watch_use() {
+            let next = self.next_message_due(limits);
+            earliest(first, earliest(next, self.hibernation_deadline(settings)))
+        } else {
+            first
+        }
     }
 
     pub(super) fn idle_timeout(&mut self, cx: &Context<'_>) {
@@ -101,17 +116,14 @@ impl Session {
         (waits && !is_exempt).then(|| self.opened + limit + self.time_paused())
     }
 
+    #[inline]
     fn next_message_due(&self, limits: &IdleLimits) -> Option<Time> {
-        let limit = limits.idle?;
-        let at = || self.server_memory.needed_until(self.last_line + limit);
-        self.is_idle().then(at)
+        self.unused_until(limits.idle?)
     }
 
-    /// Whether nothing is on its way, and nobody waits for a response.
-    fn is_idle(&self) -> bool {
-        self.goal.is_serve()
-            && self.nothing_waits()
-            && self.server_requests.none_open()
-            && self.to_client.is_empty()
+    #[inline(never)]
+    fn unused_until(&self, limit: Duration) -> Option<Time> {
+        let at = || self.server_memory.needed_until(self.last_line + limit);
+        self.is_idle().then(at)
     }
 }

@@ -78,6 +78,11 @@ impl Request {
         }
     }
 
+    /// Whether it counts as a request, and for nothing else: most do.
+    fn is_small(&self) -> bool {
+        matches!(self.kind, Kind::Plain) && self.id.heap_bytes() == 0
+    }
+
     /// Whether it is `initialize`.
     pub fn is_initialize(&self) -> bool {
         matches!(&self.kind, Kind::Opening(opening) if opening.is_initialize)
@@ -170,17 +175,33 @@ pub struct Load {
 
 impl Load {
     /// One request more.
+    #[inline]
     pub fn add(&mut self, request: &Request) {
         self.requests += 1;
+        if !request.is_small() {
+            self.add_what_it_holds(request);
+        }
+    }
+
+    #[inline(never)]
+    fn add_what_it_holds(&mut self, request: &Request) {
         self.listens += usize::from(request.is_listen());
         self.id_bytes += request.id.heap_bytes();
         self.line_bytes += request.line().map_or(0, <[u8]>::len);
     }
 
     /// One request less.
+    #[inline]
     pub fn remove(&mut self, request: &Request) {
         debug_assert!(self.requests > 0);
         self.requests -= 1;
+        if !request.is_small() {
+            self.remove_what_it_holds(request);
+        }
+    }
+
+    #[inline(never)]
+    fn remove_what_it_holds(&mut self, request: &Request) {
         self.listens -= usize::from(request.is_listen());
         self.id_bytes -= request.id.heap_bytes();
         self.line_bytes -= request.line().map_or(0, <[u8]>::len);
@@ -199,6 +220,7 @@ impl Load {
 
 impl InFlight {
     /// Notes that the first byte of a request was sent.
+    #[inline]
     pub fn begin(&mut self, request: Request) {
         self.load.add(&request);
         self.requests.push_back(request);
@@ -206,6 +228,7 @@ impl InFlight {
 
     /// A response of this id came: ends the first request that has it. If there is none, it is the one whose id was
     /// coerced into this, unless several could be meant: many peers turn `"7"` into 7, or 7 into `"7"`.
+    #[inline]
     pub fn end(&mut self, id: &RequestId) -> Option<Ended> {
         if let Some(request) = self.cancel(id) {
             return Some(Ended {
@@ -213,6 +236,11 @@ impl InFlight {
                 matched: Matched::Exactly,
             });
         }
+        self.end_coerced(id)
+    }
+
+    #[inline(never)]
+    fn end_coerced(&mut self, id: &RequestId) -> Option<Ended> {
         if self.requests.is_empty() {
             return None;
         }
@@ -229,6 +257,7 @@ impl InFlight {
     }
 
     /// Ends the first request of this id, because it was taken back.
+    #[inline]
     pub fn cancel(&mut self, id: &RequestId) -> Option<Request> {
         let request = self.requests.remove_first(id)?;
         self.load.remove(&request);

@@ -33,6 +33,8 @@ pub(super) enum LossKind {
     Hopeless,
     /// It was a seat at shared servers, which are not for this session: its own is started at once.
     Switched,
+    /// It was given back: the next one is started once something waits for it.
+    Hibernated,
 }
 
 // The signs.
@@ -268,7 +270,7 @@ impl Session {
             && !lost.is_empty()
             && lost.iter().all(Request::is_probe);
         let is_costly = leaving.history.used || !lost.is_empty() || !begins_anew;
-        if is_costly && !leaving.died_of_probe {
+        if is_costly && !leaving.died_of_probe && !self.hibernates {
             self.backend.owe_notice();
         }
     }
@@ -303,14 +305,7 @@ impl Session {
 
     /// `was_asked` unless the upstream ended by itself.
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
-        self.from_upstream.clear();
-        self.upstream_backlog = None;
-        self.server_requests.orphan();
-        self.subscriptions = Subscriptions::default();
-        self.server_memory = ServerMemory::default();
-        self.forget_unanswered_standing();
-        self.server_log.server_ended(was_asked, &self.label, cx);
-        cx.actions.push(Action::ReleaseUpstream);
+        self.let_go_of_upstream(was_asked, cx);
         if !was_asked {
             self.backend.log_lost(&self.label, exit);
         }
@@ -322,11 +317,26 @@ impl Session {
         self.after_loss(&why, kind, cx);
     }
 
+    /// The upstream is not used any more: forgets what was known of it, and has it released.
+    pub(super) fn let_go_of_upstream(&mut self, was_asked: bool, cx: &mut Context<'_>) {
+        self.from_upstream.clear();
+        self.upstream_backlog = None;
+        self.subscriptions = Subscriptions::default();
+        self.server_memory = ServerMemory::default();
+        self.forget_unanswered_standing();
+        self.server_log.server_ended(was_asked, &self.label, cx);
+        cx.actions.push(Action::ReleaseUpstream);
+    }
+
     /// What the loss of the upstream means for the next one, and the reason to give if there is none.
     fn diagnose(&mut self, exit: Exit, last_line: Option<&str>) -> (LossKind, EndReason) {
         let Upstream::Leaving(leaving) = &self.upstream else {
             return (LossKind::Crash, self.backend.loss(exit));
         };
+        if self.hibernates {
+            self.backend.ended_otherwise();
+            return (LossKind::Hibernated, self.backend.loss(exit));
+        }
         if leaving.died_of_probe {
             self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
@@ -356,6 +366,10 @@ impl Session {
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }
+        if kind == LossKind::Hibernated {
+            self.upstream = Upstream::OnDemand;
+            return;
+        }
         let is_switch = kind == LossKind::Switched;
         if self.is_stopping() || (!cx.settings.restarts_upstream && !is_switch) {
             self.give_up(why, cx);
@@ -363,8 +377,10 @@ impl Session {
         }
         let decision = match kind {
             LossKind::Crash => self.backend.lost(cx.now),
-            LossKind::Probed | LossKind::Switched => Decision::RetryAt(cx.now),
             LossKind::Hopeless => return self.give_up(why, cx),
+            LossKind::Probed | LossKind::Switched | LossKind::Hibernated => {
+                Decision::RetryAt(cx.now)
+            }
         };
         match decision {
             Decision::RetryAt(_) if self.restarts_on_demand() => {

@@ -85,6 +85,7 @@ impl Session {
         loss: Loss<'_>,
         cx: &mut Context<'_>,
     ) {
+        cx.counts.error(reason);
         let line = own_messages::error(id, reason, message, loss);
         self.own_line(&line, OwnLine::Other, cx);
     }

@@ -85,7 +85,18 @@ impl Greeting {
 
 impl Session {
     /// The outbox for a line with this tag. Responses to the present server overtake lines that wait for the handshake.
+    #[inline]
     pub(super) fn outbox_for(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
+        if let Upstream::Up(up) = &self.upstream
+            && matches!(up.greeting, Greeting::Done)
+        {
+            return &mut self.to_upstream;
+        }
+        self.outbox_before_greeting(tag)
+    }
+
+    #[inline(never)]
+    fn outbox_before_greeting(&mut self, tag: Option<&ToUpstream>) -> &mut Outbox<ToUpstream> {
         let passes = match (&self.upstream, tag) {
             (Upstream::Up(_), Some(ToUpstream::Response)) => true,
             (Upstream::Up(up), tag) => match up.greeting {
@@ -105,7 +116,15 @@ impl Session {
     }
 
     /// Releases the held lines to an upstream that knows the client, and greets one that does not.
+    #[inline]
     pub(super) fn release_held(&mut self, cx: &mut Context<'_>) {
+        if self.held.is_some() {
+            self.release_if_greeted(cx);
+        }
+    }
+
+    #[inline(never)]
+    fn release_if_greeted(&mut self, cx: &mut Context<'_>) {
         let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
             return;
         };
@@ -172,7 +191,12 @@ impl Session {
         };
         match outcome {
             Outcome::Agreed => {
-                about!(info, self.label, "the handshake was replayed");
+                let wakes = up.wakes;
+                if wakes {
+                    about!(debug, self.label, "the handshake was replayed");
+                } else {
+                    about!(info, self.label, "the handshake was replayed");
+                }
                 up.greeting = Greeting::Done;
                 up.history.has_responded = true;
                 self.backend.server_heard();
@@ -180,7 +204,10 @@ impl Session {
                     self.send_initialized(cx);
                     self.restore_standing(cx);
                 }
-                self.tell_list_changes(cx);
+                // One that was given back is replaced by its like, unless it was exchanged meanwhile.
+                if self.handshake.renew_version(response) || !wakes {
+                    self.tell_list_changes(cx);
+                }
                 self.release_held(cx);
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {

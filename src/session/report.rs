@@ -1,5 +1,7 @@
 //! What is reported about a session: its label, how its upstream ended, why the session ended, what passed through it.
 
+mod fields;
+
 use std::fmt;
 use std::io::ErrorKind;
 use std::time::Duration;
@@ -422,8 +424,13 @@ impl Traffic {
     }
 
     /// How many messages were counted.
-    pub(super) fn messages(self) -> u64 {
+    pub fn messages(self) -> u64 {
         self.messages
+    }
+
+    /// Their bytes, line ends included.
+    pub fn bytes(self) -> u64 {
+        self.bytes
     }
 
     /// The same without this many bytes.

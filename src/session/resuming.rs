@@ -113,6 +113,7 @@ impl Session {
             .link_made_again(now, cx.settings.heartbeat_interval);
         if matches!(self.upstream, Upstream::OnDemand)
             && !is_link
+            && !self.hibernates
             && cx.settings.spawn == Spawn::Eager
         {
             self.start_upstream(cx);

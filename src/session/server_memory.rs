@@ -14,12 +14,16 @@ use crate::util::time::Time;
 /// form, or leaves a task unwatched.
 const MAX_TIME: Duration = Duration::from_mins(10);
 
-/// Of more such things than this the oldest are forgotten.
+/// Of more such things than this the oldest are not told apart any more: they are taken to need all of their time.
 const MAX_KEPT: usize = 64;
 
 /// What the present server has to remember. Few sessions have anything.
 #[derive(Debug, Default)]
-pub(super) struct ServerMemory(Vec<Kept>);
+pub(super) struct ServerMemory {
+    kept: Vec<Kept>,
+    /// Until when those are needed that were too many.
+    rest_until: Time,
+}
 
 #[derive(Debug)]
 struct Kept {
@@ -47,14 +51,15 @@ struct Task {
 impl ServerMemory {
     /// When a session is idle that would be at this time if its server had nothing to remember.
     pub(super) fn needed_until(&self, at: Time) -> Time {
-        self.0.iter().map(|kept| kept.until).fold(at, Time::max)
+        let kept = self.kept.iter().map(|kept| kept.until);
+        kept.fold(at.max(self.rest_until), Time::max)
     }
 
     /// A message of the server: a result, or a notification about a task.
     pub(super) fn note_server(&mut self, envelope: &Envelope<'_>, now: Time) {
         if let Some(result) = envelope.result() {
             self.note_result(result, now);
-        } else if !self.0.is_empty()
+        } else if !self.kept.is_empty()
             && envelope.method.is_some()
             && let Some(task) = envelope.params().and_then(Task::of)
         {
@@ -64,14 +69,14 @@ impl ServerMemory {
 
     /// A message of the client: it may bring what a server has asked for.
     pub(super) fn note_client(&mut self, message: &Message<'_>) {
-        if self.0.is_empty() {
+        if self.kept.is_empty() {
             return;
         }
         for envelope in message.envelopes() {
             let params = envelope.request_id().and(envelope.params());
             if let Some(state) = params.and_then(|params| member(params, "requestState")) {
                 let brought = What::State(hash(state));
-                self.0.retain(|kept| kept.what != brought);
+                self.kept.retain(|kept| kept.what != brought);
             }
         }
     }
@@ -92,20 +97,22 @@ impl ServerMemory {
     }
 
     fn note_task(&mut self, task: &Task, now: Time) {
-        let known = self.0.iter().position(|kept| kept.what == task.what);
-        let since = known.map_or(now, |at| self.0.remove(at).since);
+        let known = self.kept.iter().position(|kept| kept.what == task.what);
+        let since = known.map_or(now, |at| self.kept.remove(at).since);
         if !task.is_over {
             self.keep(task.what, since, task.ttl.unwrap_or(Duration::MAX), now);
         }
     }
 
     fn keep(&mut self, what: What, since: Time, time: Duration, now: Time) {
-        self.0.retain(|kept| kept.what != what && kept.until > now);
-        if self.0.len() == MAX_KEPT {
-            self.0.remove(0);
+        self.kept
+            .retain(|kept| kept.what != what && kept.until > now);
+        if self.kept.len() == MAX_KEPT {
+            let oldest = self.kept.remove(0);
+            self.rest_until = self.rest_until.max(oldest.until);
         }
         let left = time.saturating_sub(now.saturating_since(since));
-        self.0.push(Kept {
+        self.kept.push(Kept {
             what,
             since,
             until: now + left.min(MAX_TIME),
@@ -229,6 +236,14 @@ mod tests {
             let state = format!(r#"{{"resultType":"input_required","requestState":"{number}"}}"#);
             says(&mut memory, &result(&state), NOW);
         }
-        assert_eq!(memory.0.len(), MAX_KEPT);
+        assert_eq!(memory.kept.len(), MAX_KEPT);
+        let over = r#"{"method":"m","id":1,"params":{"requestState":"0"}}"#;
+        memory.note_client(&Message::read(over.as_bytes()).unwrap());
+        memory.kept.clear();
+        assert_eq!(
+            memory.needed_until(NOW),
+            NOW + MAX_TIME,
+            "those that were too many"
+        );
     }
 }

@@ -31,6 +31,8 @@ struct SetUp {
     entries: Vec<Entry>,
     bytes: usize,
     is_too_large: bool,
+    /// Whether there may be subscriptions of which the end can't be told.
+    has_unfollowed: bool,
     /// How many lines were ever sent again: each has an id of its own.
     restored: u64,
     /// The ids of those that the present server has not answered.
@@ -62,20 +64,26 @@ impl Standing {
             .is_some_and(|set_up| set_up.entries.iter().any(|entry| entry.pending.is_none()))
     }
 
+    /// There is a subscription that is not kept, and of which the end can't be told.
+    pub(super) fn note_unfollowed(&mut self) {
+        self.0.get_or_insert_default().has_unfollowed = true;
+    }
+
+    /// Whether there is any subscription, or may be: not all are kept if there are many.
+    pub(super) fn has_subscriptions(&self) -> bool {
+        self.0.as_ref().is_some_and(|set_up| {
+            let mut entries = set_up.entries.iter();
+            let may_be_more = set_up.is_too_large || set_up.has_unfollowed;
+            may_be_more || entries.any(|entry| entry.what != What::LogLevel)
+        })
+    }
+
     /// The server has answered this request, and agreed if `agreed`; or no server ever gets it.
+    #[inline]
     pub(super) fn answered(&mut self, id: &RequestId, agreed: bool) {
-        let Some(set_up) = &mut self.0 else { return };
-        let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);
-        if !agreed {
-            return set_up.forget(is_meant);
+        if let Some(set_up) = &mut self.0 {
+            set_up.answered(id, agreed);
         }
-        let Some(at) = set_up.entries.iter().position(is_meant) else {
-            return;
-        };
-        let mut entry = set_up.take(at);
-        entry.pending = None;
-        set_up.forget(|other| other.what == entry.what && other.pending.is_none());
-        set_up.put(at, entry);
     }
 
     /// The server has agreed to an `initialize`: what the client set up before this opening request is over.
@@ -95,6 +103,22 @@ impl Standing {
 }
 
 impl SetUp {
+    /// The request with this id was answered.
+    #[inline(never)]
+    fn answered(&mut self, id: &RequestId, agreed: bool) {
+        let is_meant = |entry: &Entry| entry.pending.as_ref() == Some(id);
+        if !agreed {
+            return self.forget(is_meant);
+        }
+        let Some(at) = self.entries.iter().position(is_meant) else {
+            return;
+        };
+        let mut entry = self.take(at);
+        entry.pending = None;
+        self.forget(|other| other.what == entry.what && other.pending.is_none());
+        self.put(at, entry);
+    }
+
     fn take(&mut self, at: usize) -> Entry {
         let entry = self.entries.remove(at);
         self.bytes -= entry.size();
@@ -163,6 +187,9 @@ impl Session {
             _ => return,
         };
         let Some(what) = what.filter(|_| self.era == Era::Legacy) else {
+            if request.method == Some(Method::Subscribe) {
+                self.standing.note_unfollowed();
+            }
             return;
         };
         let entry = Entry {
@@ -242,7 +269,7 @@ impl Session {
         let Some(id) = id.filter(|_| !set_up.awaited.is_empty()) else {
             return false;
         };
-        let id = RequestId::new(id);
+        let id = RequestId::of(id);
         let Some(at) = set_up.awaited.iter().position(|awaited| *awaited == id) else {
             return false;
         };

@@ -2,15 +2,15 @@
 //! lines of its stdout that are not messages.
 
 use std::borrow::Cow;
-use std::fmt::{self, Display};
+use std::fmt;
 use std::time::Duration;
 
-use log::{Level, log, log_enabled};
+use log::{Level, log_enabled};
 
 use super::Context;
 use super::last_words::LastWords;
 use super::report::Label;
-use crate::util::about::about;
+use crate::util::about::{Subject, about};
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::plural::Counted;
 use crate::util::time::Time;
@@ -215,16 +215,16 @@ pub struct Gate<'a> {
 
 impl Gate<'_> {
     /// A line of stderr.
-    pub fn log_stderr(&mut self, label: &dyn Display, line: &str, now: Time) {
+    pub fn log_stderr(&mut self, label: &dyn Subject, line: &str, now: Time) {
         self.log(Level::Info, label, format_args!("stderr: {line}"), now);
     }
 
-    fn log(&mut self, level: Level, label: &dyn Display, text: fmt::Arguments<'_>, now: Time) {
+    fn log(&mut self, level: Level, label: &dyn Subject, text: fmt::Arguments<'_>, now: Time) {
         if log_enabled!(level) && self.admit(now) {
             if let Some(limit) = &mut self.limit {
                 log_left_out(limit, label);
             }
-            log!(target: &label.to_string(), level, "{text}");
+            about!(at level, label; "{text}");
         } else if let Some(last_words) = &mut self.last_words {
             last_words.keep(text.to_string());
         }
@@ -250,7 +250,7 @@ impl Gate<'_> {
 }
 
 /// Logs how many lines were left out since the last time.
-pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Display) {
+pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Subject) {
     let left_out = limit.take_left_out();
     if left_out > 0 {
         about!(
@@ -263,7 +263,7 @@ pub fn log_left_out(limit: &mut LogRateLimit, label: &dyn Display) {
 }
 
 /// Logs what a server said last that was left out.
-pub fn log_last_words(last_words: &mut LastWords, label: &dyn Display) {
+pub fn log_last_words(last_words: &mut LastWords, label: &dyn Subject) {
     let lines = last_words.take();
     if !lines.is_empty() {
         let count = lines.len();

@@ -76,12 +76,15 @@ impl Session {
     }
 
     /// Whether a line is the server's own answer to a subscription that was closed, which is therefore answered already.
+    #[inline]
     pub(super) fn answers_closed_subscription(&mut self, envelope: &Envelope<'_>) -> bool {
-        if self.subscriptions.closed.is_empty() {
-            return false;
-        }
+        !self.subscriptions.closed.is_empty() && self.answers_a_closed_one(envelope)
+    }
+
+    #[inline(never)]
+    fn answers_a_closed_one(&mut self, envelope: &Envelope<'_>) -> bool {
         let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-        let Some(id) = id.map(RequestId::new) else {
+        let Some(id) = id.map(RequestId::of) else {
             return false;
         };
         // A client that goes on after all may use the id again.

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
-use log::{Level, log};
+use log::Level;
 
 use super::report::{EndReason, Traffic};
 use super::tally::Tally;
 use super::{Context, Session};
+use crate::util::about::about;
 use crate::util::time::Time;
 
 /// What the log says about a session at its end.
@@ -65,7 +66,13 @@ impl Session {
         } else {
             Level::Info
         };
-        log!(target: &self.label.to_string(), level, "{}", self.summary(cx.now));
+        let reason = self.goal.reason().map(EndReason::name);
+        about!(at level, self.label, reason = reason; "{}", self.summary(cx.now));
+    }
+
+    /// Why it ends, or ended.
+    pub fn end_reason(&self) -> Option<&EndReason> {
+        self.goal.reason()
     }
 
     /// What made the session end before its client wanted that, if anything did.

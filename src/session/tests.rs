@@ -9,6 +9,7 @@ mod ends;
 mod guard;
 mod handshakes;
 mod held;
+mod hibernation;
 mod idle;
 mod ids;
 mod last_words;
@@ -35,6 +36,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::Event;
+use super::counts::Counts;
 use super::idle::IdleLimits;
 use super::log_limits::LogLimits;
 use super::refusals::Refusals;
@@ -124,6 +126,7 @@ impl World {
             settings: &settings,
             memory: &mut memory,
             logs: &mut logs,
+            counts: &mut Counts::default(),
             actions: &mut actions,
         };
         let session = Session::open(label, &mut cx);
@@ -163,6 +166,7 @@ impl World {
             settings: &self.settings,
             memory: &mut self.memory,
             logs: &mut self.logs,
+            counts: &mut Counts::default(),
             actions: &mut self.actions,
         };
         self.session.begin_run(&mut cx);

@@ -116,7 +116,14 @@ impl Session {
         )
     }
 
+    #[inline]
     pub(super) fn unfinished_deadline(&self) -> Option<Time> {
+        self.unfinished.as_ref()?;
+        self.earliest_stall()
+    }
+
+    #[inline(never)]
+    fn earliest_stall(&self) -> Option<Time> {
         let (of_client, of_upstream) = self.stalls();
         earliest(of_client, of_upstream)
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::history::History;
-use super::in_flight::Request;
+use super::in_flight::{Kind, Request};
 use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
@@ -51,6 +51,8 @@ pub(super) struct Up {
     pub(super) replay_at: Option<Time>,
     /// Whether it is a seat at servers that others use, too.
     pub(super) is_shared: bool,
+    /// Whether it takes the place of one that was given back.
+    pub(super) wakes: bool,
     /// How it starts up, until it has written something; `None` for a link.
     unheard: Option<Box<Unheard>>,
 }
@@ -120,6 +122,12 @@ impl ToUpstream {
 
     /// Whether an upstream that got it can be replaced without losing anything.
     fn leaves_unused(&self) -> bool {
+        // What nearly all lines are.
+        if let Self::Request(request) = self
+            && matches!(request.kind, Kind::Plain)
+        {
+            return false;
+        }
         match self {
             Self::Closed
             | Self::Restored
@@ -139,7 +147,13 @@ impl Upstream {
     }
 
     /// Whether it may still say something that counts.
+    #[inline]
     pub(super) fn has_output(&self) -> bool {
+        self.is_up() || self.may_say_more()
+    }
+
+    #[inline(never)]
+    fn may_say_more(&self) -> bool {
         match self {
             Self::Up(_) => true,
             Self::Leaving(leaving) => leaving.has_output(),
@@ -155,7 +169,16 @@ impl Upstream {
         }
     }
 
+    #[inline]
     pub(super) fn deadline(&self) -> Option<Time> {
+        match self {
+            Self::Up(up) if up.owes_nothing() => None,
+            _ => self.deadline_of_stage(),
+        }
+    }
+
+    #[inline(never)]
+    fn deadline_of_stage(&self) -> Option<Time> {
         match self {
             Self::Up(up) => {
                 let replay = earliest(up.unasked_replay_at(), up.greeting.deadline());
@@ -169,6 +192,11 @@ impl Upstream {
 }
 
 impl Up {
+    /// Whether the client is to be told nothing, and no handshake is under way.
+    fn owes_nothing(&self) -> bool {
+        self.notice_at.is_none() && matches!(self.greeting, Greeting::Done)
+    }
+
     /// When the handshake is replayed, if the client has not said anything before.
     pub(super) fn unasked_replay_at(&self) -> Option<Time> {
         let is_due = matches!(self.greeting, Greeting::Due);
@@ -201,9 +229,13 @@ impl Session {
         if !self.upstream.has_output() || self.upstream_backlog.is_some() {
             return false;
         }
-        self.to_client.len() < OUTBOX_BYTES
-            || !self.delivers_to_client()
-            || (self.is_input_full() && memory.has_headroom())
+        self.to_client.len() < OUTBOX_BYTES || self.wants_more_output(memory)
+    }
+
+    /// The same while much waits for the client.
+    #[inline(never)]
+    fn wants_more_output(&self, memory: &BufferBudget) -> bool {
+        !self.delivers_to_client() || (self.is_input_full() && memory.has_headroom())
     }
 
     /// Whether the upstream would be read if there were plenty of memory. No event tells this session when there is.
@@ -246,7 +278,11 @@ impl Session {
 
     /// Asks for the upstream once it is needed.
     pub(super) fn start_on_demand(&mut self, cx: &mut Context<'_>) {
-        if matches!(self.upstream, Upstream::OnDemand) && self.waits_for_upstream() {
+        if !self.waits_for_upstream() {
+            return;
+        }
+        self.wake_up(cx);
+        if matches!(self.upstream, Upstream::OnDemand) {
             self.start_upstream(cx);
         }
     }
@@ -263,6 +299,7 @@ impl Session {
         let is_first = self.label.started(pid);
         let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
+        let wakes = std::mem::take(&mut self.hibernates);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
@@ -271,6 +308,7 @@ impl Session {
             notice_at,
             replay_at: self.handshake.replays_at_once.then_some(cx.now),
             is_shared,
+            wakes,
             unheard: pid.map(|_| {
                 Box::new(Unheard {
                     started: cx.now,
@@ -279,7 +317,7 @@ impl Session {
                 })
             }),
         });
-        self.note_started(is_first, cx);
+        self.note_started(is_first, wakes, cx);
         if self.backend.is_link() && self.resume.is_none() {
             let token = cx.settings.role.token().map(Secret::reveal);
             self.link_line(&own_messages::handshake(token, None), cx);
@@ -311,9 +349,13 @@ impl Session {
     }
 
     /// Sessions that open without a message are subject to a limit: there may be too many of them for the log.
-    fn note_started(&mut self, is_first: bool, cx: &mut Context<'_>) {
+    fn note_started(&mut self, is_first: bool, wakes: bool, cx: &mut Context<'_>) {
+        if wakes {
+            return about!(info, self.label, "wakes up, with a new server");
+        }
         if !is_first && !self.backend.is_link() {
             self.tally.restarts = self.tally.restarts.saturating_add(1);
+            cx.counts.restarts += 1;
         }
         let is_unasked = is_first && self.held().is_empty();
         if is_unasked && !cx.logs.unasked.take(cx.now) {
@@ -325,6 +367,7 @@ impl Session {
 
     /// The upstream could not be started. That counts as a loss.
     pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
+        self.hibernates = false;
         self.backend.log_start_failed(&self.label, error);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
@@ -385,6 +428,11 @@ impl Session {
         self.held.as_deref().unwrap_or(&NOTHING)
     }
 
+    /// How many bytes that are.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.held.as_deref().map_or(0, Outbox::len)
+    }
+
     pub(super) fn take_held(&mut self) -> Outbox<ToUpstream> {
         self.held.take().map_or_else(Outbox::new, |held| *held)
     }
@@ -416,6 +464,11 @@ impl Session {
     }
 
     /// The first byte of a line was written.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would move the request once more"
+    )]
     fn on_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
@@ -427,6 +480,17 @@ impl Session {
                 request.sent = cx.now;
                 self.in_flight.begin(request);
             }
+            other => self.on_other_line_started(other, cx),
+        }
+    }
+
+    /// The same for what is no request, or several.
+    #[inline(never)]
+    fn on_other_line_started(&mut self, line: ToUpstream, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        match line {
             ToUpstream::Batch(parts) => {
                 for part in parts {
                     self.on_line_started(part, cx);
@@ -442,7 +506,8 @@ impl Session {
                 let deadline = cx.now + time;
                 up.greeting.replay_started(deadline);
             }
-            ToUpstream::Response
+            ToUpstream::Request(_)
+            | ToUpstream::Response
             | ToUpstream::Closed
             | ToUpstream::Restored
             | ToUpstream::ReplayedInitialized

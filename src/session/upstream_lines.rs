@@ -8,7 +8,7 @@ use super::stderr::excerpt;
 use super::upstream::Upstream;
 use super::{Context, Session};
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::protocol::envelope::{Envelope, Invalid, Message};
+use crate::protocol::envelope::{Batch, Envelope, Invalid, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
@@ -43,6 +43,17 @@ impl Session {
         self.upstream.has_output() && self.delivers_to_client()
     }
 
+    /// A line that was read as a whole.
+    #[inline]
+    pub(super) fn upstream_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
+        if self.to_client.len() + text.len() >= UNCHARGED_BYTES {
+            self.upstream_line(Line::Borrowed(text), cx);
+        } else if self.route_upstream_line(text, cx) {
+            self.to_client.push(text, None, cx.memory);
+        }
+    }
+
+    #[inline(never)]
     pub(super) fn upstream_line(&mut self, line: Line<'_>, cx: &mut Context<'_>) {
         let text = match &line {
             Line::Borrowed(text) => *text,
@@ -77,6 +88,7 @@ impl Session {
     }
 
     /// Handles what a line means. Returns whether the client is to get it.
+    #[inline(never)]
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
         if is_blank(line) {
             return false;
@@ -129,10 +141,12 @@ impl Session {
             return false;
         }
         self.debug_upstream_line("client", line);
-        for envelope in message.envelopes() {
-            self.note_upstream_message(envelope, cx);
+        match &message {
+            Message::Single(envelope) => self.note_upstream_message(envelope, cx),
+            Message::Batch(batch) => self.note_upstream_batch(batch, cx),
         }
         self.sent_to_client.count(line.len());
+        cx.counts.to_client.count(line.len());
         self.line_passed(cx);
         true
     }
@@ -149,8 +163,23 @@ impl Session {
         self.server_log.warn(&self.label, cx, text);
     }
 
+    #[inline]
     fn debug_upstream_line(&self, to: &str, line: &[u8]) {
+        if log::max_level() >= log::LevelFilter::Debug {
+            self.log_upstream_line(to, line);
+        }
+    }
+
+    #[cold]
+    fn log_upstream_line(&self, to: &str, line: &[u8]) {
         about!(debug, self.label, "server → {to}: {}", excerpt(line));
+    }
+
+    #[inline(never)]
+    fn note_upstream_batch(&mut self, batch: &Batch<'_>, cx: &mut Context<'_>) {
+        for envelope in &batch.envelopes {
+            self.note_upstream_message(envelope, cx);
+        }
     }
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
@@ -159,18 +188,18 @@ impl Session {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
         }
-        if cx.settings.idle_limits.idle.is_some() {
+        if cx.settings.idle_limits.watch_use() {
             self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
-            if let Some(request) = self.end_request(&RequestId::new(id)) {
+            if let Some(request) = self.end_request(&RequestId::of(id)) {
                 self.on_response(request, envelope, cx);
             }
         } else if let Some(id) = envelope.request_id() {
-            self.server_requests.open(RequestId::new(id));
+            self.server_requests.open(RequestId::of(id));
         } else if let Some(id) = envelope.cancelled_id() {
             // Ids of the two sides may coincide; a side that takes a request back means its own, however late.
-            let id = RequestId::new(id);
+            let id = RequestId::of(id);
             if !self.server_requests.cancel(&id) {
                 self.end_subscription(&id);
                 // A shared server asks nothing: it ends what the client has asked.
@@ -182,17 +211,33 @@ impl Session {
     }
 
     /// Ends the request to which a response with this id belongs.
+    #[inline]
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
+        let request = self.in_flight.cancel(id);
+        if request.is_some() {
+            return request;
+        }
+        self.end_request_of_like_id(id)
+    }
+
+    /// The same for a response that has no equal id.
+    #[inline(never)]
+    fn end_request_of_like_id(&mut self, id: &RequestId) -> Option<Request> {
         let Ended { request, matched } = self.in_flight.end(id)?;
         if matched == (Matched::Coerced { is_first: true }) {
-            about!(
-                info,
-                self.label,
-                "the server returns ids as another type ({id} for {}); its responses are matched all the same",
-                request.id
-            );
+            self.log_coerced(id, &request);
         }
         Some(request)
+    }
+
+    #[cold]
+    fn log_coerced(&self, id: &RequestId, request: &Request) {
+        about!(
+            info,
+            self.label,
+            "the server returns ids as another type ({id} for {}); its responses are matched all the same",
+            request.id
+        );
     }
 
     /// The response to a request of the client arrived.
@@ -201,7 +246,10 @@ impl Session {
             up.history.used = true;
             up.history.has_responded = true;
         }
-        self.tally.responded(cx.now.saturating_since(request.sent));
+        let time = cx.now.saturating_since(request.sent);
+        self.tally.responded(time);
+        let nanos = cx.now.as_nanos().saturating_sub(request.sent.as_nanos());
+        cx.counts.responses.note_nanos(nanos);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
@@ -277,5 +325,5 @@ impl Session {
 /// Whether it is the response to the request of this id.
 fn responds_to(envelope: &Envelope<'_>, request: &RequestId) -> bool {
     let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
-    id.is_some_and(|id| RequestId::new(id) == *request)
+    id.is_some_and(|id| RequestId::of(id) == *request)
 }

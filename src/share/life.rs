@@ -75,6 +75,7 @@ impl Share {
             process.policy.started(cx.now);
         }
         self.dispatch(key, cx);
+        self.note_unused(key, cx);
         self.recharge_process(key, cx);
     }
 
@@ -273,6 +274,7 @@ impl Share {
         self.close_stalled(cx);
         for key in (0..self.limits.places()).map(ProcessKey) {
             self.forget_overdue(key, cx);
+            self.unused_timeout(key, cx);
             let process = &mut self.processes[key.0];
             match process.life {
                 Life::Cooling(until) | Life::Barred(until) if until <= cx.now => {

@@ -73,6 +73,8 @@ pub(super) struct Process {
     pub(super) given_up: VecDeque<(Time, u64)>,
     /// How many seats are pinned to it.
     pub(super) seats: usize,
+    /// When it goes, if no seat uses it until then.
+    pub(super) unused_until: Option<Time>,
     /// When it last took or said something, or had nothing to do.
     pub(super) last_moved: Time,
     /// Whether whoever drives it was told to write, and has not.
@@ -94,6 +96,7 @@ impl Process {
             of_identities: HashMap::new(),
             given_up: VecDeque::new(),
             seats: 0,
+            unused_until: None,
             last_moved: Time::default(),
             is_woken: false,
             charged: 0,
@@ -186,10 +189,8 @@ impl Process {
             Life::Cooling(until) | Life::Barred(until) => Some(until),
             Life::Absent | Life::Asked | Life::Up => None,
         };
-        match (given_up, life) {
-            (Some(a), Some(b)) => Some(a.min(b)),
-            (a, b) => a.or(b),
-        }
+        let all = [given_up, life, self.unused_until];
+        all.into_iter().flatten().min()
     }
 
     /// Forgets what it was asked: it is gone. Returns whose that was, in order.

@@ -41,7 +41,7 @@ impl Share {
             ClientLine::Dropped(what) => self.drops.client(what),
             ClientLine::Refused(refused) => self.refuse_all(seat, &refused, cx),
             ClientLine::Cancelled(id, at) => {
-                let id = RequestId::new(id);
+                let id = RequestId::of(id);
                 if !self.cancel(seat, &id, line, at, cx) {
                     self.drops.unknown_cancellations += 1;
                 }
@@ -85,6 +85,7 @@ impl Share {
         };
         let id = id.map(|id| String::from_utf8_lossy(id));
         let id = id.as_ref().map(|id| id as &dyn std::fmt::Display);
+        self.errors.note(reason);
         let line = own_messages::error(id, reason, text, loss);
         self.deliver(seat, (line + "\n").into_bytes(), cx);
     }

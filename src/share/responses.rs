@@ -185,6 +185,7 @@ impl Share {
             status,
             delivered: Some(Delivered::Yes),
         };
+        self.errors.note(reason);
         let line = own_messages::error(Some(&id), reason, text, loss) + "\n";
         self.deliver(seat, line.into_bytes(), cx);
     }

@@ -5,10 +5,10 @@ use std::net::Shutdown;
 use std::sync::Arc;
 
 use mio::event::Source;
-use mio::{Interest, Registry, Token};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ServerConfig};
 
+use super::forward_source;
 use super::socket::Socket;
 use super::tls::handshake::HandshakeError;
 use super::tls::{HalfClose, TlsSession};
@@ -129,26 +129,10 @@ impl Write for Connection {
     }
 }
 
-impl Source for Connection {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.socket.register(registry, token, interest)
-    }
+forward_source!(Connection);
 
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        self.socket.reregister(registry, token, interest)
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        self.socket.deregister(registry)
+impl Connection {
+    fn source(&mut self) -> &mut dyn Source {
+        &mut self.socket
     }
 }

@@ -8,11 +8,11 @@ use std::os::linux::net::SocketAddrExt;
 
 use mio::event::Source;
 use mio::net::{TcpListener, UnixListener, UnixStream};
-use mio::{Interest, Registry, Token};
 use nix::errno::Errno;
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::address::UNIX_PREFIX;
+use super::forward_source;
 use super::socket::Socket;
 use super::unix_listener::UnixSocket;
 use crate::util::client_address::ClientAddress;
@@ -93,18 +93,6 @@ fn peer_of(stream: &UnixStream) -> io::Result<ClientAddress> {
     })
 }
 
-macro_rules! either {
-    ($listener:expr, $socket:ident => $do:expr) => {
-        match $listener {
-            Listener::Tcp($socket) => $do,
-            Listener::Unix(unix) => {
-                let $socket = unix.listener_mut();
-                $do
-            }
-        }
-    };
-}
-
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
@@ -114,27 +102,14 @@ impl AsFd for Listener {
     }
 }
 
-impl Source for Listener {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        either!(self, socket => socket.register(registry, token, interest))
-    }
+forward_source!(Listener);
 
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        either!(self, socket => socket.reregister(registry, token, interest))
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        either!(self, socket => socket.deregister(registry))
+impl Listener {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(listener) => listener,
+            Self::Unix(listener) => listener.listener_mut(),
+        }
     }
 }
 

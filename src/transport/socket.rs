@@ -7,9 +7,8 @@ use std::path::Path;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
-use mio::{Interest, Registry, Token};
 
-use super::tcp;
+use super::{forward_source, tcp};
 
 /// A connection. It does not block.
 #[derive(Debug)]
@@ -98,26 +97,13 @@ impl AsFd for Socket {
     }
 }
 
-impl Source for Socket {
-    fn register(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        either!(self, stream => stream.register(registry, token, interest))
-    }
+forward_source!(Socket);
 
-    fn reregister(
-        &mut self,
-        registry: &Registry,
-        token: Token,
-        interest: Interest,
-    ) -> io::Result<()> {
-        either!(self, stream => stream.reregister(registry, token, interest))
-    }
-
-    fn deregister(&mut self, registry: &Registry) -> io::Result<()> {
-        either!(self, stream => stream.deregister(registry))
+impl Socket {
+    fn source(&mut self) -> &mut dyn Source {
+        match self {
+            Self::Tcp(stream) => stream,
+            Self::Unix(stream) => stream,
+        }
     }
 }

@@ -1,9 +1,80 @@
 //! Log lines that say what they are about.
 
-/// Logs a line, with what it is about in its brackets.
+use std::fmt::{self, Display};
+
+use log::kv::{ToValue, Value};
+
+use super::client_address::ClientAddress;
+
+/// What a log line can be about: in text its name stands in brackets, and what is known of it becomes fields.
+pub trait Subject: Display {
+    /// The number of the session.
+    fn session(&self) -> Option<u64> {
+        None
+    }
+
+    /// Where its client comes from.
+    fn client(&self) -> Option<ClientAddress> {
+        None
+    }
+
+    /// The process of the server.
+    fn pid(&self) -> Option<u32> {
+        None
+    }
+}
+
+impl ToValue for ClientAddress {
+    fn to_value(&self) -> Value<'_> {
+        Value::from_display(self)
+    }
+}
+
+/// A server process that is not, or not only, a session's.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ServerProcess {
+    /// What it is there for.
+    pub what: &'static str,
+    /// Its number.
+    pub pid: i32,
+}
+
+impl Subject for ServerProcess {
+    fn pid(&self) -> Option<u32> {
+        self.pid.try_into().ok()
+    }
+}
+
+impl Display for ServerProcess {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} pid {}", self.what, self.pid)
+    }
+}
+
+/// Logs a line, with what it is about. Other fields come first, and end with a semicolon.
 macro_rules! about {
-    ($level:ident, $label:expr, $($text:tt)+) => {
-        log::$level!(target: $label.to_string().as_str(), $($text)+)
+    (at $level:expr, $subject:expr $(, $key:ident = $value:expr)*; $($text:tt)+) => {{
+        #[allow(unused_imports, reason = "whoever knows its subject as a trait object has it")]
+        use crate::util::about::Subject as _;
+        log::log!(
+            target: $subject.to_string().as_str(),
+            $level,
+            session = $subject.session(),
+            client = $subject.client(),
+            pid = $subject.pid()
+            $(, $key = $value)*;
+            $($text)+
+        )
+    }};
+    (error, $($rest:tt)+) => { about!(@split log::Level::Error, $($rest)+) };
+    (warn, $($rest:tt)+) => { about!(@split log::Level::Warn, $($rest)+) };
+    (info, $($rest:tt)+) => { about!(@split log::Level::Info, $($rest)+) };
+    (debug, $($rest:tt)+) => { about!(@split log::Level::Debug, $($rest)+) };
+    (@split $level:expr, $subject:expr, $($key:ident = $value:expr),+; $($text:tt)+) => {
+        about!(at $level, $subject, $($key = $value),+; $($text)+)
+    };
+    (@split $level:expr, $subject:expr, $($text:tt)+) => {
+        about!(at $level, $subject; $($text)+)
     };
 }
 pub(crate) use about;

@@ -72,21 +72,37 @@ impl<T: Keyed> KeyedQueue<T> {
     }
 
     /// Adds an element after all others.
+    #[inline]
     pub fn push_back(&mut self, element: T) {
         if self.first.is_none() {
             self.first = Some(element);
         } else {
-            self.rest.get_or_insert_default().push_back(element);
+            self.push_to_rest(element);
         }
     }
 
+    #[inline(never)]
+    fn push_to_rest(&mut self, element: T) {
+        self.rest.get_or_insert_default().push_back(element);
+    }
+
     /// Takes the first element.
+    #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
-        let second = self.rest.as_mut().and_then(|rest| rest.remove(0));
-        if second.is_none() {
+        let first = self.first.take();
+        if self.rest.is_some() {
+            self.move_up();
+        }
+        first
+    }
+
+    /// The second element becomes the first.
+    #[inline(never)]
+    fn move_up(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.remove(0));
+        if self.first.is_none() {
             self.rest = None;
         }
-        std::mem::replace(&mut self.first, second)
     }
 
     /// Whether an element has this key. It may make the index for that.
@@ -104,10 +120,16 @@ impl<T: Keyed> KeyedQueue<T> {
     }
 
     /// Takes the first element with this key.
+    #[inline]
     pub fn remove_first(&mut self, key: &T::Key) -> Option<T> {
         if self.is_first(key) {
             return self.pop_front();
         }
+        self.remove_from_rest(key)
+    }
+
+    #[inline(never)]
+    fn remove_from_rest(&mut self, key: &T::Key) -> Option<T> {
         let at = self.find(key, 0)?;
         self.rest.as_mut()?.remove(at)
     }

@@ -31,12 +31,18 @@ impl<T> SmallQueue<T> {
     }
 
     /// Adds an element after all others.
+    #[inline]
     pub fn push_back(&mut self, element: T) {
         if self.first.is_none() {
             self.first = Some(element);
         } else {
-            self.rest.get_or_insert_default().push_back(element);
+            self.push_to_rest(element);
         }
+    }
+
+    #[inline(never)]
+    fn push_to_rest(&mut self, element: T) {
+        self.rest.get_or_insert_default().push_back(element);
     }
 
     /// The first element.
@@ -45,12 +51,22 @@ impl<T> SmallQueue<T> {
     }
 
     /// Takes the first element.
+    #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
-        let second = self.rest.as_mut().and_then(|rest| rest.pop_front());
-        if second.is_none() {
+        let first = self.first.take();
+        if self.rest.is_some() {
+            self.move_up();
+        }
+        first
+    }
+
+    /// The second element becomes the first.
+    #[inline(never)]
+    fn move_up(&mut self) {
+        self.first = self.rest.as_mut().and_then(|rest| rest.pop_front());
+        if self.first.is_none() {
             self.rest = None;
         }
-        std::mem::replace(&mut self.first, second)
     }
 
     /// All elements, in order.

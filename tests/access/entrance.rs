@@ -77,7 +77,7 @@ fn ten_thousand_strangers_start_no_server_and_delay_nobody() {
     /// Of one address; the others come from as many as it takes.
     const OF_ONE: usize = 250;
     let tokens = anns();
-    let options = ["--token-file", &tokens.path(), "--entrance-timeout", "2"];
+    let options = ["--token-file", &tokens.path(), "--entrance-timeout", "6"];
     let proxy = Proxy::start(&options, &servers::echo());
     let mut member = admitted(&proxy, TOKEN);
     drop(admitted(&proxy, TOKEN));

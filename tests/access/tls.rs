@@ -1,6 +1,6 @@
 //! TLS on the proxy's side: what passes, what is cut off, and what else comes to such a port.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -170,9 +170,12 @@ fn whoever_does_not_shake_hands_in_time_is_closed() {
     let hello = hello(&pki.client(None, &VERSIONS));
     for said in [0, 1, hello.len() / 2, hello.len()] {
         let mut stream = TcpStream::connect(proxy.address()).unwrap();
-        stream.write_all(&hello[..said]).unwrap();
         stream.set_read_timeout(Some(DEADLINE)).unwrap();
-        stream.read_to_end(&mut Vec::new()).unwrap();
+        // On a busy machine this may come too late, and then it is a reset.
+        let _ = stream.write_all(&hello[..said]);
+        if let Err(error) = stream.read_to_end(&mut Vec::new()) {
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
     }
     proxy.wait_for_logs(": entrance_timeout", 4);
 }
@@ -208,7 +211,9 @@ fn shake_fifty(pki: &Pki, own: Ipv4Addr, address: SocketAddr) {
 fn two_hundred_handshakes_at_once_let_a_session_go_on() {
     let pki = Pki::new();
     let scratch = Scratch::new();
-    let proxy = start(&pki, &["--spawn", "lazy"], &scripted(&scratch));
+    // All are begun before the first one goes on, which takes its time.
+    let options = ["--spawn", "lazy", "--entrance-timeout", "60"];
+    let proxy = start(&pki, &options, &scripted(&scratch));
     let config = pki.client(None, &VERSIONS);
     let is_over = AtomicBool::new(false);
     let waits = thread::scope(|scope| {

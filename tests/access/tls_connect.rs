@@ -6,7 +6,7 @@ use rcgen::{BasicConstraints, IsCa, date_time_ymd};
 use serde_json::json;
 
 use super::tls::start;
-use crate::common::connect::{IN_HASTE, request};
+use crate::common::connect::{IN_HASTE, Reserved, request};
 use crate::common::pki::{Pki, numbered, params};
 use crate::common::servers::{demo, mirror};
 use crate::common::{Connect, FakeServer, Proxy};
@@ -146,12 +146,12 @@ fn a_certificate_of_ones_own_is_shown_and_it_is_said_if_it_is_not_good() {
 fn after_a_good_connection_a_certificate_that_is_not_good_is_a_loss_like_any_other() {
     let pki = Pki::new();
     let ca = pki.path("ca.pem");
-    let mut proxy = start(&pki, &[], &mirror());
-    let address = proxy.address();
-    let mut connect = connect(&["--tls-ca", &ca], address);
+    let reserved = Reserved::new();
+    let port = reserved.address().port().to_string();
+    let mut proxy = start(&pki, &["--port", &port], &mirror());
+    let mut connect = connect(&["--tls-ca", &ca], proxy.address());
     connect.send_line(r#"{"method":"one"}"#);
     assert_eq!(connect.recv_line(), r#"{"method":"one"}"#);
-    let port = address.port().to_string();
     let mut again = |name: &str| {
         proxy.signal(nix::sys::signal::Signal::SIGTERM);
         proxy.wait_exit(crate::common::DEADLINE);

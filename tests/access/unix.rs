@@ -125,12 +125,13 @@ fn the_log_says_who_connects() {
 #[test]
 fn requests_pass_in_all_sizes_and_a_half_close_gets_its_answers() {
     let place = Place::new();
-    let proxy = place.start(&servers::echo());
+    let proxy = place.start(&servers::demo());
     let mut client = place.connect();
+    client.initialize();
     for size in [0, 1000, 100_000, 3_000_000] {
-        let params = json!({"text": "x".repeat(size)});
-        let answer = client.request("tools/call", &params);
-        assert_eq!(answer["result"]["echo"]["params"], params);
+        let text = "x".repeat(size);
+        let result = client.call_tool("echo", &json!({"text": text}));
+        assert_eq!(result["content"][0]["text"], text);
     }
     let id = client.send_request("ping", &json!({}));
     client.shutdown_write();

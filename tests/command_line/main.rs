@@ -9,6 +9,7 @@ mod common;
 
 mod generated;
 mod inherited;
+mod log_format;
 mod log_lines;
 mod programs;
 mod signals;

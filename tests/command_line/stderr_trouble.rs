@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 
 use crate::Running;
 use crate::common::proxy::command_under_test;
-use crate::common::{Client, Footprint, eventually_some, processes};
+use crate::common::{Client, Footprint, eventually, eventually_some, processes};
 
 /// Makes a session that logs plenty.
 const NOISY_SERVER: &str = r#"awk 'BEGIN { for (i = 0; i < 3000; i++) print "noise", i }' >&2
@@ -78,6 +78,13 @@ pub(crate) fn assert_serves(pid: i32) {
         processes::listening_ports(pid).first().copied()
     });
     let address = SocketAddr::from(([127, 0, 0, 1], port));
+    // It listens before it has opened all that it needs.
+    let mut first = Client::connect(address);
+    first.wait_until_read();
+    first.close();
+    eventually("the first server to be gone", DEADLINE, || {
+        processes::descendants(pid).is_empty()
+    });
     let before = Footprint::of(pid);
     for _ in 0..5 {
         let mut client = Client::connect(address);

@@ -18,6 +18,9 @@ pub(crate) const LEGACY_VERSION: &str = "2025-06-18";
 /// The first protocol version without a handshake.
 pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 
+/// What a client is told half a second after its server was started again.
+pub(crate) const RESTART_NOTICE: &str = "$/mcp/serverRestarted";
+
 /// How much is asked of the socket at a time.
 const READ_BYTES: usize = 64 * 1024;
 
@@ -211,6 +214,39 @@ impl Client {
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"))
     }
 
+    /// The next message but the notice of a restart, which is put aside: that comes half a second after a start,
+    /// whether the machine has got round to anything else by then or not.
+    #[track_caller]
+    pub(crate) fn recv_but_notice(&mut self) -> Value {
+        loop {
+            let message = self.recv_json();
+            if message["method"] != RESTART_NOTICE {
+                return message;
+            }
+            self.aside.push(message);
+        }
+    }
+
+    /// What was put aside, without notices of restarts.
+    pub(crate) fn aside_but_notices(&self) -> Vec<&Value> {
+        let is_other = |message: &&Value| message["method"] != RESTART_NOTICE;
+        self.aside.iter().filter(is_other).collect()
+    }
+
+    /// Waits until the proxy has read all that was sent. Not for a client that the proxy has stopped reading.
+    #[track_caller]
+    pub(crate) fn wait_until_read(&mut self) {
+        // The proxy itself answers to this, and at once.
+        self.send_line("no JSON");
+        loop {
+            let message = self.recv_json();
+            if message["error"]["data"]["reason"] == "parse_error" {
+                return;
+            }
+            self.aside.push(message);
+        }
+    }
+
     /// Reads until the answer to that id, and puts aside what comes before it.
     #[track_caller]
     pub(crate) fn answer_to(&mut self, id: u64) -> Value {
@@ -298,9 +334,13 @@ impl Client {
     /// The next line has to be an error of the proxy's own, with that code and reason; returns its id and its `data`.
     #[track_caller]
     pub(crate) fn recv_error(&mut self, code: i32, reason: &str) -> (Value, Value) {
-        let mut answer = self.recv_json();
-        assert_own_error(&answer, code, reason);
-        (answer["id"].take(), answer["error"]["data"].take())
+        parts_of_error(self.recv_json(), code, reason)
+    }
+
+    /// The same of the next line but the notice of a restart.
+    #[track_caller]
+    pub(crate) fn recv_error_but_notice(&mut self, code: i32, reason: &str) -> (Value, Value) {
+        parts_of_error(self.recv_but_notice(), code, reason)
     }
 
     // MCP.
@@ -384,6 +424,12 @@ pub(crate) fn assert_own_error(answer: &Value, code: i32, reason: &str) {
     );
     let expected = (&json!("mcp-tcp-proxy"), &json!(code), &json!(reason));
     assert_eq!(actual, expected, "{answer}");
+}
+
+#[track_caller]
+fn parts_of_error(mut answer: Value, code: i32, reason: &str) -> (Value, Value) {
+    assert_own_error(&answer, code, reason);
+    (answer["id"].take(), answer["error"]["data"].take())
 }
 
 /// What a modern request carries in its `params._meta`.

@@ -153,19 +153,34 @@ impl Connect {
     /// The next line, without its newline; `None` at the end.
     #[track_caller]
     pub(crate) fn next_line(&mut self) -> Option<String> {
-        self.output.as_mut().unwrap().next_line(DEADLINE)
+        self.next_line_within(DEADLINE)
+    }
+
+    #[track_caller]
+    fn next_line_within(&mut self, deadline: Duration) -> Option<String> {
+        self.output.as_mut().unwrap().next_line(deadline)
     }
 
     /// The next line, which has to come.
     #[track_caller]
     pub(crate) fn recv_line(&mut self) -> String {
-        self.next_line()
+        self.recv_line_within(DEADLINE)
+    }
+
+    #[track_caller]
+    fn recv_line_within(&mut self, deadline: Duration) -> String {
+        self.next_line_within(deadline)
             .unwrap_or_else(|| panic!("expected a line, got the end of stdout"))
     }
 
     #[track_caller]
     pub(crate) fn recv_json(&mut self) -> Value {
-        let line = self.recv_line();
+        self.recv_json_within(DEADLINE)
+    }
+
+    #[track_caller]
+    pub(crate) fn recv_json_within(&mut self, deadline: Duration) -> Value {
+        let line = self.recv_line_within(deadline);
         serde_json::from_str(&line).unwrap_or_else(|error| panic!("not JSON ({error}): {line:?}"))
     }
 
@@ -189,8 +204,13 @@ impl Connect {
     /// The handshake of legacy MCP, with request id 0; returns the server's answer.
     #[track_caller]
     pub(crate) fn initialize(&mut self) -> Value {
+        self.initialize_within(DEADLINE)
+    }
+
+    #[track_caller]
+    pub(crate) fn initialize_within(&mut self, deadline: Duration) -> Value {
         self.send_line(&initialize_line(0));
-        let answer = self.recv_json();
+        let answer = self.recv_json_within(deadline);
         assert_eq!(answer["id"], 0, "{answer}");
         self.send_line(INITIALIZED);
         answer
@@ -200,6 +220,13 @@ impl Connect {
     #[track_caller]
     pub(crate) fn read_to_end(&mut self) -> Vec<String> {
         std::iter::from_fn(|| self.next_line()).collect()
+    }
+
+    /// All bytes up to the end of its stdout, whatever they are.
+    pub(crate) fn rest_of_output(&mut self) -> Vec<u8> {
+        let mut output = self.output.take().unwrap();
+        output.from.read_to_end(&mut output.buffer).unwrap();
+        output.buffer
     }
 
     /// Whether something can be read from its stdout now.

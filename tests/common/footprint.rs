@@ -39,7 +39,7 @@ impl Footprint {
         }
     }
 
-    /// Waits until the process has as many descriptors and processes as here again, and no more memory. Large buffers are
+    /// Waits until the process has no more descriptors, processes and memory than here. Large buffers are
     /// let go when they were not needed for some seconds. Returns what it holds then.
     #[track_caller]
     pub(crate) fn wait_until_restored(&self) -> Self {
@@ -63,14 +63,15 @@ impl Footprint {
         least
     }
 
-    /// Waits until the process has as many descriptors and processes as here again. Returns what it holds then.
+    /// Waits until the process has no more descriptors and processes than here. Returns what it holds then.
     #[track_caller]
     pub(crate) fn wait_until_alone(&self) -> Self {
         let what = format!("what is held to be no more than {self:?}");
         eventually_some(&what, PATIENCE, || {
             let now = Self::of(self.pid);
-            let same = (now.descriptors, now.processes) == (self.descriptors, self.processes);
-            same.then_some(now)
+            // The first look may have found something that was about to go.
+            let is_more = now.descriptors > self.descriptors || now.processes > self.processes;
+            (!is_more).then_some(now)
         })
     }
 }

@@ -56,7 +56,10 @@ impl Scratch {
     /// The lines that the server of that process id has read so far.
     pub(crate) fn got(&self, server: i32) -> Vec<String> {
         let record = fs::read_to_string(self.file(&format!("got.{server}"))).unwrap_or_default();
-        record.lines().map(str::to_owned).collect()
+        // A long line may be there only in part yet.
+        let whole = record.split_inclusive('\n');
+        let whole = whole.filter_map(|line| line.strip_suffix('\n'));
+        whole.map(str::to_owned).collect()
     }
 
     /// Waits until the server of that process id has read that many lines, and returns them.

@@ -95,7 +95,7 @@ impl Visit<'_> {
     fn initialize(&mut self) {
         match &mut self.way {
             Way::Tcp(client) => drop(client.initialize_with(&json!({}), PATIENCE)),
-            Way::Connect(connect) => drop(connect.initialize()),
+            Way::Connect(connect) => drop(connect.initialize_within(PATIENCE)),
         }
     }
 
@@ -245,7 +245,7 @@ impl Visit<'_> {
             let left = PATIENCE.saturating_sub(start.elapsed());
             let message = match &mut self.way {
                 Way::Tcp(client) => client.recv_json_within(left),
-                Way::Connect(connect) => connect.recv_json(),
+                Way::Connect(connect) => connect.recv_json_within(left),
             };
             if message.get("id").is_some() {
                 return message;

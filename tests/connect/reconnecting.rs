@@ -42,6 +42,17 @@ fn lose(connect: &Connect, peer: Client) {
     connect.wait_for_log("lost the connection");
 }
 
+/// The next line that is no heartbeat.
+#[track_caller]
+fn next_but_heartbeats(peer: &mut Client) -> String {
+    loop {
+        let line = peer.recv_line();
+        if !line.contains(r#""type":"heartbeat""#) {
+            return line;
+        }
+    }
+}
+
 /// Takes the replayed handshake from a new peer and agrees to it.
 #[track_caller]
 fn agree_to_replay(peer: &mut Client) {
@@ -87,8 +98,10 @@ fn a_reset_is_a_loss_too() {
 
 #[test]
 fn what_comes_while_there_is_no_connection_is_delivered_once() {
-    let server = FakeServer::start();
-    let address = server.address();
+    // Nobody else gets the address in between.
+    let reserved = Reserved::new();
+    let address = reserved.address();
+    let server = FakeServer::on(address);
     let mut connect = Connect::start(&IN_HASTE, address);
     let peer = server.greeted();
     drop(server);
@@ -122,18 +135,18 @@ fn the_handshake_is_replayed_before_anything_else() {
     connect.send_line(&format!(
         r#"{{"method":"initialize",  "id" : "mine", "params":{params}}}"#
     ));
-    peer.recv_line();
+    next_but_heartbeats(&mut peer);
     let result = json!({"protocolVersion": LEGACY_VERSION, "capabilities": {"tools": {}}});
     peer.send_line(&format!(r#"{{"id":"mine","result":{result}}}"#));
     assert_eq!(connect.recv_json()["id"], "mine");
     connect.send_line(INITIALIZED);
-    assert_eq!(peer.recv_line(), INITIALIZED);
+    assert_eq!(next_but_heartbeats(&mut peer), INITIALIZED);
     lose(&connect, peer);
 
     let call = request(1, "tools/call", &json!({}));
     connect.send_line(&call);
     let mut peer = server.greeted();
-    let replay = peer.recv_line();
+    let replay = next_but_heartbeats(&mut peer);
     let id = replay
         .strip_prefix(r#"{"method":"initialize",  "id" : "#)
         .and_then(|rest| rest.strip_suffix(&format!(r#", "params":{params}}}"#)))
@@ -150,13 +163,7 @@ fn the_handshake_is_replayed_before_anything_else() {
     assert_eq!(connect.recv_line(), r#"{"method":"notifications/hello"}"#);
     let result = json!({"serverInfo": {"name": "other"}, "capabilities": {"tools": {}}, "protocolVersion": LEGACY_VERSION});
     peer.send_line(&format!(r#"{{"id":{id},"result":{result}}}"#));
-    let mut said = Vec::new();
-    while said.len() < 2 {
-        let line = peer.recv_line();
-        if !line.contains(r#""type":"heartbeat""#) {
-            said.push(line);
-        }
-    }
+    let said = [(); 2].map(|()| next_but_heartbeats(&mut peer));
     assert_eq!(said, [INITIALIZED, &call]);
     // The answer to the replay was not for the host.
     assert_eq!(answer(&mut peer, &call), connect.recv_line());
@@ -264,9 +271,10 @@ fn an_answer_to_a_question_of_the_lost_server_is_dropped() {
 #[test]
 fn a_proxy_that_was_started_again_is_used_as_before() {
     crate::common::skip_on_reference!("waits for ever for its servers when it is stopped");
-    let proxy = Proxy::start(&[], &servers::demo());
-    let address = proxy.address();
-    let mut connect = Connect::start(&IN_HASTE, address);
+    let reserved = Reserved::new();
+    let port = reserved.address().port().to_string();
+    let proxy = Proxy::start(&["--port", &port], &servers::demo());
+    let mut connect = Connect::start(&IN_HASTE, proxy.address());
     connect.initialize();
     let echo = |text: &str| json!({"name": "echo", "arguments": {"text": text}});
     for id in 1..=3 {
@@ -276,7 +284,7 @@ fn a_proxy_that_was_started_again_is_used_as_before() {
     drop(proxy);
     connect.wait_for_log("no connection to");
     connect.send_request(4, "tools/call", &echo("meanwhile"));
-    let _proxy = Proxy::start(&["--port", &address.port().to_string()], &servers::demo());
+    let _proxy = Proxy::start(&["--port", &port], &servers::demo());
     let answer = connect.recv_json();
     assert_eq!(answer["id"], 4, "{answer}");
     assert_eq!(answer["result"]["content"][0]["text"], "meanwhile");

@@ -20,15 +20,18 @@ const LOST: &str = "log lines lost, as stderr did not take them: ";
 /// Each is logged twice, in about 250 bytes: more than fits into a pipe, a socket or a terminal.
 const ROUND_TRIPS: u64 = 1500;
 
-/// Starts it with this stderr, logging all that passes.
+/// It logs all that passes, and says nothing by itself while a test lasts, however slow the machine is.
+const OPTIONS: [&str; 3] = ["--debug", "--heartbeat-interval", "3600"];
+
+/// Starts it with this stderr.
 fn start(server: &FakeServer, stderr: impl Into<Stdio>) -> (Connect, Client) {
-    let connect = Connect::start_with_stderr(&["--debug"], server.address(), stderr.into());
+    let connect = Connect::start_with_stderr(&OPTIONS, server.address(), stderr.into());
     (connect, server.greeted())
 }
 
 /// Starts it in a shell that redirects as in `script`, where `"$@"` is the program and `$0` the path.
 fn start_in_shell(server: &FakeServer, script: &str, path: &str) -> (Connect, Client) {
-    let connect = Connect::start_configured(&["--debug"], server.address(), |command| {
+    let connect = Connect::start_configured(&OPTIONS, server.address(), |command| {
         in_shell(script, path, command);
     });
     (connect, server.greeted())

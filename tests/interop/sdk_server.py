@@ -1,4 +1,4 @@
-"""A small server on the official Python SDK, for the interop tests: four tools, stdio only."""
+"""A small server on the official Python SDK, for the interop tests: six tools, stdio only."""
 
 import asyncio
 
@@ -32,6 +32,24 @@ async def count(steps: int, ctx: Context) -> str:
     for step in range(1, steps + 1):
         await ctx.report_progress(step, steps)
     return "counted"
+
+
+# What a server must not do that is to be shared.
+remembered = "nothing"
+
+
+@server.tool()
+def remember(text: str) -> str:
+    """Keeps the text, for whoever asks next."""
+    global remembered
+    remembered = text
+    return "remembered"
+
+
+@server.tool()
+def recall() -> str:
+    """Returns what was kept."""
+    return remembered
 
 
 if __name__ == "__main__":

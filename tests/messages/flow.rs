@@ -64,11 +64,16 @@ fn a_server_of_long_lines_gets_wider_pipes() {
     let proxy = Proxy::start(&[], &servers::mirror());
     let mut client = proxy.connect();
     let line = nine_megabytes();
-    let server = proxy.servers()[0];
+    let server = proxy.only_server();
+    let mut pass = || {
+        client.send_line(&notification_of(1000));
+        client.recv_line();
+    };
+    // Then it has its pipes.
+    pass();
     let rooms = || [0, 1].map(|number| pipe_room(server, number));
     let usual = rooms();
-    client.send_line(&notification_of(1000));
-    client.recv_line();
+    pass();
     assert_eq!(rooms(), usual, "no cause was given");
     let mut writer = client.writer();
     let sent = format!("{line}\n");

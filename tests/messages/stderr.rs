@@ -140,15 +140,26 @@ fn the_last_words_of_a_server_that_crashes_are_logged_however_much_it_said_befor
 
 #[test]
 fn a_server_that_is_asked_to_end_has_no_last_words() {
+    const ATTEMPTS: usize = 10;
     let script = format!("{TALKATIVE}\ncat");
-    let proxy = Proxy::start(&[], &servers::sh(&script));
-    let mut client = proxy.connect();
-    expect_nothing_before_marker(&mut client);
-    client.shutdown_write();
-    client.read_to_end();
-    proxy.wait_for_log("closed: ");
-    let warnings = proxy.log().into_iter().filter(|it| it.contains("WARN"));
-    assert_eq!(warnings.collect::<Vec<_>>(), [""; 0]);
+    let has_gone_by_itself = || {
+        let proxy = Proxy::start(&[], &servers::sh(&script));
+        let mut client = proxy.connect();
+        expect_nothing_before_marker(&mut client);
+        client.shutdown_write();
+        client.read_to_end();
+        proxy.wait_for_log("closed: ");
+        let mut warnings = proxy.log();
+        warnings.retain(|line| line.contains("WARN"));
+        // On a busy machine it may have had to be told to, which is a warning.
+        if warnings.iter().any(|line| line.contains("SIGTERM")) {
+            return false;
+        }
+        assert_eq!(warnings, [""; 0]);
+        true
+    };
+    let has_gone_by_itself = (0..ATTEMPTS).any(|_| has_gone_by_itself());
+    assert!(has_gone_by_itself, "in {ATTEMPTS} attempts");
 }
 
 #[test]

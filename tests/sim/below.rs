@@ -355,6 +355,25 @@ impl Below {
         });
     }
 
+    /// The same, but it says nothing that it was not asked.
+    pub fn server_obeys(&mut self, key: usize) {
+        self.with_server(key, |server, journal, now, stats| {
+            if server.slot.is_some() {
+                server.obey(now, journal, stats);
+            } else {
+                server.wait(now, stats);
+            }
+        });
+    }
+
+    /// Clients read, and answer what they are asked.
+    pub fn clients_listen(&mut self) {
+        for (_, place) in &mut self.places {
+            let mut socket = place.socket.borrow_mut();
+            place.client.listen(&mut socket, &mut place.journal);
+        }
+    }
+
     pub fn client_acts(&mut self, slot: usize) {
         let place = &mut self.places[slot];
         let mut socket = place.socket.borrow_mut();

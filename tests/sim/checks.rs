@@ -94,6 +94,7 @@ impl World {
                 below.check_waits_for_memory(slot, session, key, sessions);
             }
             below.check_starts(|key| sessions.session(key));
+            below.check_given_back();
             let is_late = self
                 .late_since
                 .is_some_and(|since| since + LAST_WORDS_TIME <= below.now);

@@ -116,6 +116,14 @@ impl Client {
         }
     }
 
+    /// One step in which it says nothing of its own accord.
+    pub fn listen(&mut self, socket: &mut Duplex, journal: &mut Journal) {
+        if !self.gone && !self.has_vanished {
+            self.read(socket, journal);
+            self.out.write_to(&mut socket.input, &mut self.rng);
+        }
+    }
+
     /// Says it at once.
     pub fn speak_at_once(&mut self, socket: &mut Duplex) {
         while !self.out.is_empty() {

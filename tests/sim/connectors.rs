@@ -331,7 +331,7 @@ impl Connectors {
                 let unknown = Event::ClientQueue { unsent: None };
                 self.scheduler.handle(key, unknown, timers);
             }
-            Action::StopUpstream => {
+            Action::StopUpstream | Action::HibernateUpstream => {
                 if let (Some(upstream), Some(server)) = (&link.upstream, server) {
                     upstream.source().duplex.borrow_mut().writes = false;
                     self.set_close_deadline(key, server);

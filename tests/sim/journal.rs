@@ -3,6 +3,7 @@
 //! It knows lines and requests, and nothing of how the session keeps them. A check that fails panics.
 
 mod end;
+mod hibernation;
 mod to_client;
 mod to_upstream;
 mod unread;
@@ -103,6 +104,8 @@ pub struct Request {
     refused_unseen: bool,
     /// It is a subscription that the proxy has closed.
     closed: bool,
+    /// It is a `ping` that woke nobody.
+    ponged: bool,
     /// It is a subscription that a server may have ended.
     may_be_ended: bool,
 }
@@ -187,6 +190,12 @@ pub struct ServerRecord {
     /// The session may let go of it before it has read everything.
     pub may_be_cut_off: bool,
     last_lost: u64,
+    /// It was given back.
+    pub hibernated: bool,
+    /// It was the first that was tried after one that was given back.
+    pub wakes: bool,
+    /// It is of another version than one before it.
+    pub is_other_version: bool,
     /// Where what it has not read begins, if the session knows.
     unread_from: Option<u64>,
 }
@@ -323,6 +332,9 @@ impl Journal {
             read_at_release: None,
             may_be_cut_off: false,
             last_lost: 0,
+            hibernated: false,
+            wakes: false,
+            is_other_version: false,
             unread_from: None,
         });
         self.servers.len() - 1

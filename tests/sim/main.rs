@@ -21,6 +21,7 @@ mod below;
 mod checks;
 mod client;
 mod connectors;
+mod hibernation;
 mod journal;
 mod observe;
 mod order;
@@ -29,6 +30,7 @@ mod place;
 mod rng;
 mod script;
 mod server;
+mod shared;
 mod spares;
 #[path = "../common/split_mix.rs"]
 mod split_mix;
@@ -63,22 +65,33 @@ fn setting(name: &str, default: u64) -> u64 {
     }
 }
 
-fn run(seed: u64, steps: u64) -> Result<Stats, ()> {
-    panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run(steps as usize))).map_err(|_| ())
+fn run(make: fn(u64) -> World, seed: u64, steps: u64) -> Result<Stats, ()> {
+    panic::catch_unwind(AssertUnwindSafe(|| make(seed).run(steps as usize))).map_err(|_| ())
 }
 
 #[test]
 fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
+    run_all(World::new, DEFAULT_SEEDS);
+}
+
+/// Sessions hibernate there, as soon as they may.
+#[test]
+fn in_worlds_that_sleep_much_nothing_is_lost_either() {
+    let stats = run_all(World::sleepy, DEFAULT_SEEDS / 8);
+    assert!(stats.count(stats::Fault::Hibernates) > 0);
+}
+
+fn run_all(make: fn(u64) -> World, seeds: u64) -> Stats {
     let _beside = allocated::beside_others();
     let first = setting("SEED", 0);
-    let seeds = setting("SEEDS", DEFAULT_SEEDS);
+    let seeds = setting("SEEDS", seeds);
     let steps = setting("STEPS", DEFAULT_STEPS);
     let began = Instant::now();
     let mut stats = Stats::default();
     for seed in first..first + seeds {
-        let Ok(more) = run(seed, steps) else {
+        let Ok(more) = run(make, seed, steps) else {
             trace::start();
-            let _ = run(seed, steps);
+            let _ = run(make, seed, steps);
             for event in trace::take() {
                 println!("{event}");
             }
@@ -97,6 +110,7 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
         stats.steps as f64 / seconds
     );
     println!("{stats}");
+    stats
 }
 
 #[test]

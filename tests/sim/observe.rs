@@ -48,7 +48,10 @@ impl Below {
                 place.asks = true;
                 let is_early = place.started.is_some_and(|at| self.now < at + COOLDOWN);
                 assert!(
-                    !is_early || place.kind == Kind::Connection || place.journal.was_probed(),
+                    !is_early
+                        || place.may_start_at_once
+                        || place.kind == Kind::Connection
+                        || place.journal.was_probed(),
                     "a server is replaced without a pause"
                 );
                 if place.kind == Kind::Process {
@@ -62,6 +65,7 @@ impl Below {
             | Action::ResumeAsked
             | Action::LinkSilent
             | Action::MeasureClient => {}
+            Action::HibernateUpstream => self.hibernates(slot, session),
             Action::ReleaseUpstream => self.released(slot),
             Action::ShutdownClient => {
                 let mut socket = place.socket.borrow_mut();
@@ -126,10 +130,14 @@ impl Below {
         }
         self.stats.servers += 1;
         place.server = Some(key);
-        place.start_ended(self.now);
         server.slot = Some(slot);
         server.is_spare = false;
         server.index = place.journal.server_started();
+        place.journal.servers[server.index].wakes = place.may_start_at_once;
+        place.start_ended(self.now);
+        let is_other = place.versions.iter().any(|it| *it != server.version);
+        place.journal.servers[server.index].is_other_version = is_other;
+        place.versions.push(server.version);
         place.journal.servers[server.index].may_be_cut_off =
             place.kind == Kind::Connection || server.held_open_until.is_some();
         trace::note(|| {
@@ -145,12 +153,19 @@ impl Below {
             return;
         };
         let server = &mut self.servers[key];
+        let record = &mut place.journal.servers[server.index];
+        let hibernated = record.hibernated;
+        record.may_be_cut_off |= hibernated;
         assert!(
-            server.kind == Kind::Connection || server.reaped || server.kill_refused,
+            server.kind == Kind::Connection || server.reaped || server.kill_refused || hibernated,
             "a server is let go of before it has ended"
         );
-        place.journal.losses += 1;
-        place.journal.server_ended(server.exit);
+        if hibernated {
+            place.journal.server_ended(None);
+        } else {
+            place.journal.losses += 1;
+            place.journal.server_ended(server.exit);
+        }
         let pipes = server.pipes.borrow();
         assert!(
             !pipes.writes || pipes.output.broken.is_none() || server.kind == Kind::Connection,

@@ -53,6 +53,10 @@ pub struct Place {
     pub asks: bool,
     /// When it last got one, or an error.
     pub started: Option<Time>,
+    /// The last server was given back, and the next one needs no pause.
+    pub may_start_at_once: bool,
+    /// What versions its servers were of.
+    pub versions: Vec<usize>,
     /// There was no place for it.
     pub is_refused: bool,
     /// It spoke at once, and has what is asked for.
@@ -98,6 +102,8 @@ impl Place {
             vanished_at: None,
             asks: false,
             started: None,
+            may_start_at_once: false,
+            versions: Vec::new(),
             is_refused: false,
             must_get_in: false,
             is_ben: false,
@@ -114,6 +120,7 @@ impl Place {
     /// A start has come to its end.
     pub fn start_ended(&mut self, now: Time) {
         self.asks = false;
+        self.may_start_at_once = false;
         self.started = Some(now);
     }
 

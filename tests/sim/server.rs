@@ -74,6 +74,12 @@ pub struct Server {
     /// It will, and nothing ends that.
     leaves_child_until: Option<Time>,
     pub stalls: bool,
+    /// When its session gave it back.
+    pub given_back: Option<Time>,
+    /// When it then got SIGTERM.
+    pub asked_to_go: Option<Time>,
+    /// The version that it says to be of.
+    pub version: usize,
     /// It talks, and reads nothing.
     is_deaf: bool,
     manners: Manners,
@@ -122,6 +128,9 @@ impl Server {
             held_open_until: None,
             leaves_child_until: None,
             stalls,
+            given_back: None,
+            asked_to_go: None,
+            version: usize::from(pid % 4 == 0),
             is_deaf,
             manners,
             max_line,
@@ -142,6 +151,11 @@ impl Server {
     /// It reads again.
     pub fn hears(&mut self) {
         self.is_deaf = false;
+    }
+
+    /// Whether it has begun to say a line.
+    pub fn is_mid_line(&self) -> bool {
+        self.out.is_part_written()
     }
 
     pub fn is_running(&self) -> bool {
@@ -165,10 +179,12 @@ impl Server {
         pipes.output.notify(events);
     }
 
-    /// One step of the program before anyone uses it. It can't say anything that is for a session.
+    /// One step of the program while nobody uses it, or not any more. It can't say anything that is for a session.
     pub fn wait(&mut self, now: Time, stats: &mut Stats) {
         let mut nobody = Journal::default();
-        nobody.server_started();
+        for _ in 0..=self.index {
+            nobody.server_started();
+        }
         if !self.is_running() {
             return self.let_go(now);
         }
@@ -214,6 +230,28 @@ impl Server {
             self.input_ended(now, journal, stats);
         } else if !self.manners.calm {
             self.misbehave(now, journal, stats);
+        }
+    }
+
+    /// One step in which it does nothing of its own accord.
+    pub fn obey(&mut self, now: Time, journal: &mut Journal, stats: &mut Stats) {
+        if !self.is_running() || self.manners.dies_at_once || self.stalls {
+            return self.act(now, journal, stats);
+        }
+        if !self.is_deaf {
+            self.read(journal);
+        }
+        let dies = self.manners.probe == Probe::Dies && self.is_probed(journal);
+        if !dies {
+            self.work(journal, stats);
+        }
+        self.flush(journal);
+        let at_end = {
+            let pipes = self.pipes.borrow();
+            !pipes.writes && pipes.output.consumed == pipes.output.taken
+        };
+        if at_end || dies {
+            self.act(now, journal, stats);
         }
     }
 
@@ -421,6 +459,7 @@ impl Server {
     /// What a signal does to its process group.
     pub fn signal(&mut self, signal: Signal, now: Time, journal: &mut Journal, stats: &mut Stats) {
         let is_ignored = signal == Signal::SIGTERM && self.manners.ignores_sigterm;
+        self.asked_to_go = self.asked_to_go.or(self.given_back.map(|_| now));
         if self.is_running() {
             stats.fault(Fault::ServerStaysAfterEnd);
             stats.fault_if(is_ignored, Fault::ServerIgnoresSigterm);

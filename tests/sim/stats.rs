@@ -44,9 +44,10 @@ pub enum Fault {
     WaitsForMemory,
     Stranger,
     Revoked,
+    Hibernates,
 }
 
-const FAULTS: usize = Fault::Revoked as usize + 1;
+const FAULTS: usize = Fault::Hibernates as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -80,6 +81,10 @@ pub struct Stats {
 impl Stats {
     pub fn fault(&mut self, fault: Fault) {
         self.faults.0[fault as usize] += 1;
+    }
+
+    pub fn count(&self, fault: Fault) -> u64 {
+        self.faults.0[fault as usize]
     }
 
     pub fn fault_if(&mut self, happens: bool, fault: Fault) {
@@ -175,4 +180,5 @@ const NAMES: [&str; FAULTS] = [
     "turns without memory",
     "strangers",
     "token files read again",
+    "servers given back",
 ];

@@ -71,6 +71,25 @@ pub fn is_modern(text: &[u8]) -> bool {
     memchr::memmem::find(text, MODERN.as_bytes()).is_some()
 }
 
+/// The id of a `ping` that the proxy answers.
+pub fn pong(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?;
+    let rest = text.strip_prefix(r#"{"jsonrpc":"2.0","id":"#)?;
+    rest.strip_suffix(r#","result":{}}"#).map(str::to_owned)
+}
+
+pub fn is_ping(text: &[u8]) -> bool {
+    memchr::memmem::find(text, br#""method":"ping""#).is_some()
+}
+
+pub fn is_subscription(text: &[u8]) -> bool {
+    memchr::memmem::find(text, br#""method":"resources/subscribe""#).is_some()
+}
+
+pub fn is_result(text: &[u8]) -> bool {
+    memchr::memmem::find(text, br#""result":"#).is_some()
+}
+
 /// The id of a subscription that the proxy closes.
 pub fn closed_subscription(text: &[u8]) -> Option<String> {
     const CLOSED: &str =

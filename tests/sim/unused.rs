@@ -34,6 +34,8 @@ pub fn idle_limits(rng: &mut Rng) -> IdleLimits {
         exempts_heartbeats: false,
         first_message: limit([10, 300, 20_000]),
         idle: limit([15, 400, 25_000]),
+        // That is for worlds that sleep much.
+        hibernate: None,
     }
 }
 
@@ -61,6 +63,14 @@ impl Activity {
             moved: [0; 4],
             is_told: false,
         }
+    }
+
+    pub fn message(&self) -> Time {
+        self.message
+    }
+
+    pub fn anything(&self) -> Time {
+        self.anything
     }
 
     /// Notes what a run of the session has brought: so many bytes were read from and written to the client, and the
@@ -168,5 +178,6 @@ impl Below {
             "session {} goes on although it is idle",
             place.number
         );
+        self.check_hibernates(place, session);
     }
 }

@@ -21,7 +21,7 @@ use crate::connectors::Connectors;
 use crate::place::Route;
 use crate::rng::Rng;
 use crate::script::{Listener, Poller, Script, Sleep};
-use crate::server::Kind;
+use crate::server::{Kind, Server};
 use crate::stats::{Fault, Stats};
 use crate::strangers::Asks;
 use crate::trace;
@@ -43,6 +43,8 @@ pub struct World {
     max_strangers: usize,
     /// Whether a second signal comes.
     is_forced: bool,
+    /// Of 100 steps in which something happens, this many are followed by a pause in which sessions may hibernate.
+    pauses: usize,
     /// Since when the loop has known that a stop takes too long.
     pub late_since: Option<Time>,
     /// Whether it has come, and the serving loop is over.
@@ -177,6 +179,7 @@ impl World {
             max_clients: 0,
             max_strangers: 0,
             is_forced: false,
+            pauses: 0,
             late_since: None,
             is_over: false,
             held: None,
@@ -204,7 +207,32 @@ impl World {
         self.check_all_gone();
     }
 
+    /// The same, but with long pauses in which nobody says anything of his own accord, and sessions hibernate.
+    pub fn sleepy(seed: u64) -> Self {
+        let mut world = Self::new(seed);
+        let after = Duration::from_millis(world.rng.pick(&[5, 50, 900]));
+        let idle = world.rng.pick(&[None, None, Some(20 * after)]);
+        let first_message = None;
+        let limits = IdleLimits {
+            hibernate: Some(after),
+            idle,
+            first_message,
+            ..IdleLimits::default()
+        };
+        let mut below = world.below.borrow_mut();
+        below.proxy.idle_limits = limits;
+        let memory = world.proxy.sessions().memory().limit();
+        drop(below);
+        world.proxy = proxy(&world.below, BufferBudget::new(memory));
+        world.pauses = 10;
+        world.share = 0;
+        world
+    }
+
     fn step(&mut self) {
+        if self.pauses > 0 && self.rng.percent(self.pauses) {
+            self.pause();
+        }
         let (clients, stopping) = {
             let below = self.below.borrow();
             (below.places.len(), below.stopping)
@@ -226,6 +254,27 @@ impl World {
             self.below.borrow_mut().raise_stale();
         }
         self.turn();
+    }
+
+    /// All that was asked is answered, and then nothing happens for a while.
+    fn pause(&mut self) {
+        for _ in 0..6 {
+            let mut below = self.below.borrow_mut();
+            let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+            for key in keys {
+                below.server_obeys(key);
+            }
+            below.clients_listen();
+            drop(below);
+            self.come_to_rest();
+        }
+        let limits = self.below.borrow().proxy.idle_limits;
+        let time = limits.hibernate.unwrap_or_default();
+        for _ in 0..self.rng.below(4) {
+            self.below.borrow_mut().now += time / self.rng.pick(&[1, 1, 2]);
+            self.below.borrow_mut().let_go();
+            self.come_to_rest();
+        }
     }
 
     fn strangers_step(&mut self, stopping: bool) {
@@ -327,7 +376,11 @@ impl World {
             drop(below);
             return self.connectors.connection_made(slot);
         }
-        let mut spares = below.servers.iter().filter(|(_, server)| server.is_spare);
+        // Spares, and those that were given back.
+        let unused = |(_, server): &(usize, &Server)| {
+            server.is_spare || (server.given_back.is_some() && server.slot.is_none())
+        };
+        let mut spares = below.servers.iter().filter(unused);
         let key = if self.rng.percent(5) {
             spares.next().map(|(key, _)| key)
         } else {

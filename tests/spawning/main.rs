@@ -10,6 +10,8 @@ mod lazy;
 mod pool;
 mod starting;
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use common::{Client, DEADLINE, NoLine};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
@@ -20,6 +22,13 @@ const HEARTBEAT: &str = r#"{"type":"heartbeat","timestamp":1}"#;
 fn expect_end(client: &mut Client) {
     let end = NoLine::End { unfinished: vec![] };
     assert_eq!(client.try_recv(DEADLINE), Err(end));
+}
+
+/// Now, since 1970. How much later than this something comes can be told on a machine that stalls, too, where lines of
+/// the log may themselves be late.
+fn unix_time() -> f64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    now.as_secs_f64()
 }
 
 /// The time at which a line was logged, since 1970.

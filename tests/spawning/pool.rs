@@ -6,9 +6,10 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use crate::common::client::RESTART_NOTICE;
 use crate::common::processes::{self, wait_until_quiet};
 use crate::common::{Client, DEADLINE, Proxy, Scratch, eventually, servers, skip_on_reference};
-use crate::{HEARTBEAT, expect_end, logged_at};
+use crate::{HEARTBEAT, expect_end, logged_at, unix_time};
 
 const LOST: &str = "pool: a waiting server was lost";
 
@@ -146,16 +147,16 @@ fn cooldowns_count_from_when_a_server_was_taken() {
     let scratch = Scratch::new();
     let proxy = Proxy::start(&["--prespawn", "3"], &servers::scripted(&scratch));
     scratch.wait_for_server(3);
+    let began = unix_time();
     let mut client = proxy.connect();
     for restarts in 1..=2 {
         client.send_code("exit 3");
         proxy.wait_for_logs("goes on with a new server", restarts);
     }
-    let mut taken = proxy.wait_for_logs("] opened", 1);
-    taken.extend(proxy.wait_for_logs("goes on with a new server", 2));
-    let times: Vec<f64> = taken.iter().map(|line| logged_at(line)).collect();
-    assert!(times[1] - times[0] > 0.95, "{times:?}");
-    assert!(times[2] - times[1] > 4.95, "{times:?}");
+    // A second after the first one was taken, and five seconds after the second.
+    let taken = proxy.wait_for_logs("goes on with a new server", 2);
+    let times: Vec<f64> = taken.iter().map(|line| logged_at(line) - began).collect();
+    assert!(times[0] > 0.99 && times[1] > 5.99, "{times:?}");
 }
 
 // Losses.
@@ -201,7 +202,10 @@ fn a_server_that_dies_at_start_up_is_not_started_over_and_over() {
     skip_on_reference!("has no pool");
     let scratch = Scratch::new();
     scratch.write("on-start", "echo broken >&2; exit 1");
-    let options = ["--prespawn", &SIZE.to_string(), "--max-restarts", "1"];
+    let size = SIZE.to_string();
+    // A session that was over before its client has said something would have nobody to tell.
+    let lazily = ["--spawn", "lazy"];
+    let options = [&lazily[..], &["--prespawn", &size, "--max-restarts", "1"]].concat();
     let mut proxy = Proxy::start(&options, &servers::scripted(&scratch));
     let spent = proxy.wait_for_log(
         "the limit (--max-restarts); for 60 s sessions start their servers themselves",
@@ -221,7 +225,9 @@ fn a_server_that_dies_at_start_up_is_not_started_over_and_over() {
     // A connection gets the error that it would get without a pool.
     let mut client = proxy.connect();
     let id = client.send_request("pid", &json!({}));
-    let lines = client.read_to_end();
+    let mut lines = client.read_to_end();
+    // Its second server may live for so long that it is told.
+    lines.retain(|line| !line.contains(RESTART_NOTICE));
     assert_eq!(lines.len(), 1, "{lines:?}");
     let answer: Value = serde_json::from_str(&lines[0]).unwrap();
     assert_eq!(answer["id"], id);
@@ -242,7 +248,9 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     fs::write(&program, script).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     let command = [program.to_str().unwrap().to_owned()];
-    let options = ["--prespawn", "1", "--max-restarts", "0"];
+    // A session that was over before its client has said something would have nobody to tell.
+    let lazily = ["--spawn", "lazy"];
+    let options = [&lazily[..], &["--prespawn", "1", "--max-restarts", "0"]].concat();
     let mut proxy = Proxy::start(&options, &command);
     scratch.read("up");
     fs::remove_file(&program).unwrap();
@@ -265,12 +273,14 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
 fn the_pool_fills_up_under_the_limit_of_servers_that_start_up() {
     skip_on_reference!("has no pool");
     let options = ["--prespawn", "3", "--max-starting", "1", "--debug"];
+    let began = unix_time();
     let proxy = Proxy::start(&options, &servers::mirror());
     let starts = proxy.wait_for_logs("was started", 3);
-    for pair in starts.windows(2) {
+    for (number, start) in starts.iter().enumerate() {
+        let after = logged_at(start) - began;
         assert!(
-            logged_at(&pair[1]) - logged_at(&pair[0]) > 0.95,
-            "{starts:?}"
+            after > number as f64 - 0.01,
+            "number {number} after {after} s"
         );
     }
     wait_until_quiet(&[proxy.pid()]);
@@ -358,7 +368,7 @@ fn a_second_signal_kills_waiting_servers() {
     proxy.wait_for_log("pool: size 3, 0 hits, 0 misses");
     proxy.wait_for_log("second signal: killing 3 servers");
     for server in scratch.servers() {
-        assert!(!processes::process_exists(server));
+        processes::wait_until_dead(server);
     }
 }
 

@@ -1,12 +1,12 @@
 //! Which sessions get their servers first, and how many servers start up at a time (`--max-starting`).
 
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::json;
 
 use crate::common::{Client, Proxy, Scratch, processes, servers, skip_on_reference};
-use crate::logged_at;
+use crate::{logged_at, unix_time};
 
 /// How long a server that writes nothing counts as starting up.
 const START_UP_TIME: Duration = Duration::from_secs(1);
@@ -32,12 +32,16 @@ fn connect_silent(proxy: &Proxy, count: usize) -> Vec<Client> {
 fn servers_that_write_nothing_start_few_at_a_time() {
     skip_on_reference!("starts servers as they come");
     let proxy = Proxy::start(&["--max-starting", "2"], &silent());
+    let began = unix_time();
     let clients = connect_silent(&proxy, 6);
     let starts = starts(&proxy, 6);
-    let least = START_UP_TIME.as_secs_f64() - 0.05;
-    for pair in [(0, 2), (1, 3), (2, 4), (3, 5)] {
-        let apart = starts[pair.1] - starts[pair.0];
-        assert!(apart >= least, "{pair:?}: {apart} s, {starts:?}");
+    for (number, start) in starts.iter().enumerate() {
+        let least = START_UP_TIME.as_secs_f64() * (number / 2) as f64 - 0.01;
+        let after = start - began;
+        assert!(
+            after >= least,
+            "number {number} after {after} s: {starts:?}"
+        );
     }
     drop(clients);
 }
@@ -54,21 +58,20 @@ fn a_server_that_shows_itself_makes_room_for_the_next() {
     for way in ways {
         let options = ["--max-starting", "1", "--no-auto-restart"];
         let proxy = Proxy::start(&options, &servers::sh(way));
-        let begin = Instant::now();
         let clients = connect_silent(&proxy, CLIENTS);
-        starts(&proxy, CLIENTS);
-        let time = begin.elapsed();
-        assert!(
-            time < START_UP_TIME * (CLIENTS as u32 - 2),
-            "{way}: {time:?}"
-        );
+        let starts = starts(&proxy, CLIENTS);
+        // Not all of them, on a busy machine.
+        let is_quick = |pair: &&[f64]| pair[1] - pair[0] < START_UP_TIME.as_secs_f64() / 2.0;
+        let quick = starts.windows(2).filter(is_quick).count();
+        assert!(quick >= CLIENTS / 3, "{way}: {starts:?}");
         drop(clients);
     }
 }
 
 #[test]
 fn silent_connections_do_not_delay_those_that_speak() {
-    const SILENT: usize = 12;
+    // On a busy machine, some of them come first.
+    const SILENT: usize = 30;
     skip_on_reference!("starts servers as they come");
     let proxy = Proxy::start(&["--max-starting", "1"], &silent());
     let mut open = proxy.connect();
@@ -121,7 +124,7 @@ fn opened(proxy: &Proxy, name: &str) -> usize {
 
 #[test]
 fn a_client_does_not_wait_for_all_those_of_another_address() {
-    const STRANGERS: usize = 8;
+    const STRANGERS: usize = 30;
     skip_on_reference!("starts servers as they come");
     let scratch = Scratch::new();
     let proxy = Proxy::start(&["--max-starting", "1"], &slow_later(&scratch));
@@ -138,7 +141,7 @@ fn a_client_does_not_wait_for_all_those_of_another_address() {
 
 #[test]
 fn a_session_that_has_lost_its_server_does_not_wait_for_strangers() {
-    const STRANGERS: usize = 8;
+    const STRANGERS: usize = 30;
     skip_on_reference!("starts servers as they come");
     let scratch = Scratch::new();
     let proxy = Proxy::start(&["--max-starting", "1"], &slow_later(&scratch));

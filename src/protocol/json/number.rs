@@ -1,15 +1,26 @@
 //! Numbers, and the words that may stand in the place of any value, Python's constants among them.
 
-/// What follows a positive integer, if that is all there is.
+/// This many digits always fit.
+const SAFE_DIGITS: usize = 18;
+
+/// What follows a positive integer, if that is all there is, and what it says, if it has few digits.
 #[inline(always)]
-pub(super) fn after_integer(text: &[u8]) -> Option<&[u8]> {
-    let [b'1'..=b'9', rest @ ..] = text else {
+pub(super) fn after_integer(text: &[u8]) -> Option<(&[u8], Option<i64>)> {
+    let [first @ b'1'..=b'9', rest @ ..] = text else {
         return None;
     };
-    match skip_any_digits(rest) {
-        [b'.' | b'e' | b'E', ..] => None,
-        rest => Some(rest),
+    let (mut value, mut rest) = (u64::from(*first - b'0'), rest);
+    while let [digit @ b'0'..=b'9', more @ ..] = rest {
+        value = value
+            .wrapping_mul(10)
+            .wrapping_add(u64::from(*digit - b'0'));
+        rest = more;
     }
+    if let [b'.' | b'e' | b'E', ..] = rest {
+        return None;
+    }
+    let is_safe = text.len() - rest.len() <= SAFE_DIGITS;
+    Some((rest, is_safe.then_some(value.cast_signed())))
 }
 
 pub(super) fn after_number_or_word(text: &[u8]) -> Option<&[u8]> {

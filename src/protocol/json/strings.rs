@@ -12,20 +12,23 @@ const SHORT_WORDS: usize = 2;
 const LONG_WORDS: usize = 4;
 
 /// What follows a string, if it ends within a few words and is plain ASCII; otherwise what follows a part of it that is.
-/// `text` begins after the string's quotation mark.
+/// `text` begins after the string's quotation mark. For a key, less is plain: see [`special_in_key`].
 #[inline(always)]
-pub(crate) fn after_plain_string(mut text: &[u8]) -> Result<&[u8], &[u8]> {
+pub(crate) fn after_plain_string<const IS_KEY: bool>(mut text: &[u8]) -> Result<&[u8], &[u8]> {
     for _ in 0..SHORT_WORDS {
-        let Some((word, rest)) = text.split_first_chunk() else {
+        let Some((bytes, rest)) = text.split_first_chunk::<WORD>() else {
             break;
         };
-        let word = u64::from_le_bytes(*word);
-        let special = (special_candidates(word) | word) & HIGHS;
+        let word = u64::from_le_bytes(*bytes);
+        let special = if IS_KEY {
+            special_in_key(word)
+        } else {
+            special_in_ascii(word)
+        };
+        let special = (special | word) & HIGHS;
         if special != 0 {
-            let bits = special.trailing_zeros();
-            let place = bits as usize / 8;
-            let byte = word >> (bits & !7) & 0xff;
-            return if byte == u64::from(b'"') {
+            let place = special.trailing_zeros() as usize / 8;
+            return if text.get(place) == Some(&b'"') {
                 Ok(&text[place + 1..])
             } else {
                 Err(&text[place..])
@@ -155,20 +158,30 @@ fn is_special(byte: u8) -> bool {
     (byte ^ FLIP <= b' ') | (byte == b'\\')
 }
 
+/// The highest bits of special bytes, as far as all bytes before them are ASCII; nothing is meant by the other bits. No byte
+/// that is ASCII borrows from the next one when it is subtracted from the highest bit.
+#[inline(always)]
+fn special_in_ascii(word: u64) -> u64 {
+    let control_or_quote = (HIGHS + all(b' ')).wrapping_sub(word ^ all(FLIP));
+    control_or_quote | HIGHS.wrapping_sub(word ^ all(b'\\'))
+}
+
+/// The same, with the two characters that are below the quotation mark and are not special: they are rare in keys, and what
+/// they cost there is less than to tell them apart everywhere.
+#[inline(always)]
+fn special_in_key(word: u64) -> u64 {
+    (HIGHS + all(b'"')).wrapping_sub(word) | HIGHS.wrapping_sub(word ^ all(b'\\'))
+}
+
 /// The highest bit of the lowest special byte, and none below it. What it says about the bytes above is not exact, as a
 /// subtraction borrows from them.
 #[inline(always)]
 fn special_bytes(word: u64) -> u64 {
-    special_candidates(word) & !word & HIGHS
-}
-
-/// The same in the highest bits of bytes that are ASCII; nothing else is meant by the other bits.
-#[inline(always)]
-fn special_candidates(word: u64) -> u64 {
-    const fn all(byte: u8) -> u64 {
-        ONES * byte as u64
-    }
     let control_or_quote = (word ^ all(FLIP)).wrapping_sub(all(b' ' + 1));
     let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
-    control_or_quote | backslash
+    (control_or_quote | backslash) & !word & HIGHS
+}
+
+const fn all(byte: u8) -> u64 {
+    ONES * byte as u64
 }

@@ -18,6 +18,7 @@ fn with_limits(first_message: Option<Duration>, idle: Option<Duration>) -> World
             exempts_heartbeats: false,
             first_message,
             idle,
+            hibernate: None,
         };
     })
 }

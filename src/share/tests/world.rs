@@ -22,6 +22,8 @@ pub(super) struct World {
     pub(super) closed: Vec<SeatKey>,
     /// Processes that are to end.
     pub(super) stopped: Vec<ProcessKey>,
+    /// Those that went because nobody used them.
+    pub(super) given_back: Vec<ProcessKey>,
     /// Whether processes that are asked for come at once.
     pub(super) starts: bool,
     pub(super) asked: Vec<ProcessKey>,
@@ -34,6 +36,7 @@ pub(super) fn limits() -> Limits {
         max_restarts: 5,
         restarts: true,
         max_message_bytes: 64 * 1024,
+        hibernate_after: None,
     }
 }
 
@@ -65,6 +68,7 @@ impl World {
             processes: BTreeMap::new(),
             closed: Vec::new(),
             stopped: Vec::new(),
+            given_back: Vec::new(),
             starts: true,
             asked: Vec::new(),
         }
@@ -94,6 +98,11 @@ impl World {
                 Effect::Start(process) => self.asked.push(process),
                 Effect::Close(seat, _) => self.closed.push(seat),
                 Effect::Stop(process) => self.stopped.push(process),
+                Effect::GiveBack(process) => {
+                    let unread = self.processes.remove(&process);
+                    assert!(unread.is_some_and(|it| it.is_empty()), "{process:?}");
+                    self.given_back.push(process);
+                }
                 Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
             }
         }

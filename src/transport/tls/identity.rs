@@ -1,4 +1,4 @@
-//! Who a client is, by its certificate.
+//! What certificates say: whom they are for, and until when.
 
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 
@@ -7,6 +7,12 @@ pub fn name(certificate: &[u8]) -> Option<String> {
     let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
     let name = common_name(&certificate).or_else(|| dns_name(&certificate));
     name.map(str::to_owned)
+}
+
+/// When a certificate ends, in seconds since 1970.
+pub fn not_after(certificate: &[u8]) -> Option<i64> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    Some(certificate.validity().not_after.timestamp())
 }
 
 fn common_name<'a>(certificate: &'a X509Certificate<'_>) -> Option<&'a str> {

@@ -9,6 +9,7 @@ use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientV
 use rustls::{CertRevocationListError, ServerConfig};
 
 use super::files::{Named, provider};
+use super::identity;
 use crate::options::ServeOptions;
 
 /// The files of the serving side.
@@ -31,6 +32,8 @@ pub struct ServerTls {
     pub config: Arc<ServerConfig>,
     /// Judges the certificates of clients, if they need any.
     clients: Option<Arc<dyn ClientCertVerifier>>,
+    /// When the certificate ends, in seconds since 1970.
+    pub not_after: Option<i64>,
 }
 
 impl ServerTls {
@@ -70,6 +73,7 @@ impl ServerFiles {
         };
         let chain = certificate.chain()?;
         let private = key.key()?;
+        let not_after = chain.first().and_then(|own| identity::not_after(own));
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
@@ -87,7 +91,11 @@ impl ServerFiles {
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 1;
         let config = Arc::new(config);
-        Ok(ServerTls { config, clients })
+        Ok(ServerTls {
+            config,
+            clients,
+            not_after,
+        })
     }
 
     fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {

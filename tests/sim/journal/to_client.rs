@@ -23,7 +23,7 @@ impl Journal {
         } else if text.starts_with(br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","#) {
             self.notices += 1;
             assert!(
-                !self.is_connector && self.notices < self.servers.len(),
+                !self.is_connector && self.notices + self.woken() < self.servers.len(),
                 "a restart is told of that was none"
             );
             let has_asked = self.lines.iter().any(|line| {
@@ -38,8 +38,10 @@ impl Journal {
             return Comes::Restarted;
         } else if text == br#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"# {
             self.list_changes += 1;
-            let servers = self.servers.iter();
-            let agreed = servers.filter(|server| server.replay_responded && !server.replay_differs);
+            let agreed = self.servers.iter().filter(|server| {
+                let tells = !server.wakes || server.is_other_version;
+                tells && server.replay_responded && !server.replay_differs
+            });
             assert!(
                 self.list_changes <= agreed.count(),
                 "the lists are said to have changed without a replay"
@@ -48,6 +50,8 @@ impl Journal {
             self.proxy_takes_back(&id);
         } else if let Some(id) = text::closed_subscription(text) {
             self.proxy_closes(&id, text);
+        } else if let Some(id) = text::pong(text) {
+            self.proxy_pongs(&id, text);
         } else if self.is_other_protocol {
             self.turned_away(text);
         } else {
@@ -239,6 +243,11 @@ impl Journal {
                 });
                 let record = &mut self.servers[line.sent_to.unwrap_or_default()];
                 assert!(
+                    !record.hibernated,
+                    "a request is lost with a server that was given back: {}",
+                    text::show(text)
+                );
+                assert!(
                     record.last_lost <= begun,
                     "lost requests are answered out of order: {}",
                     text::show(text)
@@ -278,7 +287,7 @@ impl Journal {
         );
     }
 
-    fn answered(&mut self, request: usize, by_proxy: bool) {
+    pub(super) fn answered(&mut self, request: usize, by_proxy: bool) {
         self.listening -= usize::from(self.is_listen(request));
         let request = &mut self.requests[request];
         request.answers += 1;

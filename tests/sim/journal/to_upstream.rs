@@ -169,7 +169,7 @@ impl Journal {
 
     /// Whether the client has surely brought its handshake to an end: there was one, and all that it has said about its end
     /// was read.
-    fn has_initialized(&self) -> bool {
+    pub(super) fn has_initialized(&self) -> bool {
         let all = |what| self.lines.iter().filter(move |line| line.what == what);
         let is_read = |line: &ClientLine| line.sent_to.is_some() && !self.is_unread(line);
         let mut ends = all(ClientSays::Initialized).filter(|line| line.sent_to.is_some());
@@ -183,6 +183,9 @@ impl Journal {
         let same = ClientSays::Cancel(request);
         let is_repeated = self.lines.iter().filter(|line| line.what == same).count() > 1;
         let unanswered = self.unanswered();
+        // The answer may not have been sent yet, either.
+        let line = &self.lines[self.requests[request].line];
+        let may_be_ponged = self.has_hibernated() && text::is_ping(&line.text);
         let request = &mut self.requests[request];
         let what = self.lines[request.line].what;
         // The error may not have been sent yet.
@@ -193,6 +196,7 @@ impl Journal {
         if request.begun.is_some()
             || request.answers > 0
             || may_be_refused
+            || may_be_ponged
             || is_repeated
             || what == ClientSays::Initialize
         {

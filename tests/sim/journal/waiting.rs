@@ -73,7 +73,7 @@ impl Journal {
     pub fn surely_done(&self, heard: Heard) -> bool {
         let all_sent = || {
             let mut messages = self.messages(heard).filter(|line| !is_answer(line));
-            messages.all(|line| line.sent_to.is_some())
+            messages.all(|line| line.sent_to.is_some() || self.is_ponged(line))
         };
         let has_asked = || {
             let mut said = self.said.iter();

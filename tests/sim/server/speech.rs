@@ -37,8 +37,10 @@ impl Server {
         let outcome = match what {
             ClientSays::Initialize => {
                 journal.initialize_answered();
-                r#""result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{"listChanged":true}}}"#
-                    .to_owned()
+                let version = self.version;
+                format!(
+                    r#""result":{{"protocolVersion":"2025-06-18","capabilities":{{"tools":{{"listChanged":true}}}},"serverInfo":{{"version":"{version}"}}}}"#
+                )
             }
             _ if is_error => r#""error":{"code":-32601,"message":"no"}"#.to_owned(),
             _ => format!(r#""result":{{"id":1,"pad":"{}"}}"#, self.padding(5)),
@@ -63,8 +65,10 @@ impl Server {
         let outcome = match self.manners.replay {
             Replay::Never => return,
             Replay::Agrees => {
-                r#""result":{"capabilities":{ "tools":{"listChanged":true}},"protocolVersion":"2025-06-18"}"#
-                    .to_owned()
+                let version = self.version;
+                format!(
+                    r#""result":{{"serverInfo":{{"version":"{version}"}},"capabilities":{{ "tools":{{"listChanged":true}}}},"protocolVersion":"2025-06-18"}}"#
+                )
             }
             Replay::Differs => {
                 r#""result":{"capabilities":{},"protocolVersion":"2025-06-18"}"#.to_owned()

@@ -144,6 +144,8 @@ fn is_to_client(text: &str) -> bool {
         line["error"]["data"]["source"] == SOURCE
             || (line["type"] == "heartbeat_response" && line["timestamp"] != 1)
             || line["method"] == "$/mcp/serverRestarted"
+            // The answer to a `ping` that wakes no server.
+            || (line["result"] == Value::Object(serde_json::Map::new()) && line["id"] != Value::Null)
             || line["params"]["reason"] == "the MCP server that asked is gone"
             || (line["result"]["resultType"] == "complete"
                 && line["result"]["_meta"]["io.modelcontextprotocol/subscriptionId"] == line["id"])

@@ -92,6 +92,7 @@ fn settings(options: u8, size: u8) -> Settings {
             exempts_heartbeats: false,
             first_message: limit(0b0110, 5),
             idle: limit(0b1_1000, 20),
+            hibernate: limit(0b10_0001, 7),
         },
         server_log: ServerLogging::Limited,
     }
@@ -401,7 +402,7 @@ impl World {
                 );
                 self.wants_server = true;
             }
-            Action::StopUpstream => {
+            Action::StopUpstream | Action::HibernateUpstream => {
                 if let Some(server) = &mut self.server {
                     server.input_is_closed = true;
                 }

@@ -1,0 +1,121 @@
+//! What is counted of connections and servers, besides what sessions count themselves.
+
+use std::time::Duration;
+
+use crate::session::Session;
+use crate::session::report::{EndReason, Exit, SessionLimit};
+use crate::util::histogram::Histogram;
+use crate::util::time::Time;
+
+/// For so long a server that could not be started is taken to be one that can't be. Then the next session is to try.
+const FAILURE_TIME: Duration = Duration::from_secs(10);
+
+/// Totals since the start of the program.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    /// Sessions that were not refused.
+    pub(super) opened: u64,
+    /// Those of them that are gone, by the numbers of the reasons.
+    pub(super) closed: [u64; EndReason::NAMES.len()],
+    /// Connections that were refused because of a limit on sessions: of all, of an address, of a client.
+    pub(super) refused: [u64; 3],
+    /// Servers that were started.
+    pub(super) starts: u64,
+    /// Servers that could not be.
+    pub(super) failed_starts: u64,
+    /// From the start of a server to its first output.
+    pub(super) start_times: Histogram,
+    /// Whether files were read again with success the last time, and when they last were, since 1970. `None` if there are none.
+    pub(super) reload: Option<(bool, Duration)>,
+    /// The last start, if it has failed: when, and why.
+    last_failure: Option<(Time, String)>,
+}
+
+impl Counts {
+    /// A connection was refused.
+    pub(super) fn refused(&mut self, limit: SessionLimit) {
+        let place = match limit {
+            SessionLimit::All(_) => 0,
+            SessionLimit::OfAddress(_) => 1,
+            SessionLimit::OfClient(_) => 2,
+        };
+        self.refused[place] += 1;
+    }
+
+    /// A session is gone that was not refused.
+    pub(super) fn closed(&mut self, session: &Session) {
+        if let Some(reason) = session.end_reason() {
+            self.closed[reason.number()] += 1;
+        }
+    }
+
+    /// A server was started.
+    pub(super) fn started(&mut self) {
+        self.starts += 1;
+        self.last_failure = None;
+    }
+
+    /// A server could not be started.
+    pub(super) fn start_failed(&mut self, error: &str, now: Time) {
+        self.failed_starts += 1;
+        self.last_failure = Some((now, error.to_owned()));
+    }
+
+    /// Why no server can be started, as far as is known.
+    pub(super) fn why_none_starts(&self, now: Time) -> Option<&str> {
+        let (at, error) = self.last_failure.as_ref()?;
+        (now < *at + FAILURE_TIME).then_some(error.as_str())
+    }
+}
+
+/// How servers have ended.
+#[derive(Debug, Default, Clone, Copy)]
+pub(super) struct ExitCounts {
+    /// With exit code 0.
+    pub(super) well: u64,
+    /// With another, or it is not known how.
+    pub(super) other: u64,
+    /// By a signal.
+    pub(super) signal: u64,
+}
+
+impl ExitCounts {
+    /// One has ended.
+    pub(super) fn note(&mut self, exit: Exit) {
+        match exit {
+            Exit::Code(0) => self.well += 1,
+            Exit::Signal(_) => self.signal += 1,
+            _ => self.other += 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_start_is_held_against_the_server_for_a_while_or_until_one_succeeds() {
+        let now = Time::from_nanos(1 << 40);
+        let mut counts = Counts::default();
+        assert_eq!(counts.why_none_starts(now), None);
+        counts.start_failed("no such file", now);
+        assert_eq!(counts.why_none_starts(now), Some("no such file"));
+        let later = now + FAILURE_TIME;
+        assert_eq!(counts.why_none_starts(later), None);
+        counts.start_failed("again", later);
+        assert_eq!(counts.why_none_starts(later), Some("again"));
+        counts.started();
+        assert_eq!(counts.why_none_starts(later), None);
+        assert_eq!((counts.starts, counts.failed_starts), (1, 2));
+    }
+
+    #[test]
+    fn exits_are_told_apart() {
+        let mut exits = ExitCounts::default();
+        for exit in [Exit::Code(0), Exit::Code(1), Exit::Unknown, Exit::Signal(9)] {
+            exits.note(exit);
+        }
+        assert_eq!((exits.well, exits.other, exits.signal), (1, 2, 1));
+    }
+}

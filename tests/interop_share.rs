@@ -1,0 +1,145 @@
+//! Real servers that many real clients share: the official Python SDK in both roles, and `server-everything`, which is
+//! not to be shared.
+//!
+//! `.ci/interop-setup` installs them below `target/interop`; `MCP_TCP_PROXY_INTEROP` names another place.
+
+#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
+
+mod common;
+
+use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use common::client::{modern_meta, result_of};
+use common::installed::{everything_server, installed, script, sdk_server};
+use common::{Client, Proxy, eventually, eventually_some};
+use serde_json::{Value, json};
+
+/// Interpreters that start at the same time on two cores take their while.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// As many clients at a time.
+const CLIENTS: usize = 50;
+
+/// What each client of the script does.
+const ROUNDS: u64 = 3;
+
+/// Keeps the tests of this file apart: each starts many interpreters.
+fn one_at_a_time() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// A proxy of which the SDK's server is known to be modern. One that says nothing for ten seconds is taken for older, and on
+/// a machine that is busy enough this one may need longer.
+fn share_sdk_server(options: &[&str]) -> Proxy {
+    eventually_some("the server to say in time what it is", 3 * DEADLINE, || {
+        let proxy = Proxy::start(options, &sdk_server());
+        let list = json!({"_meta": modern_meta()});
+        let listed = proxy
+            .connect()
+            .request_within("tools/list", &list, DEADLINE);
+        listed["error"].is_null().then_some(proxy)
+    })
+}
+
+/// Runs this many clients of the SDK, of either era. Returns what they have seen.
+fn run_clients(address: SocketAddr, modern: usize, legacy: usize) -> Value {
+    let output = Command::new(installed("venv/bin/python"))
+        .arg(script("sharing_clients.py"))
+        .args([address.ip().to_string(), address.port().to_string()])
+        .args([modern.to_string(), legacy.to_string()])
+        .output()
+        .unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+/// What this many clients see: each counts to another number.
+fn check(seen: &Value, clients: usize) {
+    let clients = clients as u64;
+    let steps: u64 = (0..clients).map(|number| 3 + number).sum();
+    assert_eq!(seen["answers"], clients * ROUNDS);
+    assert_eq!(seen["progress"], steps * ROUNDS);
+    assert_eq!(seen["cancelled"], clients * ROUNDS);
+}
+
+#[test]
+#[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
+fn fifty_sdk_clients_share_two_sdk_servers() {
+    let _alone = one_at_a_time();
+    let proxy = share_sdk_server(&["--share", "2"]);
+    let seen = run_clients(proxy.address(), CLIENTS, 0);
+    check(&seen, CLIENTS);
+    assert_eq!(seen["versions"], json!(["2026-07-28"]));
+    assert_eq!(proxy.servers().len(), 2);
+}
+
+#[test]
+#[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
+fn sdk_clients_of_both_eras_do_not_disturb_each_other() {
+    let _alone = one_at_a_time();
+    let proxy = share_sdk_server(&["--share", "2"]);
+    let seen = run_clients(proxy.address(), CLIENTS - 10, 10);
+    check(&seen, CLIENTS);
+    assert_eq!(seen["versions"].as_array().unwrap().len(), 2);
+    eventually("only the shared servers to be left", DEADLINE, || {
+        proxy.servers().len() == 2
+    });
+}
+
+#[test]
+#[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
+fn a_server_that_is_older_serves_each_client_alone() {
+    let _alone = one_at_a_time();
+    let proxy = Proxy::start(&["--share", "2"], &everything_server());
+    let mut clients: Vec<Client> = (0..3).map(|_| proxy.connect()).collect();
+    thread::scope(|scope| {
+        for (number, client) in clients.iter_mut().enumerate() {
+            scope.spawn(move || {
+                let discover = json!({"_meta": modern_meta()});
+                let refused = client.request_within("server/discover", &discover, DEADLINE);
+                assert_eq!(refused["error"]["code"], -32601, "{refused}");
+                let initialize = json!({
+                    "protocolVersion": "2025-06-18",
+                    "capabilities": {},
+                    "clientInfo": {"name": "test", "version": "1"},
+                });
+                result_of(client.request_within("initialize", &initialize, DEADLINE));
+                client.send_json(&json!({"jsonrpc": "2.0", "method": "notifications/initialized"}));
+                let call = json!({"name": "get-sum", "arguments": {"a": number, "b": 100}});
+                let sum = result_of(client.request_within("tools/call", &call, DEADLINE));
+                assert!(
+                    sum.to_string().contains(&(100 + number).to_string()),
+                    "{sum}"
+                );
+            });
+        }
+    });
+    assert_eq!(proxy.servers().len(), 3);
+}
+
+/// What goes wrong with a server that keeps something of a client in memory: the README shows it.
+#[test]
+#[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
+fn what_a_shared_server_remembers_of_one_client_it_tells_another() {
+    let _alone = one_at_a_time();
+    let call = |client: &mut Client, name: &str, arguments: Value| {
+        let params = json!({"name": name, "arguments": arguments, "_meta": modern_meta()});
+        let result = result_of(client.request_within("tools/call", &params, DEADLINE));
+        result["structuredContent"]["result"].clone()
+    };
+    for (options, told) in [
+        (&["--share", "1"][..], "the plans of one"),
+        (&[], "nothing"),
+    ] {
+        let proxy = share_sdk_server(options);
+        let (mut one, mut other) = (proxy.connect(), proxy.connect());
+        call(&mut one, "remember", json!({"text": "the plans of one"}));
+        assert_eq!(call(&mut other, "recall", json!({})), told);
+    }
+}

@@ -1,0 +1,373 @@
+//! What is below the loop: clients, servers that they share, and the system that tells of them.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+
+use mcp_tcp_proxy::process::Spawned;
+use mcp_tcp_proxy::process::reap::Reaped;
+use mcp_tcp_proxy::reactor::io::Readiness;
+use mcp_tcp_proxy::reactor::signals::Pending;
+use mcp_tcp_proxy::scheduler::SessionKey;
+use mcp_tcp_proxy::util::client_address::ClientAddress;
+use mcp_tcp_proxy::util::time::Time;
+use mio::Token;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use slab::Slab;
+
+use super::client::{Client, Habits, State};
+use super::record::{Kind, Record, Request};
+use super::server::{Era, Server};
+use crate::rng::Rng;
+use crate::trace;
+use crate::transport::{Events, Output, Socket, Stdin};
+
+pub struct Below {
+    pub rng: Rng,
+    pub calm: bool,
+    pub now: Time,
+    pub began: Time,
+    pub clients: Slab<Client>,
+    pub servers: Slab<Server>,
+    by_pid: HashMap<i32, usize>,
+    last_pid: i32,
+    clients_so_far: usize,
+    /// The numbers of the clients, by their sessions.
+    sessions: HashMap<SessionKey, usize>,
+    pub backlog: VecDeque<usize>,
+    pub exited: Vec<usize>,
+    pub signals: Pending,
+    pub signal_token: Token,
+    pub listener_token: Token,
+    pub events: Events,
+    pub record: Record,
+    pub era: Era,
+    pub max_line: usize,
+    pub in_flight: usize,
+    /// Requests of clients of this address kill servers.
+    pub killer: Option<u8>,
+    pub legacy_clients: usize,
+    pub is_stopping: bool,
+    /// Clients whose connections the proxy has closed.
+    pub closed_by_proxy: u64,
+}
+
+impl Below {
+    /// Whether something goes wrong that seldom does.
+    fn happens_in_thousand(&mut self, chance: usize) -> bool {
+        !self.calm && self.rng.below(1000) < chance
+    }
+
+    pub fn open(&mut self, is_slow: bool) {
+        self.clients_so_far += 1;
+        let identity = 1 + self.rng.below(4) as u8;
+        let habits = Habits {
+            is_legacy: self.rng.percent(self.legacy_clients),
+            kills: self.killer == Some(identity),
+            is_slow,
+            calm: self.calm,
+            max_line: self.max_line,
+        };
+        let client = Client::new(
+            self.clients_so_far,
+            identity,
+            habits,
+            self.now,
+            &mut self.rng,
+        );
+        let slot = self.clients.insert(client);
+        self.backlog.push_back(slot);
+        self.events.push((self.listener_token, Readiness::READABLE));
+    }
+
+    pub fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
+        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let client = &self.clients[slot];
+        let address = SocketAddr::from(([10, 0, 0, client.identity], 1000));
+        let duplex = client.socket.clone();
+        Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
+    }
+
+    pub fn accepted(&mut self, slot: usize, key: SessionKey) {
+        trace::note(|| format!("client {} is {key:?}", self.clients[slot].number));
+        self.clients[slot].was_accepted = true;
+        self.sessions.insert(key, self.clients[slot].number);
+    }
+
+    pub fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
+        if self.happens_in_thousand(30) {
+            return Err(self.rng.pick(&[Errno::EAGAIN, Errno::ENOENT]).into());
+        }
+        self.last_pid += 1;
+        let server = Server::new(
+            self.last_pid,
+            self.era,
+            self.calm,
+            self.max_line,
+            &mut self.rng,
+        );
+        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
+        trace::note(|| format!("pid {pid} starts for {user:?}"));
+        let key = self.servers.insert(server);
+        self.by_pid.insert(pid, key);
+        Ok(Spawned {
+            pid: Pid::from_raw(pid),
+            stdin: Stdin(pipes.clone()),
+            stdout: Output::Stdout(pipes),
+            stderr: Output::Stderr(stderr),
+        })
+    }
+
+    /// A server is a session's own.
+    pub fn note_user(&mut self, pid: Pid, user: SessionKey) {
+        let owner = self.sessions[&user];
+        let server = self
+            .by_pid
+            .get(&pid.as_raw())
+            .and_then(|key| self.servers.get_mut(*key));
+        if let Some(server) = server.filter(|server| server.owner.is_none()) {
+            // It is not what is looked at here.
+            server.calm = true;
+            server.owner = Some(owner);
+            self.record.alone.insert(owner);
+        }
+    }
+
+    pub fn reap(&mut self) -> Reaped {
+        let Some(key) = self.exited.pop() else {
+            return Reaped::Nothing;
+        };
+        let server = &mut self.servers[key];
+        server.reaped = true;
+        let exit = server.exit.unwrap();
+        Reaped::Process(Pid::from_raw(server.pid), exit)
+    }
+
+    pub fn process(&self, pid: Pid) -> Option<&Server> {
+        let key = self.by_pid.get(&pid.as_raw())?;
+        self.servers.get(*key)
+    }
+
+    pub fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let key = self
+            .by_pid
+            .get(&leader.as_raw())
+            .copied()
+            .ok_or(Errno::ESRCH)?;
+        let server = self.servers.get(key).filter(|server| !server.reaped);
+        server.ok_or(Errno::ESRCH)?;
+        self.with_server(key, |server, record| {
+            let exit = mcp_tcp_proxy::session::report::Exit::Signal(signal as i32);
+            server.ends(exit, record);
+        });
+        Ok(())
+    }
+
+    fn with_server(&mut self, key: usize, act: impl FnOnce(&mut Server, &mut Record)) {
+        let server = &mut self.servers[key];
+        let was_running = server.is_running();
+        act(server, &mut self.record);
+        if was_running && !server.is_running() {
+            self.exited.push(key);
+        }
+    }
+
+    pub fn server_acts(&mut self, key: usize) {
+        self.with_server(key, Server::act);
+    }
+
+    pub fn client_acts(&mut self, slot: usize) {
+        self.clients[slot].act(self.now, &mut self.record);
+    }
+
+    pub fn notify_client(&mut self, slot: usize) {
+        let socket = self.clients[slot].socket.clone();
+        socket.borrow_mut().notify(&mut self.events);
+    }
+
+    pub fn notify_server(&mut self, key: usize) {
+        let server = &self.servers[key];
+        server.pipes.borrow_mut().notify(&mut self.events);
+        server.stderr.borrow_mut().notify(&mut self.events);
+    }
+
+    pub fn notify_all(&mut self) {
+        let slots: Vec<usize> = self.clients.iter().map(|(slot, _)| slot).collect();
+        for slot in slots {
+            self.notify_client(slot);
+        }
+        let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
+        for key in keys {
+            self.notify_server(key);
+        }
+        self.raise_child();
+    }
+
+    pub fn clients_so_far(&self) -> usize {
+        self.clients_so_far
+    }
+
+    pub fn servers_so_far(&self) -> i32 {
+        self.last_pid
+    }
+
+    /// SIGCHLD comes, if it is due. What a process has written before its end is known by then.
+    pub fn raise_child(&mut self) {
+        if self.exited.is_empty() {
+            return;
+        }
+        for key in self.exited.clone() {
+            self.notify_server(key);
+        }
+        self.signals.child = true;
+        self.raise();
+    }
+
+    pub fn raise_stop(&mut self) {
+        self.is_stopping = true;
+        self.signals.stop = true;
+        self.raise();
+    }
+
+    fn raise(&mut self) {
+        self.events.push((self.signal_token, Readiness::READABLE));
+    }
+
+    /// Looks at all that was written in an iteration, and forgets who is gone.
+    pub fn look(&mut self) {
+        let record = &mut self.record;
+        for (_, server) in &mut self.servers {
+            server.note_input(record, self.in_flight);
+        }
+        for (_, client) in &mut self.clients {
+            client.note_output(record, self.is_stopping);
+            let is_closed = client.was_accepted && !client.socket.borrow().writes;
+            if is_closed && record.gone.insert(client.number) {
+                self.closed_by_proxy += 1;
+            }
+        }
+        self.servers
+            .retain(|_, server| !server.reaped || server.pipes.borrow().reads);
+        self.clients.retain(|_, client| {
+            let socket = client.socket.borrow();
+            let is_left = client.was_accepted && !socket.reads && !socket.writes;
+            if is_left {
+                record.open.remove(&client.number);
+            }
+            !is_left
+        });
+    }
+
+    /// Nothing can go on before time passes.
+    pub fn check_rest(&mut self) {
+        for (_, server) in &self.servers {
+            let pipes = server.pipes.borrow();
+            // One that waits to be used is not read.
+            let is_read =
+                !server.is_used || pipes.input.token.is_none() || !pipes.input.has_something();
+            assert!(is_read, "pid {} is not read", server.pid);
+        }
+        for (_, client) in &mut self.clients {
+            client.note_rest(&mut self.record);
+        }
+        for (_, server) in &self.servers {
+            server.check_told(&self.record);
+        }
+    }
+
+    /// Whether all that was asked has come to its end, as far as its client is there.
+    pub fn is_all_answered(&self) -> bool {
+        let mut there = self.clients_there();
+        let is_waiting =
+            |client: &Client| client.has_unsent() || self.waits_for_unnamed(client.number);
+        self.waited_for().is_empty() && !there.any(is_waiting)
+    }
+
+    /// Whether a client is still to be told of what was wrong.
+    fn waits_for_unnamed(&self, client: usize) -> bool {
+        let left = self.record.unnamed.get(&client).copied().unwrap_or(0);
+        left > 0 && !self.record.alone.contains(&client)
+    }
+
+    /// Whether a server is being asked what it is.
+    pub fn is_asking(&self) -> bool {
+        let mut servers = self.servers.iter();
+        servers.any(|(_, server)| server.is_probe && server.is_running())
+    }
+
+    fn clients_there(&self) -> impl Iterator<Item = &Client> {
+        let is_there = |client: &&Client| {
+            client.state == State::Open && !self.record.gone.contains(&client.number)
+        };
+        self.clients
+            .iter()
+            .map(|(_, client)| client)
+            .filter(is_there)
+    }
+
+    /// What clients who are there wait for.
+    pub fn waited_for(&self) -> Vec<&Request> {
+        let waits = |request: &&Request| {
+            let is_listen = matches!(request.kind, Kind::Listen(_));
+            let listens = is_listen && request.listens_at.is_some() && request.expected.is_empty();
+            let is_alone = self.record.alone.contains(&request.client);
+            let is_ignored = is_alone && matches!(request.kind, Kind::Flawed(_));
+            !request.is_cancelled && !listens && !is_ignored
+        };
+        let keys = self
+            .clients_there()
+            .flat_map(|client| self.record.open_of(client.number));
+        keys.map(|key| &self.record.requests[*key])
+            .filter(waits)
+            .collect()
+    }
+}
+
+pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
+    let eras = [
+        Era::Modern,
+        Era::Modern,
+        Era::OtherVersion,
+        Era::Legacy,
+        Era::Silent,
+        Era::Fragile,
+    ];
+    let era = if calm || rng.percent(85) {
+        Era::Modern
+    } else {
+        rng.pick(&eras)
+    };
+    let record = Record {
+        // One that is late with what it is, or dies meanwhile, is taken for older.
+        may_be_legacy: !calm,
+        ..Record::default()
+    };
+    Below {
+        calm,
+        now,
+        began: now,
+        clients: Slab::new(),
+        servers: Slab::new(),
+        by_pid: HashMap::new(),
+        last_pid: 0,
+        clients_so_far: 0,
+        sessions: HashMap::new(),
+        backlog: VecDeque::new(),
+        exited: Vec::new(),
+        signals: Pending::default(),
+        signal_token: Token(0),
+        listener_token: Token(0),
+        events: Events::new(),
+        record,
+        era,
+        max_line: rng.pick(&[1500, 3000]),
+        in_flight: rng.pick(&[1, 2, 8]),
+        killer: (!calm && rng.percent(30)).then_some(1),
+        legacy_clients: rng.pick(&[0, 0, 10]),
+        is_stopping: false,
+        closed_by_proxy: 0,
+        rng,
+    }
+}

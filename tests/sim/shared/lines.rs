@@ -1,0 +1,148 @@
+//! The lines of clients and servers, with marks for what is different on either side of the proxy.
+
+/// Where the id of a request is, the client's own or the proxy's number.
+pub const ID: char = '\u{1}';
+/// The same of its progress token.
+pub const TOKEN: char = '\u{2}';
+/// Around what only the client's side has.
+pub const CLIENT_ONLY: char = '\u{3}';
+
+/// A line with marks.
+#[derive(Debug, Clone)]
+pub struct Marked(pub String);
+
+impl Marked {
+    /// As it is on the side of the client.
+    pub fn at_client(&self, id: &str, token: &str) -> String {
+        self.0
+            .replace(CLIENT_ONLY, "")
+            .replace(ID, id)
+            .replace(TOKEN, token)
+    }
+
+    /// As it is on the side of the server.
+    pub fn at_server(&self, number: &str) -> String {
+        let parts = self.0.split(CLIENT_ONLY);
+        let kept: String = parts.step_by(2).collect();
+        kept.replace([ID, TOKEN], number)
+    }
+}
+
+/// The number in the first mark `{kind}123.` of a line.
+pub fn mark(line: &str, kind: char) -> Option<usize> {
+    let begin = format!("\"{kind}");
+    line.match_indices(&begin).find_map(|(at, begin)| {
+        let (number, _) = line[at + begin.len()..].split_once('.')?;
+        number.parse().ok()
+    })
+}
+
+const VERSION: &str = r#""io.modelcontextprotocol/protocolVersion":"2026-07-28""#;
+const LEVEL: &str = r#""io.modelcontextprotocol/logLevel":"debug""#;
+
+/// What is in `_meta`, in one of several orders.
+pub fn meta(has_token: bool, has_level: bool, order: usize) -> String {
+    let token = format!("\"progressToken\" :{TOKEN}");
+    let mut members = vec![VERSION.to_owned()];
+    if has_token {
+        members.insert(order % 2, token);
+    }
+    if !has_level {
+        return format!("{{{}}}", members.join(", "));
+    }
+    // A member goes with the comma after it, or, if it is the last, with the one before it.
+    if order < 2 {
+        let rest = members.join(",");
+        return format!("{{ {CLIENT_ONLY}{LEVEL} ,{CLIENT_ONLY} {rest}}}");
+    }
+    let rest = members.join(" ,");
+    format!("{{{rest}{CLIENT_ONLY}, {LEVEL}{CLIENT_ONLY} }}")
+}
+
+/// A call.
+pub fn call(key: usize, meta: &str, kills: bool, pad: usize, order: usize) -> Marked {
+    let pad = "x".repeat(pad);
+    let word = if kills { "kill" } else { "live" };
+    let params = format!(r#"{{"_meta":{meta},"mark":"r{key}.","do":"{word}","pad":"{pad}"}}"#);
+    Marked(match order {
+        0 => format!(r#"{{"jsonrpc":"2.0","id":{ID},"method":"tools/call","params":{params}}}"#),
+        1 => format!(r#"{{"method":"tools/call","params":{params},"id": {ID} ,"jsonrpc":"2.0"}}"#),
+        _ => format!(r#" {{ "params" : {params} , "id":{ID},"method":"tools\/call"}}"#),
+    })
+}
+
+/// A request to listen. `what` is all that may tell two of them apart.
+pub fn listen(key: usize, what: &str, meta: &str) -> Marked {
+    Marked(format!(
+        r#"{{"id":{ID},"method":"subscriptions/listen","params":{{"mark":"r{key}.","notifications":{{"{what}":true}},"_meta":{meta}}}}}"#
+    ))
+}
+
+/// A call in the manner of before, and what it begins with.
+pub fn legacy(key: usize, method: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{{"mark":"r{key}.","protocolVersion":"2025-06-18"}}}}"#
+    ))
+}
+
+/// The client takes a request back.
+pub fn cancelled(key: usize) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/cancelled","params":{{"requestId":{ID},"reason":"r{key}."}}}}"#
+    ))
+}
+
+/// How a server writes a number.
+pub fn written(number: u64, manner: usize) -> String {
+    match manner {
+        0 => format!("\"{number}\""),
+        1 => format!("{number}.0"),
+        _ => number.to_string(),
+    }
+}
+
+pub fn response(serial: usize, number: u64, pad: usize, order: usize) -> Marked {
+    let pad = "y".repeat(pad);
+    let result = format!(r#"{{"serial":"s{serial}.","n":{number},"pad":"{pad}","x":[1.0e1,NaN]}}"#);
+    Marked(match order {
+        0 => format!(r#"{{"jsonrpc":"2.0","id":{ID},"result":{result}}}"#),
+        _ => format!(r#"{{"result":{result} , "id" : {ID} }}"#),
+    })
+}
+
+pub fn error_response(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"error":{{"code":-1,"message":"s","data":"s{serial}."}},"jsonrpc":"2.0","id":{ID}}}"#
+    ))
+}
+
+const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// The end of a listen.
+pub fn closed(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"id":{ID},"result":{{"serial":"s{serial}.","_meta":{{"{SUBSCRIPTION}":{ID}}}}}}}"#
+    ))
+}
+
+pub fn progress(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/progress","params":{{"serial":"s{serial}.","progress":1.50,"progressToken": {TOKEN} }}}}"#
+    ))
+}
+
+/// The server gives a request up.
+pub fn given_up(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"method":"notifications/cancelled","params":{{"requestId":{ID},"reason":"s","x":"s{serial}."}}}}"#
+    ))
+}
+
+pub fn event(serial: usize, method: &str) -> Marked {
+    Marked(format!(
+        r#"{{"method":"notifications/{method}","params":{{"_meta":{{"x":1,"{SUBSCRIPTION}":{ID}}},"serial":"s{serial}."}}}}"#
+    ))
+}
+
+pub const ACKNOWLEDGED: &str = "subscriptions/acknowledged";
+pub const CHANGED: &str = "tools/list_changed";
