@@ -180,9 +180,10 @@ impl<S: System> Proxy<S> {
         place.client = Some(io);
         if let Some(label) = self.scheduler.session(key).map(Session::label) {
             let client = arrival.client;
-            match away {
-                Some(away) => about!(info, label, "resumed by {client} after {away:.3} s"),
-                None => about!(info, label, "taken over by {client}"),
+            if let Some(away) = away {
+                about!(info, label, "resumed by {client} after {away:.3} s");
+            } else {
+                about!(info, label, "taken over by {client}");
             }
         }
         self.tell(key, Event::Attached);

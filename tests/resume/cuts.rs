@@ -8,8 +8,6 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use nix::libc::linger;
-use nix::sys::socket::{setsockopt, sockopt};
 use serde_json::json;
 
 use crate::common::connect::request;
@@ -57,48 +55,63 @@ impl Relay {
                     return;
                 };
                 let limits = [random.below(it.max_bytes), random.below(it.max_bytes)];
-                let is_reset = random.below(2) == 0;
-                for (from, to, limit) in [
-                    (client.try_clone(), server.try_clone(), limits[0]),
-                    (server.try_clone(), client.try_clone(), limits[1]),
-                ] {
+                let is_cut = Arc::new(AtomicBool::new(false));
+                for (is_from_client, limit) in [(true, limits[0]), (false, limits[1])] {
+                    let pair = Pair {
+                        client: client.try_clone().unwrap(),
+                        server: server.try_clone().unwrap(),
+                        is_cut: Arc::clone(&is_cut),
+                    };
                     let it = Arc::clone(&it);
-                    let (from, to) = (from.unwrap(), to.unwrap());
-                    thread::spawn(move || it.pass(from, to, limit, is_reset));
+                    thread::spawn(move || it.pass(pair, is_from_client, limit));
                 }
             }
         });
         (relay, address)
     }
 
-    fn pass(&self, mut from: TcpStream, mut to: TcpStream, mut limit: u64, is_reset: bool) {
+    /// Passes one direction on, and cuts both of them after so many bytes. The proxy notices it before the client does: a
+    /// connection that is still alive may not be taken over that often.
+    fn pass(&self, mut pair: Pair, is_from_client: bool, mut limit: u64) {
         let mut buffer = [0; 4096];
-        while let Ok(count @ 1..) = from.read(&mut buffer) {
-            let is_calm = self.calm.load(Ordering::Relaxed);
-            let allowed = if is_calm {
-                count
-            } else {
-                count.min(limit as usize)
-            };
-            if to.write_all(&buffer[..allowed]).is_err() {
+        loop {
+            let from = pair.from(is_from_client);
+            let Ok(count @ 1..) = from.read(&mut buffer) else {
                 break;
+            };
+            let is_calm = self.calm.load(Ordering::Relaxed);
+            let rest = usize::try_from(limit).unwrap();
+            let allowed = if is_calm { count } else { count.min(rest) };
+            if !pair.is_cut.load(Ordering::Relaxed) {
+                let _ = pair.from(!is_from_client).write_all(&buffer[..allowed]);
             }
             limit = limit.saturating_sub(count as u64);
-            if allowed < count {
+            if allowed < count && !pair.is_cut.swap(true, Ordering::Relaxed) {
                 self.cuts.fetch_add(1, Ordering::Relaxed);
-                for stream in [&from, &to] {
-                    let linger = linger {
-                        l_onoff: i32::from(is_reset),
-                        l_linger: 0,
-                    };
-                    let _ = setsockopt(stream, sockopt::Linger, &linger);
-                    let _ = stream.shutdown(Shutdown::Both);
-                }
-                return;
+                let _ = pair.server.shutdown(Shutdown::Write);
             }
         }
-        let _ = to.shutdown(Shutdown::Both);
-        let _ = from.shutdown(Shutdown::Both);
+        let _ = if is_from_client {
+            pair.server.shutdown(Shutdown::Write)
+        } else {
+            pair.client.shutdown(Shutdown::Both)
+        };
+    }
+}
+
+struct Pair {
+    client: TcpStream,
+    server: TcpStream,
+    is_cut: Arc<AtomicBool>,
+}
+
+impl Pair {
+    fn from(&mut self, is_client: bool) -> &mut TcpStream {
+        if is_client {
+            &mut self.client
+        } else {
+            &mut self.server
+        }
     }
 }
 
