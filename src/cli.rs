@@ -9,6 +9,7 @@ mod connect;
 mod flag;
 mod flags;
 mod help;
+pub mod keys;
 mod man_page;
 mod pages;
 #[cfg(test)]
@@ -24,8 +25,11 @@ mod words;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::path::PathBuf;
 
 use self::flag::Mode;
+use self::keys::Given;
+pub use self::serve::{check_proxy, check_server};
 use self::words::Words;
 use crate::entrance::Name;
 use crate::options::{ConnectOptions, ServeOptions};
@@ -40,7 +44,11 @@ pub enum Command {
         options: Box<ServeOptions>,
         /// What the log should say about a likely mistake, in one line.
         hint: Option<String>,
+        /// The options as they were given, which count more than those for all servers in a configuration.
+        given: Given,
     },
+    /// Check a configuration.
+    Check(PathBuf),
     /// Be the stdio side of a server that is served over TCP.
     Connect(Box<ConnectOptions>),
     /// Be the demo MCP server, on stdio.
@@ -92,6 +100,7 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
         Some("connect") => parse_connect(args.split_off(1)),
         Some("demo-server") => bare("demo-server", &args[1..], || Command::DemoServer),
         Some("resolve") => parse_resolve(&args[1..]),
+        Some("check") => parse_check(&args[1..]),
         Some("token") => parse_token(&args[1..]),
         Some("status") => status::parse(&args[1..]),
         Some("completions") => parse_completions(&args[1..]),
@@ -116,6 +125,7 @@ fn parse_serve(args: Vec<OsString>) -> Result<Command, UsageError> {
     Ok(Command::Serve {
         options: Box::new(serve::parse(&words)?),
         hint: serve::hint(&words),
+        given: words.given(Mode::Serve)?,
     })
 }
 
@@ -167,6 +177,25 @@ fn parse_token(rest: &[OsString]) -> Result<Command, UsageError> {
             "token: takes no more than a name, and {} follows (to serve a program of that name: mcp-tcp-proxy -- token)",
             quoted(more)
         ))),
+    }
+}
+
+fn parse_check(rest: &[OsString]) -> Result<Command, UsageError> {
+    if let Some(answer) = information(&rest[..rest.len().min(1)], Mode::Serve) {
+        return Ok(answer);
+    }
+    match rest {
+        [file] if !words::looks_like_option(file) => Ok(Command::Check(file.into())),
+        [] => Err(UsageError(
+            "check: the file is missing (mcp-tcp-proxy check FILE)".to_owned(),
+        )),
+        [word, ..] => {
+            let word = rest.get(1).unwrap_or(word);
+            Err(UsageError(format!(
+                "check: takes no more than a file, and there is {} (to serve a program of that name: mcp-tcp-proxy -- check)",
+                quoted(word)
+            )))
+        }
     }
 }
 

@@ -468,6 +468,7 @@ fn settings(options: &ConnectOptions, token: Option<Secret>) -> Settings {
             held_timeout: options.held_request_timeout,
             is_tidy: options.tidy,
             token,
+            server: options.server.clone(),
         },
         heartbeat_interval: options.heartbeat_interval,
         restarts_upstream: options.reconnect,

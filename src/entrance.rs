@@ -9,6 +9,7 @@
 //! - **peer**: whom the connection itself is with; **client**: whose connection it is. They differ behind a balancer.
 //! - **place**: what a visitor takes up. There are as many as [`Capacity`] says, and for each origin (an IPv4 address, the
 //!   /64 of an IPv6 one, a user) some of them.
+//! - **door**: where a visitor came in, if one server alone is served there; elsewhere the first line says which is wanted.
 //! - **identity**: what the client has shown, a token or a certificate.
 //!
 //! # The way of a visitor (`visitor`)
@@ -25,7 +26,7 @@
 //! ```
 //!
 //! Each stage is passed only if it is configured ([`Rules`]). `FirstByte` is for those that come through a balancer and
-//! need no token: without a byte after the header it was a health check. An error line is sent from `Inside` on (and to
+//! need no first line: without a byte after the header it was a health check. An error line is sent from `Inside` on (and to
 //! whoever sends plain text in the place of TLS); before that the connection is just closed. Nothing that follows a
 //! refused first line is looked at.
 //!
@@ -45,6 +46,7 @@
 //!   [`Entrance::tls_done`] or [`Entrance::tls_failed`]. What it reads then is what was inside.
 //! - Calls [`Entrance::deadline`] once the time of [`Entrance::next_deadline`] has come, which every call may change.
 
+mod directory;
 mod failures;
 mod first_line;
 mod header;
@@ -63,6 +65,7 @@ use std::time::Duration;
 use log::{debug, warn};
 use slab::Slab;
 
+pub use self::directory::Directory;
 use self::failures::Failures;
 pub use self::identity::{Identity, Name};
 pub use self::networks::Network;
@@ -75,6 +78,7 @@ use self::visitor::{Scene, Visitor};
 use crate::session::counts::ErrorCounts;
 use crate::util::client_address::ClientAddress;
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// The longest first line, its line end and blank lines before it included, in bytes.
@@ -197,7 +201,18 @@ impl<P> Entrance<P> {
 
     /// A connection of which something is asked comes in.
     pub fn enter(&mut self, peer: ClientAddress, place: P, now: Time) -> VisitorKey {
-        let visitor = Visitor::new(peer, &self.rules, now);
+        self.enter_for(None, peer, place, now)
+    }
+
+    /// The same where one server alone is served, if it is not `None`.
+    pub fn enter_for(
+        &mut self,
+        door: Option<ServiceKey>,
+        peer: ClientAddress,
+        place: P,
+        now: Time,
+    ) -> VisitorKey {
+        let visitor = Visitor::new(door, peer, &self.rules, now);
         let origin = visitor.client().map(ClientAddress::origin);
         let key = VisitorKey(self.visitors.insert(Entry { visitor, place }));
         self.places.take(key, origin);

@@ -9,6 +9,7 @@
 
 pub mod buffers;
 pub mod cli;
+pub mod config;
 pub mod connect;
 pub mod demo;
 pub mod entrance;

@@ -1,7 +1,6 @@
 //! Arguments in, exit code out.
 
 use std::env;
-use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -10,15 +9,17 @@ use std::thread;
 use std::time::Duration;
 
 use log::{LevelFilter, warn};
+use mcp_tcp_proxy::cli::keys::Given;
 use mcp_tcp_proxy::cli::{self, Command};
+use mcp_tcp_proxy::config::{self, Configuration, Errors};
 use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::logger::Format;
-use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, ServerCommand};
+use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, Served};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
-use mcp_tcp_proxy::serve::Proxy;
+use mcp_tcp_proxy::serve::{Proxy, verify};
 use mcp_tcp_proxy::transport::address::Address;
 use mcp_tcp_proxy::{demo, inquiry, logger, malloc, process};
 use nix::sys::prctl;
@@ -28,10 +29,18 @@ const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
     match cli::parse(env::args_os().skip(1).collect()) {
-        Ok(Command::Serve { options, hint }) => {
+        Ok(Command::Serve {
+            options,
+            hint,
+            given,
+        }) => {
             malloc::start_with_thresholds();
-            serve(&options, hint.as_deref())
+            match plan(*options, hint, &given) {
+                Ok(configuration) => serve(configuration),
+                Err(errors) => fail_for(&errors, 1),
+            }
         }
+        Ok(Command::Check(path)) => check(&path),
         Ok(Command::DemoServer) => demo_server(),
         Ok(Command::Connect(options)) => {
             malloc::start_with_thresholds();
@@ -45,7 +54,55 @@ fn main() -> ExitCode {
     }
 }
 
-fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
+/// What the command line says, or the configuration that it names.
+fn plan(
+    options: ServeOptions,
+    hint: Option<String>,
+    given: &Given,
+) -> Result<Configuration, Errors> {
+    match &options.config {
+        Some(path) => config::load(path, given),
+        None => Ok(Configuration {
+            servers: vec![Served::only(options.server.clone())],
+            options,
+            warnings: hint.into_iter().collect(),
+        }),
+    }
+}
+
+/// Whether a configuration can be served, on stderr why not.
+fn check(path: &Path) -> ExitCode {
+    let configuration = match config::load(path, &Given::default()) {
+        Ok(configuration) => configuration,
+        Err(errors) => return fail_for(&errors, 1),
+    };
+    for warning in &configuration.warnings {
+        let _ = writeln!(io::stderr(), "warning: {warning}");
+    }
+    let errors = verify(&configuration);
+    if !errors.is_empty() {
+        let named = errors
+            .iter()
+            .map(|error| format!("{}: {error}", path.display()));
+        return fail_for(&Errors(named.collect()), 1);
+    }
+    let servers = configuration.servers.iter();
+    let names: Vec<&str> = servers
+        .filter_map(|served| served.name.as_ref().map(Name::as_str))
+        .collect();
+    print(&format!(
+        "{}: fine ({})\n",
+        path.display(),
+        names.join(", ")
+    ))
+}
+
+fn serve(configuration: Configuration) -> ExitCode {
+    let Configuration {
+        options,
+        servers,
+        warnings,
+    } = configuration;
     if let Err(error) = prepare(
         options.log_level,
         options.log_format,
@@ -57,14 +114,10 @@ fn serve(options: &ServeOptions, hint: Option<&str>) -> ExitCode {
     if !options.traceable {
         process::hide_memory();
     }
-    if let Some(hint) = hint {
-        warn!("{hint}");
+    for warning in warnings {
+        warn!("{warning}");
     }
-    let served = match server_command(&options.server) {
-        Ok(command) => Proxy::set_up(options, &command),
-        Err(error) => return fail(&error, 1),
-    };
-    let ended = match served {
+    let ended = match Proxy::set_up(&options, &servers) {
         Ok(proxy) => proxy.run(),
         Err(error) => return fail(&error, 1),
     };
@@ -179,27 +232,6 @@ fn prepare(
     logger::install(level, format, stderr, name)
 }
 
-/// This very program is the demo server, too. Under this name it can be run although its file was replaced or deleted, as
-/// by an upgrade, and then it is still the same version.
-const OWN_PROGRAM: &str = "/proc/self/exe";
-
-fn server_command(server: &ServerCommand) -> io::Result<Vec<OsString>> {
-    match server {
-        ServerCommand::Demo => Ok(vec![own_program()?, "demo-server".into()]),
-        ServerCommand::Program(command) => Ok(command.clone()),
-    }
-}
-
-/// Without a `/proc`, the name by which this program was called has to do.
-fn own_program() -> io::Result<OsString> {
-    if Path::new(OWN_PROGRAM).exists() {
-        return Ok(OWN_PROGRAM.into());
-    }
-    env::args_os().next().ok_or_else(|| {
-        io::Error::other("--demo: this program can't find itself, as /proc is not mounted")
-    })
-}
-
 fn demo_server() -> ExitCode {
     // For ps(1), which would call it "exe". It fails only for names that are no names.
     let _ = prctl::set_name(c"mcp-tcp-proxy");
@@ -215,6 +247,14 @@ fn print(text: &str) -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(_) => ExitCode::FAILURE,
     }
+}
+
+/// The same for each of several errors.
+fn fail_for(errors: &Errors, code: u8) -> ExitCode {
+    for error in &errors.0 {
+        fail(error, code);
+    }
+    ExitCode::from(code)
 }
 
 /// One line on stderr, if it takes one.

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::entrance::{DEFAULT_TIMEOUT, Network};
+use crate::entrance::{DEFAULT_TIMEOUT, Name, Network};
 use crate::logger::Format;
 use crate::resume::DEFAULT_TIMEOUT as DEFAULT_RESUME_TIMEOUT;
 use crate::session::Spawn;
@@ -27,8 +27,7 @@ pub const DEFAULT_FIRST_MESSAGE_TIMEOUT: Duration = Duration::from_mins(5);
 
 const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 
-/// What the serving side does, each value within its range.
-#[allow(clippy::option_option, reason = "not given is not the same as never")]
+/// What the serving side does, each value within its range: what concerns the proxy as a whole, and what is served.
 #[allow(
     clippy::struct_excessive_bools,
     reason = "each is a switch that has nothing to do with the others"
@@ -57,28 +56,14 @@ pub struct ServeOptions {
     pub max_sessions_per_address: Option<usize>,
     /// Sessions at a time of one client, by the name of its token or certificate: as before.
     pub max_sessions_per_client: Option<usize>,
-    /// 10 ms to one day.
-    pub heartbeat_interval: Duration,
-    /// Whether a server that died is started again.
-    pub auto_restart: bool,
     /// The least severe messages that are logged.
     pub log_level: LevelFilter,
     /// What the lines of the log look like.
     pub log_format: Format,
-    /// What of the stderr of servers is logged.
-    pub server_log: ServerLogging,
-    /// The longest line that passes, in bytes: 1 to 256 MiB.
-    pub max_message_bytes: usize,
     /// What all sessions may hold in buffers beyond 64 KiB each: 1 to 2^40. `None`: as much as the system makes advisable.
     pub max_buffer_bytes: Option<usize>,
-    /// Restarts of one session within its window: 0 to 1,000,000.
-    pub max_restarts: u32,
     /// Sessions at a time: 1 to 1,000,000. `None`: as many as the limit on open files allows.
     pub max_sessions: Option<usize>,
-    /// Whether the handshake is replayed to a restarted server.
-    pub replay: bool,
-    /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
-    pub replay_timeout: Duration,
     /// How long a stop may take: 10 ms to one day.
     pub stop_timeout: Duration,
     /// How long new sessions are served after the signal to stop: up to one day.
@@ -89,21 +74,10 @@ pub struct ServeOptions {
     pub status_host: Vec<String>,
     /// Whether those on other machines may see everything.
     pub status_public: bool,
-    /// When a session's server is started.
-    pub spawn: Spawn,
-    /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
-    /// [`DEFAULT_FIRST_MESSAGE_TIMEOUT`], and for ever if it has announced heartbeats.
-    pub first_message_timeout: Option<Option<Duration>>,
-    /// How long a session may be idle: 10 ms to one day. `None`: for ever.
-    pub idle_timeout: Option<Duration>,
     /// How long a session is kept of which the connection is lost: 10 ms to one day. `None`: not at all.
     pub resume_timeout: Option<Duration>,
-    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
-    pub hibernate_after: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
-    /// Spare servers that wait for sessions: 0 to 1,000.
-    pub prespawn: usize,
     /// The certificate of this side of TLS, with those between it and its authority. With it comes a key.
     pub tls_cert: Option<PathBuf>,
     /// The key of the certificate.
@@ -112,10 +86,63 @@ pub struct ServeOptions {
     pub tls_client_ca: Option<PathBuf>,
     /// Which of these are revoked.
     pub tls_crl: Option<PathBuf>,
+    /// Who the proxy and its servers are to be, `NAME[:GROUP]`; not looked up yet.
+    pub user: Option<String>,
+    /// Whether other processes of the same user may look into the proxy.
+    pub traceable: bool,
+    /// The file that says what is served, and how.
+    pub config: Option<PathBuf>,
+    /// The server that is served, unless a configuration says that.
+    pub server: ServerOptions,
+}
+
+/// One server and how it is served, each value within its range.
+#[allow(clippy::option_option, reason = "not given is not the same as never")]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "each is a switch that has nothing to do with the others"
+)]
+#[derive(Clone, Debug, PartialEq)]
+pub struct ServerOptions {
+    /// Where it alone listens, beside what is common to all.
+    pub listen: Vec<Address>,
+    /// Sessions of its own at a time: 1 to 1,000,000. `None`: no limit of its own.
+    pub max_sessions: Option<usize>,
+    /// 10 ms to one day.
+    pub heartbeat_interval: Duration,
+    /// Whether a server that died is started again.
+    pub auto_restart: bool,
+    /// What of the stderr of servers is logged.
+    pub server_log: ServerLogging,
+    /// The longest line that passes, in bytes: 1 to 256 MiB.
+    pub max_message_bytes: usize,
+    /// Restarts of one session within its window: 0 to 1,000,000.
+    pub max_restarts: u32,
+    /// Whether the handshake is replayed to a restarted server.
+    pub replay: bool,
+    /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
+    pub replay_timeout: Duration,
+    /// When a session's server is started.
+    pub spawn: Spawn,
+    /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
+    /// [`DEFAULT_FIRST_MESSAGE_TIMEOUT`], and for ever if it has announced heartbeats.
+    pub first_message_timeout: Option<Option<Duration>>,
+    /// How long a session may be idle: 10 ms to one day. `None`: for ever.
+    pub idle_timeout: Option<Duration>,
+    /// After how long an idle session gives its server back: 10 ms to one day. `None`: never.
+    pub hibernate_after: Option<Duration>,
+    /// Spare servers that wait for sessions: 0 to 1,000.
+    pub prespawn: usize,
     /// Processes that sessions share: 1 to 1,000, or 0 if each session has its own.
     pub share: u16,
     /// Requests of a session at a shared process: 1 to 1,024.
     pub share_in_flight: u16,
+    /// Whether sessions that open with `initialize` share processes, too.
+    pub share_legacy: bool,
+    /// After this time a shared process is replaced: 10 ms to one day. `None`: never.
+    pub share_max_age: Option<Duration>,
+    /// After as many requests a shared process is replaced. `None`: never.
+    pub share_max_requests: Option<u64>,
     /// Whether servers have to be told of their clients. They are anyway, unless they are started ahead of time.
     pub client_env: bool,
     /// What servers get in their environments; of several of one name, the last counts.
@@ -126,12 +153,8 @@ pub struct ServeOptions {
     pub clear_env: bool,
     /// Where servers are started. `None`: where the proxy was.
     pub cwd: Option<PathBuf>,
-    /// Who the proxy and its servers are to be, `NAME[:GROUP]`; not looked up yet.
-    pub user: Option<String>,
-    /// Whether other processes of the same user may look into the proxy.
-    pub traceable: bool,
-    /// What is served. The default is an empty command, which stands for "not said yet".
-    pub server: ServerCommand,
+    /// What is run. The default is an empty command, which stands for "not said yet".
+    pub command: ServerCommand,
 }
 
 /// Whose connections begin with a header that says whose they are.
@@ -148,8 +171,18 @@ pub enum Balancer {
 pub struct Variable {
     /// Its name, which is not empty.
     pub name: OsString,
-    /// `None`: what the proxy has it set to.
-    pub value: Option<OsString>,
+    pub value: Value,
+}
+
+/// What a variable is set to.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Value {
+    /// This.
+    Given(OsString),
+    /// What the proxy has it set to.
+    Inherited,
+    /// Nothing: servers do not get it.
+    Removed,
 }
 
 /// Values are secrets more often than not.
@@ -159,10 +192,35 @@ impl fmt::Debug for Variable {
     }
 }
 
-impl ServeOptions {
+impl ServerOptions {
     /// Whether servers are told of their clients: only one that is started for a client, and for it alone, can be.
     pub fn tells_clients(&self) -> bool {
         self.prespawn == 0 && self.share == 0
+    }
+}
+
+/// One of the servers that are served.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Served {
+    /// What it is called. `None`: it is the only one, and not of a configuration.
+    pub name: Option<Name>,
+    /// Whether it is served to whoever names none.
+    pub is_default: bool,
+    /// How it is served.
+    pub options: ServerOptions,
+    /// Why it can't be served, if that is known already.
+    pub fault: Option<String>,
+}
+
+impl Served {
+    /// The only one, without a name.
+    pub fn only(options: ServerOptions) -> Self {
+        Self {
+            name: None,
+            is_default: true,
+            options,
+            fault: None,
+        }
     }
 }
 
@@ -189,52 +247,68 @@ impl Default for ServeOptions {
             entrance_timeout: DEFAULT_TIMEOUT,
             max_sessions_per_address: None,
             max_sessions_per_client: None,
-            heartbeat_interval: Duration::from_secs(30),
-            auto_restart: true,
             log_level: LevelFilter::Info,
             log_format: Format::Text,
-            server_log: ServerLogging::Limited,
-            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
             max_buffer_bytes: None,
-            max_restarts: 5,
             max_sessions: None,
-            replay: true,
-            replay_timeout: Duration::from_secs(30),
             stop_timeout: Duration::from_secs(30),
             drain_delay: Duration::ZERO,
             status: None,
             status_host: Vec::new(),
             status_public: false,
-            spawn: Spawn::Eager,
-            first_message_timeout: None,
-            idle_timeout: None,
             resume_timeout: Some(DEFAULT_RESUME_TIMEOUT),
-            hibernate_after: None,
             max_starting: twice_the_processors(),
-            prespawn: 0,
             tls_cert: None,
             tls_key: None,
             tls_client_ca: None,
             tls_crl: None,
+            user: None,
+            traceable: false,
+            config: None,
+            server: ServerOptions::default(),
+        }
+    }
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            listen: Vec::new(),
+            max_sessions: None,
+            heartbeat_interval: Duration::from_secs(30),
+            auto_restart: true,
+            server_log: ServerLogging::Limited,
+            max_message_bytes: DEFAULT_MAX_MESSAGE_BYTES,
+            max_restarts: 5,
+            replay: true,
+            replay_timeout: Duration::from_secs(30),
+            spawn: Spawn::Eager,
+            first_message_timeout: None,
+            idle_timeout: None,
+            hibernate_after: None,
+            prespawn: 0,
             share: 0,
             share_in_flight: 8,
+            share_legacy: false,
+            share_max_age: None,
+            share_max_requests: None,
             client_env: false,
             env: Vec::new(),
             env_files: Vec::new(),
             clear_env: false,
             cwd: None,
-            user: None,
-            traceable: false,
-            server: ServerCommand::Program(Vec::new()),
+            command: ServerCommand::Program(Vec::new()),
         }
     }
 }
 
 impl ServeOptions {
-    /// Where to listen: the address of `--host` and `--port` unless there are others, and if one of the two was given.
+    /// Where to listen: the address of `--host` and `--port` if one of the two was given, or if there are no others and no
+    /// configuration.
     pub fn addresses(&self) -> Vec<Address> {
         let mut addresses = Vec::new();
-        if self.listen.is_empty() || self.names_host_or_port() {
+        let is_default = self.listen.is_empty() && self.config.is_none();
+        if is_default || self.names_host_or_port() {
             addresses.push(Address::Tcp {
                 host: self.host.clone().unwrap_or_else(|| DEFAULT_HOST.to_owned()),
                 port: self.port.unwrap_or(DEFAULT_PORT),
@@ -308,6 +382,8 @@ pub struct ConnectOptions {
     pub tls_key: Option<PathBuf>,
     /// The file with the token that is shown to the proxy.
     pub token_file: Option<PathBuf>,
+    /// The server that is asked for, of those that the proxy has.
+    pub server: Option<Name>,
     /// Whether the token may be sent in plain text over a network.
     pub insecure_token: bool,
     /// Whether other processes of the same user may look into this one although it holds a secret.
@@ -343,6 +419,7 @@ impl Default for ConnectOptions {
             tls_cert: None,
             tls_key: None,
             token_file: None,
+            server: None,
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,

@@ -20,6 +20,6 @@ pub use self::dumpable::hide_memory;
 pub use self::environment::{Environment, read_file};
 pub use self::fd_limit::DescriptorLimit;
 pub use self::notify::ServiceManager;
-pub use self::spawn::{Spawned, Spawner, Surroundings};
+pub use self::spawn::{Spawned, Spawner, Surroundings, is_for_good};
 pub use self::user::RunAs;
 pub use self::working_directory::WorkingDirectory;

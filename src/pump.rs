@@ -339,6 +339,7 @@ mod tests {
             };
             let label = Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             };

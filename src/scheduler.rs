@@ -19,6 +19,7 @@ use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a session. It is used again after the session was freed.
@@ -57,7 +58,8 @@ pub struct Scheduler<P> {
 /// What all sessions share.
 #[derive(Debug)]
 struct Shared {
-    settings: Settings,
+    /// Those of each service.
+    settings: Vec<Settings>,
     memory: BufferBudget,
     logs: LogLimits,
     counts: Counts,
@@ -75,10 +77,10 @@ impl Shared {
     }
 
     /// The one place where a context is made.
-    fn context(&mut self, now: Time) -> Context<'_> {
+    fn context(&mut self, service: ServiceKey, now: Time) -> Context<'_> {
         Context {
             now,
-            settings: &self.settings,
+            settings: &self.settings[service.0],
             memory: &mut self.memory,
             logs: &mut self.logs,
             counts: &mut self.counts,
@@ -91,6 +93,8 @@ impl Shared {
 struct Entry<P> {
     session: Session,
     place: P,
+    /// Whose settings hold for it.
+    service: ServiceKey,
     deadline: Deadline,
     /// Whether the session is in the run queue.
     queued: bool,
@@ -108,17 +112,18 @@ impl<P> Entry<P> {
         if !shared.actions.is_empty() {
             shared.take_actions(key);
         }
-        let at = self.session.next_deadline(&shared.settings);
+        let settings = &shared.settings[self.service.0];
+        let at = self.session.next_deadline(settings);
         self.deadline.set(at, D::from(key), timers);
     }
 }
 
 impl<P> Scheduler<P> {
-    /// No sessions. They will share `memory`.
+    /// No sessions. They will share `memory`. The settings are those of [`ServiceKey::ONLY`].
     pub fn new(settings: Settings, memory: BufferBudget) -> Self {
         Self {
             shared: Shared {
-                settings,
+                settings: vec![settings],
                 memory,
                 logs: LogLimits::default(),
                 counts: Counts::default(),
@@ -147,14 +152,25 @@ impl<P> Scheduler<P> {
         !self.run_queue.is_empty() || !self.shared.pending_actions.is_empty()
     }
 
-    /// What holds for all sessions.
+    /// What holds for all sessions, if there is one service.
     pub fn settings(&self) -> &Settings {
-        &self.shared.settings
+        self.settings_of(ServiceKey::ONLY)
     }
 
     /// The same, to be changed: for what happens from now on.
     pub fn settings_mut(&mut self) -> &mut Settings {
-        &mut self.shared.settings
+        &mut self.shared.settings[ServiceKey::ONLY.0]
+    }
+
+    /// What holds for the sessions of a service.
+    pub fn settings_of(&self, service: ServiceKey) -> &Settings {
+        &self.shared.settings[service.0]
+    }
+
+    /// Adds a service with these settings.
+    pub fn add_service(&mut self, settings: Settings) -> ServiceKey {
+        self.shared.settings.push(settings);
+        ServiceKey(self.shared.settings.len() - 1)
     }
 
     /// The memory that they share.
@@ -174,7 +190,8 @@ impl<P> Scheduler<P> {
 
     /// Logs the end of a session that was freed.
     pub fn log_end(&mut self, session: &Session, now: Time) {
-        session.log_end(&mut self.shared.context(now));
+        // What is logged then is the same whatever the settings are.
+        session.log_end(&mut self.shared.context(ServiceKey::ONLY, now));
     }
 
     /// Logs how much was left out of the log. Call it now and then.
@@ -202,15 +219,27 @@ impl<P> Scheduler<P> {
         SessionKey(self.entries.vacant_key())
     }
 
-    /// Begins a session.
+    /// Begins a session of the only service.
     pub fn open<D: Copy + From<SessionKey>>(
         &mut self,
         label: Label,
         place: P,
         timers: &mut Timers<D>,
     ) -> SessionKey {
-        let session = Session::open(label, &mut self.shared.context(timers.now()));
-        self.insert(session, place, timers)
+        self.open_for(ServiceKey::ONLY, label, place, timers)
+    }
+
+    /// Begins a session.
+    pub fn open_for<D: Copy + From<SessionKey>>(
+        &mut self,
+        service: ServiceKey,
+        label: Label,
+        place: P,
+        timers: &mut Timers<D>,
+    ) -> SessionKey {
+        let mut cx = self.shared.context(service, timers.now());
+        let session = Session::open(label, &mut cx);
+        self.insert(service, session, place, timers)
     }
 
     /// Begins a session for which there is no room: it says so to its client, and ends.
@@ -221,12 +250,14 @@ impl<P> Scheduler<P> {
         place: P,
         timers: &mut Timers<D>,
     ) -> SessionKey {
-        let session = Session::refuse(label, limit, &mut self.shared.context(timers.now()));
-        self.insert(session, place, timers)
+        let mut cx = self.shared.context(ServiceKey::ONLY, timers.now());
+        let session = Session::refuse(label, limit, &mut cx);
+        self.insert(ServiceKey::ONLY, session, place, timers)
     }
 
     fn insert<D: Copy + From<SessionKey>>(
         &mut self,
+        service: ServiceKey,
         session: Session,
         place: P,
         timers: &mut Timers<D>,
@@ -234,6 +265,7 @@ impl<P> Scheduler<P> {
         let key = SessionKey(self.entries.insert(Entry {
             session,
             place,
+            service,
             deadline: Deadline::default(),
             queued: true,
             waits_for_memory: false,
@@ -302,7 +334,7 @@ impl<P> Scheduler<P> {
         if let Event::Deadline { .. } = event {
             entry.deadline.fired();
         }
-        let mut cx = self.shared.context(timers.now());
+        let mut cx = self.shared.context(entry.service, timers.now());
         entry.session.handle(event, &mut cx);
         entry.settle(key, &mut self.shared, timers);
         if !entry.queued {
@@ -328,8 +360,13 @@ impl<P> Scheduler<P> {
             let Some(entry) = entry.filter(|entry| entry.queued) else {
                 continue;
             };
-            let Entry { session, place, .. } = entry;
-            let mut cx = self.shared.context(timers.now());
+            let Entry {
+                session,
+                place,
+                service,
+                ..
+            } = entry;
+            let mut cx = self.shared.context(*service, timers.now());
             let has_more = driver.run(key, session, place, &mut self.scratch, &mut cx);
             // Whoever has headroom waits for nothing.
             if !cx.memory.has_headroom()
@@ -389,7 +426,8 @@ impl<P> Scheduler<P> {
     pub fn check(&self) {
         for (key, entry) in &self.entries {
             let key = SessionKey(key);
-            let at = entry.session.next_deadline(&self.shared.settings);
+            let settings = self.settings_of(entry.service);
+            let at = entry.session.next_deadline(settings);
             assert_eq!(entry.deadline.at(), at, "the deadline of {key:?}");
             let is_queued = self.run_queue.contains(&key);
             assert!(!entry.queued || is_queued, "{key:?} is not queued");
@@ -550,6 +588,7 @@ mod tests {
         fn label() -> Label {
             Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             }

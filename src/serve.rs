@@ -28,6 +28,7 @@ mod client;
 mod counts;
 mod handshakes;
 mod launch;
+mod launcher;
 mod listen;
 mod newcomers;
 mod pipe_widener;
@@ -40,6 +41,7 @@ mod rules;
 mod seat_side;
 mod server;
 mod servers;
+mod services;
 mod setup;
 mod shared_processes;
 mod sharing;
@@ -55,6 +57,7 @@ pub mod system;
 mod targets;
 pub mod unread;
 mod vanished;
+mod verify;
 mod visitors;
 
 use std::io;
@@ -63,6 +66,7 @@ use std::time::Duration;
 use log::{debug, info};
 use mio::{Events, Token};
 
+pub use self::accept::Door;
 use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
@@ -74,9 +78,10 @@ use self::resuming::Resuming;
 use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
+pub use self::services::Plan;
+use self::services::Services;
 pub use self::setup::{Limits, SetupError};
 use self::sharing::Sharing;
-use self::spares::Spares;
 use self::start_queue::{Rank, StartQueue};
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
@@ -84,16 +89,18 @@ use self::supervised::Watchdog;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
 use self::vanished::Looks;
+pub use self::verify::verify;
 use self::visitors::Visitors;
 use crate::buffers::budget::BufferBudget;
 use crate::entrance::{Rules, VisitorKey};
 use crate::reactor::Reactor;
-use crate::reactor::io::{Io, Readiness};
+use crate::reactor::io::Readiness;
 use crate::reactor::poller::Poll;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
-use crate::session::{Action, Backend, Event, Session, Settings};
+use crate::session::{Action, Event, Session};
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -128,8 +135,7 @@ pub struct Proxy<S: System = Linux> {
 
     servers: Servers<S>,
     start_queue: StartQueue,
-    sharing: Option<Sharing>,
-    spares: Spares,
+    services: Services,
     /// Spares of which stderr is to be read.
     talking_spares: Vec<ServerKey>,
 
@@ -159,11 +165,11 @@ impl Proxy {
         }
         debug_assert!(self.only_own_timers_are_left());
         self.scheduler.report_left_out();
-        if let Some(summary) = self.sharing.as_ref().and_then(Sharing::summary) {
-            info!("{summary}");
-        }
-        if let Some(summary) = self.spares.summary() {
-            info!("{summary}");
+        for service in self.services.iter() {
+            let shared = service.sharing.as_ref().and_then(Sharing::summary);
+            for summary in shared.into_iter().chain(service.spares.summary()) {
+                info!("{summary}");
+            }
         }
         let longest = self.reactor.longest_iteration();
         if longest.is_zero() {
@@ -178,31 +184,27 @@ impl Proxy {
 }
 
 impl<S: System> Proxy<S> {
-    /// A loop over this system. What `reactor` watches under [`Channel::Signals`] and [`Channel::Listener`] is registered.
+    /// A loop over this system that serves one service. What `reactor` watches under [`Channel::Signals`] and [`Channel::Listener`] is registered.
     pub fn new(
         system: S,
         mut reactor: Reactor<Channel, Due, S::Poller>,
-        listeners: Vec<Io<S::Listener>>,
+        listeners: Vec<Door<S::Listener>>,
         limits: Limits,
         rules: Rules,
-        settings: Settings,
+        plan: Plan,
         memory: BufferBudget,
     ) -> Self {
         let now = reactor.now();
         reactor.timers.set(now + MONITOR_INTERVAL, Due::Monitor);
-        let max_restarts = match settings.role {
-            Backend::Process { max_restarts } => max_restarts,
-            Backend::Proxy { .. } => 0,
-        };
-        let spares = Spares::new(limits.spares, max_restarts, settings.server_log);
-        let sharing = limits.share;
-        let sharing = sharing.map(|limits| Sharing::new(limits, settings.server_log));
+        let scheduler = Scheduler::new(plan.settings.clone(), memory);
+        let mut services = Services::default();
+        services.add(plan);
         Self {
             system,
             reactor,
             listeners: Listeners::new(listeners),
             limits,
-            scheduler: Scheduler::new(settings, memory),
+            scheduler,
             sessions_so_far: 0,
             refused: 0,
             quotas: Quotas::new(limits.sessions_of_one),
@@ -210,8 +212,7 @@ impl<S: System> Proxy<S> {
             visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
-            sharing,
-            spares,
+            services,
             talking_spares: Vec::new(),
             counts: Counts::default(),
             status: None,
@@ -225,11 +226,18 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// Serves one more.
+    fn add_service(&mut self, plan: Plan) {
+        let key = self.scheduler.add_service(plan.settings.clone());
+        let added = self.services.add(plan);
+        debug_assert_eq!(key, added);
+    }
+
     /// One iteration of the loop.
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
         self.dispatch(events);
-        if self.sharing.is_some() {
+        if self.services.share_anything() {
             self.run_shared();
         }
         self.run_ready();
@@ -244,7 +252,7 @@ impl<S: System> Proxy<S> {
     /// to be asked once is cheaper for them than to be asked by each phase, and then by the next wait.
     fn leaves_rest(&self) -> bool {
         self.is_busy()
-            || self.sharing.is_some()
+            || self.services.share_anything()
             || self.visitors.is_some()
             || self.reactor.timers.is_due()
             || self.is_starting()
@@ -253,7 +261,7 @@ impl<S: System> Proxy<S> {
 
     #[inline(never)]
     fn do_rest(&mut self) {
-        if self.sharing.is_some() {
+        if self.services.share_anything() {
             self.run_shared();
         }
         if self.visitors.is_some() {
@@ -302,8 +310,8 @@ impl<S: System> Proxy<S> {
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
-            || self.can_start_shared()
-            || self.sharing.as_ref().is_some_and(Sharing::is_busy)
+            || self.next_to_share().is_some()
+            || self.services.all_sharing().any(Sharing::is_busy)
             || !self.talking_spares.is_empty()
             || self.status.as_ref().is_some_and(|it| it.is_busy())
             || self.servers.has_groups_to_look_at()
@@ -371,7 +379,7 @@ impl<S: System> Proxy<S> {
         if !server.latch(channel, token, readiness) {
             return;
         }
-        let user = server.user;
+        let (user, service) = (server.user, server.service);
         if channel == Channel::Stdout
             && let Some(started) = server.unheard_since.take()
         {
@@ -383,7 +391,7 @@ impl<S: System> Proxy<S> {
         }
         match user {
             Some(User::Session(session)) => self.scheduler.enqueue(session),
-            Some(User::Share(process)) => self.note_shared(process),
+            Some(User::Share(process)) => self.note_shared(service, process),
             None => self.spare_latched(key),
         }
     }
@@ -407,7 +415,7 @@ impl<S: System> Proxy<S> {
         let mut sides = Sides {
             servers: &mut self.servers,
             start_queue: &mut self.start_queue,
-            sharing: self.sharing.as_mut(),
+            services: &mut self.services,
             resuming: self.resuming.as_deref_mut(),
         };
         self.scheduler
@@ -426,8 +434,8 @@ impl<S: System> Proxy<S> {
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
-                Due::Spares => self.spares.timer_fired(),
-                Due::Share => self.share_timeout(),
+                Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
+                Due::Share(service) => self.share_timeout(service),
                 Due::Monitor => self.look_around(),
                 Due::Status => self.status_timeout(),
                 Due::DrainDelay => self.drain_timeout(),
@@ -488,6 +496,7 @@ impl<S: System> Proxy<S> {
                         resuming.lingering -= 1;
                     }
                 } else if !session.was_refused() {
+                    self.services.get_mut(place.service()).sessions -= 1;
                     let client = session.label().client();
                     self.quotas.free(client, place.identity());
                     self.counts.closed(&session);
@@ -504,7 +513,9 @@ impl<S: System> Proxy<S> {
     fn apply(&mut self, key: SessionKey, action: Action) {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
-            if action == Action::StartUpstream && self.is_to_share(session) {
+            let place = self.scheduler.place(key);
+            let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
+            if action == Action::StartUpstream && self.is_to_share(service, session) {
                 return self.take_seat(key);
             }
             if action == Action::StartUpstream {
@@ -516,7 +527,7 @@ impl<S: System> Proxy<S> {
                     Rank::Silent
                 };
                 let client = session.label().client().origin();
-                return self.start_queue.ask(key, client, rank);
+                return self.start_queue.ask(key, service, client, rank);
             }
         }
         match action {

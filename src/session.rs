@@ -148,6 +148,7 @@ use self::deadlines::earliest;
 use self::era::Era;
 pub use self::event::{Action, Context, Event};
 use self::goal::Goal;
+pub(crate) use self::handshake::Agreement;
 use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::in_flight::{InFlight, Load, ServerRequests};
@@ -356,7 +357,10 @@ impl Session {
             Event::ClientWritten(count) => self.client_written(count, cx),
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
+            Event::Seated { serves_legacy } => self.seated(serves_legacy, cx),
+            Event::ServerChanged => self.server_changed(cx),
             Event::UpstreamFailed(error) => self.upstream_failed(error, cx),
+            Event::UpstreamMissing(error) => self.upstream_missing(error, cx),
             Event::UpstreamRefused { reason, words } => self.upstream_refused(reason, words, cx),
             Event::UpstreamDenied(why) => {
                 self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);

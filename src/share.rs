@@ -43,14 +43,23 @@
 //! seat, and beyond the limits of what may wait they are refused: reading never stops, so a cancellation always gets
 //! through.
 
+mod affinity;
 mod client_line;
+mod discovered;
+mod drops;
 mod edit;
 mod era;
+mod groups;
 mod hibernation;
+mod identity;
 mod life;
 mod listens;
+mod pools;
 mod process;
+mod record;
+mod recycling;
 mod requests;
+mod resources;
 mod responses;
 mod seat;
 mod server_line;
@@ -59,22 +68,25 @@ mod suspects;
 mod tests;
 mod turns;
 
-use std::collections::VecDeque;
-use std::fmt;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use slab::Slab;
 
+use self::affinity::Affinity;
 pub use self::client_line::Dropped;
+use self::discovered::Discovered;
+pub use self::drops::Drops;
 use self::era::ServerEra;
-use self::process::Process;
+use self::groups::Groups;
+pub use self::identity::Identity;
+use self::process::{Pool, Process};
 pub use self::responses::STALL_BYTES;
 use self::seat::Seat;
 pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
 use crate::session::counts::ErrorCounts;
-use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// For so long a client may take nothing of a lot that waits for it.
@@ -101,14 +113,24 @@ pub struct Limits {
     pub restarts: bool,
     /// The longest line either way as its receiver gets it, in bytes, without its line end.
     pub max_message_bytes: usize,
+    /// Whether sessions that open with `initialize` share processes, too.
+    pub legacy: bool,
+    /// How long a process may take to answer `initialize`.
+    pub handshake_time: Duration,
+    /// After this time a process is replaced.
+    pub max_age: Option<Duration>,
+    /// After as many requests a process is replaced.
+    pub max_requests: Option<u64>,
     /// After how long a process goes that no session uses; `None` for never.
     pub hibernate_after: Option<Duration>,
 }
 
 impl Limits {
-    /// For how many processes there are places: one is asked for the era, and suspects are tried at another.
-    pub fn places(&self) -> usize {
-        self.processes + 2
+    /// How many processes there are at most, but for those that are being replaced: one is asked for the era, and suspects
+    /// are tried at another. There may be a group of legacy clients for each version.
+    pub fn most_processes(&self) -> usize {
+        let groups = if self.legacy { groups::MAX_GROUPS } else { 0 };
+        self.processes * (1 + groups) + 2
     }
 }
 
@@ -135,75 +157,12 @@ pub enum Effect {
     Wake(SeatKey),
     /// End the session: its client does not take what it gets, for this reason.
     Close(SeatKey, &'static str),
+    /// End the session: the server is not the one that its client knows.
+    Changed(SeatKey),
     /// A process has written this line, which is not a message.
     NoMessage(ProcessKey, Box<[u8]>),
-}
-
-/// Lines that reached nobody.
-#[derive(Debug, Default, Clone, Copy)]
-pub struct Drops {
-    /// Responses of clients.
-    pub client_responses: u64,
-    /// Notifications of clients that can't be told one client's.
-    pub client_notifications: u64,
-    /// Cancellations of what was not open.
-    pub unknown_cancellations: u64,
-    /// Responses that nobody waited for any more.
-    pub late: u64,
-    /// Responses of servers to nothing that they were asked.
-    pub unknown_responses: u64,
-    /// Notifications of servers that nobody asked for.
-    pub server_notifications: u64,
-    /// Messages of servers for the log.
-    pub server_logs: u64,
-    /// Lines of servers that can be read in two ways, batches, and notifications that are too long.
-    pub unreadable: u64,
-}
-
-impl Drops {
-    /// Whether there are any.
-    pub fn is_any(&self) -> bool {
-        self.all().iter().any(|(count, _)| *count > 0)
-    }
-
-    fn all(&self) -> [(u64, &'static str); 8] {
-        [
-            (self.client_responses, "client_response"),
-            (self.client_notifications, "client_notification"),
-            (self.unknown_cancellations, "client_cancellation"),
-            (self.late, "server_late"),
-            (self.unknown_responses, "server_response"),
-            (self.server_notifications, "server_notification"),
-            (self.server_logs, "server_log"),
-            (self.unreadable, "server_unreadable"),
-        ]
-    }
-
-    fn client(&mut self, what: Dropped) {
-        match what {
-            Dropped::Response => self.client_responses += 1,
-            Dropped::Notification => self.client_notifications += 1,
-        }
-    }
-
-    fn server(&mut self, what: Unattributed) {
-        match what {
-            Unattributed::Response => self.unknown_responses += 1,
-            Unattributed::Notification => self.server_notifications += 1,
-            Unattributed::Log => self.server_logs += 1,
-            Unattributed::Doubled | Unattributed::Batch | Unattributed::TooLong => {
-                self.unreadable += 1;
-            }
-        }
-    }
-}
-
-impl fmt::Display for Drops {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let all = self.all();
-        let mut some = all.iter().filter(|(count, _)| *count > 0);
-        some.try_for_each(|(count, name)| write!(f, " {name}={count}"))
-    }
+    /// A process has written a line of as many bytes, which is too long for whoever it is for.
+    TooLong(ProcessKey, u64),
 }
 
 /// The seats and the processes.
@@ -215,7 +174,13 @@ pub struct Share {
     processes: Vec<Process>,
     era: ServerEra,
     suspects: Suspects,
+    groups: Groups,
+    affinity: Affinity,
+    discovered: Discovered,
+    /// Seats for which there is no process that takes anything.
+    homeless: BTreeSet<SeatKey>,
     last_number: u64,
+    last_serial: u64,
     /// Seats for whose clients a lot waits, or did.
     stalled: Vec<SeatKey>,
     effects: VecDeque<Effect>,
@@ -226,14 +191,21 @@ pub struct Share {
 impl Share {
     /// No seats, and no process yet.
     pub fn new(limits: Limits) -> Self {
-        let processes = (0..limits.places()).map(|_| Process::new(limits.max_restarts));
+        let shared = std::iter::repeat_n(Pool::Modern, limits.processes);
+        let pools = shared.chain([Pool::Probe, Pool::Solo(None)]);
+        let processes = pools.map(|pool| Process::new(pool, limits.max_restarts));
         Self {
             limits,
             seats: Slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
             suspects: Suspects::default(),
+            groups: Groups::default(),
+            affinity: Affinity::default(),
+            discovered: Discovered::default(),
+            homeless: BTreeSet::new(),
             last_number: 0,
+            last_serial: 0,
             stalled: Vec::new(),
             effects: VecDeque::new(),
             drops: Drops::default(),
@@ -242,7 +214,9 @@ impl Share {
     }
 
     /// A session comes. Limits count its client as `identity`.
-    pub fn take_seat(&mut self, identity: Origin) -> SeatKey {
+    pub fn take_seat(&mut self, identity: impl Into<Identity>) -> SeatKey {
+        let identity = identity.into();
+        self.affinity.arrive(&identity);
         SeatKey(self.seats.insert(Seat::new(identity)))
     }
 
@@ -256,27 +230,29 @@ impl Share {
         if !self.seats.contains(key.0) {
             return;
         }
-        let process = self.seats[key.0].process;
         for number in self.numbers(key) {
             let Some(at) = self.seats[key.0].numbered(number) else {
                 continue;
             };
-            if let Some(number) = self.withdraw(key, at, true, cx)
-                && let Some(process) = process
-            {
+            if let Some((process, number)) = self.withdraw(key, at, true, cx) {
                 self.tell_cancelled(process, number, "the client has left", cx);
             }
         }
+        let used = self.seats[key.0].process;
+        self.unpin(key, cx);
         let seat = self.seats.remove(key.0);
         cx.memory.recharge(seat.charged, 0);
-        if let Some(process) = process {
-            self.processes[process.0].seats -= 1;
-            let turns = &mut self.processes[process.0].turns;
-            if seat.has_turn {
-                turns.leave(seat.identity, key);
-            }
+        if let Some(process) = used {
             self.note_unused(process, cx);
         }
+        let used = used.filter(|process| self.processes[process.0].is_running());
+        let used = used.map(|process| (process, self.processes[process.0].serial));
+        self.affinity.leave(&seat.identity, used, cx.now);
+        if let Some(group) = seat.group() {
+            self.groups.leave(group, key);
+            self.forget_unused(group);
+        }
+        self.homeless.remove(&key);
         self.stalled.retain(|other| *other != key);
         self.end_trial_of(key, cx);
         if let ServerEra::Asked { waiting, .. } = &mut self.era {
@@ -284,7 +260,7 @@ impl Share {
         }
         // Who comes next may have the same key.
         self.effects.retain(
-            |effect| !matches!(effect, Effect::Wake(seat) | Effect::Close(seat, _) if *seat == key),
+            |effect| !matches!(effect, Effect::Wake(seat) | Effect::Close(seat, _) | Effect::Changed(seat) if *seat == key),
         );
     }
 
@@ -323,10 +299,12 @@ impl Share {
     /// The first bytes of that, this many, were written.
     pub fn process_written(&mut self, key: ProcessKey, count: usize, cx: &mut Context<'_>) {
         let process = &mut self.processes[key.0];
-        process.last_moved = cx.now;
+        process.moved(cx.now);
         process.outbox.consume(count, cx.memory);
         while process.outbox.next_started().is_some() {}
         self.dispatch(key, cx);
+        self.stop_if_done(key);
+        self.house_homeless(cx);
         self.recharge_process(key, cx);
     }
 
@@ -348,7 +326,8 @@ impl Share {
 
     /// When [`Self::timeout`] is due, if nothing happens before.
     pub fn next_deadline(&self) -> Option<Time> {
-        let processes = self.processes.iter().filter_map(Process::deadline);
+        let processes = self.processes.iter();
+        let processes = processes.filter_map(|process| process.deadline(&self.limits));
         let stalled = self.stalled.iter().filter_map(|key| {
             let since = self.seats.get(key.0)?.stalled_since?;
             Some(since + STALL_TIME)

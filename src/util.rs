@@ -7,6 +7,7 @@ pub mod keyed_queue;
 pub mod log_rate_limit;
 pub mod plural;
 pub mod secret;
+pub mod service_key;
 pub mod shell_words;
 pub mod small_queue;
 pub mod time;

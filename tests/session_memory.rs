@@ -82,6 +82,7 @@ impl World {
         let mut logs = LogLimits::default();
         let label = Label::Session {
             number: 1,
+            server: None,
             client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
             pid: None,
         };

@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::options::{ConnectOptions, ServeOptions};
+use crate::options::{ConnectOptions, ServeOptions, ServerOptions};
 
 /// One option.
 pub(super) struct Flag {
@@ -18,6 +18,22 @@ pub(super) struct Flag {
     /// How it is read, for each mode that has it.
     pub(super) serve: Option<Set<ServeOptions>>,
     pub(super) connect: Option<Set<ConnectOptions>>,
+    /// The same for one server of several.
+    pub(super) server: Option<Set<ServerOptions>>,
+    pub(super) scope: Scope,
+    /// Whether all of its values count, and not only the last one.
+    pub(super) is_repeatable: bool,
+}
+
+/// What an option of the serving side is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Scope {
+    /// The proxy as a whole.
+    Proxy,
+    /// Each server; what is said for all holds unless a server has its own.
+    Server,
+    /// There is one for the proxy, and one for each server.
+    Both,
 }
 
 /// What holds if an option is not given.
@@ -60,6 +76,14 @@ impl Options for ServeOptions {
 
     fn set_of(flag: &Flag) -> Option<&Set<Self>> {
         flag.serve.as_ref()
+    }
+}
+
+impl Options for ServerOptions {
+    const MODE: Mode = Mode::Serve;
+
+    fn set_of(flag: &Flag) -> Option<&Set<Self>> {
+        flag.server.as_ref()
     }
 }
 
@@ -149,10 +173,38 @@ const fn bare(name: &'static str) -> Flag {
         help: "",
         serve: None,
         connect: None,
+        server: None,
+        scope: Scope::Proxy,
+        is_repeatable: false,
     }
 }
 
 impl Flag {
+    pub(super) const fn and_server(
+        mut self,
+        set: fn(&mut ServerOptions, &str) -> Result<(), String>,
+    ) -> Self {
+        self.server = Some(Set::Value(set));
+        self.scope = Scope::Server;
+        self
+    }
+
+    pub(super) const fn and_server_switch(mut self, set: fn(&mut ServerOptions)) -> Self {
+        self.server = Some(Set::Switch(set));
+        self.scope = Scope::Server;
+        self
+    }
+
+    pub(super) const fn repeatable(mut self) -> Self {
+        self.is_repeatable = true;
+        self
+    }
+
+    pub(super) const fn with_both_scopes(mut self) -> Self {
+        self.scope = Scope::Both;
+        self
+    }
+
     pub(super) const fn and_connect(
         mut self,
         set: fn(&mut ConnectOptions, &str) -> Result<(), String>,

@@ -1,10 +1,11 @@
 //! Every option, once. Parsing, both help texts, the README's tables, the manual page and the shell completions are
 //! made from these rows; a new option is a row here and a field in `options`.
 //!
-//! A row is: the help; the mode that has the option (`both` if its fields have the same name, `serve_each` if all of its
-//! values count and not only the last one); its name; what stands
+//! A row is: the help; what the option is about; its name; what stands
 //! for its value, if it takes one; the default and an example, each a method of [`Flag`]; the field, and its reader, or
-//! what a switch sets it to. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
+//! what a switch sets it to. An option is about the proxy as a whole (`serve`), about each server (`server`), or there is one
+//! for the proxy and one for each server (`either`); in a configuration, this is its scope. With `_each`, all of its values
+//! count and not only the last one. `connect` has options of its own, or shares them (`_and_connect`). The help is made of sentences in plain ASCII, with literals in backticks; shells show the
 //! first sentence.
 
 use log::LevelFilter;
@@ -14,8 +15,9 @@ use super::flag::{Flag, add, connect, connect_switch, information, put, serve, s
 use super::values::{
     attempts, balancer, buffer_bytes, directory, file, first_message, host_name, log_format,
     log_level, message_bytes, network, prespawn, restarts, seconds, seconds_or_none,
-    seconds_or_off, server_log, sessions, share, share_in_flight, some_address, some_host,
-    some_path, some_port, spawn, starting, tls_name, unix_mode, user, variable,
+    seconds_or_off, server_log, sessions, share, share_in_flight, share_max_requests, some_address,
+    some_host, some_name, some_path, some_port, spawn, starting, tls_name, unix_mode, user,
+    variable,
 };
 use crate::options::ServerCommand;
 
@@ -41,7 +43,30 @@ macro_rules! flag {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
     };
     (serve_each $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| add(&mut o.$field, $read(v))).repeatable()
+    };
+    (server $name:literal [] $field:ident = $set:expr) => {
+        serve_switch($name, |o| o.server.$field = $set).and_server_switch(|o| o.$field = $set)
+    };
+    (server $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| put(&mut o.server.$field, $read(v)))
+            .and_server(|o, v| put(&mut o.$field, $read(v)))
+    };
+    (server_each $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| add(&mut o.server.$field, $read(v)))
+            .and_server(|o, v| add(&mut o.$field, $read(v)))
+            .repeatable()
+    };
+    (either $name:literal [$value:literal] $field:ident = $read:expr) => {
+        serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
+            .and_server(|o, v| put(&mut o.$field, $read(v)))
+            .with_both_scopes()
+    };
+    (either_each $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| add(&mut o.$field, $read(v)))
+            .and_server(|o, v| add(&mut o.$field, $read(v)))
+            .with_both_scopes()
+            .repeatable()
     };
     (connect $name:literal [] $field:ident = $set:expr) => {
         connect_switch($name, |o| o.$field = $set)
@@ -49,8 +74,12 @@ macro_rules! flag {
     (connect $name:literal [$value:literal] $field:ident = $read:expr) => {
         connect($name, $value, |o, v| put(&mut o.$field, $read(v)))
     };
-    (both $name:literal [$value:literal] $field:ident = $read:expr) => {
+    (serve_and_connect $name:literal [$value:literal] $field:ident = $read:expr) => {
         serve($name, $value, |o, v| put(&mut o.$field, $read(v)))
+            .and_connect(|o, v| put(&mut o.$field, $read(v)))
+    };
+    (server_and_connect $name:literal [$value:literal] $field:ident = $read:expr) => {
+        flag!(server $name [$value] $field = $read)
             .and_connect(|o, v| put(&mut o.$field, $read(v)))
     };
     (information $name:literal [$short:literal]) => {
@@ -68,7 +97,7 @@ flags! {
 
     /// Address to listen on: `HOST:PORT`, `[::1]:9000` or `unix:PATH`. Can be given any number of times. Then that of `--host` and
     /// `--port` is listened on only if one of the two is given.
-    serve_each "--listen" "ADDRESS", example "unix:/run/mcp.sock": listen = listen;
+    either_each "--listen" "ADDRESS", example "unix:/run/mcp.sock": listen = listen;
 
     /// Permissions of unix sockets, in octal, 0 to 0777. To connect takes the right to write.
     serve "--unix-mode" "MODE", default "0600", example "0660": unix_mode = unix_mode;
@@ -100,22 +129,22 @@ flags! {
     serve "--max-sessions-per-client" "N", default_is "no limit", example "20": max_sessions_per_client = sessions;
 
     /// Seconds between heartbeats to clients that use them, 0.01 to 86400.
-    serve "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;
+    server "--heartbeat-interval" "S", default "30", example "2.5": heartbeat_interval = seconds;
 
     /// Restart a server that died. This is the default.
-    serve "--auto-restart": auto_restart = true;
+    server "--auto-restart": auto_restart = true;
 
     /// Close a session when its server dies, instead of restarting the server.
-    serve "--no-auto-restart": auto_restart = false;
+    server "--no-auto-restart": auto_restart = false;
 
     /// Restarts of a session's server within max(60, 6 x N) seconds, 0 to 1000000. One more closes the session.
-    serve "--max-restarts" "N", default "5", example "20": max_restarts = restarts;
+    server "--max-restarts" "N", default "5", example "20": max_restarts = restarts;
 
     /// Replay nothing to a restarted server: neither the handshake nor subscriptions and the log level.
-    serve "--no-replay": replay = false;
+    server "--no-replay": replay = false;
 
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
-    serve "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+    server "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
     /// Seconds that a stop may take, 0.01 to 86400. After them, what is still in flight gets 503 `shutdown`, and servers
     /// are killed.
@@ -137,29 +166,29 @@ flags! {
     serve "--status-public": status_public = true;
 
     /// Longest line in either direction, in bytes without its line end, 1 to 268435456.
-    both "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
+    server_and_connect "--max-message-bytes" "N", default "10485760", example "1048576": max_message_bytes = message_bytes;
 
     /// Memory for messages under way, all sessions together, in bytes, 1 to 1099511627776. The first 64 KiB of each buffer
     /// do not count. By default 268435456, or a quarter of what the process can have at most (limits on address space and data, the
     /// control group, the machine) if that is less.
-    both "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
+    serve_and_connect "--max-buffer-bytes" "N", default_is "256 MiB, or less", example "67108864": max_buffer_bytes = buffer_bytes;
 
     /// Sessions at a time, 1 to 1000000. By default as many as the hard limit on open files (`ulimit -Hn`) allows at
     /// four each; with `--share` at one each.
-    serve "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
+    either "--max-sessions" "N", default_is "from the limit on open files", example "100": max_sessions = sessions;
 
     /// Start a session's server when the client connects (`eager`) or when its first message arrives (`lazy`).
-    serve "--spawn" "eager|lazy", default "eager", example "lazy": spawn = spawn;
+    server "--spawn" "eager|lazy", default "eager", example "lazy": spawn = spawn;
 
     /// Close a connection that has sent no message for its server within S seconds, 0.01 to 86400, or 0 for off. If it
     /// is not given, clients that have announced heartbeats may take their time.
-    serve "--first-message-timeout" "S", default_is "300, without heartbeats", example "30": first_message_timeout = first_message;
+    server "--first-message-timeout" "S", default_is "300, without heartbeats", example "30": first_message_timeout = first_message;
 
     /// Close a session after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. A session
     /// that waits for a response, other than to `subscriptions/listen`, or has something to deliver is not idle. Heartbeats
     /// are not messages. Where a server waits for its user (`input_required`) or works on a task, it is kept for 10 min
     /// at most.
-    serve "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
+    server "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
     /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off. It is for clients that
     /// ask for it, as `connect` does: the server lives on, and whoever comes back in that time has lost nothing.
@@ -169,7 +198,7 @@ flags! {
     /// connection stays, and the next message starts another server. Only for servers that keep nothing between two
     /// calls. A session in which anything is open keeps its server: a request, a subscription, a task, or a question to
     /// the user.
-    serve "--hibernate-after" "S", default "0", example "300": hibernate_after = seconds_or_off;
+    server "--hibernate-after" "S", default "0", example "300": hibernate_after = seconds_or_off;
 
     /// Servers that may be starting up at a time, 1 to 100000. A server counts until it writes something, or for a
     /// second.
@@ -177,7 +206,7 @@ flags! {
 
     /// Spare servers, started ahead of time and waiting for sessions, 0 to 1000. There are fewer if they would leave no
     /// descriptors for a session.
-    serve "--prespawn" "N", default "0", example "2": prespawn = prespawn;
+    server "--prespawn" "N", default "0", example "2": prespawn = prespawn;
 
     /// Speak TLS on all TCP addresses, with the certificate in this file. After it come those between it and its authority, all
     /// in PEM. The file is read again on SIGHUP, as are the other files of TLS.
@@ -195,29 +224,40 @@ flags! {
 
     /// Processes that serve all sessions together, 0 to 1000, or 0 for a process for each session. Only for servers that
     /// keep nothing for one client that another must not see. Clients and servers older than MCP 2026-07-28 still get a
-    /// process for each session.
-    serve "--share" "N", default "0", example "4": share = share;
+    /// process for each session, unless there is `--share-legacy`.
+    server "--share" "N", default "0", example "4": share = share;
 
     /// Requests of a session that may be at a shared process at a time, 1 to 1024. What is beyond waits in the proxy.
-    serve "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+    server "--share-in-flight" "N", default "8", example "2": share_in_flight = share_in_flight;
+
+    /// Have sessions that open with `initialize` share processes, too. The proxy initialises these itself, once for each
+    /// version of MCP that clients ask for, and what it was answered is what all of them get.
+    server "--share-legacy": share_legacy = true;
+
+    /// Replace a shared process when it is S seconds old, 0.01 to 86400, or 0 for off. It has 30 s to answer what it was
+    /// asked.
+    server "--share-max-age" "S", default "0", example "3600": share_max_age = seconds_or_off;
+
+    /// Replace a shared process in the same way after N requests, 0 to 1000000000, with 0 for off.
+    server "--share-max-requests" "N", default "0", example "10000": share_max_requests = share_max_requests;
 
     /// Tell each server about its client: `TCPREMOTEIP`, `MCP_SESSION` and others. This is the default, except with
     /// `--prespawn`, whose servers are started before there is a client, and with `--share`.
-    serve "--client-env": client_env = true;
+    server "--client-env": client_env = true;
 
     /// Variable for servers. Without a value: the proxy's own, also if servers would not get it otherwise. May be given
     /// any number of times. `ps` shows values to everybody: see `--env-file`.
-    serve_each "--env" "NAME[=VALUE]", example "TZ=UTC": env = variable;
+    server_each "--env" "NAME[=VALUE]", example "TZ=UTC": env = variable;
 
     /// File of variables for servers, with `NAME=VALUE` or `NAME` on each line. `#` begins a comment, and quotes around a
     /// value are left out. May be given any number of times. `--env` counts more.
-    serve_each "--env-file" "FILE", example "/etc/my-server.env": env_files = file;
+    server_each "--env-file" "FILE", example "/etc/my-server.env": env_files = file;
 
     /// Give servers no variables of the proxy's but `PATH`, `HOME`, `USER`, `LANG`, `LC_*`, `TZ` and `TMPDIR`.
-    serve "--clear-env": clear_env = true;
+    server "--clear-env": clear_env = true;
 
     /// Directory in which servers are started, and which the server's command is relative to.
-    serve "--cwd" "DIR", default_is "the proxy's", example "/srv": cwd = directory;
+    server "--cwd" "DIR", default_is "the proxy's", example "/srv": cwd = directory;
 
     /// User to become, with its servers, after everything was opened. Only root can. `GROUP` takes the place of the user's
     /// main group. Both may be numbers.
@@ -227,8 +267,12 @@ flags! {
     /// strace, perf and gdb.
     serve "--traceable": traceable = true;
 
+    /// Serve the servers of this file, in JSON. Each option is a key in it, too (`idleTimeout`), but this one. It takes
+    /// the place of a command.
+    serve "--config" "FILE", example "/etc/mcp/servers.json": config = some_path;
+
     /// Serve the built-in demo server. It takes the place of a command.
-    serve "--demo": server = ServerCommand::Demo;
+    server "--demo": command = ServerCommand::Demo;
 
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     serve "--debug": log_level = LevelFilter::Debug;
@@ -238,11 +282,11 @@ flags! {
 
     /// What the lines of the log look like. `json` is an object a line, with what is known as fields: `session`, `client`,
     /// `pid`, `reason`.
-    both "--log-format" "text|json", default "text", example "json": log_format = log_format;
+    serve_and_connect "--log-format" "text|json", default "text", example "json": log_format = log_format;
 
     /// What servers write to stderr and the log shows. `limited` is at most 100 lines at once and 20 a second for each
     /// session, and when a server ends although it was not asked to, the last 50 lines that were left out.
-    serve "--server-log" "all|limited|none", default "limited", example "all": server_log = server_log;
+    server "--server-log" "all|limited|none", default "limited", example "all": server_log = server_log;
 
     /// Seconds between heartbeats to the other side, 0.01 to 86400.
     connect "--heartbeat-interval" "S", default "30", example "5": heartbeat_interval = seconds;
@@ -294,6 +338,10 @@ flags! {
 
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
     connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
+
+    /// Ask for this server of those that the proxy has in its configuration. Names are 1 to 64 of letters, digits and ._@:-
+    /// in any order.
+    connect "--server" "NAME", example "git": server = some_name;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable
     /// `MCP_TCP_PROXY_TOKEN` counts.

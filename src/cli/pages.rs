@@ -22,6 +22,11 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         summary: "be the demo MCP server, on stdio",
     },
     Subcommand {
+        name: "check",
+        words: "FILE",
+        summary: "check a configuration",
+    },
+    Subcommand {
         name: "token",
         words: "NAME",
         summary: "print a fresh token, and its line for the file",
@@ -64,6 +69,10 @@ pub(super) const SERVE: Page = Page {
             "serve the MCP server that COMMAND starts",
         ),
         ("[OPTIONS] --demo", "serve the built-in demo MCP server"),
+        (
+            "[OPTIONS] --config FILE",
+            "serve the MCP servers of a configuration",
+        ),
     ],
     rules: &[
         "The options end at the first word that is not one, or at `--`; the rest is COMMAND, untouched. `--opt value` \

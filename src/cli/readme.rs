@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 use std::fs;
 
-use super::flag::{DefaultText, Mode};
+use super::flag::{DefaultText, Flag, Mode, Scope};
+use super::keys::is_key;
 
 const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/README.md");
 
@@ -13,7 +14,12 @@ const UPDATE: &str = "MCP_TCP_PROXY_UPDATE_README";
 const REGENERATE: &str = "MCP_TCP_PROXY_UPDATE_README=1 cargo test --lib readme";
 
 fn table(mode: Mode) -> String {
-    let mut table = String::from("| option | default | meaning |\n| --- | --- | --- |\n");
+    let has_scopes = mode == Mode::Serve;
+    let mut table = String::from(if has_scopes {
+        "| option | default | scope | meaning |\n| --- | --- | --- | --- |\n"
+    } else {
+        "| option | default | meaning |\n| --- | --- | --- |\n"
+    });
     for flag in mode.flags() {
         let short = flag
             .short
@@ -24,9 +30,29 @@ fn table(mode: Mode) -> String {
             DefaultText::Unsaid => String::new(),
         };
         let usage = flag.usage().replace('|', r"\|");
-        let _ = writeln!(table, "| {short}`{usage}` | {default}| {} |", flag.help);
+        let scope = if has_scopes {
+            scope(flag)
+        } else {
+            String::new()
+        };
+        let _ = writeln!(
+            table,
+            "| {short}`{usage}` | {default}| {scope}{} |",
+            flag.help
+        );
     }
     table
+}
+
+/// Whose the option is in a configuration, if it is a key there.
+fn scope(flag: &Flag) -> String {
+    let scope = match flag.scope {
+        _ if !is_key(flag) => "",
+        Scope::Proxy => "proxy ",
+        Scope::Server => "server ",
+        Scope::Both => "both ",
+    };
+    format!("{scope}| ")
 }
 
 /// The README with the text between a mode's marks replaced.

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 use super::flag::Mode;
 use super::words::{Words, split_at_equals};
 use super::{UsageError, pages, printable, quoted, tls};
-use crate::options::{ServeOptions, ServerCommand};
+use crate::options::{ServeOptions, ServerCommand, ServerOptions};
 
 /// Options that many servers have, too. After a command they are meant for the server.
 const COMMON_OPTIONS: [&str; 4] = ["--debug", "--help", "--log-level", "--version"];
@@ -17,30 +17,17 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     if !words.dashes {
         refuse_reserved(words)?;
     }
-    if options.share == 0 && options.share_in_flight != ServeOptions::default().share_in_flight {
-        return Err(UsageError(
-            "--share-in-flight: nothing is shared (--share N says by how many processes)"
-                .to_owned(),
-        ));
+    if options.config.is_some() {
+        refuse_command(&options.server.command, words.rest.first())?;
+        return Ok(options);
     }
-    if options.client_env && options.share > 0 {
-        return Err(UsageError(
-            "--client-env: the servers of --share have many clients (leave out one of the two)"
-                .to_owned(),
-        ));
-    }
-    if options.client_env && !options.tells_clients() {
-        return Err(UsageError(
-            "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
-             two)"
-                .to_owned(),
-        ));
-    }
-    check_hibernation(&options)?;
-    match (&options.server, words.rest.first()) {
+    let server = &options.server;
+    check_sharing(server)?;
+    check_server(server)?;
+    match (&server.command, words.rest.first()) {
         (ServerCommand::Demo, None) => {}
         (ServerCommand::Program(_), Some(_)) => {
-            options.server = ServerCommand::Program(words.rest.clone());
+            options.server.command = ServerCommand::Program(words.rest.clone());
         }
         (ServerCommand::Demo, Some(word)) => {
             return Err(UsageError(format!(
@@ -60,8 +47,29 @@ pub(super) fn parse(words: &Words) -> Result<ServeOptions, UsageError> {
     Ok(options)
 }
 
+/// What says how to share means nothing if nothing is shared.
+fn check_sharing(options: &ServerOptions) -> Result<(), UsageError> {
+    let defaults = ServerOptions::default();
+    let given = [
+        (
+            options.share_in_flight != defaults.share_in_flight,
+            "--share-in-flight",
+        ),
+        (options.share_legacy, "--share-legacy"),
+        (options.share_max_age.is_some(), "--share-max-age"),
+        (options.share_max_requests.is_some(), "--share-max-requests"),
+    ];
+    let given = given.iter().find(|(is_given, _)| *is_given);
+    match given {
+        Some((_, name)) if options.share == 0 => Err(UsageError(format!(
+            "{name}: nothing is shared (--share N says by how many processes)"
+        ))),
+        _ => Ok(()),
+    }
+}
+
 /// What keeps sessions from hibernating, or servers from being of any use after it.
-fn check_hibernation(options: &ServeOptions) -> Result<(), UsageError> {
+fn check_hibernation(options: &ServerOptions) -> Result<(), UsageError> {
     let Some(after) = options.hibernate_after else {
         return Ok(());
     };
@@ -81,6 +89,47 @@ fn check_hibernation(options: &ServeOptions) -> Result<(), UsageError> {
         ))),
         _ => Ok(()),
     }
+}
+
+/// Checks whether the options of a server go together.
+///
+/// # Errors
+/// The options that do not.
+pub fn check_server(options: &ServerOptions) -> Result<(), UsageError> {
+    if options.client_env && options.share > 0 {
+        return Err(UsageError(
+            "--client-env: the servers of --share have many clients (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
+    if options.client_env && !options.tells_clients() {
+        return Err(UsageError(
+            "--client-env: the servers of --prespawn are started before their clients are known (leave out one of the \
+             two)"
+                .to_owned(),
+        ));
+    }
+    check_hibernation(options)
+}
+
+/// Checks whether the options of the proxy go together.
+///
+/// # Errors
+/// The options that do not.
+pub fn check_proxy(options: &ServeOptions) -> Result<(), UsageError> {
+    tls::check_serve(options)
+}
+
+/// What is served is said in one place.
+fn refuse_command(command: &ServerCommand, word: Option<&OsString>) -> Result<(), UsageError> {
+    let other = match (command, word) {
+        (_, Some(word)) => format!("{} starts a command", quoted(word)),
+        (ServerCommand::Demo, None) => "--demo is one".to_owned(),
+        (ServerCommand::Program(_), None) => return Ok(()),
+    };
+    Err(UsageError(format!(
+        "--config: takes the place of a command, and {other} (leave out one of the two)"
+    )))
 }
 
 /// A word that is a subcommand, or looks like one, is hardly ever the name of a server.

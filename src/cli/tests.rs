@@ -9,7 +9,7 @@ use log::LevelFilter;
 use super::*;
 use crate::entrance::{Name, Network};
 use crate::logger::Format;
-use crate::options::{Balancer, ServerCommand, Variable};
+use crate::options::{Balancer, ServerCommand, ServerOptions, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -54,7 +54,7 @@ fn connect(line: &str) -> ConnectOptions {
 }
 
 fn program(options: &ServeOptions) -> Vec<&str> {
-    match &options.server {
+    match &options.server.command {
         ServerCommand::Program(words) => words.iter().map(|w| w.to_str().unwrap()).collect(),
         ServerCommand::Demo => panic!("the demo"),
     }
@@ -62,7 +62,10 @@ fn program(options: &ServeOptions) -> Vec<&str> {
 
 fn variable(name: &str, value: Option<&str>) -> Variable {
     let (name, value) = (name.into(), value.map(Into::into));
-    Variable { name, value }
+    Variable {
+        name,
+        value: value.map_or(Value::Inherited, Value::Given),
+    }
 }
 
 fn tcp(host: &str, port: u16) -> Address {
@@ -76,7 +79,7 @@ fn network(text: &str) -> Network {
 
 #[test]
 fn hibernation_needs_a_replay_and_an_idle_timeout_that_leaves_it_time() {
-    let after = |line: &str| serve(line).hibernate_after;
+    let after = |line: &str| serve(line).server.hibernate_after;
     assert_eq!(after("--demo"), None);
     assert_eq!(after("--hibernate-after 0 --no-replay --demo"), None);
     let half = Some(Duration::from_millis(500));
@@ -154,53 +157,68 @@ fn the_defaults() {
         entrance_timeout: Duration::from_secs(10),
         max_sessions_per_address: None,
         max_sessions_per_client: None,
-        heartbeat_interval: Duration::from_secs(30),
-        auto_restart: true,
         log_level: LevelFilter::Info,
         log_format: Format::Text,
-        server_log: ServerLogging::Limited,
-        max_message_bytes: 10_485_760,
         max_buffer_bytes: None,
-        max_restarts: 5,
         max_sessions: None,
-        replay: true,
-        replay_timeout: Duration::from_secs(30),
         stop_timeout: Duration::from_secs(30),
         drain_delay: Duration::ZERO,
         status: None,
         status_host: Vec::new(),
         status_public: false,
-        spawn: Spawn::Eager,
-        first_message_timeout: None,
         resume_timeout: Some(Duration::from_mins(2)),
-        idle_timeout: None,
-        hibernate_after: None,
         max_starting: 2 * std::thread::available_parallelism().unwrap().get(),
-        prespawn: 0,
         tls_cert: None,
         tls_key: None,
         tls_client_ca: None,
         tls_crl: None,
-        share: 0,
-        share_in_flight: 8,
-        client_env: false,
-        env: Vec::new(),
-        env_files: Vec::new(),
-        clear_env: false,
-        cwd: None,
         user: None,
         traceable: false,
-        server: ServerCommand::Demo,
+        config: None,
+        server: ServerOptions {
+            listen: Vec::new(),
+            max_sessions: None,
+            heartbeat_interval: Duration::from_secs(30),
+            auto_restart: true,
+            server_log: ServerLogging::Limited,
+            max_message_bytes: 10_485_760,
+            max_restarts: 5,
+            replay: true,
+            replay_timeout: Duration::from_secs(30),
+            spawn: Spawn::Eager,
+            first_message_timeout: None,
+            idle_timeout: None,
+            hibernate_after: None,
+            prespawn: 0,
+            share: 0,
+            share_in_flight: 8,
+            share_legacy: false,
+            share_max_age: None,
+            share_max_requests: None,
+            client_env: false,
+            env: Vec::new(),
+            env_files: Vec::new(),
+            clear_env: false,
+            cwd: None,
+            command: ServerCommand::Demo,
+        },
     };
     assert_eq!(serve("--demo"), expected);
 }
 
 #[test]
 fn a_server_that_waits_can_not_be_told_of_its_client() {
-    assert!(serve("--demo").tells_clients() && serve("--client-env --demo").tells_clients());
-    assert!(serve("--client-env --prespawn 0 --demo").tells_clients());
-    assert!(!serve("--prespawn 1 --demo").tells_clients());
-    assert!(!serve("--share 1 --demo").tells_clients());
+    assert!(
+        serve("--demo").server.tells_clients()
+            && serve("--client-env --demo").server.tells_clients()
+    );
+    assert!(
+        serve("--client-env --prespawn 0 --demo")
+            .server
+            .tells_clients()
+    );
+    assert!(!serve("--prespawn 1 --demo").server.tells_clients());
+    assert!(!serve("--share 1 --demo").server.tells_clients());
     for option in ["--prespawn", "--share"] {
         let error = error(&format!("--client-env {option} 1 --demo"));
         assert!(error.contains(option), "{error}");
@@ -238,44 +256,52 @@ fn every_option_in_both_spellings() {
         entrance_timeout: Duration::from_secs(3),
         max_sessions_per_address: Some(8),
         max_sessions_per_client: Some(9),
-        heartbeat_interval: Duration::from_millis(2_500),
-        auto_restart: false,
         log_level: LevelFilter::Debug,
         log_format: Format::Json,
-        server_log: ServerLogging::All,
-        max_message_bytes: 1,
         max_buffer_bytes: None,
-        max_restarts: 0,
         max_sessions: Some(7),
-        replay: false,
-        replay_timeout: Duration::from_millis(10),
         stop_timeout: Duration::from_millis(1_500),
         drain_delay: Duration::from_millis(2_500),
         status: Some(tcp("::1", 9180)),
         status_host: vec!["a.b".to_owned(), "c".to_owned()],
         status_public: true,
-        spawn: Spawn::Lazy,
-        first_message_timeout: Some(Some(Duration::from_millis(500))),
         resume_timeout: Some(Duration::from_mins(2)),
-        idle_timeout: Some(Duration::from_hours(24)),
-        // It needs the replay.
-        hibernate_after: None,
         max_starting: 1,
-        prespawn: 1000,
         tls_cert: Some("c".into()),
         tls_key: Some("k".into()),
         tls_client_ca: Some("a".into()),
         tls_crl: Some("r".into()),
-        share: 4,
-        share_in_flight: 2,
-        client_env: false,
-        env: vec![variable("A", Some("1=2")), variable("B", None)],
-        env_files: vec!["/a".into(), "b".into()],
-        clear_env: true,
-        cwd: Some("/srv".into()),
         user: Some("nobody:7".to_owned()),
         traceable: true,
-        server: ServerCommand::Program(vec!["cat".into()]),
+        config: None,
+        server: ServerOptions {
+            listen: Vec::new(),
+            max_sessions: None,
+            heartbeat_interval: Duration::from_millis(2_500),
+            auto_restart: false,
+            server_log: ServerLogging::All,
+            max_message_bytes: 1,
+            max_restarts: 0,
+            replay: false,
+            replay_timeout: Duration::from_millis(10),
+            spawn: Spawn::Lazy,
+            first_message_timeout: Some(Some(Duration::from_millis(500))),
+            idle_timeout: Some(Duration::from_hours(24)),
+            // It needs the replay.
+            hibernate_after: None,
+            prespawn: 1000,
+            share: 4,
+            share_in_flight: 2,
+            share_legacy: true,
+            share_max_age: Some(Duration::from_mins(1)),
+            share_max_requests: Some(7),
+            client_env: false,
+            env: vec![variable("A", Some("1=2")), variable("B", None)],
+            env_files: vec!["/a".into(), "b".into()],
+            clear_env: true,
+            cwd: Some("/srv".into()),
+            command: ServerCommand::Program(vec!["cat".into()]),
+        },
     };
     let line = "--host localhost --port 0 --listen [::1]:9 --listen unix:/run/x --unix-mode 0660 \
                 --allow 192.0.2.0/24 --allow ::1 --proxy-protocol 10.0.0.7 --proxy-protocol unix --token-file /t --token-exempt-unix \
@@ -284,7 +310,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout 1.5 --drain-delay 2.5 --status [::1]:9180 --status-host a.b --status-host c --status-public \
                 --spawn lazy --first-message-timeout 0.5 --idle-timeout 86400 --max-starting 1 --prespawn 1000 \
                 --env A=1=2 --env B --env-file /a --env-file b --clear-env --cwd /srv --user nobody:7 --traceable --tls-cert c --tls-key k --tls-client-ca a \
-                --tls-crl r --share 4 --share-in-flight 2 cat";
+                --tls-crl r --share 4 --share-in-flight 2 --share-legacy --share-max-age 60 --share-max-requests 7 cat";
     assert_eq!(serve(line), expected);
     let line = "--host=localhost --port=0 --listen=[::1]:9 --listen=unix:/run/x --unix-mode=660 \
                 --allow=192.0.2.0/24 --allow=::1 --proxy-protocol=10.0.0.7 --proxy-protocol=unix --token-file=/t --token-exempt-unix \
@@ -293,7 +319,7 @@ fn every_option_in_both_spellings() {
                 --stop-timeout=1.5 --drain-delay=2.5 --status=[::1]:9180 --status-host=a.b --status-host=c --status-public \
                 --spawn=lazy --first-message-timeout=.5 --idle-timeout=86400 --max-starting=1 --prespawn=1000 \
                 --env=A=1=2 --env=B --env-file=/a --env-file=b --clear-env --cwd=/srv --user=nobody:7 --traceable --tls-cert=c --tls-key=k --tls-client-ca=a \
-                --tls-crl=r --share=4 --share-in-flight=2 cat";
+                --tls-crl=r --share=4 --share-in-flight=2 --share-legacy --share-max-age=60 --share-max-requests=7 cat";
     assert_eq!(serve(line), expected);
 }
 
@@ -334,8 +360,16 @@ fn the_last_of_a_repeated_option_counts_whatever_its_spelling() {
     assert_eq!(serve("--demo --port 1 --port=2").port, Some(2));
     assert_eq!(serve("--demo --port=1 --port 2").port, Some(2));
     assert_eq!(serve("--demo --port=1 --port 2 --port=3").port, Some(3));
-    assert!(serve("--demo --no-auto-restart --auto-restart").auto_restart);
-    assert!(!serve("--demo --auto-restart --no-auto-restart").auto_restart);
+    assert!(
+        serve("--demo --no-auto-restart --auto-restart")
+            .server
+            .auto_restart
+    );
+    assert!(
+        !serve("--demo --auto-restart --no-auto-restart")
+            .server
+            .auto_restart
+    );
     assert_eq!(
         serve("--demo --demo --debug --debug").log_level,
         LevelFilter::Debug
@@ -399,9 +433,10 @@ fn a_timeout_that_can_be_off_is_off_at_0() {
             let options = serve(&format!("--demo {name} 1 {name} {off}"));
             assert_eq!(
                 options
+                    .server
                     .first_message_timeout
                     .flatten()
-                    .or(options.idle_timeout),
+                    .or(options.server.idle_timeout),
                 None
             );
         }
@@ -426,9 +461,21 @@ fn numbers_of_servers() {
         error("--share 1001 x"),
         "--share: '1001' is not a whole number of processes (0 to 1000)"
     );
+    for option in [
+        "--share-in-flight 4",
+        "--share-legacy",
+        "--share-max-age 60",
+        "--share-max-requests 7",
+    ] {
+        let name = option.split(' ').next().unwrap();
+        assert_eq!(
+            error(&format!("{option} x")),
+            format!("{name}: nothing is shared (--share N says by how many processes)")
+        );
+    }
     assert_eq!(
-        error("--share-in-flight 4 x"),
-        "--share-in-flight: nothing is shared (--share N says by how many processes)"
+        error("--share 1 --share-max-requests 1000000001 x"),
+        "--share-max-requests: '1000000001' is not a whole number of requests (0 to 1000000000)"
     );
     assert_eq!(
         error("--prespawn 1001 x"),
@@ -440,7 +487,7 @@ fn numbers_of_servers() {
 #[test]
 fn servers_are_started_eagerly_or_lazily() {
     assert_eq!(
-        serve("--demo --spawn lazy --spawn eager").spawn,
+        serve("--demo --spawn lazy --spawn eager").server.spawn,
         Spawn::Eager
     );
     for bad in ["", "Lazy", "later"] {
@@ -451,14 +498,14 @@ fn servers_are_started_eagerly_or_lazily() {
 
 #[test]
 fn what_servers_say_is_logged_within_limits_or_all_or_not() {
-    assert_eq!(serve("--demo").server_log, ServerLogging::Limited);
+    assert_eq!(serve("--demo").server.server_log, ServerLogging::Limited);
     for (word, logging) in [
         ("all", ServerLogging::All),
         ("limited", ServerLogging::Limited),
         ("none", ServerLogging::None),
     ] {
         let options = serve(&format!("--demo --server-log {word}"));
-        assert_eq!(options.server_log, logging);
+        assert_eq!(options.server.server_log, logging);
     }
     assert_eq!(
         error("--server-log=off x"),
@@ -484,16 +531,23 @@ fn the_ends_of_the_ranges_are_in_them() {
     assert_eq!(serve("--demo --port 65535").port, Some(65535));
     let day = Duration::from_hours(24);
     assert_eq!(
-        serve("--demo --heartbeat-interval 86400").heartbeat_interval,
+        serve("--demo --heartbeat-interval 86400")
+            .server
+            .heartbeat_interval,
         day
     );
-    assert_eq!(serve("--demo --replay-timeout 86400").replay_timeout, day);
     assert_eq!(
-        serve("--demo --max-message-bytes 268435456").max_message_bytes,
+        serve("--demo --replay-timeout 86400").server.replay_timeout,
+        day
+    );
+    assert_eq!(
+        serve("--demo --max-message-bytes 268435456")
+            .server
+            .max_message_bytes,
         268_435_456
     );
     assert_eq!(
-        serve("--demo --max-restarts 1000000").max_restarts,
+        serve("--demo --max-restarts 1000000").server.max_restarts,
         1_000_000
     );
     assert_eq!(
@@ -648,7 +702,7 @@ fn words_that_are_not_utf8() {
         panic!("a command may be anything")
     };
     assert_eq!(
-        options.server,
+        options.server.command,
         ServerCommand::Program(vec![odd("cat"), odd("-")])
     );
 }
@@ -732,6 +786,7 @@ fn connect_has_options_of_its_own() {
             tls_cert: None,
             tls_key: None,
             token_file: None,
+            server: None,
             insecure_token: false,
             traceable: false,
             log_level: LevelFilter::Warn,
@@ -1100,7 +1155,7 @@ fn status_takes_an_address_or_none() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(12).collect();
+    let first: String = help.lines().take(14).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

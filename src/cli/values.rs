@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use crate::entrance::Network;
+use crate::entrance::{Name, Network};
 use crate::logger::Format;
-use crate::options::{Balancer, Variable};
+use crate::options::{Balancer, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -186,12 +186,25 @@ pub(super) fn tls_name(value: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// The name of a server.
+pub(super) fn some_name(value: &str) -> Result<Option<Name>, String> {
+    Name::new(value)
+        .map(Some)
+        .ok_or_else(|| "the name of a server (1 to 64 of letters, digits and ._@:-)".to_owned())
+}
+
 pub(super) fn share(value: &str) -> Result<u16, String> {
     whole(value, "processes", 0..=1000)
 }
 
 pub(super) fn share_in_flight(value: &str) -> Result<u16, String> {
     whole(value, "requests", 1..=1024)
+}
+
+/// 0 is for no limit.
+pub(super) fn share_max_requests(value: &str) -> Result<Option<u64>, String> {
+    whole(value, "requests", 0..=1_000_000_000)
+        .map(|number| Some(number).filter(|number| *number > 0))
 }
 
 /// Attempts in a row; 0 is for no limit.
@@ -201,8 +214,8 @@ pub(super) fn attempts(value: &str) -> Result<Option<u32>, String> {
 
 pub(super) fn variable(value: &str) -> Result<Variable, String> {
     let (name, value) = match value.split_once('=') {
-        Some((name, value)) => (name, Some(value.into())),
-        None => (value, None),
+        Some((name, value)) => (name, Value::Given(value.into())),
+        None => (value, Value::Inherited),
     };
     if name.is_empty() {
         return Err("a variable (NAME=VALUE or NAME)".to_owned());

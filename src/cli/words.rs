@@ -10,6 +10,7 @@ use std::os::unix::ffi::OsStrExt;
 use pico_args::Arguments;
 
 use super::flag::{Mode, Options, Set};
+use super::keys::Given;
 use super::{UsageError, quoted, unknown};
 
 /// The words of a command line, apart but not judged: a word that looks like an option is one, known or not.
@@ -59,6 +60,20 @@ impl Words {
             }
         }
         words
+    }
+
+    /// The options as they stand there, apart from those that later ones take back.
+    pub(super) fn given(&self, mode: Mode) -> Result<Given, UsageError> {
+        let mut given = Vec::new();
+        let mut words = in_two_words(&self.options, mode)?.into_iter();
+        while let Some(word) = words.next() {
+            let Some(flag) = mode.find(&word) else {
+                continue;
+            };
+            let value = flag.value.and_then(|_| words.next());
+            given.push((flag.name, value.and_then(|value| value.into_string().ok())));
+        }
+        Ok(Given(given))
     }
 
     /// Reads the options. The last value of each counts, but all of them must be good.

@@ -517,8 +517,9 @@ impl Connector {
     }
 
     fn handshake(&self, ask: &Ask) -> String {
-        let token = self.scheduler.settings().role.token();
-        own_messages::handshake(token.map(Secret::reveal), Some(&ask.text()))
+        let role = &self.scheduler.settings().role;
+        let token = role.token().map(Secret::reveal);
+        own_messages::handshake(token, role.server(), Some(&ask.text()))
     }
 
     /// There is a connection again: says whose it was. Nothing more is sent before the verdict.

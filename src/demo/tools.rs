@@ -190,7 +190,7 @@ mod tests {
             .map(|tool| tool["name"].as_str().unwrap())
             .collect();
         assert_eq!(names, ["echo", "add", "sleep", "note", "crash"]);
-        let signals = &tools[3]["inputSchema"]["properties"]["signal"]["enum"];
+        let signals = &tools[4]["inputSchema"]["properties"]["signal"]["enum"];
         assert_eq!(*signals, serde_json::json!(DEADLY_SIGNALS));
     }
 

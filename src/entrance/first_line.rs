@@ -96,6 +96,8 @@ fn is_blank(line: &[u8]) -> bool {
 pub(super) struct Said {
     /// The token, if it is a handshake with one.
     pub(super) token: Option<String>,
+    /// The server that is asked for, if it is a handshake that says so.
+    pub(super) server: Option<String>,
     /// The id as written, if it is a request.
     pub(super) id: Option<String>,
 }
@@ -107,17 +109,32 @@ impl Said {
         };
         let id = envelope.request_id().filter(|id| id.len() <= MAX_ID_BYTES);
         let is_handshake = envelope.control == Some(Control::Handshake);
+        let (token, server) = if is_handshake {
+            said_in(line)
+        } else {
+            (None, None)
+        };
         Self {
-            token: is_handshake.then(|| token_in(line)).flatten(),
+            token,
+            server,
             id: id.map(|id| id.to_string()),
         }
     }
 }
 
-fn token_in(line: &[u8]) -> Option<String> {
-    let line = str::from_utf8(line).ok()?;
-    let [token] = json::find(line, ["token"])?;
-    serde_json::from_str(line.get(token?)?).ok()
+/// The token and the server.
+fn said_in(line: &[u8]) -> (Option<String>, Option<String>) {
+    let Ok(line) = str::from_utf8(line) else {
+        return (None, None);
+    };
+    let Some(places) = json::find(line, ["token", "server"]) else {
+        return (None, None);
+    };
+    let [token, server] = places.map(|place| {
+        let text = line.get(place?)?;
+        serde_json::from_str(text).ok()
+    });
+    (token, server)
 }
 
 #[cfg(test)]
@@ -223,6 +240,20 @@ mod tests {
             "secret",
         ] {
             assert_eq!(token(line), None, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_asked_for_by_a_handshake_alone() {
+        let server = |line: &str| Said::in_line(line.as_bytes()).server;
+        let line = r#"{"server":"git","type":"handshake","token":"x"}"#;
+        assert_eq!(server(line).as_deref(), Some("git"));
+        for line in [
+            r#"{"type":"handshake"}"#,
+            r#"{"type":"handshake","server":7}"#,
+            r#"{"id":1,"method":"x","server":"git"}"#,
+        ] {
+            assert_eq!(server(line), None, "{line}");
         }
     }
 

@@ -29,6 +29,8 @@ pub enum Refusal {
     LongFirstLine,
     /// It may not use this server.
     Forbidden,
+    /// There is no server of the name that it asks for, or it asks for none where there is a choice.
+    UnknownServer,
     /// It speaks this protocol.
     OtherProtocol(Protocol),
     /// It took too long.
@@ -39,7 +41,7 @@ pub enum Refusal {
 
 impl Refusal {
     /// All names.
-    pub const NAMES: [&'static str; 13] = [
+    pub const NAMES: [&'static str; 14] = [
         "not_allowed",
         "unknown_client",
         "no_proxy_header",
@@ -50,6 +52,7 @@ impl Refusal {
         "wrong_token",
         "long_first_line",
         "forbidden",
+        "unknown_server",
         "other_protocol",
         "entrance_timeout",
         "too_many_connections",
@@ -68,9 +71,10 @@ impl Refusal {
             Self::WrongToken => 7,
             Self::LongFirstLine => 8,
             Self::Forbidden => 9,
-            Self::OtherProtocol(_) => 10,
-            Self::TimedOut => 11,
-            Self::Displaced => 12,
+            Self::UnknownServer => 10,
+            Self::OtherProtocol(_) => 11,
+            Self::TimedOut => 12,
+            Self::Displaced => 13,
         }
     }
 
@@ -94,6 +98,7 @@ impl Refusal {
                 Some(ErrorReason::Unauthorized)
             }
             Self::Forbidden | Self::CertificateName => Some(ErrorReason::Forbidden),
+            Self::UnknownServer => Some(ErrorReason::UnknownServer),
             Self::TimedOut => Some(ErrorReason::EntranceTimeout),
             Self::Displaced => Some(ErrorReason::TooManyConnections),
             Self::NotAllowed
@@ -116,6 +121,9 @@ impl Refusal {
             }
             Self::WrongToken => "the token is not one that this proxy knows",
             Self::Forbidden => "this client may not use this server",
+            Self::UnknownServer => {
+                r#"there is no such server here: the first line has to be {"type":"handshake","server":"NAME"} (mcp-tcp-proxy connect --server NAME)"#
+            }
             Self::CertificateName => "the name in the certificate can't be used",
             Self::TimedOut => "the first line took too long (--entrance-timeout)",
             Self::Displaced => "there are too many connections that have sent no first line",
@@ -138,6 +146,7 @@ impl fmt::Display for Refusal {
             Self::WrongToken => "unauthorized, wrong token",
             Self::LongFirstLine => "unauthorized, first line too long",
             Self::Forbidden => "forbidden",
+            Self::UnknownServer => "unknown_server",
             Self::TimedOut => "entrance_timeout",
             Self::Displaced => "too_many_connections",
             Self::OtherProtocol(protocol) => {

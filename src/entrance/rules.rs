@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
+use super::directory::Directory;
 use super::networks::Network;
 use super::refusal::Refusal;
 use super::tokens::Tokens;
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 
 /// What a connection has to pass, each part only if it is configured.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
+    /// What can be asked for.
+    pub servers: Directory,
     /// Only clients from these may come in; anybody, if there are none. Unix sockets are not concerned.
     pub allow: Vec<Network>,
     /// Connections from these begin with a header that says whose they are.
@@ -54,22 +58,28 @@ impl Rules {
 
     /// Whether anything is asked of anybody for which a place is needed.
     pub fn need_places(&self) -> bool {
-        self.balancers != Balancers::default() || self.tls || self.tokens.is_some()
+        let is_guarded = self.tls || self.tokens.is_some();
+        is_guarded || self.balancers != Balancers::default() || self.servers.is_choice()
     }
 
-    /// What becomes of a connection from here.
-    pub fn judge(&self, peer: ClientAddress) -> Arrival {
+    /// What becomes of a connection from here, that came in by this door.
+    pub fn judge(&self, door: Option<ServiceKey>, peer: ClientAddress) -> Arrival {
         if self.is_balancer(peer) {
             return Arrival::Asked;
         }
         if let Err(refusal) = self.admit(peer) {
             return Arrival::Refused(refusal);
         }
-        if self.takes_tls(peer) || self.wants_token(peer, false) {
+        if self.takes_tls(peer) || self.wants_token(peer, false) || self.leave_choice(door) {
             Arrival::Asked
         } else {
             Arrival::Free
         }
+    }
+
+    /// Whether whoever came in by this door may say which server is wanted.
+    pub(super) fn leave_choice(&self, door: Option<ServiceKey>) -> bool {
+        door.is_none() && self.servers.is_choice()
     }
 
     /// Whether connections from here begin with a header.
@@ -131,7 +141,7 @@ mod tests {
         let rules = Rules::default();
         assert!(!rules.ask_anything());
         for peer in [tcp("192.0.2.1:1"), UNIX, ClientAddress::Unknown] {
-            assert_eq!(rules.judge(peer), Arrival::Free);
+            assert_eq!(rules.judge(None, peer), Arrival::Free);
         }
     }
 
@@ -145,12 +155,15 @@ mod tests {
             },
             ..Rules::default()
         };
-        assert_eq!(rules.judge(tcp("192.0.2.1:1")), Arrival::Free);
-        assert_eq!(rules.judge(tcp("[::ffff:192.0.2.1]:1")), Arrival::Free);
+        assert_eq!(rules.judge(None, tcp("192.0.2.1:1")), Arrival::Free);
+        assert_eq!(
+            rules.judge(None, tcp("[::ffff:192.0.2.1]:1")),
+            Arrival::Free
+        );
         let refused = Arrival::Refused(Refusal::NotAllowed);
-        assert_eq!(rules.judge(tcp("192.0.3.1:1")), refused);
-        assert_eq!(rules.judge(tcp("10.1.2.3:1")), Arrival::Asked);
-        assert_eq!(rules.judge(UNIX), Arrival::Free);
+        assert_eq!(rules.judge(None, tcp("192.0.3.1:1")), refused);
+        assert_eq!(rules.judge(None, tcp("10.1.2.3:1")), Arrival::Asked);
+        assert_eq!(rules.judge(None, UNIX), Arrival::Free);
         let unknown = rules.admit(ClientAddress::Unknown);
         assert_eq!(unknown, Err(Refusal::UnknownClient));
     }
@@ -161,9 +174,9 @@ mod tests {
             tokens: Some(Tokens::default()),
             ..Rules::default()
         };
-        assert_eq!(rules.judge(UNIX), Arrival::Asked);
+        assert_eq!(rules.judge(None, UNIX), Arrival::Asked);
         rules.exempts_unix = true;
-        assert_eq!(rules.judge(UNIX), Arrival::Free);
+        assert_eq!(rules.judge(None, UNIX), Arrival::Free);
         assert!(rules.wants_token(ClientAddress::Unknown, false));
         assert!(rules.wants_token(tcp("192.0.2.1:1"), true));
     }
@@ -174,8 +187,8 @@ mod tests {
             tls: true,
             ..Rules::default()
         };
-        assert_eq!(rules.judge(tcp("192.0.2.1:1")), Arrival::Asked);
-        assert_eq!(rules.judge(UNIX), Arrival::Free);
+        assert_eq!(rules.judge(None, tcp("192.0.2.1:1")), Arrival::Asked);
+        assert_eq!(rules.judge(None, UNIX), Arrival::Free);
     }
 
     #[test]

@@ -440,3 +440,87 @@ fn nothing_that_was_sent_is_in_debug_output() {
         );
     }
 }
+
+fn with_choice(default: Option<ServiceKey>) -> Rules {
+    let names = ["time", "git"].map(Name::new);
+    Rules {
+        servers: Directory::new(names.into(), default),
+        timeout: DEFAULT_TIMEOUT,
+        ..Rules::default()
+    }
+}
+
+/// Which server a visitor gets.
+fn service(step: &Step) -> Option<ServiceKey> {
+    match step {
+        Step::Admit(admission) => Some(admission.service),
+        _ => None,
+    }
+}
+
+const FOR_GIT: &str = "{\"type\":\"handshake\",\"server\":\"git\"}\n";
+
+#[test]
+fn the_first_line_says_which_server_is_wanted() {
+    let (time, git) = (ServiceKey(0), ServiceKey(1));
+    let one = |default, text: &str| Hall::one(with_choice(default), "192.0.2.1:1", text);
+    assert_eq!(service(&one(None, FOR_GIT)), Some(git));
+    assert_eq!(service(&one(Some(time), FOR_GIT)), Some(git));
+    assert_eq!(service(&one(Some(time), "{}\n")), Some(time));
+    let long = format!("{{\"x\":\"{}\"}}\n", "x".repeat(MAX_FIRST_LINE_BYTES));
+    assert_eq!(service(&one(Some(time), &long)), Some(time));
+    let unknown = FOR_GIT.replace("git", "gi");
+    for (default, text) in [(None, "{}\n"), (None, &long), (Some(time), &unknown)] {
+        let step = one(default, text);
+        let Step::Answer(told) = &step else {
+            panic!("{step:?}");
+        };
+        assert!(told.contains("\"code\":404,"), "{told}");
+        assert!(!told.contains("git") && !told.contains("time"), "{told}");
+    }
+}
+
+#[test]
+fn a_door_of_its_own_is_that_servers_alone() {
+    let rules = with_choice(None);
+    let client = address("192.0.2.1:1");
+    assert_eq!(rules.judge(None, client), Arrival::Asked);
+    assert_eq!(rules.judge(Some(ServiceKey(1)), client), Arrival::Free);
+    let mut hall = Hall::new(Rules {
+        tokens: with_tokens().tokens,
+        ..rules
+    });
+    let mut says = |text: &str| {
+        let key = hall
+            .entrance
+            .enter_for(Some(ServiceKey(1)), client, 0, hall.now);
+        hall.says(key, text)
+    };
+    assert_eq!(service(&says(HANDSHAKE)), Some(ServiceKey(1)));
+    let other = HANDSHAKE.replace('}', ",\"server\":\"time\"}");
+    assert!(matches!(says(&other), Step::Answer(told) if told.contains("404")));
+}
+
+#[test]
+fn tokens_and_certificates_are_good_for_the_servers_that_they_name() {
+    let tokens = "ann of-ann-alone-1234 git\nlaptop certificate time";
+    let rules = || Rules {
+        tokens: Some(Tokens::parse(tokens).unwrap()),
+        ..with_choice(None)
+    };
+    let says = |token: &str, server: &str| {
+        let line = json!({"type": "handshake", "token": token, "server": server});
+        match Hall::one(rules(), "192.0.2.1:1", format!("{line}\n")) {
+            Step::Admit(admission) => Ok(admission.service),
+            Step::Answer(told) => {
+                let told: Value = serde_json::from_str(&told).unwrap();
+                Err(told["error"]["code"].as_i64().unwrap())
+            }
+            step => panic!("{step:?}"),
+        }
+    };
+    assert_eq!(says("of-ann-alone-1234", "git"), Ok(ServiceKey(1)));
+    assert_eq!(says("of-ann-alone-1234", "time"), Err(403));
+    assert_eq!(says("of-ann-alone-1234", "none"), Err(404));
+    assert_eq!(says("of-ann-alone-1235", "none"), Err(401));
+}

@@ -171,12 +171,14 @@ impl Tokens {
         self.in_clear_text
     }
 
-    /// The servers that lines name, other than this one.
-    pub fn other_servers(&self, server: &str) -> Vec<&Name> {
+    /// The servers that lines name, other than these.
+    pub fn other_servers(&self, servers: &[&str]) -> Vec<&Name> {
         let of_tokens = self.entries.iter().map(|entry| &entry.servers);
         let all = of_tokens.chain(self.certificates.values());
         let names = all.flat_map(|servers| servers.0.iter());
-        let mut names: Vec<&Name> = names.filter(|name| name.as_str() != server).collect();
+        let mut names: Vec<&Name> = names
+            .filter(|name| !servers.contains(&name.as_str()))
+            .collect();
         names.sort_unstable();
         names.dedup();
         names
@@ -307,7 +309,7 @@ mod tests {
             tokens.allows_certificate(&other, "default"),
             "is not limited"
         );
-        let names = tokens.other_servers("default");
+        let names = tokens.other_servers(&["default"]);
         let names: Vec<&str> = names.into_iter().map(Name::as_str).collect();
         assert_eq!(names, ["files", "weather"]);
         assert!(!Tokens::parse("laptop certificate").unwrap().are_asked_for());

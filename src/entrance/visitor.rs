@@ -1,5 +1,7 @@
 //! The state machine of one connection in the entrance.
 
+mod choice;
+
 use std::fmt::{self, Display};
 use std::time::Duration;
 
@@ -11,10 +13,10 @@ use super::header::{Header, Source};
 use super::identity::{Identity, Name};
 use super::refusal::Refusal;
 use super::rules::Rules;
-use super::tokens::DEFAULT_SERVER;
 use crate::protocol::own_messages::{self, HTTP_RESPONSE, Loss};
 use crate::protocol::recogniser::{Protocol, Recogniser, Verdict};
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// How long whoever fails often waits for the next refusal: nobody guesses much at that rate, and a person hardly notices.
@@ -50,6 +52,8 @@ pub enum Step {
 pub struct Admission {
     /// Whose it is.
     pub client: ClientAddress,
+    /// What it is a session of.
+    pub service: ServiceKey,
     /// What it has shown, if anything was asked for.
     pub identity: Option<Identity>,
     /// What it has sent.
@@ -94,6 +98,8 @@ pub(super) struct Scene<'a> {
 
 /// A connection in the entrance.
 pub(super) struct Visitor {
+    /// The server that alone is served where it came in.
+    door: Option<ServiceKey>,
     peer: ClientAddress,
     client: Option<ClientAddress>,
     is_behind_balancer: bool,
@@ -111,7 +117,12 @@ impl fmt::Debug for Visitor {
 
 impl Visitor {
     /// Something is asked of it.
-    pub(super) fn new(peer: ClientAddress, rules: &Rules, now: Time) -> Self {
+    pub(super) fn new(
+        door: Option<ServiceKey>,
+        peer: ClientAddress,
+        rules: &Rules,
+        now: Time,
+    ) -> Self {
         let is_balancer = rules.is_balancer(peer);
         let stage = if is_balancer {
             Stage::Header(Header::default())
@@ -121,6 +132,7 @@ impl Visitor {
             Stage::FirstLine(FirstLine::new())
         };
         Self {
+            door,
             peer,
             client: (!is_balancer).then_some(peer),
             is_behind_balancer: is_balancer,
@@ -173,7 +185,7 @@ impl Visitor {
             Stage::Header(_) | Stage::Tls | Stage::Delayed(_) => Step::Wait,
             Stage::TlsToCome => self.begin_tls(input, scene),
             Stage::PlainText(_) => self.plain_text(input, scene),
-            Stage::FirstByte => self.admit(None, input.to_vec()),
+            Stage::FirstByte => self.admit_unasked(input.to_vec(), scene),
             Stage::FirstLine(first_line) => {
                 let look = first_line.take(&mut input);
                 self.look(look, input, scene)
@@ -225,17 +237,15 @@ impl Visitor {
         if name.is_some() && self.certificate.is_none() {
             return self.refuse(Refusal::CertificateName, None, scene);
         }
-        let tokens = scene.rules.tokens.as_ref();
-        let is_limited = self.certificate.as_ref().zip(tokens);
-        if is_limited.is_some_and(|(name, tokens)| !tokens.allows_certificate(name, DEFAULT_SERVER))
-        {
-            return self.refuse(Refusal::Forbidden, None, scene);
-        }
-        if self.is_asked_for_token(scene.rules) {
+        if self.is_asked_for_line(scene.rules) {
+            let service = self.known_service(scene.rules);
+            if service.is_some_and(|service| !self.may_use(service, scene.rules)) {
+                return self.refuse(Refusal::Forbidden, None, scene);
+            }
             self.stage = Stage::FirstLine(FirstLine::new());
             return Step::Wait;
         }
-        self.admit(None, Vec::new())
+        self.admit_unasked(Vec::new(), scene)
     }
 
     /// There is no TLS session. TLS itself has told the client why, which a close with something unread would destroy.
@@ -279,16 +289,12 @@ impl Visitor {
         }
         self.stage = if scene.rules.takes_tls(self.peer) {
             Stage::TlsToCome
-        } else if self.is_asked_for_token(scene.rules) {
+        } else if self.is_asked_for_line(scene.rules) {
             Stage::FirstLine(FirstLine::new())
         } else {
             Stage::FirstByte
         };
         None
-    }
-
-    fn is_asked_for_token(&self, rules: &Rules) -> bool {
-        rules.wants_token(self.address(), self.certificate.is_some())
     }
 
     fn health_check(&self) -> Step {
@@ -324,7 +330,7 @@ impl Visitor {
         match look {
             Look::Undecided => Step::Wait,
             Look::Line => self.judge_line(rest, scene),
-            Look::TooLong => self.refuse_token(Refusal::LongFirstLine, None, scene),
+            Look::TooLong => self.judge_long_line(rest, scene),
             Look::Other(protocol) => self.refuse_protocol(protocol, scene),
         }
     }
@@ -336,28 +342,44 @@ impl Visitor {
             return Step::Wait;
         };
         let said = Said::in_line(first_line.line());
-        let id = said.id.as_ref().map(|id| id as &dyn Display);
-        let Some(token) = &said.token else {
-            return self.refuse_token(Refusal::NoToken, id, scene);
-        };
-        let tokens = scene.rules.tokens.as_ref();
-        let Some((name, servers)) = tokens.and_then(|tokens| tokens.find(token)) else {
-            return self.refuse_token(Refusal::WrongToken, id, scene);
-        };
-        if !servers.allows(DEFAULT_SERVER) {
-            return self.refuse(Refusal::Forbidden, id, scene);
+        match self.judge_said(&said, scene.rules) {
+            Ok((service, name)) => {
+                let mut early = first_line.into_bytes();
+                early.extend_from_slice(rest);
+                self.admit(service, name, early)
+            }
+            Err(refusal) => {
+                let id = said.id.as_ref().map(|id| id as &dyn Display);
+                match refusal {
+                    Refusal::NoToken | Refusal::WrongToken => self.refuse_token(refusal, id, scene),
+                    _ => self.refuse(refusal, id, scene),
+                }
+            }
         }
-        let name = name.clone();
-        let mut early = first_line.into_bytes();
-        early.extend_from_slice(rest);
-        self.admit(Some(name), early)
     }
 
-    fn admit(&mut self, token: Option<Name>, early: Vec<u8>) -> Step {
+    /// A line that is longer than one that shows or asks for anything. It may be a message for the server that one gets
+    /// without asking.
+    fn judge_long_line(&mut self, rest: &[u8], scene: &mut Scene<'_>) -> Step {
+        if self.is_asked_for_token(scene.rules) {
+            return self.refuse_token(Refusal::LongFirstLine, None, scene);
+        }
+        match std::mem::replace(&mut self.stage, Stage::FirstByte) {
+            Stage::FirstLine(first_line) => {
+                let mut early = first_line.into_bytes();
+                early.extend_from_slice(rest);
+                self.admit_unasked(early, scene)
+            }
+            _ => Step::Wait,
+        }
+    }
+
+    fn admit(&mut self, service: ServiceKey, token: Option<Name>, early: Vec<u8>) -> Step {
         let certificate = self.certificate.take();
         let is_known = token.is_some() || certificate.is_some();
         Step::Admit(Admission {
             client: self.address(),
+            service,
             identity: is_known.then_some(Identity { token, certificate }),
             early,
         })

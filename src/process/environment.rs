@@ -62,6 +62,13 @@ impl Environment {
         self.variables.push((name, value.into()));
     }
 
+    /// Has servers not get a variable.
+    pub fn remove(&mut self, name: impl Into<OsString>) {
+        let name = name.into();
+        self.variables.retain(|(other, _)| *other != name);
+        self.decided.push(name);
+    }
+
     /// Sets a variable to what the proxy has it set to, although servers would not get it. False if the proxy does not
     /// have it.
     pub fn let_through(&mut self, name: &OsStr) -> bool {

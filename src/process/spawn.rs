@@ -199,6 +199,20 @@ impl Spawner {
     }
 }
 
+/// Whether a server that could not be started for this reason can't be by another attempt: what is wrong is its command, or
+/// where it is to be started.
+pub fn is_for_good(error: &io::Error) -> bool {
+    let is_format = error.raw_os_error() == Some(Errno::ENOEXEC as i32);
+    is_format
+        || matches!(
+            error.kind(),
+            io::ErrorKind::NotFound
+                | io::ErrorKind::PermissionDenied
+                | io::ErrorKind::NotADirectory
+                | io::ErrorKind::InvalidInput
+        )
+}
+
 /// Whether the search for a program goes on after this error (execvp(3)).
 fn leads_on(error: Errno) -> bool {
     matches!(

@@ -225,6 +225,12 @@ pub fn cancelled(id: &dyn Display, reason: &str) -> String {
     )
 }
 
+/// Asks something about a resource.
+pub fn about_resource(id: &dyn Display, method: &str, uri: &str) -> String {
+    let uri = JsonString(uri);
+    format!(r#"{{"jsonrpc":"2.0","id":{id},"method":"{method}","params":{{"uri":{uri}}}}}"#)
+}
+
 /// Responds to a request with an empty result. `id` is JSON text.
 pub fn empty_result(id: &dyn Display) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
@@ -248,15 +254,21 @@ pub const HTTP_RESPONSE: &str = concat!(
     "MCP applications reach it through `mcp-tcp-proxy connect`.",
 );
 
-/// With this a client announces itself to a proxy, and shows its token if it has one. `resume` is what it asks for, as JSON,
-/// if the session is to be kept when the connection is lost.
-pub fn handshake(token: Option<&str>, resume: Option<&str>) -> String {
+/// With this a client announces itself to a proxy, shows its token if it has one, and names the server that it wants.
+/// `resume` is what it asks for, as JSON, if the session is to be kept when the connection is lost.
+pub fn handshake(token: Option<&str>, server: Option<&str>, resume: Option<&str>) -> String {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     let mut line = String::from(r#"{"type":"handshake""#);
     if let Some(token) = token {
         push(
             &mut line,
             &format_args!(r#","token":{}"#, JsonString(token)),
+        );
+    }
+    if let Some(server) = server {
+        push(
+            &mut line,
+            &format_args!(r#","server":{}"#, JsonString(server)),
         );
     }
     push(
@@ -377,12 +389,13 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let mut expected = json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"});
         let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-        assert_eq!(read(&handshake(None, None)), expected);
+        assert_eq!(read(&handshake(None, None, None)), expected);
         expected["token"] = json!("a \"token\"");
-        assert_eq!(read(&handshake(Some("a \"token\""), None)), expected);
+        assert_eq!(read(&handshake(Some("a \"token\""), None, None)), expected);
         expected["resume"] = json!({"version": 1});
         let resume = Some(r#"{"version":1}"#);
-        assert_eq!(read(&handshake(Some("a \"token\""), resume)), expected);
+        let line = handshake(Some("a \"token\""), None, resume);
+        assert_eq!(read(&line), expected);
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

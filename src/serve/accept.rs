@@ -8,6 +8,7 @@ use mio::Interest;
 
 use super::client::ClientSession;
 use super::newcomers::Arrival;
+use super::services::Service;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
 use crate::entrance::Identity;
@@ -18,6 +19,7 @@ use crate::session::report::{Label, SessionLimit};
 use crate::transport::listener::{AcceptError, classify_accept_error};
 use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
+use crate::util::service_key::ServiceKey;
 
 /// Clients that are being turned away at the same time; more wait in the backlog. Each holds a descriptor for a second, or
 /// half a minute if its network fails, and these are descriptors that sessions can't have.
@@ -35,10 +37,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ListenerKey(pub(super) usize);
 
+/// A listening socket, and the server that alone is served there, if it is one's alone.
+pub type Door<L> = (Io<L>, Option<ServiceKey>);
+
 /// The listening sockets.
 #[derive(Debug)]
 pub(super) struct Listeners<L> {
-    sockets: Vec<Io<L>>,
+    /// Each with the server that alone is served there; `None` where clients say which they want.
+    sockets: Vec<Door<L>>,
     /// The one that was accepted from last.
     last: usize,
     /// Whether one is readable. That is asked in each iteration.
@@ -46,7 +52,7 @@ pub(super) struct Listeners<L> {
 }
 
 impl<L> Listeners<L> {
-    pub(super) fn new(sockets: Vec<Io<L>>) -> Self {
+    pub(super) fn new(sockets: Vec<Door<L>>) -> Self {
         Self {
             sockets,
             last: 0,
@@ -56,7 +62,7 @@ impl<L> Listeners<L> {
 
     /// Latches what an event says of a socket.
     pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
-        if let Some(socket) = self.sockets.get_mut(key.0) {
+        if let Some((socket, _)) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
             self.has_readable |= socket.is_readable();
         }
@@ -69,18 +75,18 @@ impl<L> Listeners<L> {
 
     /// The one that was accepted from last has no more connections.
     fn last_is_empty(&mut self) {
-        if let Some(socket) = self.sockets.get_mut(self.last) {
+        if let Some((socket, _)) = self.sockets.get_mut(self.last) {
             socket.clear_readable();
         }
-        self.has_readable = self.sockets.iter().any(Io::is_readable);
+        self.has_readable = self.sockets.iter().any(|(socket, _)| socket.is_readable());
     }
 
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
-    fn next(&mut self) -> Option<&mut Io<L>> {
+    fn next(&mut self) -> Option<&mut Door<L>> {
         let count = self.sockets.len();
         let mut all = (1..=count).map(|step| (self.last + step) % count);
-        self.last = all.find(|at| self.sockets[*at].is_readable())?;
+        self.last = all.find(|at| self.sockets[*at].0.is_readable())?;
         self.sockets.get_mut(self.last)
     }
 
@@ -111,12 +117,13 @@ impl<S: System> Proxy<S> {
             if !self.can_accept() {
                 return;
             }
-            let Some(listener) = self.listeners.next() else {
+            let Some((listener, door)) = self.listeners.next() else {
                 return;
             };
             match self.system.accept(listener.source()) {
                 Ok((client, address)) => {
-                    self.accepted(client, address);
+                    let door = *door;
+                    self.accepted(door, client, address);
                     // If descriptors are few, its server is started before the next connection takes what that needs.
                     self.apply_actions();
                 }
@@ -134,17 +141,22 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn accepted(&mut self, client: S::Client, address: ClientAddress) {
+    fn accepted(&mut self, door: Option<ServiceKey>, client: S::Client, address: ClientAddress) {
         if self.visitors.is_some() {
-            return self.arrived(client, address);
+            return self.arrived(door, client, address);
         }
-        self.accept_free(client, address);
+        self.accept_free(door, client, address);
     }
 
     /// A connection of which nothing is asked.
-    pub(super) fn accept_free(&mut self, client: S::Client, address: ClientAddress) {
+    pub(super) fn accept_free(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         if self.resuming.is_none() {
-            return self.accept_session(client, address);
+            return self.accept_session(door, client, address);
         }
         if let Err(error) = client.configure() {
             debug!("a connection was gone when it was accepted: {error}");
@@ -152,13 +164,19 @@ impl<S: System> Proxy<S> {
         }
         let arrival = Arrival {
             client: address,
+            service: door.unwrap_or(ServiceKey::ONLY),
             identity: None,
         };
         self.newcome(client, arrival);
     }
 
     /// A connection is a session at once.
-    fn accept_session(&mut self, client: S::Client, address: ClientAddress) {
+    fn accept_session(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;
@@ -176,7 +194,9 @@ impl<S: System> Proxy<S> {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
-        self.open_session(address, ClientSession::new(client, None));
+        // Where there is a choice, clients are asked for it.
+        let service = door.unwrap_or(ServiceKey::ONLY);
+        self.open_session(address, ClientSession::new(service, client, None));
     }
 
     /// Begins the session of a connection, unless there are as many as there may be.
@@ -186,17 +206,21 @@ impl<S: System> Proxy<S> {
         place: ClientSession<S>,
     ) -> SessionKey {
         self.sessions_so_far += 1;
+        let service = self.services.get(place.service());
         let label = Label::Session {
             number: self.sessions_so_far,
+            server: service.name.clone(),
             client,
             pid: None,
         };
-        match self.session_limit(client, place.identity()) {
+        match self.session_limit(service, client, place.identity()) {
             None => {
+                self.services.get_mut(place.service()).sessions += 1;
                 self.quotas.open(client, place.identity());
                 self.counts.opened += 1;
                 let timers = &mut self.reactor.timers;
-                self.scheduler.open(label, place, timers)
+                self.scheduler
+                    .open_for(place.service(), label, place, timers)
             }
             Some(limit) => {
                 self.refused += 1;
@@ -222,13 +246,17 @@ impl<S: System> Proxy<S> {
     /// The limit that one more session of this client would be over.
     fn session_limit(
         &self,
+        service: &Service,
         client: ClientAddress,
         identity: Option<&Identity>,
     ) -> Option<SessionLimit> {
         if self.is_full() {
             return Some(SessionLimit::All(self.limits.max_sessions));
         }
-        self.quotas.exceeded(client, identity)
+        let own = service.max_sessions;
+        let own = own.filter(|limit| service.sessions >= *limit);
+        own.map(SessionLimit::OfServer)
+            .or_else(|| self.quotas.exceeded(client, identity))
     }
 
     /// Something has run out: nothing is accepted or started for a while.
@@ -260,7 +288,7 @@ mod tests {
 
     #[test]
     fn listeners_take_turns() {
-        let sockets = (0..3).map(|key| Io::new(key, Token(key), Interest::READABLE));
+        let sockets = (0..3).map(|key| (Io::new(key, Token(key), Interest::READABLE), None));
         let mut listeners = Listeners::new(sockets.collect());
         assert!(!listeners.is_readable() && listeners.next().is_none());
         for key in [0, 2] {
@@ -269,11 +297,11 @@ mod tests {
         listeners.latch(ListenerKey(1), Token(0), Readiness::READABLE);
         listeners.latch(ListenerKey(7), Token(7), Readiness::READABLE);
         assert!(listeners.is_readable());
-        let mut turns = || *listeners.next().unwrap().source();
+        let mut turns = || *listeners.next().unwrap().0.source();
         assert_eq!([turns(), turns(), turns(), turns()], [2, 0, 2, 0]);
         listeners.last_is_empty();
         assert!(listeners.is_readable());
-        assert_eq!(*listeners.next().unwrap().source(), 2);
+        assert_eq!(*listeners.next().unwrap().0.source(), 2);
         listeners.last_is_empty();
         assert!(!listeners.is_readable() && listeners.next().is_none());
         listeners.latch(ListenerKey(1), Token(1), Readiness::READABLE);

@@ -33,20 +33,24 @@ impl<S: System> Proxy<S> {
                 .get(key)
                 .is_some_and(|server| server.user.is_none())
         };
-        assert!(
-            self.spares.keys().all(is_spare),
-            "a server that waits has a user"
-        );
+        let mut spares = self
+            .services
+            .iter()
+            .flat_map(|service| service.spares.keys());
+        assert!(spares.all(is_spare), "a server that waits has a user");
         let monitor = 1;
         let own = [
             self.pause.at(),
             self.start_queue.deadline(),
-            self.spares.deadline(),
-            self.sharing.as_ref().and_then(Sharing::deadline),
             self.status.as_ref().and_then(|status| status.deadline()),
             self.watchdog.deadline(),
         ];
-        let own = own.iter().flatten().count() + self.stop_timers.deadlines();
+        let of_services = self.services.iter().flat_map(|service| {
+            let shared = service.sharing.as_ref().and_then(Sharing::deadline);
+            [service.spares.deadline(), shared]
+        });
+        let own = own.into_iter().chain(of_services).flatten().count();
+        let own = own + self.stop_timers.deadlines();
         let visitors = self.visitors.as_ref();
         let visitors = visitors.map_or(0, |visitors| visitors.check());
         let visitors = visitors + self.check_newcomers();
@@ -61,5 +65,7 @@ impl<S: System> Proxy<S> {
             .iter()
             .filter(|(_, session, _)| session.was_refused());
         assert_eq!(refused.count(), self.refused);
+        let served: usize = self.services.iter().map(|service| service.sessions).sum();
+        assert_eq!(served + self.refused, self.scheduler.len());
     }
 }

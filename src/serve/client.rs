@@ -4,7 +4,7 @@ use super::resuming::Resuming;
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
-use super::sharing::Sharing;
+use super::services::Services;
 use super::start_queue::StartQueue;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
@@ -15,10 +15,13 @@ use crate::resume::wire;
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
 use crate::share::SeatKey;
+use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
     pub(super) client: Option<Io<S::Client>>,
+    /// What it is a session of.
+    service: ServiceKey,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
     /// Its place at shared servers, which it then has instead.
@@ -32,15 +35,25 @@ pub struct ClientSession<S: System> {
 }
 
 impl<S: System> ClientSession<S> {
-    pub(super) fn new(client: Io<S::Client>, identity: Option<Identity>) -> Self {
+    pub(super) fn new(
+        service: ServiceKey,
+        client: Io<S::Client>,
+        identity: Option<Identity>,
+    ) -> Self {
         Self {
             client: Some(client),
+            service,
             server: None,
             seat: None,
             identity: identity.map(Box::new),
             resume: None,
             gave_up_place: false,
         }
+    }
+
+    /// What it is a session of.
+    pub(super) fn service(&self) -> ServiceKey {
+        self.service
     }
 
     /// What the client has shown, if anything was asked for.
@@ -149,7 +162,7 @@ impl<S: System> ClientSession<S> {
 pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
-    pub(super) sharing: Option<&'a mut Sharing>,
+    pub(super) services: &'a mut Services,
     pub(super) resuming: Option<&'a mut Resuming<S::Client>>,
 }
 
@@ -181,7 +194,9 @@ impl<S: System> Driver for Sides<'_, S> {
             place.flush_client(session, cx);
         }
         let client = &mut place.client;
-        let mut has_more = match (server, place.seat, self.sharing.as_deref_mut()) {
+        let seat = place.seat;
+        let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
+        let mut has_more = match (server, seat, sharing) {
             (Some(server), None, _) => {
                 pump(session, client, server, scratch, cx) | server.has_stderr()
             }
@@ -265,7 +280,9 @@ impl<S: System> Sides<'_, S> {
         let (client, resume) = (&mut place.client, &mut place.resume);
         if let Some(server) = resume {
             let mut side = ClientSession::<S>::kept_side(client, server, resuming, cx);
-            if let (Some(seat), Some(sharing)) = (place.seat, self.sharing.as_deref_mut()) {
+            let seat = place.seat;
+            let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
+            if let (Some(seat), Some(sharing)) = (seat, sharing) {
                 let mut seat = SeatSide::new(sharing, seat);
                 has_more = pump(session, &mut side, &mut seat, scratch, cx);
                 is_stalled = seat.is_stalled();

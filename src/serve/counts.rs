@@ -17,8 +17,8 @@ pub(super) struct Counts {
     pub(super) opened: u64,
     /// Those of them that are gone, by the numbers of the reasons.
     pub(super) closed: [u64; EndReason::NAMES.len()],
-    /// Connections that were refused because of a limit on sessions: of all, of an address, of a client.
-    pub(super) refused: [u64; 3],
+    /// Connections that were refused because of a limit on sessions: of all, of an address, of a client, of a server.
+    pub(super) refused: [u64; 4],
     /// Servers that were started.
     pub(super) starts: u64,
     /// Servers that could not be.
@@ -38,6 +38,7 @@ impl Counts {
             SessionLimit::All(_) => 0,
             SessionLimit::OfAddress(_) => 1,
             SessionLimit::OfClient(_) => 2,
+            SessionLimit::OfServer(_) => 3,
         };
         self.refused[place] += 1;
     }

@@ -10,11 +10,13 @@ use super::servers::ServerKey;
 use super::system::{ServerUser, System};
 use super::{ClientSession, Proxy, Stopping};
 use crate::entrance::{Identity, Name};
+use crate::process::is_for_good;
 use crate::reactor::io::Io;
 use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::report::Label;
 use crate::session::{Event, Session};
 use crate::transport::listener::is_exhaustion;
+use crate::util::service_key::ServiceKey;
 
 /// Waiting servers that are handed out in one iteration: as many as connections are accepted.
 const TAKES_PER_ITERATION: usize = 8;
@@ -57,12 +59,20 @@ impl<S: System> Proxy<S> {
         !self.start_queue.is_empty()
             && !self.is_paused()
             && matches!(self.stopping, Stopping::No | Stopping::Gently)
-            && (self.spares.has_waiting() || self.start_queue.has_room(self.now()))
+            && (self.start_queue.has_room(self.now()) || self.has_spare_for_waiting())
+    }
+
+    /// Whether a session waits for its server for which one is there.
+    fn has_spare_for_waiting(&self) -> bool {
+        let mut services = self.services.keys();
+        services.any(|key| {
+            self.services.get(key).spares.has_waiting() && self.start_queue.has_waiting(key)
+        })
     }
 
     /// Whether a server may be started that waits. Sessions come first.
     pub(super) fn can_prespawn(&self) -> bool {
-        self.spares.wants_server()
+        self.services.want_spares()
             && self.start_queue.is_empty()
             && !self.is_paused()
             && self.stopping == Stopping::No
@@ -71,7 +81,7 @@ impl<S: System> Proxy<S> {
 
     /// Whether a server is wanted, or the start of one is watched.
     pub(super) fn is_starting(&self) -> bool {
-        !self.start_queue.is_idle() || self.spares.wants_server() || self.wants_shared()
+        !self.start_queue.is_idle() || self.services.want_spares() || self.wants_shared()
     }
 
     /// Starts queued servers. A spawn is the most expensive step of an iteration, so there is one at most, and a rush delays
@@ -83,14 +93,17 @@ impl<S: System> Proxy<S> {
         }
         let mut has_spawned = false;
         // Many wait for one of these.
-        while !has_spawned && self.can_start_shared() {
-            has_spawned = self.start_shared();
+        while !has_spawned && let Some(service) = self.next_to_share() {
+            has_spawned = self.start_shared(service);
         }
         for _ in 0..TAKES_PER_ITERATION {
             if has_spawned || !self.can_start() {
                 break;
             }
-            let Some(ticket) = self.start_queue.take_next() else {
+            let has_room = self.start_queue.has_room(self.now());
+            let services = &self.services;
+            let can_serve = |service| has_room || services.get(service).spares.has_waiting();
+            let Some(ticket) = self.start_queue.take_next(can_serve) else {
                 break;
             };
             match self.start_server(ticket.session) {
@@ -106,39 +119,54 @@ impl<S: System> Proxy<S> {
             self.prespawn();
         }
         let wanted =
-            !self.start_queue.is_empty() || self.spares.wants_server() || self.wants_shared();
+            !self.start_queue.is_empty() || self.services.want_spares() || self.wants_shared();
         self.start_queue.watch(wanted, &mut self.reactor.timers);
     }
 
     fn start_server(&mut self, key: SessionKey) -> StartOutcome {
         let session = self.scheduler.session(key);
-        if !session.is_some_and(Session::wants_start) {
+        let place = self.scheduler.place(key);
+        let place = place.filter(|_| session.is_some_and(Session::wants_start));
+        let Some(service) = place.map(ClientSession::service) else {
             return StartOutcome::Settled;
-        }
-        if let Some(server) = self.take_spare() {
+        };
+        if let Some(server) = self.take_spare(service) {
             self.assign(server, key);
             return StartOutcome::Settled;
         }
-        match self.spawn(Some(key)) {
+        match self.spawn(service, Some(key)) {
             Ok(server) => {
-                self.spares.missed();
+                self.services.get_mut(service).spares.missed();
                 self.assign(server, key);
             }
             Err(error) if is_exhaustion(&error) => {
                 self.pause(&error);
                 return StartOutcome::Exhausted;
             }
+            Err(error) if self.is_for_good(service, &error) => {
+                self.tell(key, Event::UpstreamMissing(&error.to_string()));
+            }
             Err(error) => {
-                self.spares.missed();
+                self.services.get_mut(service).spares.missed();
                 self.tell(key, Event::UpstreamFailed(&error.to_string()));
             }
         }
         StartOutcome::Spawned
     }
 
-    pub(super) fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<ServerKey> {
+    /// Whether what keeps a server from being started is its configuration. Without one, it was found right at the start, and
+    /// what is missing now is likely to come back, as by an update.
+    fn is_for_good(&self, service: ServiceKey, error: &io::Error) -> bool {
+        self.services.get(service).name.is_some() && is_for_good(error)
+    }
+
+    pub(super) fn spawn(
+        &mut self,
+        service: ServiceKey,
+        user: Option<SessionKey>,
+    ) -> io::Result<ServerKey> {
         let user = user.and_then(|key| server_user(&self.scheduler, key));
-        let spawned = match self.system.spawn(user) {
+        let spawned = match self.system.spawn(service, user) {
             Ok(spawned) => spawned,
             Err(error) => {
                 if !is_exhaustion(&error) {
@@ -149,7 +177,7 @@ impl<S: System> Proxy<S> {
             }
         };
         self.counts.started();
-        let (server, watched) = self.servers.add(spawned, &mut self.reactor);
+        let (server, watched) = self.servers.add(service, spawned, &mut self.reactor);
         self.start_queue.started(server, self.now());
         if watched.is_err() {
             self.servers.stop(server, &mut self.reactor.timers);
@@ -171,28 +199,33 @@ impl<S: System> Proxy<S> {
         self.tell(user, Event::UpstreamStarted { pid });
     }
 
-    /// The server that has waited longest.
-    pub(super) fn take_spare(&mut self) -> Option<ServerKey> {
-        if !self.spares.has_waiting() {
+    /// The server of a service that has waited longest.
+    pub(super) fn take_spare(&mut self, service: ServiceKey) -> Option<ServerKey> {
+        if !self.services.get(service).spares.has_waiting() {
             return None;
         }
         // One that has ended may not have been reaped yet.
         self.reap();
-        self.spares.take(&mut self.reactor.timers)
+        let spares = &mut self.services.get_mut(service).spares;
+        spares.take(&mut self.reactor.timers)
     }
 
     fn prespawn(&mut self) {
-        self.spares.started(&mut self.reactor.timers);
-        match self.spawn(None) {
+        let Some(service) = self.services.next_to_prespawn() else {
+            return;
+        };
+        let spares = &mut self.services.get_mut(service).spares;
+        spares.started(&mut self.reactor.timers);
+        let spawned = self.spawn(service, None);
+        let spares = &mut self.services.get_mut(service).spares;
+        match spawned {
             Ok(key) => {
                 if let Some(server) = self.servers.get(key) {
-                    debug!("pool: server pid {} was started", server.pid);
-                    self.spares.add(key, server.pid);
+                    debug!("{}: server pid {} was started", spares.called(), server.pid);
+                    spares.add(key, server.pid);
                 }
             }
-            Err(error) => self
-                .spares
-                .lost(&error.to_string(), &mut self.reactor.timers),
+            Err(error) => spares.lost(&error.to_string(), &mut self.reactor.timers),
         }
     }
 
@@ -204,7 +237,8 @@ impl<S: System> Proxy<S> {
         if server.has_stderr() && !self.talking_spares.contains(&key) {
             self.talking_spares.push(key);
         }
-        if server.is_useless() && self.spares.retire(key) {
+        let spares = &mut self.services.get_mut(server.service).spares;
+        if server.is_useless() && spares.retire(key) {
             self.servers.stop(key, &mut self.reactor.timers);
         }
     }
@@ -229,7 +263,7 @@ impl<S: System> Proxy<S> {
         let Some(server) = server.filter(|server| server.user.is_none()) else {
             return false;
         };
-        let spares = &mut self.spares;
+        let spares = &mut self.services.get_mut(server.service).spares;
         server.read_stderr(self.scheduler.scratch(), |bytes| {
             spares.log(key, bytes, now);
         });
@@ -257,34 +291,40 @@ impl<S: System> Proxy<S> {
 
     fn server_ended(&mut self, key: ServerKey) {
         self.start_queue.has_started_up(key);
-        match self.servers.get(key).map(|server| server.user) {
-            Some(Some(User::Session(user))) => self.scheduler.enqueue(user),
-            Some(Some(User::Share(process))) => self.note_shared(process),
-            Some(None) => self.spare_ended(key),
-            None => {}
+        let Some(server) = self.servers.get(key) else {
+            return;
+        };
+        match server.user {
+            Some(User::Session(user)) => self.scheduler.enqueue(user),
+            Some(User::Share(process)) => self.note_shared(server.service, process),
+            None => self.spare_ended(key),
         }
     }
 
     fn spare_ended(&mut self, key: ServerKey) {
         self.log_spare(key);
         self.talking_spares.retain(|other| *other != key);
-        let is_loss = self.spares.ended(key, self.now());
+        let now = self.now();
         let Some(server) = self.servers.get_mut(key) else {
             return;
         };
+        let spares = &mut self.services.get_mut(server.service).spares;
+        let is_loss = spares.ended(key, now);
         debug_assert_ne!(server.life, Life::Running);
         server.close();
         if let Some(exit) = server.exit.filter(|_| is_loss) {
             let timers = &mut self.reactor.timers;
-            self.spares.lost(&exit.to_string(), timers);
+            spares.lost(&exit.to_string(), timers);
         }
     }
 
     /// Stops the servers that wait.
     pub(super) fn close_spares(&mut self) {
         let timers = &mut self.reactor.timers;
-        for key in self.spares.close(timers) {
-            self.servers.stop(key, timers);
+        for service in self.services.keys() {
+            for key in self.services.get_mut(service).spares.close(timers) {
+                self.servers.stop(key, timers);
+            }
         }
     }
 }

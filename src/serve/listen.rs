@@ -3,37 +3,60 @@
 use std::net::SocketAddr;
 use std::os::unix::fs::lchown;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::rules;
 use super::setup::{SetupError, failed_to};
-use crate::options::ServeOptions;
+use crate::options::{ServeOptions, Served};
 use crate::process::RunAs;
 use crate::transport::address::Address;
 use crate::transport::listener::Listener;
 use crate::transport::unix_listener::UnixSocket;
 use crate::transport::{inherited, tcp_listener};
+use crate::util::service_key::ServiceKey;
+
+/// A socket, and the server that alone is served there, if it is one's alone.
+type Socket = (Listener, Option<ServiceKey>);
 
 /// The listening sockets.
 pub(super) struct Listening {
-    pub(super) sockets: Vec<Listener>,
+    pub(super) sockets: Vec<Socket>,
     /// What the program was told to listen on, by its options or by systemd.
     pub(super) summary: String,
 }
 
 /// Opens all that the options ask for, unless there are sockets of systemd.
-pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
+pub(super) fn open(options: &ServeOptions, servers: &[Served]) -> Result<Listening, SetupError> {
     let passed = inherited::take().map_err(failed_to("cannot listen"))?;
+    let wanted = addresses(options, servers);
     if passed.is_empty() {
+        if wanted.is_empty() {
+            return Err(failed_to("cannot listen")(
+                "there is no address (\"listen\" in the configuration, --listen, or a socket unit of systemd)",
+            ));
+        }
+        let all: Vec<&Address> = wanted.iter().map(|(address, _)| address).collect();
         return Ok(Listening {
-            sockets: bind(options)?,
-            summary: join(&options.addresses()),
+            summary: join(&all),
+            sockets: bind(options, servers, &wanted)?,
         });
     }
-    if options.listen.is_empty() && !options.names_host_or_port() {
+    let is_own = |served: &Served| !served.options.listen.is_empty();
+    if options.listen.is_empty() && !options.names_host_or_port() && !servers.iter().any(is_own) {
+        let sockets: Vec<Socket> = passed
+            .into_iter()
+            .map(|(socket, name)| {
+                let key = name.as_deref().and_then(|name| key_of(servers, name));
+                if let Some(name) = name.filter(|_| key.is_none()) {
+                    debug!("the names of systemd's sockets mean nothing here: {name}");
+                }
+                (socket, key)
+            })
+            .collect();
+        let all: Vec<&Listener> = sockets.iter().map(|(socket, _)| socket).collect();
         return Ok(Listening {
-            summary: join(&passed),
-            sockets: passed,
+            summary: join(&all),
+            sockets,
         });
     }
     Err(failed_to("cannot listen")(
@@ -43,15 +66,12 @@ pub(super) fn open(options: &ServeOptions) -> Result<Listening, SetupError> {
 }
 
 /// Opens what those connect to who ask how things are.
-pub(super) fn open_status(options: &ServeOptions) -> Result<Listening, SetupError> {
+pub(super) fn open_status(options: &ServeOptions) -> Result<Vec<Listener>, SetupError> {
     let Some(address) = &options.status else {
-        return Ok(Listening {
-            sockets: Vec::new(),
-            summary: String::new(),
-        });
+        return Ok(Vec::new());
     };
     let failed = || failed_to(format!("cannot listen on {address} (--status)"));
-    let sockets = match address {
+    Ok(match address {
         Address::Tcp { host, port } => tcp_listener::resolve(host, *port)
             .and_then(|all| tcp_listener::bind(&all, &all))
             .map_err(failed())?
@@ -62,28 +82,44 @@ pub(super) fn open_status(options: &ServeOptions) -> Result<Listening, SetupErro
             let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed())?;
             vec![Listener::Unix(bound)]
         }
-    };
-    Ok(Listening {
-        sockets,
-        summary: address.to_string(),
     })
 }
 
-impl Listening {
-    /// Has the unix sockets that were made here belong to a user whom the program is about to become.
-    pub(super) fn give_to(&self, user: &RunAs) -> Result<(), SetupError> {
-        for socket in &self.sockets {
-            if let Listener::Unix(unix) = socket
-                && let Some(path) = unix.path()
-            {
-                let (uid, gid) = user.owner();
-                lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed_to(
-                    format!("cannot give {socket} to {user} (--user)"),
-                ))?;
-            }
+/// All addresses, each with the server that alone is served there.
+fn addresses(options: &ServeOptions, servers: &[Served]) -> Vec<(Address, Option<ServiceKey>)> {
+    let common = options
+        .addresses()
+        .into_iter()
+        .map(|address| (address, None));
+    let own = servers.iter().enumerate().flat_map(|(key, served)| {
+        let all = served.options.listen.iter().cloned();
+        all.map(move |address| (address, Some(ServiceKey(key))))
+    });
+    common.chain(own).collect()
+}
+
+/// The server of this name, by which a socket unit may call a socket.
+fn key_of(servers: &[Served], name: &str) -> Option<ServiceKey> {
+    let is_this = |served: &Served| served.name.as_ref().is_some_and(|it| it.as_str() == name);
+    servers.iter().position(is_this).map(ServiceKey)
+}
+
+/// Has the unix sockets among these belong to a user whom the program is about to become.
+pub(super) fn give_to<'a>(
+    user: &RunAs,
+    sockets: impl IntoIterator<Item = &'a Listener>,
+) -> Result<(), SetupError> {
+    for socket in sockets {
+        if let Listener::Unix(unix) = socket
+            && let Some(path) = unix.path()
+        {
+            let (uid, gid) = user.owner();
+            lchown(path, Some(uid.as_raw()), Some(gid.as_raw())).map_err(failed_to(format!(
+                "cannot give {socket} to {user} (--user)"
+            )))?;
         }
-        Ok(())
     }
+    Ok(())
 }
 
 fn join(all: &[impl ToString]) -> String {
@@ -91,36 +127,45 @@ fn join(all: &[impl ToString]) -> String {
     all.join(", ")
 }
 
-fn bind(options: &ServeOptions) -> Result<Vec<Listener>, SetupError> {
-    let failed = |address: &Address| {
-        let is_listed = options.listen.contains(address);
-        let flags = if is_listed {
-            "--listen"
-        } else {
-            "--host, --port"
+fn bind(
+    options: &ServeOptions,
+    servers: &[Served],
+    wanted: &[(Address, Option<ServiceKey>)],
+) -> Result<Vec<Socket>, SetupError> {
+    let failed = |address: &Address, key: Option<ServiceKey>| {
+        let owner = key.and_then(|key| servers[key.0].name.as_ref());
+        let flags = match owner {
+            Some(name) => format!("listen of {name}"),
+            None if options.listen.contains(address) => "--listen".to_owned(),
+            None => "--host, --port".to_owned(),
         };
         failed_to(format!("cannot listen on {address} ({flags})"))
     };
     let mut resolved = Vec::new();
-    for address in options.addresses() {
-        let addresses = match &address {
+    for (address, door) in wanted {
+        let addresses = match address {
             Address::Tcp { host, port } => tcp_listener::resolve(host, *port),
             Address::Unix(_) => Ok(Vec::new()),
         };
-        let addresses = addresses.map_err(failed(&address))?;
-        resolved.push((address, addresses));
+        let addresses = addresses.map_err(failed(address, *door))?;
+        resolved.push((address, addresses, *door));
     }
-    let all: Vec<_> = resolved.iter().flat_map(|(_, all)| all).copied().collect();
+    let all: Vec<_> = resolved
+        .iter()
+        .flat_map(|(_, all, _)| all)
+        .copied()
+        .collect();
     let mut listeners = Vec::new();
-    for (address, addresses) in &resolved {
+    for (address, addresses, door) in resolved {
         match address {
             Address::Tcp { .. } => {
-                let bound = tcp_listener::bind(addresses, &all).map_err(failed(address))?;
-                listeners.extend(bound.into_iter().map(Listener::Tcp));
+                let bound = tcp_listener::bind(&addresses, &all).map_err(failed(address, door))?;
+                listeners.extend(bound.into_iter().map(|it| (Listener::Tcp(it), door)));
             }
             Address::Unix(path) => {
-                let bound = UnixSocket::bind(path, options.unix_mode).map_err(failed(address))?;
-                listeners.push(Listener::Unix(bound));
+                let bound =
+                    UnixSocket::bind(path, options.unix_mode).map_err(failed(address, door))?;
+                listeners.push((Listener::Unix(bound), door));
             }
         }
     }
@@ -128,11 +173,12 @@ fn bind(options: &ServeOptions) -> Result<Vec<Listener>, SetupError> {
 }
 
 /// Says where a socket listens, and whether that is open to everyone.
-pub(super) fn log(socket: &Listener, options: &ServeOptions) {
+pub(super) fn log(socket: &Listener, owner: Option<&str>, options: &ServeOptions) {
+    let owner = owner.map_or_else(String::new, |name| format!(" for {name}"));
     let Some(address) = socket.tcp_address() else {
-        return info!("proxy listening on {socket}");
+        return info!("proxy listening on {socket}{owner}");
     };
-    info!("TCP proxy listening on {address}");
+    info!("TCP proxy listening on {address}{owner}");
     if address.ip().is_loopback() {
         return;
     }

@@ -19,6 +19,7 @@ use crate::resume::first_look::{FirstLook, LOOK_TIME};
 use crate::session::{Event, Session};
 use crate::util::about::about;
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// What is read at once, in bytes: twice the longest first line.
@@ -60,6 +61,7 @@ struct Newcomer<C> {
 /// Whose connection it is.
 pub(super) struct Arrival {
     pub(super) client: ClientAddress,
+    pub(super) service: ServiceKey,
     pub(super) identity: Option<Identity>,
 }
 
@@ -250,7 +252,7 @@ impl<S: System> Proxy<S> {
         arrival: Arrival,
         look: FirstLook,
     ) -> Option<()> {
-        let place = self.place_of(io, arrival.identity)?;
+        let place = self.place_of(io, arrival.service, arrival.identity)?;
         let key = self.open_session(arrival.client, place);
         self.log_identity(key);
         let session = self.scheduler.session(key);
@@ -275,6 +277,7 @@ impl<S: System> Proxy<S> {
     pub(super) fn place_of(
         &mut self,
         io: Io<S::Client>,
+        service: ServiceKey,
         identity: Option<Identity>,
     ) -> Option<ClientSession<S>> {
         let key = self.scheduler.next_key();
@@ -282,7 +285,7 @@ impl<S: System> Proxy<S> {
             return None;
         }
         let io = self.hand_to_session(io, key)?;
-        Some(ClientSession::new(io, identity))
+        Some(ClientSession::new(service, io, identity))
     }
 
     /// From now on, events about a connection are about the one of this session.

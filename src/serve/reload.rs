@@ -6,8 +6,8 @@ use log::{info, warn};
 
 use super::system::System;
 use super::{ClientSession, Proxy};
-use crate::entrance::Name;
-use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
+use crate::entrance::tokens::Tokens;
+use crate::entrance::{Directory, Name};
 use crate::options::ServeOptions;
 use crate::scheduler::SessionKey;
 use crate::secret_file;
@@ -68,14 +68,14 @@ impl Files {
 
 impl Contents {
     /// Says what is in them, as far as anybody may know.
-    pub(super) fn log(&self) {
+    pub(super) fn log(&self, servers: &Directory) {
         if let Some(tokens) = &self.tokens {
-            log_tokens(tokens);
+            log_tokens(tokens, servers);
         }
     }
 }
 
-fn log_tokens(tokens: &Tokens) {
+fn log_tokens(tokens: &Tokens, servers: &Directory) {
     info!("Tokens: {} (--token-file)", tokens.len());
     if tokens.is_empty() && tokens.are_asked_for() {
         warn!("--token-file: there is no token in it, so nobody can come in");
@@ -87,11 +87,16 @@ fn log_tokens(tokens: &Tokens) {
             Counted(tokens.in_clear_text(), "token")
         );
     }
-    let others = tokens.other_servers(DEFAULT_SERVER);
+    let names: Vec<&str> = servers.names().collect();
+    let others = tokens.other_servers(&names);
     if !others.is_empty() {
         let others: Vec<&str> = others.into_iter().map(Name::as_str).collect();
+        let what = match names[..] {
+            [only] => format!("the one that is served is `{only}`"),
+            _ => format!("those that are served are {}", names.join(", ")),
+        };
         warn!(
-            "--token-file: it names servers that there are none of here: {}; the one that is served is `{DEFAULT_SERVER}`",
+            "--token-file: it names servers that there are none of here: {}; {what}",
             others.join(", ")
         );
     }
@@ -104,7 +109,7 @@ impl<S: System> Proxy<S> {
         match self.system.read_files() {
             Ok(contents) => {
                 info!("SIGHUP: the files were read again");
-                contents.log();
+                contents.log(&self.directory());
                 self.put_in_force(contents);
                 self.counts.reload = Some((true, self.system.unix_time()));
                 self.tell_reloaded(None);
@@ -119,15 +124,24 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// What clients can ask for.
+    fn directory(&self) -> Directory {
+        let visitors = self.visitors.as_ref();
+        visitors.map_or_else(Directory::only, |visitors| {
+            visitors.entrance.rules().servers.clone()
+        })
+    }
+
     /// What was read counts from now on, and sessions that could not come in any more end.
     fn put_in_force(&mut self, contents: Contents) {
         let tokens = contents.tokens;
+        let servers = self.directory();
         let is_good = |place: &ClientSession<S>| {
             let tokens = tokens.as_ref().zip(place.identity());
             let client = place.client();
-            tokens.is_none_or(|(tokens, identity)| {
-                tokens.are_still_good_for(identity, DEFAULT_SERVER)
-            }) && client.is_none_or(|client| self.system.would_take(client.source()))
+            let server = servers.name(place.service());
+            tokens.is_none_or(|(tokens, identity)| tokens.are_still_good_for(identity, server))
+                && client.is_none_or(|client| self.system.would_take(client.source()))
         };
         let sessions = self.scheduler.iter();
         let revoked = sessions.filter(|(_, _, place)| !is_good(place));

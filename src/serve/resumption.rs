@@ -5,7 +5,6 @@ use std::io::{self, ErrorKind};
 use log::{debug, warn};
 
 use super::Proxy;
-use super::client::ClientSession;
 use super::newcomers::Arrival;
 use super::system::System;
 use crate::reactor::io::Io;
@@ -61,7 +60,7 @@ impl<S: System> Proxy<S> {
         let Some((io, arrival, look)) = self.wait_for_place(io, arrival, look) else {
             return;
         };
-        let Some(place) = self.place_of(io, arrival.identity) else {
+        let Some(place) = self.place_of(io, arrival.service, arrival.identity) else {
             return;
         };
         let key = self.open_session(arrival.client, place);
@@ -126,9 +125,11 @@ impl<S: System> Proxy<S> {
         let Some(place) = self.scheduler.place_mut(key) else {
             return Verdict::Gone("unknown", None);
         };
-        if place.identity() != arrival.identity.as_ref() {
+        let is_its_own =
+            place.identity() == arrival.identity.as_ref() && place.service() == arrival.service;
+        if !is_its_own {
             warn!(
-                "refused to resume a session for {}: it is another client's",
+                "refused to resume a session for {}: it is another client's, or for another server",
                 arrival.client
             );
             if let Some(visitors) = &mut self.visitors {
@@ -204,13 +205,12 @@ impl<S: System> Proxy<S> {
             .session_mut(key)
             .map(Session::take_unread)
             .unwrap_or_default();
-        let arrival = self.scheduler.session(key).map(|session| Arrival {
+        let session = self.scheduler.session(key);
+        let both = session.zip(self.scheduler.place(key));
+        let arrival = both.map(|(session, place)| Arrival {
             client: session.label().client(),
-            identity: self
-                .scheduler
-                .place(key)
-                .and_then(ClientSession::identity)
-                .cloned(),
+            service: place.service(),
+            identity: place.identity().cloned(),
         });
         let Some(arrival) = arrival else {
             return;
@@ -359,7 +359,9 @@ impl<S: System> Proxy<S> {
         if let (Some(session), Some(place)) =
             (self.scheduler.session(key), self.scheduler.place(key))
         {
+            self.services.get_mut(place.service()).sessions -= 1;
             self.quotas.free(session.label().client(), place.identity());
+            self.counts.closed(session);
         }
         self.place_is_free();
     }

@@ -3,13 +3,15 @@
 use log::warn;
 
 use crate::entrance::tokens::Tokens;
-use crate::entrance::{Balancers, Network, Rules};
-use crate::options::{Balancer, ServeOptions};
+use crate::entrance::{Balancers, Directory, Network, Rules};
+use crate::options::{Balancer, ServeOptions, Served};
+use crate::util::service_key::ServiceKey;
 
 /// The rules of the entrance.
-pub(super) fn of(options: &ServeOptions, tokens: Option<Tokens>) -> Rules {
+pub(super) fn of(options: &ServeOptions, servers: Directory, tokens: Option<Tokens>) -> Rules {
     warn_of_oddities(options);
     Rules {
+        servers,
         allow: options.allow.clone(),
         balancers: balancers(&options.proxy_protocol),
         tls: options.tls_cert.is_some(),
@@ -20,9 +22,19 @@ pub(super) fn of(options: &ServeOptions, tokens: Option<Tokens>) -> Rules {
     }
 }
 
+/// What clients can ask for.
+pub(super) fn directory(servers: &[Served]) -> Directory {
+    let names = servers.iter().map(|served| served.name.clone());
+    let default = servers.iter().position(|served| served.is_default);
+    Directory::new(names.collect(), default.map(ServiceKey))
+}
+
 /// Whether anything is asked for which a connection has to wait.
-pub(super) fn need_places(options: &ServeOptions) -> bool {
-    !options.proxy_protocol.is_empty() || options.token_file.is_some() || options.tls_cert.is_some()
+pub(super) fn need_places(options: &ServeOptions, servers: &Directory) -> bool {
+    servers.is_choice()
+        || !options.proxy_protocol.is_empty()
+        || options.token_file.is_some()
+        || options.tls_cert.is_some()
 }
 
 fn balancers(all: &[Balancer]) -> Balancers {
@@ -78,7 +90,7 @@ mod tests {
 
     #[test]
     fn options_become_rules() {
-        let plain = of(&ServeOptions::default(), None);
+        let plain = of(&ServeOptions::default(), Directory::only(), None);
         assert!(!plain.ask_anything());
         let options = ServeOptions {
             allow: vec![network("192.0.2.0/24")],
@@ -86,7 +98,7 @@ mod tests {
             max_sessions_per_address: Some(3),
             ..ServeOptions::default()
         };
-        let rules = of(&options, Some(Tokens::default()));
+        let rules = of(&options, Directory::only(), Some(Tokens::default()));
         assert!(rules.need_places() && rules.counts_addresses && rules.balancers.unix);
         assert_eq!(rules.balancers.networks, [network("10.0.0.7")]);
         assert_eq!(rules.allow, options.allow);

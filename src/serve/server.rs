@@ -15,6 +15,7 @@ use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::report::Exit;
 use crate::share::ProcessKey;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// What the loop watches with.
@@ -23,6 +24,8 @@ pub(super) type Reactor<S> = crate::reactor::Reactor<Channel, Due, <S as System>
 /// A server process and its pipes. A pipe that has ended is closed.
 pub struct Server<S: System> {
     pub(super) pid: Pid,
+    /// What it is a server of.
+    pub(super) service: ServiceKey,
     /// What it is used by. A server without a user is a spare, or on its way out.
     pub(super) user: Option<User>,
     pub(super) life: Life,
@@ -68,9 +71,10 @@ pub(super) struct Stopping {
 
 impl<S: System> Server<S> {
     /// A process, without its pipes.
-    pub(super) fn new(pid: Pid) -> Self {
+    pub(super) fn new(service: ServiceKey, pid: Pid) -> Self {
         Self {
             pid,
+            service,
             user: None,
             life: Life::Running,
             exit: None,
@@ -265,7 +269,7 @@ mod tests {
         for (has_stdin, has_stdout) in [(true, true), (true, false), (false, true), (false, false)]
         {
             let (sender, receiver) = pipe::new().unwrap();
-            let mut server = Server::<Linux>::new(Pid::from_raw(1));
+            let mut server = Server::<Linux>::new(ServiceKey::ONLY, Pid::from_raw(1));
             server.stdin = has_stdin.then(|| Io::new(sender, Token(0), Interest::WRITABLE));
             server.stdout = has_stdout.then(|| Io::new(receiver, Token(1), Interest::READABLE));
             assert_eq!(server.is_useless(), !(has_stdin && has_stdout));

@@ -24,6 +24,7 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
@@ -57,6 +58,7 @@ impl<S: System> Servers<S> {
     /// then it is of no use and to be stopped.
     pub(super) fn add(
         &mut self,
+        service: ServiceKey,
         spawned: Spawned<S::Stdin, S::Output>,
         reactor: &mut Reactor<S>,
     ) -> (ServerKey, io::Result<()>) {
@@ -66,7 +68,7 @@ impl<S: System> Servers<S> {
             stdout,
             stderr,
         } = spawned;
-        let mut server = Server::new(pid);
+        let mut server = Server::new(service, pid);
         server.unheard_since = Some(reactor.now());
         let key = ServerKey(self.all.insert(server));
         self.by_pid.insert(pid, key);

@@ -1,25 +1,28 @@
 //! What has to be right before anything is served, and what the log says at the start.
 
-use std::ffi::OsString;
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal};
 use std::time::Duration;
 
-use log::{debug, info, warn};
+use log::{debug, error, info, warn};
 use mio::Interest;
 
 use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
+use super::launcher::Launcher;
 use super::listen::{self, Listening};
 use super::reload::Files;
 use super::rules;
 use super::status::{About, MAX_CONNECTIONS};
 use super::system::Linux;
-use super::{Channel, Due, Proxy, SessionsOfOne, surroundings};
+use super::{Channel, Due, Plan, Proxy, SessionsOfOne, surroundings};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
-use crate::entrance::Capacity;
-use crate::options::{DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, ServerCommand};
+use crate::entrance::{Capacity, Directory};
+use crate::options::{
+    DEFAULT_FIRST_MESSAGE_TIMEOUT, ServeOptions, Served, ServerCommand, ServerOptions,
+};
+use crate::process::DescriptorLimit;
+use crate::process::ServiceManager;
 use crate::process::memory_limit::MemoryLimit;
-use crate::process::{DescriptorLimit, Environment, ServiceManager, Spawner};
 use crate::reactor::Reactor;
 use crate::reactor::io::Io;
 use crate::reactor::peers::Peers;
@@ -56,10 +59,6 @@ pub struct Limits {
     pub possible_sessions: usize,
     /// Servers that start up at the same time.
     pub max_starting: usize,
-    /// Servers that wait for sessions.
-    pub spares: usize,
-    /// What is shared, if anything is.
-    pub share: Option<share::Limits>,
     /// Connections in the entrance.
     pub places: usize,
     /// How long a session is kept of which the connection is lost; `None` if none is.
@@ -76,57 +75,78 @@ impl Display for SetupError {
     }
 }
 
+impl From<String> for SetupError {
+    fn from(words: String) -> Self {
+        Self(words)
+    }
+}
+
 /// Turns an error into one that says what was being done.
 pub(super) fn failed_to<E: Display>(what: impl Display) -> impl FnOnce(E) -> SetupError {
     move |error| SetupError(format!("{what}: {error}"))
 }
 
 impl Proxy {
-    /// Binds the addresses and checks whether the server can be run. `command` is the server's.
-    pub fn set_up(options: &ServeOptions, command: &[OsString]) -> Result<Self, SetupError> {
+    /// Binds the addresses and checks whether the servers can be run.
+    pub fn set_up(options: &ServeOptions, all: &[Served]) -> Result<Self, SetupError> {
         let descriptors =
             DescriptorLimit::raise().map_err(failed_to("cannot raise the limit of descriptors"))?;
         let user = surroundings::find_user(options)?;
-        let environment = surroundings::environment(options, user.as_ref())?;
-        let find = || find_server(options, command, environment.clone(), descriptors);
+        let launchers = all.iter().cloned();
+        let mut launchers: Vec<Launcher> = launchers
+            .map(|served| Launcher::new(served, user.as_ref(), descriptors))
+            .collect();
+        for_each(&mut launchers, Launcher::read_environment)?;
         // What can be run is for the other user to say. Otherwise nothing is bound for a command that can't be run.
-        let found = user.is_none().then(find).transpose()?;
+        if user.is_none() {
+            for_each(&mut launchers, Launcher::find)?;
+        }
         let files = Files::of(options);
         let contents = files.read().map_err(SetupError)?;
         let has_files = !files.are_none();
         let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
         let mut reactor = Reactor::new(poller);
-        let listening = listen::open(options)?;
+        let listening = listen::open(options, all)?;
         let asked = listen::open_status(options)?;
         // Whoever is killed by a signal leaves the files of its sockets.
         let signals = watch_signals(&mut reactor, &files)?;
         if let Some(user) = &user {
-            listening.give_to(user)?;
-            asked.give_to(user)?;
+            let served = listening.sockets.iter().map(|(socket, _)| socket);
+            listen::give_to(user, served.chain(&asked))?;
             surroundings::become_user(user, options)?;
             files.warn_if_unreadable();
         }
-        let spawner = found.map_or_else(find, Ok)?;
+        if user.is_some() {
+            for_each(&mut launchers, Launcher::find)?;
+        }
         let Listening { sockets, summary } = listening;
-        let limits = limits(options, descriptors);
+        let mut plans: Vec<Plan> = plans(options, &launchers, descriptors);
+        let directory = rules::directory(all);
+        let limits = limits(options, &plans, &directory, descriptors);
         check_descriptors(descriptors)?;
-        log_start(options, command, &summary, limits.spares);
+        info!("Starting TCP proxy on {summary}");
+        for (launcher, plan) in launchers.iter().zip(&plans) {
+            log_served(launcher.served(), plan.spares);
+        }
         log_session_limit(options, limits, descriptors);
         let asked = watch_status(&mut reactor, asked, options)?;
         let mut listeners = Vec::new();
-        let ports = sockets.iter().filter_map(Listener::tcp_address);
+        let ports = sockets
+            .iter()
+            .filter_map(|(socket, _)| socket.tcp_address());
         let ports = ports.map(|address| address.port()).collect();
-        for (key, socket) in sockets.into_iter().enumerate() {
-            listen::log(&socket, options);
+        for (key, (socket, door)) in sockets.into_iter().enumerate() {
+            listen::log(&socket, door.map(|door| directory.name(door)), options);
             let channel = Channel::Listener;
             let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
-            listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
+            let listener = listener.map_err(failed_to("cannot watch a listening socket"))?;
+            listeners.push((listener, door));
         }
         if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
             warn!("orphans of servers can't be adopted: {error}");
         }
         let system = Linux {
-            spawner,
+            launchers,
             signals,
             peers: Peers::new(),
             ports,
@@ -137,13 +157,16 @@ impl Proxy {
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         size.log();
         let memory = BufferBudget::new(size.bytes);
-        contents.log();
-        let rules = rules::of(options, contents.tokens);
-        let settings = settings(options);
-        let mut proxy = Self::new(system, reactor, listeners, limits, rules, settings, memory);
+        contents.log(&directory);
+        let rules = rules::of(options, directory, contents.tokens);
+        let first = plans.remove(0);
+        let mut proxy = Self::new(system, reactor, listeners, limits, rules, first, memory);
+        for plan in plans {
+            proxy.add_service(plan);
+        }
         proxy.begin(options, has_files);
         if !asked.is_empty() {
-            proxy.serve_status(asked, about(options, command, summary));
+            proxy.serve_status(asked, about(options, all, summary));
         }
         Ok(proxy)
     }
@@ -156,16 +179,17 @@ impl Proxy {
 }
 
 /// What those are told who ask how things are.
-fn about(options: &ServeOptions, command: &[OsString], addresses: String) -> About {
-    let program = match options.server {
+fn about(options: &ServeOptions, servers: &[Served], addresses: String) -> About {
+    let program = |served: &Served| match &served.options.command {
         ServerCommand::Demo => "the built-in demo server".to_owned(),
-        ServerCommand::Program(_) => command
+        ServerCommand::Program(command) => command
             .first()
             .map_or_else(String::new, |word| shell_words::quoted(word)),
     };
+    let programs: Vec<String> = servers.iter().map(program).collect();
     About {
         addresses,
-        command: program,
+        command: programs.join(", "),
         started: timers::now(),
         started_unix: timers::unix_time(),
         hosts: Hosts(options.status_host.clone()),
@@ -175,17 +199,33 @@ fn about(options: &ServeOptions, command: &[OsString], addresses: String) -> Abo
 
 fn watch_status(
     reactor: &mut Reactor<Channel, Due>,
-    listening: Listening,
+    sockets: Vec<Listener>,
     options: &ServeOptions,
 ) -> Result<Vec<Io<Listener>>, SetupError> {
     let mut listeners = Vec::new();
-    for (key, socket) in listening.sockets.into_iter().enumerate() {
+    for (key, socket) in sockets.into_iter().enumerate() {
         listen::log_status(&socket, options);
         let channel = Channel::StatusListener;
         let listener = reactor.register(socket, Target { key, channel }, Interest::READABLE);
         listeners.push(listener.map_err(failed_to("cannot watch a listening socket"))?);
     }
     Ok(listeners)
+}
+
+/// Does something for each service. What goes wrong with one of several is no reason not to serve the others.
+fn for_each(
+    launchers: &mut [Launcher],
+    act: impl Fn(&mut Launcher) -> Result<(), SetupError>,
+) -> Result<(), SetupError> {
+    for launcher in launchers {
+        if let Err(error) = act(launcher) {
+            let Some(name) = &launcher.served().name else {
+                return Err(error);
+            };
+            error!("{name} can't be served: {error}");
+        }
+    }
+    Ok(())
 }
 
 /// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
@@ -206,29 +246,44 @@ fn watch_signals(
     Ok(signals)
 }
 
-/// Checks whether the server can be run.
-fn find_server(
+/// How each service is served, as far as there are descriptors for it.
+fn plans(
     options: &ServeOptions,
-    command: &[OsString],
-    environment: Environment,
+    launchers: &[Launcher],
     descriptors: DescriptorLimit,
-) -> Result<Spawner, SetupError> {
-    let surroundings = surroundings::surroundings(options, environment)?;
-    Spawner::new(command, surroundings, descriptors).map_err(failed_to(format!(
-        "cannot run {}",
-        shell_words::join(command)
-    )))
+) -> Vec<Plan> {
+    let mut others = 0;
+    let plan = |launcher: &Launcher| {
+        let served = launcher.served();
+        let plan = Plan {
+            name: served.name.clone(),
+            settings: settings(options, &served.options),
+            max_sessions: served.options.max_sessions,
+            spares: spares_limit(served.options.prespawn, others, descriptors),
+            share: (served.options.share > 0).then(|| share_limits(&served.options)),
+        };
+        others += plan.spares;
+        plan
+    };
+    launchers.iter().map(plan).collect()
 }
 
 /// What the user wants, as far as there are descriptors for it.
-fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
-    let places = places(options, descriptors);
+fn limits(
+    options: &ServeOptions,
+    plans: &[Plan],
+    servers: &Directory,
+    descriptors: DescriptorLimit,
+) -> Limits {
+    let places = places(options, servers, descriptors);
     let others = places + status_descriptors(options);
-    let spares = spares_limit(options.prespawn, descriptors);
-    let possible_sessions = if options.share > 0 {
-        shared_possible(spares + usize::from(options.share) + 2, others, descriptors)
+    let spares: usize = plans.iter().map(|plan| plan.spares).sum();
+    let shared = plans.iter().filter_map(|plan| plan.share.as_ref());
+    let shared: usize = shared.map(share::Limits::most_processes).sum();
+    let possible_sessions = if plans.iter().all(|plan| plan.share.is_some()) {
+        shared_possible(spares + shared, others, descriptors)
     } else {
-        sessions_possible(spares, others, descriptors)
+        sessions_possible(spares + shared, others, descriptors)
     };
     Limits {
         max_sessions: session_limit(options.max_sessions, possible_sessions, descriptors),
@@ -238,25 +293,27 @@ fn limits(options: &ServeOptions, descriptors: DescriptorLimit) -> Limits {
             client: options.max_sessions_per_client,
         },
         max_starting: options.max_starting,
-        spares,
         places,
         resume_timeout: options.resume_timeout,
-        share: (options.share > 0).then(|| share_limits(options)),
     }
 }
 
-fn share_limits(options: &ServeOptions) -> share::Limits {
+fn share_limits(options: &ServerOptions) -> share::Limits {
     share::Limits {
         processes: options.share.into(),
         in_flight: options.share_in_flight.into(),
         max_restarts: options.max_restarts,
         restarts: options.auto_restart,
         max_message_bytes: options.max_message_bytes,
+        legacy: options.share_legacy,
+        handshake_time: options.replay_timeout,
+        max_age: options.share_max_age,
+        max_requests: options.share_max_requests,
         hibernate_after: options.hibernate_after,
     }
 }
 
-fn settings(options: &ServeOptions) -> Settings {
+fn settings(proxy: &ServeOptions, options: &ServerOptions) -> Settings {
     Settings {
         heartbeat_interval: options.heartbeat_interval,
         role: Backend::Process {
@@ -266,7 +323,7 @@ fn settings(options: &ServeOptions) -> Settings {
         max_message_bytes: options.max_message_bytes,
         replays: options.replay,
         replay_timeout: options.replay_timeout,
-        stop_timeout: options.stop_timeout,
+        stop_timeout: proxy.stop_timeout,
         // Its first message tells whether a session has a process of its own.
         spawn: if options.share > 0 {
             Spawn::Lazy
@@ -311,11 +368,13 @@ fn descriptors_needed(open: u64) -> u64 {
     open + DESCRIPTORS_TO_COME + DESCRIPTORS_TO_START
 }
 
-/// As many waiting servers as the user wants, unless they would leave no descriptors for a session.
-fn spares_limit(wanted: usize, descriptors: DescriptorLimit) -> usize {
-    let others = SPARE_DESCRIPTORS + DESCRIPTORS_PER_SESSION;
-    let possible = descriptors.get().saturating_sub(others) / DESCRIPTORS_PER_WAITING;
+/// As many waiting servers as the user wants beside those of other services, unless they would leave no descriptors for a
+/// session.
+fn spares_limit(wanted: usize, others: usize, descriptors: DescriptorLimit) -> usize {
+    let all_else = SPARE_DESCRIPTORS + DESCRIPTORS_PER_SESSION;
+    let possible = descriptors.get().saturating_sub(all_else) / DESCRIPTORS_PER_WAITING;
     let possible = usize::try_from(possible).unwrap_or(usize::MAX);
+    let possible = possible.saturating_sub(others);
     if wanted > possible {
         warn!(
             "--prespawn: {wanted} waiting servers need more than the {} descriptors that are allowed (RLIMIT_NOFILE); \
@@ -328,8 +387,8 @@ fn spares_limit(wanted: usize, descriptors: DescriptorLimit) -> usize {
 
 /// Connections that may be in the entrance, if anything is asked there: an eighth of the descriptors, at most as many as are
 /// of use.
-fn places(options: &ServeOptions, descriptors: DescriptorLimit) -> usize {
-    if !rules::need_places(options) {
+fn places(options: &ServeOptions, servers: &Directory, descriptors: DescriptorLimit) -> usize {
+    if !rules::need_places(options, servers) {
         return 0;
     }
     let share = usize::try_from(descriptors.get() / 8).unwrap_or(usize::MAX);
@@ -373,29 +432,35 @@ fn session_limit(wanted: Option<usize>, possible: usize, descriptors: Descriptor
 }
 
 /// Arguments hold secrets more often than not, so they are for `--debug`.
-fn log_command(command: &[OsString]) {
+fn log_command(command: &ServerCommand, of: &str) {
+    let ServerCommand::Program(command) = command else {
+        return info!("{of}MCP command: the built-in demo server");
+    };
     let program = command
         .first()
         .map_or_else(String::new, |word| shell_words::quoted(word));
     match command.len().saturating_sub(1) {
-        0 => info!("MCP command: {program}"),
-        count => info!("MCP command: {program} and {}", Counted(count, "argument")),
+        0 => info!("{of}MCP command: {program}"),
+        count => info!(
+            "{of}MCP command: {program} and {}",
+            Counted(count, "argument")
+        ),
     }
-    debug!("MCP command in full: {}", shell_words::join(command));
+    debug!("{of}MCP command in full: {}", shell_words::join(command));
 }
 
-fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spares: usize) {
-    info!("Starting TCP proxy on {addresses}");
-    match options.server {
-        ServerCommand::Demo => info!("MCP command: the built-in demo server"),
-        ServerCommand::Program(_) => log_command(command),
-    }
+/// What a service is. A name is there if there are several.
+fn log_served(served: &Served, spares: usize) {
+    let options = &served.options;
+    let of = served.name.as_ref();
+    let of = of.map_or_else(String::new, |name| format!("{name}: "));
+    log_command(&options.command, &of);
     info!(
-        "Heartbeat interval: {}s",
+        "{of}Heartbeat interval: {}s",
         options.heartbeat_interval.as_secs_f64()
     );
     info!(
-        "Auto-restart: {}",
+        "{of}Auto-restart: {}",
         if options.auto_restart {
             "enabled"
         } else {
@@ -403,10 +468,13 @@ fn log_start(options: &ServeOptions, command: &[OsString], addresses: &str, spar
         }
     );
     if options.share > 0 {
-        info!("Shared: {}", Counted(usize::from(options.share), "server"));
+        info!(
+            "{of}Shared: {}",
+            Counted(usize::from(options.share), "server")
+        );
     }
     if spares > 0 {
-        info!("Pool: {}", Counted(spares, "spare server"));
+        info!("{of}Pool: {}", Counted(spares, "spare server"));
     }
 }
 
@@ -430,22 +498,23 @@ mod tests {
     #[test]
     fn descriptors_are_shared_out_to_sessions_and_waiting_servers() {
         let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
-        assert_eq!(spares_limit(2, few), 2);
-        assert_eq!(spares_limit(100, few), 5, "one session has to fit");
+        assert_eq!(spares_limit(2, 0, few), 2);
+        assert_eq!(spares_limit(100, 0, few), 5, "one session has to fit");
         assert_eq!(sessions_possible(0, 0, few), 5);
         assert_eq!(sessions_possible(4, 0, few), 2);
         assert_eq!(sessions_possible(7, 0, few), 1, "at least");
         assert_eq!(sessions_possible(0, 8, few), 3);
+        let only = Directory::only();
         let with_tokens = ServeOptions {
             token_file: Some("tokens".into()),
             ..ServeOptions::default()
         };
-        let places_of = |count| places(&with_tokens, DescriptorLimit::of(count));
+        let places_of = |count| places(&with_tokens, &only, DescriptorLimit::of(count));
         assert_eq!((places_of(800), places_of(1 << 20)), (100, 1000));
-        assert_eq!(places(&ServeOptions::default(), few), 0);
+        assert_eq!(places(&ServeOptions::default(), &only, few), 0);
         let none = DescriptorLimit::of(10);
         assert_eq!(
-            (spares_limit(1, none), sessions_possible(0, 0, none)),
+            (spares_limit(1, 0, none), sessions_possible(0, 0, none)),
             (0, 1)
         );
         let endless = DescriptorLimit::of(u64::MAX);

@@ -4,7 +4,7 @@ use log::{debug, info, warn};
 
 use super::server::{Server, User};
 use super::servers::ServerKey;
-use super::sharing::{Sharing, label};
+use super::sharing::Sharing;
 use super::system::System;
 use super::{Proxy, Stopping};
 use crate::pump::{READ_BYTES, READS_PER_RUN, Transport};
@@ -13,23 +13,30 @@ use crate::session::stderr::log_last_words;
 use crate::share::{Context, ProcessKey};
 use crate::transport::listener::is_exhaustion;
 use crate::util::about::about;
+use crate::util::service_key::ServiceKey;
 
 impl<S: System> Proxy<S> {
     /// Does what there is to do for shared processes: reads and writes, within a budget each, and carries out what follows.
     pub(super) fn run_shared(&mut self) {
-        let Some(sharing) = &mut self.sharing else {
+        for service in self.services.keys() {
+            self.run_shared_of(service);
+        }
+    }
+
+    fn run_shared_of(&mut self, service: ServiceKey) {
+        let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };
         for key in std::mem::take(&mut sharing.ready) {
-            self.run_process(key);
+            self.run_process(service, key);
         }
-        self.carry_out_sharing();
+        self.carry_out_sharing(service);
     }
 
-    fn run_process(&mut self, key: ProcessKey) {
+    fn run_process(&mut self, service: ServiceKey, key: ProcessKey) {
         let now = self.reactor.now();
         let (scratch, memory) = self.scheduler.scratch_and_memory();
-        let Some(sharing) = &mut self.sharing else {
+        let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };
         sharing.processes[key.0].is_ready = false;
@@ -47,7 +54,7 @@ impl<S: System> Proxy<S> {
         read(sharing, key, server, scratch, &mut cx);
         write(sharing, key, server, &mut cx);
         if server.exit.is_some() && !has_output(server) {
-            return self.process_ended(key, server_key);
+            return self.process_ended(service, key, server_key);
         }
         let has_closed = server.stdout.is_none() || server.stdin.is_none();
         let has_room = server.stdin.as_ref().is_some_and(Io::is_writable);
@@ -60,18 +67,19 @@ impl<S: System> Proxy<S> {
     }
 
     /// A process is gone, and all that it said was read.
-    fn process_ended(&mut self, key: ProcessKey, server: ServerKey) {
+    fn process_ended(&mut self, service: ServiceKey, key: ProcessKey, server: ServerKey) {
         let now = self.reactor.now();
         let exit = self.servers.get_mut(server).and_then(|it| it.exit.take());
         let status = exit.map_or_else(String::new, |exit| exit.to_string());
-        if let Some(sharing) = &mut self.sharing {
+        if let Some(sharing) = self.services.sharing_mut(service) {
             sharing.log_stderr(key, None, now);
+            let label = sharing.label(sharing.processes[key.0].pid);
             let process = &mut sharing.processes[key.0];
             process.server = None;
             let unread = std::mem::take(&mut process.unread);
-            let is_loss = self.stopping == Stopping::No && key != sharing.share.probe();
+            let is_expected = key == sharing.share.probe() || sharing.share.is_stopped(key);
+            let is_loss = self.stopping == Stopping::No && !is_expected;
             if is_loss {
-                let label = label(process.pid);
                 log_last_words(&mut process.last_words, &label);
                 about!(warn, label, "ended ({status})");
             } else {
@@ -84,33 +92,35 @@ impl<S: System> Proxy<S> {
         self.servers.release(server);
     }
 
-    /// Starts the shared process whose turn it is, or has one that waits become one. Returns whether one was started.
-    pub(super) fn start_shared(&mut self) -> bool {
-        let key = self.sharing.as_mut().and_then(|it| it.to_start.pop_front());
-        let Some(key) = key else {
+    /// Starts the shared process of a service whose turn it is, or has one that waits become one. Returns whether one was
+    /// started.
+    pub(super) fn start_shared(&mut self, service: ServiceKey) -> bool {
+        let sharing = self.services.sharing_mut(service);
+        let next = sharing.and_then(|it| Some((it.to_start.pop_front()?, it.share.probe())));
+        let Some((key, probe)) = next else {
             return false;
         };
-        let is_probe = self
-            .sharing
-            .as_ref()
-            .is_some_and(|it| it.share.probe() == key);
         // The one that is asked for the era is stopped at once.
-        let spare = if is_probe { None } else { self.take_spare() };
+        let spare = if key == probe {
+            None
+        } else {
+            self.take_spare(service)
+        };
         if let Some(server) = spare {
-            self.process_started(key, server);
+            self.process_started(service, key, server);
             return false;
         }
-        match self.spawn(None) {
-            Ok(server) => self.process_started(key, server),
+        match self.spawn(service, None) {
+            Ok(server) => self.process_started(service, key, server),
             Err(error) if is_exhaustion(&error) => {
                 self.pause(&error);
-                self.with_sharing(|it| it.to_start.push_front(key));
+                self.with_sharing(service, |it| it.to_start.push_front(key));
                 return false;
             }
             Err(error) => {
                 warn!("a shared server could not be started: {error}");
                 let now = self.reactor.now();
-                if let Some(sharing) = &mut self.sharing {
+                if let Some(sharing) = self.services.sharing_mut(service) {
                     let (_, memory) = self.scheduler.scratch_and_memory();
                     let mut cx = Context { now, memory };
                     sharing
@@ -119,14 +129,14 @@ impl<S: System> Proxy<S> {
                 }
             }
         }
-        self.carry_out_sharing();
+        self.carry_out_sharing(service);
         true
     }
 
-    fn process_started(&mut self, key: ProcessKey, server_key: ServerKey) {
+    fn process_started(&mut self, service: ServiceKey, key: ProcessKey, server_key: ServerKey) {
         let now = self.reactor.now();
-        let (Some(sharing), Some(server)) = (&mut self.sharing, self.servers.get_mut(server_key))
-        else {
+        let sharing = self.services.sharing_mut(service);
+        let (Some(sharing), Some(server)) = (sharing, self.servers.get_mut(server_key)) else {
             return;
         };
         server.user = Some(User::Share(key));

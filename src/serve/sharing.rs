@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
+use crate::entrance::{self, Name};
 use crate::reactor::timers::Deadline;
 use crate::scheduler::SessionKey;
 use crate::session::last_words::LastWords;
@@ -15,13 +16,16 @@ use crate::session::report::Exit;
 use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
-use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
+use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// The share, and what is around it.
 pub(super) struct Sharing {
+    /// What the log calls it, if it has a name.
+    name: Option<Name>,
     pub(super) share: Share,
     /// Whose each seat is.
     sessions: Vec<Option<SessionKey>>,
@@ -50,24 +54,30 @@ pub(super) struct Process {
 
 impl Sharing {
     pub(super) fn new(limits: Limits, logging: ServerLogging) -> Self {
-        let processes = (0..limits.places()).map(|_| Process {
-            server: None,
-            pid: 0,
-            is_ready: false,
-            unread: Vec::new(),
-            stderr: StderrLines::default(),
-            last_words: LastWords::default(),
-            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
-        });
         Self {
+            name: None,
             share: Share::new(limits),
             sessions: Vec::new(),
-            processes: processes.collect(),
+            processes: Vec::new(),
             to_start: VecDeque::new(),
             ready: Vec::new(),
             deadline: Deadline::default(),
             logging,
             outgoing: Vec::new(),
+        }
+    }
+
+    /// The same for one of several services.
+    pub(super) fn of(self, name: Option<Name>) -> Self {
+        Self { name, ..self }
+    }
+
+    /// How the log calls a process.
+    pub(super) fn label(&self, pid: i32) -> ServerProcess {
+        ServerProcess {
+            what: "shared",
+            server: self.name.as_ref().map(|name| name.as_str().into()),
+            pid,
         }
     }
 
@@ -90,8 +100,18 @@ impl Sharing {
     pub(super) fn summary(&self) -> Option<String> {
         let drops = self.share.drops();
         drops.is_any().then(|| {
-            format!("lines of shared servers and their clients that reached nobody:{drops}")
+            let of = self.name.as_ref();
+            let of = of.map_or_else(String::new, |name| format!(" of {name}"));
+            format!("lines of shared servers{of} and their clients that reached nobody:{drops}")
         })
+    }
+
+    /// A process is to be started.
+    fn ask_for(&mut self, key: ProcessKey) {
+        if self.processes.len() <= key.0 {
+            self.processes.resize_with(key.0 + 1, Process::default);
+        }
+        self.to_start.push_back(key);
     }
 
     /// Something has happened to a process.
@@ -113,11 +133,11 @@ impl Sharing {
     }
 
     pub(super) fn log_stderr(&mut self, key: ProcessKey, bytes: Option<&[u8]>, now: Time) {
-        let process = &mut self.processes[key.0];
         if self.logging == ServerLogging::None {
             return;
         }
-        let label = label(process.pid);
+        let label = self.label(self.processes[key.0].pid);
+        let process = &mut self.processes[key.0];
         let is_limited = self.logging == ServerLogging::Limited;
         let mut gate = Gate {
             limit: is_limited.then_some(&mut process.log_rate_limit),
@@ -132,22 +152,30 @@ impl Sharing {
     }
 }
 
-/// How the log calls a process.
-pub(super) fn label(pid: i32) -> ServerProcess {
-    ServerProcess {
-        what: "shared",
-        pid,
+impl Default for Process {
+    fn default() -> Self {
+        Self {
+            server: None,
+            pid: 0,
+            is_ready: false,
+            unread: Vec::new(),
+            stderr: StderrLines::default(),
+            last_words: LastWords::default(),
+            log_rate_limit: LogRateLimit::new(&SHARED_OUTPUT),
+        }
     }
 }
 
 // Seats.
 impl<S: System> Proxy<S> {
     /// Whether this session is to use a shared process, and not one of its own.
-    pub(super) fn is_to_share(&self, session: &Session) -> bool {
-        self.sharing.as_ref().is_some_and(|sharing| {
-            let is_for_own =
-                session.is_legacy() || (session.is_modern() && sharing.share.is_legacy());
-            !is_for_own
+    pub(super) fn is_to_share(&self, service: ServiceKey, session: &Session) -> bool {
+        self.services.sharing(service).is_some_and(|sharing| {
+            if session.is_legacy() {
+                session.is_opened() && sharing.share.serves_legacy()
+            } else {
+                !(session.is_modern() && sharing.share.is_legacy())
+            }
         })
     }
 
@@ -156,27 +184,32 @@ impl<S: System> Proxy<S> {
         let Some(session) = self.scheduler.session(key) else {
             return;
         };
-        let identity = session.label().client().origin();
-        let (Some(sharing), Some(place)) = (&mut self.sharing, self.scheduler.place_mut(key))
-        else {
+        let origin = session.label().client().origin();
+        let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
+        let Some(sharing) = self.services.sharing_mut(place.service()) else {
+            return;
+        };
+        let name = place.identity().and_then(entrance::Identity::client);
+        let identity = Identity::new(origin, name.map(Name::as_str));
         let seat = sharing.share.take_seat(identity);
+        let serves_legacy = sharing.share.serves_legacy();
         if sharing.sessions.len() <= seat.0 {
             sharing.sessions.resize(seat.0 + 1, None);
         }
         sharing.sessions[seat.0] = Some(key);
         place.seat = Some(seat);
-        self.tell(key, Event::UpstreamStarted { pid: None });
+        self.tell(key, Event::Seated { serves_legacy });
     }
 
     /// A session leaves its seat. For the session that is the end of its upstream.
     pub(super) fn leave_seat(&mut self, key: SessionKey) {
-        let seat = self
-            .scheduler
-            .place_mut(key)
-            .and_then(|place| place.seat.take());
-        let (Some(seat), Some(sharing)) = (seat, &mut self.sharing) else {
+        let Some(place) = self.scheduler.place_mut(key) else {
+            return;
+        };
+        let sharing = self.services.sharing_mut(place.service());
+        let (Some(seat), Some(sharing)) = (place.seat.take(), sharing) else {
             return;
         };
         sharing.sessions[seat.0] = None;
@@ -192,8 +225,11 @@ impl<S: System> Proxy<S> {
 impl<S: System> Proxy<S> {
     /// Nothing passes over a session: its seat is not used.
     pub(super) fn note_idle_seat(&mut self, key: SessionKey) {
-        let seat = self.scheduler.place(key).and_then(|place| place.seat);
-        let (Some(seat), Some(sharing)) = (seat, &mut self.sharing) else {
+        let Some(place) = self.scheduler.place(key) else {
+            return;
+        };
+        let sharing = self.services.sharing_mut(place.service());
+        let (Some(seat), Some(sharing)) = (place.seat, sharing) else {
             return;
         };
         let now = self.reactor.now();
@@ -202,22 +238,19 @@ impl<S: System> Proxy<S> {
     }
 
     /// Nobody uses a process: it goes, and is not waited for.
-    fn give_back_shared(&mut self, key: ProcessKey) {
-        let Some(sharing) = &mut self.sharing else {
+    fn give_back_shared(&mut self, service: ServiceKey, key: ProcessKey) {
+        let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };
         sharing.log_stderr(key, None, self.reactor.now());
+        let label = sharing.label(sharing.processes[key.0].pid);
         let process = &mut sharing.processes[key.0];
         let Some(server) = process.server.take() else {
             return;
         };
         process.unread.clear();
         process.last_words.clear();
-        about!(
-            info,
-            label(process.pid),
-            "hibernates, as no session uses it"
-        );
+        about!(info, label, "hibernates, as no session uses it");
         self.servers.stop_idle(server, &mut self.reactor.timers);
         self.servers.release(server);
     }
@@ -226,62 +259,73 @@ impl<S: System> Proxy<S> {
 // Processes.
 impl<S: System> Proxy<S> {
     /// Carries out what the share wants done.
-    pub(super) fn carry_out_sharing(&mut self) {
-        while let Some(effect) = self.next_effect() {
+    pub(super) fn carry_out_sharing(&mut self, service: ServiceKey) {
+        while let Some(effect) = self.next_effect(service) {
             match effect {
-                Effect::Start(key) => self.with_sharing(|it| it.to_start.push_back(key)),
+                Effect::Start(key) => self.with_sharing(service, |it| it.ask_for(key)),
                 Effect::Stop(key) => {
-                    let server = self
-                        .sharing
-                        .as_ref()
-                        .and_then(|it| it.processes[key.0].server);
+                    let sharing = self.services.sharing(service);
+                    let server = sharing.and_then(|it| it.processes[key.0].server);
                     if let Some(server) = server {
                         self.servers.stop(server, &mut self.reactor.timers);
                     }
                 }
-                Effect::GiveBack(key) => self.give_back_shared(key),
-                Effect::Write(key) => self.with_sharing(|it| it.note(key)),
+                Effect::GiveBack(key) => self.give_back_shared(service, key),
+                Effect::Write(key) => self.with_sharing(service, |it| it.note(key)),
                 Effect::Wake(seat) => {
-                    let session = self.sharing.as_ref().and_then(|it| it.session(seat));
-                    if let Some(session) = session {
+                    let sharing = self.services.sharing(service);
+                    if let Some(session) = sharing.and_then(|it| it.session(seat)) {
                         self.scheduler.enqueue(session);
                     }
                 }
-                Effect::Close(seat, why) => self.close_seat(seat, why),
-                Effect::NoMessage(key, line) => self.log_no_message(key, &line),
+                Effect::Close(seat, why) => self.close_seat(service, seat, why),
+                Effect::Changed(seat) => {
+                    let sharing = self.services.sharing(service);
+                    if let Some(session) = sharing.and_then(|it| it.session(seat)) {
+                        self.tell(session, Event::ServerChanged);
+                    }
+                }
+                Effect::NoMessage(key, line) => {
+                    let text = excerpt(&line);
+                    self.log_line(service, key, &format_args!("the line is not JSON: {text}"));
+                }
+                Effect::TooLong(key, len) => {
+                    self.log_line(
+                        service,
+                        key,
+                        &format_args!("a line of {len} bytes is too long"),
+                    );
+                }
             }
         }
     }
 
-    fn next_effect(&mut self) -> Option<Effect> {
-        self.sharing.as_mut()?.share.next_effect()
+    fn next_effect(&mut self, service: ServiceKey) -> Option<Effect> {
+        self.services.sharing_mut(service)?.share.next_effect()
     }
 
-    pub(super) fn with_sharing(&mut self, act: impl FnOnce(&mut Sharing)) {
-        if let Some(sharing) = &mut self.sharing {
+    pub(super) fn with_sharing(&mut self, service: ServiceKey, act: impl FnOnce(&mut Sharing)) {
+        if let Some(sharing) = self.services.sharing_mut(service) {
             act(sharing);
         }
     }
 
-    fn close_seat(&mut self, seat: SeatKey, why: &'static str) {
-        let session = self.sharing.as_ref().and_then(|it| it.session(seat));
-        if let Some(session) = session {
+    fn close_seat(&mut self, service: ServiceKey, seat: SeatKey, why: &'static str) {
+        let sharing = self.services.sharing(service);
+        if let Some(session) = sharing.and_then(|it| it.session(seat)) {
             let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);
             self.tell(session, Event::ClientFailed(&error));
         }
     }
 
-    fn log_no_message(&mut self, key: ProcessKey, line: &[u8]) {
+    /// Logs what is wrong with a line of a process.
+    fn log_line(&mut self, service: ServiceKey, key: ProcessKey, what: &std::fmt::Arguments<'_>) {
         let now = self.reactor.now();
-        self.with_sharing(|sharing| {
+        self.with_sharing(service, |sharing| {
+            let label = sharing.label(sharing.processes[key.0].pid);
             let process = &mut sharing.processes[key.0];
             if sharing.logging != ServerLogging::Limited || process.log_rate_limit.take(now) {
-                let text = excerpt(line);
-                about!(
-                    warn,
-                    label(process.pid),
-                    "stdout: the line is not JSON: {text}"
-                );
+                about!(warn, label, "stdout: {what}");
             } else {
                 process.log_rate_limit.leave_out();
             }
@@ -289,26 +333,32 @@ impl<S: System> Proxy<S> {
     }
 
     /// Does what is due.
-    pub(super) fn share_timeout(&mut self) {
+    pub(super) fn share_timeout(&mut self, service: ServiceKey) {
         let now = self.reactor.now();
-        if let Some(sharing) = &mut self.sharing {
+        if let Some(sharing) = self.services.sharing_mut(service) {
             sharing.deadline.fired();
             let (_, memory) = self.scheduler.scratch_and_memory();
             sharing.share.timeout(&mut Context { now, memory });
         }
-        self.carry_out_sharing();
+        self.carry_out_sharing(service);
     }
 
     /// What follows at the end of an iteration: what is due next, and the end of it all.
     pub(super) fn settle_sharing(&mut self) {
-        let Some(sharing) = &mut self.sharing else {
+        for service in self.services.keys() {
+            self.settle_sharing_of(service);
+        }
+    }
+
+    fn settle_sharing_of(&mut self, service: ServiceKey) {
+        let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };
         let is_over = self.stopping != Stopping::No && !sharing.has_seats();
         let at = sharing.share.next_deadline().filter(|_| !is_over);
         sharing
             .deadline
-            .set(at, Due::Share, &mut self.reactor.timers);
+            .set(at, Due::Share(service), &mut self.reactor.timers);
         if is_over {
             sharing.to_start.clear();
             let servers: Vec<ServerKey> = sharing
@@ -323,20 +373,28 @@ impl<S: System> Proxy<S> {
     }
 
     /// Something has happened to a shared process.
-    pub(super) fn note_shared(&mut self, key: ProcessKey) {
-        self.with_sharing(|sharing| sharing.note(key));
+    pub(super) fn note_shared(&mut self, service: ServiceKey, key: ProcessKey) {
+        self.with_sharing(service, |sharing| sharing.note(key));
     }
 
     /// Whether a shared process is to be started.
     pub(super) fn wants_shared(&self) -> bool {
-        self.sharing.as_ref().is_some_and(Sharing::wants_server)
+        self.services.all_sharing().any(Sharing::wants_server)
     }
 
-    /// Whether a shared process can be started.
-    pub(super) fn can_start_shared(&self) -> bool {
-        self.sharing.as_ref().is_some_and(Sharing::wants_server)
-            && !self.is_paused()
-            && matches!(self.stopping, Stopping::No | Stopping::Gently)
-            && (self.spares.has_waiting() || self.start_queue.has_room(self.now()))
+    /// The service of which a shared process is to be started, and can be.
+    pub(super) fn next_to_share(&self) -> Option<ServiceKey> {
+        if !self.services.share_anything()
+            || self.is_paused()
+            || !matches!(self.stopping, Stopping::No | Stopping::Gently)
+        {
+            return None;
+        }
+        let has_room = self.start_queue.has_room(self.now());
+        self.services.keys().find(|key| {
+            let service = self.services.get(*key);
+            let wants_server = service.sharing.as_ref().is_some_and(Sharing::wants_server);
+            wants_server && (has_room || service.spares.has_waiting())
+        })
     }
 }

@@ -5,6 +5,7 @@
 //! is logged. Nothing here starts, reads or stops anything.
 
 use std::collections::VecDeque;
+use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
@@ -12,6 +13,7 @@ use nix::unistd::Pid;
 
 use super::Due;
 use super::servers::ServerKey;
+use crate::entrance::Name;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
 use crate::session::restart::{Decision, RestartPolicy};
@@ -19,6 +21,7 @@ use crate::session::stderr::{Gate, SESSION_OUTPUT, ServerLogging, StderrLines, l
 use crate::util::about::ServerProcess;
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::plural::Counted;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// After a server was taken, the next one is started this much later: a start takes longer than the taken server's
@@ -32,6 +35,10 @@ const WATCH_TIME: Duration = Duration::from_secs(1);
 /// The waiting servers.
 #[derive(Debug)]
 pub(super) struct Spares {
+    /// Whose they are.
+    service: ServiceKey,
+    /// What the log calls it, if it has a name.
+    name: Option<Rc<Name>>,
     size: usize,
     /// Those that wait, the one that has waited longest first.
     waiting: VecDeque<Spare>,
@@ -58,16 +65,23 @@ struct Spare {
 
 impl Spare {
     /// How the log calls it.
-    fn label(&self) -> ServerProcess {
+    fn label(&self, service: Option<&Name>) -> ServerProcess {
         ServerProcess {
             what: "spare",
+            server: service.map(|name| name.as_str().into()),
             pid: self.pid.as_raw(),
         }
     }
 
     /// Logs what it wrote to its stderr; with `None`, at the end, what has no line end.
-    fn log(&mut self, bytes: Option<&[u8]>, limit: Option<&mut LogRateLimit>, now: Time) {
-        let label = self.label();
+    fn log(
+        &mut self,
+        service: Option<&Name>,
+        bytes: Option<&[u8]>,
+        limit: Option<&mut LogRateLimit>,
+        now: Time,
+    ) {
+        let label = self.label(service);
         let mut gate = Gate {
             limit,
             shared: None,
@@ -102,6 +116,8 @@ impl Spares {
     /// sessions with at most `max_restarts`.
     pub(super) fn new(size: usize, max_restarts: u32, logging: ServerLogging) -> Self {
         Self {
+            service: ServiceKey::ONLY,
+            name: None,
             size,
             waiting: VecDeque::new(),
             retired: Vec::new(),
@@ -112,6 +128,15 @@ impl Spares {
             logging,
             hits: 0,
             misses: 0,
+        }
+    }
+
+    /// The same for one of several services.
+    pub(super) fn of(self, service: ServiceKey, name: Option<Rc<Name>>) -> Self {
+        Self {
+            service,
+            name,
+            ..self
         }
     }
 
@@ -184,7 +209,7 @@ impl Spares {
             && self.logging != ServerLogging::None
         {
             let limit = self.logging.limited_by(&mut self.log_rate_limit);
-            spare.log(Some(bytes), limit, now);
+            spare.log(self.name.as_deref(), Some(bytes), limit, now);
         }
     }
 
@@ -223,7 +248,8 @@ impl Spares {
                 (now + pause, text)
             }
         };
-        warn!("pool: a waiting server was lost ({why}); {next}");
+        let pool = self.called();
+        warn!("{pool}: a waiting server was lost ({why}); {next}");
         if at <= now {
             self.set(Refill::One, None, timers);
         } else {
@@ -259,26 +285,34 @@ impl Spares {
         self.deadline.at()
     }
 
+    /// How the log calls the pool.
+    pub(super) fn called(&self) -> String {
+        let name = self.name.as_deref();
+        name.map_or_else(|| "pool".to_owned(), |name| format!("pool of {name}"))
+    }
+
     /// What there is to say at the end, if there was a pool.
     pub(super) fn summary(&self) -> Option<String> {
         let Self {
             size, hits, misses, ..
         } = self;
         let (hits, es) = (Counted(*hits, "hit"), if *misses == 1 { "" } else { "es" });
-        (*size > 0).then(|| format!("pool: size {size}, {hits}, {misses} miss{es}"))
+        let pool = self.called();
+        (*size > 0).then(|| format!("{pool}: size {size}, {hits}, {misses} miss{es}"))
     }
 
     fn set(&mut self, refill: Refill, at: Option<Time>, timers: &mut Timers<Due>) {
         self.refill = refill;
-        self.deadline.set(at, Due::Spares, timers);
+        self.deadline.set(at, Due::Spares(self.service), timers);
     }
 
     /// Logs what has no line end; of one that ended by itself, also the last of what was left out of the log.
     fn log_rest(&mut self, mut spare: Spare, was_asked: bool, now: Time) {
         let limit = self.logging.limited_by(&mut self.log_rate_limit);
-        spare.log(None, limit, now);
+        let name = self.name.as_deref();
+        spare.log(name, None, limit, now);
         if !was_asked {
-            let label = spare.label();
+            let label = spare.label(name);
             log_last_words(&mut spare.last_words, &label);
         }
     }
@@ -332,7 +366,7 @@ mod tests {
             let at = self.timers.next().unwrap();
             let waited = at.saturating_since(self.timers.now());
             self.timers.advance(at);
-            assert_eq!(self.timers.pop(), Some(Due::Spares));
+            assert_eq!(self.timers.pop(), Some(Due::Spares(ServiceKey::ONLY)));
             self.spares.timer_fired();
             waited
         }

@@ -3,8 +3,8 @@
 //! Sessions that have lost their server come before those that never had one: whoever is served is not to wait for
 //! strangers. Of the others, those whose clients have something to say come before those of silent clients: whoever
 //! connects without a word delays nobody. Within each of these three, the origins of the clients take turns (an IPv4 address,
-//! an IPv6 network, a user), so that many connections of one do not keep the others waiting, and each has its sessions in
-//! order of arrival.
+//! an IPv6 network, a user; for each service apart), so that many connections of one do not keep the others waiting, and each
+//! has its sessions in order of arrival.
 //!
 //! Servers that are still starting up are limited in number, because a herd of heavy runtimes thrashes a small machine,
 //! and then none of them is ready soon.
@@ -17,6 +17,7 @@ use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::scheduler::SessionKey;
 use crate::util::client_address::Origin;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// A server counts as starting up until it writes something, but no longer than this, which most runtimes need: most MCP
@@ -29,6 +30,8 @@ pub(super) struct StartQueue {
     limit: usize,
     last_number: u64,
     tickets: HashMap<SessionKey, Ticket>,
+    /// How many tickets there are for each service.
+    counts: Vec<usize>,
     /// One for each [`Rank`].
     ranks: [Turns; 3],
     /// Until when each server counts as starting up, the one that was started first in front.
@@ -36,6 +39,9 @@ pub(super) struct StartQueue {
     /// When the next of them does not count any more, if someone waits for that.
     deadline: Deadline,
 }
+
+/// An origin, as a client of one service.
+type Client = (ServiceKey, Origin);
 
 /// How urgent a session is; the first comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,7 +58,8 @@ pub(super) enum Rank {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ticket {
     pub(super) session: SessionKey,
-    client: Origin,
+    /// Whose sessions take turns.
+    client: Client,
     number: u64,
     rank: Rank,
     /// The turn of its origin, once it was taken.
@@ -64,8 +71,8 @@ pub(super) struct Ticket {
 struct Turns {
     last_turn: u64,
     /// The origins by their turns.
-    order: BTreeMap<u64, Origin>,
-    origins: HashMap<Origin, Waiting>,
+    order: BTreeMap<u64, Client>,
+    origins: HashMap<Client, Waiting>,
 }
 
 /// The sessions of one origin.
@@ -101,10 +108,13 @@ impl Turns {
         }
     }
 
-    /// Takes the first session of the origin whose turn it is, which has its next turn after the others. Returns the turn,
-    /// too.
-    fn take_next(&mut self) -> Option<(SessionKey, u64)> {
-        let (turn, client) = self.order.pop_first()?;
+    /// Takes the first session of the origin whose turn it is, of those of services that `can_serve`; it has its next turn
+    /// after the others. Returns the turn, too.
+    fn take_next(&mut self, can_serve: impl Fn(ServiceKey) -> bool) -> Option<(SessionKey, u64)> {
+        let mut order = self.order.iter();
+        let (turn, client) = order.find(|(_, (service, _))| can_serve(*service))?;
+        let (turn, client) = (*turn, *client);
+        self.order.remove(&turn);
         let waiting = self.origins.get_mut(&client)?;
         let (_, session) = waiting.sessions.pop_first()?;
         if waiting.sessions.is_empty() {
@@ -139,6 +149,7 @@ impl StartQueue {
             limit,
             last_number: 0,
             tickets: HashMap::new(),
+            counts: Vec::new(),
             ranks: Default::default(),
             warming_up: VecDeque::new(),
             deadline: Deadline::default(),
@@ -146,18 +157,45 @@ impl StartQueue {
     }
 
     /// A session wants its server to be started.
-    pub(super) fn ask(&mut self, session: SessionKey, client: Origin, rank: Rank) {
+    pub(super) fn ask(
+        &mut self,
+        session: SessionKey,
+        service: ServiceKey,
+        client: Origin,
+        rank: Rank,
+    ) {
         self.leave(session);
         self.last_number += 1;
         let ticket = Ticket {
             session,
-            client,
+            client: (service, client),
             number: self.last_number,
             rank,
             turn: 0,
         };
         self.ranks[rank as usize].insert(&ticket);
-        self.tickets.insert(session, ticket);
+        self.insert(ticket);
+    }
+
+    fn insert(&mut self, ticket: Ticket) {
+        let (service, _) = ticket.client;
+        if self.counts.len() <= service.0 {
+            self.counts.resize(service.0 + 1, 0);
+        }
+        self.counts[service.0] += 1;
+        self.tickets.insert(ticket.session, ticket);
+    }
+
+    fn remove(&mut self, session: SessionKey) -> Option<Ticket> {
+        let ticket = self.tickets.remove(&session)?;
+        let (service, _) = ticket.client;
+        self.counts[service.0] -= 1;
+        Some(ticket)
+    }
+
+    /// Whether a session of this service waits.
+    pub(super) fn has_waiting(&self, service: ServiceKey) -> bool {
+        self.counts.get(service.0).is_some_and(|count| *count > 0)
     }
 
     /// Something waits for the server of a session that may be in the queue.
@@ -174,7 +212,7 @@ impl StartQueue {
 
     /// A session is gone.
     pub(super) fn leave(&mut self, session: SessionKey) {
-        if let Some(ticket) = self.tickets.remove(&session) {
+        if let Some(ticket) = self.remove(session) {
             self.ranks[ticket.rank as usize].remove(&ticket);
         }
     }
@@ -199,17 +237,18 @@ impl StartQueue {
         !self.ranks[Rank::Silent as usize].is_empty()
     }
 
-    /// Takes whoever is next.
-    pub(super) fn take_next(&mut self) -> Option<Ticket> {
-        let (session, turn) = self.ranks.iter_mut().find_map(Turns::take_next)?;
-        let ticket = self.tickets.remove(&session)?;
+    /// Takes whoever is next of those of services that `can_serve`.
+    pub(super) fn take_next(&mut self, can_serve: impl Fn(ServiceKey) -> bool) -> Option<Ticket> {
+        let mut ranks = self.ranks.iter_mut();
+        let (session, turn) = ranks.find_map(|rank| rank.take_next(&can_serve))?;
+        let ticket = self.remove(session)?;
         Some(Ticket { turn, ..ticket })
     }
 
     /// Gives a place back.
     pub(super) fn put_back(&mut self, ticket: Ticket) {
         self.ranks[ticket.rank as usize].put_back(&ticket);
-        self.tickets.insert(ticket.session, ticket);
+        self.insert(ticket);
     }
 
     /// A server was started.
@@ -271,7 +310,7 @@ mod tests {
     const BEGIN: Time = Time::from_nanos(1 << 40);
 
     fn order(queue: &mut StartQueue) -> Vec<usize> {
-        let tickets = std::iter::from_fn(|| queue.take_next());
+        let tickets = std::iter::from_fn(|| queue.take_next(|_| true));
         tickets.map(|ticket| ticket.session.0).collect()
     }
 
@@ -283,7 +322,7 @@ mod tests {
     fn ask_from(queue: &mut StartQueue, session: usize, client: &str, rank: Rank) {
         let client = SocketAddr::new(client.parse().unwrap(), 1);
         let origin = ClientAddress::from(client).origin();
-        queue.ask(SessionKey(session), origin, rank);
+        queue.ask(SessionKey(session), ServiceKey::ONLY, origin, rank);
     }
 
     #[test]
@@ -303,7 +342,7 @@ mod tests {
         for session in 0..5 {
             ask_from(&mut queue, session, "10.0.0.1", Rank::Speaking);
         }
-        assert_eq!(queue.take_next().unwrap().session, SessionKey(0));
+        assert_eq!(queue.take_next(|_| true).unwrap().session, SessionKey(0));
         for (session, client) in [(10, "10.0.0.2"), (20, "10.0.0.3"), (11, "10.0.0.2")] {
             ask_from(&mut queue, session, client, Rank::Speaking);
         }
@@ -324,7 +363,7 @@ mod tests {
                 &format!("10.0.1.{new}"),
                 Rank::Speaking,
             );
-            turns.push(queue.take_next().unwrap().session.0);
+            turns.push(queue.take_next(|_| true).unwrap().session.0);
         }
         assert_eq!(turns, [0, 100, 1]);
     }
@@ -377,11 +416,11 @@ mod tests {
         let mut queue = StartQueue::new(1);
         ask(&mut queue, 1, true);
         ask(&mut queue, 2, true);
-        let ticket = queue.take_next().unwrap();
+        let ticket = queue.take_next(|_| true).unwrap();
         assert_eq!(ticket.session, SessionKey(1));
         queue.put_back(ticket);
         ask_from(&mut queue, 3, "10.0.0.3", Rank::Speaking);
-        let ticket = queue.take_next().unwrap();
+        let ticket = queue.take_next(|_| true).unwrap();
         queue.put_back(ticket);
         assert_eq!(order(&mut queue), [1, 3, 2]);
     }

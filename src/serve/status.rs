@@ -16,6 +16,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::counts::Counts;
 use crate::status::exchange::Exchange;
+use crate::status::facts::Gauges;
 use crate::status::history::History;
 use crate::status::request::{Hosts, MAX_HEAD_BYTES, Request};
 use crate::status::response::{Kind, Status, plain, whole};
@@ -347,7 +348,7 @@ impl<S: System> Proxy<S> {
             Err(bad) => plain(bad, is_head),
             Ok(Route::Health) => plain(Status::Ok, is_head),
             Ok(Route::Ready(server)) => {
-                let facts = self.facts(status, 0);
+                let facts = self.facts(status, Gauges::default());
                 match facts.readiness(server.as_deref()) {
                     Some((true, body)) => whole(Status::Ok, Kind::Text, &body, is_head),
                     Some((false, body)) => whole(Status::Unavailable, Kind::Text, &body, is_head),

@@ -4,6 +4,7 @@ use super::Proxy;
 use super::status::StatusService;
 use super::system::System;
 use crate::scheduler::SessionKey;
+use crate::status::facts::Gauges;
 use crate::status::response::{Kind, Status, head};
 use crate::status::route::Route;
 use crate::status::{json, metrics, page};
@@ -29,8 +30,8 @@ pub(super) struct Job {
 
 #[derive(Debug)]
 pub(super) enum Stage {
-    /// The requests in flight so far.
-    Counting(u64),
+    /// What sessions have said so far.
+    Counting(Gauges),
     /// Sessions so far.
     Telling(usize),
 }
@@ -41,7 +42,7 @@ impl Job {
         Self {
             route,
             is_head,
-            stage: Stage::Counting(0),
+            stage: Stage::Counting(Gauges::default()),
             next: 0,
         }
     }
@@ -67,25 +68,27 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    /// Counts requests in flight. After the last session comes the beginning of the answer.
+    /// Looks at sessions. After the last session comes the beginning of the answer.
     fn count(&self, status: &StatusService<S>, job: &mut Job, budget: &mut usize) -> Option<Piece> {
-        let Stage::Counting(mut in_flight) = job.stage else {
+        let Stage::Counting(mut gauges) = job.stage else {
             return None;
         };
         let end = self.scheduler.end_of_keys();
         let upto = end.min(job.next + *budget);
         for key in job.next..upto {
-            let session = self.scheduler.session(SessionKey(key));
-            in_flight += session.map_or(0, |session| session.requests_in_flight() as u64);
+            if let Some(session) = self.scheduler.session(SessionKey(key)) {
+                gauges.in_flight += session.requests_in_flight() as u64;
+                gauges.hibernating += u64::from(session.is_hibernating());
+            }
         }
         *budget -= upto.saturating_sub(job.next);
         job.next = job.next.max(upto);
-        job.stage = Stage::Counting(in_flight);
+        job.stage = Stage::Counting(gauges);
         if job.next < end || *budget < COST_OF_FACTS {
             return None;
         }
         *budget -= COST_OF_FACTS;
-        let facts = self.facts(status, in_flight);
+        let facts = self.facts(status, gauges);
         let (kind, body, window) = match &job.route {
             Route::Metrics => (Kind::Metrics, metrics::text(&facts), None),
             Route::Json(window) => {

@@ -9,17 +9,23 @@ use crate::logger;
 use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
-use crate::status::facts::{Facts, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::util::about::Subject;
 
 /// Names of limits on sessions, in the order in which refusals are counted.
-const LIMITS: [&str; 3] = ["session_limit", "address_limit", "client_limit"];
+const LIMITS: [&str; 4] = [
+    "session_limit",
+    "address_limit",
+    "client_limit",
+    "server_limit",
+];
 
 impl<S: System> Proxy<S> {
-    /// All but the sessions. This many requests are in flight.
-    pub(super) fn facts<'a>(&'a self, status: &'a StatusService<S>, in_flight: u64) -> Facts<'a> {
+    /// All but the sessions.
+    pub(super) fn facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> Facts<'a> {
         Facts {
             proxy: self.proxy_facts(status),
-            servers: vec![self.server_facts(status, in_flight)],
+            servers: vec![self.server_facts(status, gauges)],
         }
     }
 
@@ -34,7 +40,7 @@ impl<S: System> Proxy<S> {
         Some(SessionFacts {
             session: session.status(self.now())?,
             name: identity.and_then(Identity::client).map(Name::as_str),
-            server: DEFAULT_SERVER,
+            server: session.label().server().unwrap_or(DEFAULT_SERVER),
         })
     }
 
@@ -73,7 +79,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn server_facts<'a>(&'a self, status: &'a StatusService<S>, in_flight: u64) -> ServerFacts<'a> {
+    fn server_facts<'a>(&'a self, status: &'a StatusService<S>, gauges: Gauges) -> ServerFacts<'a> {
         let counts = self.scheduler.counts();
         let exits = self.servers.exits();
         let trouble = self.counts.why_none_starts(self.now());
@@ -87,9 +93,9 @@ impl<S: System> Proxy<S> {
             }),
             sessions: self.open_sessions(),
             waiting: self.start_queue.len(),
-            in_flight,
+            gauges,
             processes: self.servers.running(),
-            spares: self.spares.waiting(),
+            spares: self.services.iter().map(|it| it.spares.waiting()).sum(),
             counts,
             errors: self.errors(),
             opened: self.counts.opened,
@@ -112,12 +118,11 @@ impl<S: System> Proxy<S> {
 
     /// Errors of the proxy's own, wherever they came from.
     fn errors(&self) -> ErrorCounts {
-        let sharing = self.sharing.as_ref();
         let entrance = self.visitors.as_ref().map(|visitors| &visitors.entrance);
-        self.scheduler
-            .counts()
-            .errors()
-            .plus(sharing.map_or_else(ErrorCounts::default, |it| it.share.errors()))
+        let own = self.scheduler.counts().errors();
+        let shared = self.services.all_sharing().map(|it| it.share.errors());
+        shared
+            .fold(own, ErrorCounts::plus)
             .plus(entrance.map_or_else(ErrorCounts::default, |it| it.refusals().errors))
     }
 

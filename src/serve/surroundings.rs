@@ -6,7 +6,7 @@ use std::path::Path;
 use log::{info, warn};
 
 use super::setup::{SetupError, failed_to};
-use crate::options::{ServeOptions, Variable};
+use crate::options::{ServeOptions, ServerOptions, Value, Variable};
 use crate::process::{Environment, RunAs, Surroundings, WorkingDirectory, read_file};
 
 /// Finds out whom the program is to become.
@@ -21,7 +21,7 @@ pub(super) fn become_user(user: &RunAs, options: &ServeOptions) -> Result<(), Se
         .switch()
         .map_err(failed_to(format!("--user: cannot become {user}")))?;
     info!("User: {user}");
-    if let Some(left) = left.filter(|_| options.cwd.is_none()) {
+    if let Some(left) = left.filter(|_| options.server.cwd.is_none()) {
         let left = left.display();
         warn!(
             "--user: the working directory {left} is closed to that user, so servers are started in / (--cwd)"
@@ -32,7 +32,7 @@ pub(super) fn become_user(user: &RunAs, options: &ServeOptions) -> Result<(), Se
 
 /// The variables of servers. Files are read here.
 pub(super) fn environment(
-    options: &ServeOptions,
+    options: &ServerOptions,
     user: Option<&RunAs>,
 ) -> Result<Environment, SetupError> {
     let mut environment = Environment::inherited(options.clear_env);
@@ -54,9 +54,10 @@ pub(super) fn environment(
 fn apply(environment: &mut Environment, variable: Variable, option: &str) {
     let Variable { name, value } = variable;
     match value {
-        Some(value) => environment.set(name, value),
-        None if environment.let_through(&name) => {}
-        None => {
+        Value::Given(value) => environment.set(name, value),
+        Value::Removed => environment.remove(name),
+        Value::Inherited if environment.let_through(&name) => {}
+        Value::Inherited => {
             let name = name.display();
             warn!(
                 "{option} {name}: the proxy has no such variable itself, so servers do not get it"
@@ -67,7 +68,7 @@ fn apply(environment: &mut Environment, variable: Variable, option: &str) {
 
 /// What servers find around them, for whoever the program is now.
 pub(super) fn surroundings(
-    options: &ServeOptions,
+    options: &ServerOptions,
     environment: Environment,
 ) -> Result<Surroundings, SetupError> {
     let directory = options

@@ -12,10 +12,11 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
+use super::launcher::Launcher;
 use super::reload::{Contents, Files};
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{self, ClientFacts, ServiceManager, Spawned, Spawner};
+use crate::process::{self, ClientFacts, ServiceManager, Spawned};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
@@ -28,6 +29,7 @@ use crate::transport::listener::Listener;
 use crate::transport::tls::identity;
 use crate::transport::tls::server::ServerTls;
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 
 /// What a pipe is to hold that carries lines of many times its default, in bytes: users other than root can have it for
 /// 32 servers (/proc/sys/fs/pipe-user-pages-soft, pipe(7)).
@@ -52,9 +54,10 @@ pub trait System: Sized {
     /// Accepts a connection (accept(2)).
     fn accept(&mut self, listener: &Self::Listener) -> io::Result<(Self::Client, ClientAddress)>;
 
-    /// Starts a server, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
+    /// Starts a server of a service, for this session or for none yet. Errors are those of pipe(2), `posix_spawn(3)` and execve(2).
     fn spawn(
         &mut self,
+        service: ServiceKey,
         user: Option<ServerUser<'_, Self::Client>>,
     ) -> io::Result<Spawned<Self::Stdin, Self::Output>>;
 
@@ -197,8 +200,8 @@ pub trait Pipe {
 /// The system itself.
 #[derive(Debug)]
 pub struct Linux {
-    /// Starts servers.
-    pub spawner: Spawner,
+    /// Starts servers of each service.
+    pub launchers: Vec<Launcher>,
     /// Takes signals.
     pub signals: Signals,
     /// Knows about clients.
@@ -229,15 +232,20 @@ impl System for Linux {
         Ok((socket.into(), address))
     }
 
-    fn spawn(&mut self, user: Option<ServerUser<'_, Connection>>) -> io::Result<Spawned> {
-        let user = user.filter(|_| self.spawner.tells_clients());
+    fn spawn(
+        &mut self,
+        service: ServiceKey,
+        user: Option<ServerUser<'_, Connection>>,
+    ) -> io::Result<Spawned> {
+        let spawner = self.launchers[service.0].spawner()?;
+        let user = user.filter(|_| spawner.tells_clients());
         let client = user.map(|user| ClientFacts {
             session: user.number,
             address: user.address,
             local: user.connection.and_then(local_address),
             name: user.name,
         });
-        self.spawner.spawn(client.as_ref())
+        spawner.spawn(client.as_ref())
     }
 
     fn reap(&mut self) -> Reaped {
@@ -384,7 +392,7 @@ mod tests {
     use nix::sys::socket::{getsockopt, sockopt};
 
     use super::*;
-    use crate::process::{DescriptorLimit, Surroundings};
+    use crate::process::{DescriptorLimit, Spawner, Surroundings};
     use crate::session::report::Exit;
 
     /// Waits until there is something to be read.
@@ -397,13 +405,10 @@ mod tests {
     fn linux() -> Linux {
         let command = ["sh", "-c", "read line; echo $line; exit 3"].map(Into::into);
         let poller = Poller::new().unwrap();
+        let descriptors = DescriptorLimit::raise().unwrap();
+        let spawner = Spawner::new(&command, Surroundings::inherited(), descriptors).unwrap();
         Linux {
-            spawner: Spawner::new(
-                &command,
-                Surroundings::inherited(),
-                DescriptorLimit::raise().unwrap(),
-            )
-            .unwrap(),
+            launchers: vec![Launcher::of(spawner, descriptors)],
             signals: Signals::register(poller.registry(), mio::Token(0)).unwrap(),
             peers: Peers::new(),
             ports: Vec::new(),
@@ -454,8 +459,8 @@ mod tests {
     #[test]
     fn servers_are_started_and_reaped_and_signals_reach_their_groups() {
         let mut system = linux();
-        let mut server = system.spawn(None).unwrap();
-        let killed = system.spawn(None).unwrap();
+        let mut server = system.spawn(ServiceKey::ONLY, None).unwrap();
+        let killed = system.spawn(ServiceKey::ONLY, None).unwrap();
         for pipe in [&server.stdout, &killed.stderr] {
             pipe.widen();
         }

@@ -5,6 +5,7 @@ use super::servers::ServerKey;
 use crate::entrance::VisitorKey;
 use crate::reactor::token;
 use crate::scheduler::SessionKey;
+use crate::util::service_key::ServiceKey;
 
 /// The descriptors that this loop watches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -66,9 +67,9 @@ pub enum Due {
     /// More servers may be started.
     Starting,
     /// More servers may be started that wait.
-    Spares,
-    /// The processes that are shared.
-    Share,
+    Spares(ServiceKey),
+    /// The processes of a service that are shared.
+    Share(ServiceKey),
     /// The look at what no event may tell.
     Monitor,
     /// Those who ask how things are.

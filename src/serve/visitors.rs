@@ -15,6 +15,7 @@ use crate::reactor::token::{MAX_KEYS, Target};
 use crate::session::{Event, Session};
 use crate::util::about::about;
 use crate::util::client_address::ClientAddress;
+use crate::util::service_key::ServiceKey;
 
 /// What is read at once of a visitor, in bytes: twice the longest first line. Who is let in goes on in larger pieces.
 const READ_BYTES: usize = 16 * 1024;
@@ -219,19 +220,24 @@ impl<S: System> Proxy<S> {
     }
 
     /// A connection has come where something may be asked of it.
-    pub(super) fn arrived(&mut self, client: S::Client, address: ClientAddress) {
+    pub(super) fn arrived(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
         let now = self.now();
         let Some(visitors) = &mut self.visitors else {
             return;
         };
-        match visitors.entrance.rules().judge(address) {
-            Arrival::Free => self.accept_free(client, address),
+        match visitors.entrance.rules().judge(door, address) {
+            Arrival::Free => self.accept_free(door, client, address),
             Arrival::Refused(refusal) => visitors.entrance.refused(address, refusal, now),
-            Arrival::Asked => self.enter(client, address),
+            Arrival::Asked => self.enter(door, client, address),
         }
     }
 
-    fn enter(&mut self, client: S::Client, address: ClientAddress) {
+    fn enter(&mut self, door: Option<ServiceKey>, client: S::Client, address: ClientAddress) {
         if let Err(error) = client.configure() {
             debug!("a connection was gone when it was accepted: {error}");
             return;
@@ -259,7 +265,7 @@ impl<S: System> Proxy<S> {
             is_shaking: false,
             was_heard: false,
         };
-        let key = visitors.entrance.enter(address, visit, now);
+        let key = visitors.entrance.enter_for(door, address, visit, now);
         visitors.set_deadline(key, &mut self.reactor.timers);
     }
 
@@ -342,11 +348,16 @@ impl<S: System> Proxy<S> {
     fn admit(&mut self, io: Io<S::Client>, admission: Admission) {
         let Admission {
             client,
+            service,
             identity,
             early,
         } = admission;
         if self.resuming.is_some() {
-            let arrival = newcomers::Arrival { client, identity };
+            let arrival = newcomers::Arrival {
+                client,
+                service,
+                identity,
+            };
             return self.let_in(io, arrival, &early);
         }
         let key = self.scheduler.next_key();
@@ -367,7 +378,7 @@ impl<S: System> Proxy<S> {
             io.expect_short_writes();
         }
         let shown = identity.as_ref().map(ToString::to_string);
-        let key = self.open_session(client, ClientSession::new(io, identity));
+        let key = self.open_session(client, ClientSession::new(service, io, identity));
         if let (Some(shown), Some(label)) = (shown, self.scheduler.session(key).map(Session::label))
         {
             about!(info, label, "let in as {shown}");

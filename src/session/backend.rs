@@ -10,6 +10,7 @@ use super::reconnect::ReconnectPolicy;
 use super::report::{EndReason, Exit, Label};
 use super::restart::{Decision, RestartPolicy};
 use super::stillbirths::Stillbirths;
+use crate::entrance::Name;
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
@@ -38,6 +39,8 @@ pub enum Backend {
         is_tidy: bool,
         /// What is shown to the proxy, if it asks for that.
         token: Option<Secret>,
+        /// The server that the proxy is asked for, if it is to have several.
+        server: Option<Name>,
     },
 }
 
@@ -46,6 +49,14 @@ impl Backend {
     pub fn token(&self) -> Option<&Secret> {
         match self {
             Self::Proxy { token, .. } => token.as_ref(),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// Which of the other end's servers is asked for.
+    pub fn server(&self) -> Option<&str> {
+        match self {
+            Self::Proxy { server, .. } => server.as_ref().map(Name::as_str),
             Self::Process { .. } => None,
         }
     }

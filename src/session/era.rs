@@ -9,7 +9,10 @@ pub(super) enum Era {
     /// There was no such request. It counts as legacy.
     #[default]
     Undecided,
-    Legacy,
+    Legacy {
+        /// Whether that request is an `initialize`, as it has to be.
+        is_opened: bool,
+    },
     Modern,
 }
 
@@ -29,10 +32,13 @@ impl Era {
         let Some(first) = message.envelopes().iter().find(is_deciding) else {
             return;
         };
+        let is_single = matches!(message, Message::Single(_));
         *self = if first.names_protocol_version() {
             Self::Modern
         } else {
-            Self::Legacy
+            Self::Legacy {
+                is_opened: is_single && first.method == Some(Method::Initialize),
+            }
         };
     }
 }
@@ -53,10 +59,13 @@ mod tests {
     const DISCOVER: &str = r#"{"id":1,"method":"server/discover","params":{}}"#;
     const LEGACY: &str = r#"{"id":1,"method":"tools/list","params":{"_meta":{"progressToken":1}}}"#;
 
+    const OPENED: Era = Era::Legacy { is_opened: true };
+    const UNOPENED: Era = Era::Legacy { is_opened: false };
+
     #[test]
     fn the_first_request_decides() {
         assert_eq!(after(&[MODERN, LEGACY]), Era::Modern);
-        assert_eq!(after(&[LEGACY, MODERN]), Era::Legacy);
+        assert_eq!(after(&[LEGACY, MODERN]), UNOPENED);
         assert_eq!(after(&[DISCOVER]), Era::Undecided);
         assert_eq!(after(&[DISCOVER, MODERN]), Era::Modern);
         let not_requests = [r#"{"method":"n"}"#, r#"{"id":1,"result":{}}"#];
@@ -64,7 +73,9 @@ mod tests {
             after(&[not_requests[0], not_requests[1], MODERN]),
             Era::Modern
         );
-        assert_eq!(after(&[r#"{"id":1,"method":"initialize"}"#]), Era::Legacy);
-        assert_eq!(after(&[r#"[{"id":1,"method":"m"}]"#]), Era::Legacy);
+        assert_eq!(after(&[r#"{"id":1,"method":"initialize"}"#]), OPENED);
+        assert_eq!(after(&[r#"[{"id":1,"method":"m"}]"#]), UNOPENED);
+        let batch = r#"[{"id":1,"method":"initialize"}]"#;
+        assert_eq!(after(&[batch]), UNOPENED);
     }
 }

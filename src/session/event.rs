@@ -82,8 +82,17 @@ pub enum Event<'a> {
         /// Its process, if it is one.
         pid: Option<u32>,
     },
+    /// The upstream is a seat at servers that others use, too.
+    Seated {
+        /// Whether a session that opens with `initialize` may keep it.
+        serves_legacy: bool,
+    },
+    /// The servers behind the seat are others than the client knows.
+    ServerChanged,
     /// The upstream could not be started. That counts as a loss.
     UpstreamFailed(&'a str),
+    /// The upstream could not be started, and no attempt changes that before somebody puts right what is wrong.
+    UpstreamMissing(&'a str),
     /// There is an upstream, but none may be used, for this reason.
     UpstreamDenied(&'a str),
     /// The upstream could not be started, and could not be by another attempt.

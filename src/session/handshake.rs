@@ -63,7 +63,7 @@ struct Record {
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
 #[derive(Debug, PartialEq, Eq)]
-struct Agreement(Box<str>);
+pub(crate) struct Agreement(Box<str>);
 
 /// What a server made of the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,7 +264,7 @@ fn version_of(result: &str) -> Option<u64> {
 impl Agreement {
     /// Reads the result of an `initialize`. `None` if it is not an object, or if there is more to compare than is ever
     /// recorded.
-    fn of(result: &str) -> Option<Self> {
+    pub(crate) fn of(result: &str) -> Option<Self> {
         let parts = json::find(result, ["protocolVersion", "capabilities"])?;
         let [version, capabilities] =
             parts.map(|range| range.and_then(|range| result.get(range)).unwrap_or("null"));

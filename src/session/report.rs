@@ -4,10 +4,12 @@ mod fields;
 
 use std::fmt;
 use std::io::ErrorKind;
+use std::rc::Rc;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::entrance::Name;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::client_address::ClientAddress;
@@ -20,6 +22,8 @@ pub enum Label {
     Session {
         /// Counts the sessions since the start of the proxy, from 1.
         number: u64,
+        /// What it is a session of, if that has a name.
+        server: Option<Rc<Name>>,
         /// Where the client comes from.
         client: ClientAddress,
         /// The server process, or the last one if it is gone; `None` before the first one.
@@ -62,14 +66,20 @@ impl fmt::Display for Label {
         match self {
             Self::Session {
                 number,
+                server,
                 client,
-                pid: Some(pid),
-            } => write!(f, "session {number} {client} pid {pid}"),
-            Self::Session {
-                number,
-                client,
-                pid: None,
-            } => write!(f, "session {number} {client}"),
+                pid,
+            } => {
+                write!(f, "session {number} ")?;
+                if let Some(server) = server {
+                    write!(f, "{server} ")?;
+                }
+                client.fmt(f)?;
+                match pid {
+                    Some(pid) => write!(f, " pid {pid}"),
+                    None => Ok(()),
+                }
+            }
             Self::Connection(_) => f.write_str("connect"),
         }
     }
@@ -176,6 +186,8 @@ pub enum SessionLimit {
     OfAddress(usize),
     /// Of those of one name.
     OfClient(usize),
+    /// Of those of this server.
+    OfServer(usize),
 }
 
 impl fmt::Display for SessionLimit {
@@ -184,6 +196,7 @@ impl fmt::Display for SessionLimit {
             Self::All(limit) => (limit, "", "--max-sessions"),
             Self::OfAddress(limit) => (limit, " of this address", "--max-sessions-per-address"),
             Self::OfClient(limit) => (limit, " of this client", "--max-sessions-per-client"),
+            Self::OfServer(limit) => (limit, " of this server", "its maxSessions"),
         };
         let sessions = Counted(limit, "session");
         write!(

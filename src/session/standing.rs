@@ -186,7 +186,7 @@ impl Session {
             }
             _ => return,
         };
-        let Some(what) = what.filter(|_| self.era == Era::Legacy) else {
+        let Some(what) = what.filter(|_| matches!(self.era, Era::Legacy { .. })) else {
             if request.method == Some(Method::Subscribe) {
                 self.standing.note_unfollowed();
             }

@@ -41,6 +41,7 @@ impl Session {
             number,
             client,
             pid,
+            ..
         } = self.label
         else {
             return None;
@@ -69,6 +70,7 @@ impl Session {
             (Goal::End { .. }, _) => "ending",
             (Goal::Finish { .. }, _) => "finishing",
             (Goal::Serve, Upstream::Up(_)) => "serving",
+            (Goal::Serve, _) if self.is_hibernating() => "hibernating",
             (Goal::Serve, Upstream::OnDemand) => "unused",
             (Goal::Serve, Upstream::Starting) if !self.had_upstream() => "starting",
             (Goal::Serve, _) => "restarting",

@@ -65,6 +65,7 @@ const CONNECTOR: Backend = Backend::Proxy {
     held_timeout: None,
     is_tidy: false,
     token: None,
+    server: None,
 };
 
 /// A session, and what is around it.
@@ -115,6 +116,7 @@ impl World {
         let label = match settings.role {
             Backend::Process { .. } => Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             },

@@ -9,6 +9,7 @@ use super::leaving::Leaving;
 use super::loss::LossKind;
 use super::replay::Greeting;
 use super::report::{EndReason, Label};
+use super::shared::Shared;
 use super::standing::UNASKED_REPLAY_DELAY;
 use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
@@ -49,8 +50,8 @@ pub(super) struct Up {
     notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
-    /// Whether it is a seat at servers that others use, too.
-    pub(super) is_shared: bool,
+    /// Present if it is a seat at servers that others use, too.
+    pub(super) shared: Option<Shared>,
     /// Whether it takes the place of one that was given back.
     pub(super) wakes: bool,
     /// How it starts up, until it has written something; `None` for a link.
@@ -297,7 +298,6 @@ impl Session {
     /// The upstream was started, as this process if it is one.
     pub(super) fn upstream_started(&mut self, pid: Option<u32>, cx: &mut Context<'_>) {
         let is_first = self.label.started(pid);
-        let is_shared = pid.is_none() && !self.backend.is_link();
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let wakes = std::mem::take(&mut self.hibernates);
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
@@ -307,7 +307,7 @@ impl Session {
             history: History::after(self.sent_to_client.messages()),
             notice_at,
             replay_at: self.handshake.replays_at_once.then_some(cx.now),
-            is_shared,
+            shared: None,
             wakes,
             unheard: pid.map(|_| {
                 Box::new(Unheard {
@@ -320,7 +320,8 @@ impl Session {
         self.note_started(is_first, wakes, cx);
         if self.backend.is_link() && self.resume.is_none() {
             let token = cx.settings.role.token().map(Secret::reveal);
-            self.link_line(&own_messages::handshake(token, None), cx);
+            let server = cx.settings.role.server();
+            self.link_line(&own_messages::handshake(token, server, None), cx);
         }
         self.release_held(cx);
         self.replay_unasked(cx);
@@ -372,6 +373,13 @@ impl Session {
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Crash, cx);
+    }
+
+    /// The upstream could not be started, and will not be.
+    pub(super) fn upstream_missing(&mut self, error: &str, cx: &mut Context<'_>) {
+        self.backend.log_start_failed(&self.label, error);
+        let why = self.backend.start_failure(error);
+        self.after_loss(&why, LossKind::Hopeless, cx);
     }
 
     /// There is a peer, but it does not let us in, or is not one of ours. No further attempt changes that, unless there was a

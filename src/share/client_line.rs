@@ -1,6 +1,7 @@
 //! What a client of a shared server says: read strictly, with where everything is that must not reach the server as it is.
 
 use std::ops::Range;
+use std::sync::Arc;
 
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::IdText;
@@ -24,6 +25,8 @@ pub(super) enum ClientLine<'a> {
     Request(Request<'a>),
     /// A request is taken back: this one, which is named there.
     Cancelled(IdText<'a>, Range<usize>),
+    /// A legacy client has taken note of what the server is.
+    Initialized,
     /// Nothing that a server with other clients is told.
     Dropped(Dropped),
     /// It is answered with an error.
@@ -52,6 +55,22 @@ pub(super) struct Request<'a> {
     version: Option<Range<usize>>,
     /// What it listens to.
     notifications: Option<Range<usize>>,
+    /// What it says that only means something in a session of a legacy client.
+    pub(super) legacy: Legacy,
+}
+
+/// What matters of a request of a legacy client.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) enum Legacy {
+    #[default]
+    Other,
+    /// `initialize`, with the version that the client asks for, if it does.
+    Initialize(Option<String>),
+    SetLogLevel,
+    Subscribe(Arc<str>),
+    Unsubscribe(Arc<str>),
+    /// It is about a task, which belongs to one client, or asks for one.
+    Task,
 }
 
 /// What a request is about.
@@ -76,6 +95,17 @@ impl Request<'_> {
     /// Whether it says what each request of a modern client says.
     pub(super) fn is_modern(&self) -> bool {
         self.version.is_some()
+    }
+
+    /// Whether it opens a subscription, as modern clients do.
+    pub(super) fn is_listen(&self) -> bool {
+        self.what == What::Listen && self.is_modern()
+    }
+
+    /// The version that it says it speaks, as written.
+    pub(super) fn version(&self, line: &[u8]) -> Box<[u8]> {
+        let version = self.version.clone().unwrap_or_default();
+        line.get(version).unwrap_or_default().into()
     }
 
     /// What two requests to listen have in common that may share one at the server.
@@ -146,7 +176,8 @@ fn read_object<'a>(
         return Err("a notification has an id");
     }
     let params = object(line, params)?;
-    let [meta, notifications] = strict::members(line, params, ["_meta", "notifications"])?;
+    let names = ["_meta", "notifications"];
+    let [meta, notifications] = strict::members(line, params.clone(), names)?;
     let meta = object(line, meta.map(|meta| meta.value))?;
     let [token, version, log_level] = strict::members(line, meta, META)?;
     let token = token.map(|token| token.value);
@@ -155,6 +186,11 @@ fn read_object<'a>(
             "the progress token is neither a string nor an integer, or is longer than 1024 bytes",
         );
     }
+    let legacy = if version.is_none() {
+        Legacy::of(line, &name, params)?
+    } else {
+        Legacy::default()
+    };
     Ok(ClientLine::Request(Request {
         id: id_text,
         id_at: id.value,
@@ -163,7 +199,33 @@ fn read_object<'a>(
         log_level,
         version: version.map(|version| version.value),
         notifications: notifications.map(|notifications| notifications.value),
+        legacy,
     }))
+}
+
+impl Legacy {
+    fn of(line: &[u8], method: &str, params: Range<usize>) -> Result<Self, &'static str> {
+        let text = |name| {
+            let [member] = strict::members(line, params.clone(), [name])?;
+            let value = member.map(|member| &line[member.value]);
+            Ok::<_, Doubled>(value.and_then(|text| serde_json::from_slice::<String>(text).ok()))
+        };
+        // What a server says of anything that is no text, it may say itself.
+        let about = |uri: Option<String>, what: fn(Arc<str>) -> Self| {
+            uri.map_or(Self::Other, |uri| what(uri.into()))
+        };
+        Ok(match method {
+            "initialize" => Self::Initialize(text("protocolVersion")?),
+            "logging/setLevel" => Self::SetLogLevel,
+            "resources/subscribe" => about(text("uri")?, Self::Subscribe),
+            "resources/unsubscribe" => about(text("uri")?, Self::Unsubscribe),
+            _ if method.starts_with("tasks/") => Self::Task,
+            _ => match strict::members(line, params, ["task"])? {
+                [Some(_)] => Self::Task,
+                [None] => Self::Other,
+            },
+        })
+    }
 }
 
 fn notification<'a>(
@@ -172,6 +234,9 @@ fn notification<'a>(
     params: Option<Range<usize>>,
 ) -> Result<ClientLine<'a>, &'static str> {
     let dropped = Ok(ClientLine::Dropped(Dropped::Notification));
+    if name == "notifications/initialized" {
+        return Ok(ClientLine::Initialized);
+    }
     if name != "notifications/cancelled" {
         return dropped;
     }

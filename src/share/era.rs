@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use log::info;
 
-use super::client_line::{Request, What};
+use super::client_line::{Legacy, Request, What};
 use super::process::Life;
+use super::seat::SeatEra;
 use super::server_line::{self, ServerLine};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
 use crate::protocol::envelope::Message;
@@ -68,7 +69,67 @@ impl ServerEra {
     }
 }
 
+impl SeatEra {
+    /// What a request says of the client that sends it.
+    fn after(self, request: &Request<'_>, serves_legacy: bool) -> Self {
+        match (self, request.what) {
+            (Self::Undecided, What::Discover) => self,
+            (Self::Undecided, What::Initialize) if serves_legacy && !request.is_modern() => {
+                Self::Legacy(None)
+            }
+            (Self::Undecided, _) => Self::Modern,
+            _ => self,
+        }
+    }
+}
+
+/// Whether a request may be sent in the session of a legacy client; if not, why.
+fn admit_legacy(request: &Request<'_>) -> Result<(), (ErrorReason, &'static str)> {
+    if request.is_modern() {
+        let text = "this session has begun with initialize, and the request is of another era";
+        return Err((ErrorReason::NotLegacy, text));
+    }
+    if request.what == What::Discover {
+        let text = "this session has begun with initialize";
+        return Err((ErrorReason::MethodNotFound, text));
+    }
+    if request.legacy == Legacy::Task {
+        let text = "a server with many clients has no tasks for any of them";
+        return Err((ErrorReason::MethodNotFound, text));
+    }
+    Ok(())
+}
+
 impl Share {
+    /// Makes sure that a request is of the era of its session, which the first of them decides.
+    pub(super) fn admit(
+        &mut self,
+        key: SeatKey,
+        request: &Request<'_>,
+        cx: &mut Context<'_>,
+    ) -> Result<(), (ErrorReason, &'static str)> {
+        let before = self.seats[key.0].era;
+        let era = before.after(request, self.limits.legacy);
+        self.seats[key.0].era = era;
+        let SeatEra::Legacy(_) = era else {
+            return self.era.admit(request);
+        };
+        if before == SeatEra::Undecided {
+            // What it has asked before is for another process.
+            let text = "the session has gone on with initialize";
+            self.refuse_waiting(key, ErrorReason::MethodNotFound, text, cx);
+            self.unpin(key, cx);
+        }
+        admit_legacy(request)
+    }
+
+    /// The server may be another by now: it is asked again.
+    pub(super) fn forget_era(&mut self) {
+        if !matches!(self.era, ServerEra::Asked { .. }) {
+            self.era = ServerEra::Unknown;
+        }
+    }
+
     /// The process that is asked for the era. Nobody else uses it.
     pub fn probe(&self) -> ProcessKey {
         ProcessKey(self.limits.processes)
@@ -179,6 +240,7 @@ impl Share {
             ServerEra::Modern { supported } => {
                 info!("the server speaks {supported}: its processes are shared");
             }
+            _ if self.limits.legacy => info!("the server is older than MCP 2026-07-28"),
             _ => info!(
                 "the server is older than MCP 2026-07-28: each session gets a process of its own"
             ),
@@ -188,7 +250,8 @@ impl Share {
             return;
         };
         for seat in waiting {
-            if !self.seats.contains(seat.0) {
+            let seat_is_there = self.seats.contains(seat.0);
+            if !seat_is_there || matches!(self.seats[seat.0].era, SeatEra::Legacy(_)) {
                 continue;
             }
             if self.era.is_legacy() {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::process::{Life, Process};
+use super::process::{Life, Pool, Process};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
 
 /// If something is still at a process, it is looked at again after this.
@@ -23,17 +23,13 @@ impl Share {
         let Some(seat) = self.seats.get_mut(key.0) else {
             return;
         };
-        if !seat.open.is_empty() {
+        if !seat.open.is_empty() || !seat.uris.is_empty() {
             return;
         }
-        let Some(process) = seat.process.take_if(|process| *process != solo) else {
+        let Some(process) = seat.process.filter(|process| *process != solo) else {
             return;
         };
-        if std::mem::take(&mut seat.has_turn) {
-            let identity = seat.identity;
-            self.processes[process.0].turns.leave(identity, key);
-        }
-        self.processes[process.0].seats -= 1;
+        self.unpin(key, cx);
         self.give_back_unused(process, Duration::ZERO, cx);
     }
 
@@ -45,8 +41,8 @@ impl Share {
     }
 
     fn give_back_unused(&mut self, key: ProcessKey, after: Duration, cx: &mut Context<'_>) {
-        let is_shared = key.0 < self.limits.processes;
         let process = &mut self.processes[key.0];
+        let is_shared = matches!(process.pool, Pool::Modern | Pool::Legacy(_));
         if !is_shared || process.seats > 0 {
             return;
         }
@@ -61,7 +57,7 @@ impl Share {
             return;
         }
         process.unused_until = None;
-        if process.life != Life::Up || process.seats > 0 {
+        if process.life != Life::Up || process.is_stopped || process.seats > 0 {
             return;
         }
         if !process.is_unused() {
@@ -70,7 +66,12 @@ impl Share {
         }
         process.life = Life::Absent;
         process.forget();
+        let group = process.group();
         self.effects.push_back(Effect::GiveBack(key));
         self.recharge_process(key, cx);
+        self.discovered.forget();
+        if let Some(group) = group {
+            self.forget_unused(group);
+        }
     }
 }

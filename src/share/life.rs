@@ -1,9 +1,11 @@
-//! Processes come and go: which of them a session uses, when one is started, what is lost with one.
+//! Processes come and go: what follows when one was started, and what is lost with one.
+
+use std::collections::BTreeSet;
 
 use log::warn;
 
 use super::era::ServerEra;
-use super::process::{Life, Owner};
+use super::process::{Life, Owner, Pool, Process};
 use super::seat::{State, Waiting};
 use super::server_line::{self, ServerLine};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
@@ -11,68 +13,25 @@ use crate::protocol::envelope::Message;
 use crate::protocol::own_messages::ErrorReason;
 use crate::session::restart::Decision;
 use crate::util::plural::Counted;
-use crate::util::time::Time;
-
-const BARRED: &str = "the server was lost too often and is not started again for now";
 
 impl Share {
-    /// The process that a seat is to use, if there is any. It stays the same until it is lost: what a server has handed out,
-    /// only its process may know.
-    pub(super) fn pin(&mut self, key: SeatKey, cx: &mut Context<'_>) -> Option<ProcessKey> {
-        if !self.knows_era(key) {
-            return None;
-        }
-        if self.seats[key.0].is_suspect {
-            return self.try_suspect(key, cx);
-        }
-        if let Some(process) = self.seats[key.0].process {
-            return Some(process);
-        }
-        let Some(process) = self.least_used(cx.now) else {
-            self.refuse_waiting(key, ErrorReason::RestartLimit, BARRED, cx);
-            return None;
-        };
-        self.seats[key.0].process = Some(process);
-        self.processes[process.0].seats += 1;
-        self.want(process);
-        Some(process)
-    }
-
-    /// The process that the fewest seats use, of those that can be had soonest.
-    fn least_used(&self, now: Time) -> Option<ProcessKey> {
-        let shared = &self.processes[..self.limits.processes];
-        let rank = |life| match life {
-            Life::Up | Life::Asked | Life::Absent => Some(0),
-            Life::Cooling(_) => Some(1),
-            Life::Barred(_) => None,
-        };
-        let candidates = shared.iter().enumerate().filter_map(|(key, process)| {
-            let rank = rank(process.life)?;
-            Some(((process.is_silent(now), rank, process.seats, key), key))
-        });
-        candidates.min().map(|(_, key)| ProcessKey(key))
-    }
-
-    /// Something waits for a process.
-    pub(super) fn want(&mut self, key: ProcessKey) {
-        let process = &mut self.processes[key.0];
-        if process.life == Life::Absent {
-            process.life = Life::Asked;
-            self.effects.push_back(Effect::Start(key));
-        }
-    }
-
     /// A process was started.
     pub fn process_started(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
-        let is_probe = key == self.probe();
+        self.last_serial += 1;
         let process = &mut self.processes[key.0];
-        process.life = Life::Up;
-        process.last_moved = cx.now;
-        if is_probe {
+        process.start(self.last_serial, cx.now);
+        if process.pool == Pool::Probe {
             return self.probe_started(cx);
         }
-        if key.0 < self.limits.processes {
+        if matches!(process.pool, Pool::Modern | Pool::Legacy(_)) {
             process.policy.started(cx.now);
+        }
+        let pool = process.pool;
+        if let Some(group) = process.group() {
+            self.greet(key, group, cx);
+        }
+        if let Pool::Solo(_) = pool {
+            self.solo_started(cx);
         }
         self.dispatch(key, cx);
         self.note_unused(key, cx);
@@ -84,10 +43,12 @@ impl Share {
         if key == self.probe() {
             return self.probe_failed(error, cx);
         }
+        let text = format!("the server could not be started: {error}");
         if key == self.solo() {
-            return self.solo_failed(error, cx);
+            return self.solo_failed(&text, cx);
         }
         self.processes[key.0].policy.started(cx.now);
+        self.greeting_missed(key, &text, cx);
         self.after_loss(key, cx);
     }
 
@@ -105,34 +66,85 @@ impl Share {
         }
         let back = self.take_back(key, unread);
         let process = &mut self.processes[key.0];
+        let ended = Ended::of(process);
+        // It takes nothing more, whatever is found out below.
+        process.life = Life::Retiring(cx.now);
         let lost = process.forget();
         let listening = process.listens.end_all();
         let text = format!("the MCP server went away before it answered ({status})");
         let requests = lost.into_iter().filter_map(|(number, owner)| match owner {
             Owner::Request { seat, .. } => seat.map(|seat| (number, seat)),
-            Owner::Listen => None,
+            Owner::Listen | Owner::Proxy => None,
         });
         let requests: Vec<(u64, SeatKey)> = requests.collect();
-        let is_solo = key == self.solo();
-        if is_solo {
-            self.convict(&requests, cx);
-        } else if self.suspects.note_crash(cx.now) {
-            for (_, seat) in &requests {
-                self.suspect(*seat, cx);
-            }
+        if ended.is_crash() {
+            self.blame(ended.pool, &requests, cx);
         }
         for (number, seat) in requests.into_iter().chain(listening) {
             self.lose_request(seat, number, &text, status, cx);
         }
+        let mut again = BTreeSet::new();
         for (seat, waiting) in back.into_iter().rev() {
             self.seats[seat.0].push_waiting_front(waiting);
+            again.insert(seat);
         }
-        if is_solo {
-            self.solo_ended(cx);
-        } else {
-            self.after_loss(key, cx);
-        }
+        self.discovered.forget();
+        self.processes[key.0].outbox.clear();
+        // Its place may be another's soon.
         self.recharge_process(key, cx);
+        self.succeed(key, &ended, &text, cx);
+        for seat in again {
+            self.seek_turn(seat, cx);
+        }
+        self.house_homeless(cx);
+    }
+
+    /// Who made a process crash?
+    fn blame(&mut self, pool: Pool, lost: &[(u64, SeatKey)], cx: &mut Context<'_>) {
+        match pool {
+            Pool::Solo(_) => self.convict(lost, cx),
+            Pool::Modern | Pool::Legacy(_) => {
+                if self.suspects.note_crash(pool, cx.now) {
+                    for (_, seat) in lost {
+                        self.suspect(*seat, cx);
+                    }
+                }
+            }
+            Pool::Probe | Pool::Retired | Pool::None => {}
+        }
+    }
+
+    /// What comes after a process that is gone?
+    fn succeed(&mut self, key: ProcessKey, ended: &Ended, text: &str, cx: &mut Context<'_>) {
+        match ended.pool {
+            Pool::Solo(_) if ended.was_greeting => self.solo_failed(text, cx),
+            Pool::Solo(_) => self.solo_ended(cx),
+            Pool::Retired | Pool::None => {
+                self.processes[key.0].pool = Pool::None;
+                self.processes[key.0].life = Life::Absent;
+            }
+            Pool::Modern | Pool::Legacy(_) | Pool::Probe => {
+                if ended.was_greeting {
+                    self.greeting_missed(key, text, cx);
+                }
+                if ended.is_loss() {
+                    self.after_loss(key, cx);
+                } else {
+                    self.processes[key.0].life = Life::Absent;
+                    self.release_seats(key, cx);
+                    self.start_if_needed(key);
+                }
+            }
+        }
+        if let Pool::Legacy(group) = ended.pool {
+            self.forget_unused(group);
+        }
+    }
+
+    fn start_if_needed(&mut self, key: ProcessKey) {
+        if self.is_needed(key) {
+            self.want(key);
+        }
     }
 
     fn lose_request(
@@ -152,6 +164,10 @@ impl Share {
         let open = seat.close(at);
         if let State::Listening(_) = open.state {
             seat.listens -= 1;
+        }
+        if let Some(process) = open.process {
+            self.undo_subscription(key, &open.asks, process);
+            self.may_send_more(key, process, cx);
         }
         if open.state != State::Cancelled {
             let (id, reason) = (open.id.to_string(), ErrorReason::ProcessTerminated);
@@ -182,7 +198,10 @@ impl Share {
             let place = &mut self.seats[seat.0];
             if let Some(at) = place.numbered(number) {
                 place.open[at].state = State::Waiting;
+                place.open[at].process = None;
                 place.at_process -= 1;
+                let asks = place.open[at].asks.clone();
+                self.undo_subscription(seat, &asks, key);
                 let listens_to = None;
                 back.push((
                     seat,
@@ -272,19 +291,37 @@ impl Share {
         self.probe_timeout(cx);
         self.trial_timeout(cx);
         self.close_stalled(cx);
-        for key in (0..self.limits.places()).map(ProcessKey) {
+        for key in (0..self.processes.len()).map(ProcessKey) {
             self.forget_overdue(key, cx);
             self.unused_timeout(key, cx);
-            let process = &mut self.processes[key.0];
-            match process.life {
-                Life::Cooling(until) | Life::Barred(until) if until <= cx.now => {
-                    process.life = Life::Absent;
-                    if !process.turns.is_empty() {
-                        self.want(key);
-                    }
-                }
-                _ => {}
+            self.process_timeout(key, cx);
+        }
+    }
+
+    fn process_timeout(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
+        let process = &mut self.processes[key.0];
+        match process.life {
+            Life::Cooling(until) | Life::Barred(until) if until <= cx.now => {
+                process.life = Life::Absent;
+                let pool = process.pool;
+                self.start_if_needed(key);
+                self.wake_subscribers(pool, cx);
             }
+            Life::Greeting(until) if until <= cx.now && !process.is_stopped => {
+                warn!(
+                    "shared server {}: it has not answered initialize in time",
+                    key.0
+                );
+                self.greeting_missed(key, "the server has not answered initialize in time", cx);
+                self.stop_process(key);
+            }
+            Life::Retiring(until) if until <= cx.now && !process.is_stopped => {
+                self.stop_process(key);
+            }
+            Life::Up if process.worn_at(&self.limits).is_some_and(|at| at <= cx.now) => {
+                self.retire(key, cx);
+            }
+            _ => self.stop_if_done(key),
         }
     }
 
@@ -299,7 +336,7 @@ impl Share {
                 && let Some(at) = self.seats[seat.0].numbered(number)
             {
                 self.seats[seat.0].close(at);
-                self.join_turns(key, seat);
+                self.may_send_more(seat, key, cx);
                 self.note_over(seat, cx);
             }
             is_any = true;
@@ -311,12 +348,53 @@ impl Share {
 
     /// Has a process ended.
     pub(super) fn stop_process(&mut self, key: ProcessKey) {
-        self.effects.push_back(Effect::Stop(key));
+        let process = &mut self.processes[key.0];
+        if process.is_running() && !process.is_stopped {
+            process.is_stopped = true;
+            self.effects.push_back(Effect::Stop(key));
+        }
+    }
+
+    /// Whether a process ends because it was told to.
+    pub fn is_stopped(&self, key: ProcessKey) -> bool {
+        self.processes[key.0].is_stopped
+    }
+
+    /// How legacy clients' processes are counted.
+    pub fn serves_legacy(&self) -> bool {
+        self.limits.legacy
     }
 
     /// Whether the server is known to need a session for each client.
     pub fn is_legacy(&self) -> bool {
         self.era == ServerEra::Legacy
+    }
+}
+
+/// A process that is gone, as it was.
+struct Ended {
+    pool: Pool,
+    was_stopped: bool,
+    was_greeting: bool,
+}
+
+impl Ended {
+    fn of(process: &Process) -> Self {
+        Self {
+            pool: process.pool,
+            was_stopped: process.is_stopped,
+            was_greeting: matches!(process.life, Life::Greeting(_)),
+        }
+    }
+
+    /// Whether it may have been somebody's fault.
+    fn is_crash(&self) -> bool {
+        !self.was_stopped && !self.was_greeting
+    }
+
+    /// Whether the next one is to wait.
+    fn is_loss(&self) -> bool {
+        !self.was_stopped || self.was_greeting
     }
 }
 

@@ -41,6 +41,11 @@ impl Listens {
         self.all.len()
     }
 
+    /// The numbers of all.
+    pub(super) fn numbers(&self) -> Vec<u64> {
+        self.all.keys().copied().collect()
+    }
+
     /// The listen of this content that others may join.
     pub(super) fn find(&self, content: &[u8]) -> Option<u64> {
         self.by_content.get(content).copied()

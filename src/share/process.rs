@@ -3,14 +3,16 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
-use super::SeatKey;
+use super::groups::GroupKey;
+use super::identity::Identity;
 use super::listens::Listens;
+use super::resources::Resources;
 use super::turns::Turns;
+use super::{Limits, SeatKey};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::Splitter;
 use crate::session::restart::RestartPolicy;
-use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// Once as many bytes wait for a process, whoever is next waits: a pipe's worth.
@@ -28,6 +30,23 @@ pub(super) const GIVEN_UP_TIME: Duration = Duration::from_secs(10);
 /// A process that has moved nothing for this long with work waiting gets no more sessions.
 const SILENCE: Duration = Duration::from_secs(10);
 
+/// For whom a process is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Pool {
+    /// Sessions of modern clients.
+    Modern,
+    /// Sessions of this group of legacy clients.
+    Legacy(GroupKey),
+    /// Nobody: it is asked for the era.
+    Probe,
+    /// A suspect. If that is a legacy client, of this group.
+    Solo(Option<GroupKey>),
+    /// Nobody any more: another has taken its place.
+    Retired,
+    /// The place is free.
+    None,
+}
+
 /// How far a process is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Life {
@@ -35,7 +54,11 @@ pub(super) enum Life {
     Absent,
     /// It was asked for.
     Asked,
+    /// It has until then to answer the proxy's `initialize`.
+    Greeting(Time),
     Up,
+    /// It gets no more requests, and ends when it has answered those that it has, or then.
+    Retiring(Time),
     /// The next one may be asked for at this time.
     Cooling(Time),
     /// It was lost too often, and is not asked for until then.
@@ -43,32 +66,47 @@ pub(super) enum Life {
 }
 
 /// Whose a request at the process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Owner {
     Request {
         /// `None` once the client has left.
         seat: Option<SeatKey>,
-        identity: Origin,
+        identity: Identity,
         /// When it was given up, if it was.
         given_up: Option<Time>,
     },
     Listen,
+    /// The proxy has asked by itself.
+    Proxy,
 }
 
 /// A process.
 #[derive(Debug)]
 pub(super) struct Process {
+    pub(super) pool: Pool,
     pub(super) life: Life,
+    /// Which of all processes so far it is, and when it was started.
+    pub(super) serial: u64,
+    started: Time,
+    /// The number of the proxy's `initialize`.
+    pub(super) greeting: u64,
+    /// Requests of clients that it was sent.
+    sent: u64,
+    /// Whether it was told to end.
+    pub(super) is_stopped: bool,
+    /// Whether it was logged that it is silent.
+    pub(super) is_reported: bool,
     pub(super) policy: RestartPolicy,
     pub(super) splitter: Splitter,
     /// With the numbers of the requests.
     pub(super) outbox: Outbox<u64>,
     pub(super) owners: BTreeMap<u64, Owner>,
     pub(super) listens: Listens,
+    pub(super) resources: Resources,
     pub(super) turns: Turns,
     /// Requests of it that count.
     pub(super) in_flight: usize,
-    of_identities: HashMap<Origin, usize>,
+    of_identities: HashMap<Identity, usize>,
     /// Requests that nobody waits for any more, with the time when they stop counting.
     pub(super) given_up: VecDeque<(Time, u64)>,
     /// How many seats are pinned to it.
@@ -83,14 +121,22 @@ pub(super) struct Process {
 }
 
 impl Process {
-    pub(super) fn new(max_restarts: u32) -> Self {
+    pub(super) fn new(pool: Pool, max_restarts: u32) -> Self {
         Self {
+            pool,
             life: Life::Absent,
+            serial: 0,
+            started: Time::default(),
+            greeting: 0,
+            sent: 0,
+            is_stopped: false,
+            is_reported: false,
             policy: RestartPolicy::new(max_restarts),
             splitter: Splitter::verbatim(),
             outbox: Outbox::new(),
             owners: BTreeMap::new(),
             listens: Listens::default(),
+            resources: Resources::default(),
             turns: Turns::default(),
             in_flight: 0,
             of_identities: HashMap::new(),
@@ -103,13 +149,57 @@ impl Process {
         }
     }
 
+    /// It was started, as the one of this serial number.
+    pub(super) fn start(&mut self, serial: u64, now: Time) {
+        self.life = Life::Up;
+        self.serial = serial;
+        self.started = now;
+        self.sent = 0;
+        self.last_moved = now;
+    }
+
+    /// It has taken or said something.
+    pub(super) fn moved(&mut self, now: Time) {
+        self.last_moved = now;
+        self.is_reported = false;
+    }
+
+    /// Whether there is one.
+    pub(super) fn is_running(&self) -> bool {
+        matches!(self.life, Life::Greeting(_) | Life::Up | Life::Retiring(_))
+    }
+
+    /// Whether it has served long enough, or enough.
+    pub(super) fn is_worn(&self, limits: &Limits, now: Time) -> bool {
+        let is_old = self.worn_at(limits).is_some_and(|at| at <= now);
+        is_old || limits.max_requests.is_some_and(|most| self.sent >= most)
+    }
+
+    /// When it has served long enough.
+    pub(super) fn worn_at(&self, limits: &Limits) -> Option<Time> {
+        let is_serving = matches!(self.pool, Pool::Modern | Pool::Legacy(_));
+        let age = limits
+            .max_age
+            .filter(|_| self.life == Life::Up && is_serving)?;
+        Some(self.started + age)
+    }
+
+    /// The group of legacy clients that it is for, if it is for one.
+    pub(super) fn group(&self) -> Option<GroupKey> {
+        match self.pool {
+            Pool::Legacy(group) | Pool::Solo(Some(group)) => Some(group),
+            _ => None,
+        }
+    }
+
     /// A request is at the process.
-    pub(super) fn begin(&mut self, number: u64, seat: SeatKey, identity: Origin, now: Time) {
+    pub(super) fn begin(&mut self, number: u64, seat: SeatKey, identity: Identity, now: Time) {
         if self.in_flight == 0 {
-            self.last_moved = now;
+            self.moved(now);
         }
         self.in_flight += 1;
-        *self.of_identities.entry(identity).or_default() += 1;
+        self.sent += 1;
+        *self.of_identities.entry(identity.clone()).or_default() += 1;
         let owner = Owner::Request {
             seat: Some(seat),
             identity,
@@ -121,12 +211,12 @@ impl Process {
     /// A request is there no more. Returns whose it was.
     pub(super) fn end(&mut self, number: u64) -> Option<Owner> {
         let owner = self.owners.remove(&number)?;
-        if let Owner::Request { identity, .. } = owner {
+        if let Owner::Request { identity, .. } = &owner {
             self.in_flight -= 1;
-            if let Some(count) = self.of_identities.get_mut(&identity) {
+            if let Some(count) = self.of_identities.get_mut(identity) {
                 *count -= 1;
                 if *count == 0 {
-                    self.of_identities.remove(&identity);
+                    self.of_identities.remove(identity);
                 }
             }
         }
@@ -160,8 +250,8 @@ impl Process {
     }
 
     /// Whether an identity has as many requests at the process as it may while others wait.
-    pub(super) fn has_its_share(&self, identity: Origin) -> bool {
-        let count = self.of_identities.get(&identity);
+    pub(super) fn has_its_share(&self, identity: &Identity) -> bool {
+        let count = self.of_identities.get(identity);
         count.is_some_and(|count| *count >= MAX_OF_IDENTITY)
     }
 
@@ -183,13 +273,17 @@ impl Process {
     }
 
     /// When something is to be done about it.
-    pub(super) fn deadline(&self) -> Option<Time> {
+    pub(super) fn deadline(&self, limits: &Limits) -> Option<Time> {
         let given_up = self.given_up.front().map(|(until, _)| *until);
         let life = match self.life {
-            Life::Cooling(until) | Life::Barred(until) => Some(until),
+            Life::Greeting(_) | Life::Retiring(_) if self.is_stopped => None,
+            Life::Cooling(until)
+            | Life::Barred(until)
+            | Life::Greeting(until)
+            | Life::Retiring(until) => Some(until),
             Life::Absent | Life::Asked | Life::Up => None,
         };
-        let all = [given_up, life, self.unused_until];
+        let all = [given_up, life, self.worn_at(limits), self.unused_until];
         all.into_iter().flatten().min()
     }
 
@@ -198,7 +292,9 @@ impl Process {
         self.splitter.clear();
         self.given_up.clear();
         self.in_flight = 0;
+        self.is_stopped = false;
         self.of_identities.clear();
+        self.resources = Resources::default();
         std::mem::take(&mut self.owners).into_iter().collect()
     }
 }

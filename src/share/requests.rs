@@ -1,10 +1,11 @@
 //! From clients to processes: what is asked gets a number, waits for its turn, and is sent; what is taken back goes.
 
-use super::client_line::{self, ClientLine, Refused, Request, What};
+use super::client_line::{self, ClientLine, Dropped, Refused, Request, What};
 use super::edit::Edits;
 use super::era::ServerEra;
 use super::process::{Life, Owner};
-use super::seat::{MAX_LISTENS, Open, State, Waiting};
+use super::resources::Passes;
+use super::seat::{Asks, MAX_LISTENS, Open, SeatEra, State, Waiting};
 use super::{Context, ProcessKey, SeatKey, Share, listens};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::envelope::Message;
@@ -39,6 +40,11 @@ impl Share {
     ) {
         match client_line::read(line, message) {
             ClientLine::Dropped(what) => self.drops.client(what),
+            ClientLine::Initialized => {
+                if !matches!(self.seats[seat.0].era, SeatEra::Legacy(_)) {
+                    self.drops.client(Dropped::Notification);
+                }
+            }
             ClientLine::Refused(refused) => self.refuse_all(seat, &refused, cx),
             ClientLine::Cancelled(id, at) => {
                 let id = RequestId::of(id);
@@ -104,12 +110,17 @@ impl Share {
             let text = "the id is that of a request that was not answered yet";
             return Err((ErrorReason::InvalidRequest, text));
         }
-        self.era.admit(request)?;
-        if self.suspects.is_quarantined(seat.identity, cx.now) {
+        self.admit(key, request, cx)?;
+        let seat = &self.seats[key.0];
+        if self.suspects.is_quarantined(&seat.identity, cx.now) {
             let text = "servers died of requests from there: for a while none is served";
             return Err((ErrorReason::Quarantined, text));
         }
-        let is_listen = request.what == What::Listen;
+        if self.answer_at_once(key, line, request, cx) {
+            return Ok(());
+        }
+        let seat = &self.seats[key.0];
+        let is_listen = request.is_listen();
         if is_listen && seat.listens >= MAX_LISTENS {
             let text = "16 requests to listen are open already";
             return Err((ErrorReason::InFlightLimit, text));
@@ -133,12 +144,40 @@ impl Share {
             id,
             number: waiting.number,
             token: request.token.clone().map(|token| line[token].into()),
+            asks: Asks::of(line, request),
             state: State::Waiting,
+            process: None,
         });
         seat.listens += usize::from(is_listen);
         seat.push_waiting(waiting);
         self.seek_turn(key, cx);
         Ok(())
+    }
+
+    /// Answers a request that no process has to be asked for. Returns whether it was one.
+    fn answer_at_once(
+        &mut self,
+        key: SeatKey,
+        line: &[u8],
+        request: &Request<'_>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        if let SeatEra::Legacy(_) = self.seats[key.0].era {
+            return self.answer_legacy(key, request, cx);
+        }
+        if request.what != What::Discover {
+            return false;
+        }
+        let version = request.version(line);
+        let Some((answer, at)) = self.discovered.find(&version, cx.now) else {
+            return false;
+        };
+        let id = request.id.to_string();
+        let mut edits = Edits::default();
+        edits.replace(at, id.as_bytes());
+        let answer = edits.apply(answer);
+        self.respond(key, &id, answer, cx);
+        true
     }
 
     /// The line as a process is to get it.
@@ -154,7 +193,7 @@ impl Share {
         if let Some(log_level) = &request.log_level {
             edits.remove(line, log_level);
         }
-        let is_listen = request.what == What::Listen;
+        let is_listen = request.is_listen();
         Waiting {
             number,
             line: edits.apply(line),
@@ -164,7 +203,10 @@ impl Share {
 
     /// Has a seat take its turn, if it has something to send. That it may send nothing now is found out then.
     pub(super) fn seek_turn(&mut self, key: SeatKey, cx: &mut Context<'_>) {
-        if self.seats[key.0].waiting.is_empty() {
+        let Some(seat) = self.seats.get(key.0) else {
+            return;
+        };
+        if seat.waiting.is_empty() && !seat.needs_process() {
             return;
         }
         let Some(process) = self.pin(key, cx) else {
@@ -174,12 +216,21 @@ impl Share {
         self.dispatch(process, cx);
     }
 
+    /// A request of a seat is over at this process, which sends what it can after that.
+    pub(super) fn may_send_more(&mut self, key: SeatKey, at: ProcessKey, cx: &mut Context<'_>) {
+        if self.seats[key.0].process == Some(at) {
+            self.join_turns(at, key);
+        } else {
+            self.seek_turn(key, cx);
+        }
+    }
+
     pub(super) fn join_turns(&mut self, process: ProcessKey, key: SeatKey) {
         let seat = &mut self.seats[key.0];
         if !seat.has_turn && !seat.waiting.is_empty() {
             seat.has_turn = true;
             let turns = &mut self.processes[process.0].turns;
-            turns.join(seat.identity, key);
+            turns.join(&seat.identity, key);
         }
     }
 
@@ -187,7 +238,13 @@ impl Share {
     pub(super) fn dispatch(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
         loop {
             let process = &mut self.processes[key.0];
-            if process.life != Life::Up || !process.has_room() {
+            if process.life != Life::Up || process.is_stopped {
+                return;
+            }
+            if process.is_worn(&self.limits, cx.now) {
+                return self.retire(key, cx);
+            }
+            if !process.has_room() {
                 return;
             }
             let turns = std::mem::take(&mut process.turns);
@@ -203,15 +260,16 @@ impl Share {
 
     fn take_turn(&mut self, process: ProcessKey, key: SeatKey, cx: &mut Context<'_>) {
         let mut used = 0;
+        let is_solo = process == self.solo();
         self.seats[key.0].has_turn = false;
         while used < TURN_BYTES {
             let (seat, at) = (&mut self.seats[key.0], &self.processes[process.0]);
             let is_held_back =
-                || at.has_its_share(seat.identity) && at.turns.has_others(seat.identity);
-            if !at.has_room() || is_held_back() {
+                || at.has_its_share(&seat.identity) && at.turns.has_others(&seat.identity);
+            let is_worn = at.is_worn(&self.limits, cx.now);
+            if is_worn || !at.has_room() || is_held_back() {
                 break;
             }
-            let is_solo = process.0 > self.limits.processes;
             let most = if seat.is_suspect {
                 1
             } else {
@@ -241,10 +299,15 @@ impl Share {
             line,
             listens_to,
         } = waiting;
-        let (process, seat) = (&mut self.processes[to.0], &mut self.seats[key.0]);
-        let Some(at) = seat.numbered(number) else {
+        let Some(at) = self.seats[key.0].numbered(number) else {
             return;
         };
+        let passes = self.note_resource(key, at, to);
+        if passes != Passes::Yes {
+            return self.not_sent(key, at, &passes, cx);
+        }
+        let (process, seat) = (&mut self.processes[to.0], &mut self.seats[key.0]);
+        seat.open[at].process = Some(to);
         if let Some(content) = listens_to {
             if let Some(listen) = process.listens.find(&content) {
                 seat.open[at].state = State::Listening(listen);
@@ -272,13 +335,23 @@ impl Share {
         } else {
             seat.open[at].state = State::Sent;
             seat.at_process += 1;
-            process.begin(number, key, seat.identity, cx.now);
+            process.begin(number, key, seat.identity.clone(), cx.now);
             if seat.is_suspect {
                 self.suspects.begin(key, cx.now);
             }
         }
         process.outbox.push_buffer(line, Some(number), cx.memory);
         self.wake_process(to, cx);
+    }
+
+    /// A request is answered that was about to be sent.
+    fn not_sent(&mut self, key: SeatKey, at: usize, passes: &Passes, cx: &mut Context<'_>) {
+        let id = self.seats[key.0].close(at).id.to_string();
+        if *passes == Passes::TooMany {
+            return self.refuse_subscription(key, &id, cx);
+        }
+        let line = own_messages::empty_result(&id) + "\n";
+        self.deliver(key, line.into_bytes(), cx);
     }
 
     /// The client takes a request back. Returns whether there was one.
@@ -293,9 +366,7 @@ impl Share {
         let Some(found) = self.seats[key.0].wanted(id) else {
             return false;
         };
-        let number = self.withdraw(key, found, false, cx);
-        let process = self.seats[key.0].process;
-        if let (Some(number), Some(process)) = (number, process) {
+        if let Some((process, number)) = self.withdraw(key, found, false, cx) {
             let text = number.to_string();
             let mut edits = Edits::default();
             edits.replace(at, text.as_bytes());
@@ -308,17 +379,22 @@ impl Share {
         true
     }
 
-    /// Nobody waits for a request any more. Returns its number if the process is to be told.
+    /// Nobody waits for a request any more. Returns its process and its number there if that is to be told.
     pub(super) fn withdraw(
         &mut self,
         key: SeatKey,
         at: usize,
         leaves: bool,
         cx: &mut Context<'_>,
-    ) -> Option<u64> {
+    ) -> Option<(ProcessKey, u64)> {
         let seat = &mut self.seats[key.0];
         let (number, state) = (seat.open[at].number, seat.open[at].state);
+        let process = seat.open[at].process;
         match state {
+            State::Initializing => {
+                seat.close(at);
+                None
+            }
             State::Waiting => {
                 seat.close(at);
                 if seat.take_waiting(number)?.listens_to.is_some() {
@@ -328,19 +404,20 @@ impl Share {
             }
             State::Sent | State::Cancelled => {
                 seat.open[at].state = State::Cancelled;
-                let process = seat.process?;
+                let process = process?;
                 self.processes[process.0].give_up(number, leaves, cx.now);
-                (state == State::Sent).then_some(number)
+                (state == State::Sent).then_some((process, number))
             }
             State::Listening(listen) => {
                 seat.close(at);
                 seat.listens -= 1;
-                let process = &mut self.processes[seat.process?.0];
+                let key = process?;
+                let process = &mut self.processes[key.0];
                 if !process.listens.part(listen, number) {
                     return None;
                 }
                 process.end(listen);
-                Some(listen)
+                Some((key, listen))
             }
         }
     }
@@ -359,7 +436,7 @@ impl Share {
     /// Sends a process a line that nobody waits for.
     pub(super) fn tell(&mut self, to: ProcessKey, line: Vec<u8>, cx: &mut Context<'_>) {
         let process = &mut self.processes[to.0];
-        if process.life == Life::Up {
+        if process.is_running() {
             process.outbox.push_buffer(line, None, cx.memory);
             self.wake_process(to, cx);
         }

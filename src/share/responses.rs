@@ -6,7 +6,7 @@ use log::debug;
 
 use super::edit::Edits;
 use super::process::Owner;
-use super::seat::State;
+use super::seat::{Asks, State};
 use super::server_line::{self, ServerLine, Unattributed};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
 use crate::buffers::budget::UNCHARGED_BYTES;
@@ -27,7 +27,7 @@ const MAX_UNREAD_BYTES: usize = 1024 * 1024;
 impl Share {
     /// A process has written these bytes. It is always read.
     pub fn process_bytes(&mut self, key: ProcessKey, bytes: &[u8], cx: &mut Context<'_>) {
-        self.processes[key.0].last_moved = cx.now;
+        self.processes[key.0].moved(cx.now);
         let mut input = bytes;
         while !input.is_empty() {
             let limits = LineLimits {
@@ -46,7 +46,9 @@ impl Share {
             }
         }
         self.dispatch(key, cx);
+        self.stop_if_done(key);
         self.recharge_process(key, cx);
+        self.house_homeless(cx);
     }
 
     fn process_line(&mut self, key: ProcessKey, line: &[u8], cx: &mut Context<'_>) {
@@ -57,10 +59,15 @@ impl Share {
             self.effects.push_back(Effect::NoMessage(key, line.into()));
             return;
         };
-        if self.probe_line(key, line, &message, cx) {
+        if self.probe_line(key, line, &message, cx) || self.greeting_line(key, line, &message, cx) {
             return;
         }
-        match server_line::read(line, &message) {
+        let read = if self.processes[key.0].group().is_some() {
+            server_line::read_legacy
+        } else {
+            server_line::read
+        };
+        match read(line, &message) {
             ServerLine::Response(number, at) => self.response(key, number, line, &at, cx),
             ServerLine::Progress(number, at) => self.progress(key, number, line, at, cx),
             ServerLine::Cancelled(number, at) => self.cancelled(key, number, line, &at, cx),
@@ -75,12 +82,14 @@ impl Share {
                 }
                 self.subscribed(key, number, line, &at, cx);
             }
+            ServerLine::ListChanged => self.list_changed(key, line, cx),
+            ServerLine::Updated(uri) => self.updated(key, &uri, line, cx),
             ServerLine::Request { id, is_ping } => self.asked(key, id, is_ping, cx),
             ServerLine::Unattributed(what) => self.unattributed(key, what),
         }
     }
 
-    fn unattributed(&mut self, key: ProcessKey, what: Unattributed) {
+    pub(super) fn unattributed(&mut self, key: ProcessKey, what: Unattributed) {
         self.drops.server(what);
         debug!(
             "shared server {}: dropped, as nobody can tell for whom it is ({what:?})",
@@ -113,10 +122,12 @@ impl Share {
     ) {
         match self.processes[key.0].end(number) {
             None => self.unattributed(key, Unattributed::Response),
+            Some(Owner::Proxy) => {}
             Some(Owner::Request { seat: None, .. }) => self.drops.late += 1,
             Some(Owner::Request {
                 seat: Some(seat), ..
             }) => {
+                self.note_answer(key, seat, number, line, at, cx);
                 if let Some(id) = self.close(seat, number, cx) {
                     let mut edits = Edits::default();
                     edits.replace(at.clone(), id.as_bytes());
@@ -141,8 +152,34 @@ impl Share {
         }
     }
 
+    /// Notes what the answer to a request means, besides for the client.
+    fn note_answer(
+        &mut self,
+        key: ProcessKey,
+        seat: SeatKey,
+        number: u64,
+        line: &[u8],
+        at: &Range<usize>,
+        cx: &Context<'_>,
+    ) {
+        let place = self.seats.get(seat.0);
+        let open = place.and_then(|seat| Some(&seat.open[seat.numbered(number)?]));
+        match open.map(|open| open.asks.clone()) {
+            Some(Asks::Discover(version)) => self.discovered.note(&version, line, at, cx.now),
+            Some(asks @ Asks::Subscribe { .. }) if server_line::is_error(line) => {
+                self.undo_subscription(seat, &asks, key);
+            }
+            _ => {}
+        }
+    }
+
     /// A request is over. Returns its id as the client wrote it, unless the client does not wait for the response.
-    fn close(&mut self, key: SeatKey, number: u64, cx: &mut Context<'_>) -> Option<String> {
+    pub(super) fn close(
+        &mut self,
+        key: SeatKey,
+        number: u64,
+        cx: &mut Context<'_>,
+    ) -> Option<String> {
         let seat = self.seats.get_mut(key.0)?;
         let at = seat.numbered(number)?;
         let open = seat.close(at);
@@ -150,8 +187,8 @@ impl Share {
             seat.listens -= 1;
         }
         let is_wanted = open.state != State::Cancelled;
-        if let Some(process) = seat.process {
-            self.join_turns(process, key);
+        if let Some(process) = open.process {
+            self.may_send_more(key, process, cx);
         }
         self.recharge_seat(key, cx);
         self.note_over(key, cx);
@@ -162,7 +199,7 @@ impl Share {
     }
 
     /// Delivers a response, unless it is too long with the client's id in it.
-    fn respond(&mut self, seat: SeatKey, id: &str, line: Vec<u8>, cx: &mut Context<'_>) {
+    pub(super) fn respond(&mut self, seat: SeatKey, id: &str, line: Vec<u8>, cx: &mut Context<'_>) {
         if line.len() > self.limits.max_message_bytes + 1 {
             self.lose(seat, id, ErrorReason::ResponseTooLarge, TOO_LONG, None, cx);
         } else {
@@ -191,13 +228,10 @@ impl Share {
     }
 
     fn too_long(&mut self, key: ProcessKey, skipped: &Skipped, cx: &mut Context<'_>) {
+        self.effects.push_back(Effect::TooLong(key, skipped.len));
         let number = skipped.id.as_ref().filter(|_| !skipped.has_method);
         let Some(number) = number.and_then(|id| server_line::number(id.to_string().as_bytes()))
         else {
-            debug!(
-                "shared server {}: dropped a line of {} bytes",
-                key.0, skipped.len
-            );
             return self.unattributed(key, Unattributed::TooLong);
         };
         let members = match self.processes[key.0].end(number) {
@@ -205,7 +239,7 @@ impl Share {
                 seat.map(|seat| (number, seat)).into_iter().collect()
             }
             Some(Owner::Listen) => self.processes[key.0].listens.end(number),
-            None => Vec::new(),
+            Some(Owner::Proxy) | None => Vec::new(),
         };
         for (member, seat) in members {
             if let Some(id) = self.close(seat, member, cx) {
@@ -230,7 +264,7 @@ impl Share {
                 let opener = members.into_iter().find(|(member, _)| *member == number);
                 opener.map(|(_, seat)| seat)
             }
-            None => None,
+            Some(Owner::Proxy) | None => None,
         };
         let token = seat.and_then(|seat| {
             let seat = self.seats.get(seat.0)?;
@@ -260,7 +294,7 @@ impl Share {
                 seat.map(|seat| (number, seat)).into_iter().collect()
             }
             Some(Owner::Listen) => self.processes[key.0].listens.end(number),
-            None => {
+            Some(Owner::Proxy) | None => {
                 self.unattributed(key, Unattributed::Notification);
                 Vec::new()
             }
@@ -312,7 +346,12 @@ impl Share {
         self.deliver_notification(key, edits.apply(line), cx);
     }
 
-    fn deliver_notification(&mut self, seat: SeatKey, line: Vec<u8>, cx: &mut Context<'_>) {
+    pub(super) fn deliver_notification(
+        &mut self,
+        seat: SeatKey,
+        line: Vec<u8>,
+        cx: &mut Context<'_>,
+    ) {
         if line.len() > self.limits.max_message_bytes + 1 {
             self.drops.server(Unattributed::TooLong);
         } else {

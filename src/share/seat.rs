@@ -1,12 +1,14 @@
 //! A session's place at the shared servers: what of its client is open, what waits to be sent, what waits for the client.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::ProcessKey;
+use super::groups::GroupKey;
+use super::identity::Identity;
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
-use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// Requests of a session that wait to be sent to a process, at most.
@@ -29,7 +31,8 @@ const FEW: usize = 24;
 )]
 pub(super) struct Seat {
     /// As whom the limits count its client.
-    pub(super) identity: Origin,
+    pub(super) identity: Identity,
+    pub(super) era: SeatEra,
     /// Where its requests go. The first of them decides.
     pub(super) process: Option<ProcessKey>,
     /// Requests that were not answered, in order of arrival.
@@ -41,6 +44,9 @@ pub(super) struct Seat {
     pub(super) at_process: usize,
     /// How many are requests to listen.
     pub(super) listens: usize,
+    /// The resources that a legacy client has subscribed to.
+    pub(super) uris: BTreeSet<Arc<str>>,
+    pub(super) uri_bytes: usize,
     /// For the client.
     pub(super) to_client: Outbox<()>,
     /// Whether it has a turn at its process.
@@ -66,7 +72,36 @@ pub(super) struct Open {
     pub(super) number: u64,
     /// Under which the client wants to be told of progress.
     pub(super) token: Option<Box<[u8]>>,
+    pub(super) asks: Asks,
     pub(super) state: State,
+    /// The process that it was sent to, once it was.
+    pub(super) process: Option<ProcessKey>,
+}
+
+/// How the client of a seat talks.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(super) enum SeatEra {
+    /// It has asked for nothing but who is there.
+    #[default]
+    Undecided,
+    Modern,
+    /// It belongs to this group, once there was an `initialize` that did not fail.
+    Legacy(Option<GroupKey>),
+}
+
+/// What a request asks for that is remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Asks {
+    Other,
+    /// Who the server is, in this version, as written.
+    Discover(Box<[u8]>),
+    /// To be told of changes of a resource; `is_new` if the client had not asked for that before.
+    Subscribe {
+        uri: Arc<str>,
+        is_new: bool,
+    },
+    /// Not to be any more.
+    Unsubscribe(Arc<str>),
 }
 
 /// Where a request is.
@@ -74,6 +109,8 @@ pub(super) struct Open {
 pub(super) enum State {
     /// It was not sent.
     Waiting,
+    /// It is an `initialize`: the proxy is initialising a process.
+    Initializing,
     /// It is at the process of the seat.
     Sent,
     /// The same, but the client does not want the response any more.
@@ -93,15 +130,18 @@ pub(super) struct Waiting {
 }
 
 impl Seat {
-    pub(super) fn new(identity: Origin) -> Self {
+    pub(super) fn new(identity: Identity) -> Self {
         Self {
             identity,
+            era: SeatEra::default(),
             process: None,
             open: Vec::new(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             at_process: 0,
             listens: 0,
+            uris: BTreeSet::new(),
+            uri_bytes: 0,
             to_client: Outbox::new(),
             has_turn: false,
             is_woken: false,
@@ -154,7 +194,7 @@ impl Seat {
     /// Where the next line is that may be sent, if at most this many requests may be at the process, and listens only if
     /// they may be. They are never kept from being sent by requests that are.
     pub(super) fn next_to_send(&self, most: usize, listens: bool) -> Option<usize> {
-        if self.is_backed_up() {
+        if self.is_backed_up() || self.is_closing {
             return None;
         }
         let requests = self.at_process < most;
@@ -192,6 +232,41 @@ impl Seat {
         Some(taken)
     }
 
+    /// Subscribes to a resource. Returns whether it was not.
+    pub(super) fn subscribe(&mut self, uri: &Arc<str>) -> bool {
+        let is_new = self.uris.insert(Arc::clone(uri));
+        if is_new {
+            self.uri_bytes += uri.len();
+        }
+        is_new
+    }
+
+    pub(super) fn unsubscribe(&mut self, uri: &str) {
+        if let Some(uri) = self.uris.take(uri) {
+            self.uri_bytes -= uri.len();
+        }
+    }
+
+    /// The group that it belongs to, if its client is a legacy one.
+    pub(super) fn group(&self) -> Option<GroupKey> {
+        match self.era {
+            SeatEra::Legacy(group) => group,
+            _ => None,
+        }
+    }
+
+    /// Whether any request of it is at this process, and counts.
+    pub(super) fn is_at(&self, process: ProcessKey) -> bool {
+        let is_sent = |open: &Open| matches!(open.state, State::Sent | State::Cancelled);
+        let mut open = self.open.iter();
+        open.any(|open| is_sent(open) && open.process == Some(process))
+    }
+
+    /// Whether it is to have a process even while it asks nothing.
+    pub(super) fn needs_process(&self) -> bool {
+        self.process.is_none() && !self.uris.is_empty()
+    }
+
     /// Whether so much waits for the client that it is to read before it gets more done.
     pub(super) fn is_backed_up(&self) -> bool {
         self.to_client.len() > UNCHARGED_BYTES
@@ -206,6 +281,9 @@ impl Seat {
         } else {
             self.open.iter().map(|open| open.id.heap_bytes()).sum()
         };
-        beyond(self.waiting_bytes) + beyond(self.to_client.capacity()) + beyond(ids)
+        beyond(self.waiting_bytes)
+            + beyond(self.to_client.capacity())
+            + beyond(ids)
+            + beyond(self.uri_bytes)
     }
 }

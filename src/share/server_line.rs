@@ -25,6 +25,10 @@ pub(super) enum ServerLine<'a> {
         at: Range<usize>,
         is_acknowledgment: bool,
     },
+    /// A list of what the server has has changed: for all.
+    ListChanged,
+    /// This resource has changed.
+    Updated(String),
     /// The server asks something.
     Request { id: &'a [u8], is_ping: bool },
     /// Nobody can tell whose it is.
@@ -56,13 +60,25 @@ impl From<Doubled> for Unattributed {
 
 /// Reads a line, which is a message.
 pub(super) fn read<'a>(line: &'a [u8], message: &Message<'_>) -> ServerLine<'a> {
+    read_of(line, message, notification)
+}
+
+/// The same for a process of legacy clients.
+pub(super) fn read_legacy<'a>(line: &'a [u8], message: &Message<'_>) -> ServerLine<'a> {
+    read_of(line, message, legacy_notification)
+}
+
+/// What reads a notification of this name with these parameters.
+type Notifications<'a> = fn(&'a [u8], &str, Range<usize>) -> Result<ServerLine<'a>, Unattributed>;
+
+fn read_of<'a>(line: &'a [u8], message: &Message<'_>, of: Notifications<'a>) -> ServerLine<'a> {
     match message {
         Message::Batch(_) => ServerLine::Unattributed(Unattributed::Batch),
-        Message::Single(_) => read_object(line).unwrap_or_else(ServerLine::Unattributed),
+        Message::Single(_) => read_object(line, of).unwrap_or_else(ServerLine::Unattributed),
     }
 }
 
-fn read_object(line: &[u8]) -> Result<ServerLine<'_>, Unattributed> {
+fn read_object<'a>(line: &'a [u8], of: Notifications<'a>) -> Result<ServerLine<'a>, Unattributed> {
     let top = ["id", "method", "params", "result", "error"];
     let [id, method, params, ..] = strict::members(line, 0..line.len(), top)?;
     let is_there = |range: &Range<usize>| line[range.clone()] != *b"null";
@@ -81,7 +97,45 @@ fn read_object(line: &[u8]) -> Result<ServerLine<'_>, Unattributed> {
         });
     }
     let params = params.map(|params| params.value).unwrap_or_default();
-    notification(line, &method, params)
+    of(line, &method, params)
+}
+
+/// The number that a member of an object is, and where that is.
+fn numbered(
+    line: &[u8],
+    object: Range<usize>,
+    name: &str,
+) -> Result<(u64, Range<usize>), Unattributed> {
+    let [member] = strict::members(line, object, [name])?;
+    let at = member.map(|member| member.value);
+    let at = at.ok_or(Unattributed::Notification)?;
+    let number = number(&line[at.clone()]).ok_or(Unattributed::Notification)?;
+    Ok((number, at))
+}
+
+/// A notification to legacy clients. What such a server cancels, it has asked itself.
+fn legacy_notification<'a>(
+    line: &'a [u8],
+    method: &str,
+    params: Range<usize>,
+) -> Result<ServerLine<'a>, Unattributed> {
+    match method {
+        "notifications/progress" => {
+            let (number, at) = numbered(line, params, "progressToken")?;
+            Ok(ServerLine::Progress(number, at))
+        }
+        "notifications/message" => Err(Unattributed::Log),
+        "notifications/tools/list_changed"
+        | "notifications/prompts/list_changed"
+        | "notifications/resources/list_changed" => Ok(ServerLine::ListChanged),
+        "notifications/resources/updated" => {
+            let [uri] = strict::members(line, params, ["uri"])?;
+            let uri = uri.and_then(|uri| serde_json::from_slice(&line[uri.value]).ok());
+            uri.map(ServerLine::Updated)
+                .ok_or(Unattributed::Notification)
+        }
+        _ => Err(Unattributed::Notification),
+    }
 }
 
 fn notification<'a>(
@@ -89,27 +143,20 @@ fn notification<'a>(
     method: &str,
     params: Range<usize>,
 ) -> Result<ServerLine<'a>, Unattributed> {
-    let numbered = |object, name| {
-        let [member] = strict::members(line, object, [name])?;
-        let at = member.map(|member| member.value);
-        let at = at.ok_or(Unattributed::Notification)?;
-        let number = number(&line[at.clone()]).ok_or(Unattributed::Notification)?;
-        Ok::<_, Unattributed>((number, at))
-    };
     match method {
         "notifications/progress" => {
-            let (number, at) = numbered(params, "progressToken")?;
+            let (number, at) = numbered(line, params, "progressToken")?;
             Ok(ServerLine::Progress(number, at))
         }
         "notifications/cancelled" => {
-            let (number, at) = numbered(params, "requestId")?;
+            let (number, at) = numbered(line, params, "requestId")?;
             Ok(ServerLine::Cancelled(number, at))
         }
         "notifications/message" => Err(Unattributed::Log),
         _ => {
             let [meta] = strict::members(line, params, ["_meta"])?;
             let meta = meta.ok_or(Unattributed::Notification)?.value;
-            let (number, at) = numbered(meta, SUBSCRIPTION_ID)?;
+            let (number, at) = numbered(line, meta, SUBSCRIPTION_ID)?;
             Ok(ServerLine::Subscribed {
                 number,
                 at,
@@ -117,6 +164,12 @@ fn notification<'a>(
             })
         }
     }
+}
+
+/// Whether a response says that the request was not carried out.
+pub(super) fn is_error(line: &[u8]) -> bool {
+    let error = strict::members(line, 0..line.len(), ["error"]);
+    matches!(error, Ok([Some(_)]))
 }
 
 /// Where the result with which a subscription ends has its number.

@@ -11,10 +11,10 @@ use std::time::Duration;
 
 use log::warn;
 
-use super::process::Life;
-use super::{Context, Effect, ProcessKey, SeatKey, Share};
+use super::identity::Identity;
+use super::process::{Life, Pool};
+use super::{Context, ProcessKey, SeatKey, Share};
 use crate::protocol::own_messages::ErrorReason;
-use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// Crashes within this time belong together.
@@ -41,8 +41,8 @@ const MAX_CONVICTED: usize = 10_000;
 /// The suspects of all processes.
 #[derive(Debug, Default)]
 pub(super) struct Suspects {
-    /// The latest crashes.
-    crashes: VecDeque<Time>,
+    /// The latest crashes, and whose processes they were.
+    crashes: VecDeque<(Time, Pool)>,
     /// Who is tried, and until when.
     trial: Option<(SeatKey, Time)>,
     /// Until when each is a suspect at most, in order.
@@ -50,21 +50,22 @@ pub(super) struct Suspects {
     /// Who is to be tried, in order.
     waiting: VecDeque<SeatKey>,
     /// When each was convicted.
-    convicted: HashMap<Origin, VecDeque<Time>>,
+    convicted: HashMap<Identity, VecDeque<Time>>,
 }
 
 impl Suspects {
     /// A process has crashed. Returns whether those who used it are suspects.
-    pub(super) fn note_crash(&mut self, now: Time) -> bool {
-        let is_recent = |at: &Time| now.saturating_since(*at) < CRASHES_TIME;
-        self.crashes.retain(is_recent);
-        self.crashes.push_back(now);
-        self.crashes.len() > 1
+    pub(super) fn note_crash(&mut self, pool: Pool, now: Time) -> bool {
+        let crashes = &mut self.crashes;
+        crashes.retain(|(at, _)| now.saturating_since(*at) < CRASHES_TIME);
+        crashes.push_back((now, pool));
+        let of_pool = crashes.iter().filter(|(_, other)| *other == pool);
+        of_pool.count() > 1
     }
 
     /// Whether nothing is done for an identity.
-    pub(super) fn is_quarantined(&self, identity: Origin, now: Time) -> bool {
-        self.convicted.get(&identity).is_some_and(|times| {
+    pub(super) fn is_quarantined(&self, identity: &Identity, now: Time) -> bool {
+        self.convicted.get(identity).is_some_and(|times| {
             let recent = times
                 .iter()
                 .filter(|at| now.saturating_since(**at) < MEMORY);
@@ -79,7 +80,7 @@ impl Suspects {
         })
     }
 
-    fn convict(&mut self, identity: Origin, now: Time) {
+    fn convict(&mut self, identity: Identity, now: Time) {
         if self.convicted.len() >= MAX_CONVICTED {
             let is_recent = |at: &Time| now.saturating_since(*at) < MEMORY;
             self.convicted
@@ -147,15 +148,38 @@ impl Share {
         if self.suspects.trial.is_some() {
             return;
         }
-        let Some(key) = self.suspects.waiting.pop_front() else {
+        let Some(key) = self.suspects.waiting.front().copied() else {
             return;
         };
-        self.suspects.trial = Some((key, cx.now + START_TIME));
+        let pool = Pool::Solo(self.seats[key.0].group());
         let solo = self.solo();
+        let process = &mut self.processes[solo.0];
+        if process.is_stopped || (process.pool != pool && process.life != Life::Absent) {
+            // It is not for this one. Its end begins the trial.
+            return self.stop_unused_solo();
+        }
+        process.pool = pool;
+        self.suspects.waiting.pop_front();
+        self.suspects.trial = Some((key, cx.now + START_TIME));
         self.seats[key.0].process = Some(solo);
         self.processes[solo.0].seats += 1;
         self.want(solo);
         self.join_turns(solo, key);
+    }
+
+    /// The process where suspects are tried is there.
+    pub(super) fn solo_started(&mut self, cx: &Context<'_>) {
+        self.begin_trial(cx);
+        if self.suspects.trial.is_none() {
+            self.stop_unused_solo();
+        }
+    }
+
+    fn stop_unused_solo(&mut self) {
+        let solo = self.solo();
+        if self.processes[solo.0].seats == 0 && self.processes[solo.0].is_running() {
+            self.dismiss(solo);
+        }
     }
 
     /// A request of a seat is over. If it was at the solo process, the seat may go back to the others.
@@ -164,17 +188,11 @@ impl Share {
         let Some(seat) = self.seats.get_mut(key.0) else {
             return;
         };
-        if seat.process != Some(solo) || seat.at_process > 0 {
+        if seat.process != Some(solo) || seat.is_at(solo) {
             return;
         }
         seat.is_suspect = false;
-        seat.process = None;
-        if seat.has_turn {
-            seat.has_turn = false;
-            let turns = &mut self.processes[solo.0].turns;
-            turns.leave(seat.identity, key);
-        }
-        self.processes[solo.0].seats -= 1;
+        self.unpin(key, cx);
         self.end_trial_of(key, cx);
         self.seek_turn(key, cx);
     }
@@ -188,11 +206,8 @@ impl Share {
             let solo = self.solo();
             self.dispatch(solo, cx);
         }
-        let solo = &self.processes[self.solo().0];
-        let is_over = self.suspects.trial.is_none() && solo.seats == 0;
-        if is_over && solo.life == Life::Up {
-            let solo = self.solo();
-            self.effects.push_back(Effect::Stop(solo));
+        if self.suspects.trial.is_none() {
+            self.stop_unused_solo();
         }
     }
 
@@ -226,13 +241,13 @@ impl Share {
         let tried = self.suspects.trial.take().map(|(key, _)| key);
         let guilty = tried.filter(|key| lost.iter().any(|(_, seat)| seat == key));
         if let Some(key) = guilty {
-            let identity = self.seats[key.0].identity;
-            self.suspects.convict(identity, cx.now);
+            let identity = self.seats[key.0].identity.clone();
+            self.suspects.convict(identity.clone(), cx.now);
             warn!(
                 "shared servers die of requests of {identity}: nothing is done for it for a while"
             );
             let text = "servers died of requests from there";
-            for seat in self.seats_of(identity) {
+            for seat in self.seats_of(&identity) {
                 self.refuse_waiting(seat, ErrorReason::Quarantined, text, cx);
             }
         } else {
@@ -246,20 +261,19 @@ impl Share {
         }
     }
 
-    fn seats_of(&self, identity: Origin) -> Vec<SeatKey> {
+    fn seats_of(&self, identity: &Identity) -> Vec<SeatKey> {
         let seats = self.seats.iter();
-        let of = seats.filter(|(_, seat)| seat.identity == identity);
+        let of = seats.filter(|(_, seat)| seat.identity == *identity);
         of.map(|(key, _)| SeatKey(key)).collect()
     }
 
     /// The solo process could not be started: whoever was to be tried is told, and the others are not tried.
-    pub(super) fn solo_failed(&mut self, error: &str, cx: &mut Context<'_>) {
-        let text = format!("the server could not be started: {error}");
+    pub(super) fn solo_failed(&mut self, text: &str, cx: &mut Context<'_>) {
         let tried = self.suspects.trial.take().map(|(key, _)| key);
         let waiting = std::mem::take(&mut self.suspects.waiting);
         for key in tried.into_iter().chain(waiting) {
             self.seats[key.0].is_suspect = false;
-            self.refuse_waiting(key, ErrorReason::SpawnFailed, &text, cx);
+            self.refuse_waiting(key, ErrorReason::SpawnFailed, text, cx);
         }
         self.solo_ended(cx);
     }

@@ -3,32 +3,32 @@
 use std::collections::{HashMap, VecDeque};
 
 use super::SeatKey;
-use crate::util::client_address::Origin;
+use super::identity::Identity;
 
 /// Seats that have something to send and may send it, each at most once.
 #[derive(Debug, Default)]
 pub(super) struct Turns {
-    order: VecDeque<Origin>,
-    seats: HashMap<Origin, VecDeque<SeatKey>>,
+    order: VecDeque<Identity>,
+    seats: HashMap<Identity, VecDeque<SeatKey>>,
 }
 
 impl Turns {
     /// A seat that is not among them has its turn after those of its identity, and an identity that comes new after the
     /// others.
-    pub(super) fn join(&mut self, identity: Origin, seat: SeatKey) {
-        let seats = self.seats.entry(identity).or_insert_with(|| {
-            self.order.push_back(identity);
-            VecDeque::new()
-        });
-        seats.push_back(seat);
+    pub(super) fn join(&mut self, identity: &Identity, seat: SeatKey) {
+        if let Some(seats) = self.seats.get_mut(identity) {
+            return seats.push_back(seat);
+        }
+        self.order.push_back(identity.clone());
+        self.seats.insert(identity.clone(), VecDeque::from([seat]));
     }
 
     /// Takes the seat whose turn it is, of an identity that is not held back. Only while others wait are any.
-    pub(super) fn next(&mut self, is_held_back: impl Fn(Origin) -> bool) -> Option<SeatKey> {
+    pub(super) fn next(&mut self, is_held_back: impl Fn(&Identity) -> bool) -> Option<SeatKey> {
         let is_alone = self.order.len() == 1;
         for _ in 0..self.order.len() {
             let identity = self.order.pop_front()?;
-            if !is_alone && is_held_back(identity) {
+            if !is_alone && is_held_back(&identity) {
                 self.order.push_back(identity);
                 continue;
             }
@@ -45,19 +45,19 @@ impl Turns {
     }
 
     /// Whether seats of another identity wait.
-    pub(super) fn has_others(&self, identity: Origin) -> bool {
-        self.order.iter().any(|other| *other != identity)
+    pub(super) fn has_others(&self, identity: &Identity) -> bool {
+        self.order.iter().any(|other| other != identity)
     }
 
     /// A seat has nothing more to send, or is gone.
-    pub(super) fn leave(&mut self, identity: Origin, seat: SeatKey) {
-        let Some(seats) = self.seats.get_mut(&identity) else {
+    pub(super) fn leave(&mut self, identity: &Identity, seat: SeatKey) {
+        let Some(seats) = self.seats.get_mut(identity) else {
             return;
         };
         seats.retain(|other| *other != seat);
         if seats.is_empty() {
-            self.seats.remove(&identity);
-            self.order.retain(|other| *other != identity);
+            self.seats.remove(identity);
+            self.order.retain(|other| other != identity);
         }
     }
 
@@ -78,11 +78,16 @@ impl Turns {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::util::client_address::Origin;
+
+    fn of(address: u32) -> Identity {
+        Origin::Ipv4(address).into()
+    }
 
     fn turns(seats: &[(u32, usize)]) -> Turns {
         let mut turns = Turns::default();
         for (identity, seat) in seats {
-            turns.join(Origin::Ipv4(*identity), SeatKey(*seat));
+            turns.join(&of(*identity), SeatKey(*seat));
         }
         turns
     }
@@ -99,11 +104,11 @@ mod tests {
 
     #[test]
     fn an_identity_is_held_back_only_while_others_wait() {
-        let one = |identity| identity == Origin::Ipv4(1);
+        let one = |identity: &Identity| *identity == of(1);
         let mut turns = turns(&[(1, 10), (2, 20)]);
-        assert!(turns.has_others(Origin::Ipv4(1)));
+        assert!(turns.has_others(&of(1)));
         assert_eq!(turns.next(one), Some(SeatKey(20)));
-        assert!(!turns.has_others(Origin::Ipv4(1)));
+        assert!(!turns.has_others(&of(1)));
         assert_eq!(turns.next(one), Some(SeatKey(10)), "nobody else waits");
         assert_eq!(turns.next(one), None);
     }
@@ -111,8 +116,8 @@ mod tests {
     #[test]
     fn who_leaves_is_not_asked_again() {
         let mut turns = turns(&[(1, 10), (1, 11), (2, 20)]);
-        turns.leave(Origin::Ipv4(2), SeatKey(20));
-        turns.leave(Origin::Ipv4(1), SeatKey(10));
+        turns.leave(&of(2), SeatKey(20));
+        turns.leave(&of(1), SeatKey(10));
         assert_eq!(turns.next(|_| false), Some(SeatKey(11)));
         assert_eq!(turns.next(|_| false), None);
     }

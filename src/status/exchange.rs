@@ -73,7 +73,8 @@ impl Exchange {
     ) -> Option<super::request::Request> {
         match &mut self.stage {
             Stage::Asking(head) => {
-                head.extend_from_slice(&bytes[..bytes.len().min(MAX_HEAD_BYTES)]);
+                let room = MAX_HEAD_BYTES - head.len();
+                head.extend_from_slice(&bytes[..bytes.len().min(room)]);
                 match read(head, hosts) {
                     Head::Partial => None,
                     Head::Bad(status) => {

@@ -83,6 +83,15 @@ pub struct ProcessFacts {
     pub virtual_bytes: Option<u64>,
 }
 
+/// What is known once all sessions were looked at.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct Gauges {
+    /// Requests that wait for their responses.
+    pub in_flight: u64,
+    /// Sessions that have given their processes back until they are used again.
+    pub hibernating: u64,
+}
+
 /// A server that is served.
 #[derive(Debug)]
 pub struct ServerFacts<'a> {
@@ -96,8 +105,8 @@ pub struct ServerFacts<'a> {
     pub sessions: usize,
     /// Those of them that wait for a process.
     pub waiting: usize,
-    /// Requests that wait for their responses, if they were counted.
-    pub in_flight: u64,
+    /// What the sessions say, if they were looked at.
+    pub gauges: Gauges,
     /// Processes that run.
     pub processes: usize,
     /// Those of them that wait for a session.
@@ -193,7 +202,10 @@ pub(crate) mod tests {
             trouble: None,
             sessions: 1,
             waiting: 0,
-            in_flight: 2,
+            gauges: Gauges {
+                in_flight: 2,
+                hibernating: 0,
+            },
             processes: 1,
             spares: 0,
             counts: &kept.counts,

@@ -98,10 +98,11 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
     push_reasons(text, server.trouble.iter());
     let _ = write!(
         text,
-        r#","sessions":{},"waiting":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
+        r#","sessions":{},"waiting":{},"hibernating":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
         server.sessions,
         server.waiting,
-        server.in_flight,
+        server.gauges.hibernating,
+        server.gauges.in_flight,
         server.processes,
         server.spares,
         server.opened

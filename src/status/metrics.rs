@@ -48,6 +48,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
     to.for_each(all, |server| server.sessions as f64);
     to.gauge("sessions_waiting", "Sessions that wait for a process.");
     to.for_each(all, |server| server.waiting as f64);
+    to.gauge(
+        "sessions_hibernating",
+        "Sessions that have given their processes back until they are used again.",
+    );
+    to.for_each(all, |server| server.gauges.hibernating as f64);
     to.gauge("sessions_limit", "Sessions that may be open.");
     to.add(&[], facts.proxy.max_sessions as f64);
     to.counter(
@@ -88,7 +93,7 @@ fn messages(to: &mut Families, facts: &Facts<'_>) {
         (counts.to_upstream.bytes(), counts.to_client.bytes())
     });
     to.gauge("requests_in_flight", "Requests that wait for a response.");
-    to.for_each(all, |server| server.in_flight as f64);
+    to.for_each(all, |server| server.gauges.in_flight as f64);
     to.histogram(
         "response_seconds",
         "From the first byte of a request to its server to the response.",

@@ -90,7 +90,10 @@ pub fn beginning(facts: &Facts<'_>) -> String {
             "SESSIONS",
             format!("{} of {}", proxy.sessions, proxy.max_sessions),
         ),
-        ("IN_FLIGHT", sum(|server| server.in_flight).to_string()),
+        (
+            "IN_FLIGHT",
+            sum(|server| server.gauges.in_flight).to_string(),
+        ),
         ("MESSAGES", messages.to_string()),
         (
             "BUFFER",

@@ -19,10 +19,10 @@ const NAMES: &str = "LISTEN_FDNAMES";
 /// The number of the first one.
 const FIRST: usize = 3;
 
-/// Takes the sockets; there are none if the variables are not there or for another process. The error is one line.
+/// Takes the sockets, each with its name (`FileDescriptorName=`); there are none if the variables are not there or for another process. The error is one line.
 ///
 /// To be called before descriptors are opened that the variables could name by mistake.
-pub fn take() -> Result<Vec<Listener>, String> {
+pub fn take() -> Result<Vec<(Listener, Option<String>)>, String> {
     let Some(count) = env::var_os(COUNT) else {
         return Ok(Vec::new());
     };
@@ -36,17 +36,15 @@ pub fn take() -> Result<Vec<Listener>, String> {
     if count.is_none() {
         return Err(format!("{COUNT} is not a number of sockets"));
     }
-    if let Some(names) = env::var_os(NAMES) {
-        debug!(
-            "the names of systemd's sockets mean nothing here: {}",
-            names.display()
-        );
-    }
+    let names = env::var(NAMES).unwrap_or_default();
+    let mut names = names.split(':').map(str::to_owned);
     let mut sockets = ListenFd::from_env();
     (0..sockets.len())
         .map(|at| {
             let number = FIRST + at;
+            let name = names.next().filter(|name| !name.is_empty());
             take_one(&mut sockets, at)
+                .map(|socket| (socket, name))
                 .map_err(|why| format!("descriptor {number}, passed by systemd ({COUNT}), {why}"))
         })
         .collect()

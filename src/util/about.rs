@@ -13,6 +13,11 @@ pub trait Subject: Display {
         None
     }
 
+    /// The name of the server that is served, if it has one.
+    fn server(&self) -> Option<&str> {
+        None
+    }
+
     /// Where its client comes from.
     fn client(&self) -> Option<ClientAddress> {
         None
@@ -31,15 +36,21 @@ impl ToValue for ClientAddress {
 }
 
 /// A server process that is not, or not only, a session's.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct ServerProcess {
     /// What it is there for.
     pub what: &'static str,
+    /// The name of the server, if it has one.
+    pub server: Option<Box<str>>,
     /// Its number.
     pub pid: i32,
 }
 
 impl Subject for ServerProcess {
+    fn server(&self) -> Option<&str> {
+        self.server.as_deref()
+    }
+
     fn pid(&self) -> Option<u32> {
         self.pid.try_into().ok()
     }
@@ -47,7 +58,11 @@ impl Subject for ServerProcess {
 
 impl Display for ServerProcess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} pid {}", self.what, self.pid)
+        let Self { what, server, pid } = self;
+        match server {
+            Some(name) => write!(f, "{what} {name} pid {pid}"),
+            None => write!(f, "{what} pid {pid}"),
+        }
     }
 }
 
@@ -60,6 +75,7 @@ macro_rules! about {
             target: $subject.to_string().as_str(),
             $level,
             session = $subject.session(),
+            server = $subject.server(),
             client = $subject.client(),
             pid = $subject.pid()
             $(, $key = $value)*;

@@ -69,6 +69,18 @@ impl Proxy {
         Self::spawn_plugged(command)
     }
 
+    /// Starts the proxy by options alone, which say what is served.
+    pub(crate) fn start_with_config(
+        options: &[&str],
+        configure: impl FnOnce(&mut Command),
+    ) -> Self {
+        let mut command = command_under_test();
+        command.arg(TRACEABLE).args(options);
+        plug(&mut command);
+        configure(&mut command);
+        Self::spawn_plugged(command)
+    }
+
     /// Like [`start`](Self::start), but without the `--` before the command.
     pub(crate) fn start_with_words(options: &[&str], server: &[String]) -> Self {
         let mut command = command_under_test();

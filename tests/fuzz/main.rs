@@ -21,9 +21,11 @@ mod targets;
 
 use crate::campaign::Target;
 
-const TARGETS: [Target; 7] = [
+const TARGETS: [Target; 9] = [
+    target("configuration", targets::configuration, 2),
     target("entrance", targets::entrance, 2),
     target("envelope", targets::envelope, 1),
+    target("http", targets::http, 2),
     target("id", targets::id, 1),
     target("outbox", targets::outbox, 10),
     target("session", targets::session, 2),
@@ -41,6 +43,11 @@ fn named(name: &str) -> Target {
 }
 
 #[test]
+fn configuration() {
+    named("configuration").fuzz();
+}
+
+#[test]
 fn entrance() {
     named("entrance").fuzz();
 }
@@ -48,6 +55,11 @@ fn entrance() {
 #[test]
 fn envelope() {
     named("envelope").fuzz();
+}
+
+#[test]
+fn http() {
+    named("http").fuzz();
 }
 
 #[test]

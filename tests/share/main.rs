@@ -7,7 +7,9 @@ mod common;
 
 mod chaos;
 mod eras;
+mod legacy;
 mod losses;
+mod replaced;
 mod together;
 
 use common::client::modern_meta;

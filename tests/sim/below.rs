@@ -71,6 +71,8 @@ pub struct Below {
     pub proxy: Settings,
     pub connector: Settings,
     pub limits: Limits,
+    /// How many servers may wait for sessions.
+    pub spares: usize,
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
@@ -93,7 +95,7 @@ impl Below {
         calm: bool,
         now: Time,
         settings: [Settings; 2],
-        limits: Limits,
+        (limits, spares): (Limits, usize),
         memory_is_short: bool,
     ) -> Self {
         let [proxy, connector] = settings;
@@ -126,6 +128,7 @@ impl Below {
             proxy,
             connector,
             limits,
+            spares,
             order: Order::default(),
             memory_is_short,
             group_questions: Cell::new(0),

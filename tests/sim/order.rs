@@ -107,7 +107,7 @@ impl Below {
     fn check_waiting(&mut self) {
         let servers = self.servers.iter().map(|(_, server)| server);
         let waiting: Vec<&Server> = servers.filter(|server| server.is_waiting()).collect();
-        assert!(waiting.len() <= self.limits.spares, "too many wait");
+        assert!(waiting.len() <= self.spares, "too many wait");
         let taken = std::mem::take(&mut self.order.taken);
         assert!(
             waiting.iter().all(|server| Some(server.pid) > taken),

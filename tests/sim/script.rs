@@ -16,6 +16,7 @@ use mcp_tcp_proxy::serve::reload::Contents;
 use mcp_tcp_proxy::serve::system::{ClientSocket, Pipe, ServerUser, System};
 use mcp_tcp_proxy::session::{Action, Session};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
+use mcp_tcp_proxy::util::service_key::ServiceKey;
 use mcp_tcp_proxy::util::time::Time;
 use mio::{Interest, Token};
 use nix::errno::Errno;
@@ -193,6 +194,7 @@ impl System for Script {
 
     fn spawn(
         &mut self,
+        _: ServiceKey,
         user: Option<ServerUser<'_, Socket>>,
     ) -> io::Result<Spawned<Stdin, Output>> {
         let _outside = Outside::new();

@@ -19,7 +19,7 @@ use mcp_tcp_proxy::entrance::Rules;
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Proxy, SessionsOfOne};
+use mcp_tcp_proxy::serve::{Channel, Limits, Plan, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
@@ -72,29 +72,38 @@ struct World {
     steps: u64,
 }
 
-fn limits(rng: &mut Rng, calm: bool, below: &Below) -> Limits {
+fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
     let share = share::Limits {
-        hibernate_after: None,
         processes: rng.pick(&[1, 2, 3]),
         in_flight: below.in_flight,
         max_restarts: rng.pick(&[1, 5, 20]),
         restarts: calm || rng.percent(95),
         max_message_bytes: below.max_line,
+        hibernate_after: rng.pick(&[None, Some(5)]).map(Duration::from_secs),
+        legacy: false,
+        handshake_time: Duration::from_secs(30),
+        max_age: None,
+        max_requests: None,
     };
-    Limits {
-        share: Some(share),
+    let limits = Limits {
         max_sessions: 1000,
         possible_sessions: 1000,
         max_starting: rng.pick(&[1, 64]),
-        spares: rng.pick(&[0, 0, 1]),
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
         resume_timeout: None,
-    }
+    };
+    let plan = Plan {
+        name: None,
+        settings: settings(&share),
+        max_sessions: None,
+        spares: rng.pick(&[0, 0, 1]),
+        share: Some(share),
+    };
+    (limits, plan)
 }
 
-fn settings(limits: &Limits) -> Settings {
-    let share = limits.share.unwrap();
+fn settings(share: &share::Limits) -> Settings {
     Settings {
         role: Backend::Process {
             max_restarts: share.max_restarts,
@@ -117,8 +126,7 @@ impl World {
         let calm = rng.percent(25);
         let now = Time::from_nanos(1 << 40);
         let below = below::build(rng.fork(), calm, now);
-        let limits = limits(&mut rng, calm, &below);
-        let settings = settings(&limits);
+        let (limits, plan) = limits(&mut rng, calm, &below);
         // Nobody knows whom memory that is short makes the proxy turn away.
         let memory = BufferBudget::new(1 << 26);
         let below = shared(below);
@@ -132,11 +140,11 @@ impl World {
             below.borrow_mut().signal_token,
             below.borrow_mut().listener_token,
         ) = (signals, listener);
-        let listeners = vec![Io::new(Listener, listener, Interest::READABLE)];
+        let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
         let system = Script(below.clone());
         let rules = Rules::default();
         Self {
-            proxy: Proxy::new(system, reactor, listeners, limits, rules, settings, memory),
+            proxy: Proxy::new(system, reactor, listeners, limits, rules, plan, memory),
             below,
             max_clients: rng.pick(&[2, 4, 8, 24]),
             slow_clients: rng.pick(&[0, 0, 30]),

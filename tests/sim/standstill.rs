@@ -37,13 +37,11 @@ pub fn world_with(spares: usize) -> World {
         max_sessions: 10,
         possible_sessions: 10,
         max_starting: 10,
-        spares,
-        share: None,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
         resume_timeout: None,
     };
-    World::build(rng, true, BUDGET, both, limits)
+    World::build(rng, true, BUDGET, both, (limits, spares))
 }
 
 impl World {

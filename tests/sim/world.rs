@@ -8,7 +8,7 @@ use mcp_tcp_proxy::buffers::budget::{BufferBudget, DEFAULT_BUDGET_BYTES};
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::Io;
 use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Proxy, SessionsOfOne};
+use mcp_tcp_proxy::serve::{Channel, Limits, Plan, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
@@ -85,6 +85,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
             held_timeout: held.map(Duration::from_millis),
             is_tidy: false,
             token: None,
+            server: None,
         },
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
@@ -105,12 +106,19 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
     let mut inner = below.borrow_mut();
     (inner.signal_token, inner.listener_token) = (signals, listener);
     let rules = inner.asks.rules();
-    let (limits, settings) = (inner.limits, inner.proxy.clone());
+    let limits = inner.limits;
+    let plan = Plan {
+        name: None,
+        settings: inner.proxy.clone(),
+        max_sessions: None,
+        spares: inner.spares,
+        share: None,
+    };
     drop(inner);
     let interest = Interest::READABLE;
-    let listeners = vec![Io::new(Listener, listener, interest)];
+    let listeners = vec![(Io::new(Listener, listener, interest), None)];
     let system = Script(below.clone());
-    Proxy::new(system, reactor, listeners, limits, rules, settings, memory)
+    Proxy::new(system, reactor, listeners, limits, rules, plan, memory)
 }
 
 impl World {
@@ -125,18 +133,20 @@ impl World {
         };
         let settings = settings(large, calm, &mut rng);
         let max_clients = rng.pick(&[1, 3, 8, 24]);
+        let [max_sessions, possible_sessions] =
+            [rng.pick(&[1, 3, 1000, 1000, 1000]), rng.pick(&[2, 1000])];
+        let max_starting = rng.pick(&[1, 2, 64, 64]);
+        let spares = rng.pick(&[0, 0, 1, 3]);
         let limits = Limits {
-            share: None,
-            max_sessions: rng.pick(&[1, 3, 1000, 1000, 1000]),
-            possible_sessions: rng.pick(&[2, 1000]),
-            max_starting: rng.pick(&[1, 2, 64, 64]),
-            spares: rng.pick(&[0, 0, 1, 3]),
+            max_sessions,
+            possible_sessions,
+            max_starting,
             sessions_of_one: SessionsOfOne::default(),
             places: rng.pick(&[16, 20, 100]),
             resume_timeout: None,
         };
         let asks = Asks::random(&mut rng);
-        let mut world = Self::build_asking(rng, calm, budget, settings, limits, asks);
+        let mut world = Self::build_asking(rng, calm, budget, settings, (limits, spares), asks);
         if asks.anything() {
             world.max_strangers = world.rng.pick(&[0, 3, 30, 90]);
         }
@@ -152,7 +162,7 @@ impl World {
         calm: bool,
         budget: usize,
         settings: [Settings; 2],
-        limits: Limits,
+        limits: (Limits, usize),
     ) -> Self {
         Self::build_asking(rng, calm, budget, settings, limits, Asks::default())
     }
@@ -162,7 +172,7 @@ impl World {
         calm: bool,
         budget: usize,
         settings: [Settings; 2],
-        limits: Limits,
+        limits: (Limits, usize),
         asks: Asks,
     ) -> Self {
         let now = Time::from_nanos(1 << 40);

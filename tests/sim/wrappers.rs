@@ -20,16 +20,14 @@ fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
     both[0].spawn = Spawn::Eager;
     both[0].idle_limits = IdleLimits::default();
     let limits = Limits {
-        share: None,
         max_sessions: MANY,
         possible_sessions: MANY,
         max_starting: MANY,
-        spares: 0,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
         resume_timeout: None,
     };
-    let mut world = World::build(rng, true, 1 << 20, both, limits);
+    let mut world = World::build(rng, true, 1 << 20, both, (limits, 0));
     for _ in 0..MANY {
         world.below.borrow_mut().open(Kind::Process);
     }

@@ -6,6 +6,7 @@
 mod common;
 
 mod asked;
+mod balanced;
 mod command;
 mod draining;
 mod http;

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 
 use super::super::flag::{DefaultText, Flag, Mode, Options, Set};
 use super::FLAGS;
-use crate::options::{ConnectOptions, ServeOptions};
+use crate::options::{ConnectOptions, ServeOptions, ServerOptions};
 
 /// Reads a flag into the options, with this value if it takes one.
 fn set<O: Options>(flag: &Flag, options: &mut O, value: &str) {
@@ -41,7 +41,8 @@ fn fields(options: &impl Debug) -> BTreeMap<String, String> {
 
 /// The flags of a mode that are read.
 fn read_flags<O: Options>() -> impl Iterator<Item = &'static Flag> {
-    let is_read = |flag: &&Flag| !matches!(O::set_of(flag), Some(Set::Information));
+    let is_read =
+        |flag: &&Flag| O::set_of(flag).is_some_and(|set| !matches!(set, Set::Information));
     O::MODE.flags().filter(is_read)
 }
 
@@ -68,6 +69,8 @@ fn every_flag_sets_a_field_and_every_field_has_a_flag() {
     let names = |fields: BTreeMap<String, String>| fields.into_keys().collect::<BTreeSet<_>>();
     let declared = fields_set::<ServeOptions>();
     assert_eq!(declared, names(fields(&ServeOptions::default())));
+    let declared = fields_set::<ServerOptions>();
+    assert_eq!(declared, names(fields(&ServerOptions::default())));
     let mut declared = fields_set::<ConnectOptions>();
     declared.extend(["address".to_owned()]);
     assert_eq!(declared, names(fields(&ConnectOptions::default())));
@@ -90,6 +93,7 @@ fn assert_defaults<O: Options + Default + Debug + PartialEq>() {
 #[test]
 fn the_defaults_are_what_the_table_says() {
     assert_defaults::<ServeOptions>();
+    assert_defaults::<ServerOptions>();
     assert_defaults::<ConnectOptions>();
 }
 

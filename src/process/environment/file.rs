@@ -10,7 +10,7 @@ use std::path::Path;
 
 use log::warn;
 
-use crate::options::Variable;
+use crate::options::{Value, Variable};
 
 /// Readable or writable by everybody, or writable by the group.
 const OPEN_TO_OTHERS: u32 = 0o026;
@@ -70,7 +70,9 @@ fn variable(line: &[u8]) -> Option<Variable> {
     let is_value = value.is_none_or(|value| !value.contains(&0));
     (is_name && is_value).then(|| Variable {
         name: OsString::from_vec(name.to_vec()),
-        value: value.map(|value| OsString::from_vec(value.to_vec())),
+        value: value.map_or(Value::Inherited, |value| {
+            Value::Given(OsString::from_vec(value.to_vec()))
+        }),
     })
 }
 
@@ -89,10 +91,11 @@ mod tests {
     fn read(text: &[u8]) -> Vec<(Vec<u8>, Option<Vec<u8>>)> {
         let all = parse(text).unwrap().into_iter();
         all.map(|variable| {
-            (
-                variable.name.into_vec(),
-                variable.value.map(OsString::into_vec),
-            )
+            let value = match variable.value {
+                Value::Given(value) => Some(value.into_vec()),
+                Value::Inherited | Value::Removed => None,
+            };
+            (variable.name.into_vec(), value)
         })
         .collect()
     }

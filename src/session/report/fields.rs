@@ -12,6 +12,13 @@ impl Subject for Label {
         }
     }
 
+    fn server(&self) -> Option<&str> {
+        match self {
+            Self::Session { server, .. } => server.as_ref().map(|name| name.as_str()),
+            Self::Connection(_) => None,
+        }
+    }
+
     fn client(&self) -> Option<ClientAddress> {
         match self {
             Self::Session { client, .. } => Some(*client),
@@ -29,7 +36,7 @@ impl Subject for Label {
 
 impl EndReason {
     /// All names.
-    pub const NAMES: [&'static str; 23] = [
+    pub const NAMES: [&'static str; 24] = [
         "client_ended",
         "client_gone",
         "stdio_failed",
@@ -44,6 +51,7 @@ impl EndReason {
         "session_limit",
         "address_limit",
         "client_limit",
+        "server_limit",
         "unauthorized",
         "access_denied",
         "first_message_timeout",
@@ -72,27 +80,29 @@ impl EndReason {
             Self::SessionLimit(SessionLimit::All(_)) => 11,
             Self::SessionLimit(SessionLimit::OfAddress(_)) => 12,
             Self::SessionLimit(SessionLimit::OfClient(_)) => 13,
-            Self::Unauthorized => 14,
-            Self::AccessDenied(_) => 15,
-            Self::FirstMessageTimeout(_) => 16,
-            Self::IdleTimeout(_) => 17,
-            Self::Overdue(_) => 18,
-            Self::PeerProtocol(_) => 19,
-            Self::Refused { .. } => 20,
-            Self::OtherProtocol(_) => 21,
-            Self::Shutdown => 22,
+            Self::SessionLimit(SessionLimit::OfServer(_)) => 14,
+            Self::Unauthorized => 15,
+            Self::AccessDenied(_) => 16,
+            Self::FirstMessageTimeout(_) => 17,
+            Self::IdleTimeout(_) => 18,
+            Self::Overdue(_) => 19,
+            Self::PeerProtocol(_) => 20,
+            Self::Refused { .. } => 21,
+            Self::OtherProtocol(_) => 22,
+            Self::Shutdown => 23,
         }
     }
 
     /// Whether sessions of the proxy that were not refused can end for the reason of this number.
     pub fn is_of_proxy(number: usize) -> bool {
-        const OTHERS: [&str; 9] = [
+        const OTHERS: [&str; 10] = [
             "stdio_failed",
             "connection_lost",
             "reconnect_limit",
             "session_limit",
             "address_limit",
             "client_limit",
+            "server_limit",
             "access_denied",
             "peer_protocol",
             "refused",

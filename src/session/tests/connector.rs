@@ -16,6 +16,7 @@ pub(super) fn connector(max_attempts: Option<u32>) -> World {
             held_timeout: Some(60 * SECOND),
             is_tidy: false,
             token: None,
+            server: None,
         };
     })
 }
@@ -440,6 +441,7 @@ fn a_refused_request_that_can_not_be_sent_again_is_answered_to_a_tidy_host_too()
             held_timeout: None,
             is_tidy: true,
             token: None,
+            server: None,
         };
     });
     connect(&mut world);

@@ -637,7 +637,14 @@ fn a_seat_at_shared_servers_is_kept_and_said_to_be_unused_once() {
     });
     world.client(&modern(1, "tools/list", ""));
     assert_eq!(world.took_actions(), [Action::StartUpstream]);
-    world.event(|session, cx| session.handle(Event::UpstreamStarted { pid: None }, cx));
+    world.event(|session, cx| {
+        session.handle(
+            Event::Seated {
+                serves_legacy: false,
+            },
+            cx,
+        );
+    });
     world.server_got();
     world.server(&response(1));
     world.client_got();

@@ -126,6 +126,7 @@ fn the_stdio_side_closes_subscriptions_too() {
                 held_timeout: None,
                 is_tidy: false,
                 token: None,
+                server: None,
             };
         });
         world.start();

@@ -11,6 +11,7 @@ fn tidy(is_tidy: bool) -> World {
             held_timeout: None,
             is_tidy,
             token: None,
+            server: None,
         };
     });
     connect(&mut world);

@@ -246,6 +246,7 @@ fn what_went_over_a_lost_link_may_have_been_read() {
             held_timeout: None,
             is_tidy: false,
             token: None,
+            server: None,
         };
     });
     world.start();

@@ -12,10 +12,10 @@ use super::world::{
 use crate::share::{Limits, ProcessKey, SeatKey};
 
 /// A generator of random numbers (`SplitMix64`).
-struct Random(u64);
+pub(super) struct Random(pub(super) u64);
 
 impl Random {
-    fn below(&mut self, most: u64) -> u64 {
+    pub(super) fn below(&mut self, most: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
         mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -23,7 +23,7 @@ impl Random {
         (mixed ^ (mixed >> 31)) % most
     }
 
-    fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
+    pub(super) fn of<T: Clone>(&mut self, all: &[T]) -> Option<T> {
         let most = all.len() as u64;
         (most > 0).then(|| all[self.below(most) as usize].clone())
     }
@@ -72,17 +72,20 @@ struct Model {
 
 const PROCESSES: usize = 2;
 
-/// Those that are shared, and the one for suspects.
-const ALL: [ProcessKey; 3] = [ProcessKey(0), ProcessKey(1), ProcessKey(3)];
+/// The one that is asked for the era. All others do what clients want.
+const PROBE: ProcessKey = ProcessKey(PROCESSES);
 
 impl Model {
     fn new(seed: u64) -> Self {
+        let mut random = Random(seed);
+        let max_requests = [None, Some(7)][random.below(2) as usize];
         let mut model = Self {
             world: World::new(Limits {
                 processes: PROCESSES,
+                max_requests,
                 ..limits()
             }),
-            random: Random(seed),
+            random,
             clients: Vec::new(),
             servers: BTreeMap::new(),
             serial: 0,
@@ -112,8 +115,15 @@ impl Model {
         self.random.below(self.clients.len() as u64) as usize
     }
 
+    /// All processes that do what clients want.
+    fn all(&self) -> Vec<ProcessKey> {
+        let all = self.world.processes.keys().copied();
+        all.filter(|process| *process != PROBE).collect()
+    }
+
     fn some_process(&mut self) -> ProcessKey {
-        ALL[self.random.below(3) as usize]
+        let all = self.all();
+        self.random.of(&all).unwrap_or(PROBE)
     }
 
     /// Processes that were told to end do.
@@ -141,6 +151,10 @@ impl Model {
             16 => self.server_notifies(),
             17 => self.server_misbehaves(),
             18 if self.random.below(10) == 0 => self.crash(),
+            18 if self.random.below(10) == 0 => {
+                let process = self.some_process();
+                self.world.with(|share, cx| share.retire(process, cx));
+            }
             _ => {
                 let millis = self.random.below(4_000);
                 self.world.pass(Duration::from_millis(millis));
@@ -254,7 +268,9 @@ impl Model {
                     None => assert_eq!(line["result"]["secret"], *wanted.secret),
                     Some(what) => {
                         assert_eq!(line["result"]["_meta"][SUBSCRIPTION], wanted.id);
-                        assert_eq!(line["result"]["what"], **what);
+                        // The proxy ends those of a process that is replaced.
+                        let is_own = line["result"]["resultType"] == "complete";
+                        assert!(is_own || line["result"]["what"] == **what, "{line}");
                     }
                 }
             }
@@ -453,7 +469,7 @@ impl Model {
             for client in 0..self.clients.len() {
                 self.read(client);
             }
-            for process in ALL {
+            for process in self.all() {
                 while !self.world.share.to_process(process).is_empty()
                     && self.world.processes.contains_key(&process)
                 {
@@ -463,7 +479,13 @@ impl Model {
                 let Some(server) = self.servers.get_mut(&process) else {
                     continue;
                 };
-                for (number, request) in std::mem::take(&mut server.requests) {
+                let numbers: Vec<u64> = server.requests.keys().copied().collect();
+                for number in numbers {
+                    // It may have been replaced because of the answer before.
+                    self.world.take(process, usize::MAX);
+                    self.note_input(process);
+                    let server = self.servers.get_mut(&process).unwrap();
+                    let request = server.requests.remove(&number).unwrap();
                     let is_cancelled = self.servers[&process].cancelled.contains(&number);
                     let is_wanted = self.is_wanted(&request);
                     assert!(is_cancelled || is_wanted, "nobody waits: {request}");
@@ -485,8 +507,7 @@ impl Model {
             self.world.pass(Duration::from_secs(5));
         }
         self.world.pass(Duration::from_mins(2));
-        for key in ALL {
-            let process = &self.world.share.processes[key.0];
+        for process in &self.world.share.processes {
             assert_eq!(process.in_flight, 0, "{:?}", process.owners);
             assert!(process.owners.is_empty());
             assert_eq!(process.listens.len(), 0);

@@ -20,6 +20,8 @@ pub(super) struct World {
     /// What each process that is there has got, and not handled.
     pub(super) processes: BTreeMap<ProcessKey, Vec<u8>>,
     pub(super) closed: Vec<SeatKey>,
+    /// Sessions that are to end because the server is another.
+    pub(super) changed: Vec<SeatKey>,
     /// Processes that are to end.
     pub(super) stopped: Vec<ProcessKey>,
     /// Those that went because nobody used them.
@@ -36,6 +38,10 @@ pub(super) fn limits() -> Limits {
         max_restarts: 5,
         restarts: true,
         max_message_bytes: 64 * 1024,
+        legacy: false,
+        handshake_time: Duration::from_secs(30),
+        max_age: None,
+        max_requests: None,
         hibernate_after: None,
     }
 }
@@ -67,6 +73,7 @@ impl World {
             now: Time::from_nanos(1_000_000_000_000),
             processes: BTreeMap::new(),
             closed: Vec::new(),
+            changed: Vec::new(),
             stopped: Vec::new(),
             given_back: Vec::new(),
             starts: true,
@@ -97,13 +104,17 @@ impl World {
                 }
                 Effect::Start(process) => self.asked.push(process),
                 Effect::Close(seat, _) => self.closed.push(seat),
+                Effect::Changed(seat) => self.changed.push(seat),
                 Effect::Stop(process) => self.stopped.push(process),
                 Effect::GiveBack(process) => {
                     let unread = self.processes.remove(&process);
                     assert!(unread.is_some_and(|it| it.is_empty()), "{process:?}");
                     self.given_back.push(process);
                 }
-                Effect::Write(_) | Effect::Wake(_) | Effect::NoMessage(..) => {}
+                Effect::Write(_)
+                | Effect::Wake(_)
+                | Effect::NoMessage(..)
+                | Effect::TooLong(..) => {}
             }
         }
     }

@@ -17,4 +17,4 @@ macro_rules! export {
     )*};
 }
 
-export!(entrance envelope id outbox session splitter wheel);
+export!(configuration entrance envelope http id outbox session splitter wheel);

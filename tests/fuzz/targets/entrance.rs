@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use mcp_tcp_proxy::entrance::tokens::Tokens;
 use mcp_tcp_proxy::entrance::{
-    Admission, Balancers, Capacity, Entrance, MAX_FIRST_LINE_BYTES, Network, Rules, Step,
+    Admission, Balancers, Capacity, Directory, Entrance, MAX_FIRST_LINE_BYTES, Name, Network,
+    Rules, Step,
 };
+use mcp_tcp_proxy::util::service_key::ServiceKey;
 use mcp_tcp_proxy::util::time::Time;
 use serde_json::Value;
 
@@ -39,7 +41,9 @@ pub(crate) fn entrance(input: &[u8]) {
         assert!(stream.ends_with(&admission.early), "all of it goes along");
         assert_eq!(admission.identity.is_some(), rules.tokens.is_some());
     }
-    if rules.balancers == Balancers::default() && rules.tokens.is_some() && !rules.tls {
+    let is_choice = rules.servers.is_choice();
+    let is_plain = rules.balancers == Balancers::default() && !rules.tls && !is_choice;
+    if is_plain && rules.tokens.is_some() {
         check_token(stream, &whole);
     }
 }
@@ -56,9 +60,20 @@ fn rules(choice: u8) -> Rules {
         // Something has to be asked for.
         tokens: (has(2) || choice & 5 == 0).then_some(tokens),
         tls: has(4),
+        servers: if has(8) {
+            choice_of_two()
+        } else {
+            Directory::only()
+        },
         timeout: Duration::from_secs(10),
         ..Rules::default()
     }
+}
+
+/// Two servers, of which one is for whoever asks for none.
+fn choice_of_two() -> Directory {
+    let names = ["git", "time"].map(Name::new);
+    Directory::new(names.into(), Some(ServiceKey(1)))
 }
 
 fn run(rules: &Rules, pieces: &[&[u8]]) -> Outcome {

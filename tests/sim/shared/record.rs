@@ -449,7 +449,7 @@ impl Record {
         };
         match reason {
             // Whoever has ended its side is not waited for without end.
-            "process_terminated" if self.gone.contains(&request.client) => true,
+            "process_terminated" | "shutdown" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
             _ if request.answer.is_some() && request.kind != Kind::Double => false,
             "process_terminated" => {

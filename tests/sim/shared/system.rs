@@ -14,6 +14,7 @@ use mcp_tcp_proxy::serve::Channel;
 use mcp_tcp_proxy::serve::reload::Contents;
 use mcp_tcp_proxy::serve::system::{ServerUser, System};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
+use mcp_tcp_proxy::util::service_key::ServiceKey;
 use mcp_tcp_proxy::util::time::Time;
 use mio::{Interest, Token};
 use nix::sys::signal::Signal;
@@ -124,6 +125,7 @@ impl System for Script {
 
     fn spawn(
         &mut self,
+        _: ServiceKey,
         user: Option<ServerUser<'_, Socket>>,
     ) -> io::Result<Spawned<Stdin, Output>> {
         self.0.borrow_mut().spawn(user.map(|user| user.key))

@@ -68,6 +68,7 @@ fn settings(options: u8, size: u8) -> Settings {
             held_timeout: (options & 4 == 0).then_some(Duration::from_secs(5)),
             is_tidy: false,
             token: None,
+            server: None,
         }
     } else {
         Backend::Process {
@@ -108,6 +109,7 @@ impl World {
         } else {
             Label::Session {
                 number: 1,
+                server: None,
                 client: SocketAddr::from(([127, 0, 0, 1], 1)).into(),
                 pid: None,
             }
