@@ -273,7 +273,7 @@ impl Share {
             "\n"
         );
         self.tell(key, line.into(), cx);
-        self.processes[key.0].life = Life::Up;
+        self.processes[key.0].greeted(cx.now);
         if is_first {
             let group = self.record(group, record, cx);
             return self.wake_group(group, cx);

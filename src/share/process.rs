@@ -85,9 +85,10 @@ pub(super) enum Owner {
 pub(super) struct Process {
     pub(super) pool: Pool,
     pub(super) life: Life,
-    /// Which of all processes so far it is, and when it was started.
+    /// Which of all processes so far it is.
     pub(super) serial: u64,
-    started: Time,
+    /// Since when it can serve.
+    serves_since: Time,
     /// The number of the proxy's `initialize`.
     pub(super) greeting: u64,
     /// Requests of clients that it was sent.
@@ -126,7 +127,7 @@ impl Process {
             pool,
             life: Life::Absent,
             serial: 0,
-            started: Time::default(),
+            serves_since: Time::default(),
             greeting: 0,
             sent: 0,
             is_stopped: false,
@@ -153,9 +154,16 @@ impl Process {
     pub(super) fn start(&mut self, serial: u64, now: Time) {
         self.life = Life::Up;
         self.serial = serial;
-        self.started = now;
+        self.serves_since = now;
         self.sent = 0;
         self.last_moved = now;
+    }
+
+    /// It has answered `initialize`. The time that it took for that does not age it: one that takes longer than a process may
+    /// serve would be replaced before it has served anybody.
+    pub(super) fn greeted(&mut self, now: Time) {
+        self.life = Life::Up;
+        self.serves_since = now;
     }
 
     /// It has taken or said something.
@@ -181,7 +189,7 @@ impl Process {
         let age = limits
             .max_age
             .filter(|_| self.life == Life::Up && is_serving)?;
-        Some(self.started + age)
+        Some(self.serves_since + age)
     }
 
     /// The group of legacy clients that it is for, if it is for one.

@@ -6,16 +6,10 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::common::{Proxy, TempFolder, servers};
+use crate::common::{Proxy, TempFolder, servers, write_program};
 use crate::{fails, fails_configured, telling};
 
 const TELL_FOLDER: &str = r#"printf '["%s"]\n' "$(pwd -P)"; exec cat"#;
-
-fn script(path: &Path, text: &str, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-}
 
 #[test]
 fn servers_are_started_in_their_directory_and_the_proxy_stays_in_its_own() {
@@ -44,7 +38,7 @@ fn a_command_is_relative_to_the_directory_of_servers() {
     let folder = TempFolder::new();
     fs::create_dir(folder.path().join("bin")).unwrap();
     let text = "#!/bin/sh\nprintf '[\"%s\"]\\n' \"$0\"; exec cat\n";
-    script(&folder.path().join("bin/server"), text, 0o755);
+    write_program(&folder.path().join("bin/server"), text, 0o755);
     let folder = folder.path().to_str().unwrap();
     for (options, word) in [
         (vec![], "./bin/server"),
@@ -70,7 +64,7 @@ fn a_directory_that_is_missing_is_told_at_the_start_and_later() {
         line.contains("--cwd") && line.contains("No such file"),
         "{line}"
     );
-    script(Path::new(path), "", 0o644);
+    write_program(Path::new(path), "", 0o644);
     let line = fails(&["--cwd", path, "cat"]);
     assert!(line.contains("Not a directory"), "{line}");
     fs::remove_file(path).unwrap();
@@ -113,7 +107,7 @@ fn what_can_not_be_run_on_the_way_is_passed_over() {
     for name in ["folder/server", "plain", "good"] {
         fs::create_dir_all(folder.path().join(name)).unwrap();
     }
-    script(
+    write_program(
         &folder.path().join("plain/server"),
         "#!/bin/sh\nexit 1\n",
         0o644,

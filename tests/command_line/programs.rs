@@ -6,8 +6,8 @@ use std::path::Path;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use crate::common::{Proxy, TempFolder};
-use crate::start::{assert_unusable, write_script};
+use crate::common::{Proxy, TempFolder, write_program};
+use crate::start::assert_unusable;
 use crate::{run, run_configured};
 
 /// Asserts that a file with these contents can't be served, and that the reason is told in these words.
@@ -15,8 +15,7 @@ use crate::{run, run_configured};
 fn assert_refused(contents: impl AsRef<[u8]>, words: &str) {
     let folder = TempFolder::new();
     let path = folder.path().join("server");
-    write_script(&path, "", 0o755);
-    fs::write(&path, contents).unwrap();
+    write_program(&path, contents, 0o755);
     let line = assert_unusable(path.to_str().unwrap());
     assert!(line.contains(words), "{line}");
 }
@@ -44,8 +43,8 @@ fn a_script_that_names_no_interpreter_is_run_by_the_shell() {
     let folder = TempFolder::new();
     fs::create_dir(folder.path().join("bin")).unwrap();
     let text = "[ \"$1 $2\" = 'a b c' ] && exec cat\n";
-    write_script(&folder.path().join("bin/-server"), text, 0o755);
-    write_script(&folder.path().join("-server"), text, 0o755);
+    write_program(&folder.path().join("bin/-server"), text, 0o755);
+    write_program(&folder.path().join("-server"), text, 0o755);
     for (word, path) in [
         ("bin/-server", None),
         ("./-server", None),
@@ -63,8 +62,8 @@ fn a_folder_of_path_may_be_relative() {
     let folder = TempFolder::new();
     fs::create_dir(folder.path().join("bin")).unwrap();
     let text = "#!/bin/sh\nexec cat\n";
-    write_script(&folder.path().join("bin/server"), text, 0o755);
-    write_script(&folder.path().join("other"), text, 0o755);
+    write_program(&folder.path().join("bin/server"), text, 0o755);
+    write_program(&folder.path().join("other"), text, 0o755);
     assert_served(&["server"], folder.path(), Some("/nowhere:bin:/bin"));
     assert_served(&["other"], folder.path(), Some("/bin:"));
 }
@@ -72,13 +71,13 @@ fn a_folder_of_path_may_be_relative() {
 #[test]
 fn a_script_may_be_run_by_a_script() {
     let folder = TempFolder::new();
-    let outer = write_script(&folder.path().join("outer"), "#!/bin/sh\nexec cat\n", 0o755);
+    let outer = write_program(&folder.path().join("outer"), "#!/bin/sh\nexec cat\n", 0o755);
     let inner = folder.path().join("inner");
-    let inner = write_script(&inner, &format!("#!{outer} -x\n"), 0o755);
+    let inner = write_program(&inner, &format!("#!{outer} -x\n"), 0o755);
     assert_served(&[&inner], folder.path(), None);
     // But not for ever.
     let own = folder.path().join("own");
-    let line = assert_unusable(&write_script(
+    let line = assert_unusable(&write_program(
         &own,
         &format!("#!{}\n", own.display()),
         0o755,
@@ -115,7 +114,7 @@ fn what_env_can_not_find_is_missed_at_the_start() {
         "#!/usr/bin/env -S A=1 sh",
     ] {
         let script = folder.path().join("server");
-        let script = write_script(&script, &format!("{line}\nexec cat\n"), 0o755);
+        let script = write_program(&script, &format!("{line}\nexec cat\n"), 0o755);
         assert_served(&[&script], folder.path(), None);
     }
 }
@@ -140,7 +139,7 @@ fn what_is_not_a_regular_file_is_no_command() {
 fn what_is_not_executable_is_told_with_the_way_out() {
     let folder = TempFolder::new();
     let path = folder.path().join("server.py");
-    let line = assert_unusable(&write_script(&path, "import sys\n", 0o644));
+    let line = assert_unusable(&write_program(&path, "import sys\n", 0o644));
     assert!(line.contains("chmod +x"), "{line}");
 }
 
@@ -229,7 +228,7 @@ fn a_command_in_one_word_is_said_to_be_one_word() {
 #[test]
 fn a_file_of_the_working_directory_is_not_in_path() {
     let folder = TempFolder::new();
-    write_script(&folder.path().join("my-server"), "#!/bin/sh\n", 0o755);
+    write_program(&folder.path().join("my-server"), "#!/bin/sh\n", 0o755);
     let ended = run_configured(|command| {
         command
             .args(["--port=0", "my-server"])
@@ -242,7 +241,7 @@ fn a_file_of_the_working_directory_is_not_in_path() {
 #[test]
 fn a_file_that_path_leads_to_is_named() {
     let folder = TempFolder::new();
-    write_script(&folder.path().join("my-server"), "", 0o755);
+    write_program(&folder.path().join("my-server"), "", 0o755);
     let ended = run_configured(|command| {
         command
             .args(["--port=0", "my-server"])

@@ -2,10 +2,9 @@
 
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::os::unix::fs::{PermissionsExt, symlink};
-use std::path::Path;
+use std::os::unix::fs::symlink;
 
-use crate::common::{Client, Proxy, TempFolder, servers};
+use crate::common::{Client, Proxy, TempFolder, servers, write_program};
 use crate::run;
 
 /// Asserts that a command can't be served, that the one line about it names it, and returns the line.
@@ -15,12 +14,6 @@ pub(crate) fn assert_unusable(command: &str) -> String {
     let line = ended.one_line(1);
     assert!(line.contains(command), "{line}");
     line.to_owned()
-}
-
-pub(crate) fn write_script(path: &Path, text: &str, mode: u32) -> String {
-    fs::write(path, text).unwrap();
-    fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
-    path.to_str().unwrap().to_owned()
 }
 
 #[test]
@@ -33,7 +26,7 @@ fn a_command_that_is_not_there() {
 #[test]
 fn a_command_that_may_not_be_run() {
     let folder = TempFolder::new();
-    assert_unusable(&write_script(
+    assert_unusable(&write_program(
         &folder.path().join("plain"),
         "#!/bin/sh\ncat\n",
         0o644,
@@ -59,15 +52,19 @@ fn a_link_to_nowhere_is_no_command() {
 fn a_script_without_its_interpreter_is_no_command() {
     let folder = TempFolder::new();
     let script = folder.path().join("script");
-    let line = assert_unusable(&write_script(&script, "#!/no/such/interpreter -x\n", 0o755));
+    let line = assert_unusable(&write_program(
+        &script,
+        "#!/no/such/interpreter -x\n",
+        0o755,
+    ));
     assert!(line.contains("/no/such/interpreter"), "{line}");
-    let line = assert_unusable(&write_script(&script, "#! /no/such/interpreter\n", 0o755));
+    let line = assert_unusable(&write_program(&script, "#! /no/such/interpreter\n", 0o755));
     assert!(line.contains("/no/such/interpreter"), "{line}");
     // An interpreter that is there, but can't be run.
-    let plain = write_script(&folder.path().join("plain"), "cat\n", 0o644);
+    let plain = write_program(&folder.path().join("plain"), "cat\n", 0o644);
     for interpreter in [plain.as_str(), "/"] {
         let text = format!("#!{interpreter}\n");
-        assert_unusable(&write_script(&script, &text, 0o755));
+        assert_unusable(&write_program(&script, &text, 0o755));
     }
 }
 
@@ -89,7 +86,7 @@ fn a_command_is_searched_for_in_path() {
     symlink("/bin/cat", folder.path().join("my-server")).unwrap();
     // A file of that name that can't be run does not hide it.
     let other = TempFolder::new();
-    write_script(&other.path().join("my-server"), "", 0o644);
+    write_program(&other.path().join("my-server"), "", 0o644);
     let proxy = Proxy::start_configured(&[], &["my-server".to_owned()], |command| {
         let (first, second) = (other.path().display(), folder.path().display());
         command.env("PATH", format!("{first}:{second}"));

@@ -69,19 +69,22 @@ impl Bystander {
         bystander
     }
 
-    /// Waits until it has been answered that many more times.
+    /// Waits until it has been answered that many more times. Each answer has a deadline of its own.
     #[track_caller]
     pub(crate) fn wait_for(&self, exchanges: u64) {
         let count = || self.shared.exchanges.load(Ordering::Relaxed);
         let goal = count() + exchanges;
-        eventually("the bystander's answers", DEADLINE, || {
-            let runs = self
-                .thread
-                .as_ref()
-                .is_some_and(|thread| !thread.is_finished());
-            assert!(runs, "the bystander was harmed");
-            count() >= goal
-        });
+        while count() < goal {
+            let before = count();
+            eventually("the bystander's next answer", 2 * DEADLINE, || {
+                let runs = self
+                    .thread
+                    .as_ref()
+                    .is_some_and(|thread| !thread.is_finished());
+                assert!(runs, "the bystander was harmed");
+                count() > before
+            });
+        }
     }
 
     /// Ends the session; it must not have noticed anything. Returns how often it was answered, and how long it had to wait.

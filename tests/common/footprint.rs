@@ -10,6 +10,9 @@ use super::processes::{descendants, fd_count, rss_kib};
 /// has not come to its end by itself.
 const PATIENCE: Duration = Duration::from_secs(25);
 
+/// The same where the proxy has much to read before it comes to the end.
+const LONG_PATIENCE: Duration = Duration::from_mins(3);
+
 /// Two looks of the proxy at what it needs no more, and some time to spare.
 const LET_GO_TIME: Duration = Duration::from_secs(5);
 
@@ -43,9 +46,20 @@ impl Footprint {
     /// let go when they were not needed for some seconds. Returns what it holds then.
     #[track_caller]
     pub(crate) fn wait_until_restored(&self) -> Self {
-        let alone = self.wait_until_alone();
+        self.restored_within(PATIENCE)
+    }
+
+    /// Like [`wait_until_restored`](Self::wait_until_restored), after a flood: the sockets hold many megabytes of it.
+    #[track_caller]
+    pub(crate) fn wait_until_restored_after_much(&self) -> Self {
+        self.restored_within(LONG_PATIENCE)
+    }
+
+    #[track_caller]
+    fn restored_within(&self, patience: Duration) -> Self {
+        let alone = self.alone_within(patience);
         let what = format!("the memory of {self:?} to be given back by {alone:?}");
-        eventually_some(&what, PATIENCE, || {
+        eventually_some(&what, patience, || {
             let now = Self::of(self.pid);
             (now.rss_kib <= self.rss_kib + SLACK_KIB).then_some(now)
         })
@@ -66,8 +80,13 @@ impl Footprint {
     /// Waits until the process has no more descriptors and processes than here. Returns what it holds then.
     #[track_caller]
     pub(crate) fn wait_until_alone(&self) -> Self {
+        self.alone_within(PATIENCE)
+    }
+
+    #[track_caller]
+    fn alone_within(&self, patience: Duration) -> Self {
         let what = format!("what is held to be no more than {self:?}");
-        eventually_some(&what, PATIENCE, || {
+        eventually_some(&what, patience, || {
             let now = Self::of(self.pid);
             // The first look may have found something that was about to go.
             let is_more = now.descriptors > self.descriptors || now.processes > self.processes;

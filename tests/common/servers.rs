@@ -2,9 +2,7 @@
 //!
 //! They look into JSON no further than a shell can: the `id` of a request has to stand before its `params`.
 
-use std::fs::{self, Permissions};
-use std::os::unix::fs::PermissionsExt;
-
+use super::program_file::write_program;
 use super::scratch::Scratch;
 
 /// A shell function that makes `id` the id in `$1`, as it is written there.
@@ -110,9 +108,7 @@ done"#
 pub(crate) fn removable(scratch: &Scratch) -> Vec<String> {
     let script = scripted(scratch).pop().unwrap();
     let file = scratch.file("server");
-    fs::write(&file, format!("#!/bin/sh\n{script}")).unwrap();
-    fs::set_permissions(&file, Permissions::from_mode(0o755)).unwrap();
-    vec![file.to_str().unwrap().to_owned()]
+    vec![write_program(&file, format!("#!/bin/sh\n{script}"), 0o755)]
 }
 
 /// A server that sends every line back as it came.

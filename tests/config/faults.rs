@@ -1,11 +1,10 @@
 //! One bad server never harms another.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use serde_json::json;
 
-use crate::common::{Client, Scratch, servers};
+use crate::common::{Client, Scratch, servers, write_program};
 use crate::{Config, anywhere, asking, called, served, who_answers};
 
 /// The error for the one request of a client.
@@ -35,8 +34,7 @@ fn servers_that_can_not_be_started_are_told_of_at_once_and_the_others_served() {
     });
     let config = Config::of(&anywhere(), &servers);
     fs::write(config.file("plain"), "x").unwrap();
-    fs::write(config.file("binary"), b"\x01\x02\x03\0\0\0").unwrap();
-    fs::set_permissions(config.file("binary"), fs::Permissions::from_mode(0o755)).unwrap();
+    write_program(config.file("binary").as_ref(), b"\x01\x02\x03\0\0\0", 0o755);
     let proxy = config.start(&[]);
     for (name, why) in [
         ("missing", "there is no such program in PATH"),
@@ -67,12 +65,8 @@ fn it_is_tried_again_for_the_next_session() {
     let proxy = config.start(&[]);
     spawn_failed(&mut asking(proxy.address(), "late"));
     let unfinished = config.file("unfinished");
-    fs::write(
-        &unfinished,
-        "#!/bin/sh\nwhile read -r line; do echo '{\"id\":1,\"result\":{},\"called\":\"late\"}'; done\n",
-    )
-    .unwrap();
-    fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
+    let script = "#!/bin/sh\nwhile read -r line; do echo '{\"id\":1,\"result\":{},\"called\":\"late\"}'; done\n";
+    write_program(unfinished.as_ref(), script, 0o755);
     fs::rename(&unfinished, config.file("late")).unwrap();
     let mut client = asking(proxy.address(), "late");
     assert_eq!(who_answers(&mut client), "late");

@@ -300,7 +300,8 @@ fn times_and_the_log_level_are_changed() {
     let mut before = proxy.connect();
     who_answers(&mut before);
     let mut git = called("git");
-    git["idleTimeout"] = json!(0.2);
+    // Long enough for a machine on which the client's first message is late.
+    git["idleTimeout"] = json!(4);
     let top = json!({"listen": "127.0.0.1:0", "logLevel": "debug"});
     config.rewrite(&top, &json!({ "git": git }));
     reload(&proxy, 1);

@@ -2,6 +2,7 @@
 //! depends on the machine. How much is read of anybody in one run is the matter of `pump`.
 
 use std::io::Write;
+use std::net::{Shutdown, TcpStream};
 use std::thread;
 
 use serde_json::json;
@@ -36,18 +37,26 @@ fn scene(options: &[&str]) -> Scene {
 /// enough.
 fn flood(scene: &Scene, clients: &[Client], piece: &[u8], exchanges: u64) {
     thread::scope(|scope| {
-        let mut handles = Vec::new();
+        let mut connections = Ended(Vec::new());
         for client in clients {
             let (mut writer, mut reader) = (client.writer(), client.writer());
-            handles.push(client.writer());
+            connections.0.push(client.writer());
             scope.spawn(move || while writer.write_all(piece).is_ok() {});
             scope.spawn(move || std::io::copy(&mut reader, &mut std::io::sink()));
         }
         scene.bystander.wait_for(exchanges);
-        for handle in handles {
-            let _ = handle.shutdown(std::net::Shutdown::Both);
-        }
     });
+}
+
+/// Connections that are ended when this is dropped, also by a test that fails: their threads are waited for.
+struct Ended(Vec<TcpStream>);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        for connection in &self.0 {
+            let _ = connection.shutdown(Shutdown::Both);
+        }
+    }
 }
 
 #[test]
@@ -55,7 +64,7 @@ fn that_is_one_line_without_end() {
     let scene = scene(&["--max-message-bytes", "100000"]);
     let clients: Vec<Client> = (0..8).map(|_| scene.session().0).collect();
     flood(&scene, &clients, &vec![b'x'; 1_000_000], EXCHANGES);
-    scene.end();
+    scene.end_after_much();
 }
 
 #[test]
@@ -74,7 +83,7 @@ fn that_takes_back_many_requests_at_once() {
     let batch: Vec<_> = (0..250).map(cancellation).collect();
     let line = format!("{}\n", serde_json::to_string(&batch).unwrap());
     flood(&scene, &[client], line.as_bytes(), EXCHANGES);
-    scene.end();
+    scene.end_after_much();
 }
 
 /// One line of 10 MB that takes back what is not there, with two million members to look through.
@@ -87,7 +96,7 @@ fn that_hides_what_it_takes_back_among_much_else() {
         "{{\"method\":\"notifications/cancelled\",\"params\":{{{members}\"requestId\":1}}}}\n"
     );
     flood(&scene, &[client], line.as_bytes(), FEW_EXCHANGES);
-    scene.end();
+    scene.end_after_much();
 }
 
 #[test]
@@ -95,7 +104,7 @@ fn that_is_nothing_but_line_ends() {
     let scene = scene(&[]);
     let clients: Vec<Client> = (0..8).map(|_| scene.session().0).collect();
     flood(&scene, &clients, &vec![b'\n'; 1_000_000], EXCHANGES);
-    scene.end();
+    scene.end_after_much();
 }
 
 #[test]
@@ -108,5 +117,5 @@ fn that_answers_what_nobody_asked() {
     }
     let responses = "{\"id\":0}\n".repeat(7000);
     flood(&scene, &[client], responses.as_bytes(), EXCHANGES);
-    scene.end();
+    scene.end_after_much();
 }

@@ -95,9 +95,20 @@ impl Scene {
 
     /// When all other clients have gone: the bystander has taken no notice, and nothing is left of the harm.
     #[track_caller]
-    fn end(mut self) {
+    fn end(self) {
+        self.end_with(Footprint::wait_until_restored);
+    }
+
+    /// The same after a flood.
+    #[track_caller]
+    fn end_after_much(self) {
+        self.end_with(Footprint::wait_until_restored_after_much);
+    }
+
+    #[track_caller]
+    fn end_with(mut self, wait_until_restored: fn(&Footprint) -> Footprint) {
         let waits = self.bystander.end();
-        let after = self.before.wait_until_restored();
+        let after = wait_until_restored(&self.before);
         self.proxy.signal(Signal::SIGTERM);
         assert_eq!(self.proxy.wait_exit(DEADLINE).code(), Some(0));
         let test = thread::current().name().unwrap_or_default().to_owned();

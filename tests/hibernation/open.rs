@@ -39,7 +39,8 @@ fn a_request_of_the_server() {
     let proxy = Proxy::start(&OPTIONS, &servers::legacy(&scratch));
     let mut client = proxy.connect();
     client.initialize();
-    client.notify("sh", &json!({"code": "ask 7"}));
+    // The session stays awake until the answer, which comes after the question.
+    client.send_code("ask 7; answer");
     assert_eq!(client.recv_json()["method"], "roots/list");
     let pid = client.pid_of_server();
     nothing_passes(&mut client);

@@ -112,9 +112,11 @@ fn left_out(line: &str) -> Option<u64> {
     count.split(' ').next()?.parse().ok()
 }
 
-/// Writes 150 lines at once, and then why it ends.
-const TALKATIVE: &str = r#"awk 'BEGIN { for (i = 0; i < 150; i++) print "debug", i + 1000 }' >&2
-echo "RuntimeError: $((40 + 2)) is the wrong password" >&2"#;
+/// Writes 150 lines and why it ends, all at once: after a while, the log would take a line again.
+const TALKATIVE: &str = r#"awk 'BEGIN {
+    for (i = 0; i < 150; i++) print "debug", i + 1000
+    print "RuntimeError: " (40 + 2) " is the wrong password"
+}' >&2"#;
 
 #[test]
 fn the_last_words_of_a_server_that_crashes_are_logged_however_much_it_said_before() {

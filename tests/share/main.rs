@@ -13,7 +13,7 @@ mod replaced;
 mod together;
 
 use common::client::modern_meta;
-use common::{Client, Scratch, servers};
+use common::{Client, DEADLINE, Proxy, Scratch, eventually, servers};
 use serde_json::{Value, json};
 
 /// A modern request of the tool of the demo server.
@@ -30,6 +30,14 @@ fn text_of(answer: &Value) -> &str {
 fn echo(client: &mut Client, text: &str) {
     let answer = client.request("tools/call", &call("echo", &json!({"text": text})));
     assert_eq!(text_of(&answer), text);
+}
+
+/// Waits until there are that many servers: the one that was asked for its era may still be on its way out.
+#[track_caller]
+fn wait_for_servers(proxy: &Proxy, count: usize) {
+    eventually(&format!("{count} servers"), DEADLINE, || {
+        proxy.servers().len() == count
+    });
 }
 
 /// A modern server that puts what it reads into `got.PID` and answers nothing but what it has to.

@@ -1,14 +1,15 @@
 //! `--prespawn`: servers that wait for sessions.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::common::client::RESTART_NOTICE;
 use crate::common::processes::{self, wait_until_quiet};
-use crate::common::{Client, DEADLINE, Proxy, Scratch, eventually, servers, skip_on_reference};
+use crate::common::{
+    Client, DEADLINE, Proxy, Scratch, eventually, servers, skip_on_reference, write_program,
+};
 use crate::{HEARTBEAT, expect_end, logged_at, unix_time};
 
 const LOST: &str = "pool: a waiting server was lost";
@@ -245,9 +246,7 @@ fn a_program_that_is_gone_leaves_the_pool_empty() {
     let scratch = Scratch::new();
     let program = scratch.file("server");
     let script = format!("#!/bin/sh\necho > '{}/up'\nexec cat\n", scratch.path());
-    fs::write(&program, script).unwrap();
-    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let command = [program.to_str().unwrap().to_owned()];
+    let command = [write_program(&program, script, 0o755)];
     // A session that was over before its client has said something would have nobody to tell.
     let lazily = ["--spawn", "lazy"];
     let options = [&lazily[..], &["--prespawn", "1", "--max-restarts", "0"]].concat();

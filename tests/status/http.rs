@@ -141,10 +141,10 @@ fn random_bytes_do_no_harm() {
             bytes[at] = random.below(256) as u8;
         }
         let mut stream = connect(asked);
-        stream.write_all(&bytes).unwrap();
-        stream.shutdown(Shutdown::Write).unwrap();
+        // It may end without an answer, or with a reset, and before all is sent.
+        let _ = stream.write_all(&bytes);
+        let _ = stream.shutdown(Shutdown::Write);
         let mut answer = Vec::new();
-        // It may end without an answer, or with a reset.
         let _ = stream.read_to_end(&mut answer);
     }
     assert_eq!(get(asked, "/healthz").status, 200);

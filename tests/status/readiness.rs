@@ -1,9 +1,8 @@
 //! When new sessions are welcome, and why they are not.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
-use crate::common::{DEADLINE, TempFolder, eventually, servers};
+use crate::common::{DEADLINE, TempFolder, eventually, servers, write_program};
 use crate::{get, start};
 
 #[test]
@@ -40,8 +39,7 @@ fn a_server_that_can_not_be_started_is_named_until_one_can() {
     let folder = TempFolder::new();
     let program = folder.path().join("server");
     let write = || {
-        fs::write(&program, "#!/bin/sh\nexec cat\n").unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        write_program(&program, "#!/bin/sh\nexec cat\n", 0o755);
     };
     write();
     let (proxy, asked) = start(&["--no-auto-restart"], &[program.display().to_string()]);

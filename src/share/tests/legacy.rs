@@ -85,6 +85,26 @@ fn error(line: &Value) -> (&Value, i64, &str) {
 }
 
 #[test]
+fn a_process_that_takes_longer_to_start_than_one_may_serve_serves_what_waits_for_it() {
+    let mut world = World::unprobed(Limits {
+        processes: 1,
+        legacy: true,
+        max_age: Some(Duration::from_secs(1)),
+        ..limits()
+    });
+    let seat = opened(&mut world, 1);
+    agree(&mut world, ONE);
+    world.get(ONE);
+    world.pass(Duration::from_secs(1));
+    assert!(world.stopped.contains(&ONE));
+    world.client(seat, &call(&json!(1), "tools/list", &json!({})));
+    world.pass(Duration::from_secs(5));
+    agree(&mut world, TWO);
+    let got = world.get(TWO);
+    assert_eq!(got.last().unwrap()["method"], "tools/list", "{got:?}");
+}
+
+#[test]
 fn a_process_is_initialised_once_and_all_get_its_answer() {
     let mut world = world();
     let a = world.seat(1);
