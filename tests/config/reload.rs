@@ -20,7 +20,7 @@ use crate::common::tls::{TlsClient, VERSIONS};
 use crate::common::{Client, Proxy, Scratch, eventually, eventually_some, servers};
 use crate::{Config, address_of, anywhere, asking, called, refused, served, who_answers};
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 const DONE: &str = "SIGHUP: the configuration was read again";
 const NOTHING: &str = "SIGHUP: nothing was changed: ";
