@@ -73,13 +73,13 @@ fn a_script_may_be_run_by_a_script() {
     let folder = TempFolder::new();
     let outer = write_program(&folder.path().join("outer"), "#!/bin/sh\nexec cat\n", 0o755);
     let inner = folder.path().join("inner");
-    let inner = write_program(&inner, &format!("#!{outer} -x\n"), 0o755);
+    let inner = write_program(&inner, format!("#!{outer} -x\n"), 0o755);
     assert_served(&[&inner], folder.path(), None);
     // But not for ever.
     let own = folder.path().join("own");
     let line = assert_unusable(&write_program(
         &own,
-        &format!("#!{}\n", own.display()),
+        format!("#!{}\n", own.display()),
         0o755,
     ));
     assert!(line.contains("nested too deeply"), "{line}");
@@ -114,7 +114,7 @@ fn what_env_can_not_find_is_missed_at_the_start() {
         "#!/usr/bin/env -S A=1 sh",
     ] {
         let script = folder.path().join("server");
-        let script = write_program(&script, &format!("{line}\nexec cat\n"), 0o755);
+        let script = write_program(&script, format!("{line}\nexec cat\n"), 0o755);
         assert_served(&[&script], folder.path(), None);
     }
 }
