@@ -545,15 +545,23 @@ fn what_the_command_line_says_still_counts() {
     assert_eq!(refused(proxy.connect()).0, 503);
 }
 
+/// Waits for a line that comes after ten seconds or more.
+#[track_caller]
+fn wait_for(proxy: &Proxy, text: &str) {
+    eventually(text, PATIENCE, || {
+        proxy.log().iter().any(|line| line.contains(text))
+    });
+}
+
 #[test]
 fn files_are_watched() {
     let config = Config::of(&anywhere(), &json!({"git": called("git")}));
     let proxy = config.start(&["--watch"]);
     config.rewrite(&anywhere(), &json!({"git": called("new git")}));
-    proxy.wait_for_log("--watch: the configuration was read again");
+    wait_for(&proxy, "--watch: the configuration was read again");
     assert_eq!(who_answers(&mut proxy.connect()), "new git");
     config.write("{");
-    proxy.wait_for_log("--watch: nothing was changed: ");
+    wait_for(&proxy, "--watch: nothing was changed: ");
     assert_eq!(who_answers(&mut proxy.connect()), "new git");
 }
 
