@@ -570,6 +570,8 @@ fn in_turns(turn: usize) -> (Value, Value) {
     let mut top = json!({"listen": ["127.0.0.1:0"], "maxSessions": 1000 + turn});
     let mut all = json!({"steady": called("steady")});
     all["steady"]["maxRestarts"] = json!(5 + turn % 3);
+    // It answers no probe of whether it lives.
+    all["steady"]["heartbeatInterval"] = json!(3600);
     let mut changing = called(&format!("turn {}", turn % 2));
     changing["prespawn"] = json!(1);
     all["changing"] = changing;
