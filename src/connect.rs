@@ -7,6 +7,7 @@ mod attempt;
 mod credentials;
 mod link;
 mod resolve;
+mod resuming;
 mod secure;
 mod stdio_pair;
 #[cfg(test)]
@@ -22,6 +23,7 @@ use self::credentials::TokenSource;
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
+use self::resuming::KeptLink;
 use self::secure::Tls;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
@@ -87,6 +89,11 @@ pub struct Connector {
     stop_deadline: Deadline,
     /// Set by the end of stdin.
     end_deadline: Deadline,
+    /// Whether the proxy is asked to keep the session while the connection is lost.
+    resumes: bool,
+    /// While there is none: when the next attempt is made, and when no more are.
+    retry: Deadline,
+    not_resumed: Deadline,
     /// Whether everything that could be delivered has been.
     done: bool,
     /// Whether it ended before that.
@@ -133,6 +140,10 @@ enum Due {
     End,
     /// [`REAP_INTERVAL`] is over.
     Reap,
+    /// Another attempt to resume may be made.
+    Retry,
+    /// The session that is to be resumed is gone by now, or the proxy does not answer.
+    NotResumed,
 }
 
 impl From<SessionKey> for Due {
@@ -145,6 +156,8 @@ impl From<SessionKey> for Due {
 struct Sides {
     stdio: StdioPair,
     link: Link,
+    /// Present if the link may be lost and come back.
+    kept: Option<Box<KeptLink>>,
 }
 
 impl Connector {
@@ -178,10 +191,14 @@ impl Connector {
             sides: Sides {
                 stdio,
                 link: Link::Down,
+                kept: None,
             },
             peers: Peers::new(),
             stop_deadline: Deadline::default(),
             end_deadline: Deadline::default(),
+            resumes: options.resume && options.reconnect,
+            retry: Deadline::default(),
+            not_resumed: Deadline::default(),
             done: false,
             is_cut_off: false,
         })
@@ -196,6 +213,7 @@ impl Connector {
         while !self.done {
             self.turn(&mut events)?;
         }
+        self.say_bye();
         self.reap_look_ups(&mut events)?;
         let session = self.scheduler.session(self.session);
         if self.is_cut_off {
@@ -217,6 +235,7 @@ impl Connector {
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
         self.note_end_of_stdin();
+        self.go_on_resuming();
         self.fire_timers();
         // After all that the session can be told in a turn, and before the wait: no event tells what it wants.
         self.apply_actions();
@@ -286,6 +305,8 @@ impl Connector {
                 Due::Close => self.close_overdue(),
                 Due::Stop => self.done = true,
                 Due::End => self.end_overdue(),
+                Due::Retry => self.retry_due(),
+                Due::NotResumed => self.resume_overdue(),
                 Due::Reap => {}
             }
         }
@@ -324,11 +345,12 @@ impl Connector {
 
     fn apply(&mut self, action: Action) {
         match action {
-            Action::StartUpstream if self.wants_start() => self.connect(),
+            Action::StartUpstream if self.wants_start() => self.start_link(),
             // A program on this machine does not vanish.
-            Action::StartUpstream | Action::CheckClient => {}
+            Action::StartUpstream | Action::CheckClient | Action::ResumeAsked => {}
+            Action::LinkSilent => self.link_is_silent(),
             Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
-            Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
+            Action::ReleaseUpstream => self.release_link(),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
             Action::CheckUpstream => self.check_upstream(),
@@ -344,13 +366,19 @@ impl Connector {
 
     /// The other side ends its own when it has said everything.
     fn end_our_side(&mut self) {
+        let has_bye = self.sides.end_kept();
         let Some(connection) = self.sides.link.io_mut() else {
             return self.drop_connection();
         };
-        connection.source_mut().end();
+        if !has_bye {
+            connection.source_mut().end();
+        }
         let timers = &mut self.reactor.timers;
         let at = timers.now() + CLOSE_TIME;
         self.sides.link.half_close(at, timers);
+        if has_bye {
+            self.scheduler.enqueue(self.session);
+        }
     }
 
     /// The time is for the other side, not for a program that is slow to read our stdout: while that has to be waited for,
@@ -359,7 +387,9 @@ impl Connector {
         self.sides.link.deadline_fired();
         let memory = self.scheduler.memory();
         let session = self.scheduler.session(self.session);
-        if session.is_some_and(|session| session.wants_upstream_output(memory)) {
+        let has_had_time = self.sides.has_ended_side()
+            && session.is_some_and(|session| session.wants_upstream_output(memory));
+        if has_had_time {
             self.drop_connection();
         } else {
             let timers = &mut self.reactor.timers;
@@ -369,6 +399,7 @@ impl Connector {
     }
 
     fn drop_connection(&mut self) {
+        self.sides.kept = None;
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
     }
@@ -381,6 +412,9 @@ impl Connector {
             .io()
             .and_then(|io| io.source().socket().tcp());
         if connection.is_some_and(|stream| self.peers.has_vanished(stream, VANISH_TIME)) {
+            if self.sides.kept.is_some() {
+                return self.link_is_silent();
+            }
             self.sides.link.bring_down(&mut self.reactor.timers);
             self.tell(Event::UpstreamEof(Some(&vanished_error())));
         }
@@ -461,6 +495,9 @@ impl Driver for Sides {
         cx: &mut Context<'_>,
     ) -> bool {
         self.stdio.notice_failures(session, cx);
+        if self.kept.is_some() {
+            return self.run_kept(session, scratch, cx);
+        }
         if let Err(error) = self.link.flush() {
             session.handle(Event::UpstreamEof(Some(&error)), cx);
         }

@@ -31,11 +31,14 @@ mod handshakes;
 mod launch;
 mod launcher;
 mod listen;
+mod newcomers;
 mod pipe_widener;
 mod put_in_force;
 mod quotas;
 pub mod reload;
 mod remnants;
+mod resuming;
+mod resumption;
 mod rules;
 mod seat_side;
 mod server;
@@ -72,8 +75,10 @@ use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
 use self::counts::ProxyCounts;
+use self::newcomers::NewcomerKey;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
+use self::resuming::Resuming;
 use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
@@ -128,6 +133,8 @@ pub struct Proxy<S: System = Linux> {
 
     /// Sessions by whose they are.
     quotas: Quotas,
+    /// What there is for sessions that can be resumed, if any can be.
+    resuming: Option<Box<Resuming<S::Client>>>,
     /// The entrance, if anything is asked of connections.
     visitors: Option<Box<Visitors<S::Client>>>,
 
@@ -208,6 +215,7 @@ impl<S: System> Proxy<S> {
             sessions_so_far: 0,
             refused: 0,
             quotas: Quotas::new(limits.sessions_of_one),
+            resuming: limits.resume_timeout.map(Resuming::new).map(Box::new),
             visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
@@ -267,6 +275,10 @@ impl<S: System> Proxy<S> {
         if self.visitors.is_some() {
             self.run_visitors();
         }
+        if self.resuming.is_some() {
+            self.run_newcomers();
+            self.limit_detached();
+        }
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();
@@ -299,6 +311,10 @@ impl<S: System> Proxy<S> {
     pub fn is_busy(&self) -> bool {
         self.scheduler.is_busy()
             || self.has_ready_visitors()
+            || self
+                .resuming
+                .as_ref()
+                .is_some_and(|it| it.newcomers.is_busy())
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
@@ -333,6 +349,12 @@ impl<S: System> Proxy<S> {
                 Channel::Visitor => {
                     if let Some(visitors) = &mut self.visitors {
                         visitors.latch(VisitorKey(key), token, readiness);
+                    }
+                }
+                Channel::Newcomer => {
+                    if let Some(resuming) = &mut self.resuming {
+                        let key = NewcomerKey(key);
+                        resuming.newcomers.latch(key, token, readiness);
                     }
                 }
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
@@ -403,6 +425,7 @@ impl<S: System> Proxy<S> {
             servers: &mut self.servers,
             start_queue: &mut self.start_queue,
             services: &mut self.services,
+            resuming: self.resuming.as_deref_mut(),
         };
         self.scheduler
             .run_ready(&mut sides, &mut self.reactor.timers);
@@ -416,6 +439,7 @@ impl<S: System> Proxy<S> {
                     self.tell(key, Event::Deadline { unix_time });
                 }
                 Due::Visitor(key) => self.visitor_timeout(key),
+                Due::Newcomer(key) => self.newcomer_timeout(key),
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),
@@ -473,10 +497,17 @@ impl<S: System> Proxy<S> {
     fn apply_actions(&mut self) {
         while let Some((key, action)) = self.scheduler.next_action() {
             self.apply(key, action);
+            if self.resuming.is_some() {
+                self.note_lingering(key);
+            }
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none());
-                if !session.was_refused() {
+                if place.gave_up_place {
+                    if let Some(resuming) = &mut self.resuming {
+                        resuming.lingering -= 1;
+                    }
+                } else if !session.was_refused() {
                     let service = self.services.get_mut(place.service());
                     service.sessions -= 1;
                     service.counts.closed(&session);
@@ -487,6 +518,7 @@ impl<S: System> Proxy<S> {
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
                 self.scheduler.log_end(&session, self.reactor.now());
+                self.place_is_free();
             }
         }
     }
@@ -514,13 +546,21 @@ impl<S: System> Proxy<S> {
         match action {
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
+            Action::ResumeAsked => return self.answer_ask(key),
+            Action::CloseClient => self.forget_kept(key),
             _ => {}
         }
+        let why = match self.scheduler.session(key) {
+            Some(session) if action == Action::ShutdownClient => session.end_reason_name(),
+            _ => "",
+        };
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
             Action::StartUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::CheckClient
             | Action::CheckUpstream
             | Action::MeasureClient => {}
@@ -542,7 +582,7 @@ impl<S: System> Proxy<S> {
                 }
             }
             Action::ShutdownClient => {
-                place.end_client();
+                place.end_client(why);
                 self.scheduler.enqueue(key);
             }
             Action::CloseClient => place.close_client(),

@@ -118,6 +118,7 @@ mod refusals;
 mod replay;
 pub mod report;
 pub mod restart;
+mod resuming;
 mod send_queue;
 mod server_memory;
 mod settings;
@@ -154,6 +155,7 @@ use self::idle::UseKnown;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::refusals::Refusals;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
+use self::resuming::Resuming;
 use self::send_queue::SendQueue;
 use self::server_memory::ServerMemory;
 pub use self::settings::{Settings, Spawn};
@@ -240,6 +242,8 @@ pub struct Session {
     owes_opened: bool,
     /// Present if messages that the host did not ask for are filtered out.
     tidy: Option<Box<Tidy>>,
+    /// Present if a connection may be lost and come back.
+    resume: Option<Box<Resuming>>,
 }
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
@@ -323,6 +327,7 @@ impl Session {
             tally: Tally::default(),
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
+            resume: None,
         }
     }
 
@@ -375,6 +380,12 @@ impl Session {
             // What is left of what was read is handled after any event.
             Event::RunBegan => {}
             Event::MemoryShort => self.memory_short(cx),
+            Event::Kept => self.keep_connection(),
+            Event::NotKept => self.keep_no_connection(),
+            Event::Detached => self.detached(cx),
+            Event::Attached => self.attached(cx),
+            Event::NotResumed { untaken } => self.not_resumed(untaken, cx),
+            Event::LinkSaid(line) => self.link_said(line, cx),
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
@@ -444,6 +455,7 @@ impl Session {
             && self.client.has_all_handled()
             && self.upstream_backlog.is_none()
             && self.held.is_none()
+            && !self.is_paused()
             && self.charged == 0
             && self.server_log.kept_bytes() == 0
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)

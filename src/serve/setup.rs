@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, IsTerminal};
+use std::time::Duration;
 
 use log::{debug, error, info, warn};
 use mio::Interest;
@@ -61,6 +62,8 @@ pub struct Limits {
     pub max_starting: usize,
     /// Connections in the entrance.
     pub places: usize,
+    /// How long a session is kept of which the connection is lost; `None` if none is.
+    pub resume_timeout: Option<Duration>,
 }
 
 /// What kept the program from serving, in one line.
@@ -321,6 +324,7 @@ pub(super) fn limits(
         },
         max_starting: options.max_starting,
         places,
+        resume_timeout: options.resume_timeout,
     }
 }
 

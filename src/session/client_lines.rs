@@ -15,6 +15,7 @@ use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::SkipScanner;
 use crate::protocol::splice::Spliced;
+use crate::resume::wire::Side;
 use crate::util::about::about;
 use crate::util::plural::{Counted, are};
 use crate::util::time::Time;
@@ -174,10 +175,13 @@ impl Session {
             && self.backend.takes_control_line(control)
         {
             self.debug_control_line(line);
+            if control == Control::Handshake {
+                self.note_ask(line, cx);
+            }
             self.control_line(control, line, cx);
             return Route::Drop;
         }
-        if !self.admits(&message, cx) {
+        if self.refuse_control_line(&message, cx) || !self.admits(&message, cx) {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
@@ -214,8 +218,12 @@ impl Session {
         if log::max_level() < log::LevelFilter::Debug {
             return;
         }
-        if may_hold_token(line) {
-            about!(debug, self.label, "client → proxy: a line with a token");
+        if may_hold_secret(line) {
+            about!(
+                debug,
+                self.label,
+                "client → proxy: a line with a token, or the id of a session"
+            );
         } else {
             self.debug_client_line("proxy", line);
         }
@@ -227,6 +235,26 @@ impl Session {
             control == Control::Handshake && asks_for_eager_replay(line);
         self.heartbeat
             .announce(self.opened, cx.now, cx.settings.heartbeat_interval);
+    }
+
+    /// What the host writes is not about the link, and must not be taken for that at its other end. Returns whether it would
+    /// be.
+    fn refuse_control_line(&mut self, message: &Message<'_>, cx: &mut Context<'_>) -> bool {
+        let Message::Single(envelope) = message else {
+            return false;
+        };
+        if envelope.control.is_none() || !self.backend.is_link() {
+            return false;
+        }
+        let is_ours = |control: Control| control.side() == Side::Client;
+        if !envelope.control.is_some_and(is_ours) {
+            return false;
+        }
+        let text = "a line of this type is for the connection to the proxy, which is made here";
+        self.note_refusal(Refusal::Unreadable, text, cx);
+        let id = envelope.id.as_ref().map(|id| id as &dyn std::fmt::Display);
+        self.reply_error(id, ErrorReason::InvalidRequest, text, cx);
+        true
     }
 
     /// Refuses a message that is over a limit, and any message at the end of the session. Returns whether it may pass.
@@ -443,12 +471,13 @@ fn asks_for_eager_replay(line: &[u8]) -> bool {
     replay() == Some(r#""eager""#)
 }
 
-/// Whether there is nothing in a line but white space.
-/// Whether a line may have a member `token`, which may be written with escapes.
-fn may_hold_token(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b"token").is_some() || line.contains(&b'\\')
+/// Whether a line may have a member `token`, or the id of a session, which may be written with escapes.
+fn may_hold_secret(line: &[u8]) -> bool {
+    let has = |name: &[u8]| memchr::memmem::find(line, name).is_some();
+    has(b"token") || has(b"resume") || line.contains(&b'\\')
 }
 
+/// Whether there is nothing in a line but white space.
 pub(super) fn is_blank(line: &[u8]) -> bool {
     line.iter().all(u8::is_ascii_whitespace)
 }

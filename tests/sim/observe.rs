@@ -62,6 +62,8 @@ impl Below {
             Action::StopUpstream
             | Action::CheckClient
             | Action::CheckUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::MeasureClient => {}
             Action::HibernateUpstream => self.hibernates(slot, session),
             Action::ReleaseUpstream => self.released(slot),

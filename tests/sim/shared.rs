@@ -91,6 +91,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
         max_starting: rng.pick(&[1, 64]),
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
+        resume_timeout: None,
     };
     let plan = Plan {
         name: None,

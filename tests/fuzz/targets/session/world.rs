@@ -420,7 +420,8 @@ impl World {
                 assert!(!std::mem::replace(&mut client.was_told_the_end, true));
             }
             // Nobody vanishes here.
-            Action::CheckClient | Action::CheckUpstream => {}
+            Action::CheckClient | Action::CheckUpstream | Action::LinkSilent => {}
+            Action::ResumeAsked => self.event(Event::NotKept),
             Action::MeasureClient => {
                 // A client has taken what was written to it.
                 let unsent = self.client.as_ref().map(|_| 0);
