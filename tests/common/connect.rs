@@ -168,7 +168,7 @@ impl Connect {
     }
 
     #[track_caller]
-    fn recv_line_within(&mut self, deadline: Duration) -> String {
+    pub(crate) fn recv_line_within(&mut self, deadline: Duration) -> String {
         self.next_line_within(deadline)
             .unwrap_or_else(|| panic!("expected a line, got the end of stdout"))
     }
