@@ -101,7 +101,10 @@ fn long_lines_pass_both_ways() {
     thread::scope(|scope| {
         scope.spawn(|| write_all(input, format!("{line}\n{line}\n").as_bytes()));
         for _ in 0..2 {
-            assert!(connect.recv_line_within(3 * DEADLINE) == line, "the line was changed");
+            assert!(
+                connect.recv_line_within(3 * DEADLINE) == line,
+                "the line was changed"
+            );
         }
     });
 }
