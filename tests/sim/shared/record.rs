@@ -451,7 +451,8 @@ impl Record {
             // Whoever has ended its side is not waited for without end.
             "process_terminated" if self.gone.contains(&request.client) => {
                 let is_lost = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
-                is_lost || request.kind == Kind::Legacy || line.contains("the session left")
+                let is_alone = self.alone.contains(&request.client);
+                is_lost || is_alone || line.contains("the session left")
             }
             "shutdown" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
