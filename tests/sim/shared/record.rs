@@ -450,7 +450,11 @@ impl Record {
         match reason {
             // Whoever has ended its side is not waited for without end.
             "process_terminated" if self.gone.contains(&request.client) => {
-                let is_lost = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
+                // One that shares a listen was not sent anywhere.
+                let at = request.listens_at.map(|(pid, _)| pid).or(request.sent_to);
+                let is_listen = matches!(request.kind, Kind::Listen(_));
+                let is_lost = at.is_some_and(|pid| self.dead.contains(&pid))
+                    || (is_listen && at.is_none() && !self.dead.is_empty());
                 let is_alone = self.alone.contains(&request.client);
                 is_lost || is_alone || line.contains("the session left")
             }
