@@ -173,6 +173,8 @@ pub struct Share {
     /// Those that are shared, the one that is asked for the era, and the one where suspects are tried.
     processes: Vec<Process>,
     era: ServerEra,
+    /// How often the server has said nothing of that when it was asked, since it was last known to be another.
+    silences: u32,
     suspects: Suspects,
     groups: Groups,
     affinity: Affinity,
@@ -199,6 +201,7 @@ impl Share {
             seats: Slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
+            silences: 0,
             suspects: Suspects::default(),
             groups: Groups::default(),
             affinity: Affinity::default(),

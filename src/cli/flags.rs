@@ -268,7 +268,7 @@ flags! {
     serve "--traceable": traceable = true;
 
     /// Serve the servers of this file, in JSON. Each option is a key in it, too (`idleTimeout`), but this one. It takes
-    /// the place of a command.
+    /// the place of a command. The file is read again on SIGHUP.
     serve "--config" "FILE", example "/etc/mcp/servers.json": config = some_path;
 
     /// Look every 10 seconds whether the files that SIGHUP has read again have changed, and read them again if so.

@@ -236,6 +236,9 @@ pub fn empty_result(id: &dyn Display) -> String {
     format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{{}}}}"#)
 }
 
+/// The key in `_meta` under which the id of a subscription is.
+pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
+
 /// The result with which a `subscriptions/listen` ends well. `id` is JSON text.
 pub fn subscription_closed(id: &dyn Display) -> String {
     format!(

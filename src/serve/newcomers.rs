@@ -104,6 +104,24 @@ impl<C> Newcomers<C> {
         self.waiting.clear();
     }
 
+    /// Has those for one server go on to the one that has taken its place, and closes those for whom there is none.
+    pub(super) fn move_on(
+        &mut self,
+        new: impl Fn(&Arrival) -> Option<ServiceKey>,
+        timers: &mut Timers<Due>,
+    ) {
+        let mut left = Vec::new();
+        for (key, newcomer) in &mut self.all {
+            match new(&newcomer.arrival) {
+                Some(service) => newcomer.arrival.service = service,
+                None => left.push(NewcomerKey(key)),
+            }
+        }
+        for key in left {
+            self.leave(key, timers);
+        }
+    }
+
     fn leave(&mut self, key: NewcomerKey, timers: &mut Timers<Due>) -> Option<Newcomer<C>> {
         let mut newcomer = self.all.try_remove(key.0)?;
         newcomer.deadline.clear(timers);

@@ -170,11 +170,12 @@ impl Default for Process {
 impl<S: System> Proxy<S> {
     /// Whether this session is to use a shared process, and not one of its own.
     pub(super) fn is_to_share(&self, service: ServiceKey, session: &Session) -> bool {
+        let now = self.reactor.now();
         self.services.sharing(service).is_some_and(|sharing| {
             if session.is_legacy() {
                 session.is_opened() && sharing.share.serves_legacy()
             } else {
-                !(session.is_modern() && sharing.share.is_legacy())
+                !(session.is_modern() && sharing.share.is_legacy(now))
             }
         })
     }
@@ -216,7 +217,7 @@ impl<S: System> Proxy<S> {
         let now = self.reactor.now();
         let (_, memory) = self.scheduler.scratch_and_memory();
         sharing.share.leave(seat, &mut Context { now, memory });
-        self.tell(key, Event::UpstreamExited(Exit::Code(0)));
+        self.tell(key, Event::UpstreamExited(Exit::Left));
         self.tell(key, Event::UpstreamEof(None));
     }
 }

@@ -22,6 +22,9 @@ use crate::buffers::outbox::{Edit, Outbox};
 use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::util::about::about;
 
+/// Why a request gets an error that was at a shared server when its session ended. That server goes on.
+const LEFT: &str = "the session left the shared server before it answered";
+
 /// What the loss of an upstream means for the next one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LossKind {
@@ -221,9 +224,14 @@ impl Session {
             .partition(|request| may_resend && request.resendable().is_some());
         self.tally.lost = self.tally.lost.saturating_add(lost.len() as u16);
         let (reason, what) = self.backend.lost_request();
-        let message = format!("{what} ({status})");
+        let has_left = exit == Some(Exit::Left);
+        let message = if has_left {
+            LEFT.to_owned()
+        } else {
+            format!("{what} ({status})")
+        };
         let data = Loss {
-            status: Some(&status),
+            status: Some(status.as_str()).filter(|_| !has_left),
             delivered: Some(self.delivered()),
             ..Loss::default()
         };

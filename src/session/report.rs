@@ -98,6 +98,8 @@ pub enum Exit {
     Unstoppable,
     /// The connection was closed by the other side, or broke.
     Connection(Option<ErrorKind>),
+    /// It goes on without the session, which shared it with others.
+    Left,
     /// The proxy at the other end has no server to offer.
     Refused,
     /// The proxy at the other end is being stopped, and takes no new requests.
@@ -156,6 +158,7 @@ impl fmt::Display for Exit {
             Self::Code(code) => write!(f, "exit code {code}"),
             Self::Unknown => f.write_str("unknown status"),
             Self::Unstoppable => f.write_str("no signal ends it"),
+            Self::Left => f.write_str("the session left it"),
             Self::Connection(None) => f.write_str("closed by the other side"),
             Self::Connection(Some(kind)) => kind.fmt(f),
             Self::Full => {

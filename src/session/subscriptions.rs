@@ -11,7 +11,7 @@ use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session};
 use crate::protocol::envelope::Envelope;
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
-use crate::protocol::own_messages;
+use crate::protocol::{own_messages, strict};
 
 /// What the server is told.
 const CLOSED: &str = "the session ends";
@@ -81,6 +81,26 @@ impl Session {
         !self.subscriptions.closed.is_empty() && self.answers_a_closed_one(envelope)
     }
 
+    /// Whether a line belongs to a subscription that was closed. Its client has been told that nothing more comes.
+    #[inline]
+    pub(super) fn is_of_closed_subscription(
+        &mut self,
+        envelope: &Envelope<'_>,
+        line: &[u8],
+    ) -> bool {
+        !self.subscriptions.closed.is_empty() && self.is_of_a_closed_one(envelope, line)
+    }
+
+    #[inline(never)]
+    fn is_of_a_closed_one(&mut self, envelope: &Envelope<'_>, line: &[u8]) -> bool {
+        let is_notification = envelope.id.is_none() && envelope.method.is_some();
+        let id = is_notification.then(|| subscription_of(line)).flatten();
+        let id = id.filter(|id| id.len() <= MAX_ID_BYTES);
+        id.map(RequestId::new).is_some_and(|id| {
+            self.subscriptions.closed.contains(&id) && !self.in_flight.contains(&id)
+        })
+    }
+
     #[inline(never)]
     fn answers_a_closed_one(&mut self, envelope: &Envelope<'_>) -> bool {
         let id = envelope.response_id().filter(|id| id.len() <= MAX_ID_BYTES);
@@ -95,4 +115,12 @@ impl Session {
         let at = closed.iter().position(|listen| *listen == id);
         at.map(|at| closed.swap_remove(at)).is_some()
     }
+}
+
+/// The id of the subscription that a notification belongs to.
+fn subscription_of(line: &[u8]) -> Option<&[u8]> {
+    let [params] = strict::members(line, 0..line.len(), ["params"]).ok()?;
+    let [meta] = strict::members(line, params?.value, ["_meta"]).ok()?;
+    let [id] = strict::members(line, meta?.value, [own_messages::SUBSCRIPTION_ID]).ok()?;
+    line.get(id?.value)
 }

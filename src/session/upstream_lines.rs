@@ -121,6 +121,7 @@ impl Session {
             }
             if self.take_restored(envelope)
                 || self.answers_closed_subscription(envelope)
+                || self.is_of_closed_subscription(envelope, line)
                 || self.take_back_refused(envelope, cx)
             {
                 return false;

@@ -16,9 +16,15 @@ use crate::protocol::json;
 use crate::protocol::own_messages::ErrorReason;
 use crate::util::time::Time;
 
-/// The server has this long to say what it is; what is silent for longer is taken for older than the question. Python
-/// servers take seconds to start on a busy machine.
+/// The server has this long to say what it is; what is silent for longer is taken for older than the question for a while.
+/// Python servers take seconds to start on a busy machine.
 const PROBE_TIME: Duration = Duration::from_secs(10);
+
+/// After this time a server that was silent is asked again: on a machine that is busy enough, none answers in time. Each
+/// further silence doubles it, up to [`LONGEST_PAUSE`], as whoever asks first waits for the answer.
+const FIRST_PAUSE: Duration = Duration::from_mins(1);
+
+const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
 /// The number of the question. Requests of clients have greater ones.
 const PROBE_NUMBER: u64 = 0;
@@ -43,12 +49,14 @@ pub(super) enum ServerEra {
     },
     /// A handshake, and a session.
     Legacy,
+    /// It has said nothing. Until then it is taken for a legacy one.
+    Silent { until: Time },
 }
 
 impl ServerEra {
     /// Whether a request may come to such a server; if not, why.
     pub(super) fn admit(&self, request: &Request<'_>) -> Result<(), (ErrorReason, &'static str)> {
-        if *self == Self::Legacy {
+        if self.is_legacy() {
             let text = "the server is older than MCP 2026-07-28: it is to be asked by initialize";
             return Err((ErrorReason::MethodNotFound, text));
         }
@@ -63,9 +71,14 @@ impl ServerEra {
         Ok(())
     }
 
-    /// Whether the server is known to need a session for each client.
-    pub(super) fn is_legacy(&self) -> bool {
-        *self == Self::Legacy
+    /// Whether the server is known to need a session for each client, or taken for one of those.
+    fn is_legacy(&self) -> bool {
+        matches!(self, Self::Legacy | Self::Silent { .. })
+    }
+
+    /// Whether the server was silent when it was asked, and it is time to ask it again.
+    fn is_outdated(&self, now: Time) -> bool {
+        matches!(self, Self::Silent { until } if *until <= now)
     }
 }
 
@@ -108,6 +121,9 @@ impl Share {
         request: &Request<'_>,
         cx: &mut Context<'_>,
     ) -> Result<(), (ErrorReason, &'static str)> {
+        if self.era.is_outdated(cx.now) {
+            self.era = ServerEra::Unknown;
+        }
         let before = self.seats[key.0].era;
         let era = before.after(request, self.limits.legacy);
         self.seats[key.0].era = era;
@@ -125,9 +141,15 @@ impl Share {
 
     /// The server may be another by now: it is asked again.
     pub(super) fn forget_era(&mut self) {
+        self.silences = 0;
         if !matches!(self.era, ServerEra::Asked { .. }) {
             self.era = ServerEra::Unknown;
         }
+    }
+
+    /// Whether the server is known to need a session for each client, or taken for one of those.
+    pub fn is_legacy(&self, now: Time) -> bool {
+        self.era.is_legacy() && !self.era.is_outdated(now)
     }
 
     /// The process that is asked for the era. Nobody else uses it.
@@ -138,7 +160,7 @@ impl Share {
     /// Whether the era is known. If not, the server is asked, and the seat waits.
     pub(super) fn knows_era(&mut self, seat: SeatKey) -> bool {
         match &mut self.era {
-            ServerEra::Modern { .. } | ServerEra::Legacy => true,
+            ServerEra::Modern { .. } | ServerEra::Legacy | ServerEra::Silent { .. } => true,
             ServerEra::Asked { waiting, .. } => {
                 waiting.insert(seat);
                 false
@@ -229,7 +251,10 @@ impl Share {
 
     pub(super) fn probe_timeout(&mut self, cx: &mut Context<'_>) {
         if self.probe_deadline().is_some_and(|until| until <= cx.now) {
-            self.decide_era(ServerEra::Legacy, cx);
+            let pause = FIRST_PAUSE * (1 << self.silences.min(6));
+            let until = cx.now + pause.min(LONGEST_PAUSE);
+            self.silences += 1;
+            self.decide_era(ServerEra::Silent { until }, cx);
             let probe = self.probe();
             self.stop_process(probe);
         }
@@ -239,6 +264,14 @@ impl Share {
         match &era {
             ServerEra::Modern { supported } => {
                 info!("the server speaks {supported}: its processes are shared");
+            }
+            ServerEra::Silent { until } => {
+                let (time, pause) = (PROBE_TIME.as_secs(), until.saturating_since(cx.now));
+                info!(
+                    "the server has not said within {time} s which versions of MCP it speaks; it is taken for older than \
+                     2026-07-28, and asked again after {} s",
+                    pause.as_secs()
+                );
             }
             _ if self.limits.legacy => info!("the server is older than MCP 2026-07-28"),
             _ => info!(

@@ -146,7 +146,7 @@ impl Share {
         }
         self.last_number += 1;
         let number = self.last_number;
-        self.seats[key.0].open.push(Open {
+        self.seats[key.0].push_open(Open {
             id,
             number,
             token: None,

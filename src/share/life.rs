@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 
 use log::warn;
 
-use super::era::ServerEra;
 use super::process::{Life, Owner, Pool, Process};
 use super::seat::{State, Waiting};
 use super::server_line::{self, ServerLine};
@@ -363,11 +362,6 @@ impl Share {
     /// How legacy clients' processes are counted.
     pub fn serves_legacy(&self) -> bool {
         self.limits.legacy
-    }
-
-    /// Whether the server is known to need a session for each client.
-    pub fn is_legacy(&self) -> bool {
-        self.era == ServerEra::Legacy
     }
 }
 

@@ -140,7 +140,7 @@ impl Share {
             let text = "there is no memory left for the line";
             return Err((ErrorReason::TooLarge, text));
         }
-        seat.open.push(Open {
+        seat.push_open(Open {
             id,
             number: waiting.number,
             token: request.token.clone().map(|token| line[token].into()),

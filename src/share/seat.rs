@@ -23,6 +23,9 @@ pub(super) const MAX_LISTENS: usize = 16;
 /// As many ids of the greatest length hold less than a buffer may hold without being charged.
 const FEW: usize = 24;
 
+/// Up to so many open requests have room made for them one by one.
+const FEW_OPEN: usize = 4;
+
 /// A session's place.
 #[derive(Debug)]
 #[allow(
@@ -160,6 +163,14 @@ impl Seat {
 
     pub(super) fn numbered(&self, number: u64) -> Option<usize> {
         self.open.iter().position(|open| open.number == number)
+    }
+
+    /// Takes a request in. Most seats have one or two, and there are thousands of seats: few have room for just those.
+    pub(super) fn push_open(&mut self, open: Open) {
+        if self.open.len() < FEW_OPEN {
+            self.open.reserve_exact(1);
+        }
+        self.open.push(open);
     }
 
     /// Forgets the request at this place.

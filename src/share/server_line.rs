@@ -6,9 +6,8 @@
 use std::ops::Range;
 
 use crate::protocol::envelope::Message;
+use crate::protocol::own_messages::SUBSCRIPTION_ID;
 use crate::protocol::strict::{self, Doubled};
-
-const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
 
 /// What a line is. Numbers are those that the proxy has put in the place of ids and tokens.
 #[derive(Debug, PartialEq, Eq)]

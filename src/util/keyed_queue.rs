@@ -34,7 +34,8 @@ struct Rest<T> {
     /// In the order of their numbers.
     elements: VecDeque<Numbered<T>>,
     next_number: u64,
-    index: Option<Index>,
+    /// Few queues ever need one.
+    index: Option<Box<Index>>,
 }
 
 #[derive(Debug)]
@@ -211,7 +212,7 @@ impl<T: Keyed> Rest<T> {
         }
         let elements = &self.elements;
         let index = self.index.get_or_insert_with(|| {
-            let mut index = Index::default();
+            let mut index = Box::<Index>::default();
             for one in elements {
                 index.insert(one.element.key(), one.number);
             }
@@ -232,7 +233,8 @@ impl<T: Keyed> Rest<T> {
 impl<T> Default for Rest<T> {
     fn default() -> Self {
         Self {
-            elements: VecDeque::new(),
+            // One is what most have that have more than `first`.
+            elements: VecDeque::with_capacity(1),
             next_number: 0,
             index: None,
         }

@@ -546,15 +546,23 @@ fn what_the_command_line_says_still_counts() {
     assert_eq!(refused(proxy.connect()).0, 503);
 }
 
+/// Waits for a line that comes after ten seconds or more.
+#[track_caller]
+fn wait_for(proxy: &Proxy, text: &str) {
+    eventually(text, PATIENCE, || {
+        proxy.log().iter().any(|line| line.contains(text))
+    });
+}
+
 #[test]
 fn files_are_watched() {
     let config = Config::of(&anywhere(), &json!({"git": called("git")}));
     let proxy = config.start(&["--watch"]);
     config.rewrite(&anywhere(), &json!({"git": called("new git")}));
-    proxy.wait_for_log("--watch: the configuration was read again");
+    wait_for(&proxy, "--watch: the configuration was read again");
     assert_eq!(who_answers(&mut proxy.connect()), "new git");
     config.write("{");
-    proxy.wait_for_log("--watch: nothing was changed: ");
+    wait_for(&proxy, "--watch: nothing was changed: ");
     assert_eq!(who_answers(&mut proxy.connect()), "new git");
 }
 
@@ -563,6 +571,8 @@ fn in_turns(turn: usize) -> (Value, Value) {
     let mut top = json!({"listen": ["127.0.0.1:0"], "maxSessions": 1000 + turn});
     let mut all = json!({"steady": called("steady")});
     all["steady"]["maxRestarts"] = json!(5 + turn % 3);
+    // It answers no probe of whether it lives.
+    all["steady"]["heartbeatInterval"] = json!(3600);
     let mut changing = called(&format!("turn {}", turn % 2));
     changing["prespawn"] = json!(1);
     all["changing"] = changing;

@@ -161,3 +161,50 @@ fn a_modern_server_ends_a_subscription_by_taking_it_back() {
     world.server(CANCELLED);
     assert_eq!(world.session.unanswered(), 1);
 }
+
+#[test]
+fn what_a_server_says_in_a_closed_subscription_reaches_nobody() {
+    let note = |id: &str| {
+        format!(
+            r#"{{"method":"notifications/tools/list_changed","params":{{"_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
+        )
+    };
+    let mut world = listening(World::up());
+    world.client(&request(2));
+    world.server(&note(r#""s-1""#));
+    assert_eq!(world.client_got(), [note(r#""s-1""#)]);
+    world.client_ends();
+    assert_eq!(world.client_got(), [CLOSED]);
+    world.server(&note(r#""s-\u0031""#));
+    assert_eq!(world.client_got(), [""; 0]);
+    let others = [note("2"), r#"{"method":"notifications/x"}"#.to_owned()];
+    for line in &others {
+        world.server(line);
+    }
+    assert_eq!(world.client_got(), others);
+}
+
+#[test]
+fn a_request_at_a_shared_server_is_not_said_to_be_lost_with_it() {
+    let mut world = World::new();
+    assert_eq!(world.took_actions(), [Action::StartUpstream]);
+    world.event(|session, cx| {
+        let serves_legacy = false;
+        session.handle(Event::Seated { serves_legacy }, cx);
+    });
+    let meta = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
+    world.client(&format!(
+        r#"{{"id":2,"method":"tools/list","params":{{{meta}}}}}"#
+    ));
+    world.client_ends();
+    world.server_got();
+    world.pass(31 * SECOND);
+    assert_eq!(world.took_actions(), [Action::StopUpstream]);
+    world.server_dies(Exit::Left);
+    let [line] = &world.client_got()[..] else {
+        panic!("not one line");
+    };
+    let text = "the session left the shared server before it answered";
+    assert!(line.contains(text), "{line}");
+    assert!(!line.contains("exit code"), "{line}");
+}

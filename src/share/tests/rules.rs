@@ -516,9 +516,40 @@ fn a_server_that_does_not_know_the_question_is_older() {
             reason(&world.read(a)[0]),
             (&json!("d"), -32601, "method_not_found")
         );
-        assert!(world.share.is_legacy());
+        assert!(world.share.is_legacy(world.now));
         assert!(world.get(ONE).is_empty());
     }
+}
+
+#[test]
+fn a_server_that_was_silent_is_asked_again_after_a_while() {
+    let mut world = World::unprobed(limits());
+    let probe = ProcessKey(2);
+    for minutes in [1, 2, 4] {
+        let a = world.seat(1);
+        world.client(a, &call(json!("early")));
+        assert_eq!(world.get(probe)[0]["method"], "server/discover");
+        world.pass(Duration::from_secs(10));
+        assert_eq!(
+            reason(&world.read(a)[0]),
+            (&json!("early"), -32601, "method_not_found")
+        );
+        assert_eq!(world.stopped.pop(), Some(probe));
+        world.end(probe, "signal 15");
+        world.pass(Duration::from_secs(60 * minutes - 1));
+        world.client(a, &call(json!("still")));
+        assert_eq!(reason(&world.read(a)[0]).2, "method_not_found");
+        assert!(world.share.is_legacy(world.now));
+        world.pass(Duration::from_secs(1));
+        assert!(!world.share.is_legacy(world.now));
+    }
+    let a = world.seat(1);
+    world.client(a, &call(json!("late")));
+    world.get(probe);
+    let modern = json!({"id": 0, "result": {"supportedVersions": ["2026-07-28"]}});
+    world.server(probe, &modern);
+    assert!(world.read(a).is_empty());
+    assert_eq!(world.get(ONE).len(), 1, "it is shared");
 }
 
 #[test]

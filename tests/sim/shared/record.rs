@@ -405,7 +405,9 @@ impl Record {
         let rank = |key: &usize| {
             let request = &self.requests[*key];
             let is_at_dead = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
-            (!is_at_dead, request.is_cancelled)
+            // A client that reads late gets what is said of one that reached nobody when the next of its id is lost already.
+            let is_other = is_at_dead == line.contains("\"delivered\":false");
+            (is_other, request.is_cancelled)
         };
         let open = self.open_of(client).iter().copied();
         let key = open.filter(fits).min_by_key(rank).unwrap_or_else(|| {
@@ -435,8 +437,6 @@ impl Record {
             .filter(|_| may_end);
         if let Some(key) = closed {
             self.end(key, line);
-            // What was on its way may still come.
-            self.open.entry(client).or_default().push(key);
         }
         closed.is_some()
     }
@@ -449,7 +449,16 @@ impl Record {
         };
         match reason {
             // Whoever has ended its side is not waited for without end.
-            "process_terminated" | "shutdown" if self.gone.contains(&request.client) => true,
+            "process_terminated" if self.gone.contains(&request.client) => {
+                // One that shares a listen was not sent anywhere.
+                let at = request.listens_at.map(|(pid, _)| pid).or(request.sent_to);
+                let is_listen = matches!(request.kind, Kind::Listen(_));
+                let is_lost = at.is_some_and(|pid| self.dead.contains(&pid))
+                    || (is_listen && at.is_none() && !self.dead.is_empty());
+                let is_alone = self.alone.contains(&request.client);
+                is_lost || is_alone || line.contains("the session left")
+            }
+            "shutdown" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
             _ if request.answer.is_some() && request.kind != Kind::Double => false,
             "process_terminated" => {
