@@ -151,11 +151,15 @@ impl Channel {
         if count > 0 {
             self.acks.taken(count, before, now);
         }
-        Some(if self.acks.is_beyond(self.window(), self.taken()) {
-            Err(Lie::Protocol)
-        } else {
-            Ok(piece)
-        })
+        // Whoever has said that nothing follows acknowledges nothing any more, and is sent the rest all the same.
+        let is_bound = !self.is_ending();
+        Some(
+            if is_bound && self.acks.is_beyond(self.window(), self.taken()) {
+                Err(Lie::Protocol)
+            } else {
+                Ok(piece)
+            },
+        )
     }
 
     /// The other end says that it has taken this many lines.
