@@ -319,6 +319,7 @@ mod tests {
         let (stdin, sender) = pipe().unwrap();
         let (receiver, stdout) = pipe().unwrap();
         drop(receiver);
+        crate::util::others_end::wait_until_others_have_closed(&stdout);
         writeln!(File::from(sender), "{}", ping(1)).unwrap();
         let error = serve(stdin.as_fd(), stdout.as_fd()).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);

@@ -1,7 +1,7 @@
 //! Reads files that hold secrets, and refuses those that others can read or change.
 
 use std::fmt::Display;
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::Read;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -10,7 +10,7 @@ use nix::fcntl::OFlag;
 
 /// What a mode must not have: everybody reads or writes, the group writes. That the group reads is fine: the credentials of
 /// systemd and the secrets of Kubernetes are like that.
-const FORBIDDEN_MODE: u32 = 0o026;
+pub const FORBIDDEN_MODE: u32 = 0o026;
 
 /// The largest file that is taken, in bytes: ten thousand tokens, or any chain of certificates.
 const MAX_BYTES: u64 = 1024 * 1024;
@@ -21,13 +21,8 @@ const MAX_BYTES: u64 = 1024 * 1024;
 pub fn read(path: &Path) -> Result<String, String> {
     let shown = path.display();
     let failed = |error: &dyn Display| format!("cannot read {shown}: {error}");
-    // Without O_NONBLOCK, a FIFO would stop the program until somebody writes.
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlag::O_NONBLOCK.bits())
-        .open(path)
-        .map_err(|error| failed(&error))?;
-    check(&file).map_err(|error| failed(&error))?;
+    let (file, metadata) = open_regular(path).map_err(|error| failed(&error))?;
+    check(&metadata).map_err(|error| failed(&error))?;
     let mut text = String::new();
     file.take(MAX_BYTES + 1)
         .read_to_string(&mut text)
@@ -38,11 +33,25 @@ pub fn read(path: &Path) -> Result<String, String> {
     Ok(text)
 }
 
-fn check(file: &File) -> Result<(), String> {
+/// Opens a file to read it. Nothing else is waited for.
+///
+/// # Errors
+/// Why it can't be opened, without its name.
+pub fn open_regular(path: &Path) -> Result<(File, Metadata), String> {
+    // Without O_NONBLOCK, a FIFO would stop the program until somebody writes.
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlag::O_NONBLOCK.bits())
+        .open(path)
+        .map_err(|error| error.to_string())?;
     let metadata = file.metadata().map_err(|error| error.to_string())?;
     if !metadata.is_file() {
         return Err("it is not a regular file".to_owned());
     }
+    Ok((file, metadata))
+}
+
+fn check(metadata: &Metadata) -> Result<(), String> {
     let mode = metadata.mode() & 0o7777;
     if mode & FORBIDDEN_MODE == 0 {
         return Ok(());

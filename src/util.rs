@@ -5,6 +5,8 @@ pub mod client_address;
 pub mod histogram;
 pub mod keyed_queue;
 pub mod log_rate_limit;
+#[cfg(test)]
+pub(crate) mod others_end;
 pub mod plural;
 pub mod secret;
 pub mod service_key;

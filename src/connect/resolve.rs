@@ -285,6 +285,7 @@ mod tests {
             assert!(look_up.read().is_none());
         }
         drop(sender);
+        crate::util::others_end::wait_until_others_have_closed(look_up.output.source());
         look_up.latch(Token(1), Readiness::READABLE | Readiness::READ_CLOSED);
         assert_eq!(look_up.read().unwrap().unwrap().len(), 2);
         assert_eq!(look_up.child, None, "it would be killed");

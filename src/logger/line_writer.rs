@@ -102,6 +102,7 @@ mod tests {
 
     use super::*;
     use crate::reactor::stdio::Direction;
+    use crate::util::others_end::wait_until_others_have_closed;
 
     /// Takes what the script says, then everything.
     #[derive(Default)]
@@ -255,6 +256,8 @@ mod tests {
         drop(reader);
         let (peer, socket) = UnixStream::pair().unwrap();
         drop(peer);
+        wait_until_others_have_closed(&writer);
+        wait_until_others_have_closed(&socket);
         for stderr in [
             reopened,
             Stdio::open(writer.as_fd(), Direction::Out),

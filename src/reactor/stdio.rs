@@ -428,6 +428,7 @@ mod tests {
         assert_eq!(last.kind(), ErrorKind::WouldBlock);
         assert!(!is_nonblocking(&ours));
         drop(theirs);
+        crate::util::others_end::wait_until_others_have_closed(&ours);
         assert_eq!(stdio.read(&mut buffer).unwrap(), 0);
     }
 

@@ -52,6 +52,7 @@ mod tests {
     use nix::fcntl::{FcntlArg, fcntl};
 
     use super::*;
+    use crate::util::others_end::wait_until_others_have_closed;
 
     #[test]
     fn what_nobody_has_read_is_taken_back_once_nobody_can() {
@@ -64,6 +65,7 @@ mod tests {
         drop(receiver);
         assert_eq!(sender.take_unread(), None, "another can read it");
         drop(other);
+        wait_until_others_have_closed(&sender);
         assert_eq!(sender.take_unread().as_deref(), Some(&b"two"[..]));
         assert_eq!(sender.take_unread(), Some(Vec::new()));
         let broken = sender.write(b"x").unwrap_err();
@@ -78,6 +80,7 @@ mod tests {
         let written = vec![b'x'; BYTES];
         sender.write_all(&written).unwrap();
         drop(receiver);
-        assert_eq!(sender.take_unread(), Some(written));
+        wait_until_others_have_closed(&sender);
+        assert!(sender.take_unread() == Some(written));
     }
 }

@@ -50,6 +50,17 @@ pub enum Sleep {
     Until(Option<Time>),
 }
 
+impl Sleep {
+    /// How long a loop sleeps that waits for this deadline.
+    pub fn until(deadline: Option<Time>, now: Time) -> Self {
+        if deadline.is_some_and(|at| at <= now) {
+            Self::No
+        } else {
+            Self::Until(deadline)
+        }
+    }
+}
+
 impl Poll for Poller {
     type Events = Events;
 
@@ -58,11 +69,7 @@ impl Poll for Poller {
         events.clear();
         let mut below = self.below.borrow_mut();
         events.append(below.events(self.kind));
-        self.sleeps_until = if deadline.is_some_and(|at| at <= now.max(below.now)) {
-            Sleep::No
-        } else {
-            Sleep::Until(deadline)
-        };
+        self.sleeps_until = Sleep::until(deadline, now.max(below.now));
         Ok(())
     }
 

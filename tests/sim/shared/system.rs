@@ -39,12 +39,7 @@ impl Poll for Poller {
         events.clear();
         let mut below = self.below.borrow_mut();
         events.append(&mut below.events);
-        let is_due = deadline.is_some_and(|at| at <= now.max(below.now));
-        self.sleeps_until = if is_due {
-            Sleep::No
-        } else {
-            Sleep::Until(deadline)
-        };
+        self.sleeps_until = Sleep::until(deadline, now.max(below.now));
         Ok(())
     }
 
