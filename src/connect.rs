@@ -5,6 +5,8 @@
 
 mod attempt;
 mod credentials;
+pub mod kept_link;
+pub mod kept_run;
 mod link;
 mod resolve;
 mod resuming;
@@ -20,10 +22,11 @@ use log::error;
 use mio::Events;
 
 use self::credentials::TokenSource;
+use self::kept_link::KeptLink;
+use self::kept_run::{Carrier, KeptRun};
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
-use self::resuming::KeptLink;
 use self::secure::Tls;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
@@ -290,6 +293,9 @@ impl Connector {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + STOP_TIME;
         self.stop_deadline.set(Some(at), Due::Stop, timers);
+        if self.sides.kept.as_ref().is_some_and(|kept| kept.is_lost() && kept.is_ending()) {
+            self.drop_connection();
+        }
         self.tell(Event::ShutDown);
     }
 
@@ -323,12 +329,15 @@ impl Connector {
 
     /// Whatever is still to be served or delivered: it had its time. Who waits for a response is told, if he reads.
     fn end_overdue(&mut self) {
+        let kept = self.sides.kept.as_ref();
+        let is_said = !kept.is_some_and(|kept| kept.is_lost() && kept.is_ending());
         self.drop_connection();
         self.scheduler.enqueue(self.session);
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
         let session = self.scheduler.session(self.session);
-        self.is_cut_off = session.is_some_and(|session| !session.to_client().is_empty());
+        let is_heard = session.is_none_or(|session| session.to_client().is_empty());
+        self.is_cut_off = !is_said || !is_heard;
         self.done = true;
     }
 
@@ -364,23 +373,6 @@ impl Connector {
         session.is_some_and(Session::wants_start)
     }
 
-    /// The other side ends its own when it has said everything.
-    fn end_our_side(&mut self) {
-        let has_bye = self.sides.end_kept();
-        let Some(connection) = self.sides.link.io_mut() else {
-            return self.drop_connection();
-        };
-        if !has_bye {
-            connection.source_mut().end();
-        }
-        let timers = &mut self.reactor.timers;
-        let at = timers.now() + CLOSE_TIME;
-        self.sides.link.half_close(at, timers);
-        if has_bye {
-            self.scheduler.enqueue(self.session);
-        }
-    }
-
     /// The time is for the other side, not for a program that is slow to read our stdout: while that has to be waited for,
     /// it begins anew.
     fn close_overdue(&mut self) {
@@ -399,7 +391,7 @@ impl Connector {
     }
 
     fn drop_connection(&mut self) {
-        self.sides.kept = None;
+        self.forget_kept();
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
     }
@@ -496,7 +488,11 @@ impl Driver for Sides {
     ) -> bool {
         self.stdio.notice_failures(session, cx);
         if self.kept.is_some() {
-            return self.run_kept(session, scratch, cx);
+            let mut run = KeptRun {
+                kept: &mut self.kept,
+                carrier: &mut self.link,
+            };
+            return run.run(session, &mut self.stdio, scratch, cx);
         }
         if let Err(error) = self.link.flush() {
             session.handle(Event::UpstreamEof(Some(&error)), cx);

@@ -125,7 +125,7 @@ impl Connector {
 
     /// No further attempt would be any better.
     fn keep_token_from(&mut self, address: SocketAddr) {
-        self.sides.kept = None;
+        self.forget_kept();
         let why = format!(
             "the token would pass to {address} in plain text, where others can read it (a tunnel to a loopback address keeps \
              it secret; --insecure-token sends it all the same)"

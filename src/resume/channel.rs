@@ -132,6 +132,11 @@ impl Channel {
         &self.kept
     }
 
+    /// Whether a line of the other end is under way.
+    pub fn has_begun(&self) -> bool {
+        self.intake.has_begun()
+    }
+
     /// Whether a counted line has passed either way.
     pub fn is_used(&self) -> bool {
         self.taken() > 0 || self.kept.total() > 0

@@ -1,10 +1,16 @@
 //! What `connect` knows of its session at the proxy, besides what it has itself: under which id it is found there, and how
 //! it is asked for.
 
+use std::collections::VecDeque;
 use std::time::Duration;
 
+use super::server::{CONTENTION_TIME, MOST_TAKEOVERS};
 use super::wire::{Ask, Grant, Previous, SessionId};
 use crate::util::time::Time;
+
+/// The proxy may see attempts closer together than they were made, so they are further apart than it asks for: by more than
+/// any of them is likely to be late.
+const SPREAD_TIME: Duration = CONTENTION_TIME.saturating_mul(2);
 
 /// Why no attempt is made to resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +31,10 @@ pub struct Client {
     granted: Option<Grant>,
     attempt: u64,
     heartbeat: Duration,
+    /// When attempts were made over which nothing was moved, if that was not long ago.
+    fruitless: VecDeque<Time>,
+    /// How many lines either side had taken at the last attempt.
+    moved: (u64, u64),
     /// When something last came from the proxy, by a clock that goes on while the machine sleeps.
     last_byte: Time,
 }
@@ -38,6 +48,8 @@ impl Client {
             granted: None,
             attempt: 0,
             heartbeat,
+            fruitless: VecDeque::new(),
+            moved: (0, 0),
             last_byte: now,
         }
     }
@@ -51,8 +63,17 @@ impl Client {
         }
     }
 
-    /// What is asked for in the first line of another one. `taken` lines were taken of the proxy.
-    pub fn ask_again(&mut self, fresh: SessionId, taken: u64) -> Ask {
+    /// What is asked for in the first line of another one. `taken` lines were taken of the proxy, and as far as is `known`
+    /// so many by it.
+    pub fn ask_again(&mut self, fresh: SessionId, taken: u64, known: u64, now: Time) -> Ask {
+        if self.moved != (taken, known) {
+            self.moved = (taken, known);
+            self.fruitless.clear();
+        }
+        self.fruitless.push_back(now);
+        if self.fruitless.len() > MOST_TAKEOVERS {
+            self.fruitless.pop_front();
+        }
         self.attempt += 1;
         self.fresh = Some(fresh);
         Ask {
@@ -64,6 +85,13 @@ impl Client {
                 lines: Some(taken),
             }),
         }
+    }
+
+    /// The proxy ends a session for which two seem to fight. An attempt that would look like that is not made before this.
+    pub fn not_before(&self, taken: u64, known: u64) -> Option<Time> {
+        let is_fruitless = self.moved == (taken, known) && self.fruitless.len() >= MOST_TAKEOVERS;
+        let first = self.fruitless.front().filter(|_| is_fruitless);
+        first.map(|at| *at + SPREAD_TIME)
     }
 
     /// The proxy grants it.
@@ -82,6 +110,7 @@ impl Client {
             self.id = fresh;
         }
         (self.granted, self.attempt) = (None, 0);
+        (self.fruitless, self.moved) = (VecDeque::new(), (0, 0));
     }
 
     /// Something came from the proxy, at this time by a clock that goes on while the machine sleeps.
@@ -115,14 +144,14 @@ mod tests {
         let mut client = Client::new(first, Duration::from_secs(30), NOW);
         assert_eq!((client.ask().session, client.ask().previous), (first, None));
         for (fresh, attempt) in [(second, 1), (third, 2)] {
-            let ask = client.ask_again(fresh, 7);
+            let ask = client.ask_again(fresh, 7, 0, NOW);
             assert_eq!(ask.session, fresh);
             let previous = ask.previous.unwrap();
             assert_eq!((previous.session, previous.attempt), (first, attempt));
             assert_eq!(previous.lines, Some(7));
         }
         client.not_resumed();
-        let ask = client.ask_again(second, 0);
+        let ask = client.ask_again(second, 0, 0, NOW);
         let previous = ask.previous.unwrap();
         assert_eq!((previous.session, previous.attempt), (third, 1));
     }
@@ -139,5 +168,22 @@ mod tests {
         client.heard(at(5));
         assert_eq!(client.time_left(at(7)), Ok(Duration::from_secs(8)));
         assert_eq!(client.time_left(at(15)), Err(GivenUp::TooLate));
+    }
+
+    #[test]
+    fn attempts_that_move_nothing_are_not_made_so_often_that_two_clients_seem_to_fight() {
+        let mut client = Client::new(SessionId::new([1; 16]), Duration::from_secs(30), NOW);
+        let fresh = SessionId::new([2; 16]);
+        let at = |seconds| NOW + Duration::from_secs(seconds);
+        for second in 0..MOST_TAKEOVERS as u64 {
+            assert_eq!(client.not_before(7, 3), None);
+            client.ask_again(fresh, 7, 3, at(second));
+        }
+        assert_eq!(client.not_before(7, 3), Some(NOW + SPREAD_TIME));
+        client.ask_again(fresh, 7, 3, at(20));
+        assert_eq!(client.not_before(7, 3), Some(at(1) + SPREAD_TIME));
+        assert_eq!(client.not_before(7, 4), None, "something was moved");
+        client.ask_again(fresh, 8, 3, at(20));
+        assert_eq!(client.not_before(8, 3), None);
     }
 }

@@ -118,6 +118,11 @@ impl Intake {
         wire::control(line, self.from)
     }
 
+    /// Whether a line is under way.
+    pub fn has_begun(&self) -> bool {
+        self.begun.is_some() || self.is_within_line
+    }
+
     /// Takes what has come of an unfinished line and was not passed on.
     pub fn take_begun(&mut self) -> Vec<u8> {
         self.begun.take().map_or_else(Vec::new, |begun| *begun)

@@ -16,11 +16,12 @@ const SILENT_HALF_INTERVALS: u32 = 5;
 /// longer than some intervals.
 const LEAST_INTERVAL: Duration = Duration::from_secs(1);
 
-/// More takeovers than this in [`CONTENTION_TIME`] are not those of one client that has lost its way.
-const MOST_TAKEOVERS: usize = 5;
+/// More takeovers than this in [`CONTENTION_TIME`], without anything moved in between, are not those of one client on a bad
+/// network: two fight for the session. If both of them move lines, they soon know different numbers.
+pub(super) const MOST_TAKEOVERS: usize = 5;
 
 /// See [`MOST_TAKEOVERS`].
-const CONTENTION_TIME: Duration = Duration::from_secs(10);
+pub(super) const CONTENTION_TIME: Duration = Duration::from_secs(10);
 
 /// What becomes of an attempt to resume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +70,10 @@ struct Rare {
     lost_since: Option<Time>,
     /// Since when the session has nothing more to say.
     ending_since: Option<Time>,
-    /// When live connections were taken over, if that was not long ago.
+    /// When live connections were taken over that had moved nothing, if that was not long ago.
     takeovers: VecDeque<Time>,
+    /// How many lines either side had taken at the last one.
+    moved: (u64, u64),
 }
 
 impl Server {
@@ -94,7 +97,8 @@ impl Server {
 
     /// What has come with the first line is looked at later.
     pub fn set_early(&mut self, early: Vec<u8>) {
-        if !early.is_empty() {
+        // What an earlier connection has brought and nobody has looked at comes once more.
+        if !early.is_empty() || self.rare.is_some() {
             self.rare.get_or_insert_default().early = early;
         }
     }
@@ -165,8 +169,8 @@ impl Server {
         self.rare.as_ref()?.lost_since
     }
 
-    /// Somebody comes back for the session.
-    pub fn take_over(&mut self, attempt: u64, now: Time) -> Takeover {
+    /// Somebody comes back for the session, who has taken this many lines.
+    pub fn take_over(&mut self, attempt: u64, lines: Option<u64>, now: Time) -> Takeover {
         if attempt <= self.attempt {
             return Takeover::Stale;
         }
@@ -174,7 +178,15 @@ impl Server {
         if self.channel.is_detached() {
             return Takeover::Granted;
         }
-        let takeovers = &mut self.rare.get_or_insert_default().takeovers;
+        let moved = (self.channel.taken(), lines.unwrap_or_default());
+        let Rare {
+            takeovers,
+            moved: before,
+            ..
+        } = &mut **self.rare.get_or_insert_default();
+        if std::mem::replace(before, moved) != moved {
+            takeovers.clear();
+        }
         takeovers.retain(|at| *at + CONTENTION_TIME > now);
         takeovers.push_back(now);
         if takeovers.len() > MOST_TAKEOVERS {
@@ -245,23 +257,34 @@ mod tests {
     #[test]
     fn only_a_later_attempt_counts() {
         let mut server = server(Duration::from_secs(10));
-        assert_eq!(server.take_over(0, NOW), Takeover::Stale);
-        assert_eq!(server.take_over(3, NOW), Takeover::Granted);
-        assert_eq!(server.take_over(3, NOW), Takeover::Stale);
-        assert_eq!(server.take_over(4, NOW), Takeover::Granted);
+        assert_eq!(server.take_over(0, Some(0), NOW), Takeover::Stale);
+        assert_eq!(server.take_over(3, Some(0), NOW), Takeover::Granted);
+        assert_eq!(server.take_over(3, Some(0), NOW), Takeover::Stale);
+        assert_eq!(server.take_over(4, Some(0), NOW), Takeover::Granted);
     }
 
     #[test]
     fn many_takeovers_of_a_live_connection_are_one_too_many() {
         let mut server = server(Duration::from_secs(10));
         for attempt in 1..=5 {
-            assert_eq!(server.take_over(attempt, NOW), Takeover::Granted);
+            assert_eq!(server.take_over(attempt, Some(0), NOW), Takeover::Granted);
         }
-        assert_eq!(server.take_over(6, in_seconds(9)), Takeover::Contended);
-        assert_eq!(server.take_over(7, in_seconds(10)), Takeover::Granted);
+        assert_eq!(server.take_over(6, Some(0), in_seconds(9)), Takeover::Contended);
+        assert_eq!(server.take_over(7, Some(0), in_seconds(10)), Takeover::Granted);
         server.lost(in_seconds(10));
         for attempt in 8..30 {
-            assert_eq!(server.take_over(attempt, in_seconds(10)), Takeover::Granted);
+            assert_eq!(server.take_over(attempt, Some(0), in_seconds(10)), Takeover::Granted);
+        }
+    }
+
+    #[test]
+    fn takeovers_with_something_moved_in_between_are_those_of_a_bad_network() {
+        let mut server = server(Duration::from_secs(10));
+        for attempt in 1..100 {
+            // Every other one brings the news that another line was taken.
+            let lines = Some(attempt / 2);
+            let takeover = server.take_over(attempt, lines, NOW);
+            assert_eq!(takeover, Takeover::Granted, "{attempt}");
         }
     }
 

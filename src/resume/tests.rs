@@ -284,6 +284,18 @@ fn more_than_the_window_allows_is_a_lie() {
     }
 }
 
+/// It acknowledges nothing any more, and the other end goes on all the same.
+#[test]
+fn an_end_that_has_nothing_more_to_say_takes_all_that_still_comes() {
+    let mut end = End::new(Side::Client, 10);
+    let now = Time::from_nanos(1 << 40);
+    end.channel.end_with(wire::CLIENT_BYE);
+    for _ in 0..3 {
+        assert_eq!(end.receive(b"0123456789012345\n", now), Ok(()));
+    }
+    assert_eq!((end.channel.taken(), end.got.len()), (3, 51));
+}
+
 #[test]
 fn less_than_was_acknowledged_is_a_lie_of_whoever_comes_back() {
     let mut end = End::new(Side::Proxy, 100);

@@ -22,6 +22,16 @@ use crate::session::{Context, Event, Session};
 use crate::util::about::about;
 use crate::util::time::Time;
 
+/// What may become of a connection that is to go on with a session.
+pub(super) const RESULTS: [&str; 6] = [
+    "resumed",
+    "stale",
+    "unknown",
+    "ended",
+    "contended",
+    "protocol_error",
+];
+
 /// What the loop has for sessions that can be resumed.
 pub(super) struct Resuming<C> {
     /// How long a session without a connection is kept.
@@ -35,6 +45,8 @@ pub(super) struct Resuming<C> {
     /// Sessions that take no place any more: they have no server, and only wait for their clients to take the end.
     pub(super) lingering: usize,
     pub(super) totals: Totals,
+    /// What became of connections that were to go on with a session, as [`RESULTS`] names it.
+    pub(super) results: [u64; RESULTS.len()],
     /// Spare buffers.
     pub(super) buffers: BufferBudget,
 }
@@ -49,6 +61,7 @@ impl<C> Resuming<C> {
             detached: 0,
             lingering: 0,
             totals: Totals::default(),
+            results: [0; RESULTS.len()],
             buffers: BufferBudget::new(0),
         }
     }
@@ -184,12 +197,15 @@ impl<S: System> ClientSession<S> {
         let Some(server) = &mut self.resume else {
             return;
         };
-        if server.has_ended && session.has_handled_client() && !session.client_has_left() {
+        if is_end_due(server, session) {
             session.handle(Event::ClientEof, cx);
         }
         if server.is_silent(cx.now) && !server.has_ended {
             let silence = server.silence(cx.now).as_secs_f64();
             let why = format!("no sign of life for {silence:.3} s");
+            if server.has_left {
+                return session.handle(Event::ClientFailed(&timed_out(&why)), cx);
+            }
             return self.lose(key, &why, session, resuming, cx);
         }
         let is_late = server
@@ -364,9 +380,7 @@ impl<S: System> ClientSession<S> {
         let Some(client) = &self.client else {
             return session.is_ending() && session.has_output_for_client();
         };
-        let is_eof_due =
-            server.has_ended && session.has_handled_client() && !session.client_has_left();
-        is_eof_due
+        is_end_due(server, session)
             || (client.is_readable() && !server.has_ended)
             || (client.is_writable() && server.channel.wants_flush(waiting, cx.now))
     }
@@ -375,6 +389,13 @@ impl<S: System> ClientSession<S> {
 /// Whether the client has nothing more to get: it was told of the end, and then ended its own side.
 fn is_over(server: &Server, session: &Session) -> bool {
     session.is_ending() && server.channel.is_ending() && server.channel.is_flushed()
+}
+
+/// Whether the session is to be told of the client's end. Once it has come to its own end, that closes the connection, and the
+/// rest of what the client is to get may still have to be written.
+fn is_end_due(server: &Server, session: &Session) -> bool {
+    let is_untold = server.has_ended && session.has_handled_client() && !session.client_has_left();
+    is_untold && (!session.is_ending() || is_over(server, session))
 }
 
 fn timed_out(why: &str) -> io::Error {

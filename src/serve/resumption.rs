@@ -1,11 +1,13 @@
 //! Who asks for a session to be kept, and who comes back to one.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use log::{debug, warn};
 
 use super::Proxy;
 use super::newcomers::Arrival;
+use super::resuming::RESULTS;
 use super::system::System;
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
@@ -110,6 +112,20 @@ impl<S: System> Proxy<S> {
 
     /// What becomes of whoever says that it has been here.
     fn judge(&mut self, previous: &Previous, arrival: &Arrival) -> Verdict {
+        let verdict = self.verdict(previous, arrival);
+        let result = match verdict {
+            Verdict::Resumed(_) => "resumed",
+            Verdict::Stale => "stale",
+            Verdict::Gone(reason, _) => reason,
+        };
+        let number = RESULTS.iter().position(|name| *name == result);
+        if let (Some(resuming), Some(number)) = (&mut self.resuming, number) {
+            resuming.results[number] += 1;
+        }
+        verdict
+    }
+
+    fn verdict(&mut self, previous: &Previous, arrival: &Arrival) -> Verdict {
         let now = self.now();
         let Some(resuming) = &mut self.resuming else {
             return Verdict::Gone("unknown", None);
@@ -141,7 +157,11 @@ impl<S: System> Proxy<S> {
             return Verdict::Gone("unknown", None);
         };
         let taken = server.channel.taken();
-        let reason = match server.take_over(previous.attempt, now) {
+        if server.has_left {
+            // It has said that nothing follows, and all that it had said before was taken.
+            return Verdict::Gone("ended", Some(taken));
+        }
+        let reason = match server.take_over(previous.attempt, previous.lines, now) {
             Takeover::Stale => return Verdict::Stale,
             Takeover::Contended => "contended",
             Takeover::Granted => {
@@ -188,6 +208,22 @@ impl<S: System> Proxy<S> {
             }
         }
         self.tell(key, Event::Attached);
+    }
+
+    /// What became of connections that were to go on with a session, if any can.
+    pub(super) fn resumes(&self) -> Vec<(&'static str, u64)> {
+        let resuming = self.resuming.as_ref();
+        resuming.map_or_else(Vec::new, |resuming| {
+            RESULTS.into_iter().zip(resuming.results).collect()
+        })
+    }
+
+    /// How long a session is still kept that has no connection.
+    pub(super) fn kept_for(&self, key: SessionKey) -> Option<Duration> {
+        let timeout = self.resuming.as_ref()?.timeout;
+        let server = self.scheduler.place(key)?.resume.as_ref()?;
+        let until = server.lost_since()? + timeout;
+        Some(until.saturating_since(self.now()))
     }
 
     /// The first line of a session came late, and asks for it to be kept, or for another one.

@@ -55,12 +55,13 @@ impl Relay {
                     return;
                 };
                 let limits = [random.below(it.max_bytes), random.below(it.max_bytes)];
-                let is_cut = Arc::new(AtomicBool::new(false));
+                let [is_cut, is_secret] = [(), ()].map(|()| Arc::new(AtomicBool::new(false)));
                 for (is_from_client, limit) in [(true, limits[0]), (false, limits[1])] {
                     let pair = Pair {
                         client: client.try_clone().unwrap(),
                         server: server.try_clone().unwrap(),
                         is_cut: Arc::clone(&is_cut),
+                        is_secret: Arc::clone(&is_secret),
                     };
                     let it = Arc::clone(&it);
                     thread::spawn(move || it.pass(pair, is_from_client, limit));
@@ -70,8 +71,8 @@ impl Relay {
         (relay, address)
     }
 
-    /// Passes one direction on, and cuts both of them after so many bytes. The proxy notices it before the client does: a
-    /// connection that is still alive may not be taken over that often.
+    /// Passes one direction on, and cuts both of them after so many bytes. Now the proxy notices it first, now only the
+    /// client.
     fn pass(&self, mut pair: Pair, is_from_client: bool, mut limit: u64) {
         let mut buffer = [0; 4096];
         loop {
@@ -87,15 +88,20 @@ impl Relay {
             }
             limit = limit.saturating_sub(count as u64);
             if allowed < count && !pair.is_cut.swap(true, Ordering::Relaxed) {
-                self.cuts.fetch_add(1, Ordering::Relaxed);
-                let _ = pair.server.shutdown(Shutdown::Write);
+                let cuts = self.cuts.fetch_add(1, Ordering::Relaxed);
+                let _ = if cuts.is_multiple_of(2) {
+                    pair.server.shutdown(Shutdown::Write)
+                } else {
+                    pair.is_secret.store(true, Ordering::Relaxed);
+                    pair.client.shutdown(Shutdown::Both)
+                };
             }
         }
-        let _ = if is_from_client {
-            pair.server.shutdown(Shutdown::Write)
-        } else {
-            pair.client.shutdown(Shutdown::Both)
-        };
+        if !is_from_client {
+            let _ = pair.client.shutdown(Shutdown::Both);
+        } else if !pair.is_secret.load(Ordering::Relaxed) {
+            let _ = pair.server.shutdown(Shutdown::Write);
+        }
     }
 }
 
@@ -103,6 +109,8 @@ struct Pair {
     client: TcpStream,
     server: TcpStream,
     is_cut: Arc<AtomicBool>,
+    /// Whether the proxy is not to notice it.
+    is_secret: Arc<AtomicBool>,
 }
 
 impl Pair {

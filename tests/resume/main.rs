@@ -8,13 +8,14 @@ mod common;
 mod cuts;
 mod ends;
 mod lies;
+mod network;
 mod places;
 mod programs;
 mod wire;
 
 use serde_json::{Value, json};
 
-use crate::common::{Client, Proxy};
+use crate::common::{Client, DEADLINE, Proxy, eventually};
 
 /// A client that counts the lines that it gets.
 struct Counting {
@@ -69,6 +70,18 @@ impl Counting {
         let fresh = format!("{}{attempt:016}", &self.id[..16]);
         self.client.send_line(&first_line(&fresh, previous));
         self.client.recv_json()
+    }
+
+    /// The same at a proxy that is full: whoever is late with the first line is turned away, and tries again.
+    #[track_caller]
+    fn get_back(&mut self, proxy: &Proxy, first_attempt: u64) {
+        let mut attempts = first_attempt..;
+        eventually("it is back", DEADLINE, || {
+            let verdict = self.come_back(proxy, attempts.next().unwrap());
+            let is_late = verdict["error"]["data"]["reason"] == "session_limit";
+            assert!(is_late || verdict == resumed(1), "{verdict}");
+            !is_late
+        });
     }
 
     /// Sends a line that the server sends back. It is not waited for.

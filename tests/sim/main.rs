@@ -27,6 +27,8 @@ mod observe;
 mod order;
 mod outgoing;
 mod place;
+mod plain_system;
+mod resume;
 mod rng;
 mod script;
 mod server;

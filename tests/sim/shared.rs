@@ -9,7 +9,6 @@ mod client;
 mod lines;
 mod record;
 mod server;
-mod system;
 
 use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, Instant};
@@ -28,7 +27,7 @@ use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
 
 use self::below::Below;
-use self::system::{Poller, Script};
+use crate::plain_system::{Poller, Script, Who};
 use crate::rng::Rng;
 use crate::script::{Listener, Sleep};
 use crate::transport::{Events, Shared, shared};
@@ -62,7 +61,7 @@ struct Counts {
 
 struct World {
     below: Shared<Below>,
-    proxy: Proxy<Script>,
+    proxy: Proxy<Script<Below>>,
     rng: Rng,
     events: Events,
     max_clients: usize,
@@ -130,10 +129,7 @@ impl World {
         // Nobody knows whom memory that is short makes the proxy turn away.
         let memory = BufferBudget::new(1 << 26);
         let below = shared(below);
-        let mut reactor = Reactor::new(Poller {
-            below: below.clone(),
-            sleeps_until: Sleep::No,
-        });
+        let mut reactor = Reactor::new(Poller::new(&below, Who::Proxy));
         let mut token = |channel| reactor.next_token(Target { key: 0, channel });
         let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
         (

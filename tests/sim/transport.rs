@@ -85,12 +85,16 @@ impl Inflow {
         self.bytes.len() - self.head
     }
 
+    pub fn room(&self) -> usize {
+        self.capacity - self.waiting()
+    }
+
     /// Takes as much as there is room for.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         if self.end.is_some() {
             return 0;
         }
-        let taken = bytes.len().min(self.capacity - self.waiting());
+        let taken = bytes.len().min(self.room());
         if self.head == self.bytes.len() {
             self.bytes.clear();
             self.head = 0;
@@ -240,9 +244,14 @@ impl Outflow {
 
     /// The reader takes up to `most` bytes.
     pub fn consume(&mut self, most: usize) {
+        drop(self.take(most));
+    }
+
+    /// The same, for one who looks at them.
+    pub fn take(&mut self, most: usize) -> impl Iterator<Item = u8> + '_ {
         let count = most.min(self.waiting.len());
-        self.waiting.drain(..count);
         self.consumed += count as u64;
+        self.waiting.drain(..count)
     }
 
     /// Nobody reads any more.
