@@ -11,6 +11,7 @@ mod link;
 mod resolve;
 mod resuming;
 mod secure;
+mod sides;
 mod stdio_pair;
 #[cfg(test)]
 mod tests;
@@ -22,17 +23,15 @@ use log::error;
 use mio::Events;
 
 use self::credentials::TokenSource;
-use self::kept_link::KeptLink;
-use self::kept_run::{Carrier, KeptRun};
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
 use self::secure::Tls;
+use self::sides::Sides;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::ConnectOptions;
 use crate::process::memory_limit::MemoryLimit;
-use crate::pump::pump;
 use crate::reactor::Reactor;
 use crate::reactor::io::Readiness;
 use crate::reactor::peers::{Peers, vanished_error};
@@ -41,11 +40,11 @@ use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
 use crate::reactor::timers::{Deadline, unix_time};
 use crate::reactor::token::{self, Target};
-use crate::scheduler::{Driver, Scheduler, SessionKey};
+use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
-use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
+use crate::session::{Action, Backend, Event, Session, Settings, Spawn, VANISH_TIME};
 use crate::transport::address::Address;
 use crate::util::plural::Counted;
 use crate::util::secret::Secret;
@@ -153,14 +152,6 @@ impl From<SessionKey> for Due {
     fn from(_: SessionKey) -> Self {
         Self::Session
     }
-}
-
-/// What is around the session.
-struct Sides {
-    stdio: StdioPair,
-    link: Link,
-    /// Present if the link may be lost and come back.
-    kept: Option<Box<KeptLink>>,
 }
 
 impl Connector {
@@ -293,7 +284,12 @@ impl Connector {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + STOP_TIME;
         self.stop_deadline.set(Some(at), Due::Stop, timers);
-        if self.sides.kept.as_ref().is_some_and(|kept| kept.is_lost() && kept.is_ending()) {
+        if self
+            .sides
+            .kept
+            .as_ref()
+            .is_some_and(|kept| kept.is_lost() && kept.is_ending())
+        {
             self.drop_connection();
         }
         self.tell(Event::ShutDown);
@@ -472,32 +468,5 @@ fn settings(options: &ConnectOptions, token: Option<Secret>) -> Settings {
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
         server_log: ServerLogging::Limited,
-    }
-}
-
-impl Driver for Sides {
-    type Place = ();
-
-    fn run(
-        &mut self,
-        _: SessionKey,
-        session: &mut Session,
-        (): &mut (),
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> bool {
-        self.stdio.notice_failures(session, cx);
-        if self.kept.is_some() {
-            let mut run = KeptRun {
-                kept: &mut self.kept,
-                carrier: &mut self.link,
-            };
-            return run.run(session, &mut self.stdio, scratch, cx);
-        }
-        if let Err(error) = self.link.flush() {
-            session.handle(Event::UpstreamEof(Some(&error)), cx);
-        }
-        let has_more = pump(session, &mut self.stdio, &mut self.link, scratch, cx);
-        has_more | (self.link.note_held_input() && session.wants_upstream_output(cx.memory))
     }
 }

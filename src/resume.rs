@@ -45,6 +45,7 @@
 pub mod acks;
 mod channel;
 mod client;
+mod control;
 pub mod first_look;
 pub mod intake;
 pub mod kept;

@@ -157,12 +157,7 @@ impl<C: Carrier> KeptRun<'_, C> {
         }
     }
 
-    fn broke(
-        &mut self,
-        error: Option<&io::Error>,
-        session: &mut Session,
-        cx: &mut Context<'_>,
-    ) {
+    fn broke(&mut self, error: Option<&io::Error>, session: &mut Session, cx: &mut Context<'_>) {
         let Some(kept) = &mut self.kept else {
             return;
         };
@@ -208,7 +203,11 @@ impl<C: Carrier> KeptRun<'_, C> {
     /// A proxy that has not answered for long may know nothing of acknowledgements: lets go of a full window. Returns whether
     /// that has made room.
     fn goes_beyond_window(&mut self, session: &Session, cx: &Context<'_>) -> bool {
-        let Some(kept) = self.kept.as_deref_mut().filter(|it| it.is_unanswered(cx.now)) else {
+        let Some(kept) = self
+            .kept
+            .as_deref_mut()
+            .filter(|it| it.is_unanswered(cx.now))
+        else {
             return false;
         };
         let is_full = session.has_output_for_upstream()

@@ -5,25 +5,14 @@ use std::io::{self, ErrorKind};
 use log::{debug, warn};
 
 use super::kept_link::{End, KeptLink, Step};
+use super::kept_run::Carrier;
 use super::link::Link;
-use super::{CLOSE_TIME, Connector, Due, Sides};
+use super::{CLOSE_TIME, Connector, Due};
 use crate::protocol::own_messages;
 use crate::reactor::timers::boot_time;
 use crate::resume::wire::{Ask, SessionId};
 use crate::session::Event;
 use crate::util::secret::Secret;
-
-impl Sides {
-    /// Whether there is no connection, or one of which it is not known whether the session goes on over it.
-    pub(super) fn is_lost(&self) -> bool {
-        self.kept.as_ref().is_some_and(|kept| kept.is_lost())
-    }
-
-    /// Whether our side has ended, once that was begun.
-    pub(super) fn has_ended_side(&self) -> bool {
-        self.kept.as_ref().is_none_or(|kept| kept.has_ended_side())
-    }
-}
 
 impl Connector {
     /// Begins a session that is kept when its connection is lost, if that is wanted.

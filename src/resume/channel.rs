@@ -3,6 +3,7 @@
 use std::io;
 
 use super::acks::Acks;
+use super::control::Control;
 use super::intake::Intake;
 pub use super::intake::Piece;
 use super::kept::Kept;
@@ -46,44 +47,6 @@ pub struct Channel {
     is_detached: bool,
     /// Whether the other end takes no acknowledgements.
     is_unheard: bool,
-}
-
-/// What is to be written besides lines, and what is seldom there.
-#[derive(Debug, Default)]
-struct Control {
-    /// A control line that is being written. Once begun, it goes on before all else.
-    out: Vec<u8>,
-    out_sent: usize,
-    /// A heartbeat that waits. At most one does.
-    heartbeat: Option<Box<str>>,
-    /// The last line of this end, once nothing else is to come.
-    bye: Option<Box<str>>,
-    is_bye_sent: bool,
-    /// Since when nothing more can be sent until there is an acknowledgement.
-    full_since: Option<Time>,
-}
-
-impl Control {
-    fn has_begun(&self) -> bool {
-        self.out_sent < self.out.len()
-    }
-
-    fn is_idle(&self) -> bool {
-        let waits = self.has_begun() || self.heartbeat.is_some();
-        !waits && self.bye.is_none() && self.full_since.is_none()
-    }
-
-    fn begin(&mut self, line: &str) {
-        self.out.extend_from_slice(line.as_bytes());
-        self.out.push(b'\n');
-    }
-
-    fn written(&mut self, count: usize) {
-        self.out_sent += count;
-        if self.out_sent == self.out.len() {
-            (self.out, self.out_sent) = (Vec::new(), 0);
-        }
-    }
 }
 
 impl Channel {

@@ -269,11 +269,20 @@ mod tests {
         for attempt in 1..=5 {
             assert_eq!(server.take_over(attempt, Some(0), NOW), Takeover::Granted);
         }
-        assert_eq!(server.take_over(6, Some(0), in_seconds(9)), Takeover::Contended);
-        assert_eq!(server.take_over(7, Some(0), in_seconds(10)), Takeover::Granted);
+        assert_eq!(
+            server.take_over(6, Some(0), in_seconds(9)),
+            Takeover::Contended
+        );
+        assert_eq!(
+            server.take_over(7, Some(0), in_seconds(10)),
+            Takeover::Granted
+        );
         server.lost(in_seconds(10));
         for attempt in 8..30 {
-            assert_eq!(server.take_over(attempt, Some(0), in_seconds(10)), Takeover::Granted);
+            assert_eq!(
+                server.take_over(attempt, Some(0), in_seconds(10)),
+                Takeover::Granted
+            );
         }
     }
 

@@ -50,6 +50,9 @@ const LONG: Duration = Duration::from_mins(2);
 /// The same where it is meant to be too short now and then.
 const SHORT: Duration = Duration::from_secs(5);
 
+/// After this time, both ends know of a connection that was cut.
+const PUNCTUALITY: Duration = Duration::from_secs(30);
+
 /// What has happened, in numbers.
 #[derive(Debug, Default)]
 struct Counts {
@@ -124,6 +127,10 @@ impl World {
             refusals: rng.pick(&[0, 10, 50]),
             flow: rng.pick(&[10, 30, 60]),
         };
+        Self::under(weather, rng)
+    }
+
+    fn under(weather: Weather, mut rng: Rng) -> Self {
         let below = below::below(&mut rng);
         let mut reactor = Reactor::new(Poller::new(&below, Who::Proxy));
         let mut token = |channel| reactor.next_token(Target { key: 0, channel });
@@ -259,6 +266,7 @@ impl World {
 
     fn network_acts(&mut self) {
         let mut below = self.below.borrow_mut();
+        let now = below.now;
         let host = self.rng.below(below.hosts.len());
         let is_refused = self.rng.percent(self.weather.refusals);
         if self.rng.percent(self.weather.flow) {
@@ -268,11 +276,19 @@ impl World {
             let connection = &mut below.connections[key];
             let side = self.rng.pick(&[Side::Connector, Side::Proxy]);
             let most = self.rng.pick(&[1, 30, 300, 10_000, usize::MAX]);
-            connection.arrive(side, most);
+            connection.arrive(side, most, now);
             if self.rng.percent(10) {
                 connection.tell_of_cut(side);
             }
         }
+    }
+
+    /// Whether the session of this host is one that survives it.
+    fn may_cut(&self, host: usize) -> bool {
+        let mut places = self.connectors.scheduler.iter();
+        let place = places.find(|(_, _, place)| place.host == host);
+        let kept = place.and_then(|(_, _, place)| place.kept.as_ref());
+        kept.is_some_and(|kept| kept.is_lost() || kept.can_come_back())
     }
 
     fn cut(&mut self) {
@@ -282,12 +298,15 @@ impl World {
             return;
         }
         let key = self.rng.pick(&keys);
-        if below.connections[key].is_cut {
+        let host = below.connections[key].host;
+        if below.connections[key].cut_at.is_some() || !(self.weather.is_rough || self.may_cut(host))
+        {
             return;
         }
         below.cuts += 1;
+        let now = below.now;
         let connection = &mut below.connections[key];
-        connection.cut();
+        connection.cut(now);
         for side in [Side::Connector, Side::Proxy] {
             if self.rng.percent(30) {
                 connection.tell_of_cut(side);
@@ -326,40 +345,69 @@ impl World {
         panic!("the loops do not come to rest");
     }
 
-    /// Whether some `connect` is on its way back.
-    fn is_any_away(&self) -> bool {
-        let mut places = self.connectors.scheduler.iter();
-        places.any(|(_, _, place)| place.kept.as_ref().is_some_and(|kept| kept.is_lost()))
-    }
-
-    /// Whether some `connect` waits for nothing but the time of its next attempt.
-    fn is_any_backing_off(&self) -> bool {
+    /// Whether some `connect` is on its way back, and waits for more than the time of its next attempt.
+    fn is_any_coming_back(&self) -> bool {
         let below = self.below.borrow();
         let mut places = self.connectors.scheduler.iter();
         places.any(|(_, _, place)| {
-            let is_down = place.kept.as_ref().is_some_and(|kept| kept.is_down());
-            is_down && below.dials[place.host] == Dial::None
+            let kept = place.kept.as_ref().filter(|kept| kept.is_lost());
+            kept.is_some_and(|kept| !kept.is_down() || below.dials[place.host] != Dial::None)
         })
     }
 
-    fn let_time_pass(&mut self) {
+    /// Time passes only once all has arrived that is under way, and all know of what was cut long ago: nobody is to be so
+    /// late that the session is given up.
+    fn be_punctual(&mut self) {
+        let mut inner = self.below.borrow_mut();
+        let below = &mut *inner;
+        for (_, connection) in &mut below.connections {
+            connection.flow(below.now);
+            if connection
+                .cut_at
+                .is_some_and(|at| at + PUNCTUALITY < below.now)
+            {
+                connection.tell_of_cut(Side::Connector);
+                connection.tell_of_cut(Side::Proxy);
+            }
+        }
+        drop(inner);
         self.come_to_rest();
+    }
+
+    /// When either loop wakes up, at the latest.
+    fn next_deadline(&self) -> Option<Duration> {
+        let now = self.below.borrow().now;
         let next = [
             self.proxy.reactor().timers.next(),
             self.connectors.reactor.timers.next(),
         ];
         let next = next.into_iter().flatten().min();
-        let now = self.below.borrow().now;
-        let wait = next.map(|at| at.saturating_since(now));
-        let is_away = !self.weather.is_rough && self.is_any_away();
-        let time = match wait {
-            // Nobody is so late that the session is given up.
-            _ if is_away && !self.is_any_backing_off() => {
-                Duration::from_millis(self.rng.below(20) as u64)
-            }
+        next.map(|at| at.saturating_since(now))
+    }
+
+    fn let_time_pass(&mut self) {
+        self.come_to_rest();
+        let wait = self.next_deadline();
+        let is_strict = !self.weather.is_rough;
+        let mut time = match wait {
             Some(wait) if self.rng.percent(50) => wait,
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
         };
+        if is_strict && self.is_any_coming_back() {
+            time = time.min(Duration::from_millis(20));
+        }
+        // After that, programs have so much time and no more.
+        if is_strict && self.below.borrow().hosts.iter().any(|host| host.has_ended) {
+            time = time.min(Duration::from_millis(200));
+        }
+        if is_strict && time > Duration::from_secs(1) {
+            // It may be that there is something to do now.
+            self.be_punctual();
+            if self.is_any_coming_back() {
+                time = Duration::from_millis(20);
+            }
+            time = time.min(self.next_deadline().unwrap_or(time));
+        }
         let mut below = self.below.borrow_mut();
         below.now += time;
         if self.weather.is_rough && self.rng.percent(1) {
@@ -379,7 +427,10 @@ impl World {
         }
         let below = self.below.borrow();
         let left = below.hosts.iter().filter(|host| !host.is_gone);
-        panic!("not all come to their ends: {:#?}", left.collect::<Vec<_>>());
+        panic!(
+            "not all come to their ends: {:#?}",
+            left.collect::<Vec<_>>()
+        );
     }
 
     fn round(&mut self, round: usize) {
@@ -402,7 +453,7 @@ impl World {
                 below.answer_dial(host, false);
             }
             for (_, connection) in &mut below.connections {
-                connection.flow();
+                connection.flow(below.now);
                 for side in [Side::Connector, Side::Proxy] {
                     if self.rng.percent(20) {
                         connection.tell_of_cut(side);
@@ -474,6 +525,39 @@ fn over_a_network_that_cuts_every_line_arrives_once_and_each_request_is_answered
         sum.steps as f64 / seconds
     );
     println!("{sum:?}");
+}
+
+#[test]
+fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
+    let _beside = crate::allocated::beside_others();
+    let fine = Weather {
+        is_rough: false,
+        cuts: 0,
+        refusals: 0,
+        flow: 100,
+    };
+    for side in [Side::Connector, Side::Proxy] {
+        for at in 0.. {
+            let mut world = World::under(fine, Rng::new(at as u64));
+            // Before that, a lost connection is a lost session.
+            while !world.may_cut(0) {
+                world.round(0);
+            }
+            {
+                let mut below = world.below.borrow_mut();
+                let key = below.connections_of(0)[0];
+                below.connections[key].cut_after = Some((side, at));
+                for _ in 0..5 {
+                    below.hosts[0].speak();
+                }
+            }
+            world.wind_up();
+            if world.below.borrow().connections_so_far == 1 {
+                assert!(at > 200, "{side:?}: not cut after {at}");
+                break;
+            }
+        }
+    }
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub struct Below {
     pub hosts: Vec<Host>,
     pub dials: Vec<Dial>,
     pub connections: Slab<Connection>,
-    connections_so_far: usize,
+    pub connections_so_far: usize,
     pub servers: Slab<Server>,
     by_pid: HashMap<i32, usize>,
     pub last_pid: i32,

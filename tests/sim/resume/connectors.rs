@@ -528,7 +528,9 @@ impl Connectors {
         match left {
             Some(left) => {
                 let at = timers.now() + left;
-                place.not_resumed.set(Some(at), Due::NotResumed(key), timers);
+                place
+                    .not_resumed
+                    .set(Some(at), Due::NotResumed(key), timers);
             }
             None => self.give_up_resuming(key),
         }
@@ -598,7 +600,10 @@ impl Connectors {
     fn end_our_side(&mut self, key: SessionKey) {
         let (place, timers) = self.place(key);
         let may_wait = place.end.at().is_some();
-        let end = place.kept.as_mut().map_or(End::Now, |kept| kept.end(may_wait));
+        let end = place
+            .kept
+            .as_mut()
+            .map_or(End::Now, |kept| kept.end(may_wait));
         match end {
             End::OnceBack => return,
             End::Gone => return self.drop_connection(key),

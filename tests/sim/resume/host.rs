@@ -173,7 +173,11 @@ impl Host {
             self.questions.push(question as u64);
         } else if let Some(id) = text::serial(line, br#""id":"#) {
             let is_open = self.open.remove(&(id as u64));
-            assert!(is_open, "host {}: it is answered twice: {shown}", self.number);
+            assert!(
+                is_open,
+                "host {}: it is answered twice: {shown}",
+                self.number
+            );
             self.answered += 1;
         }
     }
@@ -189,11 +193,19 @@ impl Host {
         if let Some(error) = OwnError::read(line) {
             let id: Option<u64> = error.id.parse().ok();
             let is_open = id.is_none_or(|id| self.open.remove(&id));
-            assert!(is_open, "host {}: it is answered twice: {shown}", self.number);
+            assert!(
+                is_open,
+                "host {}: it is answered twice: {shown}",
+                self.number
+            );
             self.lost += 1;
             return;
         }
-        let is_notice = ["$/mcp/serverRestarted", "notifications/cancelled", "list_changed"];
+        let is_notice = [
+            "$/mcp/serverRestarted",
+            "notifications/cancelled",
+            "list_changed",
+        ];
         assert!(
             is_notice.iter().any(|what| shown.contains(what)),
             "host {}: nobody says this: {shown}",

@@ -1,6 +1,8 @@
 //! What is between the two programs: connections that carry bytes in order, in pieces, as late as they like, and are cut
 //! anywhere.
 
+use mcp_tcp_proxy::util::time::Time;
+
 use crate::rng::Rng;
 use crate::trace;
 use crate::transport::{Duplex, End, Events, Shared, shared};
@@ -19,8 +21,10 @@ pub struct Connection {
     pub host: usize,
     pub connector: Shared<Duplex>,
     pub proxy: Shared<Duplex>,
-    /// Nothing arrives any more. The ends learn of it one after the other, or never.
-    pub is_cut: bool,
+    /// Since then nothing arrives any more. The ends learn of it one after the other, or never.
+    pub cut_at: Option<Time>,
+    /// It is to be cut after so many bytes in this direction.
+    pub cut_after: Option<(Side, usize)>,
     /// Which ends have learnt of it.
     told: [bool; 2],
     /// Which ends have seen the end of the other's side.
@@ -37,7 +41,8 @@ impl Connection {
             host,
             connector: end(),
             proxy: end(),
-            is_cut: false,
+            cut_at: None,
+            cut_after: None,
             told: [false; 2],
             ended: [false; 2],
             rng: rng.fork(),
@@ -52,14 +57,18 @@ impl Connection {
     }
 
     /// Up to `most` bytes arrive, and what follows them.
-    pub fn arrive(&mut self, to: Side, most: usize) {
-        if self.is_cut {
+    pub fn arrive(&mut self, to: Side, most: usize, now: Time) {
+        if self.cut_at.is_some() {
             return;
         }
+        let left = match self.cut_after {
+            Some((side, left)) if side == to => left,
+            _ => usize::MAX,
+        };
         let (from, into) = self.ends(to);
         let (mut source, mut target) = (from.borrow_mut(), into.borrow_mut());
         source.output.begun.clear();
-        let room = target.input.room().min(most);
+        let room = target.input.room().min(most).min(left);
         let is_gone = !target.reads;
         let bytes: Vec<u8> = source.output.take(room).collect();
         let has_ended = !source.writes && source.output.unconsumed() == 0;
@@ -71,7 +80,16 @@ impl Connection {
         } else {
             target.input.write(&bytes);
         }
+        let has_more = source.output.unconsumed() > 0;
         drop((source, target));
+        if let Some((side, left)) = &mut self.cut_after
+            && *side == to
+        {
+            *left -= bytes.len();
+            if *left == 0 && has_more {
+                return self.cut(now);
+            }
+        }
         if has_ended && !std::mem::replace(&mut self.ended[to as usize], true) && !is_gone {
             let (_, into) = self.ends(to);
             into.borrow_mut().input.end(End::Closed);
@@ -79,20 +97,20 @@ impl Connection {
     }
 
     /// All arrives for which there is room.
-    pub fn flow(&mut self) {
+    pub fn flow(&mut self, now: Time) {
         for to in [Side::Connector, Side::Proxy] {
-            self.arrive(to, usize::MAX);
+            self.arrive(to, usize::MAX, now);
         }
     }
 
-    pub fn cut(&mut self) {
+    pub fn cut(&mut self, now: Time) {
         trace::note(|| format!("connection {} is cut", self.number));
-        self.is_cut = true;
+        self.cut_at = Some(now);
     }
 
     /// One end learns that the connection is no more. What had arrived may still be read, or not.
     pub fn tell_of_cut(&mut self, side: Side) {
-        if !self.is_cut || std::mem::replace(&mut self.told[side as usize], true) {
+        if self.cut_at.is_none() || std::mem::replace(&mut self.told[side as usize], true) {
             return;
         }
         trace::note(|| format!("connection {} is no more for the {side:?}", self.number));

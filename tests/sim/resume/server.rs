@@ -104,7 +104,10 @@ impl Server {
             let is_cancellation = text::cancelled_by_proxy(line).is_some();
             let may_lose = hosts.iter().any(|host| host.habits.may_lose);
             let shown = text::show(line);
-            assert!(is_cancellation && may_lose, "no host has said this: {shown}");
+            assert!(
+                is_cancellation && may_lose,
+                "no host has said this: {shown}"
+            );
             return;
         };
         hosts[host].was_read(line, self.pid);
