@@ -23,16 +23,21 @@
 //! Those from 4 on, and what shared processes get, are left out of an iteration that has nothing for them (`leaves_rest`).
 
 mod accept;
+mod actions;
 mod change;
 mod check;
 mod client;
 mod counts;
+mod doors;
+mod due;
 mod handshakes;
 mod launch;
 mod launcher;
+mod limits;
 mod listen;
 mod newcomers;
 mod pipe_widener;
+mod plans;
 mod put_in_force;
 mod quotas;
 pub mod reload;
@@ -50,6 +55,7 @@ mod sharing;
 mod source;
 mod spares;
 mod stamps;
+mod start_log;
 mod start_queue;
 mod status;
 mod status_answers;
@@ -67,7 +73,7 @@ mod visitors;
 use std::io;
 use std::time::Duration;
 
-use log::{debug, info};
+use log::info;
 use mio::{Events, Token};
 
 pub use self::accept::Door;
@@ -75,6 +81,7 @@ use self::accept::{ListenerKey, Listeners};
 pub use self::client::ClientSession;
 use self::client::Sides;
 use self::counts::ProxyCounts;
+pub use self::limits::Limits;
 use self::newcomers::NewcomerKey;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
@@ -84,10 +91,10 @@ pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::services::Plan;
 use self::services::Services;
-pub use self::setup::{Limits, SetupError};
+pub use self::setup::SetupError;
 use self::sharing::Sharing;
 pub use self::source::Beginning;
-use self::start_queue::{Rank, StartQueue};
+use self::start_queue::StartQueue;
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
 use self::supervised::Watchdog;
@@ -104,8 +111,6 @@ use crate::reactor::poller::Poll;
 use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::scheduler::{Scheduler, SessionKey};
-use crate::session::{Action, Event, Session};
-use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -115,9 +120,6 @@ const EVENTS_PER_WAIT: usize = 1024;
 /// A look at what no event may tell: processes whose SIGCHLD was lost, groups that have become empty. Few of them, so
 /// seldom enough to cost nothing.
 const MONITOR_INTERVAL: Duration = Duration::from_secs(2);
-
-/// An iteration of the loop that takes longer is logged: others feel it.
-const LONG_ITERATION: Duration = Duration::from_millis(50);
 
 /// The serving side of the program.
 pub struct Proxy<S: System = Linux> {
@@ -429,163 +431,5 @@ impl<S: System> Proxy<S> {
         };
         self.scheduler
             .run_ready(&mut sides, &mut self.reactor.timers);
-    }
-
-    fn fire_timers(&mut self) {
-        while let Some(due) = self.reactor.timers.pop() {
-            match due {
-                Due::Session(key) => {
-                    let unix_time = self.system.unix_time();
-                    self.tell(key, Event::Deadline { unix_time });
-                }
-                Due::Visitor(key) => self.visitor_timeout(key),
-                Due::Newcomer(key) => self.newcomer_timeout(key),
-                Due::Server(key) => self.escalate(key),
-                Due::Accept => self.pause.fired(),
-                Due::Starting => self.start_queue.timer_fired(),
-                Due::Spares(service) => self.services.get_mut(service).spares.timer_fired(),
-                Due::Share(service) => self.share_timeout(service),
-                Due::Files => self.look_at_files(),
-                Due::Monitor => self.look_around(),
-                Due::Status => self.status_timeout(),
-                Due::DrainDelay => self.drain_timeout(),
-                Due::Watchdog => self.watchdog_timeout(),
-                Due::StopTimeout => self.stop_timeout(),
-                Due::StopReport => self.report_stop(),
-                Due::GiveUp => self.give_up(),
-            }
-        }
-    }
-
-    fn look_around(&mut self) {
-        self.reap();
-        self.servers.look_at_all_groups();
-        let longest = self.reactor.take_longest_iteration();
-        if longest > LONG_ITERATION {
-            let millis = longest.as_millis();
-            debug!("of late, an iteration of the loop took {millis} ms");
-        }
-        if let Some(status) = &mut self.status {
-            let scheduler = &self.scheduler;
-            let counts = self.services.keys().map(|key| scheduler.counts_of(key));
-            status.note_history(counts);
-        }
-        self.scheduler.trim_memory();
-        self.scheduler.report_left_out();
-        if let Some(visitors) = &mut self.visitors {
-            visitors.report_left_out();
-        }
-        log::logger().flush();
-        let at = self.now() + MONITOR_INTERVAL;
-        self.reactor.timers.set(at, Due::Monitor);
-    }
-
-    fn look_at_groups(&mut self) {
-        let timers = &mut self.reactor.timers;
-        self.servers.look_at_groups(&self.system, timers);
-    }
-
-    /// Hands an event to a session, and has the session run for what follows from it.
-    fn tell(&mut self, key: SessionKey, event: Event<'_>) {
-        let told = self.scheduler.handle(key, event, &mut self.reactor.timers);
-        if told.is_some_and(Session::waits_for_upstream) {
-            self.start_queue.speaks(key);
-        }
-    }
-
-    /// Does what sessions want done, until none wants anything more.
-    fn apply_actions(&mut self) {
-        while let Some((key, action)) = self.scheduler.next_action() {
-            self.apply(key, action);
-            if self.resuming.is_some() {
-                self.note_lingering(key);
-            }
-            let timers = &mut self.reactor.timers;
-            if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
-                debug_assert!(place.server().is_none());
-                if place.gave_up_place {
-                    if let Some(resuming) = &mut self.resuming {
-                        resuming.lingering -= 1;
-                    }
-                } else if !session.was_refused() {
-                    let service = self.services.get_mut(place.service());
-                    service.sessions -= 1;
-                    service.counts.closed(&session);
-                    let client = session.label().client();
-                    self.quotas.free(client, place.identity());
-                }
-                self.start_queue.leave(key);
-                self.refused -= usize::from(session.was_refused());
-                self.system.session_freed(key, &session);
-                self.scheduler.log_end(&session, self.reactor.now());
-                self.place_is_free();
-            }
-        }
-    }
-
-    fn apply(&mut self, key: SessionKey, action: Action) {
-        if let Some(session) = self.scheduler.session(key) {
-            self.system.action_taken(key, action, session);
-            let place = self.scheduler.place(key);
-            let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
-            if action == Action::StartUpstream && self.is_to_share(service, session) {
-                return self.take_seat(key);
-            }
-            if action == Action::StartUpstream {
-                let rank = if session.had_upstream() {
-                    Rank::Recovering
-                } else if session.waits_for_upstream() {
-                    Rank::Speaking
-                } else {
-                    Rank::Silent
-                };
-                let client = session.label().client().origin();
-                return self.start_queue.ask(key, service, client, rank);
-            }
-        }
-        match action {
-            Action::CheckClient => return self.check_clients(),
-            Action::MeasureClient => return self.measure_client(key),
-            Action::ResumeAsked => return self.answer_ask(key),
-            Action::CloseClient => self.forget_kept(key),
-            _ => {}
-        }
-        let why = match self.scheduler.session(key) {
-            Some(session) if action == Action::ShutdownClient => session.end_reason_name(),
-            _ => "",
-        };
-        let Some(place) = self.scheduler.place_mut(key) else {
-            return;
-        };
-        match action {
-            Action::StartUpstream
-            | Action::ResumeAsked
-            | Action::LinkSilent
-            | Action::CheckClient
-            | Action::CheckUpstream
-            | Action::MeasureClient => {}
-            Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
-            Action::StopUpstream => {
-                if let Some(server) = place.server() {
-                    self.servers.stop(server, &mut self.reactor.timers);
-                }
-            }
-            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
-            Action::HibernateUpstream => {
-                if let Some(server) = place.server() {
-                    self.servers.stop_idle(server, &mut self.reactor.timers);
-                }
-            }
-            Action::ReleaseUpstream => {
-                if let Some(server) = place.server.take() {
-                    self.servers.release(server);
-                }
-            }
-            Action::ShutdownClient => {
-                place.end_client(why);
-                self.scheduler.enqueue(key);
-            }
-            Action::CloseClient => place.close_client(),
-        }
     }
 }

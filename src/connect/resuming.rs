@@ -4,10 +4,11 @@ use std::io::{self, ErrorKind};
 
 use log::{debug, warn};
 
+use super::end::CLOSE_TIME;
 use super::kept_link::{End, KeptLink, Step};
 use super::kept_run::Carrier;
 use super::link::Link;
-use super::{CLOSE_TIME, Connector, Due};
+use super::{Connector, Due};
 use crate::protocol::own_messages;
 use crate::reactor::timers::boot_time;
 use crate::resume::wire::{Ask, SessionId};

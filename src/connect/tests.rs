@@ -6,6 +6,7 @@ use std::os::fd::AsFd;
 
 use nix::fcntl::{FcntlArg, fcntl};
 
+use super::end::CLOSE_TIME;
 use super::link::Attempt;
 use super::*;
 use crate::pump::Transport;

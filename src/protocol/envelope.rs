@@ -2,16 +2,18 @@
 //!
 //! Valid is UTF-8 that `json` accepts. Of duplicate keys the last counts.
 
+mod batch;
+mod member;
 mod words;
 
 use std::fmt;
 use std::ops::Range;
 
+pub use self::batch::{Batch, MAX_BATCH};
+use self::member::Member;
 pub use self::words::{Control, Method};
 use super::id::{IdText, MAX_ID_BYTES};
-use super::json::text::Text;
-use super::json::word::WORD;
-use super::json::{self, Key, Malformed, Reader, Value};
+use super::json::{self, Malformed, Reader, Value};
 use super::own_messages::{ErrorReason, SOURCE};
 
 /// A line that can be forwarded.
@@ -22,22 +24,6 @@ pub enum Message<'a> {
     /// A JSON array.
     Batch(Batch<'a>),
 }
-
-/// What matters of a JSON array.
-#[derive(Debug, Default)]
-pub struct Batch<'a> {
-    /// The messages with an id, and the notifications that mean something to a proxy, in order: the first
-    /// [`MAX_BATCH`] of them.
-    pub envelopes: Vec<Envelope<'a>>,
-    /// How many items the array has.
-    pub len: usize,
-    /// Whether there are more than [`MAX_BATCH`] that matter.
-    pub is_cut: bool,
-}
-
-/// Up to this many messages of a batch are examined. An envelope takes more memory than the smallest message, so there
-/// has to be a limit; this is beyond what can be in flight both ways.
-pub const MAX_BATCH: usize = 4096;
 
 /// What almost every message begins with, and what means nothing to a proxy.
 const VERSION: &[u8] = br#""jsonrpc":"2.0""#;
@@ -65,18 +51,6 @@ pub struct Envelope<'a> {
     params: Place,
     result: Place,
     error: Place,
-}
-
-/// The members that mean something to a proxy.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Member {
-    Id,
-    Method,
-    Params,
-    Result,
-    Error,
-    Type,
-    Other,
 }
 
 /// Where in a line the value of a member is; nowhere, if it is not there or does not count.
@@ -318,61 +292,6 @@ impl<'a> Envelope<'a> {
     }
 }
 
-impl Member {
-    fn named(name: &[u8]) -> Self {
-        match name {
-            b"id" => Self::Id,
-            b"method" => Self::Method,
-            b"params" => Self::Params,
-            b"result" => Self::Result,
-            b"error" => Self::Error,
-            b"type" => Self::Type,
-            _ => Self::Other,
-        }
-    }
-
-    #[cold]
-    fn escaped(inner: &[u8]) -> Self {
-        Text::escaped(inner).with_name(Self::named)
-    }
-}
-
-impl<'a> Key<'a> for Member {
-    /// The names of most members, with their quotation marks, are words of the processor.
-    #[inline(always)]
-    fn at_a_glance(text: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        const fn word(bytes: [u8; WORD]) -> u64 {
-            u64::from_le_bytes(bytes)
-        }
-        const ID_BYTES: usize = br#""id""#.len();
-        const ID_MASK: u64 = word([0xff, 0xff, 0xff, 0xff, 0, 0, 0, 0]);
-        let (bytes, rest) = text.split_first_chunk()?;
-        let first = word(*bytes);
-        if first & ID_MASK == word(*b"\"id\"\0\0\0\0") {
-            return Some((Self::Id, &text[ID_BYTES..]));
-        }
-        let member = if first == word(*br#""method""#) {
-            Self::Method
-        } else if first == word(*br#""params""#) {
-            Self::Params
-        } else if first == word(*br#""result""#) {
-            Self::Result
-        } else {
-            return None;
-        };
-        Some((member, rest))
-    }
-
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "a call costs more than this")]
-    fn of(text: Text<'a>) -> Self {
-        match text.plain() {
-            Some(name) => Self::named(name),
-            None => Self::escaped(text.inner),
-        }
-    }
-}
-
 impl Place {
     fn is_there(self) -> bool {
         self.end > self.start
@@ -451,44 +370,6 @@ pub fn is_progress(line: &[u8]) -> bool {
 /// A part of a text that is UTF-8, cut out where no character is cut.
 fn text(part: &[u8]) -> Option<&str> {
     str::from_utf8(part).ok()
-}
-
-impl<'a> Batch<'a> {
-    /// Reads an array into an empty batch.
-    fn read(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
-        reader.array(|reader| {
-            self.len += 1;
-            if reader.peek() == b'{' {
-                self.read_item(reader)?;
-            } else {
-                reader.value()?;
-            }
-            Ok(())
-        })
-    }
-
-    #[inline(never)]
-    fn read_item(&mut self, reader: &mut Reader<'a>) -> Result<(), Malformed> {
-        let mut envelope = Envelope::default();
-        // A copy, of which nobody else has the address, stays in registers.
-        let mut here = *reader;
-        let read = envelope.read(&mut here);
-        *reader = here;
-        self.add(envelope);
-        read
-    }
-
-    fn add(&mut self, envelope: Envelope<'a>) {
-        let is_plain = envelope.method.is_none_or(Method::needs_id);
-        if envelope.id.is_none() && is_plain {
-            return;
-        }
-        if self.envelopes.len() < MAX_BATCH {
-            self.envelopes.push(envelope);
-        } else {
-            self.is_cut = true;
-        }
-    }
 }
 
 #[cfg(test)]

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use log::LevelFilter;
 
-use super::Plan;
 use super::accept::ListenerKey;
 use super::reload::Contents;
-use super::setup::Limits;
 use super::status::About;
+use super::{Limits, Plan};
 use crate::entrance::{Name, Rules};
 use crate::util::service_key::ServiceKey;
 

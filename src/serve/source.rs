@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 use log::{error, warn};
 
 use super::accept::ListenerKey;
-use super::change::{Change, Placed, Wanted, WantedDoor, WantedSocket};
+use super::change::{Change, Placed, Wanted};
+use super::doors::Doors;
 use super::launcher::Launcher;
 use super::listen::{self, Group, Origin};
 use super::reload::{Contents, Files};
-use super::rules;
-use super::setup;
 use super::stamps::Stamps;
 use super::system::Linux;
+use super::{limits, plans, rules, setup};
 use crate::buffers::budget::BudgetSize;
 use crate::cli::keys::Given;
 use crate::config;
@@ -135,7 +135,8 @@ impl Bound {
     }
 }
 
-fn owner(servers: &[Served], door: Option<ServiceKey>) -> Option<Name> {
+/// The name of the server that alone is served at a door.
+pub(super) fn owner(servers: &[Served], door: Option<ServiceKey>) -> Option<Name> {
     door.and_then(|key| servers.get(key.0)?.name.clone())
 }
 
@@ -202,24 +203,26 @@ impl Linux {
         let stamps = own_stamps.and(Stamps::of(other_files(&files, &servers)));
         let contents = files.read()?;
         let mut errors = Vec::new();
-        let mut launchers = Vec::new();
-        let mut alike = Vec::new();
-        for served in &servers {
-            let (launcher, is_alike) = self.launcher(served, &mut errors)?;
-            launchers.push(launcher);
-            alike.push(is_alike);
-        }
-        let (doors, bound) = self.doors(&options, &servers)?;
+        let launchers = servers.iter();
+        let launchers = launchers.map(|served| self.launcher(served, &mut errors));
+        let launchers: Result<Vec<(Launcher, bool)>, String> = launchers.collect();
+        let (launchers, alike): (Vec<Launcher>, Vec<bool>) = launchers?.into_iter().unzip();
+        let doors = Doors::find(&source.bound, &options, &servers)?;
         let summary: Vec<String> = listen::addresses(&options, &servers)
             .iter()
             .map(|(address, _)| address.to_string())
             .collect();
         let summary = summary.join(", ");
-        let plans = setup::plans(&options, &launchers, source.descriptors);
+        let plans = plans::plans(&options, &launchers, source.descriptors);
         let directory = rules::directory(&servers);
-        let limits = setup::limits(&options, &plans, &directory, source.descriptors);
+        let limits = limits::limits(&options, &plans, &directory, source.descriptors);
         let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
         let services = plans.into_iter().zip(&servers).zip(alike);
+        let services = services.map(|((plan, served), starts_alike)| Wanted {
+            plan,
+            is_default: served.is_default,
+            starts_alike,
+        });
         let change = Change {
             rules: rules::of(&options, directory, None),
             contents,
@@ -228,20 +231,14 @@ impl Linux {
             log_level: options.log_level,
             drain_delay: options.drain_delay,
             about: setup::about(&options, &servers, summary),
-            services: services
-                .map(|((plan, served), starts_alike)| Wanted {
-                    plan,
-                    is_default: served.is_default,
-                    starts_alike,
-                })
-                .collect(),
-            doors,
+            services: services.collect(),
+            doors: doors.wanted,
         };
         let staged = Staged {
             options,
             launchers,
             files,
-            bound,
+            bound: doors.bound,
             warnings,
             errors,
             stamps,
@@ -271,79 +268,6 @@ impl Linux {
         }
         let is_alike = old.is_some_and(|old| old.starts_like(&launcher));
         Ok((launcher, is_alike))
-    }
-
-    /// Where to listen from now on: what is there stays, what is missing is bound.
-    #[allow(clippy::type_complexity, reason = "two lists that belong together")]
-    fn doors(
-        &self,
-        options: &ServeOptions,
-        servers: &[Served],
-    ) -> Result<(Vec<WantedDoor<Listener>>, Vec<(Bound, usize)>), String> {
-        let index = |door: Option<ServiceKey>| door.map(|key| key.0);
-        let mut doors = Vec::new();
-        let mut bound = Vec::new();
-        let mut keep = |kept: &Bound, of: Option<usize>, doors: &mut Vec<WantedDoor<Listener>>| {
-            doors.extend(kept.keys.iter().map(|key| WantedDoor {
-                socket: WantedSocket::Kept(*key),
-                of,
-            }));
-            let owner = owner(servers, of.map(ServiceKey));
-            bound.push((
-                Bound {
-                    owner,
-                    ..kept.clone()
-                },
-                kept.keys.len(),
-            ));
-        };
-        let mut old: Vec<&Bound> = self.source.bound.iter().collect();
-        if old.iter().any(|it| matches!(it.origin, Origin::Passed(_))) {
-            if listen::names_addresses(options, servers) {
-                return Err(
-                    "systemd has passed sockets, which take the place of \"listen\"".to_owned(),
-                );
-            }
-            for kept in old {
-                let Origin::Passed(name) = &kept.origin else {
-                    continue;
-                };
-                let door = name
-                    .as_deref()
-                    .and_then(|name| listen::key_of(servers, name));
-                keep(kept, index(door), &mut doors);
-            }
-            return Ok((doors, bound));
-        }
-        // Of several that the system has chosen, each stays whose it is.
-        let mut missing = listen::addresses(options, servers);
-        for is_other_welcome in [false, true] {
-            missing.retain(|(address, door)| {
-                let origin = Origin::Of(address.clone());
-                let owner = owner(servers, *door);
-                let found = old
-                    .iter()
-                    .position(|it| it.origin == origin && (is_other_welcome || it.owner == owner));
-                if let Some(at) = found {
-                    keep(old.remove(at), index(*door), &mut doors);
-                }
-                found.is_none()
-            });
-        }
-        if doors.is_empty() && missing.is_empty() {
-            return Err("there is no address to listen on (\"listen\")".to_owned());
-        }
-        let beside = bound.iter().flat_map(|(it, _)| it.addresses.clone());
-        let beside: Vec<SocketAddr> = beside.collect();
-        let groups = listen::bind(options, servers, &missing, &beside);
-        for group in groups.map_err(|error| error.to_string())? {
-            bound.push((Bound::of(&group, servers, Vec::new()), group.sockets.len()));
-            doors.extend(group.sockets.into_iter().map(|socket| WantedDoor {
-                socket: WantedSocket::New(socket),
-                of: index(group.door),
-            }));
-        }
-        Ok((doors, bound))
     }
 
     /// Notes what all files are now that are read again. Call it before they are.

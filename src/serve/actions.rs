@@ -1,0 +1,114 @@
+//! What sessions want done: an action at a time, after all of them have run. What has come to its end is freed here.
+
+use super::start_queue::Rank;
+use super::system::System;
+use super::{ClientSession, Proxy};
+use crate::scheduler::SessionKey;
+use crate::session::{Action, Event, Session};
+use crate::util::service_key::ServiceKey;
+
+impl<S: System> Proxy<S> {
+    /// Hands an event to a session, and has the session run for what follows from it.
+    pub(super) fn tell(&mut self, key: SessionKey, event: Event<'_>) {
+        let told = self.scheduler.handle(key, event, &mut self.reactor.timers);
+        if told.is_some_and(Session::waits_for_upstream) {
+            self.start_queue.speaks(key);
+        }
+    }
+
+    /// Does what sessions want done, until none wants anything more.
+    pub(super) fn apply_actions(&mut self) {
+        while let Some((key, action)) = self.scheduler.next_action() {
+            self.apply(key, action);
+            if self.resuming.is_some() {
+                self.note_lingering(key);
+            }
+            let timers = &mut self.reactor.timers;
+            if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
+                debug_assert!(place.server().is_none());
+                if place.gave_up_place {
+                    if let Some(resuming) = &mut self.resuming {
+                        resuming.lingering -= 1;
+                    }
+                } else if !session.was_refused() {
+                    let service = self.services.get_mut(place.service());
+                    service.sessions -= 1;
+                    service.counts.closed(&session);
+                    let client = session.label().client();
+                    self.quotas.free(client, place.identity());
+                }
+                self.start_queue.leave(key);
+                self.refused -= usize::from(session.was_refused());
+                self.system.session_freed(key, &session);
+                self.scheduler.log_end(&session, self.reactor.now());
+                self.place_is_free();
+            }
+        }
+    }
+
+    fn apply(&mut self, key: SessionKey, action: Action) {
+        if let Some(session) = self.scheduler.session(key) {
+            self.system.action_taken(key, action, session);
+            let place = self.scheduler.place(key);
+            let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
+            if action == Action::StartUpstream && self.is_to_share(service, session) {
+                return self.take_seat(key);
+            }
+            if action == Action::StartUpstream {
+                let rank = if session.had_upstream() {
+                    Rank::Recovering
+                } else if session.waits_for_upstream() {
+                    Rank::Speaking
+                } else {
+                    Rank::Silent
+                };
+                let client = session.label().client().origin();
+                return self.start_queue.ask(key, service, client, rank);
+            }
+        }
+        match action {
+            Action::CheckClient => return self.check_clients(),
+            Action::MeasureClient => return self.measure_client(key),
+            Action::ResumeAsked => return self.answer_ask(key),
+            Action::CloseClient => self.forget_kept(key),
+            _ => {}
+        }
+        let why = match self.scheduler.session(key) {
+            Some(session) if action == Action::ShutdownClient => session.end_reason_name(),
+            _ => "",
+        };
+        let Some(place) = self.scheduler.place_mut(key) else {
+            return;
+        };
+        match action {
+            Action::StartUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
+            | Action::CheckClient
+            | Action::CheckUpstream
+            | Action::MeasureClient => {}
+            Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
+            Action::StopUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop(server, &mut self.reactor.timers);
+                }
+            }
+            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
+            Action::HibernateUpstream => {
+                if let Some(server) = place.server() {
+                    self.servers.stop_idle(server, &mut self.reactor.timers);
+                }
+            }
+            Action::ReleaseUpstream => {
+                if let Some(server) = place.server.take() {
+                    self.servers.release(server);
+                }
+            }
+            Action::ShutdownClient => {
+                place.end_client(why);
+                self.scheduler.enqueue(key);
+            }
+            Action::CloseClient => place.close_client(),
+        }
+    }
+}
