@@ -208,8 +208,15 @@ impl Channel {
 
     /// Whether [`Self::send`] may take something. At most `bound` bytes are kept.
     pub fn has_room(&self, bound: usize) -> bool {
-        let is_within = self.kept.is_empty() || self.kept.len() < bound.min(self.window());
+        let is_within = self.kept.len() < bound.min(self.window()) && !self.is_full();
+        let is_within = self.kept.is_empty() || is_within;
         !self.is_detached && is_within && self.unsent() == 0
+    }
+
+    /// Whether the next line has found no room, and there was no acknowledgement since.
+    fn is_full(&self) -> bool {
+        let control = self.control.as_ref();
+        control.is_some_and(|control| control.full_since.is_some())
     }
 
     /// Writes of these lines, whole ones, what the window allows. Returns how much is now kept: the rest of a line that was
@@ -372,6 +379,9 @@ impl Channel {
         let is_sent = self.kept.unsent().is_empty();
         is_sent.then(|| {
             self.kept.acknowledge(total, memory);
+            if let Some(control) = &mut self.control {
+                control.full_since = None;
+            }
             total
         })
     }

@@ -1,6 +1,8 @@
 //! The lines that were sent and are not acknowledged: a buffer with two cursors, one before the first line that is kept and
 //! one before the first byte that was not written to the present connection.
 
+use std::fmt;
+
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 
 /// Whole lines, in order. Costs next to nothing while nothing is kept.
@@ -11,7 +13,7 @@ pub struct Kept {
     buffer: Option<Box<Buffer>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Buffer {
     bytes: Vec<u8>,
     /// What is before this is acknowledged.
@@ -20,6 +22,14 @@ struct Buffer {
     sent: usize,
     /// How many lines there are.
     lines: u64,
+}
+
+/// What is in the lines is nobody's business.
+impl fmt::Debug for Buffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (lines, bytes) = (self.lines, self.all().len());
+        write!(f, "{lines} lines, {bytes} bytes, {} sent", self.sent - self.head)
+    }
 }
 
 impl Buffer {

@@ -314,6 +314,21 @@ fn less_than_was_acknowledged_is_a_lie_of_whoever_comes_back() {
     assert_eq!(end.write(1000, now), b"c\n");
 }
 
+/// Whoever has a line that does not fit is not to ask over and over.
+#[test]
+fn there_is_no_room_for_a_line_that_did_not_fit_before_there_is_an_acknowledgement() {
+    let mut end = End::new(Side::Proxy, 10);
+    let now = Time::from_nanos(1 << 40);
+    end.outbox = b"abc\ndefghijkl\n".to_vec();
+    assert_eq!(end.write(1000, now), b"abc\n");
+    assert_eq!(end.write(1000, now), b"");
+    assert!(!end.channel.has_room(usize::MAX));
+    end.receive(b"{\"type\":\"heartbeat\",\"lines\":1}\n", now)
+        .unwrap();
+    assert!(end.channel.has_room(usize::MAX));
+    assert_eq!(end.write(1000, now), b"defghijkl\n");
+}
+
 #[test]
 fn a_window_that_stays_full_is_not_waited_for_for_ever() {
     let mut end = End::new(Side::Proxy, 4);

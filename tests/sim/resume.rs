@@ -342,7 +342,13 @@ impl World {
                 return;
             }
         }
-        panic!("the loops do not come to rest");
+        let is_proxy_busy = self.proxy.is_busy();
+        let is_connector_busy = self.connectors.scheduler.is_busy();
+        let has_told = self.below.borrow().has_told();
+        panic!(
+            "the loops do not come to rest: {is_proxy_busy} {is_connector_busy} {has_told} {:?}",
+            self.connectors.states()
+        );
     }
 
     /// Whether some `connect` is on its way back, and waits for more than the time of its next attempt.
@@ -424,6 +430,13 @@ impl World {
                 return self.end();
             }
             self.round(round);
+            if std::env::var_os("DBG").is_some() && round == 400 {
+                for (_, c) in &self.below.borrow().connections {
+                    println!("DBG conn {} host {} cut {:?} c: {:?}", c.number, c.host, c.cut_at, (c.connector.borrow().output.unconsumed(), c.connector.borrow().input.waiting(), c.proxy.borrow().output.unconsumed(), c.proxy.borrow().input.waiting()));
+                }
+                for h in &self.below.borrow().hosts { println!("DBG host {} said {} waits {} out {} in {}", h.number, h.said, h.waits(), h.duplex.borrow().output.unconsumed(), h.duplex.borrow().input.waiting()); }
+                println!("DBG {:?} {:?}", self.connectors.states(), self.sessions_left());
+            }
         }
         let below = self.below.borrow();
         let left = below.hosts.iter().filter(|host| !host.is_gone);
@@ -448,8 +461,12 @@ impl World {
             let mut inner = self.below.borrow_mut();
             let below = &mut *inner;
             for host in &mut below.hosts {
+                host.duplex.borrow_mut().make_roomy();
                 host.write();
                 host.read_some(usize::MAX);
+            }
+            for (_, server) in &below.servers {
+                server.pipes.borrow_mut().make_roomy();
             }
             let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
             for key in keys {
@@ -459,6 +476,7 @@ impl World {
                 below.answer_dial(host, false);
             }
             for (_, connection) in &mut below.connections {
+                connection.make_roomy();
                 connection.flow(below.now);
                 for side in [Side::Connector, Side::Proxy] {
                     if self.rng.percent(20) {
@@ -477,11 +495,29 @@ impl World {
         }
     }
 
+    /// What is left at the proxy.
+    fn sessions_left(&self) -> Vec<String> {
+        let sessions = self.proxy.sessions().iter();
+        let shown = sessions.map(|(_, session, place)| {
+            let client = place.client().map(|io| (io.source().slot, io.is_writable()));
+            let says = (session.has_output_for_client(), session.has_more_lines());
+            let end = session.end_reason_name();
+            let is_only_lingering = session.is_only_lingering();
+            format!("{} {client:?} {says:?} {end} {is_only_lingering}", session.label())
+        });
+        shown.collect()
+    }
+
     fn end(&mut self) {
+        for (_, connection) in &mut self.below.borrow_mut().connections {
+            // Nobody is left who would take what the proxy has to say.
+            connection.proxy.borrow_mut().reset();
+        }
         self.below.borrow_mut().raise_stop();
         for round in 0..MAX_ROUNDS {
             if self.proxy.is_done() {
-                assert!(self.proxy.sessions().is_empty());
+                let left: Vec<String> = self.sessions_left();
+                assert!(left.is_empty(), "{left:?}");
                 assert_eq!(self.proxy.servers().left(), 0);
                 for memory in [
                     self.proxy.sessions().memory(),

@@ -17,6 +17,9 @@ use mio::Token;
 pub use self::handles::{Output, Socket, Stdin};
 use crate::rng::Rng;
 
+/// What a pipe holds by default, in bytes (pipe(7)).
+const ROOMY_BYTES: usize = 65_536;
+
 /// Whose events are to be told of, and what they say.
 pub type Events = Vec<(Token, Readiness)>;
 
@@ -77,7 +80,7 @@ impl Inflow {
 
     /// It holds as much as a pipe does by default.
     pub fn make_roomy(&mut self) {
-        self.capacity = 65_536;
+        self.capacity = ROOMY_BYTES;
     }
 
     /// Bytes that were not read.
@@ -346,6 +349,12 @@ impl Duplex {
             reads: true,
             writes: true,
         }
+    }
+
+    /// Both directions hold as much as a pipe does by default, or more.
+    pub fn make_roomy(&mut self) {
+        self.input.capacity = self.input.capacity.max(ROOMY_BYTES);
+        self.output.capacity = self.output.capacity.max(ROOMY_BYTES);
     }
 
     /// Events tell of whatever has happened.

@@ -242,6 +242,28 @@ impl Connectors {
         is_asleep && self.events.is_empty() && !is_due && !is_dialled && !self.scheduler.is_busy()
     }
 
+    /// How the links are.
+    pub fn states(&self) -> Vec<String> {
+        let places = self.scheduler.iter();
+        let shown = places.map(|(_, session, place)| {
+            let link = &place.link;
+            format!(
+                "host {}: {} link {} {} {} w{}, {:?}, {:?} {} {}",
+                place.host,
+                place.stdio.is_readable(),
+                link.io.is_some(),
+                link.is_half_closed,
+                link.is_readable(),
+                link.is_writable(),
+                place.kept,
+                session.has_output_for_client(),
+                session.has_output_for_upstream(),
+                session.has_more_lines()
+            )
+        });
+        shown.collect()
+    }
+
     fn keys(&self) -> Vec<SessionKey> {
         self.scheduler.iter().map(|(key, ..)| key).collect()
     }

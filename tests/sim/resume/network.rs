@@ -68,8 +68,13 @@ impl Connection {
         let (from, into) = self.ends(to);
         let (mut source, mut target) = (from.borrow_mut(), into.borrow_mut());
         source.output.begun.clear();
-        let room = target.input.room().min(most).min(left);
         let is_gone = !target.reads;
+        let room = if is_gone {
+            usize::MAX
+        } else {
+            target.input.room()
+        };
+        let room = room.min(most).min(left);
         let bytes: Vec<u8> = source.output.take(room).collect();
         let has_ended = !source.writes && source.output.unconsumed() == 0;
         if is_gone {
@@ -94,6 +99,11 @@ impl Connection {
             let (_, into) = self.ends(to);
             into.borrow_mut().input.end(End::Closed);
         }
+    }
+
+    pub fn make_roomy(&self) {
+        self.connector.borrow_mut().make_roomy();
+        self.proxy.borrow_mut().make_roomy();
     }
 
     /// All arrives for which there is room.
