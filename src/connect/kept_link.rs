@@ -279,7 +279,7 @@ impl KeptLink {
                 self.channel.end_with(wire::CLIENT_BYE);
                 End::OnceSaid
             }
-            State::Plain => End::Now,
+            State::Plain => End::OnceSaid,
             State::Lost | State::Verdict if may_wait && !self.channel.kept().is_empty() => {
                 self.channel.end_with(wire::CLIENT_BYE);
                 End::OnceBack

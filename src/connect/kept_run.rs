@@ -158,7 +158,7 @@ impl<C: Carrier> KeptRun<'_, C> {
     }
 
     fn broke(&mut self, error: Option<&io::Error>, session: &mut Session, cx: &mut Context<'_>) {
-        let Some(kept) = &mut self.kept else {
+        let Some(kept) = self.kept.as_deref_mut() else {
             return;
         };
         let why = error.map_or_else(

@@ -28,7 +28,11 @@ struct Buffer {
 impl fmt::Debug for Buffer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (lines, bytes) = (self.lines, self.all().len());
-        write!(f, "{lines} lines, {bytes} bytes, {} sent", self.sent - self.head)
+        write!(
+            f,
+            "{lines} lines, {bytes} bytes, {} sent",
+            self.sent - self.head
+        )
     }
 }
 

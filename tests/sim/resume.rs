@@ -288,19 +288,30 @@ impl World {
         let mut places = self.connectors.scheduler.iter();
         let place = places.find(|(_, _, place)| place.host == host);
         let kept = place.and_then(|(_, _, place)| place.kept.as_ref());
-        kept.is_some_and(|kept| kept.is_lost() || kept.can_come_back())
+        // Whoever has said that nothing follows is gone with the connection, once that has arrived.
+        let is_under_way = || {
+            let below = self.below.borrow();
+            let mut its = below.connections.iter().filter(|(_, it)| it.host == host);
+            its.any(|(_, it)| it.connector.borrow().output.unconsumed() > 0)
+        };
+        kept.is_some_and(|kept| {
+            let survives = kept.is_lost() || kept.can_come_back();
+            survives && (!kept.is_ending() || is_under_way())
+        })
     }
 
     fn cut(&mut self) {
-        let mut below = self.below.borrow_mut();
+        let below = self.below.borrow();
         let keys: Vec<usize> = below.connections.iter().map(|(key, _)| key).collect();
+        drop(below);
         if keys.is_empty() {
             return;
         }
         let key = self.rng.pick(&keys);
-        let host = below.connections[key].host;
-        if below.connections[key].cut_at.is_some() || !(self.weather.is_rough || self.may_cut(host))
-        {
+        let host = self.below.borrow().connections[key].host;
+        let may_cut = self.weather.is_rough || self.may_cut(host);
+        let mut below = self.below.borrow_mut();
+        if below.connections[key].cut_at.is_some() || !may_cut {
             return;
         }
         below.cuts += 1;
@@ -432,10 +443,34 @@ impl World {
             self.round(round);
             if std::env::var_os("DBG").is_some() && round == 400 {
                 for (_, c) in &self.below.borrow().connections {
-                    println!("DBG conn {} host {} cut {:?} c: {:?}", c.number, c.host, c.cut_at, (c.connector.borrow().output.unconsumed(), c.connector.borrow().input.waiting(), c.proxy.borrow().output.unconsumed(), c.proxy.borrow().input.waiting()));
+                    println!(
+                        "DBG conn {} host {} cut {:?} c: {:?}",
+                        c.number,
+                        c.host,
+                        c.cut_at,
+                        (
+                            c.connector.borrow().output.unconsumed(),
+                            c.connector.borrow().input.waiting(),
+                            c.proxy.borrow().output.unconsumed(),
+                            c.proxy.borrow().input.waiting()
+                        )
+                    );
                 }
-                for h in &self.below.borrow().hosts { println!("DBG host {} said {} waits {} out {} in {}", h.number, h.said, h.waits(), h.duplex.borrow().output.unconsumed(), h.duplex.borrow().input.waiting()); }
-                println!("DBG {:?} {:?}", self.connectors.states(), self.sessions_left());
+                for h in &self.below.borrow().hosts {
+                    println!(
+                        "DBG host {} said {} waits {} out {} in {}",
+                        h.number,
+                        h.said,
+                        h.waits(),
+                        h.duplex.borrow().output.unconsumed(),
+                        h.duplex.borrow().input.waiting()
+                    );
+                }
+                println!(
+                    "DBG {:?} {:?}",
+                    self.connectors.states(),
+                    self.sessions_left()
+                );
             }
         }
         let below = self.below.borrow();
@@ -499,11 +534,16 @@ impl World {
     fn sessions_left(&self) -> Vec<String> {
         let sessions = self.proxy.sessions().iter();
         let shown = sessions.map(|(_, session, place)| {
-            let client = place.client().map(|io| (io.source().slot, io.is_writable()));
+            let client = place
+                .client()
+                .map(|io| (io.source().slot, io.is_writable()));
             let says = (session.has_output_for_client(), session.has_more_lines());
             let end = session.end_reason_name();
             let is_only_lingering = session.is_only_lingering();
-            format!("{} {client:?} {says:?} {end} {is_only_lingering}", session.label())
+            format!(
+                "{} {client:?} {says:?} {end} {is_only_lingering}",
+                session.label()
+            )
         });
         shown.collect()
     }

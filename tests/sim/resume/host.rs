@@ -154,7 +154,8 @@ impl Host {
         let Some(serial) = text::serial(line, text::SERVER_SERIAL) else {
             return self.hear_of_proxy(line);
         };
-        let pid = text::serial(line, br#""pid":"#).unwrap() as i32;
+        let pid = text::serial(line, br#""pid":"#).unwrap();
+        let pid = i32::try_from(pid).unwrap();
         if self.pid.replace(pid) != Some(pid) {
             assert!(
                 self.heard == 0 || self.habits.may_lose,
