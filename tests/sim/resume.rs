@@ -441,37 +441,6 @@ impl World {
                 return self.end();
             }
             self.round(round);
-            if std::env::var_os("DBG").is_some() && round == 400 {
-                for (_, c) in &self.below.borrow().connections {
-                    println!(
-                        "DBG conn {} host {} cut {:?} c: {:?}",
-                        c.number,
-                        c.host,
-                        c.cut_at,
-                        (
-                            c.connector.borrow().output.unconsumed(),
-                            c.connector.borrow().input.waiting(),
-                            c.proxy.borrow().output.unconsumed(),
-                            c.proxy.borrow().input.waiting()
-                        )
-                    );
-                }
-                for h in &self.below.borrow().hosts {
-                    println!(
-                        "DBG host {} said {} waits {} out {} in {}",
-                        h.number,
-                        h.said,
-                        h.waits(),
-                        h.duplex.borrow().output.unconsumed(),
-                        h.duplex.borrow().input.waiting()
-                    );
-                }
-                println!(
-                    "DBG {:?} {:?}",
-                    self.connectors.states(),
-                    self.sessions_left()
-                );
-            }
         }
         let below = self.below.borrow();
         let left = below.hosts.iter().filter(|host| !host.is_gone);
@@ -629,7 +598,7 @@ fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
                 let mut below = world.below.borrow_mut();
                 let key = below.connections_of(0)[0];
                 below.connections[key].cut_after = Some((side, at));
-                for _ in 0..5 {
+                for _ in 0..12 {
                     below.hosts[0].speak();
                 }
             }
