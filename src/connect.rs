@@ -23,12 +23,13 @@ use std::time::Duration;
 use log::error;
 use mio::Events;
 
-use self::credentials::TokenSource;
+pub(crate) use self::attempt::about_unix_socket;
+pub(crate) use self::credentials::TokenSource;
 use self::end::{END_TIME, STOP_TIME, has_ended_well};
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
-use self::secure::Tls;
+pub(crate) use self::secure::Tls;
 use self::sides::Sides;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};

@@ -1,5 +1,7 @@
 //! What can be set: plain data and defaults. Where the values come from is for `cli` to know.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -14,6 +16,8 @@ use crate::resume::DEFAULT_TIMEOUT as DEFAULT_RESUME_TIMEOUT;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
+
+pub use self::bench::{BenchOptions, EXEC_PREFIX, EraChoice, Target};
 
 /// The host to listen on if none is given: all IPv4 addresses.
 const DEFAULT_HOST: &str = "0.0.0.0";

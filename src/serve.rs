@@ -65,6 +65,8 @@ mod supervised;
 mod surroundings;
 pub mod system;
 mod targets;
+#[cfg(test)]
+mod tests;
 pub mod unread;
 mod vanished;
 mod verify;

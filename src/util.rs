@@ -1,6 +1,8 @@
 //! Data structures and small policies that know nothing of the program they are used in.
 
 pub(crate) mod about;
+#[cfg(test)]
+pub(crate) mod captured_log;
 pub mod client_address;
 pub mod histogram;
 pub mod keyed_queue;

@@ -1006,7 +1006,7 @@ fn a_subcommand_after_options_has_to_come_first() {
         "connect: a subcommand has to be the first word (mcp-tcp-proxy connect --debug host:1; to serve a program \
          of that name: mcp-tcp-proxy --debug -- connect host:1)"
     );
-    for name in ["demo-server", "completions", "man-page"] {
+    for name in ["bench", "demo-server", "completions", "man-page"] {
         let error = error(&format!("--port 0 {name}"));
         assert!(
             error.starts_with(&format!(
@@ -1110,7 +1110,7 @@ fn completions_and_the_manual_page_are_printed() {
 
 #[test]
 fn the_help_names_every_option_and_fits_the_screen() {
-    for mode in [Mode::Serve, Mode::Connect] {
+    for mode in Mode::ALL {
         let help = help::text(mode);
         for flag in mode.flags() {
             for name in flag.short.into_iter().chain([flag.name]) {
@@ -1157,7 +1157,7 @@ fn status_takes_an_address_or_none() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(14).collect();
+    let first: String = help.lines().take(15).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

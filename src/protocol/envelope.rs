@@ -250,6 +250,11 @@ impl<'a> Envelope<'a> {
         self.error.is_there()
     }
 
+    /// The text of `error`, if there is one that is not null.
+    pub fn error(&self) -> Option<&'a str> {
+        self.error.text(self.line)
+    }
+
     /// Whether it is an error that a proxy sent in the server's place.
     pub fn is_proxy_error(&self) -> bool {
         let error = self.error.bytes(self.line);

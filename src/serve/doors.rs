@@ -119,3 +119,115 @@ impl Doors {
 fn index(door: Option<ServiceKey>) -> Option<usize> {
     door.map(|key| key.0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::accept::ListenerKey;
+    use super::*;
+    use crate::entrance::Name;
+    use crate::options::ServerOptions;
+
+    /// What a configuration with these addresses of its own asks for, and with a server that has others.
+    fn wanted(common: &[u16], own: &[u16]) -> (ServeOptions, [Served; 1]) {
+        let all = |ports: &[u16]| {
+            let ports = ports.iter();
+            ports.map(|port| address(*port)).collect::<Vec<_>>()
+        };
+        let options = ServeOptions {
+            listen: all(common),
+            config: Some("config".into()),
+            ..ServeOptions::default()
+        };
+        let mut served = Served::only(ServerOptions {
+            listen: all(own),
+            ..ServerOptions::default()
+        });
+        served.name = Name::new("files");
+        (options, [served])
+    }
+
+    fn address(port: u16) -> Address {
+        Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port,
+        }
+    }
+
+    /// What is there: an address, whose it is, and its key.
+    fn there(origin: Origin, owner: Option<&str>, key: usize) -> Bound {
+        Bound {
+            origin,
+            owner: owner.and_then(Name::new),
+            keys: vec![ListenerKey(key)],
+            addresses: Vec::new(),
+        }
+    }
+
+    /// The keys of those that stay, and whose each of all is.
+    fn outcome(doors: &Doors) -> (Vec<usize>, Vec<Option<usize>>) {
+        let kept = doors.wanted.iter().filter_map(|it| match it.socket {
+            WantedSocket::Kept(key) => Some(key.0),
+            WantedSocket::New(_) => None,
+        });
+        (
+            kept.collect(),
+            doors.wanted.iter().map(|it| it.of).collect(),
+        )
+    }
+
+    #[test]
+    fn what_is_there_stays_and_what_is_missing_is_bound() {
+        let (options, servers) = wanted(&[0], &[]);
+        let doors = Doors::find(&[], &options, &servers).unwrap();
+        assert_eq!(outcome(&doors), (vec![], vec![None]));
+        assert_eq!((doors.bound[0].1, doors.bound[0].0.addresses.len()), (1, 1));
+        let old = [
+            there(Origin::Of(address(1)), None, 7),
+            there(Origin::Of(address(2)), None, 8),
+        ];
+        let (options, servers) = wanted(&[2, 0], &[]);
+        let doors = Doors::find(&old, &options, &servers).unwrap();
+        assert_eq!(outcome(&doors), (vec![8], vec![None, None]));
+        assert_eq!(doors.bound.len(), 2);
+    }
+
+    #[test]
+    fn of_several_that_the_system_has_chosen_each_stays_whose_it_is() {
+        let any = || Origin::Of(address(0));
+        let old = [there(any(), Some("files"), 7), there(any(), None, 8)];
+        let (options, servers) = wanted(&[0], &[0]);
+        let doors = Doors::find(&old, &options, &servers).unwrap();
+        assert_eq!(outcome(&doors), (vec![8, 7], vec![None, Some(0)]));
+        let (options, servers) = wanted(&[], &[0]);
+        let doors = Doors::find(&old[1..], &options, &servers).unwrap();
+        assert_eq!(
+            outcome(&doors),
+            (vec![8], vec![Some(0)]),
+            "it changes hands"
+        );
+        assert_eq!(doors.bound[0].0.owner, Name::new("files"));
+    }
+
+    #[test]
+    fn there_has_to_be_one() {
+        let (options, servers) = wanted(&[], &[]);
+        let error = Doors::find(&[], &options, &servers).err().unwrap();
+        assert!(error.contains("no address to listen on"), "{error}");
+    }
+
+    #[test]
+    fn sockets_of_systemd_stay_and_take_the_place_of_all_others() {
+        let passed = |name: Option<&str>| Origin::Passed(name.map(str::to_owned));
+        let old = [
+            there(passed(Some("files")), None, 0),
+            there(passed(Some("web")), None, 1),
+            there(passed(None), None, 2),
+        ];
+        let (options, servers) = wanted(&[], &[]);
+        let doors = Doors::find(&old, &options, &servers).unwrap();
+        assert_eq!(outcome(&doors), (vec![0, 1, 2], vec![Some(0), None, None]));
+        let (options, servers) = wanted(&[1], &[]);
+        let error = Doors::find(&old, &options, &servers).err().unwrap();
+        assert!(error.contains("systemd has passed sockets"), "{error}");
+    }
+}

@@ -165,7 +165,12 @@ fn session_limit(wanted: Option<usize>, possible: usize, descriptors: Descriptor
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::serve::tests::world::plan;
+    use crate::transport::address::Address;
+    use crate::util::captured_log::captured;
 
     #[test]
     fn descriptors_are_shared_out_to_sessions_and_waiting_servers() {
@@ -208,5 +213,95 @@ mod tests {
         assert_eq!(shared_possible(0, 0, few), 20);
         assert_eq!(shared_possible(4, 3, few), 5);
         assert_eq!(shared_possible(7, 0, few), 1, "at least");
+    }
+
+    #[test]
+    fn a_proxy_that_can_not_serve_a_session_is_not_started() {
+        let enough = |needed| check_needed(needed, DescriptorLimit::of(10)).is_ok();
+        assert_eq!([enough(9), enough(10), enough(11)], [true, true, false]);
+        let error = check_descriptors(DescriptorLimit::of(3)).unwrap_err();
+        assert!(error.to_string().contains("3 are allowed"), "{error}");
+        assert!(check_descriptors(DescriptorLimit::of(u64::MAX)).is_ok());
+    }
+
+    #[test]
+    fn whoever_wants_more_than_is_possible_is_warned() {
+        let few = DescriptorLimit::of(SPARE_DESCRIPTORS + 20);
+        let sessions = |wanted| captured(|| _ = session_limit(wanted, 7, few)).len();
+        let all = [None, Some(6), Some(7), Some(8)].map(sessions);
+        assert_eq!(all, [0, 0, 0, 1]);
+        let spares = |wanted| captured(|| _ = spares_limit(wanted, 2, few)).len();
+        assert_eq!([2, 3, 4].map(spares), [0, 0, 1]);
+        assert_eq!(
+            [2, 3, 4].map(|wanted| spares_limit(wanted, 2, few)),
+            [2, 3, 3]
+        );
+    }
+
+    #[test]
+    fn what_else_needs_descriptors_leaves_fewer_for_sessions() {
+        let options = ServeOptions {
+            max_sessions_per_address: Some(3),
+            max_sessions_per_client: Some(4),
+            max_starting: 9,
+            ..ServeOptions::default()
+        };
+        let some = DescriptorLimit::of(SPARE_DESCRIPTORS + 200);
+        let of = |options: &ServeOptions, plans: &[Plan]| {
+            limits(options, plans, &Directory::only(), some)
+        };
+        let mut plans = [plan(None), plan(None)];
+        let all = of(&options, &plans);
+        assert_eq!((all.max_sessions, all.possible_sessions), (50, 50));
+        let of_one = all.sessions_of_one;
+        assert_eq!((of_one.address, of_one.client), (Some(3), Some(4)));
+        assert_eq!((all.max_starting, all.places), (9, 0));
+        plans[0].spares = 4;
+        plans[1].spares = 4;
+        assert_eq!(of(&options, &plans).possible_sessions, (200 - 24) / 4);
+        let with_status = ServeOptions {
+            status: Some(Address::Unix("status".into())),
+            max_sessions: Some(7),
+            ..options.clone()
+        };
+        let all = of(&with_status, &plans);
+        let possible = (200 - 24 - 1 - MAX_CONNECTIONS) / 4;
+        assert_eq!((all.max_sessions, all.possible_sessions), (7, possible));
+        let share = share::Limits {
+            processes: 2,
+            in_flight: 8,
+            max_restarts: 5,
+            restarts: true,
+            max_message_bytes: 1000,
+            legacy: false,
+            handshake_time: Duration::ZERO,
+            max_age: None,
+            max_requests: None,
+            hibernate_after: None,
+        };
+        let shared = share.most_processes();
+        plans[0].share = Some(share);
+        assert_eq!(
+            of(&options, &plans).possible_sessions,
+            (200 - 24 - 3 * shared) / 4
+        );
+        plans[1].share = Some(share);
+        assert_eq!(
+            of(&options, &plans).possible_sessions,
+            200 - 24 - 6 * shared
+        );
+        let with_tokens = ServeOptions {
+            token_file: Some("tokens".into()),
+            ..options
+        };
+        let all = of(&with_tokens, &[plan(None)]);
+        let places = all.places;
+        assert_eq!(
+            (places, all.possible_sessions),
+            (
+                (264 - 64 + SPARE_DESCRIPTORS as usize) / 8,
+                (200 - places) / 4
+            )
+        );
     }
 }

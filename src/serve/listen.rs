@@ -253,6 +253,9 @@ pub(super) fn is_guarded(options: &ServeOptions) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entrance::Name;
+    use crate::options::ServerOptions;
+    use crate::util::captured_log::captured;
 
     #[test]
     fn addresses_are_listed_with_commas() {
@@ -268,5 +271,136 @@ mod tests {
             ..ServeOptions::default()
         };
         assert!(is_guarded(&with_tokens));
+    }
+
+    fn served(name: Option<&str>, listen: &[&str]) -> Served {
+        let listen = listen.iter().map(|path| Address::Unix((*path).into()));
+        let mut served = Served::only(ServerOptions {
+            listen: listen.collect(),
+            ..ServerOptions::default()
+        });
+        served.name = name.and_then(Name::new);
+        served
+    }
+
+    #[test]
+    fn servers_may_have_addresses_of_their_own() {
+        let servers = [
+            served(Some("files"), &[]),
+            served(Some("weather"), &["a", "b"]),
+        ];
+        let options = ServeOptions {
+            listen: vec![Address::Unix("c".into())],
+            ..ServeOptions::default()
+        };
+        let all = addresses(&options, &servers);
+        let all: Vec<_> = all
+            .iter()
+            .map(|(address, door)| (address.to_string(), door.map(|key| key.0)))
+            .collect();
+        let expected = [("unix:c", None), ("unix:a", Some(1)), ("unix:b", Some(1))];
+        assert_eq!(
+            all,
+            expected.map(|(address, door)| (address.to_owned(), door))
+        );
+        assert_eq!(key_of(&servers, "weather"), Some(ServiceKey(1)));
+        assert_eq!(key_of(&servers, "music"), None);
+    }
+
+    #[test]
+    fn the_user_says_where_to_listen_in_one_of_several_ways() {
+        let none = ServeOptions::default();
+        assert!(!names_addresses(&none, &[served(None, &[])]));
+        assert!(names_addresses(
+            &none,
+            &[served(None, &[]), served(None, &["a"])]
+        ));
+        let with_port = ServeOptions {
+            port: Some(7),
+            ..ServeOptions::default()
+        };
+        assert!(names_addresses(&with_port, &[]));
+        let with_address = ServeOptions {
+            listen: vec![Address::Unix("c".into())],
+            ..ServeOptions::default()
+        };
+        assert!(names_addresses(&with_address, &[]));
+    }
+
+    /// What is logged of a socket at this address.
+    fn logged(address: &str, options: &ServeOptions) -> Vec<String> {
+        let address: SocketAddr = address.parse().unwrap();
+        let mut bound = tcp_listener::bind(&[address], &[address]).unwrap();
+        let socket = Listener::Tcp(bound.pop().unwrap());
+        let port = socket.tcp_address().unwrap().port().to_string();
+        let lines = captured(|| {
+            log(&socket, Some("files"), options);
+            log_status(&socket, options);
+        });
+        lines.iter().map(|line| line.replace(&port, "7")).collect()
+    }
+
+    #[test]
+    fn what_is_open_to_others_is_warned_of() {
+        let mut options = ServeOptions::default();
+        options.status_public = true;
+        let near = logged("127.0.0.1:0", &options);
+        assert_eq!(
+            near,
+            [
+                "INFO: TCP proxy listening on 127.0.0.1:7 for files",
+                "INFO: status at http://127.0.0.1:7/",
+            ]
+        );
+        let [_, anyone, _, seen] = &logged("0.0.0.0:0", &options)[..] else {
+            panic!("two of the four are warnings");
+        };
+        assert!(
+            anyone.starts_with("WARN: anyone who reaches 0.0.0.0:7 can run"),
+            "{anyone}"
+        );
+        assert!(
+            seen.starts_with("WARN: anyone who reaches 0.0.0.0:7 can see"),
+            "{seen}"
+        );
+        options.status_public = false;
+        options.token_file = Some("tokens".into());
+        let [_, plain, _] = &logged("0.0.0.0:0", &options)[..] else {
+            panic!("one of the three is a warning");
+        };
+        assert!(plain.contains("takes tokens in plain text"), "{plain}");
+        options.tls_cert = Some("certificate".into());
+        assert_eq!(logged("0.0.0.0:0", &options).len(), 2);
+    }
+
+    #[test]
+    fn an_address_that_can_not_be_had_is_named_with_the_option_that_asks_for_it() {
+        let missing = |name| Address::Unix(format!("/no/such/directory/{name}").into());
+        let options = ServeOptions {
+            listen: vec![missing("a")],
+            ..ServeOptions::default()
+        };
+        let servers = [served(Some("files"), &[])];
+        let error = |address, door| {
+            let bound = bind(&options, &servers, &[(address, door)], &[]);
+            bound.err().unwrap().to_string()
+        };
+        assert!(error(missing("a"), None).contains("(--listen)"));
+        assert!(error(missing("b"), None).contains("(--host, --port)"));
+        assert!(error(missing("b"), Some(ServiceKey::ONLY)).contains("(listen of files)"));
+    }
+
+    #[test]
+    fn those_who_ask_how_things_are_have_a_socket_of_their_own() {
+        let mut options = ServeOptions::default();
+        assert!(open_status(&options).unwrap().is_empty());
+        options.status = Some(Address::Tcp {
+            host: "127.0.0.1".to_owned(),
+            port: 0,
+        });
+        assert_eq!(open_status(&options).unwrap().len(), 1);
+        options.status = Some(Address::Unix("/no/such/directory/s".into()));
+        let error = open_status(&options).unwrap_err().to_string();
+        assert!(error.contains("(--status)"), "{error}");
     }
 }

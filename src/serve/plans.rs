@@ -74,3 +74,65 @@ fn share_limits(options: &ServerOptions) -> share::Limits {
         hibernate_after: options.hibernate_after,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::Served;
+
+    #[test]
+    fn what_is_shared_has_no_server_before_a_client_has_said_something() {
+        let launcher = |share, prespawn| {
+            let options = ServerOptions {
+                share,
+                prespawn,
+                max_restarts: 3,
+                first_message_timeout: (share == 0).then_some(None),
+                ..ServerOptions::default()
+            };
+            Launcher::new(Served::only(options), None, DescriptorLimit::of(1 << 20))
+        };
+        let options = ServeOptions::default();
+        let launchers = [launcher(0, 2), launcher(2, 1)];
+        let plans = plans(&options, &launchers, DescriptorLimit::of(1 << 20));
+        let [own, shared] = &plans[..] else {
+            panic!("there are two");
+        };
+        assert_eq!((own.spares, shared.spares), (2, 1));
+        assert_eq!(
+            (own.settings.spawn, shared.settings.spawn),
+            (Spawn::Eager, Spawn::Lazy)
+        );
+        assert_eq!(own.share, None);
+        let limits = shared.share.unwrap();
+        assert_eq!((limits.processes, limits.max_restarts), (2, 3));
+        let first_message = |plan: &Plan| {
+            let limits = &plan.settings.idle_limits;
+            (limits.first_message, limits.exempts_heartbeats)
+        };
+        assert_eq!(first_message(own), (None, false));
+        assert_eq!(
+            first_message(shared),
+            (Some(DEFAULT_FIRST_MESSAGE_TIMEOUT), true)
+        );
+    }
+
+    #[test]
+    fn waiting_servers_of_all_services_together_leave_descriptors_for_a_session() {
+        let launcher = || {
+            let options = ServerOptions {
+                prespawn: 40,
+                ..ServerOptions::default()
+            };
+            Launcher::new(Served::only(options), None, DescriptorLimit::of(300))
+        };
+        let launchers = [launcher(), launcher()];
+        let plans = plans(
+            &ServeOptions::default(),
+            &launchers,
+            DescriptorLimit::of(300),
+        );
+        let spares: Vec<usize> = plans.iter().map(|plan| plan.spares).collect();
+        assert_eq!(spares, [40, 16]);
+    }
+}

@@ -258,15 +258,82 @@ fn watch_signals(
     let registry = reactor.poller().registry();
     let mut signals =
         Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
-    if has_files && !io::stdin().is_terminal() {
+    if heeds_hangup(has_files, io::stdin().is_terminal()) {
         signals.reload_on_hangup();
     }
     Ok(signals)
 }
 
+/// Whether SIGHUP asks for files to be read again.
+fn heeds_hangup(has_files: bool, has_terminal: bool) -> bool {
+    has_files && !has_terminal
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entrance::Name;
+    use crate::options::ServerOptions;
+    use crate::util::captured_log::captured;
+
+    #[test]
+    fn a_signal_asks_for_files_if_there_are_any_and_no_terminal_can_have_sent_it() {
+        let heeded = [(true, false), (true, true), (false, false), (false, true)];
+        let heeded = heeded.map(|(has_files, has_terminal)| heeds_hangup(has_files, has_terminal));
+        assert_eq!(heeded, [true, false, false, false]);
+    }
+
+    #[test]
+    fn of_several_services_one_that_can_not_be_served_is_no_reason_not_to_serve_the_others() {
+        let launcher = |name: Option<&str>| {
+            let mut served = Served::only(ServerOptions::default());
+            served.name = name.and_then(Name::new);
+            Launcher::new(served, None, DescriptorLimit::of(100))
+        };
+        let act = |launchers: &mut [Launcher]| {
+            for_each(launchers, |_| {
+                Err(SetupError::from("it is not there".to_owned()))
+            })
+        };
+        assert!(act(&mut []).is_ok());
+        let error = act(&mut [launcher(None)]).unwrap_err();
+        assert_eq!(error.to_string(), "it is not there");
+        let mut several = [launcher(Some("files")), launcher(Some("weather"))];
+        let logged = captured(|| act(&mut several).unwrap());
+        assert_eq!(
+            logged,
+            [
+                "ERROR: files can't be served: it is not there",
+                "ERROR: weather can't be served: it is not there"
+            ]
+        );
+    }
+
+    #[test]
+    fn those_who_ask_are_told_what_is_run() {
+        let mut options = ServeOptions::default();
+        options.status_host = vec!["proxy.example".to_owned()];
+        options.status_public = true;
+        let served = |command| {
+            Served::only(ServerOptions {
+                command,
+                ..ServerOptions::default()
+            })
+        };
+        let program = ServerCommand::Program(vec!["a program".into(), "secret".into()]);
+        let all = [
+            served(program),
+            served(ServerCommand::Demo),
+            served(ServerCommand::Program(Vec::new())),
+        ];
+        let about = about(&options, &all, "[::1]:7".to_owned());
+        assert_eq!(
+            about.commands,
+            ["'a program'", "the built-in demo server", ""]
+        );
+        assert_eq!((&*about.addresses, about.is_public), ("[::1]:7", true));
+        assert_eq!(about.hosts.0, ["proxy.example"]);
+    }
 
     #[test]
     fn an_error_says_what_was_being_done() {

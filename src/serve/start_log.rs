@@ -80,3 +80,71 @@ pub(super) fn log_session_limit(
         );
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::entrance::Name;
+    use crate::options::ServerOptions;
+    use crate::serve::tests::world::plan;
+    use crate::util::captured_log::captured;
+
+    fn launcher(name: Option<&str>, command: &[&str], share: u16) -> Launcher {
+        let options = ServerOptions {
+            command: ServerCommand::Program(command.iter().map(Into::into).collect()),
+            heartbeat_interval: Duration::from_millis(2500),
+            auto_restart: share > 0,
+            share,
+            ..ServerOptions::default()
+        };
+        let mut served = Served::only(options);
+        served.name = name.and_then(Name::new);
+        Launcher::new(served, None, DescriptorLimit::of(100))
+    }
+
+    #[test]
+    fn what_is_served_is_said_and_no_argument_with_it() {
+        let launchers = [launcher(None, &["my program"], 0)];
+        let logged = captured(|| log_services("127.0.0.1:7", &launchers, &[plan(None)]));
+        assert_eq!(
+            logged,
+            [
+                "INFO: Starting TCP proxy on 127.0.0.1:7",
+                "INFO: MCP command: 'my program'",
+                "INFO: Heartbeat interval: 2.5s",
+                "INFO: Auto-restart: disabled",
+            ]
+        );
+        let launchers = [launcher(Some("files"), &["serve", "--key", "secret"], 2)];
+        let mut plan = plan(Some("files"));
+        plan.spares = 1;
+        let logged = captured(|| log_services("two sockets", &launchers, &[plan]));
+        assert_eq!(
+            logged[1..],
+            [
+                "INFO: files: MCP command: serve and 2 arguments",
+                "INFO: files: Heartbeat interval: 2.5s",
+                "INFO: files: Auto-restart: enabled",
+                "INFO: files: Shared: 2 servers",
+                "INFO: files: Pool: 1 spare server",
+            ]
+        );
+    }
+
+    #[test]
+    fn the_limit_is_said_and_why_it_is_that() {
+        let limits = crate::serve::tests::world::Choice::default().limits;
+        let few = DescriptorLimit::of(2000);
+        let mut options = ServeOptions::default();
+        let logged = captured(|| log_session_limit(&options, limits, few));
+        assert_eq!(
+            logged,
+            ["INFO: Limit: 1000 sessions, as 2000 descriptors are allowed (ulimit -Hn)"]
+        );
+        options.max_sessions = Some(1000);
+        let logged = captured(|| log_session_limit(&options, limits, few));
+        assert_eq!(logged, ["INFO: Limit: 1000 sessions (--max-sessions)"]);
+    }
+}

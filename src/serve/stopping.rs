@@ -53,7 +53,7 @@ pub(super) struct StopTimers {
     /// When it has taken long enough.
     timeout: Deadline,
     /// When it is next said what is waited for.
-    report: Deadline,
+    pub(super) report: Deadline,
     /// When nothing is waited for any more.
     give_up: Deadline,
 }

@@ -82,3 +82,84 @@ pub(super) fn surroundings(
         tells_clients: options.tells_clients(),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::util::captured_log::captured;
+
+    fn variable(name: &str, value: Value) -> Variable {
+        let name = name.into();
+        Variable { name, value }
+    }
+
+    /// What servers get, in part.
+    fn names(environment: &Environment) -> Vec<String> {
+        let all = format!("{environment:?}");
+        let all = all.trim_matches(['[', ']']).split(", ");
+        all.map(|name| name.trim_matches('"').to_owned()).collect()
+    }
+
+    #[test]
+    fn variables_are_inherited_set_and_removed() {
+        let mut options = ServerOptions {
+            env: vec![
+                variable("OF_MINE", Value::Given("1".into())),
+                variable("PATH", Value::Removed),
+            ],
+            ..ServerOptions::default()
+        };
+        let names_of = |options: &ServerOptions| names(&environment(options, None).unwrap());
+        let all = names_of(&options);
+        assert!(all.iter().any(|name| name == "OF_MINE"));
+        assert!(!all.iter().any(|name| name == "PATH"));
+        options.env.push(variable("PATH", Value::Inherited));
+        assert!(names_of(&options).iter().any(|name| name == "PATH"));
+        options.env.truncate(1);
+        options.clear_env = true;
+        assert!(names_of(&options).iter().any(|name| name == "OF_MINE"));
+    }
+
+    #[test]
+    fn a_variable_that_the_proxy_does_not_have_is_warned_of() {
+        let mut options = ServerOptions {
+            env: vec![variable("PATH", Value::Inherited)],
+            ..ServerOptions::default()
+        };
+        let logged = |options: &ServerOptions| captured(|| drop(environment(options, None)));
+        assert_eq!(logged(&options), [""; 0]);
+        options
+            .env
+            .push(variable("NO_SUCH_VARIABLE", Value::Inherited));
+        let lines = logged(&options);
+        assert!(
+            lines.len() == 1 && lines[0].contains("--env NO_SUCH_VARIABLE"),
+            "{lines:?}"
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_file_or_a_directory_is_said_with_its_option() {
+        let options = ServerOptions {
+            env_files: vec!["/no/such/file".into()],
+            cwd: Some("/no/such/directory".into()),
+            ..ServerOptions::default()
+        };
+        let error = environment(&options, None).unwrap_err().to_string();
+        assert!(error.contains("/no/such/file (--env-file)"), "{error}");
+        let error = surroundings(&options, Environment::default()).unwrap_err();
+        assert!(error.to_string().contains("--cwd"), "{error}");
+        let options = ServerOptions::default();
+        let around = surroundings(&options, Environment::default()).unwrap();
+        assert!(around.tells_clients && around.directory.is_none());
+    }
+
+    #[test]
+    fn a_user_who_does_not_exist_is_nobody_to_become() {
+        let mut options = ServeOptions::default();
+        assert!(find_user(&options).unwrap().is_none());
+        options.user = Some("no-such-user".to_owned());
+        let error = find_user(&options).unwrap_err().to_string();
+        assert!(error.starts_with("--user: "), "{error}");
+    }
+}

@@ -389,11 +389,8 @@ impl Below {
     }
 
     pub fn notify_client(&mut self, slot: usize) {
-        let place = &self.places[slot];
-        let events = place
-            .kind
-            .choose(&mut self.for_processes, &mut self.for_connections);
-        place.socket.borrow_mut().notify(events);
+        let events = (&mut self.for_processes, &mut self.for_connections);
+        self.places[slot].notify(events);
     }
 
     pub fn notify_server(&mut self, key: usize) {
@@ -406,14 +403,18 @@ impl Below {
 
     /// All events come that have not come yet.
     pub fn notify_all(&mut self) {
-        let slots: Vec<usize> = self.places.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.notify_client(slot);
+        let (for_processes, for_connections) = (&mut self.for_processes, &mut self.for_connections);
+        for (_, place) in &self.places {
+            place.notify((&mut *for_processes, &mut *for_connections));
         }
         self.notify_strangers();
-        let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.notify_server(key);
+        let (for_processes, for_connections) = (&mut self.for_processes, &mut self.for_connections);
+        for (_, server) in &mut self.servers {
+            server.notify(
+                server
+                    .kind
+                    .choose(&mut *for_processes, &mut *for_connections),
+            );
         }
         if self.rng.percent(95) {
             self.raise_child();

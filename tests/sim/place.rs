@@ -8,7 +8,7 @@ use mcp_tcp_proxy::util::time::Time;
 use crate::client::Client;
 use crate::journal::{Heard, Journal};
 use crate::server::{Kind, Server};
-use crate::transport::{Begun, Duplex, Shared};
+use crate::transport::{Begun, Duplex, Events, Shared};
 use crate::unused::Activity;
 
 /// How a client's connection came to its end, as the world has seen it.
@@ -110,6 +110,12 @@ impl Place {
             is_revoked: false,
             is_cut_off: false,
         }
+    }
+
+    /// Events tell of whatever has happened at its client: those for sessions of processes, or of connections.
+    pub fn notify(&self, (for_processes, for_connections): (&mut Events, &mut Events)) {
+        let events = self.kind.choose(for_processes, for_connections);
+        self.socket.borrow_mut().notify(events);
     }
 
     pub fn start_failed(&mut self, now: Time) {

@@ -25,6 +25,7 @@ use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::share;
 use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
+use slab::Slab;
 
 use self::below::Below;
 use crate::plain_system::{Poller, Script, Who};
@@ -202,11 +203,9 @@ impl World {
 
     fn client_acts(&mut self) {
         let mut below = self.below.borrow_mut();
-        let slots: Vec<usize> = below.clients.iter().map(|(slot, _)| slot).collect();
-        if slots.is_empty() {
+        let Some(slot) = any_key(&below.clients, &mut self.rng) else {
             return;
-        }
-        let slot = self.rng.pick(&slots);
+        };
         below.client_acts(slot);
         if self.rng.percent(80) {
             below.notify_client(slot);
@@ -215,11 +214,9 @@ impl World {
 
     fn server_acts(&mut self) {
         let mut below = self.below.borrow_mut();
-        let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
-        if keys.is_empty() {
+        let Some(key) = any_key(&below.servers, &mut self.rng) else {
             return;
-        }
-        let key = self.rng.pick(&keys);
+        };
         below.server_acts(key);
         if self.rng.percent(80) {
             below.notify_server(key);
@@ -320,6 +317,15 @@ impl World {
         }
         panic!("not all comes to its end");
     }
+}
+
+/// The key of one of these, if there are any.
+fn any_key<T>(from: &Slab<T>, rng: &mut Rng) -> Option<usize> {
+    if from.is_empty() {
+        return None;
+    }
+    let nth = rng.below(from.len());
+    from.iter().nth(nth).map(|(key, _)| key)
 }
 
 fn run(seed: u64, steps: u64) -> Result<Counts, ()> {

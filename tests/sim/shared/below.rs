@@ -203,24 +203,21 @@ impl Below {
     }
 
     pub fn notify_client(&mut self, slot: usize) {
-        let socket = self.clients[slot].socket.clone();
-        socket.borrow_mut().notify(&mut self.events);
+        let mut socket = self.clients[slot].socket.borrow_mut();
+        socket.notify(&mut self.events);
     }
 
     pub fn notify_server(&mut self, key: usize) {
-        let server = &self.servers[key];
-        server.pipes.borrow_mut().notify(&mut self.events);
-        server.stderr.borrow_mut().notify(&mut self.events);
+        self.servers[key].notify(&mut self.events);
     }
 
     pub fn notify_all(&mut self) {
-        let slots: Vec<usize> = self.clients.iter().map(|(slot, _)| slot).collect();
-        for slot in slots {
-            self.notify_client(slot);
+        let events = &mut self.events;
+        for (_, client) in &self.clients {
+            client.socket.borrow_mut().notify(events);
         }
-        let keys: Vec<usize> = self.servers.iter().map(|(key, _)| key).collect();
-        for key in keys {
-            self.notify_server(key);
+        for (_, server) in &self.servers {
+            server.notify(events);
         }
         self.raise_child();
     }

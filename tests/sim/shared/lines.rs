@@ -14,24 +14,44 @@ pub struct Marked(pub String);
 impl Marked {
     /// As it is on the side of the client.
     pub fn at_client(&self, id: &str, token: &str) -> String {
-        self.0
-            .replace(CLIENT_ONLY, "")
-            .replace(ID, id)
-            .replace(TOKEN, token)
+        self.filled(true, id, token)
     }
 
     /// As it is on the side of the server.
     pub fn at_server(&self, number: &str) -> String {
-        let parts = self.0.split(CLIENT_ONLY);
-        let kept: String = parts.step_by(2).collect();
-        kept.replace([ID, TOKEN], number)
+        self.filled(false, number, number)
+    }
+
+    /// The line with these in the place of its marks, with or without what only the client's side has.
+    fn filled(&self, is_client: bool, id: &str, token: &str) -> String {
+        let mut line = String::with_capacity(self.0.len() + 2 * id.len() + token.len());
+        let (mut rest, mut is_kept) = (&*self.0, true);
+        while let Some(at) =
+            memchr::memchr3(ID as u8, TOKEN as u8, CLIENT_ONLY as u8, rest.as_bytes())
+        {
+            let (before, after) = rest.split_at(at);
+            if is_kept {
+                line.push_str(before);
+            }
+            match after.as_bytes()[0] as char {
+                CLIENT_ONLY => is_kept = is_client || !is_kept,
+                ID if is_kept => line.push_str(id),
+                TOKEN if is_kept => line.push_str(token),
+                _ => {}
+            }
+            rest = &after[1..];
+        }
+        if is_kept {
+            line.push_str(rest);
+        }
+        line
     }
 }
 
 /// The number in the first mark `{kind}123.` of a line.
 pub fn mark(line: &str, kind: char) -> Option<usize> {
-    let begin = format!("\"{kind}");
-    line.match_indices(&begin).find_map(|(at, begin)| {
+    let begin = [b'"', kind as u8];
+    memchr::memmem::find_iter(line.as_bytes(), &begin).find_map(|at| {
         let (number, _) = line[at + begin.len()..].split_once('.')?;
         number.parse().ok()
     })

@@ -13,7 +13,7 @@ use super::record::{Kind, Record};
 use crate::outgoing::Outgoing;
 use crate::rng::Rng;
 use crate::trace;
-use crate::transport::{Duplex, End, Inflow, Shared, arrived, shared};
+use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
 
 /// What it does when it is asked what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,6 +110,12 @@ impl Server {
 
     pub fn is_running(&self) -> bool {
         self.exit.is_none()
+    }
+
+    /// Events tell of whatever has happened.
+    pub fn notify(&self, events: &mut Events) {
+        self.pipes.borrow_mut().notify(events);
+        self.stderr.borrow_mut().notify(events);
     }
 
     pub fn act(&mut self, record: &mut Record) {

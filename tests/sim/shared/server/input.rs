@@ -11,6 +11,9 @@ impl Server {
     /// Looks at the lines that have begun to come: each has to be what some client has sent, with what must be changed.
     pub fn note_input(&mut self, record: &mut Record, in_flight: usize) {
         let begun = std::mem::take(&mut self.pipes.borrow_mut().output.begun);
+        if begun.is_empty() {
+            return;
+        }
         for line in begun {
             let text = String::from_utf8(line.text).unwrap();
             trace::note(|| format!("pid {} gets {text}", self.pid));

@@ -1,0 +1,69 @@
+//! Proxies that do not let everybody in: TLS, tokens, servers by name.
+
+use crate::common::pki::Pki;
+use crate::common::{Proxy, Scratch, servers};
+use crate::{SHORT, assert_all_well, report_of, run};
+
+/// A token, for a file of the proxy's and for one of the client's.
+const TOKEN: &str = "0123456789abcdef";
+
+fn token_files(scratch: &Scratch) -> [String; 2] {
+    scratch.write("tokens", &format!("ann {TOKEN}\n"));
+    scratch.write("token", &format!("{TOKEN}\n"));
+    ["tokens", "token"].map(|name| {
+        let path = scratch.file(name);
+        let only_ours = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(&path, only_ours).unwrap();
+        path.to_str().unwrap().to_owned()
+    })
+}
+
+#[test]
+fn tls_is_spoken_where_it_is_wanted() {
+    let pki = Pki::new();
+    let [certificate, key, ca] = ["server.pem", "server.key", "ca.pem"].map(|name| pki.path(name));
+    let options = ["--tls-cert", &certificate, "--tls-key", &key];
+    let proxy = Proxy::start(&options, &servers::demo());
+    let target = format!("localhost:{}", proxy.address().port());
+    let payload = ["--tool", "echo", "--payload", "100000", "--requests", "200"];
+    let arguments = ["--sessions", "3", "--tls-ca", &ca, &target];
+    assert_all_well(&report_of(&[&payload, &arguments[..]].concat()));
+
+    let ended = run(&[
+        &SHORT[..],
+        &[
+            "--era",
+            "legacy",
+            "--tls-ca",
+            &ca,
+            "--tls-name",
+            "other.example",
+            &target,
+        ],
+    ]
+    .concat());
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("other.example"), "{ended:?}");
+}
+
+#[test]
+fn a_token_is_shown() {
+    let scratch = Scratch::new();
+    let [tokens, token] = token_files(&scratch);
+    let proxy = Proxy::start(&["--token-file", &tokens], &servers::demo());
+    let target = proxy.address().to_string();
+    assert_all_well(&report_of(&[
+        "--sessions",
+        "3",
+        "--token-file",
+        &token,
+        &target,
+    ]));
+
+    let ended = run(&[&SHORT[..], &["--era", "legacy", &target]].concat());
+    assert_eq!(ended.code, Some(1));
+    assert!(
+        ended.stderr.contains("the session was refused: ") && ended.stderr.contains("401"),
+        "{ended:?}"
+    );
+}
