@@ -11,8 +11,7 @@ mod host;
 mod network;
 mod server;
 
-use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::entrance::Rules;
@@ -32,8 +31,9 @@ use self::network::Side;
 use crate::plain_system::{Poller, Script, Who};
 use crate::rng::Rng;
 use crate::script::{Listener, Sleep};
+use crate::seeds::{self, Summary};
+use crate::trace;
 use crate::transport::{Events, Shared};
-use crate::{setting, trace};
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 20_000;
@@ -542,40 +542,17 @@ impl World {
     }
 }
 
-fn run(seed: u64, steps: u64) -> Result<Counts, ()> {
-    panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run(steps))).map_err(|_| ())
-}
-
 #[test]
 fn over_a_network_that_cuts_every_line_arrives_once_and_each_request_is_answered_once() {
-    let _beside = crate::allocated::beside_others();
-    let first = setting("SEED", 0);
-    let seeds = setting("SEEDS", DEFAULT_SEEDS);
-    let steps = setting("STEPS", DEFAULT_STEPS);
-    let began = Instant::now();
-    let mut sum = Counts::default();
-    for seed in first..first + seeds {
-        let Ok(more) = run(seed, steps) else {
-            trace::start();
-            let _ = run(seed, steps);
-            for event in trace::take() {
-                println!("{event}");
-            }
-            panic!(
-                "seed {seed} fails, after {} others; again with\n  \
-                 MCP_TCP_PROXY_SIM_SEED={seed} MCP_TCP_PROXY_SIM_SEEDS=1 MCP_TCP_PROXY_SIM_STEPS={steps} \
-                 cargo test --test sim resume -- --nocapture",
-                seed - first
-            );
-        };
-        sum += more;
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds in {seconds:.1} s, {:.0} steps a second",
-        sum.steps as f64 / seconds
-    );
+    let run = |seed, steps| World::new(seed).run(steps);
+    let sum = seeds::run_all("resume", DEFAULT_SEEDS, DEFAULT_STEPS, run);
     println!("{sum:?}");
+}
+
+impl Summary for Counts {
+    fn steps(&self) -> u64 {
+        self.steps
+    }
 }
 
 #[test]
