@@ -290,8 +290,14 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.start_link(),
-            // A program on this machine does not vanish.
-            Action::StartUpstream | Action::CheckClient | Action::ResumeAsked => {}
+            // A program on this machine does not vanish, and there is one connection at a time.
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::ResumeAsked
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::LinkSilent => self.link_is_silent(),
             Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.release_link(),

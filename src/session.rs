@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that is to have a new server goes from `Up` to `Up`, once both servers are ready for that (`swap`).
+//!
 //! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
 //!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
@@ -131,6 +133,7 @@ pub mod stderr;
 mod stillbirths;
 mod subscriptions;
 mod summary;
+mod swap;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -148,7 +151,7 @@ use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
 use self::era::Era;
-pub use self::event::{Action, Context, Event};
+pub use self::event::{Action, Context, Event, SwapEnd};
 use self::goal::Goal;
 use self::handling::WasRead;
 pub(crate) use self::handshake::Agreement;
@@ -165,6 +168,7 @@ pub use self::settings::{Settings, Spawn};
 use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::subscriptions::Subscriptions;
+use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
 use self::unfinished::Unfinished;
@@ -214,6 +218,8 @@ pub struct Session {
     subscriptions: Subscriptions,
     server_memory: ServerMemory,
     era: Era,
+    /// What a modern client speaks, as JSON.
+    modern_version: Option<Box<str>>,
     handshake: Handshake,
     standing: Standing,
     heartbeat: Heartbeat,
@@ -246,6 +252,8 @@ pub struct Session {
     tidy: Option<Box<Tidy>>,
     /// Present if a connection may be lost and come back.
     resume: Option<Box<Resuming>>,
+    /// Present while the session is on its way to a new server.
+    swap: Option<Box<Swap>>,
 }
 
 impl Session {
@@ -296,6 +304,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             server_memory: ServerMemory::default(),
             era: Era::default(),
+            modern_version: None,
             handshake: Handshake::default(),
             standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
@@ -316,6 +325,7 @@ impl Session {
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
             resume: None,
+            swap: None,
         }
     }
 

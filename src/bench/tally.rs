@@ -83,10 +83,11 @@ impl Figures {
         self.user_time += other.user_time;
     }
 
-    /// What this program has computed for each request, in microseconds.
+    /// What this program has computed for each request, in microseconds. Systems that only look at each tick who computes
+    /// may not have seen it at all.
     pub(super) fn user_time_per_request(&self) -> Option<f64> {
-        let sent = self.tally.sent;
-        (sent > 0).then(|| self.user_time.as_secs_f64() * 1e6 / sent as f64)
+        let micros = self.user_time.as_secs_f64() * 1e6;
+        (micros > 0.0 && self.tally.sent > 0).then(|| micros / self.tally.sent as f64)
     }
 
     pub(super) fn requests_per_second(&self) -> Option<f64> {

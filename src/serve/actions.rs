@@ -25,7 +25,7 @@ impl<S: System> Proxy<S> {
             }
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
-                debug_assert!(place.server().is_none());
+                debug_assert!(place.server().is_none() && place.successor().is_none());
                 if place.gave_up_place {
                     if let Some(resuming) = &mut self.resuming {
                         resuming.lingering -= 1;
@@ -71,6 +71,9 @@ impl<S: System> Proxy<S> {
             Action::MeasureClient => return self.measure_client(key),
             Action::ResumeAsked => return self.answer_ask(key),
             Action::CloseClient => self.forget_kept(key),
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
+                return self.apply_swap(key, action);
+            }
             _ => {}
         }
         let why = match self.scheduler.session(key) {
@@ -86,7 +89,11 @@ impl<S: System> Proxy<S> {
             | Action::LinkSilent
             | Action::CheckClient
             | Action::CheckUpstream
-            | Action::MeasureClient => {}
+            | Action::MeasureClient
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
             Action::StopUpstream => {
                 if let Some(server) = place.server() {

@@ -70,6 +70,7 @@ impl Session {
             (Goal::Serve | Goal::Finish { .. }, _) if self.is_detached() => "detached",
             (Goal::End { .. }, _) => "ending",
             (Goal::Finish { .. }, _) => "finishing",
+            (Goal::Serve, _) if self.is_swapping() => "swapping",
             (Goal::Serve, Upstream::Up(_)) => "serving",
             (Goal::Serve, _) if self.is_hibernating() => "hibernating",
             (Goal::Serve, Upstream::OnDemand) => "unused",

@@ -67,3 +67,29 @@ fn a_token_is_shown() {
         "{ended:?}"
     );
 }
+
+#[test]
+fn a_server_is_asked_for_by_its_name() {
+    let scratch = Scratch::new();
+    let demo = serde_json::json!(servers::demo());
+    let config = serde_json::json!({"mcpServers": {
+        "echo": {"command": demo[0], "args": [demo[1]]},
+        "other": {"command": "/bin/cat"},
+    }});
+    scratch.write("config.json", &config.to_string());
+    let path = scratch.file("config.json");
+    let config = [
+        "--config",
+        path.to_str().unwrap(),
+        "--listen",
+        "127.0.0.1:0",
+    ];
+    let proxy = Proxy::start_with_config(&config, |_| {});
+    let target = proxy.address().to_string();
+    assert_all_well(&report_of(&["--server", "echo", &target]));
+
+    let arguments = ["--era", "legacy", "--server", "nobody", &target];
+    let ended = run(&[&SHORT[..], &arguments].concat());
+    assert_eq!(ended.code, Some(1));
+    assert!(ended.stderr.contains("unknown_server"), "{ended:?}");
+}

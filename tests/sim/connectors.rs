@@ -325,7 +325,11 @@ impl Connectors {
             | Action::CheckClient
             | Action::CheckUpstream
             | Action::ResumeAsked
-            | Action::LinkSilent => {}
+            | Action::LinkSilent
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::MeasureClient => {
                 let timers = &mut self.reactor.timers;
                 let unknown = Event::ClientQueue { unsent: None };

@@ -154,6 +154,7 @@ impl World {
             settings: settings(role, &mut rng),
             max_sessions: None,
             spares: rng.pick(&[0, 0, 1]),
+            swaps_in_place: false,
             share: None,
         };
         let memory = BufferBudget::new(rng.pick(&[1 << 24, 1 << 28]));

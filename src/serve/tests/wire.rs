@@ -188,4 +188,8 @@ impl Unread for LoopEnd {
     fn take_unread(&self) -> Option<Vec<u8>> {
         None
     }
+
+    fn has_unread(&self) -> bool {
+        false
+    }
 }

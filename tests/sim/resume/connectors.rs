@@ -370,7 +370,11 @@ impl Connectors {
                 Action::StartUpstream
                 | Action::CheckClient
                 | Action::CheckUpstream
-                | Action::ResumeAsked => {}
+                | Action::ResumeAsked
+                | Action::BeginSwap
+                | Action::QueueSwap
+                | Action::MoveUpstream
+                | Action::EndSwap(_) => {}
                 Action::LinkSilent => self.link_is_silent(key),
                 Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(key),
                 Action::ReleaseUpstream => self.release_link(key),

@@ -419,8 +419,14 @@ impl World {
                 assert!(client.took.is_between_lines(), "cut off in a line");
                 assert!(!std::mem::replace(&mut client.was_told_the_end, true));
             }
-            // Nobody vanishes here.
-            Action::CheckClient | Action::CheckUpstream | Action::LinkSilent => {}
+            // Nobody vanishes here, or wants new servers.
+            Action::CheckClient
+            | Action::CheckUpstream
+            | Action::LinkSilent
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::ResumeAsked => self.event(Event::NotKept),
             Action::MeasureClient => {
                 // A client has taken what was written to it.
