@@ -566,7 +566,8 @@ fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
         flow: 100,
     };
     for side in [Side::Connector, Side::Proxy] {
-        for at in 0.. {
+        let mut cuts = 0;
+        for at in 0..300 {
             let mut world = World::under(fine, Rng::new(at as u64));
             // Before that, a lost connection is a lost session.
             while !world.may_cut(0) {
@@ -581,11 +582,10 @@ fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
                 }
             }
             world.wind_up();
-            if world.below.borrow().connections_so_far == 1 {
-                assert!(at > 200, "{side:?}: not cut after {at}");
-                break;
-            }
+            // Some say less than that.
+            cuts += usize::from(world.below.borrow().connections_so_far > 1);
         }
+        assert!(cuts > 200, "{side:?}: {cuts}");
     }
 }
 
