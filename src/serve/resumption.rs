@@ -157,8 +157,8 @@ impl<S: System> Proxy<S> {
             return Verdict::Gone("unknown", None);
         };
         let taken = server.channel.taken();
-        if server.has_left {
-            // It has said that nothing follows, and all that it had said before was taken.
+        if server.has_left || server.has_ended {
+            // It has said that nothing follows, or its end was read before it had said anything: the session is about to end.
             return Verdict::Gone("ended", Some(taken));
         }
         let reason = match server.take_over(previous.attempt, previous.lines, now) {
