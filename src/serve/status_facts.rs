@@ -59,6 +59,7 @@ impl<S: System> Proxy<S> {
             session: session.status(self.now())?,
             name: identity.and_then(Identity::client).map(Name::as_str),
             server: session.label().server().unwrap_or(DEFAULT_SERVER),
+            kept_for: self.kept_for(key),
         })
     }
 
@@ -87,6 +88,7 @@ impl<S: System> Proxy<S> {
                 .filter(|(number, _)| Refusal::is_about_identity(*number))
                 .map(|(_, named)| named)
                 .collect(),
+            resumes: self.resumes(),
             buffer_bytes: memory.used(),
             buffer_limit_bytes: memory.limit(),
             iterations: self.reactor.iterations(),

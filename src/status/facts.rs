@@ -43,6 +43,8 @@ pub struct ProxyFacts<'a> {
     pub errors: ErrorCounts,
     /// Those of them that are about who somebody is.
     pub auth_failures: Vec<(&'static str, u64)>,
+    /// Connections that were to go on with a session, by what became of that; none if no session is kept.
+    pub resumes: Vec<(&'static str, u64)>,
     /// What is held in buffers, in bytes.
     pub buffer_bytes: usize,
     /// What may be.
@@ -92,6 +94,8 @@ pub struct Gauges {
     pub in_flight: u64,
     /// Sessions that have given their processes back until they are used again.
     pub hibernating: u64,
+    /// Sessions without a connection, which may come back.
+    pub detached: u64,
 }
 
 /// A process that sessions share.
@@ -172,6 +176,8 @@ pub struct SessionFacts<'a> {
     pub name: Option<&'a str>,
     /// The server that it uses.
     pub server: &'a str,
+    /// How long it is still kept, if it has no connection.
+    pub kept_for: Option<Duration>,
 }
 
 impl Facts<'_> {
@@ -239,6 +245,7 @@ pub(crate) mod tests {
             gauges: Gauges {
                 in_flight: 2,
                 hibernating: 0,
+                detached: 1,
             },
             processes: 1,
             spares: 0,
@@ -286,6 +293,7 @@ pub(crate) mod tests {
                 refused: vec![("session_limit", 0)],
                 errors: ErrorCounts::default(),
                 auth_failures: vec![("wrong_token", 0)],
+                resumes: vec![("resumed", 4), ("unknown", 0)],
                 buffer_bytes: 0,
                 buffer_limit_bytes: 1 << 28,
                 iterations: Some(&kept.times),

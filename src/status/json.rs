@@ -44,9 +44,13 @@ pub fn push_session(text: &mut String, facts: &SessionFacts<'_>, is_first: bool)
     push_traffic(text, "to_client", session.to_client);
     let _ = write!(
         text,
-        r#","in_flight":{},"restarts":{},"state":"{}"}}"#,
+        r#","in_flight":{},"restarts":{},"state":"{}""#,
         session.in_flight, session.restarts, session.state
     );
+    if let Some(kept_for) = facts.kept_for {
+        let _ = write!(text, r#","kept_for":{}"#, Seconds(kept_for));
+    }
+    text.push('}');
 }
 
 /// What follows the last session. `next` is where the next window begins.
@@ -75,6 +79,8 @@ fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>) {
         proxy.sessions, proxy.max_sessions, proxy.visitors
     );
     push_counts(text, proxy.refused.iter().copied());
+    text.push_str(r#","resumes":"#);
+    push_counts(text, proxy.resumes.iter().copied());
     let _ = write!(
         text,
         r#","buffer_bytes":{},"buffer_limit_bytes":{},"longest_iteration":{},"log_lines_lost":{},"open_fds":{},"resident_bytes":{}}}"#,
@@ -98,10 +104,11 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
     push_reasons(text, server.trouble.iter());
     let _ = write!(
         text,
-        r#","sessions":{},"waiting":{},"hibernating":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
+        r#","sessions":{},"waiting":{},"hibernating":{},"detached":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
         server.sessions,
         server.waiting,
         server.gauges.hibernating,
+        server.gauges.detached,
         server.gauges.in_flight,
         server.processes,
         server.spares,
@@ -263,6 +270,7 @@ pub(crate) mod tests {
             },
             name,
             server: "default",
+            kept_for: Some(Duration::from_millis(9_500)),
         }
     }
 
@@ -307,6 +315,7 @@ pub(crate) mod tests {
             if count > 0 {
                 let session = &read["sessions"][0];
                 assert_eq!(session["age"], 61.5);
+                assert_eq!(session["kept_for"], 9.5);
                 assert_eq!(session["to_client"]["bytes"], 5);
                 assert_eq!(
                     (&session["name"], &session["pid"]),
