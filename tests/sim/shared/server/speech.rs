@@ -188,7 +188,8 @@ impl Server {
             return;
         }
         let number = self.rng.pick(&numbers).to_string();
-        let manner = self.rng.below(3);
+        // What servers of before say of lists is for all.
+        let manner = self.rng.below(if self.greeting.is_none() { 3 } else { 2 });
         self.say(record, &number, What::Other, |serial| match manner {
             0 => lines::response(serial, 0, 0, 1),
             1 => lines::progress(serial),
