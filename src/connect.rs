@@ -275,8 +275,13 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.connect(),
-            // A program on this machine does not vanish.
-            Action::StartUpstream | Action::CheckClient => {}
+            // A program on this machine does not vanish, and there is one connection at a time.
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.

@@ -160,6 +160,10 @@ flags! {
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
     server "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
 
+    /// On SIGUSR1, end a session's server before the new one is started. For servers that can't live twice. Without it, the new
+    /// one is started beside the old one, which stays if the new one is not fit.
+    server "--swap-in-place": swap_in_place = true;
+
     /// Seconds that a stop may take, 0.01 to 86400. After them, what is still in flight gets 503 `shutdown`, and servers
     /// are killed.
     serve "--stop-timeout" "S", default "30", example "60": stop_timeout = seconds;

@@ -185,6 +185,7 @@ fn the_defaults() {
             max_restarts: 5,
             replay: true,
             replay_timeout: Duration::from_secs(30),
+            swap_in_place: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
@@ -223,6 +224,13 @@ fn a_server_that_waits_can_not_be_told_of_its_client() {
         let error = error(&format!("--client-env {option} 1 --demo"));
         assert!(error.contains(option), "{error}");
     }
+}
+
+#[test]
+fn shared_processes_live_beside_those_that_they_replace() {
+    assert!(serve("--swap-in-place --demo").server.swap_in_place);
+    let error = error("--swap-in-place --share 1 --demo");
+    assert!(error.starts_with("--swap-in-place"), "{error}");
 }
 
 #[test]
@@ -284,6 +292,8 @@ fn every_option_in_both_spellings() {
             max_restarts: 0,
             replay: false,
             replay_timeout: Duration::from_millis(10),
+            // It can't be with --share.
+            swap_in_place: false,
             spawn: Spawn::Lazy,
             first_message_timeout: Some(Some(Duration::from_millis(500))),
             idle_timeout: Some(Duration::from_hours(24)),

@@ -1,6 +1,7 @@
 //! Gathers what there is to say of the proxy and its servers.
 
 use super::services::Service;
+use super::sharing::Sharing;
 use super::status::StatusService;
 use super::system::System;
 use super::{Proxy, Stopping};
@@ -10,7 +11,9 @@ use crate::logger;
 use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
-use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::status::facts::{
+    Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts, SwapFacts,
+};
 use crate::status::history::History;
 use crate::util::about::Subject;
 use crate::util::service_key::ServiceKey;
@@ -107,7 +110,8 @@ impl<S: System> Proxy<S> {
         let counts = self.scheduler.counts_of(key);
         let own = &service.counts;
         let reasons = EndReason::NAMES.into_iter().zip(own.closed);
-        let shared = service.sharing.as_ref().map(|it| it.share.errors());
+        let sharing = service.sharing.as_ref();
+        let shared = sharing.map(|it| it.share.errors());
         ServerFacts {
             name: service
                 .name
@@ -135,6 +139,14 @@ impl<S: System> Proxy<S> {
                 ("signal", processes.exits.signal),
                 ("start_failed", own.failed_starts),
             ],
+            shared: sharing.map_or_else(Vec::new, Sharing::facts),
+            dropped: sharing.map_or_else(Vec::new, |it| it.share.drops().iter().collect()),
+            swaps: SwapFacts {
+                left: service.swaps.left(),
+                succeeded: own.swapped,
+                failed: own.failed_swaps,
+                failure: own.swap_failure.as_deref(),
+            },
             start_times: &own.start_times,
             history: status.history.get(key.0).unwrap_or(&NO_HISTORY),
         }

@@ -311,6 +311,7 @@ impl Session {
                 self.advance_closing(cx);
             }
         }
+        self.advance_swap(cx);
     }
 
     fn advance_finishing(&mut self, cx: &mut Context<'_>) {

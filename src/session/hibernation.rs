@@ -76,6 +76,8 @@ impl Session {
                 self.label,
                 "hibernates, as nothing has passed for {quiet:.3} s: its server is stopped"
             );
+            // The next server is a new one anyway.
+            self.leave_swap(cx);
             self.hibernates = true;
             self.begin_leaving(Sign::ToldToStop, cx);
         }

@@ -50,8 +50,8 @@ pub struct Below {
     /// The servers by their pids.
     by_pid: HashMap<i32, usize>,
     last_pid: i32,
-    /// Of the places that were accepted by the serving loop.
-    slots: HashMap<SessionKey, usize>,
+    /// Of the places that were accepted by the serving loop, by the keys of their sessions.
+    slots: Vec<Option<usize>>,
     /// Connections that were not accepted.
     pub backlog: VecDeque<Comer>,
     pub strangers: Slab<Stranger>,
@@ -73,6 +73,8 @@ pub struct Below {
     pub limits: Limits,
     /// How many servers may wait for sessions.
     pub spares: usize,
+    /// Whether old servers end before new ones are started that are to take their places.
+    pub swaps_in_place: bool,
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
@@ -112,7 +114,7 @@ impl Below {
             servers: Slab::new(),
             by_pid: HashMap::new(),
             last_pid: 0,
-            slots: HashMap::new(),
+            slots: Vec::new(),
             backlog: VecDeque::new(),
             strangers: Slab::new(),
             asks: Asks::default(),
@@ -129,6 +131,7 @@ impl Below {
             connector,
             limits,
             spares,
+            swaps_in_place: false,
             order: Order::default(),
             memory_is_short,
             group_questions: Cell::new(0),
@@ -146,7 +149,7 @@ impl Below {
     }
 
     pub fn slot_of(&self, key: SessionKey) -> usize {
-        self.slots[&key]
+        self.slots[key.0].unwrap()
     }
 
     /// Whether something goes wrong that seldom does.
@@ -191,7 +194,11 @@ impl Below {
         });
         let is_full = open.by_ref().count() >= self.limits.max_sessions;
         let place = &mut self.places[slot];
-        assert!(self.slots.insert(key, slot).is_none(), "{key:?} is used");
+        if self.slots.len() <= key.0 {
+            self.slots.resize(key.0 + 1, None);
+        }
+        let before = self.slots[key.0].replace(slot);
+        assert!(before.is_none(), "{key:?} is used");
         place.key = Some(key);
         place.is_refused = is_full;
         place.activity = Activity::new(self.now);
@@ -203,22 +210,24 @@ impl Below {
     pub fn forget(&mut self, slot: usize) -> Place {
         let place = self.places.remove(slot);
         if let Some(key) = place.key.filter(|_| place.kind == Kind::Process) {
-            self.slots.remove(&key);
+            self.slots[key.0] = None;
         }
         place
     }
 
     pub fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
         let user = user.map(|key| self.slot_of(key));
-        self.check_spawn(user);
+        // One that is to live beside another has nobody waiting for it.
+        let waits = user.filter(|slot| self.places[*slot].server.is_none());
+        self.check_spawn(waits, user.is_none());
         if self.happens_in_thousand(30) {
             self.stats.fault(Fault::StartExhausted);
-            self.order.exhausted_at = user.map(|_| self.now).or(self.order.exhausted_at);
+            self.order.exhausted_at = waits.map(|_| self.now).or(self.order.exhausted_at);
             return Err(Errno::EAGAIN.into());
         }
         if self.happens_in_thousand(50) {
             self.stats.fault(Fault::StartRefused);
-            if let Some(slot) = user {
+            if let Some(slot) = waits {
                 self.places[slot].start_failed(self.now);
                 self.order.assigned(slot);
             }

@@ -72,9 +72,12 @@ impl Below {
         };
         let is_due = place.activity.anything() + limit + LOOK_INTERVAL + TICK <= self.now;
         let server = place.server.and_then(|key| self.servers.get(key));
+        // One that has waited may have been started long before.
+        let is_over = |started: Time| started + NOTICE_TIME <= self.now;
         let is_settled = server.is_some_and(|server: &Server| {
             server.is_running()
-                && server.started + NOTICE_TIME <= self.now
+                && is_over(server.started)
+                && place.started.is_none_or(is_over)
                 && !server.is_mid_line()
                 && server.pipes.borrow().writes
                 && server.pipes.borrow().output.unconsumed() == 0
@@ -86,6 +89,7 @@ impl Below {
                 || !is_settled
                 || !nothing_waits
                 || session.is_hibernating()
+                || session.is_swapping()
                 || !place.journal.can_surely_hibernate(place.heard),
             "session {} keeps its server although nothing passes",
             place.number

@@ -44,6 +44,7 @@ enum Job {
     Answer(usize),
     AnswerReplay(String),
     AnswerRestored(String),
+    AnswerQuestion(String),
 }
 
 #[derive(Debug)]
@@ -77,6 +78,8 @@ pub struct Server {
     pub stalls: bool,
     /// When its session gave it back.
     pub given_back: Option<Time>,
+    /// Another one has taken its place.
+    pub replaced: bool,
     /// When it then got SIGTERM.
     pub asked_to_go: Option<Time>,
     /// The version that it says to be of.
@@ -131,6 +134,7 @@ impl Server {
             leaves_child_until: None,
             stalls,
             given_back: None,
+            replaced: false,
             asked_to_go: None,
             version: usize::from(pid % 4 == 0),
             is_deaf,
@@ -277,6 +281,7 @@ impl Server {
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Question(id) => self.jobs.push(Job::AnswerQuestion(id)),
                 Received::Restored(id) => self.jobs.push(Job::AnswerRestored(id)),
                 Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
                     self.say(
@@ -317,6 +322,7 @@ impl Server {
                 Job::Answer(request) => self.answer(request, journal),
                 Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
                 Job::AnswerRestored(id) => self.answer_restored(&id, journal),
+                Job::AnswerQuestion(id) => self.answer_question(&id, journal),
             }
         }
     }

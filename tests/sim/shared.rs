@@ -104,6 +104,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &mut Below) -> (Limits, Plan) {
         max_sessions: None,
         spares: rng.pick(&[0, 0, 1]),
         share: Some(share),
+        swaps_in_place: false,
     };
     (limits, plan)
 }
