@@ -256,7 +256,7 @@ impl World {
             // Nothing may be late where nothing goes wrong.
             _ if is_waiting => Duration::from_millis(1),
             Some(wait) if self.rng.percent(30) => wait,
-            Some(wait) if self.rng.percent(10) => {
+            Some(wait) if !below.is_stopping && self.rng.percent(10) => {
                 wait + Duration::from_secs(self.rng.pick(&[1, 20]))
             }
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
