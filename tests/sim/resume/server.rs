@@ -24,6 +24,7 @@ pub struct Server {
     writes_first: bool,
     /// It says things of its own.
     is_talkative: bool,
+    has_read: bool,
     said: u64,
     begun: Vec<u8>,
     /// What it was asked, with the length of the answers.
@@ -44,6 +45,7 @@ impl Server {
             reaped: false,
             writes_first: rng.percent(30),
             is_talkative: rng.percent(70),
+            has_read: false,
             said: 0,
             begun: Vec::new(),
             pending: VecDeque::new(),
@@ -110,6 +112,7 @@ impl Server {
             );
             return;
         };
+        self.has_read = true;
         hosts[host].was_read(line, self.pid);
         let size = text::serial(line, br#""size":"#);
         if let (Some(id), Some(size)) = (text::serial(line, br#""id":"#), size) {
@@ -119,13 +122,15 @@ impl Server {
 
     fn speak(&mut self) {
         let is_ended = !self.pipes.borrow().writes;
+        // Whoever hears of a server before the answer of the proxy does not come back.
+        let is_talkative = self.is_talkative && self.has_read && !is_ended;
         match self.rng.below(10) {
-            0 if self.is_talkative && !is_ended => {
+            0 if is_talkative => {
                 let pad = "y".repeat(self.rng.below(60));
                 let tail = format!(r#""params":{{"x":"{pad}"}}"#);
                 self.say(r#""method":"notifications/y""#, &tail);
             }
-            1 if self.is_talkative && !is_ended && self.rng.percent(20) => {
+            1 if is_talkative && self.rng.percent(20) => {
                 let head = format!(r#""id":"q{}","method":"roots/list""#, self.said);
                 self.say(&head, r#""params":{}"#);
             }
