@@ -4,6 +4,7 @@
 //! or a program can be found is for those who use them to say.
 
 mod address;
+mod bench;
 mod completions;
 mod connect;
 mod flag;
@@ -32,7 +33,7 @@ use self::keys::Given;
 pub use self::serve::{check_proxy, check_server};
 use self::words::Words;
 use crate::entrance::Name;
-use crate::options::{ConnectOptions, ServeOptions};
+use crate::options::{BenchOptions, ConnectOptions, ServeOptions};
 use crate::transport::address::Address;
 
 /// What the user asked for.
@@ -51,6 +52,8 @@ pub enum Command {
     Check(PathBuf),
     /// Be the stdio side of a server that is served over TCP.
     Connect(Box<ConnectOptions>),
+    /// Measure an MCP server.
+    Bench(Box<BenchOptions>),
     /// Be the demo MCP server, on stdio.
     DemoServer,
     /// Print the addresses of a name. `connect` runs this; it is not for users.
@@ -98,6 +101,7 @@ pub const VERSION: &str = concat!("mcp-tcp-proxy ", env!("CARGO_PKG_VERSION"));
 pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
     match args.first().and_then(|word| word.to_str()) {
         Some("connect") => parse_connect(args.split_off(1)),
+        Some("bench") => bench::parse(args.split_off(1)),
         Some("demo-server") => bare("demo-server", &args[1..], || Command::DemoServer),
         Some("resolve") => parse_resolve(&args[1..]),
         Some("check") => parse_check(&args[1..]),

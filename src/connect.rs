@@ -19,12 +19,13 @@ use std::time::Duration;
 use log::error;
 use mio::Events;
 
-use self::credentials::TokenSource;
+pub(crate) use self::attempt::about_unix_socket;
+pub(crate) use self::credentials::TokenSource;
 use self::end::{END_TIME, STOP_TIME, has_ended_well};
 use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
-use self::secure::Tls;
+pub(crate) use self::secure::Tls;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::ConnectOptions;
@@ -274,8 +275,13 @@ impl Connector {
     fn apply(&mut self, action: Action) {
         match action {
             Action::StartUpstream if self.wants_start() => self.connect(),
-            // A program on this machine does not vanish.
-            Action::StartUpstream | Action::CheckClient => {}
+            // A program on this machine does not vanish, and there is one connection at a time.
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
             Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.

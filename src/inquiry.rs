@@ -124,7 +124,15 @@ fn table(status: &Value) -> String {
         size(&proxy["buffer_limit_bytes"]),
         seconds(proxy["longest_iteration"].as_f64().unwrap_or(0.0))
     );
-    push_columns(&mut text, &servers(&items(&status["servers"])));
+    let all = items(&status["servers"]);
+    push_columns(&mut text, &servers(&all));
+    for server in &all {
+        let failure = &server["swaps"]["failure"];
+        if !failure.is_null() {
+            let (name, failure) = (word(&server["name"]), word(failure));
+            let _ = writeln!(text, "{name}: the new server is not used: {failure}");
+        }
+    }
     let sessions = items(&status["sessions"]);
     if !sessions.is_empty() {
         text.push('\n');
@@ -246,6 +254,7 @@ mod tests {
                 "buffer_bytes": 1500, "buffer_limit_bytes": 2000, "longest_iteration": 0.002},
             "servers": [{"name": "default", "reasons": [], "sessions": 1, "waiting": 0, "in_flight": 3,
                 "processes": 1, "spares": 0, "starts": 1, "restarts": 0,
+                "swaps": {"left": 0, "succeeded": 0, "failed": 1, "failure": "it ended"},
                 "response_seconds": {"median": 0.005, "p99": 0.0}}],
             "sessions": [{"session": 1, "client": "127.0.0.1:1", "name": null, "server": "default", "pid": 9,
                 "age": 0.5, "idle": 0.25, "to_server": {"messages": 2, "bytes": 2000},
@@ -265,10 +274,11 @@ mod tests {
         );
         assert!(lines[4].starts_with("SERVER   READY  SESSIONS"), "{text}");
         assert!(lines[5].starts_with("default  yes    1"), "{text}");
+        assert_eq!(lines[6], "default: the new server is not used: it ended");
         assert!(
-            lines[8].contains("127.0.0.1:1  -     default  9    500 ms  250 ms"),
+            lines[9].contains("127.0.0.1:1  -     default  9    500 ms  250 ms"),
             "{text}"
         );
-        assert_eq!(lines[9], "… and more (/status.json?after=5)");
+        assert_eq!(lines[10], "… and more (/status.json?after=5)");
     }
 }

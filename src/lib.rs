@@ -4,9 +4,10 @@
 //! of that process. The library holds the parts of the program; its interface is for the program, its tests and its
 //! benches, and promises nothing to others.
 //!
-//! What may see a file descriptor or a clock is in `serve`, `connect`, `inquiry`, `transport`, `process`, `reactor`,
+//! What may see a file descriptor or a clock is in `serve`, `connect`, `bench`, `inquiry`, `transport`, `process`, `reactor`,
 //! `secret_file`, `malloc` and `logger`; all else is given bytes and times.
 
+pub mod bench;
 pub mod buffers;
 pub mod cli;
 pub mod config;

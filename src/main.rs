@@ -16,12 +16,12 @@ use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::logger::Format;
-use mcp_tcp_proxy::options::{ConnectOptions, ServeOptions, Served};
+use mcp_tcp_proxy::options::{BenchOptions, ConnectOptions, ServeOptions, Served};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::{Beginning, Proxy, verify};
 use mcp_tcp_proxy::transport::address::Address;
-use mcp_tcp_proxy::{demo, inquiry, logger, malloc, process};
+use mcp_tcp_proxy::{bench, demo, inquiry, logger, malloc, process};
 use nix::sys::prctl;
 
 /// The command line was wrong.
@@ -47,6 +47,7 @@ fn main() -> ExitCode {
             malloc::start_with_thresholds();
             connect(*options)
         }
+        Ok(Command::Bench(options)) => bench(&options),
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Token(name)) => token(&name),
         Ok(Command::Status { address, watch }) => status(address, watch),
@@ -141,6 +142,27 @@ fn connect(options: ConnectOptions) -> ExitCode {
     match ended {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
+        Err(error) => fail(&error, 1),
+    }
+}
+
+/// The report on stdout, and on stderr why there is none, or why a run ended before its time.
+fn bench(options: &BenchOptions) -> ExitCode {
+    if let Err(error) = signals::reset_inherited() {
+        return fail(&error, 1);
+    }
+    match bench::run(options) {
+        Ok(outcome) => {
+            let printed = print(&outcome.report);
+            for trouble in &outcome.troubles {
+                fail(trouble, 1);
+            }
+            if outcome.is_clean() {
+                printed
+            } else {
+                ExitCode::FAILURE
+            }
+        }
         Err(error) => fail(&error, 1),
     }
 }

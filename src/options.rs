@@ -1,5 +1,7 @@
 //! What can be set: plain data and defaults. Where the values come from is for `cli` to know.
 
+mod bench;
+
 use std::ffi::OsString;
 use std::fmt;
 use std::path::PathBuf;
@@ -13,6 +15,8 @@ use crate::logger::Format;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
+
+pub use self::bench::{BenchOptions, EXEC_PREFIX, EraChoice, Target};
 
 /// The host to listen on if none is given: all IPv4 addresses.
 const DEFAULT_HOST: &str = "0.0.0.0";
@@ -121,6 +125,8 @@ pub struct ServerOptions {
     pub replay: bool,
     /// How long a restarted server may take to answer the replayed handshake: 10 ms to one day.
     pub replay_timeout: Duration,
+    /// Whether an old server ends before the new one is started that is to take its place.
+    pub swap_in_place: bool,
     /// When a session's server is started.
     pub spawn: Spawn,
     /// How long a client may take to send its first message: 10 ms to one day, or `Some(None)` for ever. `None`:
@@ -281,6 +287,7 @@ impl Default for ServerOptions {
             max_restarts: 5,
             replay: true,
             replay_timeout: Duration::from_secs(30),
+            swap_in_place: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,

@@ -81,15 +81,26 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
     /// Waits for events, until the next deadline at most, and not at all if there is something to do without them. This
     /// is the one place where time passes.
     pub fn wait(&mut self, events: &mut P::Events, is_busy: bool) -> std::io::Result<()> {
+        let deadline = if is_busy {
+            Some(self.now())
+        } else {
+            self.timers.next()
+        };
+        self.wait_until(events, deadline)
+    }
+
+    /// The same, until this time at most, whatever the deadlines are. They are told apart by milliseconds, and this one is
+    /// exact.
+    #[inline]
+    pub fn wait_until(
+        &mut self,
+        events: &mut P::Events,
+        deadline: Option<Time>,
+    ) -> std::io::Result<()> {
         let now = self.now();
         if self.iterations.is_some() || self.poller.coarse_now() > now {
             self.note_iteration(now);
         }
-        let deadline = if is_busy {
-            Some(now)
-        } else {
-            self.timers.next()
-        };
         self.poller.wait(events, deadline, now)?;
         self.timers.advance(self.poller.now());
         Ok(())

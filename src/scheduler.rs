@@ -238,7 +238,7 @@ impl<P> Scheduler<P> {
         timers: &mut Timers<D>,
     ) -> Option<&Session> {
         let entry = self.entries.get_mut(key.0)?;
-        if let Event::Deadline { .. } = event {
+        if let Event::Deadline { .. } | Event::UpstreamReadsLate = event {
             entry.deadline.fired();
         }
         let mut cx = self.shared.context(entry.service, timers.now());

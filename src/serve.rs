@@ -31,6 +31,7 @@ mod counts;
 mod doors;
 mod due;
 mod handshakes;
+mod hibernation;
 mod launch;
 mod launcher;
 mod limits;
@@ -60,6 +61,7 @@ mod status_facts;
 mod stopping;
 mod supervised;
 mod surroundings;
+mod swap;
 pub mod system;
 mod targets;
 #[cfg(test)]
@@ -307,6 +309,7 @@ impl<S: System> Proxy<S> {
             || self.can_start()
             || self.can_prespawn()
             || self.next_to_share().is_some()
+            || self.next_to_swap().is_some()
             || self.services.all_sharing().any(Sharing::is_busy)
             || !self.talking_spares.is_empty()
             || self.status.as_ref().is_some_and(|it| it.is_busy())
@@ -395,6 +398,9 @@ impl<S: System> Proxy<S> {
         }
         if pending.hangup {
             self.reload("SIGHUP");
+        }
+        if pending.swap {
+            self.swap_servers();
         }
         if pending.stop {
             self.stop();

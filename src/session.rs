@@ -41,6 +41,8 @@
 //!                                Cooling ◄───────────────────────────────┘
 //! ```
 //!
+//! A session that is to have a new server goes from `Up` to `Up`, once both servers are ready for that (`swap`).
+//!
 //! A session that hibernates gives its server back, and goes from `Leaving` to `OnDemand` (`hibernation`).
 //!
 //! The stages of `Leaving` are in `leaving`. From `OnDemand`, `Starting` and `Cooling` the end of the session leads to
@@ -130,6 +132,7 @@ pub mod stderr;
 mod stillbirths;
 mod subscriptions;
 mod summary;
+mod swap;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -147,7 +150,7 @@ use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
 use self::era::Era;
-pub use self::event::{Action, Context, Event};
+pub use self::event::{Action, Context, Event, SwapEnd};
 use self::goal::Goal;
 use self::handling::WasRead;
 pub(crate) use self::handshake::Agreement;
@@ -163,6 +166,7 @@ pub use self::settings::{Settings, Spawn};
 use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::subscriptions::Subscriptions;
+use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
 use self::unfinished::Unfinished;
@@ -212,6 +216,8 @@ pub struct Session {
     subscriptions: Subscriptions,
     server_memory: ServerMemory,
     era: Era,
+    /// What a modern client speaks, as JSON.
+    modern_version: Option<Box<str>>,
     handshake: Handshake,
     standing: Standing,
     heartbeat: Heartbeat,
@@ -242,6 +248,8 @@ pub struct Session {
     owes_opened: bool,
     /// Present if messages that the host did not ask for are filtered out.
     tidy: Option<Box<Tidy>>,
+    /// Present while the session is on its way to a new server.
+    swap: Option<Box<Swap>>,
 }
 
 impl Session {
@@ -292,6 +300,7 @@ impl Session {
             subscriptions: Subscriptions::default(),
             server_memory: ServerMemory::default(),
             era: Era::default(),
+            modern_version: None,
             handshake: Handshake::default(),
             standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
@@ -311,6 +320,7 @@ impl Session {
             tally: Tally::default(),
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
+            swap: None,
         }
     }
 

@@ -49,6 +49,7 @@ mod discovered;
 mod drops;
 mod edit;
 mod era;
+mod for_client;
 mod groups;
 mod hibernation;
 mod identity;
@@ -67,6 +68,7 @@ mod suspects;
 #[cfg(test)]
 mod tests;
 mod turns;
+mod uris;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;

@@ -28,7 +28,16 @@ pub(crate) mod end_to_end;
 
 /// The path of the Python script, if it is to be measured as well.
 pub(crate) fn reference() -> Option<String> {
-    let path = std::env::var("MCP_TCP_PROXY_REFERENCE").ok();
+    path_in("MCP_TCP_PROXY_REFERENCE")
+}
+
+/// The path of another build of this program, if it is to be measured beside this one.
+pub(crate) fn earlier_build() -> Option<String> {
+    path_in("MCP_TCP_PROXY_EARLIER")
+}
+
+fn path_in(variable: &str) -> Option<String> {
+    let path = std::env::var(variable).ok();
     path.filter(|path| !path.is_empty())
 }
 

@@ -6,10 +6,12 @@ use std::process::Command;
 
 use super::link::Link;
 use crate::common::service::Service;
-use crate::common::{PROXY, echo_server, machine, reference};
+use crate::common::{PROXY, earlier_build, echo_server, machine, reference};
 
 /// More sessions at a time than the benchmark ever opens.
 const MOST_SESSIONS: &str = "1000";
+
+const OPTIONS_OF_PROXY: [&str; 5] = ["--host", "127.0.0.1", "--port", "0", "--"];
 
 /// A way to reach the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +19,7 @@ pub(crate) enum Contender {
     Pipes,
     Proxy,
     Connect,
+    Earlier,
     TcpServer,
     Socat,
     Ncat,
@@ -24,10 +27,11 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 8] = [
         Self::Pipes,
         Self::Proxy,
         Self::Connect,
+        Self::Earlier,
         Self::TcpServer,
         Self::Socat,
         Self::Ncat,
@@ -39,6 +43,7 @@ impl Contender {
             Self::Pipes => "bare pipes",
             Self::Proxy => "mcp-tcp-proxy",
             Self::Connect => "proxy + connect",
+            Self::Earlier => "earlier build",
             Self::TcpServer => "tcpserver",
             Self::Socat => "socat",
             Self::Ncat => "ncat",
@@ -55,6 +60,7 @@ impl Contender {
     pub(crate) fn version(self) -> Option<String> {
         match self {
             Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::Earlier => machine::version(&earlier_build()?, &["--version"], "mcp-tcp-proxy"),
             Self::Socat => machine::version("socat", &["-V"], "version"),
             Self::Ncat => machine::version("ncat", &["--version"], "Version"),
             // It does not print its version.
@@ -72,6 +78,7 @@ impl Contender {
     /// Why it is missing.
     pub(crate) fn why_missing(self) -> &'static str {
         match self {
+            Self::Earlier => "MCP_TCP_PROXY_EARLIER is not set",
             Self::Script => "MCP_TCP_PROXY_REFERENCE is not set",
             _ => "not installed",
         }
@@ -92,10 +99,8 @@ impl Contender {
         let server = echo_server::command();
         Some(match self {
             Self::Pipes => return None,
-            Self::Proxy | Self::Connect => {
-                let options = ["--host", "127.0.0.1", "--port", "0", "--"];
-                command(PROXY, options, server)
-            }
+            Self::Proxy | Self::Connect => command(PROXY, OPTIONS_OF_PROXY, server),
+            Self::Earlier => command(&earlier_build()?, OPTIONS_OF_PROXY, server),
             Self::TcpServer => {
                 let options = ["-HR", "-l0", "-c", MOST_SESSIONS, "127.0.0.1", "0"];
                 command("tcpserver", options, server)

@@ -23,7 +23,7 @@ use std::time::Duration;
 use common::affinity::Affinity;
 use common::end_to_end::processes;
 use common::options::Options;
-use common::{PROXY, echo_server, family, machine, reference, results};
+use common::{PROXY, earlier_build, echo_server, family, machine, reference, results};
 use trial::{Figures, Windows};
 
 const DEFAULT_SESSIONS: usize = 1000;
@@ -56,8 +56,12 @@ fn main() {
 
     let mut trials = vec![(
         "mcp-tcp-proxy",
-        run(proxy(windows), sessions, true, windows, &affinity),
+        run(proxy(PROXY, windows), sessions, true, windows, &affinity),
     )];
+    if let Some(path) = earlier_build() {
+        let figures = run(proxy(&path, windows), sessions, true, windows, &affinity);
+        trials.push(("earlier build", figures));
+    }
     if machine::is_installed("tcpserver") {
         let figures = run(tcpserver(sessions), sessions, false, windows, &affinity);
         trials.push(("tcpserver", figures));
@@ -118,8 +122,8 @@ fn run(
     figures
 }
 
-fn proxy(windows: Windows) -> Command {
-    let mut command = Command::new(PROXY);
+fn proxy(path: &str, windows: Windows) -> Command {
+    let mut command = Command::new(path);
     command.args(["--host", "127.0.0.1", "--port", "0"]);
     command.args(heartbeat_option(windows));
     command.arg("--").args(echo_server::command());

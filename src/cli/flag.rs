@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 
-use crate::options::{ConnectOptions, ServeOptions, ServerOptions};
+use crate::options::{BenchOptions, ConnectOptions, ServeOptions, ServerOptions};
 
 /// One option.
 pub(super) struct Flag {
@@ -18,6 +18,7 @@ pub(super) struct Flag {
     /// How it is read, for each mode that has it.
     pub(super) serve: Option<Set<ServeOptions>>,
     pub(super) connect: Option<Set<ConnectOptions>>,
+    pub(super) bench: Option<Set<BenchOptions>>,
     /// The same for one server of several.
     pub(super) server: Option<Set<ServerOptions>>,
     pub(super) scope: Scope,
@@ -60,6 +61,20 @@ pub(super) enum Set<O> {
 pub(super) enum Mode {
     Serve,
     Connect,
+    Bench,
+}
+
+impl Mode {
+    pub(super) const ALL: [Self; 3] = [Self::Serve, Self::Connect, Self::Bench];
+
+    /// The word that chooses it, unless it is what is meant without one.
+    pub(super) fn subcommand(self) -> Option<&'static str> {
+        match self {
+            Self::Serve => None,
+            Self::Connect => Some("connect"),
+            Self::Bench => Some("bench"),
+        }
+    }
 }
 
 /// The options of a mode.
@@ -95,13 +110,21 @@ impl Options for ConnectOptions {
     }
 }
 
+impl Options for BenchOptions {
+    const MODE: Mode = Mode::Bench;
+
+    fn set_of(flag: &Flag) -> Option<&Set<Self>> {
+        flag.bench.as_ref()
+    }
+}
+
 impl Mode {
     /// The mode's options, in the order of the table.
     pub(super) fn flags(self) -> impl Iterator<Item = &'static Flag> {
-        let flags = super::flags::FLAGS.iter();
-        flags.filter(move |flag| match self {
+        super::flags::all().filter(move |flag| match self {
             Self::Serve => flag.serve.is_some(),
             Self::Connect => flag.connect.is_some(),
+            Self::Bench => flag.bench.is_some(),
         })
     }
 
@@ -153,12 +176,34 @@ pub(super) const fn connect_switch(name: &'static str, set: fn(&mut ConnectOptio
     }
 }
 
+/// An option of `bench` that takes a value.
+pub(super) const fn bench(
+    name: &'static str,
+    value: &'static str,
+    set: fn(&mut BenchOptions, &str) -> Result<(), String>,
+) -> Flag {
+    Flag {
+        value: Some(value),
+        bench: Some(Set::Value(set)),
+        ..bare(name)
+    }
+}
+
+/// An option of `bench` that takes none.
+pub(super) const fn bench_switch(name: &'static str, set: fn(&mut BenchOptions)) -> Flag {
+    Flag {
+        bench: Some(Set::Switch(set)),
+        ..bare(name)
+    }
+}
+
 /// An option of every mode that asks for a text.
 pub(super) const fn information(name: &'static str, short: &'static str) -> Flag {
     Flag {
         short: Some(short),
         serve: Some(Set::Information),
         connect: Some(Set::Information),
+        bench: Some(Set::Information),
         ..bare(name)
     }
 }
@@ -173,6 +218,7 @@ const fn bare(name: &'static str) -> Flag {
         help: "",
         serve: None,
         connect: None,
+        bench: None,
         server: None,
         scope: Scope::Proxy,
         is_repeatable: false,
@@ -210,6 +256,19 @@ impl Flag {
         set: fn(&mut ConnectOptions, &str) -> Result<(), String>,
     ) -> Self {
         self.connect = Some(Set::Value(set));
+        self
+    }
+
+    pub(super) const fn and_bench(
+        mut self,
+        set: fn(&mut BenchOptions, &str) -> Result<(), String>,
+    ) -> Self {
+        self.bench = Some(Set::Value(set));
+        self
+    }
+
+    pub(super) const fn and_bench_switch(mut self, set: fn(&mut BenchOptions)) -> Self {
+        self.bench = Some(Set::Switch(set));
         self
     }
 

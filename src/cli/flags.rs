@@ -5,7 +5,8 @@
 //! for its value, if it takes one; the default and an example, each a method of [`Flag`]; the field, and its reader, or
 //! what a switch sets it to. An option is about the proxy as a whole (`serve`), about each server (`server`), or there is one
 //! for the proxy and one for each server (`either`); in a configuration, this is its scope. With `_each`, all of its values
-//! count and not only the last one. `connect` has options of its own, or shares them (`_and_connect`). The help is made of sentences in plain ASCII, with literals in backticks; shells show the
+//! count and not only the last one. `connect` has options of its own, or shares them (`_and_connect`), and so has `bench`, of
+//! which the rows are in a file of their own. The help is made of sentences in plain ASCII, with literals in backticks; shells show the
 //! first sentence.
 
 use log::LevelFilter;
@@ -82,6 +83,19 @@ macro_rules! flag {
         flag!(server $name [$value] $field = $read)
             .and_connect(|o, v| put(&mut o.$field, $read(v)))
     };
+    (connect_and_bench $name:literal [] $field:ident = $set:expr) => {
+        connect_switch($name, |o| o.$field = $set).and_bench_switch(|o| o.access.$field = $set)
+    };
+    (connect_and_bench $name:literal [$value:literal] $field:ident = $read:expr) => {
+        connect($name, $value, |o, v| put(&mut o.$field, $read(v)))
+            .and_bench(|o, v| put(&mut o.access.$field, $read(v)))
+    };
+    (bench $name:literal [] $field:ident = $set:expr) => {
+        bench_switch($name, |o| o.$field = $set)
+    };
+    (bench $name:literal [$value:literal] $field:ident = $read:expr) => {
+        bench($name, $value, |o, v| put(&mut o.$field, $read(v)))
+    };
     (information $name:literal [$short:literal]) => {
         information($name, $short)
     };
@@ -145,6 +159,10 @@ flags! {
 
     /// Seconds that a restarted server has to respond to the replayed handshake, 0.01 to 86400.
     server "--replay-timeout" "S", default "30", example "60": replay_timeout = seconds;
+
+    /// On SIGUSR1, end a session's server before the new one is started. For servers that can't live twice. Without it, the new
+    /// one is started beside the old one, which stays if the new one is not fit.
+    server "--swap-in-place": swap_in_place = true;
 
     /// Seconds that a stop may take, 0.01 to 86400. After them, what is still in flight gets 503 `shutdown`, and servers
     /// are killed.
@@ -321,34 +339,34 @@ flags! {
 
     /// Speak TLS. The certificate of the proxy has to be for the host of the address, and of an authority that the system
     /// trusts. There is no way back to plain text.
-    connect "--tls": tls = true;
+    connect_and_bench "--tls": tls = true;
 
     /// Speak TLS, and trust the authorities in this file, in PEM, instead of the system's.
-    connect "--tls-ca" "FILE", example "ca.pem": tls_ca = some_path;
+    connect_and_bench "--tls-ca" "FILE", example "ca.pem": tls_ca = some_path;
 
     /// Name that the certificate of the proxy has to be for. By default the host of the address.
-    connect "--tls-name" "NAME", example "mcp.example": tls_name = tls_name;
+    connect_and_bench "--tls-name" "NAME", example "mcp.example": tls_name = tls_name;
 
     /// Certificate to show to the proxy, with those between it and its authority, in PEM.
-    connect "--tls-cert" "FILE", example "client.pem": tls_cert = some_path;
+    connect_and_bench "--tls-cert" "FILE", example "client.pem": tls_cert = some_path;
 
     /// Key of the certificate, in PEM. Others must not be able to read the file (`chmod 640`).
-    connect "--tls-key" "FILE", example "client.key": tls_key = some_path;
+    connect_and_bench "--tls-key" "FILE", example "client.key": tls_key = some_path;
 
     /// Ask for this server of those that the proxy has in its configuration. Names are 1 to 64 of letters, digits and ._@:-
     /// in any order.
-    connect "--server" "NAME", example "git": server = some_name;
+    connect_and_bench "--server" "NAME", example "git": server = some_name;
 
     /// Show the proxy the token in the first line of this file. Without this option, the environment variable
     /// `MCP_TCP_PROXY_TOKEN` counts.
-    connect "--token-file" "FILE", example "/etc/mcp/token": token_file = some_path;
+    connect_and_bench "--token-file" "FILE", example "/etc/mcp/token": token_file = some_path;
 
     /// Send the token even where others on the way can read it: in plain text, to an address other than loopback.
-    connect "--insecure-token": insecure_token = true;
+    connect_and_bench "--insecure-token": insecure_token = true;
 
     /// Let other processes of the same user look into this one, although it holds a token or a key. For strace, perf and
     /// gdb.
-    connect "--traceable": traceable = true;
+    connect_and_bench "--traceable": traceable = true;
 
     /// The same as `--log-level debug`. If both are given, `--log-level` counts.
     connect "--debug": log_level = LevelFilter::Debug;
@@ -361,6 +379,13 @@ flags! {
 
     /// Print the version.
     information "--version" "-V";
+}
+
+mod bench;
+
+/// The options of all modes. Those of `bench` alone come first: what it shares with others is of less interest there.
+pub(super) fn all() -> impl Iterator<Item = &'static Flag> {
+    bench::FLAGS.iter().chain(FLAGS)
 }
 
 #[cfg(test)]

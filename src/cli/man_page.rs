@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::VERSION;
 use super::flag::{DefaultText, Flag, Mode};
-use super::pages::{CONNECT, SERVE, SUBCOMMANDS};
+use super::pages::{SERVE, SUBCOMMANDS, Subcommand};
 
 /// Longer lines are bad style in roff.
 const MAX_LINE_BYTES: usize = 78;
@@ -13,28 +13,47 @@ pub(super) fn text() -> String {
     let mut page = format!(
         ".TH MCP\\-TCP\\-PROXY 1 \"\" \"{VERSION}\" \"User Commands\"\n\
          .SH NAME\n\
-         mcp\\-tcp\\-proxy \\- serve any MCP server over TCP, and connect to one\n"
+         mcp\\-tcp\\-proxy \\- serve any MCP server over TCP, connect and measure\n"
     );
     push_synopsis(&mut page);
     page.push_str(".SH DESCRIPTION\n");
     push_paragraphs(&mut page, SERVE.about, SERVE.rules);
     page.push_str(".SH OPTIONS\n");
     push_options(&mut page, Mode::Serve);
-    page.push_str(".SH CONNECT\n");
-    push_paragraphs(&mut page, CONNECT.about, CONNECT.rules);
-    page.push_str(".SH OPTIONS OF CONNECT\n");
-    push_options(&mut page, Mode::Connect);
+    for mode in Mode::ALL {
+        push_subcommand_with_options(&mut page, mode);
+    }
     push_subcommands(&mut page);
     push_exit_codes(&mut page);
     push_examples(&mut page);
     page
 }
 
+/// A subcommand that has options of its own.
+fn push_subcommand_with_options(page: &mut String, mode: Mode) {
+    let Some(name) = mode.subcommand() else {
+        return;
+    };
+    let name = name.to_uppercase();
+    let _ = writeln!(page, ".SH {name}");
+    push_paragraphs(page, mode.page().about, mode.page().rules);
+    let _ = writeln!(page, ".SH OPTIONS OF {name}");
+    push_options(page, mode);
+}
+
+/// The subcommands that have none.
+fn others() -> impl Iterator<Item = &'static Subcommand> {
+    let has_mode = |name| Mode::ALL.iter().any(|mode| mode.subcommand() == Some(name));
+    SUBCOMMANDS
+        .iter()
+        .filter(move |other| !has_mode(other.name))
+}
+
 fn push_synopsis(page: &mut String) {
     page.push_str(".SH SYNOPSIS\n");
-    let modes = SERVE.usage.iter().chain(CONNECT.usage);
+    let modes = Mode::ALL.iter().flat_map(|mode| mode.page().usage);
     let mut lines: Vec<String> = modes.map(|(line, _)| (*line).to_owned()).collect();
-    for subcommand in SUBCOMMANDS.iter().filter(|other| other.name != "connect") {
+    for subcommand in others() {
         lines.push(format!("{} {}", subcommand.name, subcommand.words));
     }
     for (number, line) in lines.iter().enumerate() {
@@ -84,7 +103,7 @@ fn tag(flag: &Flag) -> String {
 
 fn push_subcommands(page: &mut String) {
     page.push_str(".SH OTHER SUBCOMMANDS\n");
-    for subcommand in SUBCOMMANDS.iter().filter(|other| other.name != "connect") {
+    for subcommand in others() {
         let line = format!("{} {}", subcommand.name, subcommand.words);
         let _ = writeln!(page, ".TP\n\\fB{}\\fR", escaped(line.trim_end()));
         push_text(page, &sentence(subcommand.summary));
@@ -93,9 +112,9 @@ fn push_subcommands(page: &mut String) {
 
 fn push_exit_codes(page: &mut String) {
     page.push_str(".SH EXIT STATUS\n");
-    for (what, codes) in [("Serving", SERVE.exit), ("connect", CONNECT.exit)] {
-        let _ = writeln!(page, ".SS {what}");
-        for (code, meaning) in codes {
+    for mode in Mode::ALL {
+        let _ = writeln!(page, ".SS {}", mode.subcommand().unwrap_or("Serving"));
+        for (code, meaning) in mode.page().exit {
             let _ = writeln!(page, ".TP\n\\fB{code}\\fR");
             push_text(page, &sentence(meaning));
         }
@@ -104,7 +123,8 @@ fn push_exit_codes(page: &mut String) {
 
 fn push_examples(page: &mut String) {
     page.push_str(".SH EXAMPLES\n");
-    for (line, what) in SERVE.examples.iter().chain(CONNECT.examples) {
+    let examples = Mode::ALL.iter().flat_map(|mode| mode.page().examples);
+    for (line, what) in examples {
         let _ = writeln!(page, ".TP\n\\fBmcp\\-tcp\\-proxy {}\\fR", escaped(line));
         push_text(page, what);
     }
@@ -167,7 +187,7 @@ mod tests {
     #[test]
     fn the_manual_page_has_every_option_and_subcommand() {
         let page = text();
-        for mode in [Mode::Serve, Mode::Connect] {
+        for mode in Mode::ALL {
             for flag in mode.flags() {
                 let tag = format!(".TP\n{}\n", tag(flag));
                 assert!(page.contains(&tag), "{tag}");

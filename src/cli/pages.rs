@@ -17,6 +17,11 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         summary: "be the stdio side of a server that is served this way",
     },
     Subcommand {
+        name: "bench",
+        words: "[OPTIONS] TARGET",
+        summary: "measure an MCP server, or two",
+    },
+    Subcommand {
         name: "demo-server",
         words: "",
         summary: "be the demo MCP server, on stdio",
@@ -128,11 +133,59 @@ pub(super) const CONNECT: Page = Page {
     ],
 };
 
+pub(super) const BENCH: Page = Page {
+    about: "Measures an MCP server on TCP, on a unix socket or on stdio: how many requests it answers, and how long each \
+            takes; with `--versus` two of them in one run, such as a server itself and what a bridge makes of it.",
+    usage: &[
+        (
+            "bench [OPTIONS] HOST:PORT",
+            "measure what listens on a host's port",
+        ),
+        ("bench [OPTIONS] unix:PATH", "... on a unix socket"),
+        (
+            "bench [OPTIONS] exec:'COMMAND LINE'",
+            "... on the stdio of a process for each session",
+        ),
+        ("bench [OPTIONS] -- COMMAND...", "the same"),
+    ],
+    rules: &[
+        "Without `--rate`, each session sends its next request when a response has come. So a server that stands still \
+         for a second delays one request of each session, and the percentiles hardly show it. With `--rate`, requests \
+         are due at times that are set beforehand, and latency counts from these: all that had to wait are seen to \
+         have waited.",
+        "Latency is what a client sees: the system calls of this program are a part of it, in both of two targets \
+         alike. Compare targets in one run (`--versus`), and keep the machine free of other work.",
+        "A response that is an error, comes twice, has an id that was not asked with, or is malformed is counted as \
+         such, and is not a sample. A session that ends is opened again, 10 times at most. ^C ends the run, and prints \
+         what there is.",
+    ],
+    examples: &[
+        (
+            "bench --sessions 100 127.0.0.1:8080",
+            "How fast are 100 sessions answered that ask one thing after the other?",
+        ),
+        (
+            "bench --rate 2000 --sessions 50 --tool echo --payload 10000 127.0.0.1:8080",
+            "How long do calls take of which 2,000 come in a second?",
+        ),
+        (
+            "bench --versus 127.0.0.1:8080 -- python3 my_server.py",
+            "What does a bridge cost that serves the same server on a port?",
+        ),
+    ],
+    exit: &[
+        ("0", "all requests were answered"),
+        ("1", "some were not, or the run could not go on"),
+        ("2", "bad command line"),
+    ],
+};
+
 impl Mode {
     pub(super) fn page(self) -> &'static Page {
         match self {
             Self::Serve => &SERVE,
             Self::Connect => &CONNECT,
+            Self::Bench => &BENCH,
         }
     }
 }

@@ -57,10 +57,7 @@ fn scope(flag: &Flag) -> String {
 
 /// The README with the text between a mode's marks replaced.
 fn with_table(readme: &str, mode: Mode) -> String {
-    let name = match mode {
-        Mode::Serve => "serve",
-        Mode::Connect => "connect",
-    };
+    let name = mode.subcommand().unwrap_or("serve");
     let begin = format!("<!-- options of {name}, made by: {REGENERATE} -->\n");
     let end = format!("<!-- end of options of {name} -->\n");
     let (before, rest) = readme.split_once(&begin).expect("the mark before a table");
@@ -71,7 +68,9 @@ fn with_table(readme: &str, mode: Mode) -> String {
 #[test]
 fn the_readme_has_the_options_as_they_are() {
     let readme = fs::read_to_string(PATH).unwrap();
-    let expected = with_table(&with_table(&readme, Mode::Serve), Mode::Connect);
+    let expected = Mode::ALL
+        .into_iter()
+        .fold(readme.clone(), |text, mode| with_table(&text, mode));
     if std::env::var_os(UPDATE).is_some() {
         fs::write(PATH, expected).unwrap();
         return;

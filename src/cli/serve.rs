@@ -119,6 +119,12 @@ pub fn check_server(options: &ServerOptions) -> Result<(), UsageError> {
                 .to_owned(),
         ));
     }
+    if options.swap_in_place && options.share > 0 {
+        return Err(UsageError(
+            "--swap-in-place: new processes of --share are started beside the old ones (leave out one of the two)"
+                .to_owned(),
+        ));
+    }
     check_hibernation(options)
 }
 

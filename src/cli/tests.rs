@@ -185,6 +185,7 @@ fn the_defaults() {
             max_restarts: 5,
             replay: true,
             replay_timeout: Duration::from_secs(30),
+            swap_in_place: false,
             spawn: Spawn::Eager,
             first_message_timeout: None,
             idle_timeout: None,
@@ -223,6 +224,13 @@ fn a_server_that_waits_can_not_be_told_of_its_client() {
         let error = error(&format!("--client-env {option} 1 --demo"));
         assert!(error.contains(option), "{error}");
     }
+}
+
+#[test]
+fn shared_processes_live_beside_those_that_they_replace() {
+    assert!(serve("--swap-in-place --demo").server.swap_in_place);
+    let error = error("--swap-in-place --share 1 --demo");
+    assert!(error.starts_with("--swap-in-place"), "{error}");
 }
 
 #[test]
@@ -284,6 +292,8 @@ fn every_option_in_both_spellings() {
             max_restarts: 0,
             replay: false,
             replay_timeout: Duration::from_millis(10),
+            // It can't be with --share.
+            swap_in_place: false,
             spawn: Spawn::Lazy,
             first_message_timeout: Some(Some(Duration::from_millis(500))),
             idle_timeout: Some(Duration::from_hours(24)),
@@ -1003,7 +1013,7 @@ fn a_subcommand_after_options_has_to_come_first() {
         "connect: a subcommand has to be the first word (mcp-tcp-proxy connect --debug host:1; to serve a program \
          of that name: mcp-tcp-proxy --debug -- connect host:1)"
     );
-    for name in ["demo-server", "completions", "man-page"] {
+    for name in ["bench", "demo-server", "completions", "man-page"] {
         let error = error(&format!("--port 0 {name}"));
         assert!(
             error.starts_with(&format!(
@@ -1107,7 +1117,7 @@ fn completions_and_the_manual_page_are_printed() {
 
 #[test]
 fn the_help_names_every_option_and_fits_the_screen() {
-    for mode in [Mode::Serve, Mode::Connect] {
+    for mode in Mode::ALL {
         let help = help::text(mode);
         for flag in mode.flags() {
             for name in flag.short.into_iter().chain([flag.name]) {
@@ -1154,7 +1164,7 @@ fn status_takes_an_address_or_none() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(14).collect();
+    let first: String = help.lines().take(15).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

@@ -1,4 +1,4 @@
-//! Which options of TLS go with which.
+//! Which options go with which, above all those of TLS.
 
 use super::UsageError;
 use crate::options::{ConnectOptions, ServeOptions};
@@ -19,13 +19,7 @@ pub(super) fn check_serve(options: &ServeOptions) -> Result<(), UsageError> {
 }
 
 pub(super) fn check_connect(options: &ConnectOptions) -> Result<(), UsageError> {
-    let tls = ("--tls (or --tls-ca)", options.wants_tls());
-    let certificate = ("--tls-cert", options.tls_cert.is_some());
-    let key = ("--tls-key", options.tls_key.is_some());
-    needs(certificate, key)?;
-    needs(key, certificate)?;
-    needs(certificate, tls)?;
-    needs(("--tls-name", options.tls_name.is_some()), tls)?;
+    check_client(options)?;
     if options.wants_tls() && matches!(options.address, Address::Unix(_)) {
         return Err(UsageError(
             "--tls: a unix socket takes no TLS (leave it out; its bytes do not leave this machine)"
@@ -35,7 +29,21 @@ pub(super) fn check_connect(options: &ConnectOptions) -> Result<(), UsageError> 
     Ok(())
 }
 
-fn needs((option, is_given): Given, (other, is_other_given): Given) -> Result<(), UsageError> {
+/// Whatever the address is.
+pub(super) fn check_client(options: &ConnectOptions) -> Result<(), UsageError> {
+    let tls = ("--tls (or --tls-ca)", options.wants_tls());
+    let certificate = ("--tls-cert", options.tls_cert.is_some());
+    let key = ("--tls-key", options.tls_key.is_some());
+    needs(certificate, key)?;
+    needs(key, certificate)?;
+    needs(certificate, tls)?;
+    needs(("--tls-name", options.tls_name.is_some()), tls)
+}
+
+pub(super) fn needs(
+    (option, is_given): Given,
+    (other, is_other_given): Given,
+) -> Result<(), UsageError> {
     if is_given && !is_other_given {
         return Err(UsageError(format!("{option}: needs {other}")));
     }

@@ -7,9 +7,10 @@ use super::{UsageError, printable};
 
 pub(super) fn option(name: &OsStr, mode: Mode) -> UsageError {
     let shown = printable(name);
-    if mode == Mode::Connect && Mode::Serve.find(name).is_some() {
+    let subcommand = mode.subcommand().unwrap_or_default();
+    if mode != Mode::Serve && Mode::Serve.find(name).is_some() {
         return UsageError(format!(
-            "{shown}: no such option of connect; it belongs to the serving side (see mcp-tcp-proxy connect --help)"
+            "{shown}: no such option of {subcommand}; it belongs to the serving side (see mcp-tcp-proxy {subcommand} --help)"
         ));
     }
     if mode == Mode::Serve
@@ -21,6 +22,14 @@ pub(super) fn option(name: &OsStr, mode: Mode) -> UsageError {
              HOST:PORT)"
         ));
     }
+    if mode == Mode::Serve
+        && let Some(flag) = Mode::Bench.find(name)
+    {
+        let usage = flag.usage();
+        return UsageError(format!(
+            "{shown}: no such option of the serving side; it belongs to bench (mcp-tcp-proxy bench {usage} TARGET)"
+        ));
+    }
     let meant = nearest(&shown, mode.flags().map(|flag| flag.name));
     let hint = meant.map_or_else(String::new, |meant| format!(", did you mean {meant}?"));
     UsageError(match mode {
@@ -28,8 +37,8 @@ pub(super) fn option(name: &OsStr, mode: Mode) -> UsageError {
             "{shown}: no such option{hint} (see --help; options of the server go after its command, and a command \
              that starts with '-' after '--')"
         ),
-        Mode::Connect => {
-            format!("{shown}: no such option{hint} (see mcp-tcp-proxy connect --help)")
+        Mode::Connect | Mode::Bench => {
+            format!("{shown}: no such option{hint} (see mcp-tcp-proxy {subcommand} --help)")
         }
     })
 }

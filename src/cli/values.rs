@@ -10,7 +10,7 @@ use log::LevelFilter;
 
 use crate::entrance::{Name, Network};
 use crate::logger::Format;
-use crate::options::{Balancer, Value, Variable};
+use crate::options::{Balancer, EraChoice, Target, Value, Variable};
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -261,4 +261,57 @@ where
                 range.end()
             )
         })
+}
+
+/// What to measure.
+pub(super) fn bench_target(value: &str) -> Result<Option<Target>, String> {
+    super::bench::target(value).map(Some)
+}
+
+pub(super) fn bench_sessions(value: &str) -> Result<usize, String> {
+    whole(value, "sessions", 1..=100_000)
+}
+
+pub(super) fn in_flight(value: &str) -> Result<Option<usize>, String> {
+    whole(value, "requests", 1..=1024).map(Some)
+}
+
+pub(super) fn bench_requests(value: &str) -> Result<Option<u64>, String> {
+    whole(value, "requests", 1..=1_000_000_000_000).map(Some)
+}
+
+pub(super) fn some_seconds(value: &str) -> Result<Option<Duration>, String> {
+    seconds(value).map(Some)
+}
+
+pub(super) fn rounds(value: &str) -> Result<Option<u32>, String> {
+    whole(value, "rounds", 1..=1000).map(Some)
+}
+
+pub(super) fn rate(value: &str) -> Result<Option<f64>, String> {
+    let rate = value.parse().ok();
+    rate.filter(|rate| (0.001..=10_000_000.0).contains(rate))
+        .map(Some)
+        .ok_or_else(|| "a number of requests a second (0.001 to 10000000)".to_owned())
+}
+
+#[allow(
+    clippy::unnecessary_wraps,
+    reason = "readers of values may refuse them; any text will do here"
+)]
+pub(super) fn some_text(value: &str) -> Result<Option<String>, String> {
+    Ok(Some(value.to_owned()))
+}
+
+pub(super) fn payload(value: &str) -> Result<Option<usize>, String> {
+    message_bytes(value).map(Some)
+}
+
+pub(super) fn era(value: &str) -> Result<EraChoice, String> {
+    match value {
+        "auto" => Ok(EraChoice::Auto),
+        "legacy" => Ok(EraChoice::Legacy),
+        "modern" => Ok(EraChoice::Modern),
+        _ => Err("an era (auto, legacy or modern)".to_owned()),
+    }
 }

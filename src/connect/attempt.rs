@@ -188,15 +188,10 @@ impl Connector {
         if io.source().is_tls() {
             return self.go_on_with_handshake();
         }
-        let socket = io.source().socket();
-        let attempt = socket
-            .take_error()
-            .and_then(|error| error.map_or(Ok(()), Err));
-        match attempt.and_then(|()| is_connected_to_itself(socket)) {
-            Ok(true) => self.address_failed(Failure::of(&"nobody listens there")),
-            Ok(false) if self.tls.is_some() => self.begin_handshake(),
-            Ok(false) => self.link_is_up(),
-            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => {}
+        match io.source().socket().is_connected() {
+            Ok(true) if self.tls.is_some() => self.begin_handshake(),
+            Ok(true) => self.link_is_up(),
+            Ok(false) => {}
             Err(error) => self.address_failed(Failure::of(&error)),
         }
     }
@@ -242,17 +237,8 @@ impl Connector {
     }
 }
 
-/// With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5). The error is ENOTCONN
-/// as long as it is not known whether the address accepts.
-fn is_connected_to_itself(socket: &Socket) -> io::Result<bool> {
-    match socket.tcp() {
-        Some(stream) => Ok(stream.peer_addr()? == stream.local_addr()?),
-        None => Ok(false),
-    }
-}
-
 /// Why there is no connection, and what to do about it.
-fn about_unix_socket(error: &io::Error) -> String {
+pub(crate) fn about_unix_socket(error: &io::Error) -> String {
     let advice = match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::ENOENT) => "no proxy listens there, or it listens elsewhere",
         Some(Errno::ECONNREFUSED) => "nobody listens there any more",

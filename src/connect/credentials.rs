@@ -20,7 +20,7 @@ const MAX_BYTES: usize = MAX_FIRST_LINE_BYTES / 2;
 
 /// Where the token comes from, and where it may go.
 #[derive(Debug)]
-pub(super) struct TokenSource {
+pub(crate) struct TokenSource {
     file: Option<PathBuf>,
     /// Whether there is one.
     is_given: bool,
@@ -31,7 +31,7 @@ pub(super) struct TokenSource {
 impl TokenSource {
     /// Reads the token for the first time, if there is one. From then on, no other program of this user
     /// can, unless it is asked to let them.
-    pub(super) fn new(options: &ConnectOptions) -> Result<(Self, Option<Secret>), String> {
+    pub(crate) fn new(options: &ConnectOptions) -> Result<(Self, Option<Secret>), String> {
         let file = options.token_file.clone();
         let has_secret = file.is_some() || env::var_os(TOKEN_VARIABLE).is_some();
         if has_secret && !options.traceable {
@@ -61,7 +61,7 @@ impl TokenSource {
     }
 
     /// Whether the token, if there is one, may be sent to this address in plain text.
-    pub(super) fn may_go_to(&self, address: SocketAddr) -> bool {
+    pub(crate) fn may_go_to(&self, address: SocketAddr) -> bool {
         !self.is_given || self.may_be_read || address.ip().to_canonical().is_loopback()
     }
 }

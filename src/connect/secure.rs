@@ -13,11 +13,13 @@ use crate::options::ConnectOptions;
 use crate::process::hide_memory;
 use crate::protocol::own_messages::ErrorReason;
 use crate::transport::address::Address;
+use crate::transport::connection::Connection;
 use crate::transport::tls::client::{ClientFiles, server_name};
 use crate::transport::tls::handshake::HandshakeError;
 
 /// What TLS is made with.
-pub(super) struct Tls {
+#[derive(Debug)]
+pub(crate) struct Tls {
     config: Arc<ClientConfig>,
     /// For whom the certificate at the other end has to be.
     name: ServerName<'static>,
@@ -25,7 +27,7 @@ pub(super) struct Tls {
 
 impl Tls {
     /// Reads the files, if TLS is wanted.
-    pub(super) fn load(options: &ConnectOptions) -> io::Result<Option<Self>> {
+    pub(crate) fn load(options: &ConnectOptions) -> io::Result<Option<Self>> {
         if !options.wants_tls() {
             return Ok(None);
         }
@@ -41,19 +43,23 @@ impl Tls {
         let config = ClientFiles::of(options).load().map_err(io::Error::other)?;
         Ok(Some(Self { config, name }))
     }
+
+    /// Has a connection that was just made speak TLS.
+    pub(crate) fn begin(&self, connection: &mut Connection) -> io::Result<()> {
+        connection.connect_tls(Arc::clone(&self.config), self.name.clone())
+    }
 }
 
 impl Connector {
     /// The address has accepted.
     pub(super) fn begin_handshake(&mut self) {
-        let Some(Tls { config, name }) = &self.tls else {
+        let Some(tls) = &self.tls else {
             return;
         };
         let Link::Connecting { io, .. } = &mut self.sides.link else {
             return;
         };
-        let connection = io.source_mut();
-        match connection.connect_tls(Arc::clone(config), name.clone()) {
+        match tls.begin(io.source_mut()) {
             Ok(()) => self.go_on_with_handshake(),
             Err(error) => self.address_failed(Failure::of(&error)),
         }

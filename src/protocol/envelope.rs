@@ -221,13 +221,16 @@ impl<'a> Envelope<'a> {
     /// Whether `params._meta` names a protocol version, as each request of a modern client does. `params` is read anew for
     /// that.
     pub fn names_protocol_version(&self) -> bool {
-        let version = || {
-            let params = self.params.text(self.line)?;
-            let [meta] = json::find(params, ["_meta"])?;
-            let [version] = json::find(params.get(meta?)?, [PROTOCOL_VERSION])?;
-            version
-        };
-        version().is_some()
+        self.protocol_version().is_some()
+    }
+
+    /// The text of that version.
+    pub fn protocol_version(&self) -> Option<&'a str> {
+        let params = self.params.text(self.line)?;
+        let [meta] = json::find(params, ["_meta"])?;
+        let meta = params.get(meta?)?;
+        let [version] = json::find(meta, [PROTOCOL_VERSION])?;
+        meta.get(version?)
     }
 
     /// The text of `params`, if there are any.
@@ -248,6 +251,11 @@ impl<'a> Envelope<'a> {
     /// Whether it has an error that is not null.
     pub fn is_error(&self) -> bool {
         self.error.is_there()
+    }
+
+    /// The text of `error`, if there is one that is not null.
+    pub fn error(&self) -> Option<&'a str> {
+        self.error.text(self.line)
     }
 
     /// Whether it is an error that a proxy sent in the server's place.

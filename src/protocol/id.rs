@@ -166,6 +166,14 @@ impl RequestId {
         size_of::<Written>() + written.text.len() + value
     }
 
+    /// Its value, if it is an integer of 64 bits.
+    pub fn integer(&self) -> Option<i64> {
+        match self.value() {
+            ValueRef::Integer(integer) => i64::try_from(integer).ok(),
+            ValueRef::Double(_) | ValueRef::String(_) | ValueRef::Json(_) => None,
+        }
+    }
+
     /// The id that a peer makes of this one if it keeps ids as strings, or as numbers: `"7"` of 7, and 7 of `"7"`.
     pub fn coerced(&self) -> Option<Self> {
         match self.value() {

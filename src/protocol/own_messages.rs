@@ -203,6 +203,14 @@ pub fn error(
     line
 }
 
+/// The question which versions of MCP a server speaks, asked in this one, which is given as JSON.
+pub fn discover(id: &dyn Display, protocol_version: &str) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    format!(
+        r#"{{"jsonrpc":"2.0","id":{id},"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":{protocol_version},"io.modelcontextprotocol/clientInfo":{{"name":"mcp-tcp-proxy","version":"{version}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
+    )
+}
+
 /// The heartbeat of the proxy. `unix_time` is the time since 1970.
 pub fn heartbeat_response(unix_time: Duration, mcp_alive: bool) -> String {
     let timestamp = Seconds(unix_time);

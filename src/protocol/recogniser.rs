@@ -23,7 +23,7 @@ const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 const BLANK_BYTES: usize = 4;
 
 /// No method of HTTP is longer, in bytes: the longest that is registered has 17.
-const MAX_METHOD_BYTES: usize = 32;
+const MAX_METHOD_BYTES: u8 = 32;
 
 /// What ends the first line of a request, before the number of the version.
 const HTTP_VERSION: &[u8] = b" HTTP/";
@@ -78,13 +78,13 @@ enum First {
     /// The type of a TLS record.
     RecordType,
     /// A word of this length.
-    Word(usize),
+    Word(u8),
     /// A method, a space, and what may follow. This many bytes of [`HTTP_VERSION`] are the last that came.
-    Target(usize),
+    Target(u8),
     Decided(Verdict),
 }
 
-/// Looks at the first line of one stream.
+/// Looks at the first line of one stream. Every session has one, and most need it for a moment only, so it is small.
 #[derive(Debug)]
 pub struct Recogniser {
     speaker: Speaker,
@@ -92,7 +92,7 @@ pub struct Recogniser {
     /// The beginning of the word.
     word: [u8; 6],
     /// How many bytes of [`PROXY_V2`] have come, and nothing else. It stays when something else comes.
-    signature: usize,
+    signature: u8,
     /// Whether something else has come.
     is_no_signature: bool,
 }
@@ -133,11 +133,13 @@ impl Recogniser {
     /// The last bytes that have come, which may be the rest of [`PROXY_V2`] after its blank lines, and must not be handled
     /// before there is a verdict.
     pub fn withheld(&self) -> &'static [u8] {
-        PROXY_V2.get(BLANK_BYTES..self.signature).unwrap_or(&[])
+        PROXY_V2
+            .get(BLANK_BYTES..self.signature.into())
+            .unwrap_or(&[])
     }
 
     fn verdict(&self) -> Verdict {
-        if self.signature == PROXY_V2.len() {
+        if usize::from(self.signature) == PROXY_V2.len() {
             return Verdict::Other(Protocol::Proxy);
         }
         match self.first {
@@ -151,7 +153,7 @@ impl Recogniser {
 
     fn next(&mut self, byte: u8) {
         if !self.is_no_signature {
-            if PROXY_V2.get(self.signature) == Some(&byte) {
+            if PROXY_V2.get(usize::from(self.signature)) == Some(&byte) {
                 self.signature += 1;
             } else {
                 self.is_no_signature = true;
@@ -177,14 +179,15 @@ impl Recogniser {
         }
     }
 
-    fn within_word(&mut self, len: usize, byte: u8) -> First {
-        if let Some(at) = self.word.get_mut(len) {
-            *at = byte;
+    fn within_word(&mut self, len: u8, byte: u8) -> First {
+        let at = usize::from(len);
+        if let Some(place) = self.word.get_mut(at) {
+            *place = byte;
         }
-        let word = &self.word[..self.word.len().min(len + 1)];
+        let word = &self.word[..self.word.len().min(at + 1)];
         match (self.speaker, word) {
             (_, b"SSH-") => other(Protocol::Ssh),
-            (Speaker::Client, b"PROXY ") if len + 1 == word.len() => other(Protocol::Proxy),
+            (Speaker::Client, b"PROXY ") if at + 1 == word.len() => other(Protocol::Proxy),
             (Speaker::Server, b"HTTP/") => other(Protocol::Http),
             (Speaker::Server, _) if b"HTTP/".starts_with(word) || b"SSH-".starts_with(word) => {
                 First::Word(len + 1)
@@ -202,12 +205,12 @@ fn other(protocol: Protocol) -> First {
     First::Decided(Verdict::Other(protocol))
 }
 
-fn within_target(matched: usize, byte: u8) -> First {
-    match HTTP_VERSION.get(matched) {
+fn within_target(matched: u8, byte: u8) -> First {
+    match HTTP_VERSION.get(usize::from(matched)) {
         _ if byte == b'\n' => First::Decided(Verdict::Ours),
         Some(expected) if byte == *expected => First::Target(matched + 1),
         None if byte.is_ascii_digit() => other(Protocol::Http),
-        _ => First::Target(usize::from(byte == b' ')),
+        _ => First::Target(u8::from(byte == b' ')),
     }
 }
 

@@ -72,10 +72,16 @@ pub struct Signals {
     requests: StopRequests,
     /// Whether SIGHUP does not ask the program to stop.
     has_files: bool,
+    /// Whether SIGUSR1 asks for new servers.
+    has_servers: bool,
 }
 
 /// What has come since the last look.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "signals have nothing to do with each other"
+)]
 pub struct Pending {
     /// Some child has ended. How many, a signal does not tell.
     pub child: bool,
@@ -83,6 +89,8 @@ pub struct Pending {
     pub stop: bool,
     /// Files are to be read again.
     pub hangup: bool,
+    /// New servers are to take the places of those that there are.
+    pub swap: bool,
 }
 
 impl Signals {
@@ -109,12 +117,18 @@ impl Signals {
             descriptor,
             requests: StopRequests::default(),
             has_files: false,
+            has_servers: false,
         })
     }
 
     /// From now on, SIGHUP asks for files to be read again.
     pub fn reload_on_hangup(&mut self) {
         self.has_files = true;
+    }
+
+    /// From now on, SIGUSR1 asks for new servers.
+    pub fn swap_on_user_signal(&mut self) {
+        self.has_servers = true;
     }
 
     /// Takes all signals that wait.
@@ -124,6 +138,7 @@ impl Signals {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGCHLD) => pending.child = true,
                 Ok(signal) if WRITE_SIGNALS.contains(&signal) => {}
+                Ok(Signal::SIGUSR1) if self.has_servers => pending.swap = true,
                 Ok(signal) if USER_SIGNALS.contains(&signal) => {
                     info!("{signal} is ignored; SIGTERM stops the program");
                 }

@@ -22,7 +22,7 @@ impl<S: System> Proxy<S> {
             self.apply(key, action);
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
-                debug_assert!(place.server().is_none());
+                debug_assert!(place.server().is_none() && place.successor().is_none());
                 if !session.was_refused() {
                     let service = self.services.get_mut(place.service());
                     service.sessions -= 1;
@@ -61,6 +61,9 @@ impl<S: System> Proxy<S> {
         match action {
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
+                return self.apply_swap(key, action);
+            }
             _ => {}
         }
         let Some(place) = self.scheduler.place_mut(key) else {
@@ -70,7 +73,11 @@ impl<S: System> Proxy<S> {
             Action::StartUpstream
             | Action::CheckClient
             | Action::CheckUpstream
-            | Action::MeasureClient => {}
+            | Action::MeasureClient
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
             Action::StopUpstream => {
                 if let Some(server) = place.server() {

@@ -12,20 +12,17 @@ impl<S: System> Proxy<S> {
     pub fn check(&self) {
         self.scheduler.check();
         for (key, _, place) in self.scheduler.iter() {
-            let server = place.server().map(|server| self.servers.get(server));
-            let user = server.map(|server| server.and_then(Server::user));
-            assert!(
-                user.is_none_or(|user| user == Some(key)),
-                "{key:?} uses another's server"
-            );
+            for server in place.server().into_iter().chain(place.successor()) {
+                let user = self.servers.get(server).and_then(Server::user);
+                assert!(user == Some(key), "{key:?} uses another's server");
+            }
         }
         for (key, server) in self.servers.iter() {
-            let place = server.user().map(|user| self.scheduler.place(user));
-            let used = place.map(|place| place.and_then(ClientSession::server));
-            assert!(
-                used.is_none_or(|used| used == Some(key)),
-                "{key:?} is another's"
-            );
+            let Some(user) = server.user() else { continue };
+            let place = self.scheduler.place(user);
+            let both = [ClientSession::server, ClientSession::successor];
+            let has = |place| both.iter().any(|of| of(place) == Some(key));
+            assert!(place.is_some_and(has), "{key:?} is another's");
         }
         self.servers.check();
         let is_spare = |key| {

@@ -5,6 +5,7 @@ use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
 use super::services::Services;
 use super::start_queue::StartQueue;
+use super::swap;
 use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
 use crate::pump::{Transport, pump};
@@ -21,6 +22,8 @@ pub struct ClientSession<S: System> {
     service: ServiceKey,
     /// The server that it uses.
     pub(super) server: Option<ServerKey>,
+    /// The one that is to take the place of that.
+    pub(super) successor: Option<ServerKey>,
     /// Its place at shared servers, which it then has instead.
     pub(super) seat: Option<SeatKey>,
     /// What the client has shown, if anything was asked for.
@@ -37,6 +40,7 @@ impl<S: System> ClientSession<S> {
             client: Some(client),
             service,
             server: None,
+            successor: None,
             seat: None,
             identity: identity.map(Box::new),
         }
@@ -60,6 +64,11 @@ impl<S: System> ClientSession<S> {
     /// The server that it uses.
     pub fn server(&self) -> Option<ServerKey> {
         self.server
+    }
+
+    /// The one that is to take the place of that.
+    pub fn successor(&self) -> Option<ServerKey> {
+        self.successor
     }
 
     /// Latches what an event says of the connection. Returns whether it was about this one.
@@ -151,6 +160,9 @@ impl<S: System> Driver for Sides<'_, S> {
         scratch: &mut [u8],
         cx: &mut Context<'_>,
     ) -> bool {
+        // What comes of that is for both sides.
+        let successor = place.successor.and_then(|key| self.servers.get_mut(key));
+        let tries = successor.is_some_and(|it| swap::run_successor(it, session, scratch, cx));
         let mut server = place.server.and_then(|key| self.servers.get_mut(key));
         if let Some(server) = &mut server
             && server.has_news()
@@ -177,6 +189,7 @@ impl<S: System> Driver for Sides<'_, S> {
             }
             _ => pump(session, client, &mut NoServer, scratch, cx),
         };
+        has_more |= tries;
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }

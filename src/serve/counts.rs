@@ -32,6 +32,12 @@ pub(super) struct ServiceCounts {
     pub(super) failed_starts: u64,
     /// From the start of a server to its first output.
     pub(super) start_times: Histogram,
+    /// Sessions that went on with new servers because the user wanted that.
+    pub(super) swapped: u64,
+    /// How often that came to an end because a new server was not fit.
+    pub(super) failed_swaps: u64,
+    /// Why it did the last time, unless it went well since.
+    pub(super) swap_failure: Option<String>,
     /// The last start, if it has failed: when, and why.
     last_failure: Option<(Time, String)>,
 }

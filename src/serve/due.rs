@@ -6,7 +6,6 @@ use log::debug;
 
 use super::system::System;
 use super::{Due, MONITOR_INTERVAL, Proxy};
-use crate::session::Event;
 
 /// An iteration of the loop that takes longer is logged: others feel it.
 const LONG_ITERATION: Duration = Duration::from_millis(50);
@@ -15,10 +14,7 @@ impl<S: System> Proxy<S> {
     pub(super) fn fire_timers(&mut self) {
         while let Some(due) = self.reactor.timers.pop() {
             match due {
-                Due::Session(key) => {
-                    let unix_time = self.system.unix_time();
-                    self.tell(key, Event::Deadline { unix_time });
-                }
+                Due::Session(key) => self.session_due(key),
                 Due::Visitor(key) => self.visitor_timeout(key),
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),

@@ -81,7 +81,10 @@ impl<S: System> Proxy<S> {
 
     /// Whether a server is wanted, or the start of one is watched.
     pub(super) fn is_starting(&self) -> bool {
-        !self.start_queue.is_idle() || self.services.want_spares() || self.wants_shared()
+        !self.start_queue.is_idle()
+            || self.services.want_spares()
+            || self.services.swapping > 0
+            || self.wants_shared()
     }
 
     /// Starts queued servers. A spawn is the most expensive step of an iteration, so there is one at most, and a rush delays
@@ -115,11 +118,17 @@ impl<S: System> Proxy<S> {
             }
             self.apply_actions();
         }
+        if !has_spawned && let Some(service) = self.next_to_swap() {
+            has_spawned = self.start_successor(service);
+            self.apply_actions();
+        }
         if !has_spawned && self.can_prespawn() {
             self.prespawn();
         }
-        let wanted =
-            !self.start_queue.is_empty() || self.services.want_spares() || self.wants_shared();
+        let wanted = !self.start_queue.is_empty()
+            || self.services.want_spares()
+            || self.services.swapping > 0
+            || self.wants_shared();
         self.start_queue.watch(wanted, &mut self.reactor.timers);
     }
 

@@ -24,6 +24,7 @@ pub(super) fn plans(
             max_sessions: served.options.max_sessions,
             spares: spares_limit(served.options.prespawn, others, descriptors),
             share: (served.options.share > 0).then(|| share_limits(&served.options)),
+            swaps_in_place: served.options.swap_in_place,
         };
         others += plan.spares;
         plan

@@ -254,6 +254,7 @@ impl<S: System> Proxy<S> {
         let timers = &mut self.reactor.timers;
         let service = self.services.get_mut(key);
         service.max_sessions = plan.max_sessions;
+        service.swaps_in_place = plan.swaps_in_place;
         let mut unwanted = service.spares.resize(plan.spares, plan.settings.server_log);
         if !starts_alike || self::max_restarts(&old) != max_restarts {
             unwanted.extend(service.spares.renew(max_restarts, !starts_alike, timers));
@@ -383,7 +384,7 @@ impl<S: System> Proxy<S> {
     }
 }
 
-fn max_restarts(role: &Backend) -> u32 {
+pub(super) fn max_restarts(role: &Backend) -> u32 {
     match role {
         Backend::Process { max_restarts } => *max_restarts,
         Backend::Proxy { .. } => 0,

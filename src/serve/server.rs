@@ -166,6 +166,12 @@ impl<S: System> Server<S> {
         Some(unread.unwrap_or_default())
     }
 
+    /// Whether it has yet to read some of what it was sent.
+    pub(super) fn has_unread_input(&self) -> bool {
+        let stdin = self.stdin.as_ref();
+        stdin.is_some_and(|stdin| stdin.source().has_unread())
+    }
+
     /// Whether there is anything to be told of it but what it says on stdout.
     pub(super) fn has_news(&self) -> bool {
         self.exit.is_some() || self.is_deaf() || self.has_stderr()

@@ -4,10 +4,12 @@
 use std::rc::Rc;
 
 use super::counts::ServiceCounts;
+use super::put_in_force::max_restarts;
 use super::sharing::Sharing;
 use super::spares::Spares;
+use super::swap::Swaps;
 use crate::entrance::Name;
-use crate::session::{Backend, Settings};
+use crate::session::Settings;
 use crate::share;
 use crate::util::service_key::ServiceKey;
 
@@ -24,6 +26,8 @@ pub struct Plan {
     pub spares: usize,
     /// What of it is shared, if anything is.
     pub share: Option<share::Limits>,
+    /// Whether an old server ends before the new one is started that is to take its place.
+    pub swaps_in_place: bool,
 }
 
 /// One that is served.
@@ -42,6 +46,9 @@ pub(super) struct Service {
     /// How it is shared, if it is.
     pub(super) shared_by: Option<share::Limits>,
     pub(super) counts: ServiceCounts,
+    pub(super) swaps_in_place: bool,
+    /// Its sessions that are to get new servers.
+    pub(super) swaps: Swaps,
 }
 
 /// All of them.
@@ -52,6 +59,8 @@ pub(super) struct Services {
     share_anything: bool,
     /// The one for which a server was started last that waits.
     last_prespawned: usize,
+    /// Sessions that are to get new servers, of all of them.
+    pub(super) swapping: usize,
     /// The one for whoever asks for none, where nobody is asked.
     pub(super) fallback: ServiceKey,
 }
@@ -64,11 +73,9 @@ impl Service {
             max_sessions,
             spares,
             share,
+            swaps_in_place,
         } = plan;
-        let max_restarts = match settings.role {
-            Backend::Process { max_restarts } => max_restarts,
-            Backend::Proxy { .. } => 0,
-        };
+        let max_restarts = max_restarts(&settings.role);
         let name = name.map(Rc::new);
         let spares = Spares::new(spares, max_restarts, settings.server_log);
         let sharing = share
@@ -83,11 +90,19 @@ impl Service {
             goes_on: true,
             shared_by: share,
             counts: ServiceCounts::default(),
+            swaps_in_place,
+            swaps: Swaps::default(),
         }
     }
 }
 
 impl Service {
+    /// Whose something is, for the log: nothing if there is but this one, without a name.
+    pub(super) fn of(&self) -> String {
+        let name = self.name.as_ref();
+        name.map_or_else(String::new, |name| format!(" of {name}"))
+    }
+
     /// Whether nothing is due.
     pub(super) fn is_without_deadlines(&self) -> bool {
         let shared = self.sharing.as_ref().and_then(Sharing::deadline);

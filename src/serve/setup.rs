@@ -261,6 +261,7 @@ fn watch_signals(
     if heeds_hangup(has_files, io::stdin().is_terminal()) {
         signals.reload_on_hangup();
     }
+    signals.swap_on_user_signal();
     Ok(signals)
 }
 

@@ -10,7 +10,9 @@ use crate::logger;
 use crate::scheduler::SessionKey;
 use crate::session::counts::ErrorCounts;
 use crate::session::report::{EndReason, SessionLimit};
-use crate::status::facts::{Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts};
+use crate::status::facts::{
+    Facts, Gauges, ProxyFacts, Reason, ServerFacts, SessionFacts, SwapFacts,
+};
 use crate::status::history::History;
 use crate::util::about::Subject;
 use crate::util::service_key::ServiceKey;
@@ -135,6 +137,12 @@ impl<S: System> Proxy<S> {
                 ("signal", processes.exits.signal),
                 ("start_failed", own.failed_starts),
             ],
+            swaps: SwapFacts {
+                left: service.swaps.left(),
+                succeeded: own.swapped,
+                failed: own.failed_swaps,
+                failure: own.swap_failure.as_deref(),
+            },
             start_times: &own.start_times,
             history: status.history.get(key.0).unwrap_or(&NO_HISTORY),
         }

@@ -8,16 +8,25 @@ use std::os::unix::fs::OpenOptionsExt;
 use mio::unix::pipe;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use rustix::io::ioctl_fionread;
 
 /// Our end of a pipe to which we write.
 pub trait Unread {
     /// Takes what was written and nobody has read, if nobody is left who can.
     fn take_unread(&self) -> Option<Vec<u8>>;
+
+    /// Whether anything was written that nobody has read yet.
+    fn has_unread(&self) -> bool;
 }
 
 impl Unread for pipe::Sender {
     fn take_unread(&self) -> Option<Vec<u8>> {
         has_no_reader(self).then(|| read_back(self).unwrap_or_default())
+    }
+
+    fn has_unread(&self) -> bool {
+        // Either end tells what is in between (pipe(7), "FIONREAD").
+        ioctl_fionread(self).is_ok_and(|bytes| bytes > 0)
     }
 }
 
@@ -70,6 +79,17 @@ mod tests {
         assert_eq!(sender.take_unread(), Some(Vec::new()));
         let broken = sender.write(b"x").unwrap_err();
         assert_eq!(broken.kind(), ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_pipe_holds_something_until_it_was_read() {
+        let (mut sender, mut receiver) = pipe::new().unwrap();
+        assert!(!sender.has_unread());
+        sender.write_all(b"one two").unwrap();
+        receiver.read_exact(&mut [0; 4]).unwrap();
+        assert!(sender.has_unread());
+        receiver.read_exact(&mut [0; 3]).unwrap();
+        assert!(!sender.has_unread());
     }
 
     #[test]

@@ -86,6 +86,7 @@ impl Session {
                     .map_or(0, Backlog::capacity),
             )
             + beyond(self.upstream.capacity())
+            + beyond(self.swap_capacity())
             + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
             + beyond(self.server_requests.id_bytes())
             + self.server_log.kept_bytes();

@@ -115,7 +115,7 @@ impl Session {
             self.debug_client_line("proxy", line);
             return Route::Drop;
         }
-        self.era.note(&message);
+        self.note_era(&message);
         self.leave_shared(cx);
         self.server_memory.note_client(&message);
         self.note_progress_tokens(&message);

@@ -41,6 +41,7 @@ impl Session {
         next.take(self.idle_deadline(settings));
         next.take(self.held_deadline(settings));
         next.take(self.unfinished_deadline());
+        next.take(self.swap_deadline());
         if self.goal.is_serve() && self.client.is_at_ease() {
             debug_assert_eq!(self.client_deadline(), None);
             debug_assert_eq!(self.goal_deadline(), None);

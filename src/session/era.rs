@@ -1,6 +1,7 @@
 //! Which era of MCP a session belongs to: legacy clients open with `initialize` and have a session with their server; modern
 //! ones (2026-07-28 and newer) have none, and say in each request what they speak.
 
+use super::Session;
 use crate::protocol::envelope::{Envelope, Message, Method};
 
 /// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
@@ -22,7 +23,7 @@ impl Era {
     }
 
     /// A message of the client is forwarded. Only the first request is looked into.
-    pub(super) fn note(&mut self, message: &Message<'_>) {
+    fn note(&mut self, message: &Message<'_>) {
         if *self != Self::Undecided {
             return;
         }
@@ -40,6 +41,33 @@ impl Era {
                 is_opened: is_single && first.method == Some(Method::Initialize),
             }
         };
+    }
+}
+
+impl Session {
+    /// A message of the client is forwarded.
+    #[inline]
+    pub(super) fn note_era(&mut self, message: &Message<'_>) {
+        if self.era == Era::Undecided {
+            self.find_era(message);
+        }
+    }
+
+    #[inline(never)]
+    fn find_era(&mut self, message: &Message<'_>) {
+        self.era.note(message);
+        if self.era.is_modern() {
+            let mut versions = message
+                .envelopes()
+                .iter()
+                .filter_map(Envelope::protocol_version);
+            self.modern_version = versions.next().map(Into::into);
+        }
+    }
+
+    /// What a modern client has said that it speaks, as JSON.
+    pub(super) fn modern_version(&self) -> Option<&str> {
+        self.modern_version.as_deref()
     }
 }
 

@@ -48,8 +48,38 @@ pub enum Action {
     MeasureClient,
     /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
     CheckClient,
+    /// The session is to get a new server, once it can.
+    BeginSwap,
+    /// It can: start a server beside its own, and report [`Event::SuccessorStarted`] or [`Event::SuccessorFailed`]; or report
+    /// [`Event::SwapInPlace`]. That may wait, but only while [`Session::waits_for_turn`](super::Session::waits_for_turn).
+    QueueSwap,
+    /// While [`Session::wants_move`](super::Session::wants_move): put the new server in the place of the old one, which is to
+    /// end, and report [`Event::UpstreamMoved`].
+    MoveUpstream,
+    /// It is over. If there is a new server that was not put in the place of the old one, it is not wanted.
+    EndSwap(SwapEnd),
     /// The proxy at the other end may have vanished. If the system knows that it has, report [`Event::UpstreamEof`].
     CheckUpstream,
+}
+
+/// How the attempt ended to have a session go on with a new server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SwapEnd {
+    /// It does.
+    Moved,
+    /// The new server is not fit. [`Session::swap_failure`](super::Session::swap_failure) says why, until
+    /// [`Event::SwapOver`].
+    Failed {
+        /// Whether it was its turn.
+        had_turn: bool,
+    },
+    /// There is nothing to be moved any more.
+    Over {
+        /// Whether it was its turn.
+        had_turn: bool,
+    },
+    /// It was its turn, and it will have to be once more.
+    Again,
 }
 
 /// What happens to a session.
@@ -105,12 +135,38 @@ pub enum Event<'a> {
     UpstreamInputBroke,
     /// The same, with the tail of what was written, which nobody has read. It may begin in the middle of a line.
     UpstreamLeftUnread(&'a [u8]),
+    /// In place of [`Self::Deadline`]: the server process has yet to read some of what was written to it, and is not to be
+    /// given back.
+    UpstreamReadsLate,
     /// The first bytes of [`Session::to_upstream`](super::Session::to_upstream), this many, were written.
     UpstreamWritten(usize),
     /// The server process wrote these bytes to its stderr.
     UpstreamStderr(&'a [u8]),
     /// The server process exited, and was reaped.
     UpstreamExited(Exit),
+    /// The user wants it to go on with a new server.
+    SwapWanted,
+    /// The new server was started beside the old one.
+    SuccessorStarted {
+        /// Its process.
+        pid: Option<u32>,
+    },
+    /// The new server could not be started.
+    SuccessorFailed(&'a str),
+    /// The new server is started when the old one is gone.
+    SwapInPlace,
+    /// The new server wrote these bytes to its stdout.
+    SuccessorBytes(&'a [u8]),
+    /// The first bytes of [`Session::to_successor`](super::Session::to_successor), this many, were written.
+    SuccessorWritten(usize),
+    /// The new server wrote these bytes to its stderr.
+    SuccessorStderr(&'a [u8]),
+    /// The new server exited, or closed a pipe.
+    SuccessorEnded(Option<Exit>),
+    /// The new server has taken the place of the old one.
+    UpstreamMoved,
+    /// No more new servers are wanted, as one was not fit.
+    SwapOver,
     /// The time of [`Session::next_deadline`](super::Session::next_deadline) has come.
     Deadline {
         /// The time since 1970, for the time stamps of heartbeats and notices.

@@ -29,16 +29,16 @@ pub(super) enum Goal {
     /// Serve until somebody ends it.
     Serve,
     /// Serve what the client has sent, as far as that is possible within [`FINISH_TIME`].
-    Finish {
-        since: Time,
-        reason: EndReason,
-        last_call: Option<LastCall>,
-    },
+    Finish { since: Time, end: Box<End> },
     /// Serve nothing more.
-    End {
-        reason: EndReason,
-        last_call: Option<LastCall>,
-    },
+    End(Box<End>),
+}
+
+/// The end that a session comes to. Sessions serve for hours before they have one.
+#[derive(Debug)]
+pub(super) struct End {
+    reason: EndReason,
+    last_call: Option<LastCall>,
 }
 
 /// The client did not ask for this end. What it sent before it could know is still read, and served or refused as the
@@ -63,9 +63,24 @@ impl LastCall {
 impl Goal {
     /// To end for this reason, with nothing more to be read.
     pub(super) fn end(reason: EndReason) -> Self {
-        Self::End {
+        Self::End(Box::new(End {
             reason,
             last_call: None,
+        }))
+    }
+
+    /// What it comes to, if it is to end.
+    fn to_end(&self) -> Option<&End> {
+        match self {
+            Self::Serve => None,
+            Self::Finish { end, .. } | Self::End(end) => Some(end),
+        }
+    }
+
+    fn to_end_mut(&mut self) -> Option<&mut End> {
+        match self {
+            Self::Serve => None,
+            Self::Finish { end, .. } | Self::End(end) => Some(end),
         }
     }
 
@@ -74,7 +89,7 @@ impl Goal {
     }
 
     pub(super) fn is_end(&self) -> bool {
-        matches!(self, Self::End { .. })
+        matches!(self, Self::End(_))
     }
 
     /// Whether the time to serve what was sent is over.
@@ -86,8 +101,10 @@ impl Goal {
     /// served: its end waits at most for a client that takes what it is sent.
     fn overdue_at(&self) -> Option<Time> {
         match self {
-            Self::Serve | Self::End { .. } => None,
-            Self::Finish { reason, .. } if *reason == EndReason::Shutdown || reason.is_unused() => {
+            Self::Serve | Self::End(_) => None,
+            Self::Finish { end, .. }
+                if end.reason == EndReason::Shutdown || end.reason.is_unused() =>
+            {
                 None
             }
             Self::Finish { since, .. } => Some(*since + FINISH_TIME),
@@ -96,31 +113,22 @@ impl Goal {
 
     /// Why the session ends, if it does.
     pub(super) fn reason(&self) -> Option<&EndReason> {
-        match self {
-            Self::Serve => None,
-            Self::Finish { reason, .. } | Self::End { reason, .. } => Some(reason),
-        }
+        self.to_end().map(|end| &end.reason)
     }
 
     fn into_reason(self) -> Option<EndReason> {
         match self {
             Self::Serve => None,
-            Self::Finish { reason, .. } | Self::End { reason, .. } => Some(reason),
+            Self::Finish { end, .. } | Self::End(end) => Some(end.reason),
         }
     }
 
     fn last_call(&self) -> Option<&LastCall> {
-        match self {
-            Self::Serve => None,
-            Self::Finish { last_call, .. } | Self::End { last_call, .. } => last_call.as_ref(),
-        }
+        self.to_end()?.last_call.as_ref()
     }
 
     fn last_call_mut(&mut self) -> Option<&mut LastCall> {
-        match self {
-            Self::Serve => None,
-            Self::Finish { last_call, .. } | Self::End { last_call, .. } => last_call.as_mut(),
-        }
+        self.to_end_mut()?.last_call.as_mut()
     }
 
     /// The client has shown that it may send more.
@@ -139,15 +147,14 @@ impl Goal {
 
     /// The client is to see something before it sees the end, and may send more up to then.
     fn call_again(&mut self, now: Time) {
-        if let Self::Finish { last_call, .. } = self {
-            *last_call = Some(LastCall::begin(now));
+        if let Self::Finish { end, .. } = self {
+            end.last_call = Some(LastCall::begin(now));
         }
     }
 
     fn end_last_call(&mut self) {
-        match self {
-            Self::Serve => {}
-            Self::Finish { last_call, .. } | Self::End { last_call, .. } => *last_call = None,
+        if let Some(end) = self.to_end_mut() {
+            end.last_call = None;
         }
     }
 }
@@ -206,11 +213,8 @@ impl Session {
         cx: &Context<'_>,
     ) {
         self.last_written = cx.now;
-        self.goal = Goal::Finish {
-            since,
-            reason,
-            last_call,
-        };
+        let end = Box::new(End { reason, last_call });
+        self.goal = Goal::Finish { since, end };
     }
 
     /// Whether nothing that the client has sent, or may still send, is to be served.
@@ -237,10 +241,10 @@ impl Session {
             Goal::Finish { .. } if cuts_short => None,
             goal => goal.into_reason(),
         };
-        self.goal = Goal::End {
+        self.goal = Goal::End(Box::new(End {
             reason: first.unwrap_or_else(|| reason.clone()),
             last_call,
-        };
+        }));
         let told = if self.is_stopping() {
             &EndReason::Shutdown
         } else {
@@ -307,13 +311,14 @@ impl Session {
                 self.advance_closing(cx);
             }
         }
+        self.advance_swap(cx);
     }
 
     fn advance_finishing(&mut self, cx: &mut Context<'_>) {
-        let Goal::Finish { reason, .. } = &self.goal else {
+        let Goal::Finish { end, .. } = &self.goal else {
             return;
         };
-        let reason = reason.clone();
+        let reason = end.reason.clone();
         // A session that is not used may go on after all, and its subscriptions with it.
         if !self.is_unused() || self.nothing_waits() {
             let has_told = self.close_subscriptions(cx);

@@ -52,12 +52,23 @@ impl Session {
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
             Event::UpstreamLeftUnread(unread) => self.upstream_left_unread(unread, cx),
+            Event::UpstreamReadsLate => self.upstream_reads_late(cx),
             Event::UpstreamWritten(count) => self.upstream_written(count, cx),
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
             // What is left of what was read is handled after any event.
             Event::RunBegan => {}
+            Event::SwapWanted => self.swap_wanted(cx),
+            Event::SuccessorStarted { pid } => self.successor_started(pid, cx),
+            Event::SuccessorFailed(words) => self.fail_swap(words, cx),
+            Event::SwapInPlace => self.swap_in_place(),
+            Event::SuccessorBytes(bytes) => self.successor_bytes(bytes, cx),
+            Event::SuccessorWritten(count) => self.successor_written(count),
+            Event::SuccessorStderr(bytes) => self.successor_stderr(bytes, cx),
+            Event::SuccessorEnded(exit) => self.successor_ended(exit, cx),
+            Event::UpstreamMoved => self.upstream_moved(cx),
+            Event::SwapOver => self.swap_over(cx),
             Event::MemoryShort => self.memory_short(cx),
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
@@ -129,6 +140,7 @@ impl Session {
             && self.upstream_backlog.is_none()
             && self.held.is_none()
             && self.charged == 0
+            && self.swap.is_none()
             && self.server_log.kept_bytes() == 0
             && self.buffered() < OUTBOX_BYTES.min(UNCHARGED_BYTES)
     }

@@ -58,12 +58,25 @@ struct Record {
     lists: Declared,
     /// The hash of the server's own version, if it has named one.
     version: Option<u64>,
+    /// Whether the server has tasks.
+    has_tasks: bool,
 }
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Agreement(Box<str>);
+pub(crate) struct Agreement {
+    text: Box<str>,
+    /// How much of it is the protocol version.
+    version_bytes: usize,
+}
+
+/// What another server agrees to of a handshake.
+#[derive(Debug)]
+pub(super) struct Proposal {
+    agreement: Agreement,
+    version: Option<u64>,
+}
 
 /// What a server made of the replay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -152,11 +165,13 @@ impl Handshake {
         self.state = match (request, agreement.and_then(Agreement::of)) {
             (Some(request), Some(agreement)) => {
                 let (lists, version) = (Declared::of(result), version_of(result));
+                let has_tasks = agreement.mentions_tasks();
                 State::Recorded(Box::new(Record {
                     request,
                     agreement,
                     lists,
                     version,
+                    has_tasks,
                 }))
             }
             _ => State::TooLarge,
@@ -200,6 +215,47 @@ impl Handshake {
     /// Compares the response to a replay with that to the handshake, if it is recorded.
     pub(super) fn compare(&self, response: &Envelope<'_>) -> Option<Outcome> {
         Some(self.recorded()?.compare(response))
+    }
+
+    /// The same where another server is wanted: its capabilities may be others, and are recorded.
+    pub(super) fn compare_with_new(&mut self, response: &Envelope<'_>) -> Option<Outcome> {
+        self.recorded()?;
+        let Some(proposal) = self.proposal(response) else {
+            return Some(Outcome::Changed);
+        };
+        self.adopt(proposal);
+        Some(Outcome::Agreed)
+    }
+
+    /// What a new server agrees to, if it speaks the same version of MCP as the one that has agreed to the handshake.
+    pub(super) fn proposal(&self, response: &Envelope<'_>) -> Option<Proposal> {
+        let record = self.recorded()?;
+        let result = response.result()?;
+        let agreement = Agreement::of(result)?;
+        let is_same = agreement.protocol_version() == record.agreement.protocol_version();
+        let version = version_of(result);
+        is_same.then_some(Proposal { agreement, version })
+    }
+
+    /// From now on the agreement with the new server counts. Of which lists' changes the client is told stays as the client
+    /// knows it.
+    pub(super) fn adopt(&mut self, proposal: Proposal) {
+        if let State::Recorded(record) = &mut self.state {
+            record.has_tasks |= proposal.agreement.mentions_tasks();
+            record.agreement = proposal.agreement;
+            record.version = proposal.version;
+        }
+    }
+
+    /// Whether the server may have tasks.
+    #[inline]
+    pub(super) fn has_tasks(&self) -> bool {
+        matches!(&self.state, State::Recorded(record) if record.has_tasks)
+    }
+
+    /// Whether an `initialize` waits for its response, or to be sent.
+    pub(super) fn is_under_way(&self) -> bool {
+        self.attempt.is_some()
     }
 
     /// The next replay, if there is a record: its id, and the line.
@@ -271,9 +327,22 @@ impl Agreement {
         if version.len() + capabilities.len() > MAX_RECORD_BYTES {
             return None;
         }
-        Some(Self(
-            format!("{} {}", canonical(version), canonical(capabilities)).into(),
-        ))
+        let version = canonical(version);
+        Some(Self {
+            text: format!("{version} {}", canonical(capabilities)).into(),
+            version_bytes: version.len(),
+        })
+    }
+}
+
+impl Agreement {
+    fn protocol_version(&self) -> &str {
+        &self.text[..self.version_bytes]
+    }
+
+    /// Whether the server may have tasks.
+    fn mentions_tasks(&self) -> bool {
+        self.text.contains(r#""tasks""#)
     }
 }
 

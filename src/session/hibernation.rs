@@ -14,6 +14,8 @@
 //!
 //! A session with a seat at shared servers has no server to give back. It says that it does not use its seat.
 
+use std::time::Duration;
+
 use super::client_side::OwnLine;
 use super::leaving::Sign;
 use super::upstream::Upstream;
@@ -23,6 +25,9 @@ use crate::protocol::json;
 use crate::protocol::own_messages;
 use crate::util::about::about;
 use crate::util::time::Time;
+
+/// A server that has yet to read what it was sent is looked at again after this.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 impl Session {
     /// Whether it has given its server back, and has no other one yet.
@@ -38,7 +43,18 @@ impl Session {
             .filter(|_| self.is_use_known())?;
         let has_said_so = self.quiet_since == Some(self.last_line);
         let may_go = !has_said_so && self.can_be_woken(settings) && self.nothing_open();
-        may_go.then(|| self.server_memory.needed_until(self.last_line + limit))
+        may_go.then(|| self.server_memory.kept_until(self.last_line + limit))
+    }
+
+    /// Whether the server would be given back now.
+    pub fn would_hibernate(&self, settings: &Settings, now: Time) -> bool {
+        self.hibernation_deadline(settings)
+            .is_some_and(|at| at <= now)
+    }
+
+    /// The server has yet to read some of what it was sent: what has passed last has not come to it.
+    pub(super) fn upstream_reads_late(&mut self, cx: &Context<'_>) {
+        self.server_memory.note_unread(cx.now + LOOK_INTERVAL);
     }
 
     /// Whether the next server would be told what this one knows of the client.
@@ -60,6 +76,8 @@ impl Session {
                 self.label,
                 "hibernates, as nothing has passed for {quiet:.3} s: its server is stopped"
             );
+            // The next server is a new one anyway.
+            self.leave_swap(cx);
             self.hibernates = true;
             self.begin_leaving(Sign::ToldToStop, cx);
         }

@@ -34,7 +34,7 @@ pub(super) enum LossKind {
     Probed,
     /// The next one would not survive either.
     Hopeless,
-    /// It was a seat at shared servers, which are not for this session: its own is started at once.
+    /// It was a seat at shared servers, which are not for this session, or another one is wanted: that is started at once.
     Switched,
     /// It was given back: the next one is started once something waits for it.
     Hibernated,
@@ -277,7 +277,8 @@ impl Session {
             && !lost.is_empty()
             && lost.iter().all(Request::is_probe);
         let is_costly = leaving.history.used || !lost.is_empty() || !begins_anew;
-        if is_costly && !leaving.died_of_probe && !self.hibernates {
+        let is_costly = is_costly && !leaving.died_of_probe && !self.hibernates;
+        if is_costly && !self.is_swapped_in_place() {
             self.backend.owe_notice();
         }
     }
@@ -318,6 +319,7 @@ impl Session {
         }
         let last_line = self.server_log.take_last_line();
         let (kind, why) = self.diagnose(exit, last_line.as_deref());
+        self.lost_in_place(&why.to_string(), cx);
         if kind == LossKind::Probed {
             self.advance_initialize(cx);
         }
@@ -347,6 +349,10 @@ impl Session {
         if leaving.died_of_probe {
             self.backend.ended_otherwise();
             return (LossKind::Probed, self.backend.loss(exit));
+        }
+        if self.is_swapped_in_place() {
+            self.backend.ended_otherwise();
+            return (LossKind::Switched, self.backend.loss(exit));
         }
         if leaving.is_left {
             return (LossKind::Switched, self.backend.loss(exit));

@@ -31,6 +31,8 @@ pub(super) enum Greeting {
     Done,
     /// The other side accepts no new requests any more; they wait for the next upstream.
     Refusing,
+    /// The same, but it is this side that sends none: another server is to take its place.
+    Finishing,
 }
 
 /// A handshake that waits for its response.
@@ -55,7 +57,7 @@ impl Greeting {
     pub(super) fn deadline(&self) -> Option<Time> {
         match self {
             Self::Replaying(replay) => replay.deadline,
-            Self::Due | Self::Done | Self::Refusing => None,
+            Self::Due | Self::Done | Self::Refusing | Self::Finishing => None,
         }
     }
 
@@ -70,7 +72,7 @@ impl Greeting {
     pub(super) fn replay_id(&self) -> Option<&RequestId> {
         match self {
             Self::Replaying(replay) => Some(&replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
+            Self::Due | Self::Done | Self::Refusing | Self::Finishing => None,
         }
     }
 
@@ -78,7 +80,7 @@ impl Greeting {
     pub(super) fn into_replay_id(self) -> Option<RequestId> {
         match self {
             Self::Replaying(replay) => Some(replay.id),
-            Self::Due | Self::Done | Self::Refusing => None,
+            Self::Due | Self::Done | Self::Refusing | Self::Finishing => None,
         }
     }
 }
@@ -101,7 +103,7 @@ impl Session {
             (Upstream::Up(_), Some(ToUpstream::Response)) => true,
             (Upstream::Up(up), tag) => match up.greeting {
                 Greeting::Done => true,
-                Greeting::Refusing => {
+                Greeting::Refusing | Greeting::Finishing => {
                     matches!(tag, Some(ToUpstream::Cancelled(id)) if self.in_flight.contains(id))
                 }
                 Greeting::Due | Greeting::Replaying(_) => false,
@@ -183,10 +185,19 @@ impl Session {
 
     /// The response to the replayed handshake arrived.
     pub(super) fn on_replay_response(&mut self, response: &Envelope<'_>, cx: &mut Context<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
+        if !self.upstream.is_up() {
+            return;
+        }
+        let is_tried = self.is_tried_in_place();
+        let outcome = if is_tried {
+            self.handshake.compare_with_new(response)
+        } else {
+            self.handshake.compare(response)
+        };
+        let Some(outcome) = outcome else {
             return;
         };
-        let Some(outcome) = self.handshake.compare(response) else {
+        let Upstream::Up(up) = &mut self.upstream else {
             return;
         };
         match outcome {
@@ -209,6 +220,9 @@ impl Session {
                     self.tell_list_changes(cx);
                 }
                 self.release_held(cx);
+                if is_tried {
+                    self.moved_in_place(cx);
+                }
             }
             Outcome::Changed if self.backend.may_find_server_later(response) => {
                 let is_stopped = response.is_proxy_error_of(ErrorReason::Shutdown);
@@ -219,7 +233,10 @@ impl Session {
                 };
                 self.link_ended(exit, cx);
             }
-            Outcome::Changed => self.end_now(&EndReason::ServerChanged, cx),
+            Outcome::Changed => {
+                self.lost_in_place(&EndReason::ServerChanged.to_string(), cx);
+                self.end_now(&EndReason::ServerChanged, cx);
+            }
         }
     }
 

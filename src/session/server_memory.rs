@@ -1,11 +1,13 @@
 //! What only the memory of the present server holds, although nothing is in flight: a question to the user in the middle of
 //! a request (`input_required`), and tasks. A session with such things is not idle, as they would be lost with its server.
 //!
-//! This is looked for only where idle sessions are ended. Values are kept as hashes, since servers choose their length.
+//! Where idle sessions are ended this is looked for in each message; elsewhere, as other servers may be wanted, only where
+//! there may be any. Values are kept as hashes, since servers choose their length.
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::json;
 use crate::util::time::Time;
@@ -23,6 +25,8 @@ pub(super) struct ServerMemory {
     kept: Vec<Kept>,
     /// Until when those are needed that were too many.
     rest_until: Time,
+    /// Until when the server is not given back, as it has yet to read something.
+    unread_until: Time,
 }
 
 #[derive(Debug)]
@@ -53,6 +57,16 @@ impl ServerMemory {
     pub(super) fn needed_until(&self, at: Time) -> Time {
         let kept = self.kept.iter().map(|kept| kept.until);
         kept.fold(at.max(self.rest_until), Time::max)
+    }
+
+    /// The same, for one that would be given back.
+    pub(super) fn kept_until(&self, at: Time) -> Time {
+        self.needed_until(at).max(self.unread_until)
+    }
+
+    /// The server has yet to read something: that is looked at again then.
+    pub(super) fn note_unread(&mut self, until: Time) {
+        self.unread_until = until;
     }
 
     /// A message of the server: a result, or a notification about a task.
@@ -132,6 +146,27 @@ impl Task {
             ttl: ttl.map(Duration::from_millis),
         })
     }
+}
+
+impl Session {
+    /// Whether a message of the server may be about what only the server remembers. Nearly all sessions have no such thing.
+    #[inline]
+    pub(super) fn may_be_remembered(&self, line: &[u8], cx: &Context<'_>) -> bool {
+        let may_be = self.era.is_modern() | self.handshake.has_tasks();
+        cx.settings.idle_limits.watch_use() || (may_be && is_about_memory(line))
+    }
+
+    #[inline(never)]
+    pub(super) fn note_remembered(&mut self, message: &Message<'_>, cx: &Context<'_>) {
+        for envelope in message.envelopes() {
+            self.server_memory.note_server(envelope, cx.now);
+        }
+    }
+}
+
+fn is_about_memory(line: &[u8]) -> bool {
+    let has = |word: &[u8]| memchr::memmem::find(line, word).is_some();
+    has(b"taskId") || has(b"input_required")
 }
 
 fn member<'a>(object: &'a str, name: &str) -> Option<&'a str> {

@@ -69,6 +69,7 @@ impl Session {
         match (&self.goal, &self.upstream) {
             (Goal::End { .. }, _) => "ending",
             (Goal::Finish { .. }, _) => "finishing",
+            (Goal::Serve, _) if self.is_swapping() => "swapping",
             (Goal::Serve, Upstream::Up(_)) => "serving",
             (Goal::Serve, _) if self.is_hibernating() => "hibernating",
             (Goal::Serve, Upstream::OnDemand) => "unused",

@@ -31,8 +31,13 @@ impl Session {
             self.close_held(cx);
         }
         let has_closed = self.queued.listens < waited;
+        self.close_open_subscriptions(cx) || has_closed
+    }
+
+    /// Those that the present server has.
+    pub(super) fn close_open_subscriptions(&mut self, cx: &mut Context<'_>) -> bool {
         if self.in_flight.load().listens == 0 || !matches!(self.upstream, Upstream::Up(_)) {
-            return has_closed;
+            return false;
         }
         for listen in self.in_flight.take_listens() {
             let line = own_messages::cancelled(&listen.id, CLOSED);

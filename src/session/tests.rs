@@ -23,6 +23,7 @@ mod spare_buffers;
 mod standing;
 mod stillborn;
 mod subscriptions;
+mod swaps;
 mod tallies;
 mod tidy;
 mod times;

@@ -21,7 +21,7 @@ use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// A new server must live this long before the client is told of it: one that fails at startup does so sooner.
-const NOTICE_DELAY: Duration = Duration::from_millis(500);
+pub(super) const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
 /// The stages of an upstream's life.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ pub(super) struct Up {
     pub(super) started: Time,
     pub(super) history: History,
     /// When the client is told that this is not the first one.
-    notice_at: Option<Time>,
+    pub(super) notice_at: Option<Time>,
     /// When the handshake is replayed although the client has said nothing.
     pub(super) replay_at: Option<Time>,
     /// Present if it is a seat at servers that others use, too.
@@ -55,12 +55,12 @@ pub(super) struct Up {
     /// Whether it takes the place of one that was given back.
     pub(super) wakes: bool,
     /// How it starts up, until it has written something; `None` for a link.
-    unheard: Option<Box<Unheard>>,
+    pub(super) unheard: Option<Box<Unheard>>,
 }
 
 /// What to report about the first output of a server.
 #[derive(Debug)]
-struct Unheard {
+pub(super) struct Unheard {
     started: Time,
     first_input: Option<Time>,
     /// Whether it is the session's first server.
@@ -226,13 +226,14 @@ impl Session {
         let is_first = self.label.started(pid);
         self.backend.started(cx.now, cx.settings.heartbeat_interval);
         let wakes = std::mem::take(&mut self.hibernates);
+        let is_swapped = self.is_swapped_in_place();
         let notice_at = self.backend.owes_notice().then(|| cx.now + NOTICE_DELAY);
         self.upstream = Upstream::Up(Up {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
             started: cx.now,
             history: History::after(self.sent_to_client.messages()),
             notice_at,
-            replay_at: self.handshake.replays_at_once.then_some(cx.now),
+            replay_at: (self.handshake.replays_at_once || is_swapped).then_some(cx.now),
             shared: None,
             wakes,
             unheard: pid.map(|_| {
@@ -243,7 +244,12 @@ impl Session {
                 })
             }),
         });
-        self.note_started(is_first, wakes, cx);
+        if is_swapped {
+            about!(info, self.label, "has a new server");
+            self.note_started_in_place(cx);
+        } else {
+            self.note_started(is_first, wakes, cx);
+        }
         if self.backend.is_link() {
             let token = cx.settings.role.token().map(Secret::reveal);
             let server = cx.settings.role.server();
@@ -296,6 +302,7 @@ impl Session {
     pub(super) fn upstream_failed(&mut self, error: &str, cx: &mut Context<'_>) {
         self.hibernates = false;
         self.backend.log_start_failed(&self.label, error);
+        self.not_started_in_place(error, cx);
         self.backend.start_failed(cx.now);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Crash, cx);
@@ -304,6 +311,7 @@ impl Session {
     /// The upstream could not be started, and will not be.
     pub(super) fn upstream_missing(&mut self, error: &str, cx: &mut Context<'_>) {
         self.backend.log_start_failed(&self.label, error);
+        self.not_started_in_place(error, cx);
         let why = self.backend.start_failure(error);
         self.after_loss(&why, LossKind::Hopeless, cx);
     }

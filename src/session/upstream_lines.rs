@@ -133,6 +133,9 @@ impl Session {
             return false;
         }
         self.debug_upstream_line("client", line);
+        if self.may_be_remembered(line, cx) {
+            self.note_remembered(&message, cx);
+        }
         match &message {
             Message::Single(envelope) => self.note_upstream_message(envelope, cx),
             Message::Batch(batch) => self.note_upstream_batch(batch, cx),
@@ -179,9 +182,6 @@ impl Session {
     fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
-        }
-        if cx.settings.idle_limits.watch_use() {
-            self.server_memory.note_server(envelope, cx.now);
         }
         if let Some(id) = envelope.response_id() {
             if let Some(request) = self.end_request(&RequestId::of(id)) {

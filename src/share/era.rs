@@ -13,7 +13,7 @@ use super::server_line::{self, ServerLine};
 use super::{Context, Effect, ProcessKey, SeatKey, Share};
 use crate::protocol::envelope::Message;
 use crate::protocol::json;
-use crate::protocol::own_messages::ErrorReason;
+use crate::protocol::own_messages::{self, ErrorReason};
 use crate::util::time::Time;
 
 /// The server has this long to say what it is; what is silent for longer is taken for older than the question for a while.
@@ -25,6 +25,9 @@ const PROBE_TIME: Duration = Duration::from_secs(10);
 const FIRST_PAUSE: Duration = Duration::from_mins(1);
 
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
+
+/// The version of MCP in which the question is asked.
+const PROBE_VERSION: &str = "\"2026-07-28\"";
 
 /// The number of the question. Requests of clients have greater ones.
 const PROBE_NUMBER: u64 = 0;
@@ -188,10 +191,7 @@ impl Share {
     pub(super) fn probe_started(&mut self, cx: &mut Context<'_>) {
         if let ServerEra::Asked { until, .. } = &mut self.era {
             *until = Some(cx.now + PROBE_TIME);
-            let version = env!("CARGO_PKG_VERSION");
-            let line = format!(
-                r#"{{"jsonrpc":"2.0","id":{PROBE_NUMBER},"method":"server/discover","params":{{"_meta":{{"io.modelcontextprotocol/protocolVersion":"2026-07-28","io.modelcontextprotocol/clientInfo":{{"name":"mcp-tcp-proxy","version":"{version}"}},"io.modelcontextprotocol/clientCapabilities":{{}}}}}}}}"#
-            );
+            let line = own_messages::discover(&PROBE_NUMBER, PROBE_VERSION);
             let probe = self.probe();
             self.tell(probe, (line + "\n").into_bytes(), cx);
         }

@@ -12,7 +12,7 @@ use super::client_line::{Legacy, Request};
 use super::edit::Edits;
 use super::process::{Life, Pool};
 use super::record::Record;
-use super::seat::{Asks, Open, SeatEra, State};
+use super::seat::{Open, SeatEra, State};
 use super::{Context, ProcessKey, SeatKey, Share};
 use crate::protocol::id::RequestId;
 use crate::protocol::own_messages::{self, ErrorReason};
@@ -136,14 +136,7 @@ impl Share {
         }
         self.last_number += 1;
         let number = self.last_number;
-        self.seats[key.0].push_open(Open {
-            id,
-            number,
-            token: None,
-            asks: Asks::Other,
-            state: State::Initializing,
-            process: None,
-        });
+        self.seats[key.0].push_open(Open::new(id, number, State::Initializing));
         let asking = &mut self.groups.get_mut(group).asking;
         asking.push((key, number));
         if asking.len() == 1 {

@@ -165,7 +165,7 @@ impl Share {
             seat.listens -= 1;
         }
         if let Some(process) = open.process {
-            self.undo_subscription(key, &open.asks, process);
+            self.undo_subscription(key, open.asks(), process);
             self.may_send_more(key, process, cx);
         }
         if open.state != State::Cancelled {
@@ -199,7 +199,7 @@ impl Share {
                 place.open[at].state = State::Waiting;
                 place.open[at].process = None;
                 place.at_process -= 1;
-                let asks = place.open[at].asks.clone();
+                let asks = place.open[at].asks().clone();
                 self.undo_subscription(seat, &asks, key);
                 let listens_to = None;
                 back.push((

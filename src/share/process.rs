@@ -89,8 +89,8 @@ pub(super) struct Process {
     pub(super) serial: u64,
     /// Since when it can serve.
     serves_since: Time,
-    /// The number of the proxy's `initialize`.
-    pub(super) greeting: u64,
+    /// The number of the proxy's `initialize`, if it was asked to initialise itself.
+    pub(super) greeting: Option<u64>,
     /// Requests of clients that it was sent.
     sent: u64,
     /// Whether it was told to end.
@@ -128,7 +128,7 @@ impl Process {
             life: Life::Absent,
             serial: 0,
             serves_since: Time::default(),
-            greeting: 0,
+            greeting: None,
             sent: 0,
             is_stopped: false,
             is_reported: false,
@@ -153,6 +153,7 @@ impl Process {
     /// It was started, as the one of this serial number.
     pub(super) fn start(&mut self, serial: u64, now: Time) {
         self.life = Life::Up;
+        self.greeting = None;
         self.serial = serial;
         self.serves_since = now;
         self.sent = 0;
@@ -190,6 +191,11 @@ impl Process {
             .max_age
             .filter(|_| self.life == Life::Up && is_serving)?;
         Some(self.serves_since + age)
+    }
+
+    /// Whether it has legacy clients, or had: what it says is read as such a server's, whoever it is for by now.
+    pub(super) fn is_legacy(&self) -> bool {
+        self.greeting.is_some()
     }
 
     /// The group of legacy clients that it is for, if it is for one.

@@ -140,14 +140,9 @@ impl Share {
             let text = "there is no memory left for the line";
             return Err((ErrorReason::TooLarge, text));
         }
-        seat.push_open(Open {
-            id,
-            number: waiting.number,
-            token: request.token.clone().map(|token| line[token].into()),
-            asks: Asks::of(line, request),
-            state: State::Waiting,
-            process: None,
-        });
+        let token = request.token.clone().map(|token| &line[token]);
+        let open = Open::new(id, waiting.number, State::Waiting);
+        seat.push_open(open.with(token, Asks::of(line, request)));
         seat.listens += usize::from(is_listen);
         seat.push_waiting(waiting);
         self.seek_turn(key, cx);

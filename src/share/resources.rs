@@ -77,20 +77,21 @@ impl Share {
     pub(super) fn note_resource(&mut self, key: SeatKey, at: usize, to: ProcessKey) -> Passes {
         let seat = &mut self.seats[key.0];
         let resources = &mut self.processes[to.0].resources;
-        match &mut seat.open[at].asks {
-            Asks::Subscribe { uri, is_new } => {
+        match seat.open[at].asks() {
+            Asks::Subscribe { uri, .. } => {
                 let uri = Arc::clone(uri);
-                if seat.uris.len() >= MAX_URIS && !seat.uris.contains(&uri) {
+                let is_new = !seat.uris.contains(&uri);
+                if seat.uris.len() >= MAX_URIS && is_new {
                     return Passes::TooMany;
                 }
-                *is_new = !seat.uris.contains(&uri);
-                seat.subscribe(&uri);
+                seat.open[at].note_new(is_new);
+                seat.uris.add(&uri);
                 resources.join(&uri, key);
                 Passes::Yes
             }
             Asks::Unsubscribe(uri) => {
                 let uri = Arc::clone(uri);
-                seat.unsubscribe(&uri);
+                seat.uris.remove(&uri);
                 if resources.part(&uri, key) {
                     Passes::Yes
                 } else {
@@ -111,7 +112,7 @@ impl Share {
             return;
         };
         if seat.process.is_none_or(|process| process == at) {
-            seat.unsubscribe(uri);
+            seat.uris.remove(uri);
             self.processes[at.0].resources.part(uri, key);
         }
     }
@@ -122,7 +123,7 @@ impl Share {
         if process.life != Life::Up || !matches!(process.pool, Pool::Legacy(_)) {
             return;
         }
-        for uri in self.seats[key.0].uris.clone() {
+        for uri in self.seats[key.0].uris.all() {
             if self.processes[to.0].resources.join(&uri, key) {
                 self.ask(to, "resources/subscribe", &uri, cx);
             }
@@ -141,7 +142,7 @@ impl Share {
 
     /// A seat does not use a process any more: that is to say nothing more of what only this one has subscribed to.
     pub(super) fn unsubscribe_all(&mut self, key: SeatKey, at: ProcessKey, cx: &mut Context<'_>) {
-        for uri in self.seats[key.0].uris.clone() {
+        for uri in self.seats[key.0].uris.all() {
             let resources = &mut self.processes[at.0].resources;
             if resources.has(&uri, key) && resources.part(&uri, key) {
                 self.ask(at, "resources/unsubscribe", &uri, cx);

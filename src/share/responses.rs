@@ -62,7 +62,7 @@ impl Share {
         if self.probe_line(key, line, &message, cx) || self.greeting_line(key, line, &message, cx) {
             return;
         }
-        let read = if self.processes[key.0].group().is_some() {
+        let read = if self.processes[key.0].is_legacy() {
             server_line::read_legacy
         } else {
             server_line::read
@@ -164,7 +164,7 @@ impl Share {
     ) {
         let place = self.seats.get(seat.0);
         let open = place.and_then(|seat| Some(&seat.open[seat.numbered(number)?]));
-        match open.map(|open| open.asks.clone()) {
+        match open.map(|open| open.asks().clone()) {
             Some(Asks::Discover(version)) => self.discovered.note(&version, line, at, cx.now),
             Some(asks @ Asks::Subscribe { .. }) if server_line::is_error(line) => {
                 self.undo_subscription(seat, &asks, key);
@@ -270,7 +270,7 @@ impl Share {
             let seat = self.seats.get(seat.0)?;
             let open = &seat.open[seat.numbered(number)?];
             let is_wanted = open.state != State::Cancelled;
-            open.token.clone().filter(|_| is_wanted)
+            open.token().filter(|_| is_wanted).map(<[u8]>::to_vec)
         });
         let (Some(seat), Some(token)) = (seat, token) else {
             return self.unattributed(key, Unattributed::Notification);
@@ -364,7 +364,7 @@ impl Share {
         let Some(seat) = self.seats.get_mut(key.0).filter(|seat| !seat.is_closing) else {
             return;
         };
-        seat.to_client.push_buffer(line, None, cx.memory);
+        seat.to_client.push(line, cx.memory);
         if seat.to_client.len() >= STALL_BYTES && seat.stalled_since.is_none() {
             seat.stalled_since = Some(cx.now);
             self.stalled.push(key);

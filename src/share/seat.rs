@@ -1,13 +1,14 @@
 //! A session's place at the shared servers: what of its client is open, what waits to be sent, what waits for the client.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use super::ProcessKey;
+use super::for_client::ForClient;
 use super::groups::GroupKey;
 use super::identity::Identity;
+use super::uris::Uris;
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
 use crate::util::time::Time;
 
@@ -48,10 +49,8 @@ pub(super) struct Seat {
     /// How many are requests to listen.
     pub(super) listens: usize,
     /// The resources that a legacy client has subscribed to.
-    pub(super) uris: BTreeSet<Arc<str>>,
-    pub(super) uri_bytes: usize,
-    /// For the client.
-    pub(super) to_client: Outbox<()>,
+    pub(super) uris: Uris,
+    pub(super) to_client: ForClient,
     /// Whether it has a turn at its process.
     pub(super) has_turn: bool,
     /// Whether the session was told that something is there for its client, and has not looked.
@@ -73,12 +72,58 @@ pub(super) struct Open {
     pub(super) id: RequestId,
     /// What stands for it at the process, in place of the id and of the token. No other request ever has it.
     pub(super) number: u64,
-    /// Under which the client wants to be told of progress.
-    pub(super) token: Option<Box<[u8]>>,
-    pub(super) asks: Asks,
     pub(super) state: State,
     /// The process that it was sent to, once it was.
     pub(super) process: Option<ProcessKey>,
+    /// What most requests do not have.
+    special: Option<Box<Special>>,
+}
+
+/// What is remembered of few requests.
+#[derive(Debug)]
+struct Special {
+    /// Under which the client wants to be told of progress.
+    token: Option<Box<[u8]>>,
+    asks: Asks,
+}
+
+impl Open {
+    pub(super) fn new(id: RequestId, number: u64, state: State) -> Self {
+        Self {
+            id,
+            number,
+            state,
+            process: None,
+            special: None,
+        }
+    }
+
+    /// The same, with what is remembered of it.
+    pub(super) fn with(mut self, token: Option<&[u8]>, asks: Asks) -> Self {
+        if token.is_some() || asks != Asks::Other {
+            let token = token.map(Box::from);
+            self.special = Some(Box::new(Special { token, asks }));
+        }
+        self
+    }
+
+    /// Under which the client wants to be told of progress.
+    pub(super) fn token(&self) -> Option<&[u8]> {
+        self.special.as_ref()?.token.as_deref()
+    }
+
+    pub(super) fn asks(&self) -> &Asks {
+        let special = self.special.as_ref();
+        special.map_or(&Asks::Other, |special| &special.asks)
+    }
+
+    /// It asks to be told of changes of a resource, for the first time if `is_new`.
+    pub(super) fn note_new(&mut self, is_new: bool) {
+        let asks = self.special.as_mut().map(|special| &mut special.asks);
+        if let Some(Asks::Subscribe { is_new: noted, .. }) = asks {
+            *noted = is_new;
+        }
+    }
 }
 
 /// How the client of a seat talks.
@@ -143,9 +188,8 @@ impl Seat {
             waiting_bytes: 0,
             at_process: 0,
             listens: 0,
-            uris: BTreeSet::new(),
-            uri_bytes: 0,
-            to_client: Outbox::new(),
+            uris: Uris::default(),
+            to_client: ForClient::default(),
             has_turn: false,
             is_woken: false,
             stalled_since: None,
@@ -243,21 +287,6 @@ impl Seat {
         Some(taken)
     }
 
-    /// Subscribes to a resource. Returns whether it was not.
-    pub(super) fn subscribe(&mut self, uri: &Arc<str>) -> bool {
-        let is_new = self.uris.insert(Arc::clone(uri));
-        if is_new {
-            self.uri_bytes += uri.len();
-        }
-        is_new
-    }
-
-    pub(super) fn unsubscribe(&mut self, uri: &str) {
-        if let Some(uri) = self.uris.take(uri) {
-            self.uri_bytes -= uri.len();
-        }
-    }
-
     /// The group that it belongs to, if its client is a legacy one.
     pub(super) fn group(&self) -> Option<GroupKey> {
         match self.era {
@@ -295,6 +324,6 @@ impl Seat {
         beyond(self.waiting_bytes)
             + beyond(self.to_client.capacity())
             + beyond(ids)
-            + beyond(self.uri_bytes)
+            + beyond(self.uris.bytes())
     }
 }

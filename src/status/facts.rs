@@ -94,6 +94,19 @@ pub struct Gauges {
     pub hibernating: u64,
 }
 
+/// Sessions that go on with new servers, because the user wants that.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct SwapFacts<'a> {
+    /// Those that are about to.
+    pub left: usize,
+    /// How many have.
+    pub succeeded: u64,
+    /// How often that came to an end because a new server was not fit.
+    pub failed: u64,
+    /// Why it did the last time, unless it went well since.
+    pub failure: Option<&'a str>,
+}
+
 /// A server that is served.
 #[derive(Debug)]
 pub struct ServerFacts<'a> {
@@ -125,6 +138,8 @@ pub struct ServerFacts<'a> {
     pub starts: u64,
     /// How they ended, or failed to start.
     pub exits: [(&'static str, u64); 4],
+    /// Sessions that get new servers.
+    pub swaps: SwapFacts<'a>,
     /// From a start to the first output.
     pub start_times: &'a Histogram,
     /// What was a while ago.
@@ -221,6 +236,12 @@ pub(crate) mod tests {
                 ("signal", 0),
                 ("start_failed", 0),
             ],
+            swaps: SwapFacts {
+                left: 1,
+                succeeded: 2,
+                failed: 1,
+                failure: Some("it has \"ended\""),
+            },
             start_times: &kept.times,
             history: &kept.history,
         }

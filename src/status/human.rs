@@ -38,6 +38,24 @@ pub fn seconds(time: f64) -> String {
     }
 }
 
+/// A time in microseconds with three digits, if it is known.
+pub fn micros(time: Option<f64>) -> String {
+    let Some(time) = time else {
+        return "–".to_owned();
+    };
+    let (value, unit) = match time {
+        ..1e3 => (time, "µs"),
+        1e3..1e6 => (time / 1e3, "ms"),
+        _ => (time / 1e6, "s"),
+    };
+    let digits = match value {
+        ..10.0 => 2,
+        10.0..100.0 => 1,
+        _ => 0,
+    };
+    format!("{value:.digits$} {unit}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -54,5 +72,7 @@ mod tests {
         );
         let shown = [0.0, 0.0002, 0.005, 2.0].map(seconds);
         assert_eq!(shown, ["–", "200 µs", "5 ms", "2.0 s"]);
+        let shown = [None, Some(7.123), Some(81.24), Some(1234.0), Some(2e6)].map(micros);
+        assert_eq!(shown, ["–", "7.12 µs", "81.2 µs", "1.23 ms", "2.00 s"]);
     }
 }

@@ -120,6 +120,15 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
         server.starts, server.counts.restarts
     );
     push_counts(text, server.exits.iter().copied());
+    let swaps = server.swaps;
+    let _ = write!(
+        text,
+        r#","swaps":{{"left":{},"succeeded":{},"failed":{},"failure":{}}}"#,
+        swaps.left,
+        swaps.succeeded,
+        swaps.failed,
+        Maybe(swaps.failure)
+    );
     push_times(text, "response_seconds", &server.counts.responses);
     push_times(text, "start_seconds", server.start_times);
     if has_history {
@@ -264,6 +273,12 @@ pub(crate) mod tests {
             assert_eq!(read["servers"][1]["name"], "a\"b\n");
             assert_eq!(read["proxy"]["reasons"][0]["words"], "the \"end\"");
             assert_eq!(read["next"].is_null(), count == 0);
+            let swaps = &read["servers"][0]["swaps"];
+            assert_eq!(
+                (&swaps["left"], &swaps["succeeded"]),
+                (&1.into(), &2.into())
+            );
+            assert_eq!(swaps["failure"], "it has \"ended\"");
             let history = &read["servers"][0]["history"]["messages"];
             assert_eq!(history.is_null(), count != 1);
             if count > 0 {

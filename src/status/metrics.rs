@@ -140,6 +140,17 @@ fn servers(to: &mut Families, facts: &Facts<'_>) {
         "Server processes that have ended, or could not be started, by how.",
     );
     to.for_each_of(all, "how", |server| &server.exits);
+    to.counter(
+        "swaps_total",
+        "Sessions that went on with a new server on SIGUSR1, and attempts that ended because a new server was not fit.",
+    );
+    for server in all {
+        let swaps = &server.swaps;
+        for (result, count) in [("succeeded", swaps.succeeded), ("failed", swaps.failed)] {
+            let labels = [("server", server.name), ("result", result)];
+            to.add(&labels, count as f64);
+        }
+    }
     to.histogram(
         "server_start_seconds",
         "From the start of a server process to its first output, which may have to wait for its first input.",

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 
 use sha2::{Digest, Sha256};
 
-use super::facts::{Facts, ServerFacts, SessionFacts};
+use super::facts::{Facts, ServerFacts, SessionFacts, SwapFacts};
 use super::history::Point;
 use super::human::{bytes, seconds, span};
 use super::response::page_policy;
@@ -181,12 +181,25 @@ fn server_rows(servers: &[ServerFacts<'_>]) -> String {
             ("spares", false, server.spares.to_string()),
             ("starts", false, server.starts.to_string()),
             ("restarts", false, server.counts.restarts.to_string()),
+            ("moved", true, moved(&server.swaps)),
             ("median", false, seconds(responses.quantile(0.5))),
             ("99 %", false, seconds(responses.quantile(0.99))),
         ];
         push_row(&mut text, &cells);
     }
     text
+}
+
+/// How many sessions have new servers; while there are others, or the last attempt has failed, that.
+fn moved(swaps: &SwapFacts<'_>) -> String {
+    let SwapFacts {
+        left, succeeded, ..
+    } = swaps;
+    match swaps.failure {
+        Some(failure) => format!("{succeeded}; failed: {failure}"),
+        None if *left > 0 => format!("{succeeded}; {left} to move"),
+        None => succeeded.to_string(),
+    }
 }
 
 fn push_row(text: &mut String, cells: &[(&str, bool, String)]) {

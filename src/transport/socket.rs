@@ -7,6 +7,7 @@ use std::path::Path;
 
 use mio::event::Source;
 use mio::net::{TcpStream, UnixStream};
+use nix::errno::Errno;
 
 use super::{forward_source, tcp};
 
@@ -39,6 +40,26 @@ impl Socket {
     /// Connects to a unix socket, which succeeds or fails at once (unix(7)).
     pub fn connect_unix(path: &Path) -> io::Result<Self> {
         UnixStream::connect(path).map(Self::Unix)
+    }
+
+    /// Whether an attempt to connect has succeeded (connect(2), EINPROGRESS). An error says that it has failed.
+    pub fn is_connected(&self) -> io::Result<bool> {
+        let failed = self.take_error()?;
+        match failed.map_or(Ok(()), Err).and_then(|()| self.is_own_peer()) {
+            Ok(true) => Err(io::Error::other("nobody listens there")),
+            Ok(false) => Ok(true),
+            Err(error) if error.raw_os_error() == Some(Errno::ENOTCONN as i32) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// With nobody listening, a port out of the range of our own can be connected to itself (RFC 9293, 3.5). The error is
+    /// ENOTCONN as long as it is not known whether the address accepts.
+    fn is_own_peer(&self) -> io::Result<bool> {
+        match self.tcp() {
+            Some(stream) => Ok(stream.peer_addr()? == stream.local_addr()?),
+            None => Ok(false),
+        }
     }
 
     /// Sets the options that a connection has on both sides.

@@ -25,7 +25,8 @@ pub trait Keyed {
 #[derive(Debug)]
 pub struct KeyedQueue<T> {
     first: Option<T>,
-    /// What follows `first`. It is kept, even if empty, until there is no `first` either.
+    /// What follows `first`. It is kept, even if empty, until there is no `first` either, or its last element was taken
+    /// from behind one that stays.
     rest: Option<Box<Rest<T>>>,
 }
 
@@ -132,7 +133,13 @@ impl<T: Keyed> KeyedQueue<T> {
     #[inline(never)]
     fn remove_from_rest(&mut self, key: &T::Key) -> Option<T> {
         let at = self.find(key, 0)?;
-        self.rest.as_mut()?.remove(at)
+        let rest = self.rest.as_mut()?;
+        let taken = rest.remove(at);
+        // The first may stay for hours, and most queues have nothing else then.
+        if rest.elements.is_empty() {
+            self.rest = None;
+        }
+        taken
     }
 
     /// How many elements have this key: none, one, or two, which stands for more, too.
@@ -347,6 +354,23 @@ mod tests {
             assert!(queue.rest.is_none());
             assert_eq!(queue.remove_first(&Key(7)).map(|one| one.name), Some(name));
         }
+    }
+
+    #[test]
+    fn one_that_stays_leaves_no_room_for_others_that_came_and_went() {
+        let mut queue = KeyedQueue::new();
+        for (name, key) in [1, 2, 3].into_iter().enumerate() {
+            queue.push_back(Element {
+                key: Key(key),
+                name,
+            });
+        }
+        for key in [2, 3] {
+            assert!(queue.rest.is_some());
+            assert!(queue.remove_first(&Key(key)).is_some());
+        }
+        assert!(queue.rest.is_none());
+        assert_eq!(queue.len(), 1);
     }
 
     #[derive(Debug, Clone)]

@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod browser;
 mod connect_tokens;
 mod entrance;
 mod environment;

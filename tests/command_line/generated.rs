@@ -60,6 +60,9 @@ fn bash_completes_options_values_and_commands() {
         ("--debug man-pag", ""),
         ("connect --no-", "--no-reconnect --no-replay"),
         ("connect x:1 --no-", "--no-reconnect --no-replay"),
+        ("bench --vers", "--versus --version"),
+        ("bench --era ''", "auto legacy modern"),
+        ("bench --json -- mkfif", "mkfifo"),
         ("completions ''", "bash zsh fish"),
         ("demo-server --", ""),
         ("-- mkfif", "mkfifo"),
@@ -82,6 +85,8 @@ fn fish_completes_options_values_and_commands() {
         ("--spawn ", "eager lazy"),
         ("--port 3 --dem", "--demo"),
         ("connect x:1 --no-", "--no-reconnect --no-replay"),
+        ("bench --vers", "--version --versus"),
+        ("bench --era ", "auto legacy modern"),
         ("completions ", "bash fish zsh"),
         ("demo-server ", ""),
         ("-- mkfif", "mkfifo"),
@@ -110,5 +115,6 @@ fn the_manual_page_is_good_roff() {
     }
     if let Some(page) = checked_by(&["mandoc", "-Tascii"], &ended.stdout) {
         assert!(page.contains("connect [OPTIONS] HOST:PORT"), "{page}");
+        assert!(page.contains("bench [OPTIONS] HOST:PORT"), "{page}");
     }
 }

@@ -11,6 +11,7 @@ mod generated;
 mod inherited;
 mod log_format;
 mod log_lines;
+mod packaged;
 mod programs;
 mod signals;
 mod start;

@@ -22,6 +22,7 @@
     reason = "a panic is how a test fails"
 )]
 
+pub(crate) mod browser;
 mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;

@@ -100,6 +100,11 @@ impl Proxy {
         Self::spawn(command)
     }
 
+    /// Starts a proxy by this command, in which everything is said.
+    pub(crate) fn start_as_it_is(command: Command) -> Self {
+        Self::spawn(command)
+    }
+
     fn spawn(mut command: Command) -> Self {
         plug(&mut command);
         Self::spawn_plugged(command)

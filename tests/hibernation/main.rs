@@ -8,11 +8,18 @@ mod common;
 mod ends;
 mod many;
 mod open;
+mod shared;
+mod unread;
 mod wakes;
+
+use std::time::Duration;
 
 use common::client::{modern_meta, result_of};
 use common::{Client, DEADLINE, Proxy, Scratch, eventually, servers};
 use serde_json::{Value, json};
+
+/// Several times what it takes to hibernate.
+const LONG: Duration = Duration::from_secs(2);
 
 /// Long for a test, and short for its deadline.
 const OPTIONS: [&str; 2] = ["--hibernate-after", "0.5"];

@@ -1,16 +1,11 @@
 //! What keeps a session awake: one test each. In all of them the same server has to be there after a time in which it would
 //! have been given back.
 
-use std::time::Duration;
-
 use serde_json::json;
 
 use crate::common::processes::wait_until_dead;
 use crate::common::{Client, NoLine, Proxy, Scratch, servers, skip_on_reference};
-use crate::{OPTIONS, modern, modern_pid, pid_in};
-
-/// Several times what it takes to hibernate.
-const LONG: Duration = Duration::from_secs(2);
+use crate::{LONG, OPTIONS, modern, modern_pid, pid_in};
 
 #[track_caller]
 fn nothing_passes(client: &mut Client) {

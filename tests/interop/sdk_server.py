@@ -1,8 +1,9 @@
-"""A small server on the official Python SDK, for the interop tests: six tools, stdio only."""
+"""A small server on the official Python SDK, for the interop tests: eight tools, stdio only."""
 
 import asyncio
 
 from mcp.server.mcpserver import Context, MCPServer
+from mcp.types import ElicitRequest, ElicitRequestFormParams, InputRequiredResult
 
 server = MCPServer("interop", instructions="Serves the interop tests of mcp-tcp-proxy.")
 
@@ -32,6 +33,23 @@ async def count(steps: int, ctx: Context) -> str:
     for step in range(1, steps + 1):
         await ctx.report_progress(step, steps)
     return "counted"
+
+
+@server.tool()
+async def ask(question: str, ctx: Context) -> str | InputRequiredResult:
+    """Asks the user of whoever calls, and returns question and answer. For modern clients."""
+    if ctx.input_responses is None:
+        schema = {"type": "object", "properties": {"text": {"type": "string"}}}
+        params = ElicitRequestFormParams(message=question, requested_schema=schema)
+        return InputRequiredResult(input_requests={"answer": ElicitRequest(params=params)}, request_state=question)
+    return f"{ctx.request_state} {ctx.input_responses['answer'].content['text']}"
+
+
+@server.tool()
+async def touch(uri: str, ctx: Context) -> str:
+    """Tells whoever listens that this resource has changed."""
+    await ctx.notify_resource_updated(uri)
+    return "touched"
 
 
 # What a server must not do that is to be shared.

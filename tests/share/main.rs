@@ -6,6 +6,7 @@
 mod common;
 
 mod chaos;
+mod ends;
 mod eras;
 mod legacy;
 mod losses;

@@ -73,6 +73,8 @@ pub struct Below {
     pub limits: Limits,
     /// How many servers may wait for sessions.
     pub spares: usize,
+    /// Whether old servers end before new ones are started that are to take their places.
+    pub swaps_in_place: bool,
     /// What is known of the order in which servers are started.
     pub order: Order,
     pub memory_is_short: bool,
@@ -129,6 +131,7 @@ impl Below {
             connector,
             limits,
             spares,
+            swaps_in_place: false,
             order: Order::default(),
             memory_is_short,
             group_questions: Cell::new(0),
@@ -214,15 +217,17 @@ impl Below {
 
     pub fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
         let user = user.map(|key| self.slot_of(key));
-        self.check_spawn(user);
+        // One that is to live beside another has nobody waiting for it.
+        let waits = user.filter(|slot| self.places[*slot].server.is_none());
+        self.check_spawn(waits, user.is_none());
         if self.happens_in_thousand(30) {
             self.stats.fault(Fault::StartExhausted);
-            self.order.exhausted_at = user.map(|_| self.now).or(self.order.exhausted_at);
+            self.order.exhausted_at = waits.map(|_| self.now).or(self.order.exhausted_at);
             return Err(Errno::EAGAIN.into());
         }
         if self.happens_in_thousand(50) {
             self.stats.fault(Fault::StartRefused);
-            if let Some(slot) = user {
+            if let Some(slot) = waits {
                 self.places[slot].start_failed(self.now);
                 self.order.assigned(slot);
             }

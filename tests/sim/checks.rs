@@ -5,6 +5,7 @@ use std::time::Duration;
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::pump::{READ_BYTES, SCRATCH_BYTES};
 use mcp_tcp_proxy::scheduler::{Scheduler, SessionKey};
+use mcp_tcp_proxy::serve::ClientSession;
 use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 use mcp_tcp_proxy::session::{Session, Settings};
 
@@ -50,11 +51,20 @@ impl World {
                 let is_refused = session.was_refused();
                 assert_eq!(is_refused, below.places[slot].is_refused);
             }
-            for (_, server) in self.proxy.servers().iter() {
+            for (server_key, server) in self.proxy.servers().iter() {
                 if let Some(user) = server.user() {
                     let (slot, key) = (below.slot_of(user), below.key_of(server.pid()));
-                    if below.places[slot].server != Some(key) {
+                    let successor = sessions.place(user).and_then(ClientSession::successor);
+                    if successor == Some(server_key) {
+                        below.attached_beside(slot, key);
+                    } else if below.places[slot].server != Some(key) {
                         below.attached(slot, key);
+                        if sessions
+                            .session(user)
+                            .is_some_and(Session::is_tried_in_place)
+                        {
+                            below.attached_in_place(slot);
+                        }
                     }
                 }
             }
@@ -316,6 +326,7 @@ impl Below {
                 "session {number} could write to its server, and is not run"
             );
         }
+        self.check_successor_rests(place, session);
         if place.kind == Kind::Process {
             let is_deaf = has_client && socket.output.broken.is_some();
             assert!(!is_deaf, "session {number} keeps a broken connection");

@@ -321,7 +321,13 @@ impl Connectors {
         let link = self.scheduler.place_mut(key).unwrap();
         match action {
             Action::StartUpstream if wants_start => self.connect(key, slot),
-            Action::StartUpstream | Action::CheckClient | Action::CheckUpstream => {}
+            Action::StartUpstream
+            | Action::CheckClient
+            | Action::CheckUpstream
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::MeasureClient => {
                 let timers = &mut self.reactor.timers;
                 let unknown = Event::ClientQueue { unsent: None };

@@ -16,6 +16,9 @@ const TICK: Duration = Duration::from_millis(1);
 /// What was given back gets SIGTERM after this time, and SIGKILL after as much again.
 const STEP: Duration = Duration::from_secs(1);
 
+/// A server that has yet to read something is looked at this often.
+const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
 /// After the start of a server the proxy may have something to say about it for so long.
 const NOTICE_TIME: Duration = Duration::from_secs(3);
 
@@ -36,6 +39,10 @@ impl Below {
             "session {number} hibernates although lines wait"
         );
         assert!(session.is_hibernating());
+        let unread = server
+            .as_ref()
+            .map_or(0, |server| server.pipes.borrow().output.unconsumed());
+        assert_eq!(unread, 0, "session {number}: its server has yet to read");
         place.journal.hibernates();
         place.may_start_at_once = true;
         if let Some(server) = server {
@@ -63,13 +70,18 @@ impl Below {
         let Some(limit) = self.proxy.idle_limits.hibernate else {
             return;
         };
-        let is_due = place.activity.anything() + limit + TICK <= self.now;
+        let is_due = place.activity.anything() + limit + LOOK_INTERVAL + TICK <= self.now;
         let server = place.server.and_then(|key| self.servers.get(key));
+        // One that has waited may have been started long before.
+        let is_over = |started: Time| started + NOTICE_TIME <= self.now;
         let is_settled = server.is_some_and(|server: &Server| {
             server.is_running()
-                && server.started + NOTICE_TIME <= self.now
+                && is_over(server.started)
+                && place.started.is_none_or(is_over)
                 && !server.is_mid_line()
                 && server.pipes.borrow().writes
+                && server.pipes.borrow().output.unconsumed() == 0
+                && server.read_at + LOOK_INTERVAL + TICK <= self.now
         });
         let nothing_waits = session.to_client().is_empty() && session.to_upstream().is_empty();
         assert!(
@@ -77,6 +89,7 @@ impl Below {
                 || !is_settled
                 || !nothing_waits
                 || session.is_hibernating()
+                || session.is_swapping()
                 || !place.journal.can_surely_hibernate(place.heard),
             "session {} keeps its server although nothing passes",
             place.number

@@ -4,6 +4,7 @@
 
 mod end;
 mod hibernation;
+mod swaps;
 mod to_client;
 mod to_upstream;
 mod unread;
@@ -17,6 +18,7 @@ use mcp_tcp_proxy::session::report::Exit;
 use crate::text;
 
 pub use self::end::is_unused;
+pub use self::swaps::Swap;
 
 /// A line of the client.
 #[derive(Debug)]
@@ -139,6 +141,8 @@ pub enum Received {
     Replay(String),
     /// What the client had set up, under this id.
     Restored(String),
+    /// Which versions it speaks, under this id.
+    Question(String),
     /// From one end of a connection to the other.
     Heartbeat,
     Nothing,
@@ -191,6 +195,12 @@ pub struct ServerRecord {
     pub is_other_version: bool,
     /// Where what it has not read begins, if the session knows.
     unread_from: Option<u64>,
+    /// How it came to the session, if that was at the user's wish.
+    pub swap: Swap,
+    /// Another one was wanted in its place, and has come or will.
+    is_replaced: bool,
+    /// The first of its lines that may still reach the client, or a line before that.
+    next_said: usize,
 }
 
 /// What of the client's bytes the session has to answer for.
@@ -227,7 +237,10 @@ pub struct Journal {
     /// The next line of each kind that was not sent.
     next_other: usize,
     next_answer: usize,
-    next_said: usize,
+    /// The session was to get another server. Cancellations may overtake what waits for that one.
+    pub was_swapped: bool,
+    /// It has agreed to other capabilities than before.
+    pub has_other_capabilities: bool,
     /// The first line that the session has not read.
     next_heard: usize,
     begun: u64,
@@ -327,6 +340,9 @@ impl Journal {
             wakes: false,
             is_other_version: false,
             unread_from: None,
+            swap: Swap::No,
+            is_replaced: false,
+            next_said: 0,
         });
         self.servers.len() - 1
     }
@@ -370,7 +386,7 @@ impl Journal {
 
     /// Whether the last server may have died of a probe.
     pub fn was_probed(&self) -> bool {
-        let last = self.servers.len().checked_sub(1);
+        let last = self.present();
         let mut probes = self
             .lines
             .iter()

@@ -37,6 +37,7 @@ mod split_mix;
 mod standstill;
 mod stats;
 mod strangers;
+mod swaps;
 mod text;
 mod trace;
 mod transport;
@@ -79,6 +80,13 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
 fn in_worlds_that_sleep_much_nothing_is_lost_either() {
     let stats = run_all(World::sleepy, DEFAULT_SEEDS / 8);
     assert!(stats.count(stats::Fault::Hibernates) > 0);
+}
+
+/// New servers are wanted there, again and again.
+#[test]
+fn in_worlds_in_which_servers_are_replaced_nothing_is_lost_either() {
+    let stats = run_all(World::restless, DEFAULT_SEEDS / 2);
+    assert!(stats.count(stats::Fault::Moved) > 0 && stats.count(stats::Fault::NotFit) > 0);
 }
 
 fn run_all(make: fn(u64) -> World, seeds: u64) -> Stats {

@@ -6,7 +6,7 @@ use mcp_tcp_proxy::session::report::EndReason;
 use mcp_tcp_proxy::session::{Action, Backend, Session, VANISH_TIME};
 
 use crate::below::Below;
-use crate::journal::is_unused;
+use crate::journal::{Swap, is_unused};
 use crate::place::{Place, Route};
 use crate::server::{Kind, Server};
 use crate::stats::Fault;
@@ -30,6 +30,10 @@ impl Below {
         let now = self.now;
         let (place, server) = self.sides(slot);
         place.note(server, now);
+        let place = &mut self.places[slot];
+        if let Some(successor) = place.successor {
+            place.note_sent(&mut self.servers[successor]);
+        }
     }
 
     /// A session wants something done, which is done next.
@@ -50,6 +54,7 @@ impl Below {
                 assert!(
                     !is_early
                         || place.may_start_at_once
+                        || place.is_replaced_at_once
                         || place.kind == Kind::Connection
                         || place.journal.was_probed(),
                     "a server is replaced without a pause"
@@ -59,7 +64,18 @@ impl Below {
                 }
                 self.check_demand(&self.places[slot]);
             }
+            Action::BeginSwap => place.journal.was_swapped = true,
+            Action::MoveUpstream if session.wants_move() => self.moved(slot),
+            Action::EndSwap(end) => self.swap_ended(slot, end),
+            Action::StopUpstream if session.is_swapped_in_place() => {
+                if let (place, Some(server)) = self.sides(slot) {
+                    place.journal.replaced(server.index);
+                    place.is_replaced_at_once = true;
+                }
+            }
             Action::StopUpstream
+            | Action::QueueSwap
+            | Action::MoveUpstream
             | Action::CheckClient
             | Action::CheckUpstream
             | Action::MeasureClient => {}
@@ -145,6 +161,13 @@ impl Below {
         self.order.assigned(slot);
     }
 
+    /// The server that the session has just got is tried in the place of one that was there.
+    pub fn attached_in_place(&mut self, slot: usize) {
+        if let (place, Some(server)) = self.sides(slot) {
+            place.journal.servers[server.index].swap = Swap::InPlace;
+        }
+    }
+
     pub fn released(&mut self, slot: usize) {
         let place = &mut self.places[slot];
         let Some(key) = place.server.take() else {
@@ -190,7 +213,7 @@ impl Below {
 
     fn check_freed(&mut self, place: &Place, session: &Session) {
         assert!(
-            place.server.is_none(),
+            place.server.is_none() && place.successor.is_none(),
             "a session is freed before it has let go of its server"
         );
         let journal = &place.journal;

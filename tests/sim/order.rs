@@ -91,13 +91,13 @@ impl Below {
     }
 
     /// A server is about to be started for this session, or for none yet.
-    pub fn check_spawn(&mut self, user: Option<usize>) {
+    pub fn check_spawn(&mut self, user: Option<usize>, is_spare: bool) {
         assert!(
             self.starting_up() < self.limits.max_starting,
             "more servers start up at the same time than may"
         );
         assert!(
-            user.is_some() || !self.stopping,
+            !is_spare || !self.stopping,
             "a server is to wait for nobody"
         );
         self.order.has_spawned |= user.is_some();

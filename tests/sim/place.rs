@@ -31,6 +31,8 @@ pub struct Place {
     pub journal: Journal,
     /// The server in use, by its key.
     pub server: Option<usize>,
+    /// One that is tried, and may take its place.
+    pub successor: Option<usize>,
     /// An attempt to connect, by the key of what may become the server.
     pub connecting: Option<usize>,
     pub fate: Route,
@@ -55,6 +57,8 @@ pub struct Place {
     pub started: Option<Time>,
     /// The last server was given back, and the next one needs no pause.
     pub may_start_at_once: bool,
+    /// The last server was to go so that another one can take its place.
+    pub is_replaced_at_once: bool,
     /// What versions its servers were of.
     pub versions: Vec<usize>,
     /// There was no place for it.
@@ -89,6 +93,7 @@ impl Place {
             client,
             journal,
             server: None,
+            successor: None,
             connecting: None,
             fate: Route::Open,
             heard: nothing,
@@ -103,6 +108,7 @@ impl Place {
             asks: false,
             started: None,
             may_start_at_once: false,
+            is_replaced_at_once: false,
             versions: Vec::new(),
             is_refused: false,
             must_get_in: false,
@@ -126,7 +132,7 @@ impl Place {
     /// A start has come to its end.
     pub fn start_ended(&mut self, now: Time) {
         self.asks = false;
-        self.may_start_at_once = false;
+        (self.may_start_at_once, self.is_replaced_at_once) = (false, false);
         self.started = Some(now);
     }
 
@@ -146,17 +152,7 @@ impl Place {
             self.last_taken = now;
         }
         if let Some(server) = &mut server {
-            let begun = std::mem::take(&mut server.pipes.borrow_mut().output.begun);
-            for line in begun {
-                let received = self
-                    .journal
-                    .sent_to_server(server.index, &line.text, line.end);
-                crate::trace::note(|| {
-                    let text = crate::text::show(&line.text);
-                    format!("{}: server {} gets {text}", self.number, server.index)
-                });
-                server.expect(line.end, received);
-            }
+            self.note_sent(server);
             let unread_from = server.pipes.borrow().output.unread_from;
             self.journal.left_unread(server.index, unread_from);
         }
@@ -170,6 +166,20 @@ impl Place {
             });
             let comes = self.journal.sent_to_client(&line.text);
             self.client.expect(line.end, comes);
+        }
+    }
+
+    /// Lets a server expect the lines that have begun to go there.
+    pub fn note_sent(&mut self, server: &mut Server) {
+        let begun = std::mem::take(&mut server.pipes.borrow_mut().output.begun);
+        for line in begun {
+            let journal = &mut self.journal;
+            let received = journal.sent_to_server(server.index, &line.text, line.end);
+            crate::trace::note(|| {
+                let text = crate::text::show(&line.text);
+                format!("{}: server {} gets {text}", self.number, server.index)
+            });
+            server.expect(line.end, received);
         }
     }
 

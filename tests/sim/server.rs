@@ -44,6 +44,7 @@ enum Job {
     Answer(usize),
     AnswerReplay(String),
     AnswerRestored(String),
+    AnswerQuestion(String),
 }
 
 #[derive(Debug)]
@@ -52,6 +53,8 @@ pub struct Server {
     /// The number of the process, or of the connection.
     pub pid: i32,
     pub started: Time,
+    /// When it last took what there was to read.
+    pub read_at: Time,
     /// It was started for nobody.
     pub is_spare: bool,
     /// The slot of the session that it serves.
@@ -75,6 +78,8 @@ pub struct Server {
     pub stalls: bool,
     /// When its session gave it back.
     pub given_back: Option<Time>,
+    /// Another one has taken its place.
+    pub replaced: bool,
     /// When it then got SIGTERM.
     pub asked_to_go: Option<Time>,
     /// The version that it says to be of.
@@ -114,6 +119,7 @@ impl Server {
             kind,
             pid,
             started: now,
+            read_at: now,
             is_spare: false,
             slot: None,
             index: 0,
@@ -128,6 +134,7 @@ impl Server {
             leaves_child_until: None,
             stalls,
             given_back: None,
+            replaced: false,
             asked_to_go: None,
             version: usize::from(pid % 4 == 0),
             is_deaf,
@@ -209,7 +216,7 @@ impl Server {
         }
         if !self.stalls {
             if !self.is_deaf {
-                self.read(journal);
+                self.read(now, journal);
                 if self.manners.probe == Probe::Dies && self.is_probed(journal) {
                     stats.fault(Fault::ServerDiesOfProbe);
                     return self.ends(Exit::Code(1), now, journal, stats);
@@ -238,7 +245,7 @@ impl Server {
             return self.act(now, journal, stats);
         }
         if !self.is_deaf {
-            self.read(journal);
+            self.read(now, journal);
         }
         let dies = self.manners.probe == Probe::Dies && self.is_probed(journal);
         if !dies {
@@ -254,13 +261,14 @@ impl Server {
         }
     }
 
-    fn read(&mut self, journal: &mut Journal) {
+    fn read(&mut self, now: Time, journal: &mut Journal) {
         let most = if self.rng.percent(30) {
             self.rng.below(300)
         } else {
             usize::MAX
         };
         self.pipes.borrow_mut().output.consume(most);
+        self.read_at = now;
         let consumed = self.pipes.borrow().output.consumed;
         while let Some((_, received)) = arrived(&mut self.coming, consumed) {
             match received {
@@ -273,6 +281,7 @@ impl Server {
                     self.jobs.extend(requests.map(Job::Answer));
                 }
                 Received::Replay(id) => self.jobs.push(Job::AnswerReplay(id)),
+                Received::Question(id) => self.jobs.push(Job::AnswerQuestion(id)),
                 Received::Restored(id) => self.jobs.push(Job::AnswerRestored(id)),
                 Received::Heartbeat if !self.manners.calm && self.rng.percent(90) => {
                     self.say(
@@ -313,6 +322,7 @@ impl Server {
                 Job::Answer(request) => self.answer(request, journal),
                 Job::AnswerReplay(id) => self.answer_replay(&id, journal, stats),
                 Job::AnswerRestored(id) => self.answer_restored(&id, journal),
+                Job::AnswerQuestion(id) => self.answer_question(&id, journal),
             }
         }
     }

@@ -6,6 +6,7 @@
 
 mod below;
 mod client;
+mod legacy;
 mod lines;
 mod record;
 mod server;
@@ -73,7 +74,7 @@ struct World {
     steps: u64,
 }
 
-fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
+fn limits(rng: &mut Rng, calm: bool, below: &mut Below) -> (Limits, Plan) {
     let share = share::Limits {
         processes: rng.pick(&[1, 2, 3]),
         in_flight: below.in_flight,
@@ -81,11 +82,15 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
         restarts: calm || rng.percent(95),
         max_message_bytes: below.max_line,
         hibernate_after: rng.pick(&[None, Some(5)]).map(Duration::from_secs),
-        legacy: false,
+        legacy: below.shares_legacy,
         handshake_time: Duration::from_secs(30),
-        max_age: None,
-        max_requests: None,
+        max_age: rng.pick(&[None, None, Some(20)]).map(Duration::from_secs),
+        max_requests: rng.pick(&[None, None, Some(15)]),
     };
+    below.record.replaces = share.max_age.is_some() || share.max_requests.is_some();
+    let legacy = &mut below.record.legacy;
+    legacy.asks_old = rng.percent(50);
+    legacy.is_sure = calm && !legacy.asks_old && !below.record.replaces;
     let limits = Limits {
         max_sessions: 1000,
         possible_sessions: 1000,
@@ -99,6 +104,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &Below) -> (Limits, Plan) {
         max_sessions: None,
         spares: rng.pick(&[0, 0, 1]),
         share: Some(share),
+        swaps_in_place: false,
     };
     (limits, plan)
 }
@@ -125,8 +131,8 @@ impl World {
         let mut rng = Rng::new(seed);
         let calm = rng.percent(25);
         let now = Time::from_nanos(1 << 40);
-        let below = below::build(rng.fork(), calm, now);
-        let (limits, plan) = limits(&mut rng, calm, &below);
+        let mut below = below::build(rng.fork(), calm, now);
+        let (limits, plan) = limits(&mut rng, calm, &mut below);
         // Nobody knows whom memory that is short makes the proxy turn away.
         let memory = BufferBudget::new(1 << 26);
         let below = shared(below);
@@ -266,7 +272,11 @@ impl World {
     fn wind_up(&mut self) {
         trace::note(|| "winding up".to_owned());
         for round in 0..MAX_ROUNDS {
-            if self.below.borrow().is_all_answered() {
+            let is_done = {
+                let below = self.below.borrow();
+                below.is_all_answered() && !below.record.awaits_updates()
+            };
+            if is_done {
                 return self.end();
             }
             // What was taken back counts for a while if it gets no answer.

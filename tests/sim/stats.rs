@@ -45,9 +45,12 @@ pub enum Fault {
     Stranger,
     Revoked,
     Hibernates,
+    SwapWanted,
+    Moved,
+    NotFit,
 }
 
-const FAULTS: usize = Fault::Hibernates as usize + 1;
+const FAULTS: usize = Fault::NotFit as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -181,4 +184,7 @@ const NAMES: [&str; FAULTS] = [
     "strangers",
     "token files read again",
     "servers given back",
+    "new servers wanted",
+    "moved to a new server",
+    "new server not fit",
 ];

@@ -15,6 +15,8 @@ const REPLAY_ID: &[u8] = b"\"mcp-tcp-proxy-replay-";
 
 const RESTORE_ID: &[u8] = b"\"mcp-tcp-proxy-restore-";
 
+const SWAP_ID: &[u8] = b"\"mcp-tcp-proxy-swap\"";
+
 /// Where `what` is in a text. Texts are short: to prepare for the search takes longer than the search.
 pub fn find(text: &[u8], what: &[u8]) -> Option<usize> {
     let (first, rest) = what.split_first()?;
@@ -42,6 +44,11 @@ pub fn replay_id(text: &[u8]) -> Option<String> {
 /// The id of what is set up anew.
 pub fn restore_id(text: &[u8]) -> Option<String> {
     own_id(text, RESTORE_ID)
+}
+
+/// The id of the question what a server is.
+pub fn swap_id(text: &[u8]) -> Option<String> {
+    own_id(text, SWAP_ID)
 }
 
 fn own_id(text: &[u8], begin: &[u8]) -> Option<String> {
@@ -74,7 +81,10 @@ pub fn show(text: &[u8]) -> Cow<'_, str> {
 pub const MODERN: &str = r#""_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
 
 pub fn is_modern(text: &[u8]) -> bool {
-    find(text, MODERN.as_bytes()).is_some()
+    let named = MODERN
+        .trim_start_matches(r#""_meta":{"#)
+        .trim_end_matches('}');
+    find(text, named.as_bytes()).is_some()
 }
 
 /// The id of a `ping` that the proxy answers.

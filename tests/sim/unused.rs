@@ -73,6 +73,11 @@ impl Activity {
         self.anything
     }
 
+    /// Another server takes the place of the one that was there, of which so many bytes were read, and written to it, before.
+    pub fn goes_on_with(&mut self, read: u64, written: u64) {
+        [self.moved[2], self.moved[3]] = [read, written];
+    }
+
     /// Notes what a run of the session has brought: so many bytes were read from and written to the client, and the
     /// server; so many messages of the client have come, and lines other than heartbeats and such have begun to go to it.
     pub fn note(&mut self, now: Time, moved: [u64; 4], heard: usize, begun: usize, told: usize) {

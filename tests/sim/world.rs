@@ -12,7 +12,7 @@ pub use self::build::settings;
 use crate::allocated::Held;
 use crate::below::Below;
 use crate::connectors::Connectors;
-use crate::place::Route;
+use crate::place::{Place, Route};
 use crate::rng::Rng;
 use crate::script::{Script, Sleep};
 use crate::server::{Kind, Server};
@@ -35,6 +35,8 @@ pub struct World {
     max_strangers: usize,
     /// Whether a second signal comes.
     is_forced: bool,
+    /// Of 1,000 steps, before this many new servers are wanted.
+    swaps: usize,
     /// Of 100 steps in which something happens, this many are followed by a pause in which sessions may hibernate.
     pauses: usize,
     /// Since when the loop has known that a stop takes too long.
@@ -67,6 +69,9 @@ impl World {
     }
 
     fn step(&mut self) {
+        if self.swaps > 0 && self.rng.below(1000) < self.swaps {
+            self.below.borrow_mut().raise_swap();
+        }
         if self.pauses > 0 && self.rng.percent(self.pauses) {
             self.pause();
         }
@@ -95,6 +100,29 @@ impl World {
 
     /// All that was asked is answered, and then nothing happens for a while.
     fn pause(&mut self) {
+        self.settle();
+        let limits = self.below.borrow().proxy.idle_limits;
+        let time = limits.hibernate.unwrap_or_default();
+        for _ in 0..self.rng.below(4) {
+            let part = self.rng.pick(&[1, 1, 2]);
+            // Servers that are tried have to answer in time.
+            let is_slow = self.below.borrow().calm && self.is_swapping();
+            let most = if is_slow {
+                Duration::from_millis(1)
+            } else {
+                time
+            };
+            self.below.borrow_mut().now += most.min(time / part);
+            self.below.borrow_mut().let_go();
+            self.come_to_rest();
+            if self.swaps > 0 && self.is_swapping() {
+                // Others may have kept a server from being started up to here.
+                self.settle();
+            }
+        }
+    }
+
+    fn settle(&mut self) {
         for _ in 0..6 {
             let mut below = self.below.borrow_mut();
             let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
@@ -103,13 +131,6 @@ impl World {
             }
             below.clients_listen();
             drop(below);
-            self.come_to_rest();
-        }
-        let limits = self.below.borrow().proxy.idle_limits;
-        let time = limits.hibernate.unwrap_or_default();
-        for _ in 0..self.rng.below(4) {
-            self.below.borrow_mut().now += time / self.rng.pick(&[1, 1, 2]);
-            self.below.borrow_mut().let_go();
             self.come_to_rest();
         }
     }
@@ -215,13 +236,18 @@ impl World {
         }
         // Spares, and those that were given back.
         let unused = |(_, server): &(usize, &Server)| {
-            server.is_spare || (server.given_back.is_some() && server.slot.is_none())
+            let is_left = server.given_back.is_some() || server.replaced;
+            server.is_spare || (is_left && server.slot.is_none())
         };
         let mut spares = below.servers.iter().filter(unused);
         let key = if self.rng.percent(5) {
             spares.next().map(|(key, _)| key)
         } else {
-            below.places[slot].server
+            let Place {
+                server, successor, ..
+            } = below.places[slot];
+            // Both are as quick.
+            successor.filter(|_| self.rng.percent(50)).or(server)
         };
         if let Some(key) = key {
             below.server_acts(key);
@@ -277,7 +303,8 @@ impl World {
                 // A client that has seen the end does not wait for answers.
                 (place.journal.awaited() > 0 && place.fate == Route::Open)
                     || place.connecting.is_some()
-            }) || self.has_unsent());
+            }) || self.has_unsent()
+                || self.is_swapping());
         let next = [
             self.proxy.reactor().timers.next(),
             self.connectors.reactor.timers.next(),
@@ -299,10 +326,16 @@ impl World {
         trace::note(|| format!("{time:?} pass"));
     }
 
+    /// Whether a new server is tried.
+    fn is_swapping(&self) -> bool {
+        let mut sessions = self.proxy.sessions().iter();
+        sessions.any(|(_, session, _)| session.is_swapping())
+    }
+
     fn has_unsent(&self) -> bool {
         let sessions = self.proxy.sessions().iter().map(|(_, session, _)| session);
         let connectors = self.connectors.scheduler.iter();
         let mut all = sessions.chain(connectors.map(|(_, session, _)| session));
-        all.any(|session| !session.to_upstream().is_empty())
+        all.any(|session| !session.to_upstream().is_empty() || session.waits_for_upstream())
     }
 }

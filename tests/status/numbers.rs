@@ -128,3 +128,31 @@ fn refusals_at_the_entrance_are_counted_by_their_reasons() {
     let metrics = get(asked, "/metrics");
     assert_eq!(metrics.count(&format!("{PREFIX}config_reload_success")), 0);
 }
+
+/// Lines of the histogram of how long the loop took: how many iterations there were, and how many of them took longer than a
+/// millisecond.
+fn iterations(metrics: &crate::Answer) -> (u64, u64) {
+    let all = metrics.count(&format!("{PREFIX}loop_seconds_count"));
+    let bound = format!("{PREFIX}loop_seconds_bucket{{le=\"0.001\"}}");
+    (all, all - metrics.count(&bound))
+}
+
+#[test]
+#[ignore = "a measurement: cargo test --release --test status -- --ignored --nocapture scrape"]
+fn a_scrape_with_4500_sessions_holds_the_loop_for_a_millisecond_at_most() {
+    const SCRAPES: u64 = 100;
+    let (proxy, asked) = start(&["--spawn", "lazy"], &servers::mirror());
+    let clients: Vec<_> = (0..4500).map(|_| proxy.connect()).collect();
+    eventually("all sessions", 3 * DEADLINE, || {
+        get(asked, "/metrics").count(&named("sessions", "")) == 4500
+    });
+    let before = iterations(&get(asked, "/metrics"));
+    for _ in 0..SCRAPES {
+        get(asked, "/metrics");
+    }
+    let after = iterations(&get(asked, "/metrics"));
+    let (all, long) = (after.0 - before.0, after.1 - before.1);
+    println!("{SCRAPES} scrapes: {all} iterations, {long} of them longer than 1 ms");
+    assert_eq!(long, 0);
+    drop(clients);
+}

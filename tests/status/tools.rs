@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 
-use crate::common::{Client, DEADLINE, TempFolder, eventually, servers};
+use crate::common::{Client, DEADLINE, browser, eventually, servers};
 use crate::{get, json, start};
 
 #[test]
@@ -32,27 +32,8 @@ fn promtool_has_no_complaint() {
 
 /// The page as a browser has it after some seconds, and what it had to say to its console.
 fn browse(asked: SocketAddr, target: &str) -> (String, String) {
-    let folder = TempFolder::new();
-    let output = Command::new("chromium")
-        .args([
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-quic",
-        ])
-        .args(["--no-first-run", "--disable-background-networking"])
-        .args(["--disable-component-update", "--disable-sync"])
-        .args(["--virtual-time-budget=5000", "--dump-dom"])
-        .args(["--enable-logging=stderr", "--v=0"])
-        .arg(format!("--user-data-dir={}", folder.path().display()))
-        .arg(format!("http://{asked}{target}"))
-        .output()
-        .unwrap();
-    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
-    let console = text(output.stderr);
-    let console = console.lines().filter(|line| line.contains("CONSOLE"));
-    let console: Vec<&str> = console.collect();
-    (text(output.stdout), console.join("\n"))
+    let page = browser::open(&format!("http://{asked}{target}"));
+    (page.html, page.console)
 }
 
 fn rows(page: &str) -> Vec<&str> {

@@ -26,6 +26,7 @@ _mcp_tcp_proxy() {
     case $mode in
         serve) _mcp_tcp_proxy_serve ;;
         connect) _mcp_tcp_proxy_connect ;;
+        bench) _mcp_tcp_proxy_bench ;;
         completions) ((COMP_CWORD == 2)) && COMPREPLY=($(compgen -W "bash zsh fish" -- "$current")) ;;
     esac
 }
@@ -81,6 +82,22 @@ _mcp_tcp_proxy_connect() {
     fi
 }
 
+_mcp_tcp_proxy_bench() {
+    for ((i = 2; i < COMP_CWORD; i++)); do
+        if [[ ${COMP_WORDS[i]} == -- ]]; then
+            _mcp_tcp_proxy_command "$((i + 1))"
+            return
+        fi
+    done
+    case $previous in
+@BENCH_VALUES@    esac
+    if [[ $current == -* ]]; then
+        COMPREPLY=($(compgen -W "@BENCH_NAMES@" -- "$current"))
+    else
+        COMPREPLY=($(compgen -A hostname -- "$current"))
+    fi
+}
+
 complete -F _mcp_tcp_proxy mcp-tcp-proxy
 "#;
 
@@ -102,6 +119,8 @@ pub(super) fn text() -> String {
             ("SERVE_NAMES", names(Mode::Serve).join(" ")),
             ("CONNECT_VALUES", value_arms(Mode::Connect)),
             ("CONNECT_NAMES", names(Mode::Connect).join(" ")),
+            ("BENCH_VALUES", value_arms(Mode::Bench)),
+            ("BENCH_NAMES", names(Mode::Bench).join(" ")),
         ],
     )
 }

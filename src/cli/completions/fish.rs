@@ -56,7 +56,7 @@ end
 complete -c mcp-tcp-proxy -f
 complete -c mcp-tcp-proxy -n '__mcp_tcp_proxy_in first options command' -a '(__mcp_tcp_proxy_command)'
 complete -c mcp-tcp-proxy -n '__mcp_tcp_proxy_in completions' -a 'bash zsh fish'
-complete -c mcp-tcp-proxy -n '__mcp_tcp_proxy_in connect' -a '(__fish_print_hostnames)'
+complete -c mcp-tcp-proxy -n '__mcp_tcp_proxy_in connect bench' -a '(__fish_print_hostnames)'
 "#;
 
 pub(super) fn text() -> String {
@@ -79,7 +79,8 @@ pub(super) fn text() -> String {
             quoted(subcommand.summary)
         );
     }
-    for (mode, places) in [(Mode::Serve, "first options"), (Mode::Connect, "connect")] {
+    for mode in Mode::ALL {
+        let places = mode.subcommand().unwrap_or("first options");
         for flag in mode.flags() {
             let _ = writeln!(
                 text,

@@ -7,7 +7,7 @@ use super::*;
 fn every_shell_offers_every_option_and_subcommand() {
     for shell in ["bash", "zsh", "fish"] {
         let text = text(OsStr::new(shell)).unwrap();
-        for mode in [Mode::Serve, Mode::Connect] {
+        for mode in Mode::ALL {
             for flag in mode.flags() {
                 let name = match shell {
                     "fish" => format!("-l {}", flag.name.trim_start_matches('-')),

@@ -21,6 +21,14 @@ _mcp_tcp_proxy() {
                     '2:port:'
                 return
                 ;;
+            bench)
+                shift words
+                ((CURRENT--))
+                _arguments -S \
+@BENCH_OPTIONS@                    '1:target:_hosts' \
+                    '*::argument:_normal'
+                return
+                ;;
             completions)
                 ((CURRENT == 3)) && _values shell bash zsh fish
                 return
@@ -60,6 +68,7 @@ pub(super) fn text() -> String {
         TEMPLATE,
         &[
             ("CONNECT_OPTIONS", options(Mode::Connect, 20)),
+            ("BENCH_OPTIONS", options(Mode::Bench, 20)),
             ("SERVE_OPTIONS", options(Mode::Serve, 8)),
             ("BARE_SUBCOMMANDS", bare.join(" | ")),
             ("SUBCOMMANDS", subcommands),

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 
 use super::super::flag::{DefaultText, Flag, Mode, Options, Set};
-use super::FLAGS;
-use crate::options::{ConnectOptions, ServeOptions, ServerOptions};
+use super::all;
+use crate::options::{BenchOptions, ConnectOptions, ServeOptions, ServerOptions};
 
 /// Reads a flag into the options, with this value if it takes one.
 fn set<O: Options>(flag: &Flag, options: &mut O, value: &str) {
@@ -74,6 +74,9 @@ fn every_flag_sets_a_field_and_every_field_has_a_flag() {
     let mut declared = fields_set::<ConnectOptions>();
     declared.extend(["address".to_owned()]);
     assert_eq!(declared, names(fields(&ConnectOptions::default())));
+    let mut declared = fields_set::<BenchOptions>();
+    declared.extend(["target".to_owned()]);
+    assert_eq!(declared, names(fields(&BenchOptions::default())));
 }
 
 fn assert_defaults<O: Options + Default + Debug + PartialEq>() {
@@ -95,6 +98,7 @@ fn the_defaults_are_what_the_table_says() {
     assert_defaults::<ServeOptions>();
     assert_defaults::<ServerOptions>();
     assert_defaults::<ConnectOptions>();
+    assert_defaults::<BenchOptions>();
 }
 
 fn assert_ranges<O: Options + Default>() {
@@ -117,11 +121,12 @@ fn assert_ranges<O: Options + Default>() {
 fn the_texts_name_the_ranges_that_are_checked() {
     assert_ranges::<ServeOptions>();
     assert_ranges::<ConnectOptions>();
+    assert_ranges::<BenchOptions>();
 }
 
 #[test]
 fn names_are_distinct_and_texts_are_sentences() {
-    for mode in [Mode::Serve, Mode::Connect] {
+    for mode in Mode::ALL {
         let mut seen = BTreeSet::new();
         for flag in mode.flags() {
             assert!(flag.name.starts_with("--"), "{}", flag.name);
@@ -130,8 +135,8 @@ fn names_are_distinct_and_texts_are_sentences() {
             }
         }
     }
-    for flag in FLAGS {
-        assert!(flag.serve.is_some() || flag.connect.is_some());
+    for flag in all() {
+        assert!(flag.serve.is_some() || flag.connect.is_some() || flag.bench.is_some());
         assert!(
             flag.help.is_ascii() && flag.help.ends_with('.'),
             "{}",

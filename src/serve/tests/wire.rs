@@ -197,4 +197,8 @@ impl Unread for LoopEnd {
     fn take_unread(&self) -> Option<Vec<u8>> {
         None
     }
+
+    fn has_unread(&self) -> bool {
+        false
+    }
 }

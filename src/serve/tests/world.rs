@@ -397,6 +397,7 @@ pub(in crate::serve) fn plan(name: Option<&str>) -> Plan {
         max_sessions: None,
         spares: 0,
         share: None,
+        swaps_in_place: false,
     }
 }
 

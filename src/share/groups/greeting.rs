@@ -34,7 +34,7 @@ impl Share {
         let number = self.last_number;
         let process = &mut self.processes[key.0];
         process.life = Life::Greeting(cx.now + self.limits.handshake_time);
-        process.greeting = number;
+        process.greeting = Some(number);
         let version = VERSIONS[usize::from(group.0)];
         let own = env!("CARGO_PKG_VERSION");
         let line = format!(
@@ -59,7 +59,7 @@ impl Share {
             return false;
         }
         let at = match server_line::read_legacy(line, message) {
-            ServerLine::Response(number, at) if number == process.greeting => at,
+            ServerLine::Response(number, at) if Some(number) == process.greeting => at,
             _ => return false,
         };
         match Record::of(line) {

@@ -653,3 +653,20 @@ fn crashes_of_one_group_make_nobody_of_another_a_suspect() {
     assert!(!world.processes.contains_key(&SOLO));
     agree(&mut world, TWO);
 }
+
+/// It says which of its own requests it takes back, and counts them as the proxy does.
+#[test]
+fn what_a_process_takes_back_is_its_own_even_when_it_is_replaced() {
+    for is_replaced in [false, true] {
+        let (mut world, a, _) = two_at_one();
+        world.client(a, &call(&json!(1), "tools/call", &json!({})));
+        let number = world.get(ONE)[0]["id"].clone();
+        if is_replaced {
+            world.with(super::super::Share::renew);
+        }
+        world.server(ONE, &cancelled(&number));
+        assert!(world.read(a).is_empty());
+        world.server(ONE, &result(&number));
+        assert_eq!(world.read(a), [result(&json!(1))]);
+    }
+}

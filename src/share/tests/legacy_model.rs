@@ -383,8 +383,8 @@ impl Model {
             }
             let process = seat.process.expect("whoever has subscribed has a process");
             let subscribed = &self.servers[&process].subscribed;
-            for uri in &seat.uris {
-                assert!(subscribed.contains(&**uri), "{uri} at {process:?}");
+            for uri in seat.uris.all() {
+                assert!(subscribed.contains(&*uri), "{uri} at {process:?}");
             }
         }
     }

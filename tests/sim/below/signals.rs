@@ -56,6 +56,13 @@ impl Below {
         }
     }
 
+    /// SIGUSR1 comes.
+    pub fn raise_swap(&mut self) {
+        self.signals.swap = true;
+        self.stats.fault(Fault::SwapWanted);
+        self.raise();
+    }
+
     /// SIGTERM comes.
     pub fn raise_stop(&mut self) {
         self.signals.stop = true;

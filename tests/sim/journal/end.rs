@@ -2,7 +2,7 @@
 
 use mcp_tcp_proxy::session::report::EndReason;
 
-use super::{ClientLine, ClientSays, Heard, Journal, SAFE_BYTES, ServerSays};
+use super::{ClientLine, ClientSays, Heard, Journal, SAFE_BYTES, ServerSays, Swap};
 use crate::text;
 
 /// Whether a session ended because it was not used.
@@ -59,11 +59,12 @@ impl Journal {
             || self
                 .servers
                 .iter()
-                .any(|server| server.replayed && !server.serves);
+                .any(|server| server.replayed && !server.serves && server.swap != Swap::Dropped);
         if !cut_short && !self.is_connector {
-            for index in self.next_said..self.said.len() {
+            for (index, line) in self.said.iter().enumerate() {
+                let is_late = index < self.servers[line.server].next_said;
                 assert!(
-                    !self.is_owed(index),
+                    is_late || !self.is_owed(index),
                     "a line of the server is lost at the end: {}",
                     text::show(&self.said[index].text)
                 );
@@ -121,7 +122,10 @@ impl Journal {
                 (self.spawn_failures > 0 && (!restarts_upstream || losses > max_restarts))
                     || self.most_same_codes >= 3
             }
-            EndReason::ServerChanged => self.servers.iter().any(|server| server.replay_differs),
+            EndReason::ServerChanged => {
+                let differs = self.servers.iter().any(|server| server.replay_differs);
+                differs || self.has_other_capabilities
+            }
             EndReason::ReplayTimeout(_) => {
                 // Without restarts there is a second server only after one that was given back.
                 let is_last = losses > max_restarts || (!restarts_upstream && losses > 0);

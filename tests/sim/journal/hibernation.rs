@@ -6,8 +6,8 @@ use crate::text;
 impl Journal {
     /// The session gives its server back.
     pub fn hibernates(&mut self) {
-        if let Some(present) = self.servers.last_mut() {
-            present.hibernated = true;
+        if let Some(present) = self.present() {
+            self.servers[present].hibernated = true;
         }
     }
 
@@ -18,7 +18,7 @@ impl Journal {
 
     /// How many servers took the place of one that was given back.
     pub(super) fn woken(&self) -> usize {
-        let before = self.servers.len().saturating_sub(1);
+        let before = self.present().unwrap_or_default();
         let before = self.servers[..before].iter();
         before.filter(|server| server.hibernated).count()
     }
@@ -83,7 +83,7 @@ impl Journal {
         };
         let mut lines = self.lines.iter();
         let sets_up = lines.any(|line| line.what == ClientSays::SetsUp);
-        let serves = self.servers.last().is_some_and(|server| server.serves);
+        let serves = self.present().is_some_and(|at| self.servers[at].serves);
         can_be_woken
             && serves
             && !sets_up
@@ -114,7 +114,8 @@ impl Journal {
         let ClientSays::Answer(asked) = line.what else {
             return false;
         };
-        self.servers[self.said[asked].server].hibernated
+        let server = &self.servers[self.said[asked].server];
+        server.hibernated || server.is_replaced
     }
 
     /// Whether all requests of this line were answered so.

@@ -23,7 +23,8 @@ impl Journal {
         } else if text.starts_with(br#"{"jsonrpc":"2.0","method":"$/mcp/serverRestarted","#) {
             self.notices += 1;
             assert!(
-                !self.is_connector && self.notices + self.woken() < self.servers.len(),
+                !self.is_connector
+                    && self.notices + self.woken() + self.swapped() < self.servers.len(),
                 "a restart is told of that was none"
             );
             let has_asked = self.lines.iter().any(|line| {
@@ -103,19 +104,18 @@ impl Journal {
             "a line reaches the client twice: {}",
             text::show(text)
         );
+        let server = line.server;
         assert!(
-            index >= self.next_said,
+            index >= self.servers[server].next_said,
             "the server's lines overtake each other: {}",
             text::show(text)
         );
-        for skipped in self.next_said..index {
-            assert!(
-                !self.is_owed(skipped),
-                "a line of the server is lost: {}",
-                text::show(&self.said[skipped].text)
-            );
+        // Those before it have nothing more to say, and it has said something before.
+        for other in 0..server {
+            self.skip_said(other, self.said.len());
         }
-        self.next_said = index + 1;
+        self.skip_said(server, index);
+        self.servers[server].next_said = index + 1;
         let line = &mut self.said[index];
         line.delivered = true;
         match line.what {
@@ -136,6 +136,18 @@ impl Journal {
             }
         }
         Comes::Nothing
+    }
+
+    /// None of the lines of this server up to this one will reach the client any more.
+    fn skip_said(&mut self, server: usize, end: usize) {
+        for skipped in self.servers[server].next_said..end {
+            assert!(
+                self.said[skipped].server != server || !self.is_owed(skipped),
+                "a line of server {server} is lost: {}",
+                text::show(&self.said[skipped].text)
+            );
+        }
+        self.servers[server].next_said = end;
     }
 
     /// Whether the client is to get this line of a server, as the session has read it or still can.
@@ -167,9 +179,9 @@ impl Journal {
         let asked = self.said.iter_mut().find(is_open);
         let asked = asked.unwrap_or_else(|| panic!("{id} is taken back, which nobody has asked"));
         asked.orphaned = true;
+        let server = asked.server;
         assert!(
-            asked.server + 1 == self.servers.len()
-                || self.servers[asked.server].read_at_release.is_some(),
+            Some(server) == self.present() || self.servers[server].read_at_release.is_some(),
             "what a server has asked that is there is taken back: {id}"
         );
     }

@@ -14,6 +14,10 @@ impl Journal {
             self.lines[line].sent_at = end - text.len() as u64 - 1;
             return received;
         }
+        if let Some(id) = text::swap_id(text) {
+            return self.asked(server, id, text);
+        }
+        self.check_beside(server, text);
         if text == text::INITIALIZED {
             let said = self
                 .lines
@@ -53,6 +57,7 @@ impl Journal {
         if self.is_altered(index, text) {
             return self.replay(server, index, text);
         }
+        self.check_beside(server, text);
         let line = &self.lines[index];
         if let ClientSays::Cancel(request) = line.what {
             self.check_cancellation(request);
@@ -158,13 +163,21 @@ impl Journal {
                 text::show(&line.text)
             );
             self.resent += 1;
-        } else {
+        } else if !self.may_overtake(index) {
             self.skip_others(index);
         }
         let is_initialized = self.lines[index].what == ClientSays::Initialized;
         let record = &mut self.servers[server];
         (record.due, record.serves) = (false, true);
         record.initialized |= is_initialized;
+    }
+
+    /// Whether it takes back what a server has that is about to go, and for which nothing is waited that is new.
+    fn may_overtake(&self, index: usize) -> bool {
+        let line = &self.lines[index];
+        let is_at_server = |request: usize| self.requests[request].begun.is_some();
+        self.was_swapped
+            && matches!(line.what, ClientSays::Cancel(request) if is_at_server(request))
     }
 
     /// Whether the client has surely brought its handshake to an end: there was one, and all that it has said about its end

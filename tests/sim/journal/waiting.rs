@@ -58,7 +58,7 @@ impl Journal {
 
     /// A request of the present server that the client has got and not answered.
     fn open_server_request(&self, heard: Heard) -> Option<&super::ServerLine> {
-        let present = self.servers.len().checked_sub(1)?;
+        let present = self.present()?;
         let is_answered = |asked: usize| {
             self.messages(heard)
                 .any(|line| line.what == ClientSays::Answer(asked))

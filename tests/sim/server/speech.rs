@@ -3,7 +3,7 @@
 use mcp_tcp_proxy::session::backlog::LINES_PER_RUN;
 
 use super::{Job, Kind, Probe, Replay, Server};
-use crate::journal::{ClientSays, Journal, ServerLine, ServerSays};
+use crate::journal::{ClientSays, Journal, ServerLine, ServerSays, Swap};
 use crate::stats::{Fault, Stats};
 use crate::text;
 
@@ -60,7 +60,11 @@ impl Server {
         stats.fault_if(self.manners.replay != Replay::Agrees, Fault::ReplayRefused);
         let serial = journal.said.len();
         let record = &mut journal.servers[self.index];
-        record.replay_differs = !matches!(self.manners.replay, Replay::Agrees | Replay::Never);
+        let is_free = matches!(record.swap, Swap::Beside | Swap::InPlace);
+        let is_fit = is_free && self.manners.replay == Replay::Differs;
+        let agrees = matches!(self.manners.replay, Replay::Agrees | Replay::Never);
+        record.replay_differs = !agrees && !is_fit;
+        journal.has_other_capabilities |= is_fit;
         record.replay_responded = self.manners.replay != Replay::Never;
         let outcome = match self.manners.replay {
             Replay::Never => return,
@@ -76,6 +80,20 @@ impl Server {
             Replay::Refuses => r#""error":{"code":1,"message":"no"}"#.to_owned(),
             Replay::TooLong => format!(r#""result":"{}""#, "y".repeat(self.max_line)),
         };
+        let text = format!(r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},{outcome}}}"#);
+        self.say(text.into(), ServerSays::Swallowed, journal);
+    }
+
+    pub(super) fn answer_question(&mut self, id: &str, journal: &mut Journal) {
+        let serial = journal.said.len();
+        let outcome = match self.manners.replay {
+            Replay::Never => return,
+            Replay::Agrees => r#""result":{"supportedVersions":["2026-07-28"]}"#.to_owned(),
+            Replay::Differs => r#""result":{"supportedVersions":["2027-01-01"]}"#.to_owned(),
+            Replay::Refuses => r#""error":{"code":1,"message":"no"}"#.to_owned(),
+            Replay::TooLong => format!(r#""result":"{}""#, "y".repeat(self.max_line)),
+        };
+        journal.servers[self.index].replay_differs = self.manners.replay != Replay::Agrees;
         let text = format!(r#"{{"m":{serial},"jsonrpc":"2.0","id":{id},{outcome}}}"#);
         self.say(text.into(), ServerSays::Swallowed, journal);
     }
@@ -221,7 +239,7 @@ impl Server {
     pub(super) fn last_words(&mut self, journal: &mut Journal) {
         match self.jobs.pop() {
             Some(Job::Answer(request)) => self.answer(request, journal),
-            Some(Job::AnswerReplay(_) | Job::AnswerRestored(_)) | None => {
+            Some(Job::AnswerReplay(_) | Job::AnswerRestored(_) | Job::AnswerQuestion(_)) | None => {
                 let serial = journal.said.len();
                 let text = format!(r#"{{"m":{serial},"method":"notifications/message"}}"#);
                 self.say(text.into(), ServerSays::Other, journal);

@@ -49,6 +49,8 @@ pub struct Below {
     /// Requests of clients of this address kill servers.
     pub killer: Option<u8>,
     pub legacy_clients: usize,
+    /// Those of before share servers, too.
+    pub shares_legacy: bool,
     pub is_stopping: bool,
     /// Clients whose connections the proxy has closed.
     pub closed_by_proxy: u64,
@@ -65,6 +67,7 @@ impl Below {
         let identity = 1 + self.rng.below(4) as u8;
         let habits = Habits {
             is_legacy: self.rng.percent(self.legacy_clients),
+            shares: self.shares_legacy,
             kills: self.killer == Some(identity),
             is_slow,
             calm: self.calm,
@@ -341,6 +344,12 @@ pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
         may_be_legacy: !calm,
         ..Record::default()
     };
+    let shares_legacy = rng.percent(50);
+    let legacy_clients = if shares_legacy {
+        rng.pick(&[10, 50, 100])
+    } else {
+        rng.pick(&[0, 0, 10])
+    };
     Below {
         calm,
         now,
@@ -362,7 +371,8 @@ pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
         max_line: rng.pick(&[1500, 3000]),
         in_flight: rng.pick(&[1, 2, 8]),
         killer: (!calm && rng.percent(30)).then_some(1),
-        legacy_clients: rng.pick(&[0, 0, 10]),
+        legacy_clients,
+        shares_legacy,
         is_stopping: false,
         closed_by_proxy: 0,
         rng,

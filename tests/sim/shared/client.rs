@@ -2,6 +2,7 @@
 
 use mcp_tcp_proxy::util::time::Time;
 
+use super::legacy;
 use super::lines;
 use super::record::{Kind, Record};
 use crate::outgoing::Outgoing;
@@ -34,6 +35,34 @@ const TOKENS: [&str; 6] = [
 ];
 const TOPICS: [&str; 3] = ["tools", "resources", "prompts"];
 
+/// What is wrong in the session of a modern client, and how it is answered.
+const WRONG: [(&str, &str); 9] = [
+    (r#"{"id":@,"method":"initialize","params":{}}"#, "wrong_era"),
+    (
+        r#"{"id":@,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"a":NaN}}"#,
+        "parse_error",
+    ),
+    (
+        r#"{"id":@,"method":"x","params":{"a":"\ud800"}}"#,
+        "parse_error",
+    ),
+    (
+        r#"{"id":@,"Id":1,"method":"x","params":{}}"#,
+        "invalid_request",
+    ),
+    (r#"{"id":@,"method":"x","params":[]}"#, "invalid_request"),
+    (
+        r#"{"id":@,"method":"x","params":{"_meta":{"progressToken":1.5}}}"#,
+        "invalid_request",
+    ),
+    (r#"[{"id":@,"method":"x"}]"#, "invalid_request"),
+    (
+        r#"{"id":@,"method":"notifications/cancelled","params":{"requestId":1}}"#,
+        "invalid_request",
+    ),
+    (r#"{"id":@,"method":"x","params":{}}"#, "wrong_era"),
+];
+
 /// A client waits with more once it has as many requests open.
 const MOST_OPEN: usize = 12;
 
@@ -41,6 +70,8 @@ const MOST_OPEN: usize = 12;
 #[derive(Debug, Clone, Copy)]
 pub struct Habits {
     pub is_legacy: bool,
+    /// It shares servers all the same.
+    pub shares: bool,
     /// Servers die of what it asks.
     pub kills: bool,
     /// It reads seldom.
@@ -67,13 +98,13 @@ pub struct Client {
     pub was_accepted: bool,
     pub state: State,
     pub last_consumed: Time,
-    habits: Habits,
+    pub habits: Habits,
     /// Cancellations, with where they end.
     cancelled: Vec<(u64, usize)>,
-    has_begun: bool,
+    pub has_begun: bool,
     out: Outgoing,
     said_bytes: u64,
-    rng: Rng,
+    pub rng: Rng,
 }
 
 impl Client {
@@ -179,7 +210,7 @@ impl Client {
         }
     }
 
-    fn push(&mut self, text: &str) {
+    pub fn push(&mut self, text: &str) {
         trace::note(|| format!("client {} says {text}", self.number));
         self.said_bytes += text.len() as u64 + 1;
         self.out.push(text.as_bytes());
@@ -187,6 +218,9 @@ impl Client {
     }
 
     fn speak(&mut self, record: &mut Record) {
+        if self.habits.is_legacy && self.habits.shares {
+            return self.speak_as_legacy(record);
+        }
         if self.habits.is_legacy {
             return self.speak_legacy(record);
         }
@@ -202,7 +236,7 @@ impl Client {
     }
 
     /// An id that it does not use now.
-    fn free_id(&mut self, record: &Record) -> Option<&'static str> {
+    pub fn free_id(&mut self, record: &Record) -> Option<&'static str> {
         let open = record.open_of(self.number);
         if open.len() >= MOST_OPEN {
             return None;
@@ -217,7 +251,7 @@ impl Client {
         (!free.is_empty()).then(|| self.rng.pick(&free))
     }
 
-    fn call(&mut self, record: &mut Record) {
+    pub fn call(&mut self, record: &mut Record) {
         if let Some(id) = self.free_id(record) {
             self.call_as(id, Kind::Call, record);
         }
@@ -226,7 +260,11 @@ impl Client {
     fn call_as(&mut self, id: &'static str, kind: Kind, record: &mut Record) {
         self.has_begun = true;
         let token = self.rng.percent(50).then(|| self.rng.pick(&TOKENS));
-        let meta = lines::meta(token.is_some(), self.rng.percent(20), self.rng.below(4));
+        let meta = if self.habits.is_legacy {
+            lines::legacy_meta(token.is_some())
+        } else {
+            lines::meta(token.is_some(), self.rng.percent(20), self.rng.below(4))
+        };
         let pad = if self.rng.percent(10) {
             self.rng.below(self.habits.max_line - 500)
         } else {
@@ -255,7 +293,7 @@ impl Client {
         self.push(&line);
     }
 
-    fn cancel(&mut self, record: &mut Record) {
+    pub fn cancel(&mut self, record: &mut Record) {
         let open = record
             .open_of(self.number)
             .iter()
@@ -284,7 +322,7 @@ impl Client {
         self.cancelled.push((self.said_bytes, key));
     }
 
-    fn say_what_nobody_is_told(&mut self) {
+    pub fn say_what_nobody_is_told(&mut self) {
         if !self.has_begun {
             return;
         }
@@ -298,7 +336,7 @@ impl Client {
         self.push(line);
     }
 
-    fn say_something_wrong(&mut self, record: &mut Record) {
+    pub fn say_something_wrong(&mut self, record: &mut Record) {
         if !self.has_begun {
             return;
         }
@@ -310,23 +348,20 @@ impl Client {
         let Some(id) = self.free_id(record) else {
             return;
         };
-        let (text, reason) = self.rng.pick(&[
-            (r#"{"id":@,"method":"x","params":{"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28"},"a":NaN}}"#, "parse_error"),
-            (r#"{"id":@,"method":"x","params":{"a":"\ud800"}}"#, "parse_error"),
-            (r#"{"id":@,"Id":1,"method":"x","params":{}}"#, "invalid_request"),
-            (r#"{"id":@,"method":"x","params":[]}"#, "invalid_request"),
-            (r#"{"id":@,"method":"x","params":{"_meta":{"progressToken":1.5}}}"#, "invalid_request"),
-            (r#"[{"id":@,"method":"x"}]"#, "invalid_request"),
-            (r#"{"id":@,"method":"notifications/cancelled","params":{"requestId":1}}"#, "invalid_request"),
-            (r#"{"id":@,"method":"x","params":{}}"#, "wrong_era"),
-            (r#"{"id":@,"method":"initialize","params":{}}"#, "wrong_era"),
-        ]);
+        let (text, reason) = if self.habits.is_legacy {
+            self.rng.pick(&legacy::WRONG)
+        } else {
+            // Before a server has seen anything of it, its first request may be this one.
+            let mut requests = record.requests.iter();
+            let is_known = requests.any(|it| it.client == self.number && it.sent_to.is_some());
+            self.rng.pick(&WRONG[usize::from(!is_known)..])
+        };
         let text = lines::Marked(text.replace('@', &lines::ID.to_string()));
         let line = record.asks(self.number, Kind::Flawed(reason), id, None, text);
         self.push(&line);
     }
 
-    fn ask_with_an_id_in_use(&mut self, record: &mut Record) {
+    pub fn ask_with_an_id_in_use(&mut self, record: &mut Record) {
         let open = record
             .open_of(self.number)
             .iter()

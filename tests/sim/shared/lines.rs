@@ -6,6 +6,8 @@ pub const ID: char = '\u{1}';
 pub const TOKEN: char = '\u{2}';
 /// Around what only the client's side has.
 pub const CLIENT_ONLY: char = '\u{3}';
+/// The same of the server's side.
+const SERVER_ONLY: char = '\u{4}';
 
 /// A line with marks.
 #[derive(Debug, Clone)]
@@ -26,15 +28,15 @@ impl Marked {
     fn filled(&self, is_client: bool, id: &str, token: &str) -> String {
         let mut line = String::with_capacity(self.0.len() + 2 * id.len() + token.len());
         let (mut rest, mut is_kept) = (&*self.0, true);
-        while let Some(at) =
-            memchr::memchr3(ID as u8, TOKEN as u8, CLIENT_ONLY as u8, rest.as_bytes())
-        {
+        let marks = ID as u8..=SERVER_ONLY as u8;
+        while let Some(at) = rest.bytes().position(|byte| marks.contains(&byte)) {
             let (before, after) = rest.split_at(at);
             if is_kept {
                 line.push_str(before);
             }
             match after.as_bytes()[0] as char {
                 CLIENT_ONLY => is_kept = is_client || !is_kept,
+                SERVER_ONLY => is_kept = !is_client || !is_kept,
                 ID if is_kept => line.push_str(id),
                 TOKEN if is_kept => line.push_str(token),
                 _ => {}
@@ -79,6 +81,15 @@ pub fn meta(has_token: bool, has_level: bool, order: usize) -> String {
     format!("{{{rest}{CLIENT_ONLY}, {LEVEL}{CLIENT_ONLY} }}")
 }
 
+/// The same for a legacy client, which says less.
+pub fn legacy_meta(has_token: bool) -> String {
+    if has_token {
+        format!("{{\"progressToken\" :{TOKEN}}}")
+    } else {
+        "{}".to_owned()
+    }
+}
+
 /// A call.
 pub fn call(key: usize, meta: &str, kills: bool, pad: usize, order: usize) -> Marked {
     let pad = "x".repeat(pad);
@@ -102,6 +113,27 @@ pub fn listen(key: usize, what: &str, meta: &str) -> Marked {
 pub fn legacy(key: usize, method: &str) -> Marked {
     Marked(format!(
         r#"{{"jsonrpc":"2.0","id":{ID},"method":"{method}","params":{{"mark":"r{key}.","protocolVersion":"2025-06-18"}}}}"#
+    ))
+}
+
+/// What a legacy client begins with that shares servers. None of them is ever told.
+pub fn initialize(key: usize, version: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"initialize","params":{{"mark":"r{key}.","protocolVersion":"{version}","capabilities":{{}}}}}}"#
+    ))
+}
+
+/// A legacy client wants to hear of a resource, or no more.
+pub fn about_resource(key: usize, what: &str, uri: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"method":"resources/{what}","params":{{"uri":"{uri}","mark":"r{key}."}}}}"#
+    ))
+}
+
+/// Nobody but the client decides what it logs.
+pub fn set_level(key: usize) -> Marked {
+    Marked(format!(
+        r#"{{"id":{ID},"method":"logging/setLevel","params":{{"level":"debug","mark":"r{key}."}}}}"#
     ))
 }
 
@@ -161,6 +193,31 @@ pub fn given_up(serial: usize) -> Marked {
 pub fn event(serial: usize, method: &str) -> Marked {
     Marked(format!(
         r#"{{"method":"notifications/{method}","params":{{"_meta":{{"x":1,"{SUBSCRIPTION}":{ID}}},"serial":"s{serial}."}}}}"#
+    ))
+}
+
+/// What a server answers to the proxy's `initialize`, and each client gets. One `is_other` agrees to something else.
+pub fn greeting(serial: usize, version: &str, is_other: bool) -> Marked {
+    let tools = if is_other { r#"{"x":1}"# } else { "{}" };
+    let capabilities = format!(
+        r#"{{{SERVER_ONLY}"tasks":{{"list":{{}}}},{SERVER_ONLY}"tools":{tools}{SERVER_ONLY},"logging":{{}}{SERVER_ONLY}}}"#
+    );
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","id":{ID},"result":{{"protocolVersion":"{version}","capabilities":{capabilities},"serial":"s{serial}."}}}}"#
+    ))
+}
+
+/// What all legacy clients of a server are told.
+pub fn list_changed(serial: usize) -> Marked {
+    Marked(format!(
+        r#"{{"method":"notifications/tools/list_changed","params":{{"x":"s{serial}."}}}}"#
+    ))
+}
+
+/// What those are told that have subscribed to a resource.
+pub fn updated(serial: usize, uri: &str) -> Marked {
+    Marked(format!(
+        r#"{{"jsonrpc":"2.0","method":"notifications/resources/updated","params":{{"uri":"{uri}","x":"s{serial}."}}}}"#
     ))
 }
 

@@ -7,6 +7,7 @@ mod own_lines;
 
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
+use super::legacy::Legacy;
 use super::lines::{Marked, mark};
 
 /// A request of a client.
@@ -53,6 +54,14 @@ pub enum Kind {
     Double,
     /// It comes from a client of before, whose server is its own.
     Legacy,
+    /// A client of before that shares servers opens its session, and asks for this version.
+    Initialize(&'static str),
+    /// Such a client wants to hear of this resource.
+    Subscribe(&'static str),
+    /// It wants to hear of it no more.
+    Unsubscribe(&'static str),
+    /// It wants to hear less of the log, or more.
+    SetLevel,
 }
 
 /// A line of a server.
@@ -77,6 +86,12 @@ pub enum What {
     Event(u64),
     /// The answer to this request, from a server that nobody else has.
     Own(usize),
+    /// The answer to the proxy's `initialize`.
+    Greeting,
+    /// All are told that a list has changed.
+    ListChanged,
+    /// Those that have subscribed to it are told that this has changed.
+    Updated(&'static str),
     Other,
 }
 
@@ -89,8 +104,18 @@ impl What {
             | Self::GivesUp(number)
             | Self::Acknowledgment(number)
             | Self::Event(number) => Some(number),
-            Self::Own(_) | Self::Other => None,
+            Self::Own(_) | Self::Greeting | Self::ListChanged | Self::Updated(_) | Self::Other => {
+                None
+            }
         }
+    }
+
+    /// Whether it is for somebody although it bears no number of a request.
+    fn goes_without_number(self) -> bool {
+        matches!(
+            self,
+            Self::Own(_) | Self::Greeting | Self::ListChanged | Self::Updated(_)
+        )
     }
 
     /// Whether the request is over by it.
@@ -123,6 +148,10 @@ pub struct Record {
     pub gone: HashSet<usize>,
     /// Clients that have a server of their own.
     pub alone: HashSet<usize>,
+    /// Processes are replaced in good order, which ends their listens.
+    pub replaces: bool,
+    /// What is known of clients of before that share servers.
+    pub legacy: Legacy,
     /// The server may be taken for one that can't be shared.
     pub may_be_legacy: bool,
     /// Errors without an id that are still to come, by client.
@@ -167,6 +196,7 @@ impl Record {
             last_heard: None,
             sent_to: None,
         });
+        self.note_wish(client, self.requests.len() - 1);
         at_client
     }
 
@@ -204,7 +234,7 @@ impl Record {
             .is_some_and(|number| self.over.contains(&number));
         let is_for_nobody = match of {
             Some(key) => was_answered || key.is_none_or(is_over),
-            None => !matches!(what, What::Own(_)),
+            None => !what.goes_without_number(),
         };
         if let Some(number) = what.number().filter(|_| what.is_answer()) {
             self.over.insert(number);
@@ -225,6 +255,9 @@ impl Record {
             return;
         }
         let (what, pid) = (said.what, said.pid);
+        if let What::Updated(uri) = what {
+            return self.note_update(pid, uri, serial);
+        }
         let owners = match what {
             What::Own(key) => vec![key],
             _ => self.owners(said),
@@ -264,6 +297,11 @@ impl Record {
             "client {client} gets what is for nobody ({:?}): {line}",
             said.what
         );
+        match said.what {
+            What::ListChanged | What::Updated(_) => return self.hears(client, line, serial),
+            What::Greeting => return self.gets_greeting(client, line, serial),
+            _ => {}
+        }
         let open = self.open_of(client).iter().copied();
         let of_number = said
             .what
@@ -328,7 +366,11 @@ impl Record {
                 );
                 self.expect(key, serial, line);
             }
-            What::TooLong(_) | What::Other => panic!("it reaches a client: {line}"),
+            What::TooLong(_)
+            | What::Greeting
+            | What::ListChanged
+            | What::Updated(_)
+            | What::Other => panic!("it reaches a client: {line}"),
             What::Response(_) | What::GivesUp(_) | What::Own(_) => {
                 self.answered += 1;
                 self.end(key, line);
@@ -358,7 +400,7 @@ impl Record {
         request.last_heard = Some(serial);
     }
 
-    fn end(&mut self, key: usize, line: &str) {
+    pub fn end(&mut self, key: usize, line: &str) {
         let request = &mut self.requests[key];
         let may_miss = request.is_cancelled || self.gone.contains(&request.client);
         let is_complete = may_miss || request.expected.is_empty();
@@ -371,5 +413,6 @@ impl Record {
         if let Some(open) = self.open.get_mut(&request.client) {
             open.retain(|other| *other != key);
         }
+        self.note_over(key, line);
     }
 }

@@ -7,9 +7,11 @@ mod speech;
 use std::collections::VecDeque;
 use std::io::ErrorKind;
 
+use super::legacy::Greeting;
 use mcp_tcp_proxy::session::report::Exit;
 
-use super::record::{Kind, Record};
+use super::lines;
+use super::record::{Kind, Record, What};
 use crate::outgoing::Outgoing;
 use crate::rng::Rng;
 use crate::trace;
@@ -31,7 +33,7 @@ pub enum Era {
 
 /// What comes to it.
 #[derive(Debug, Clone, Copy)]
-enum Input {
+pub enum Input {
     Probe,
     Request {
         number: u64,
@@ -40,6 +42,10 @@ enum Input {
     Cancelled(u64),
     /// A request of the only client.
     Own(usize),
+    /// The proxy asks it to initialise itself.
+    Greeting(u64),
+    /// Another request of the proxy's own.
+    OfProxy(u64),
     Other,
 }
 
@@ -53,6 +59,8 @@ pub struct Server {
     /// The number of the client whose alone it is.
     pub owner: Option<usize>,
     era: Era,
+    /// Present if it has legacy clients.
+    pub greeting: Option<Greeting>,
     pub calm: bool,
     pub stalls: bool,
     /// It says what it is waited for to say, and no more.
@@ -89,6 +97,7 @@ impl Server {
             reaped: false,
             owner: None,
             era,
+            greeting: None,
             calm,
             stalls: !calm && rng.percent(3),
             says_no_more: false,
@@ -106,6 +115,11 @@ impl Server {
             asked: Vec::new(),
             rng,
         }
+    }
+
+    /// Whether anything has come before what comes now.
+    pub fn was_used(&self) -> bool {
+        !self.coming.is_empty() || self.pipes.borrow().output.consumed > 0
     }
 
     pub fn is_running(&self) -> bool {
@@ -168,14 +182,19 @@ impl Server {
     fn handle(&mut self, input: Input, record: &mut Record) {
         match input {
             Input::Probe => self.answer_probe(record),
+            Input::Greeting(number) => self.answer_greeting(number, record),
+            Input::OfProxy(number) => {
+                let number = number.to_string();
+                self.say(record, &number, What::Other, |serial| {
+                    lines::response(serial, 0, 0, 0)
+                });
+            }
             Input::Own(key) => self.own.push(key),
             Input::Request { number, key } => {
                 if record.requests[key].text.0.contains(r#""do":"kill""#) && !self.calm {
                     return self.ends(Exit::Signal(11), record);
                 }
-                if record.requests[key].kind == Kind::Call
-                    || record.requests[key].kind == Kind::Double
-                {
+                if !matches!(record.requests[key].kind, Kind::Listen(_)) {
                     self.pending.push((number, key));
                 }
             }

@@ -84,6 +84,10 @@ impl Unread for Stdin {
         output.unread_from = Some(output.consumed);
         Some(output.waiting.drain(..).collect())
     }
+
+    fn has_unread(&self) -> bool {
+        self.0.borrow().output.unconsumed() > 0
+    }
 }
 
 impl Drop for Stdin {

@@ -83,6 +83,7 @@ fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
         max_sessions: None,
         spares: inner.spares,
         share: None,
+        swaps_in_place: inner.swaps_in_place,
     };
     drop(inner);
     let interest = Interest::READABLE;
@@ -139,12 +140,38 @@ impl World {
         };
         let mut below = world.below.borrow_mut();
         below.proxy.idle_limits = limits;
-        let memory = world.proxy.sessions().memory().limit();
         drop(below);
-        world.proxy = proxy(&world.below, BufferBudget::new(memory));
+        world.set_up_anew();
         world.pauses = 10;
         world.share = 0;
         world
+    }
+
+    /// New servers are wanted again and again.
+    pub fn restless(seed: u64) -> Self {
+        let sleeps = seed.is_multiple_of(4);
+        let mut world = if sleeps {
+            Self::sleepy(seed)
+        } else {
+            Self::new(seed)
+        };
+        (world.share, world.max_strangers) = (0, 0);
+        world.swaps = world.rng.pick(&[5, 20, 100]);
+        if world.rng.percent(30) {
+            world.swaps_in_place();
+        }
+        world
+    }
+
+    /// Old servers end before new ones are started. For a world in which nothing has happened yet.
+    pub fn swaps_in_place(&mut self) {
+        self.below.borrow_mut().swaps_in_place = true;
+        self.set_up_anew();
+    }
+
+    fn set_up_anew(&mut self) {
+        let memory = self.proxy.sessions().memory().limit();
+        self.proxy = proxy(&self.below, BufferBudget::new(memory));
     }
 
     /// A world in which nothing has happened yet, and nothing is asked of whoever comes.
@@ -180,6 +207,7 @@ impl World {
             max_clients: 0,
             max_strangers: 0,
             is_forced: false,
+            swaps: 0,
             pauses: 0,
             late_since: None,
             is_over: false,

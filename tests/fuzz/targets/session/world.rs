@@ -419,8 +419,13 @@ impl World {
                 assert!(client.took.is_between_lines(), "cut off in a line");
                 assert!(!std::mem::replace(&mut client.was_told_the_end, true));
             }
-            // Nobody vanishes here.
-            Action::CheckClient | Action::CheckUpstream => {}
+            // Nobody vanishes here, or wants new servers.
+            Action::CheckClient
+            | Action::CheckUpstream
+            | Action::BeginSwap
+            | Action::QueueSwap
+            | Action::MoveUpstream
+            | Action::EndSwap(_) => {}
             Action::MeasureClient => {
                 // A client has taken what was written to it.
                 let unsent = self.client.as_ref().map(|_| 0);

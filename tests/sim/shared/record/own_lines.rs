@@ -5,7 +5,7 @@ use super::{Kind, Record, Request, What};
 impl Record {
     /// A line of the proxy's own.
     pub(super) fn gets_own(&mut self, client: usize, line: &str, is_stopping: bool) {
-        if self.closes_listen(client, line, is_stopping) {
+        if self.closes_listen(client, line, is_stopping) || self.gets_empty(client, line) {
             return;
         }
         let before = r#"{"jsonrpc":"2.0","id":"#;
@@ -47,10 +47,14 @@ impl Record {
             let of: Vec<_> = open.filter(|request| request.id == id).collect();
             panic!("client {client} gets an error without a reason: {line}\nopen: {of:#?}")
         });
+        if reason == "server_changed" {
+            // What waited for it was dropped.
+            self.requests[key].expected.clear();
+        }
         self.end(key, line);
     }
 
-    /// The proxy ends a listen when the session ends. Returns whether the line is that.
+    /// The proxy ends a listen when the session ends, or its process is replaced. Returns whether the line is that.
     fn closes_listen(&mut self, client: usize, line: &str, is_stopping: bool) -> bool {
         let is_closed = |key: &usize| {
             let request = &self.requests[*key];
@@ -58,16 +62,22 @@ impl Record {
             let closed = format!(
                 r#"{{"jsonrpc":"2.0","id":{id},"result":{{"resultType":"complete","_meta":{{"io.modelcontextprotocol/subscriptionId":{id}}}}}}}"#
             );
-            matches!(request.kind, Kind::Listen(_)) && !request.is_over && line == closed
+            let is_open = !request.is_over && !request.is_cancelled_for_sure;
+            matches!(request.kind, Kind::Listen(_)) && is_open && line == closed
         };
-        let may_end = is_stopping || self.gone.contains(&client);
+        let may_end = is_stopping || self.gone.contains(&client) || self.replaces;
         let closed = self
             .open_of(client)
             .iter()
             .copied()
-            .find(is_closed)
+            .filter(is_closed)
+            .min_by_key(|key| self.requests[*key].is_cancelled)
             .filter(|_| may_end);
         if let Some(key) = closed {
+            if self.replaces {
+                // What the process has said meanwhile was not read.
+                self.requests[key].expected.clear();
+            }
             self.end(key, line);
         }
         closed.is_some()
@@ -92,11 +102,14 @@ impl Record {
             }
             "shutdown" if self.gone.contains(&request.client) => true,
             "response_too_large" => too_long(),
+            "server_changed" => self.may_be_ended(request.client),
             _ if request.answer.is_some() && request.kind != Kind::Double => false,
             "process_terminated" => {
                 let is_lost = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
                 let is_listen = matches!(request.kind, Kind::Listen(_));
-                let may_be_lost = is_lost || (is_listen && !self.dead.is_empty());
+                // A spare may have misbehaved before it became a client's own.
+                let is_alone = self.alone.contains(&request.client);
+                let may_be_lost = is_lost || is_alone || (is_listen && !self.dead.is_empty());
                 may_be_lost && line.contains("\"delivered\":true")
             }
             "restart_limit" | "spawn_failed" | "quarantined" => {

@@ -28,7 +28,7 @@ impl Server {
         self.out.push(b"\n");
     }
 
-    fn say(
+    pub fn say(
         &mut self,
         record: &mut Record,
         number: &str,
@@ -48,6 +48,7 @@ impl Server {
         }
         match self.rng.below(10) {
             0..=4 => self.answer(record),
+            6 if self.greeting.is_some() && !self.says_no_more => self.speak_to_all(record),
             6 if self.says_no_more => self.acknowledge(record),
             _ if self.says_no_more => {}
             5 => self.report_progress(record),
@@ -164,14 +165,16 @@ impl Server {
             self.say(record, &text, What::Response(number), lines::closed);
         } else if !self.pending.is_empty() {
             let at = self.rng.below(self.pending.len());
-            let (number, _) = self.pending.swap_remove(at);
-            self.say(
-                record,
-                &number.to_string(),
-                What::GivesUp(number),
-                lines::given_up,
-            );
-            self.over.push(number);
+            let (number, _) = self.pending[at];
+            // Servers of before take back nothing but what they have asked themselves.
+            let what = if self.greeting.is_some() {
+                What::Other
+            } else {
+                self.pending.swap_remove(at);
+                self.over.push(number);
+                What::GivesUp(number)
+            };
+            self.say(record, &number.to_string(), what, lines::given_up);
         }
     }
 
@@ -191,7 +194,7 @@ impl Server {
                 let number = 1 << 40 | number;
                 self.say(record, &number.to_string(), What::Response(number), |serial| lines::response(serial, 0, 0, 1));
             }
-            4 => self.say(record, "", What::Other, |serial| Marked(format!(r#"{{"jsonrpc":"2.0","method":"notifications/tools/list_changed","params":{{"x":"s{serial}."}}}}"#))),
+            4 if self.greeting.is_none() => self.say(record, "", What::Other, lines::list_changed),
             5 => self.say(record, "", What::Other, |serial| Marked(format!(r#"{{"method":"notifications/message","params":{{"level":"debug","data":"s{serial}."}}}}"#))),
             6 => {
                 let pending = self.pending.first().map_or(number, |(number, _)| *number);
