@@ -6,6 +6,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
+use crate::common::processes::send_signal;
 use crate::common::{Proxy, TempFolder};
 use crate::run;
 
@@ -131,7 +132,10 @@ fn a_static_program_serves_in_an_empty_root_and_as_the_first_process() {
         // It may write nothing there, and has not.
         let files = fs::read_dir(root.path()).unwrap().count();
         assert_eq!(files, 1);
-        proxy.signal(Signal::SIGTERM);
+        // unshare(1) does not pass signals on.
+        let below = proxy.servers();
+        let first = below.first().filter(|_| wrapper.len() > 1);
+        send_signal(*first.unwrap_or(&proxy.pid()), Signal::SIGTERM);
         client.read_to_end();
     }
 }
