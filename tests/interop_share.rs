@@ -125,7 +125,7 @@ fn fifty_clients_of_the_typescript_sdk_share_two_servers() {
 /// Each era has its own two, and clients of both SDKs are at them at the same time.
 #[test]
 #[ignore = "needs the Python and npm servers that .ci/interop-setup installs"]
-fn legacy_clients_of_both_sdks_share_servers_beside_modern_ones() {
+fn legacy_clients_of_the_python_and_typescript_sdks_share_servers_beside_modern_ones() {
     let _alone = one_at_a_time();
     let proxy = share_sdk_server(&["--share", "2", "--share-legacy"]);
     let half = CLIENTS / 2;
