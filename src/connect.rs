@@ -6,9 +6,13 @@
 mod attempt;
 mod credentials;
 mod end;
+pub mod kept_link;
+pub mod kept_run;
 mod link;
 mod resolve;
+mod resuming;
 mod secure;
+mod sides;
 mod stdio_pair;
 #[cfg(test)]
 mod tests;
@@ -26,11 +30,11 @@ use self::link::Link;
 use self::resolve::Resolver;
 pub use self::resolve::look_up;
 pub(crate) use self::secure::Tls;
+use self::sides::Sides;
 use self::stdio_pair::StdioPair;
 use crate::buffers::budget::{BudgetSize, BufferBudget};
 use crate::options::ConnectOptions;
 use crate::process::memory_limit::MemoryLimit;
-use crate::pump::pump;
 use crate::reactor::Reactor;
 use crate::reactor::io::Readiness;
 use crate::reactor::peers::{Peers, vanished_error};
@@ -39,11 +43,11 @@ use crate::reactor::signals::Signals;
 use crate::reactor::stdio::Stdio;
 use crate::reactor::timers::{Deadline, unix_time};
 use crate::reactor::token::{self, Target};
-use crate::scheduler::{Driver, Scheduler, SessionKey};
+use crate::scheduler::{Scheduler, SessionKey};
 use crate::session::idle::IdleLimits;
 use crate::session::report::Label;
 use crate::session::stderr::ServerLogging;
-use crate::session::{Action, Backend, Context, Event, Session, Settings, Spawn, VANISH_TIME};
+use crate::session::{Action, Backend, Event, Session, Settings, Spawn, VANISH_TIME};
 use crate::transport::address::Address;
 use crate::util::secret::Secret;
 
@@ -69,6 +73,11 @@ pub struct Connector {
     stop_deadline: Deadline,
     /// Set by the end of stdin.
     end_deadline: Deadline,
+    /// Whether the proxy is asked to keep the session while the connection is lost.
+    resumes: bool,
+    /// While there is none: when the next attempt is made, and when no more are.
+    retry: Deadline,
+    not_resumed: Deadline,
     /// Whether everything that could be delivered has been.
     done: bool,
     /// Whether it ended before that.
@@ -115,18 +124,16 @@ enum Due {
     End,
     /// [`end::REAP_INTERVAL`] is over.
     Reap,
+    /// Another attempt to resume may be made.
+    Retry,
+    /// The session that is to be resumed is gone by now, or the proxy does not answer.
+    NotResumed,
 }
 
 impl From<SessionKey> for Due {
     fn from(_: SessionKey) -> Self {
         Self::Session
     }
-}
-
-/// What is around the session.
-struct Sides {
-    stdio: StdioPair,
-    link: Link,
 }
 
 impl Connector {
@@ -160,10 +167,14 @@ impl Connector {
             sides: Sides {
                 stdio,
                 link: Link::Down,
+                kept: None,
             },
             peers: Peers::new(),
             stop_deadline: Deadline::default(),
             end_deadline: Deadline::default(),
+            resumes: options.resume && options.reconnect,
+            retry: Deadline::default(),
+            not_resumed: Deadline::default(),
             done: false,
             is_cut_off: false,
         })
@@ -178,6 +189,7 @@ impl Connector {
         while !self.done {
             self.turn(&mut events)?;
         }
+        self.say_bye();
         self.reap_look_ups(&mut events)?;
         let session = self.scheduler.session(self.session);
         if self.is_cut_off {
@@ -199,6 +211,7 @@ impl Connector {
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
         self.note_end_of_stdin();
+        self.go_on_resuming();
         self.fire_timers();
         // After all that the session can be told in a turn, and before the wait: no event tells what it wants.
         self.apply_actions();
@@ -256,6 +269,8 @@ impl Connector {
                 Due::Close => self.close_overdue(),
                 Due::Stop => self.done = true,
                 Due::End => self.end_overdue(),
+                Due::Retry => self.retry_due(),
+                Due::NotResumed => self.resume_overdue(),
                 Due::Reap => {}
             }
         }
@@ -274,16 +289,18 @@ impl Connector {
 
     fn apply(&mut self, action: Action) {
         match action {
-            Action::StartUpstream if self.wants_start() => self.connect(),
+            Action::StartUpstream if self.wants_start() => self.start_link(),
             // A program on this machine does not vanish, and there is one connection at a time.
             Action::StartUpstream
             | Action::CheckClient
+            | Action::ResumeAsked
             | Action::BeginSwap
             | Action::QueueSwap
             | Action::MoveUpstream
             | Action::EndSwap(_) => {}
+            Action::LinkSilent => self.link_is_silent(),
             Action::StopUpstream | Action::HibernateUpstream => self.end_our_side(),
-            Action::ReleaseUpstream => self.sides.link.bring_down(&mut self.reactor.timers),
+            Action::ReleaseUpstream => self.release_link(),
             // Nothing more is to be delivered, and nothing that stdin still brings would be heard.
             Action::ShutdownClient | Action::CloseClient => self.done = true,
             Action::CheckUpstream => self.check_upstream(),
@@ -298,6 +315,7 @@ impl Connector {
     }
 
     fn drop_connection(&mut self) {
+        self.forget_kept();
         self.sides.link.bring_down(&mut self.reactor.timers);
         self.tell(Event::UpstreamEof(None));
     }
@@ -310,6 +328,9 @@ impl Connector {
             .io()
             .and_then(|io| io.source().socket().tcp());
         if connection.is_some_and(|stream| self.peers.has_vanished(stream, VANISH_TIME)) {
+            if self.sides.kept.is_some() {
+                return self.link_is_silent();
+            }
             self.sides.link.bring_down(&mut self.reactor.timers);
             self.tell(Event::UpstreamEof(Some(&vanished_error())));
         }
@@ -336,25 +357,5 @@ fn settings(options: &ConnectOptions, token: Option<Secret>) -> Settings {
         spawn: Spawn::Eager,
         idle_limits: IdleLimits::default(),
         server_log: ServerLogging::Limited,
-    }
-}
-
-impl Driver for Sides {
-    type Place = ();
-
-    fn run(
-        &mut self,
-        _: SessionKey,
-        session: &mut Session,
-        (): &mut (),
-        scratch: &mut [u8],
-        cx: &mut Context<'_>,
-    ) -> bool {
-        self.stdio.notice_failures(session, cx);
-        if let Err(error) = self.link.flush() {
-            session.handle(Event::UpstreamEof(Some(&error)), cx);
-        }
-        let has_more = pump(session, &mut self.stdio, &mut self.link, scratch, cx);
-        has_more | (self.link.note_held_input() && session.wants_upstream_output(cx.memory))
     }
 }

@@ -312,6 +312,11 @@ impl<P> Entrance<P> {
         }
     }
 
+    /// Somebody has shown what is not his: that counts like a wrong token.
+    pub fn note_failure(&mut self, address: ClientAddress, now: Time) {
+        self.failures.note(address.origin(), now);
+    }
+
     /// Logs how many lines were left out, if any were. Call it now and then.
     pub fn report_left_out(&mut self) {
         let count = self.log.take_left_out();

@@ -22,6 +22,7 @@ pub mod process;
 pub mod protocol;
 pub mod pump;
 pub mod reactor;
+pub mod resume;
 pub mod scheduler;
 pub mod secret_file;
 pub mod serve;

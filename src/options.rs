@@ -12,6 +12,7 @@ use log::LevelFilter;
 
 use crate::entrance::{DEFAULT_TIMEOUT, Name, Network};
 use crate::logger::Format;
+use crate::resume::DEFAULT_TIMEOUT as DEFAULT_RESUME_TIMEOUT;
 use crate::session::Spawn;
 use crate::session::stderr::ServerLogging;
 use crate::transport::address::Address;
@@ -77,6 +78,8 @@ pub struct ServeOptions {
     pub status_host: Vec<String>,
     /// Whether those on other machines may see everything.
     pub status_public: bool,
+    /// How long a session is kept of which the connection is lost: 10 ms to one day. `None`: not at all.
+    pub resume_timeout: Option<Duration>,
     /// Servers that may be starting up at a time: 1 to 100,000.
     pub max_starting: usize,
     /// The certificate of this side of TLS, with those between it and its authority. With it comes a key.
@@ -261,6 +264,7 @@ impl Default for ServeOptions {
             status: None,
             status_host: Vec::new(),
             status_public: false,
+            resume_timeout: Some(DEFAULT_RESUME_TIMEOUT),
             max_starting: twice_the_processors(),
             tls_cert: None,
             tls_key: None,
@@ -356,6 +360,8 @@ pub struct ConnectOptions {
     pub heartbeat_interval: Duration,
     /// Whether to connect again after the connection is lost.
     pub reconnect: bool,
+    /// Whether to go on with the same session then.
+    pub resume: bool,
     /// The longest delay between two attempts: 10 ms to one day.
     pub reconnect_delay: Duration,
     /// Attempts in a row: 1 to 1,000,000. `None`: no limit.
@@ -407,6 +413,7 @@ impl Default for ConnectOptions {
             },
             heartbeat_interval: Duration::from_secs(30),
             reconnect: true,
+            resume: true,
             reconnect_delay: Duration::from_secs(2),
             max_reconnect_attempts: None,
             held_request_timeout: Some(Duration::from_mins(1)),

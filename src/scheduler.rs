@@ -192,6 +192,11 @@ impl<P> Scheduler<P> {
         self.entries.get(key.0).map(|entry| &entry.session)
     }
 
+    /// The same, to be asked for what it has; events are for [`Self::handle`].
+    pub fn session_mut(&mut self, key: SessionKey) -> Option<&mut Session> {
+        self.entries.get_mut(key.0).map(|entry| &mut entry.session)
+    }
+
     /// What is kept beside a session.
     pub fn place(&self, key: SessionKey) -> Option<&P> {
         self.entries.get(key.0).map(|entry| &entry.place)

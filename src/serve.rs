@@ -36,12 +36,15 @@ mod launch;
 mod launcher;
 mod limits;
 mod listen;
+mod newcomers;
 mod pipe_widener;
 mod plans;
 mod put_in_force;
 mod quotas;
 pub mod reload;
 mod remnants;
+mod resuming;
+mod resumption;
 mod rules;
 mod seat_side;
 mod server;
@@ -83,8 +86,10 @@ pub use self::client::ClientSession;
 use self::client::Sides;
 use self::counts::ProxyCounts;
 pub use self::limits::Limits;
+use self::newcomers::NewcomerKey;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
+use self::resuming::Resuming;
 use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
@@ -134,6 +139,8 @@ pub struct Proxy<S: System = Linux> {
 
     /// Sessions by whose they are.
     quotas: Quotas,
+    /// What there is for sessions that can be resumed, if any can be.
+    resuming: Option<Box<Resuming<S::Client>>>,
     /// The entrance, if anything is asked of connections.
     visitors: Option<Box<Visitors<S::Client>>>,
 
@@ -214,6 +221,7 @@ impl<S: System> Proxy<S> {
             sessions_so_far: 0,
             refused: 0,
             quotas: Quotas::new(limits.sessions_of_one),
+            resuming: limits.resume_timeout.map(Resuming::new).map(Box::new),
             visitors: Visitors::new(rules, limits.places).map(Box::new),
             servers: Servers::default(),
             start_queue: StartQueue::new(limits.max_starting),
@@ -273,6 +281,10 @@ impl<S: System> Proxy<S> {
         if self.visitors.is_some() {
             self.run_visitors();
         }
+        if self.resuming.is_some() {
+            self.run_newcomers();
+            self.limit_detached();
+        }
         self.fire_timers();
         self.apply_actions();
         self.accept_waiting();
@@ -305,6 +317,10 @@ impl<S: System> Proxy<S> {
     pub fn is_busy(&self) -> bool {
         self.scheduler.is_busy()
             || self.has_ready_visitors()
+            || self
+                .resuming
+                .as_ref()
+                .is_some_and(|it| it.newcomers.is_busy())
             || self.can_accept()
             || self.can_start()
             || self.can_prespawn()
@@ -340,6 +356,12 @@ impl<S: System> Proxy<S> {
                 Channel::Visitor => {
                     if let Some(visitors) = &mut self.visitors {
                         visitors.latch(VisitorKey(key), token, readiness);
+                    }
+                }
+                Channel::Newcomer => {
+                    if let Some(resuming) = &mut self.resuming {
+                        let key = NewcomerKey(key);
+                        resuming.newcomers.latch(key, token, readiness);
                     }
                 }
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
@@ -413,6 +435,7 @@ impl<S: System> Proxy<S> {
             servers: &mut self.servers,
             start_queue: &mut self.start_queue,
             services: &mut self.services,
+            resuming: self.resuming.as_deref_mut(),
         };
         self.scheduler
             .run_ready(&mut sides, &mut self.reactor.timers);

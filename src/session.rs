@@ -122,6 +122,7 @@ mod refusals;
 mod replay;
 pub mod report;
 pub mod restart;
+mod resuming;
 mod send_queue;
 mod server_memory;
 mod settings;
@@ -160,6 +161,7 @@ use self::idle::UseKnown;
 use self::in_flight::{InFlight, Load, ServerRequests};
 use self::refusals::Refusals;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
+use self::resuming::Resuming;
 use self::send_queue::SendQueue;
 use self::server_memory::ServerMemory;
 pub use self::settings::{Settings, Spawn};
@@ -248,6 +250,8 @@ pub struct Session {
     owes_opened: bool,
     /// Present if messages that the host did not ask for are filtered out.
     tidy: Option<Box<Tidy>>,
+    /// Present if a connection may be lost and come back.
+    resume: Option<Box<Resuming>>,
     /// Present while the session is on its way to a new server.
     swap: Option<Box<Swap>>,
 }
@@ -320,6 +324,7 @@ impl Session {
             tally: Tally::default(),
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
+            resume: None,
             swap: None,
         }
     }

@@ -74,7 +74,7 @@ impl Place {
         let wants_line = token.is_some() || server.is_some();
         Ok(Self {
             way,
-            first_line: wants_line.then(|| own_messages::handshake(token, server)),
+            first_line: wants_line.then(|| own_messages::handshake(token, server, None)),
         })
     }
 

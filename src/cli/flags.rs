@@ -208,6 +208,10 @@ flags! {
     /// at most.
     server "--idle-timeout" "S", default "0", example "3600": idle_timeout = seconds_or_off;
 
+    /// Keep a session for S seconds after its connection was lost, 0.01 to 86400, or 0 for off. It is for clients that
+    /// ask for it, as `connect` does: the server lives on, and whoever comes back in that time has lost nothing.
+    serve "--resume-timeout" "S", default "120", example "600": resume_timeout = seconds_or_off;
+
     /// Stop a session's server after S seconds without a message in either direction, 0.01 to 86400, or 0 for off. The
     /// connection stays, and the next message starts another server. Only for servers that keep nothing between two
     /// calls. A session in which anything is open keeps its server: a request, a subscription, a task, or a question to
@@ -319,6 +323,9 @@ flags! {
 
     /// End when the connection is lost, instead of reconnecting.
     connect "--no-reconnect": reconnect = false;
+
+    /// Begin a new session after a reconnect, instead of going on with the one that was lost.
+    connect "--no-resume": resume = false;
 
     /// Seconds that a request waits for a connection, 0.01 to 86400, or 0 for off. Then it is answered with 502
     /// `unreachable`, and attempts to connect go on.

@@ -125,6 +125,7 @@ impl Connector {
 
     /// No further attempt would be any better.
     fn keep_token_from(&mut self, address: SocketAddr) {
+        self.forget_kept();
         let why = format!(
             "the token would pass to {address} in plain text, where others can read it (a tunnel to a loopback address keeps \
              it secret; --insecure-token sends it all the same)"
@@ -143,7 +144,7 @@ impl Connector {
             }
         }
         attempt.deadline.clear(&mut self.reactor.timers);
-        match failure.refusal {
+        match failure.refusal.filter(|_| !self.sides.is_lost()) {
             None => self.connect_failed(&failure.words),
             Some(reason) => self.tell(Event::UpstreamRefused {
                 reason,
@@ -198,6 +199,10 @@ impl Connector {
 
     pub(super) fn link_is_up(&mut self) {
         self.sides.link.accepted(&mut self.reactor.timers);
+        if self.sides.is_lost() {
+            return self.ask_again();
+        }
+        self.ask();
         self.tell(Event::UpstreamStarted { pid: None });
     }
 
@@ -226,12 +231,16 @@ impl Connector {
     }
 
     fn connect_failed(&mut self, reason: &dyn Display) {
+        if self.sides.is_lost() {
+            debug!("not resumed yet: {reason}");
+            return self.try_again();
+        }
         self.tell(Event::UpstreamFailed(&reason.to_string()));
     }
 
     /// Nobody is told what becomes of an attempt that the session has no use for any more.
     pub(super) fn drop_unwanted_attempt(&mut self) {
-        if self.sides.link.is_attempt() && !self.wants_start() {
+        if self.sides.link.is_attempt() && !self.wants_start() && !self.sides.is_lost() {
             self.sides.link.bring_down(&mut self.reactor.timers);
         }
     }

@@ -40,6 +40,9 @@ impl Connector {
         let timers = &mut self.reactor.timers;
         let at = timers.now() + STOP_TIME;
         self.stop_deadline.set(Some(at), Due::Stop, timers);
+        if self.is_end_put_off() {
+            self.drop_connection();
+        }
         self.tell(Event::ShutDown);
     }
 
@@ -54,24 +57,21 @@ impl Connector {
 
     /// Whatever is still to be served or delivered: it had its time. Who waits for a response is told, if he reads.
     pub(super) fn end_overdue(&mut self) {
+        let is_said = !self.is_end_put_off();
         self.drop_connection();
         self.scheduler.enqueue(self.session);
         self.scheduler
             .run_ready(&mut self.sides, &mut self.reactor.timers);
         let session = self.scheduler.session(self.session);
-        self.is_cut_off = session.is_some_and(|session| !session.to_client().is_empty());
+        let is_heard = session.is_none_or(|session| session.to_client().is_empty());
+        self.is_cut_off = !is_said || !is_heard;
         self.done = true;
     }
 
-    /// The other side ends its own when it has said everything.
-    pub(super) fn end_our_side(&mut self) {
-        let Some(connection) = self.sides.link.io_mut() else {
-            return self.drop_connection();
-        };
-        connection.source_mut().end();
-        let timers = &mut self.reactor.timers;
-        let at = timers.now() + CLOSE_TIME;
-        self.sides.link.half_close(at, timers);
+    /// Whether the end waits for a connection, over which something is still to be said.
+    fn is_end_put_off(&self) -> bool {
+        let kept = self.sides.kept.as_ref();
+        kept.is_some_and(|kept| kept.is_lost() && kept.is_ending())
     }
 
     /// The time is for the other side, not for a program that is slow to read our stdout: while that has to be waited for,
@@ -80,7 +80,9 @@ impl Connector {
         self.sides.link.deadline_fired();
         let memory = self.scheduler.memory();
         let session = self.scheduler.session(self.session);
-        if session.is_some_and(|session| session.wants_upstream_output(memory)) {
+        let has_had_time = self.sides.has_ended_side()
+            && session.is_some_and(|session| session.wants_upstream_output(memory));
+        if has_had_time {
             self.drop_connection();
         } else {
             let timers = &mut self.reactor.timers;

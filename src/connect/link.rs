@@ -20,10 +20,11 @@ use std::vec;
 use mio::Token;
 
 use super::Due;
+use super::kept_run::Carrier;
 use super::resolve::LookUp;
 use crate::pump::Transport;
 use crate::reactor::io::{Input, Io, Readiness};
-use crate::reactor::timers::{Deadline, Timers};
+use crate::reactor::timers::{Deadline, Timers, boot_time};
 use crate::transport::connection::Connection;
 use crate::util::time::Time;
 
@@ -196,19 +197,31 @@ impl<S> Link<S> {
     }
 }
 
-impl Link {
-    /// Has what was written before go out, if there is room for it now.
-    pub(super) fn flush(&mut self) -> io::Result<()> {
+impl Carrier for Link {
+    fn is_half_closed(&self) -> bool {
+        matches!(self, Self::HalfClosed { .. })
+    }
+
+    fn end(&mut self) {
+        if let Some(io) = self.io_mut() {
+            io.source_mut().end();
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
         match self.io_mut() {
             Some(io) if io.source().unsent() > 0 && io.is_writable() => io.flush(),
             _ => Ok(()),
         }
     }
 
-    /// Has the next turn look for what no event tells of. Returns whether there is such a thing.
-    pub(super) fn note_held_input(&mut self) -> bool {
+    fn note_held_input(&mut self) -> bool {
         let io = self.io_mut().filter(|io| io.source().holds_input());
         io.map(Io::note_readable).is_some()
+    }
+
+    fn boot_time(&self) -> Time {
+        boot_time()
     }
 }
 

@@ -130,6 +130,11 @@ impl Splitter {
         };
     }
 
+    /// Takes what has come of an unfinished line that is not skipped.
+    pub fn take_begun(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buffer)
+    }
+
     /// Gives a buffer for the next line that has to be put together. No line has begun.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         debug_assert!(self.is_between_lines());

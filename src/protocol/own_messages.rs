@@ -265,8 +265,9 @@ pub const HTTP_RESPONSE: &str = concat!(
     "MCP applications reach it through `mcp-tcp-proxy connect`.",
 );
 
-/// With this a client announces itself to a proxy, and shows its token if it has one.
-pub fn handshake(token: Option<&str>, server: Option<&str>) -> String {
+/// With this a client announces itself to a proxy, shows its token if it has one, and names the server that it wants.
+/// `resume` is what it asks for, as JSON, if the session is to be kept when the connection is lost.
+pub fn handshake(token: Option<&str>, server: Option<&str>, resume: Option<&str>) -> String {
     const VERSION: &str = env!("CARGO_PKG_VERSION");
     let mut line = String::from(r#"{"type":"handshake""#);
     if let Some(token) = token {
@@ -284,9 +285,13 @@ pub fn handshake(token: Option<&str>, server: Option<&str>) -> String {
     push(
         &mut line,
         &format_args!(
-            r#","client_version":"{VERSION}","supports_heartbeat":true,"replay":"eager"}}"#
+            r#","client_version":"{VERSION}","supports_heartbeat":true,"replay":"eager""#
         ),
     );
+    if let Some(resume) = resume {
+        push(&mut line, &format_args!(r#","resume":{resume}"#));
+    }
+    line.push('}');
     line
 }
 
@@ -395,9 +400,13 @@ mod tests {
         let version = env!("CARGO_PKG_VERSION");
         let mut expected = json!({"type": "handshake", "client_version": version, "supports_heartbeat": true, "replay": "eager"});
         let read = |line: &str| serde_json::from_str::<Value>(line).unwrap();
-        assert_eq!(read(&handshake(None, None)), expected);
+        assert_eq!(read(&handshake(None, None, None)), expected);
         expected["token"] = json!("a \"token\"");
-        assert_eq!(read(&handshake(Some("a \"token\""), None)), expected);
+        assert_eq!(read(&handshake(Some("a \"token\""), None, None)), expected);
+        expected["resume"] = json!({"version": 1});
+        let resume = Some(r#"{"version":1}"#);
+        let line = handshake(Some("a \"token\""), None, resume);
+        assert_eq!(read(&line), expected);
         assert_eq!(
             heartbeat_response(time, true),
             r#"{"type":"heartbeat_response","timestamp":1700000000.005000,"mcp_alive":true}"#

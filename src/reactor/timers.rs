@@ -22,6 +22,11 @@ pub fn coarse_now() -> Time {
     read(ClockId::CLOCK_MONOTONIC_COARSE)
 }
 
+/// The time now, by a clock that goes on while the machine sleeps.
+pub fn boot_time() -> Time {
+    read(ClockId::CLOCK_BOOTTIME)
+}
+
 fn read(clock: ClockId) -> Time {
     // It can't fail: both clocks exist on every Linux (clock_gettime(2)).
     clock_gettime(clock).map_or(Time::default(), |now| {

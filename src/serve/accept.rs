@@ -8,6 +8,7 @@ use mio::Interest;
 use slab::Slab;
 
 use super::client::ClientSession;
+use super::newcomers::Arrival;
 use super::services::Service;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
@@ -146,7 +147,7 @@ impl<S: System> Proxy<S> {
         self.listeners.is_readable()
             && !self.is_paused()
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
-            && self.refused < MAX_REFUSED
+            && self.refused + self.to_be_refused() < MAX_REFUSED
             && !self.has_fresh_visitors()
     }
 
@@ -194,11 +195,33 @@ impl<S: System> Proxy<S> {
         if self.visitors.is_some() {
             return self.arrived(door, client, address);
         }
-        self.accept_session(door, client, address);
+        self.accept_free(door, client, address);
+    }
+
+    /// A connection of which nothing is asked.
+    pub(super) fn accept_free(
+        &mut self,
+        door: Option<ServiceKey>,
+        client: S::Client,
+        address: ClientAddress,
+    ) {
+        if self.resuming.is_none() {
+            return self.accept_session(door, client, address);
+        }
+        if let Err(error) = client.configure() {
+            debug!("a connection was gone when it was accepted: {error}");
+            return;
+        }
+        let arrival = Arrival {
+            client: address,
+            service: door.unwrap_or(ServiceKey::ONLY),
+            identity: None,
+        };
+        self.newcome(client, arrival);
     }
 
     /// A connection is a session at once.
-    pub(super) fn accept_session(
+    fn accept_session(
         &mut self,
         door: Option<ServiceKey>,
         client: S::Client,
@@ -259,6 +282,18 @@ impl<S: System> Proxy<S> {
         }
     }
 
+    /// Whether there are as many sessions as there may be.
+    pub(super) fn is_full(&self) -> bool {
+        let resuming = self.resuming.as_ref();
+        let lingering = resuming.map_or(0, |resuming| resuming.lingering);
+        self.scheduler.len() - self.refused - lingering >= self.limits.max_sessions
+    }
+
+    /// Connections that are going to be turned away, as far as that is known.
+    fn to_be_refused(&self) -> usize {
+        if self.is_full() { self.newcomers() } else { 0 }
+    }
+
     /// The limit that one more session of this client would be over.
     fn session_limit(
         &self,
@@ -266,9 +301,8 @@ impl<S: System> Proxy<S> {
         client: ClientAddress,
         identity: Option<&Identity>,
     ) -> Option<SessionLimit> {
-        let limit = self.limits.max_sessions;
-        if self.scheduler.len() - self.refused >= limit {
-            return Some(SessionLimit::All(limit));
+        if self.is_full() {
+            return Some(SessionLimit::All(self.limits.max_sessions));
         }
         let own = service.max_sessions;
         let own = own.filter(|limit| self.services.sessions_like(service) >= *limit);

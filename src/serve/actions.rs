@@ -20,10 +20,17 @@ impl<S: System> Proxy<S> {
     pub(super) fn apply_actions(&mut self) {
         while let Some((key, action)) = self.scheduler.next_action() {
             self.apply(key, action);
+            if self.resuming.is_some() {
+                self.note_lingering(key);
+            }
             let timers = &mut self.reactor.timers;
             if let Some((session, place)) = self.scheduler.free_if_finished(key, timers) {
                 debug_assert!(place.server().is_none() && place.successor().is_none());
-                if !session.was_refused() {
+                if place.gave_up_place {
+                    if let Some(resuming) = &mut self.resuming {
+                        resuming.lingering -= 1;
+                    }
+                } else if !session.was_refused() {
                     let service = self.services.get_mut(place.service());
                     service.sessions -= 1;
                     service.counts.closed(&session);
@@ -34,6 +41,7 @@ impl<S: System> Proxy<S> {
                 self.refused -= usize::from(session.was_refused());
                 self.system.session_freed(key, &session);
                 self.scheduler.log_end(&session, self.reactor.now());
+                self.place_is_free();
             }
         }
     }
@@ -61,16 +69,24 @@ impl<S: System> Proxy<S> {
         match action {
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
+            Action::ResumeAsked => return self.answer_ask(key),
+            Action::CloseClient => self.forget_kept(key),
             Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
                 return self.apply_swap(key, action);
             }
             _ => {}
         }
+        let why = match self.scheduler.session(key) {
+            Some(session) if action == Action::ShutdownClient => session.end_reason_name(),
+            _ => "",
+        };
         let Some(place) = self.scheduler.place_mut(key) else {
             return;
         };
         match action {
             Action::StartUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::CheckClient
             | Action::CheckUpstream
             | Action::MeasureClient
@@ -96,7 +112,7 @@ impl<S: System> Proxy<S> {
                 }
             }
             Action::ShutdownClient => {
-                place.end_client();
+                place.end_client(why);
                 self.scheduler.enqueue(key);
             }
             Action::CloseClient => place.close_client(),

@@ -51,6 +51,7 @@ impl<S: System> Proxy<S> {
         let own = own + self.stop_timers.deadlines();
         let visitors = self.visitors.as_ref();
         let visitors = visitors.map_or(0, |visitors| visitors.check());
+        let visitors = visitors + self.check_newcomers();
         let all = monitor + own + self.scheduler.deadlines() + self.servers.deadlines() + visitors;
         assert_eq!(
             self.reactor.timers.len(),

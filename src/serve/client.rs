@@ -1,5 +1,6 @@
 //! What is around one session: the connection to its client, and its server.
 
+use super::resuming::Resuming;
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};
 use super::servers::{ServerKey, Servers};
@@ -10,6 +11,8 @@ use super::system::{ClientSocket, System};
 use crate::entrance::Identity;
 use crate::pump::{Transport, pump};
 use crate::reactor::io::{Io, Readiness};
+use crate::resume::Server as KeptSession;
+use crate::resume::wire;
 use crate::scheduler::{Driver, SessionKey};
 use crate::session::{Context, Event, Session};
 use crate::share::SeatKey;
@@ -17,7 +20,7 @@ use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session.
 pub struct ClientSession<S: System> {
-    client: Option<Io<S::Client>>,
+    pub(super) client: Option<Io<S::Client>>,
     /// What it is a session of.
     service: ServiceKey,
     /// The server that it uses.
@@ -28,6 +31,10 @@ pub struct ClientSession<S: System> {
     pub(super) seat: Option<SeatKey>,
     /// What the client has shown, if anything was asked for.
     identity: Option<Box<Identity>>,
+    /// Present if the connection may be lost and come back.
+    pub(super) resume: Option<Box<KeptSession>>,
+    /// Whether it does not count any more among those that may be there.
+    pub(super) gave_up_place: bool,
 }
 
 impl<S: System> ClientSession<S> {
@@ -43,6 +50,8 @@ impl<S: System> ClientSession<S> {
             successor: None,
             seat: None,
             identity: identity.map(Box::new),
+            resume: None,
+            gave_up_place: false,
         }
     }
 
@@ -66,6 +75,12 @@ impl<S: System> ClientSession<S> {
         self.server
     }
 
+    /// What waits to be written before what the session has, in bytes.
+    pub(super) fn unsent(&self) -> usize {
+        let resume = self.resume.as_ref();
+        resume.map_or(0, |server| server.channel.unsent())
+    }
+
     /// The one that is to take the place of that.
     pub fn successor(&self) -> Option<ServerKey> {
         self.successor
@@ -77,8 +92,11 @@ impl<S: System> ClientSession<S> {
         client.is_some_and(|client| client.latch(token, readiness))
     }
 
-    /// Sends the client the end of our side.
-    pub(super) fn end_client(&mut self) {
+    /// Sends the client the end of our side, `why` before it if it may come back for it.
+    pub(super) fn end_client(&mut self, why: &str) {
+        if let Some(server) = &mut self.resume {
+            return server.channel.end_with(&wire::bye(why));
+        }
         if let Some(client) = &mut self.client {
             client.source_mut().end();
         }
@@ -133,6 +151,13 @@ impl<S: System> ClientSession<S> {
         }
     }
 
+    /// The same, with the error that it has come to.
+    fn flush_tls(&mut self) -> Option<std::io::Error> {
+        let client = self.client.as_mut()?;
+        let is_due = client.source().holds_output() && client.is_writable();
+        is_due.then(|| client.flush().err()).flatten()
+    }
+
     /// Has the next run look for what no event tells of. Returns whether there is such a thing.
     #[inline(never)]
     fn note_held_input(&mut self) -> bool {
@@ -147,6 +172,7 @@ pub(super) struct Sides<'a, S: System> {
     pub(super) servers: &'a mut Servers<S>,
     pub(super) start_queue: &'a mut StartQueue,
     pub(super) services: &'a mut Services,
+    pub(super) resuming: Option<&'a mut Resuming<S::Client>>,
 }
 
 impl<S: System> Driver for Sides<'_, S> {
@@ -168,6 +194,9 @@ impl<S: System> Driver for Sides<'_, S> {
             && server.has_news()
         {
             tell_news(server, session, scratch, cx);
+        }
+        if place.resume.is_some() {
+            return self.run_kept(key, session, place, scratch, cx) | tries;
         }
         if place.is_read_closed() {
             place.notice_failure(session, cx);
@@ -235,5 +264,65 @@ fn tell_news<S: System>(
             server.stdin = None;
         }
         session.handle(Event::UpstreamExited(exit), cx);
+    }
+}
+
+impl<S: System> Sides<'_, S> {
+    /// The same for a session of which the connection may be lost and come back.
+    #[inline(never)]
+    fn run_kept(
+        &mut self,
+        key: SessionKey,
+        session: &mut Session,
+        place: &mut ClientSession<S>,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let Some(resuming) = self.resuming.as_deref_mut() else {
+            return false;
+        };
+        if place.is_tls()
+            && let Some(error) = place.flush_tls()
+        {
+            place.finish_run(key, Some(error), session, resuming, cx);
+        }
+        place.receive(key, session, resuming, scratch, cx);
+        let flushed = place.flush_channel(session, resuming, cx);
+        let mut failed = flushed.err();
+        let (mut has_more, mut is_stalled) = (false, false);
+        let (client, resume) = (&mut place.client, &mut place.resume);
+        if let Some(server) = resume {
+            let mut side = ClientSession::<S>::kept_side(client, server, resuming, cx);
+            let seat = place.seat;
+            let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
+            if let (Some(seat), Some(sharing)) = (seat, sharing) {
+                let mut seat = SeatSide::new(sharing, seat);
+                has_more = pump(session, &mut side, &mut seat, scratch, cx);
+                is_stalled = seat.is_stalled();
+                seat.finish(cx.now, cx.memory);
+            } else {
+                has_more = match place.server.and_then(|key| self.servers.get_mut(key)) {
+                    Some(server) => {
+                        let has_more = pump(session, &mut side, server, scratch, cx);
+                        has_more || Server::has_stderr(server)
+                    }
+                    None => pump(session, &mut side, &mut NoServer, scratch, cx),
+                };
+            }
+            failed = failed.or(side.into_error());
+        }
+        if is_stalled && session.is_detached() {
+            let error = "more has come for it than is kept, before it came back";
+            let error = std::io::Error::new(std::io::ErrorKind::TimedOut, error);
+            session.handle(Event::ClientFailed(&error), cx);
+        }
+        has_more |= place.finish_run(key, failed, session, resuming, cx);
+        if place.is_tls() {
+            has_more |= place.note_held_input();
+        }
+        if self.start_queue.has_silent() && session.waits_for_upstream() {
+            self.start_queue.speaks(key);
+        }
+        has_more
     }
 }

@@ -16,6 +16,7 @@ impl<S: System> Proxy<S> {
             match due {
                 Due::Session(key) => self.session_due(key),
                 Due::Visitor(key) => self.visitor_timeout(key),
+                Due::Newcomer(key) => self.newcomer_timeout(key),
                 Due::Server(key) => self.escalate(key),
                 Due::Accept => self.pause.fired(),
                 Due::Starting => self.start_queue.timer_fired(),

@@ -1,5 +1,7 @@
 //! How many of each there may be: what the user wants, as far as there are descriptors for it.
 
+use std::time::Duration;
+
 use log::warn;
 
 use super::accept::{ACCEPTS_PER_ITERATION, MAX_REFUSED};
@@ -41,6 +43,8 @@ pub struct Limits {
     pub max_starting: usize,
     /// Connections in the entrance.
     pub places: usize,
+    /// How long a session is kept of which the connection is lost; `None` if none is.
+    pub resume_timeout: Option<Duration>,
 }
 
 /// What the user wants, as far as there are descriptors for it.
@@ -69,6 +73,7 @@ pub(super) fn limits(
         },
         max_starting: options.max_starting,
         places,
+        resume_timeout: options.resume_timeout,
     }
 }
 

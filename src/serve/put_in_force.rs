@@ -12,10 +12,12 @@ use mio::Interest;
 
 use super::accept::ListenerKey;
 use super::change::{Change, Placed, Wanted, WantedDoor, WantedSocket};
+use super::newcomers::Arrival;
 use super::quotas::Quotas;
 use super::system::System;
 use super::visitors::Visitors;
 use super::{Channel, ClientSession, Plan, Proxy};
+use crate::entrance::tokens::{DEFAULT_SERVER, Tokens};
 use crate::entrance::{Directory, Name, Rules};
 use crate::reactor::token::Target;
 use crate::scheduler::SessionKey;
@@ -82,6 +84,7 @@ impl<S: System> Proxy<S> {
         };
         self.system.configured(&contents, placed);
         self.set_doors(&listeners, &owners, &keys, &directory);
+        self.move_newcomers(contents.tokens.as_ref());
         self.end_unserved();
         self.end_revoked(contents.tokens.as_ref());
         Ok(())
@@ -364,6 +367,24 @@ impl<S: System> Proxy<S> {
                 self.system.log_listener(listener.source(), owner);
             }
         }
+    }
+
+    /// Those that are about to be sessions are so by what counts from now on.
+    fn move_newcomers(&mut self, tokens: Option<&Tokens>) {
+        let services = &self.services;
+        let Some(resuming) = &mut self.resuming else {
+            return;
+        };
+        let new = |arrival: &Arrival| {
+            let name = services.get(arrival.service).name.as_deref();
+            let server = name.map_or(DEFAULT_SERVER, Name::as_str);
+            let shown = tokens.zip(arrival.identity.as_ref());
+            let is_good =
+                shown.is_none_or(|(tokens, identity)| tokens.are_still_good_for(identity, server));
+            services.called(name).filter(|_| is_good)
+        };
+        let timers = &mut self.reactor.timers;
+        resuming.newcomers.move_on(new, timers);
     }
 
     /// Ends the sessions of servers that are not served any more, as at a stop.

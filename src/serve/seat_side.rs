@@ -28,6 +28,11 @@ impl<'a> SeatSide<'a> {
         }
     }
 
+    /// Whether as much waits for the client as others can be made to wait for.
+    pub(super) fn is_stalled(&self) -> bool {
+        self.sharing.share.to_client(self.seat).len() >= self.taken + STALL_BYTES
+    }
+
     /// Passes on what was written and read.
     pub(super) fn finish(self, now: Time, memory: &mut BufferBudget) {
         let mut cx = Context { now, memory };

@@ -151,6 +151,10 @@ fn check_fixed(old: &ServeOptions, new: &ServeOptions) -> Result<(), String> {
         ("user", old.user == new.user),
         ("traceable", old.traceable == new.traceable),
         ("unixMode", old.unix_mode == new.unix_mode),
+        (
+            "resumeTimeout",
+            old.resume_timeout.is_some() == new.resume_timeout.is_some(),
+        ),
         ("logFormat", old.log_format == new.log_format),
         ("status", old.status == new.status),
         ("statusHost", old.status_host == new.status_host),

@@ -84,6 +84,7 @@ impl<S: System> Proxy<S> {
                 let gauges = &mut gauges[place.service().0];
                 gauges.in_flight += session.requests_in_flight() as u64;
                 gauges.hibernating += u64::from(session.is_hibernating());
+                gauges.detached += u64::from(session.is_detached());
             }
         }
         *budget -= upto.saturating_sub(job.next);

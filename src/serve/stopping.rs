@@ -163,6 +163,9 @@ impl<S: System> Proxy<S> {
         if let Some(visitors) = &mut self.visitors {
             visitors.close(&mut self.reactor.timers);
         }
+        if let Some(resuming) = &mut self.resuming {
+            resuming.newcomers.close(&mut self.reactor.timers);
+        }
         self.close_spares();
         let (now, timeout) = (self.now(), self.scheduler.settings().stop_timeout);
         let timers = &mut self.reactor.timers;
@@ -173,6 +176,9 @@ impl<S: System> Proxy<S> {
         self.stop_timers.report.set(report, Due::StopReport, timers);
         let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
         for key in keys {
+            if self.stop_detached(key) {
+                continue;
+            }
             self.tell(key, Event::ShutDown);
         }
     }

@@ -1,5 +1,6 @@
 //! What events and deadlines of the loop are about.
 
+use super::newcomers::NewcomerKey;
 use super::servers::ServerKey;
 use crate::entrance::VisitorKey;
 use crate::reactor::token;
@@ -17,6 +18,8 @@ pub enum Channel {
     Client,
     /// A connection in the entrance.
     Visitor,
+    /// A connection of which the first line has not come.
+    Newcomer,
     /// A socket on which is listened for those who ask how things are.
     StatusListener,
     /// A connection of one of them.
@@ -35,6 +38,7 @@ impl token::Channel for Channel {
         Self::Listener,
         Self::Client,
         Self::Visitor,
+        Self::Newcomer,
         Self::StatusListener,
         Self::StatusClient,
         Self::Stdin,
@@ -54,6 +58,8 @@ pub enum Due {
     Session(SessionKey),
     /// A connection in the entrance.
     Visitor(VisitorKey),
+    /// A connection of which the first line has not come.
+    Newcomer(NewcomerKey),
     /// Force against a server that is to go.
     Server(ServerKey),
     /// The next attempt after something had run out.

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::Proxy;
 use super::system::System;
+use super::{ClientSession, Proxy};
 use crate::reactor::io::Io;
 use crate::reactor::peers::vanished_error;
 use crate::scheduler::SessionKey;
@@ -49,6 +49,9 @@ impl<S: System> Proxy<S> {
             .filter_map(|(key, _, place)| Some((key, place.client().map(Io::source)?)));
         let vanished: Vec<SessionKey> = self.system.vanished(clients, VANISH_TIME);
         for key in vanished {
+            if self.vanished_for_now(key) {
+                continue;
+            }
             self.tell(key, Event::ClientFailed(&vanished_error()));
         }
     }
@@ -58,6 +61,9 @@ impl<S: System> Proxy<S> {
         let place = self.scheduler.place(key);
         let client = place.and_then(|place| place.client());
         let unsent = client.and_then(|io| self.system.unsent(io.source()));
+        let kept = place.map_or(0, ClientSession::unsent);
+        let kept = u32::try_from(kept).unwrap_or(u32::MAX);
+        let unsent = unsent.map(|unsent| unsent.saturating_add(kept));
         self.tell(key, Event::ClientQueue { unsent });
     }
 }

@@ -7,7 +7,7 @@ use mio::{Interest, Token};
 
 use super::client::ClientSession;
 use super::system::{ClientSocket, System};
-use super::{Channel, Due, Proxy};
+use super::{Channel, Due, Proxy, newcomers};
 use crate::entrance::{Admission, Arrival, Capacity, Displaced, Entrance, Rules, Step, VisitorKey};
 use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::{Deadline, Timers};
@@ -240,7 +240,7 @@ impl<S: System> Proxy<S> {
             return;
         };
         match visitors.entrance.rules().judge(door, address) {
-            Arrival::Free => self.accept_session(door, client, address),
+            Arrival::Free => self.accept_free(door, client, address),
             Arrival::Refused(refusal) => visitors.entrance.refused(address, refusal, now),
             Arrival::Asked => self.enter(door, client, address),
         }
@@ -361,6 +361,14 @@ impl<S: System> Proxy<S> {
             identity,
             early,
         } = admission;
+        if self.resuming.is_some() {
+            let arrival = newcomers::Arrival {
+                client,
+                service,
+                identity,
+            };
+            return self.let_in(io, arrival, &early);
+        }
         let key = self.scheduler.next_key();
         if key.0 >= MAX_KEYS {
             return;

@@ -6,11 +6,12 @@ use super::refusals::Refusal;
 use super::report::EndReason;
 use super::{Context, Session};
 use crate::buffers::budget::UNCHARGED_BYTES;
-use crate::protocol::envelope::{Envelope, Message};
+use crate::protocol::envelope::{Control, Envelope, Message};
 use crate::protocol::id::{INLINE_BYTES, MAX_ID_BYTES};
 use crate::protocol::lines::{Line, TooLong};
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::skip::SkipScanner;
+use crate::resume::wire::Side;
 use crate::util::plural::{Counted, are};
 
 /// What there is to count in a message.
@@ -77,6 +78,30 @@ impl Session {
             self.refuse_by_number(message, ids.requests, cx);
             return false;
         }
+        true
+    }
+
+    /// What the host writes is not about the link, and must not be taken for that at its other end. Returns whether it would
+    /// be.
+    pub(super) fn refuse_control_line(
+        &mut self,
+        message: &Message<'_>,
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let Message::Single(envelope) = message else {
+            return false;
+        };
+        if envelope.control.is_none() || !self.backend.is_link() {
+            return false;
+        }
+        let is_ours = |control: Control| control.side() == Side::Client;
+        if !envelope.control.is_some_and(is_ours) {
+            return false;
+        }
+        let text = "a line of this type is for the connection to the proxy, which is made here";
+        self.note_refusal(Refusal::Unreadable, text, cx);
+        let id = envelope.id.as_ref().map(|id| id as &dyn std::fmt::Display);
+        self.reply_error(id, ErrorReason::InvalidRequest, text, cx);
         true
     }
 

@@ -14,6 +14,7 @@ use crate::entrance::Name;
 use crate::protocol::envelope::{Control, Envelope, Message, Method};
 use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
+use crate::resume::wire::Side;
 use crate::util::about::about;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
@@ -45,7 +46,7 @@ pub enum Backend {
 
 impl Backend {
     /// What is shown to the other end of a link.
-    pub(super) fn token(&self) -> Option<&Secret> {
+    pub fn token(&self) -> Option<&Secret> {
         match self {
             Self::Proxy { token, .. } => token.as_ref(),
             Self::Process { .. } => None,
@@ -53,7 +54,7 @@ impl Backend {
     }
 
     /// Which of the other end's servers is asked for.
-    pub(super) fn server(&self) -> Option<&str> {
+    pub fn server(&self) -> Option<&str> {
         match self {
             Self::Proxy { server, .. } => server.as_ref().map(Name::as_str),
             Self::Process { .. } => None,
@@ -122,6 +123,34 @@ impl BackendState {
                 *first_line = FirstLine::new();
                 *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
             }
+        }
+    }
+
+    /// A link that was lost is there again.
+    pub(super) fn link_made_again(&mut self, now: Time, heartbeat_interval: Duration) {
+        if let Self::Proxy {
+            reconnects,
+            liveness,
+            ..
+        } = self
+        {
+            reconnects.started(now);
+            *liveness = Some(Box::new(Liveness::new(now, heartbeat_interval)));
+        }
+    }
+
+    /// When another attempt may be made to have a link again; `None` if none may.
+    pub(super) fn next_attempt(&mut self, now: Time) -> Option<Time> {
+        match self {
+            Self::Proxy { reconnects, .. } => reconnects.next_attempt(now),
+            Self::Process { .. } => None,
+        }
+    }
+
+    /// The proxy at the other end said something of the connection itself.
+    pub(super) fn proxy_heard(&mut self) {
+        if let Self::Proxy { reconnects, .. } = self {
+            reconnects.reached();
         }
     }
 
@@ -301,7 +330,7 @@ impl BackendState {
     /// Whether a control line of the client is for us. `connect` takes none: between it and the program that started it
     /// there is no link.
     pub(super) fn takes_control_line(&self, control: Control) -> bool {
-        matches!(self, Self::Process { .. }) && control != Control::HeartbeatResponse
+        matches!(self, Self::Process { .. }) && control.side() == Side::Client
     }
 
     /// Whether an error of the proxy at the other end, in place of a response to the replay, says nothing about the

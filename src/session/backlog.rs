@@ -6,7 +6,7 @@
 
 use super::{Context, Event, Session};
 use crate::buffers::budget::BufferBudget;
-use crate::protocol::lines::{Line, TooLong};
+use crate::protocol::lines::{Line, Splitter, TooLong};
 
 /// Lines of each side that are handled in one run: more than most clients ever have in flight, and little time.
 pub const LINES_PER_RUN: usize = 256;
@@ -36,6 +36,11 @@ impl Backlog {
             return true;
         }
         if let Some(backlog) = backlog {
+            // Where it never becomes empty, what was handled is not kept.
+            if backlog.handled >= backlog.bytes.len() / 2 {
+                backlog.bytes.drain(..backlog.handled);
+                backlog.handled = 0;
+            }
             let is_reserved = backlog.bytes.try_reserve(more.len()).is_ok();
             if is_reserved {
                 backlog.bytes.extend_from_slice(more);
@@ -67,6 +72,18 @@ impl Backlog {
         }
         self.handled = self.bytes.len() - left;
         Some(self)
+    }
+
+    /// Forgets the line that is not finished, if there is one. It begins in what the splitter has if no line ends here.
+    pub(super) fn forget_half_line(backlog: &mut Option<Box<Self>>, splitter: &mut Splitter) {
+        let rest = backlog.as_deref().map_or(&[][..], Self::rest);
+        let end = memchr::memrchr(b'\n', rest);
+        if let (Some(backlog), Some(end)) = (&mut *backlog, end) {
+            backlog.bytes.truncate(backlog.handled + end + 1);
+        } else {
+            *backlog = None;
+            splitter.clear();
+        }
     }
 
     pub(super) fn capacity(&self) -> usize {

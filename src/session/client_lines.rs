@@ -104,10 +104,13 @@ impl Session {
             && self.backend.takes_control_line(control)
         {
             self.debug_control_line(line);
+            if control == Control::Handshake {
+                self.note_ask(line, cx);
+            }
             self.control_line(control, line, cx);
             return Route::Drop;
         }
-        if !self.admits(&message, cx) {
+        if self.refuse_control_line(&message, cx) || !self.admits(&message, cx) {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
@@ -144,8 +147,12 @@ impl Session {
         if log::max_level() < log::LevelFilter::Debug {
             return;
         }
-        if may_hold_token(line) {
-            about!(debug, self.label, "client → proxy: a line with a token");
+        if may_hold_secret(line) {
+            about!(
+                debug,
+                self.label,
+                "client → proxy: a line with a token, or the id of a session"
+            );
         } else {
             self.debug_client_line("proxy", line);
         }
@@ -307,9 +314,10 @@ fn asks_for_eager_replay(line: &[u8]) -> bool {
     replay() == Some(r#""eager""#)
 }
 
-/// Whether a line may have a member `token`, which may be written with escapes.
-fn may_hold_token(line: &[u8]) -> bool {
-    memchr::memmem::find(line, b"token").is_some() || line.contains(&b'\\')
+/// Whether a line may have a member `token`, or the id of a session, which may be written with escapes.
+fn may_hold_secret(line: &[u8]) -> bool {
+    let has = |name: &[u8]| memchr::memmem::find(line, name).is_some();
+    has(b"token") || has(b"resume") || line.contains(&b'\\')
 }
 
 /// Whether there is nothing in a line but white space.

@@ -129,6 +129,7 @@ impl Session {
     /// Whether there is room for whatever a line of the client may lead to.
     pub(super) fn has_room_for_client_lines(&self) -> bool {
         self.accepts_client_lines()
+            && !self.is_asking()
             && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
             && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
     }
@@ -317,7 +318,9 @@ impl Session {
             return;
         }
         match self.client {
-            Client::Open { .. } => {
+            Client::Open { .. } | Client::Ended
+                if self.resume.is_some() || self.client.is_open() =>
+            {
                 cx.actions.push(Action::ShutdownClient);
                 self.client = Client::Lingering(Lingering {
                     since: cx.now,
@@ -327,7 +330,7 @@ impl Session {
                 self.ask_for_queue(cx);
                 self.from_client.clear();
             }
-            Client::Ended => self.close_client(cx),
+            Client::Open { .. } | Client::Ended => self.close_client(cx),
             Client::Lingering(_) | Client::Closed => {}
         }
     }

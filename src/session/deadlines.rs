@@ -41,6 +41,7 @@ impl Session {
         next.take(self.idle_deadline(settings));
         next.take(self.held_deadline(settings));
         next.take(self.unfinished_deadline());
+        next.take(self.resume_deadline());
         next.take(self.swap_deadline());
         if self.goal.is_serve() && self.client.is_at_ease() {
             debug_assert_eq!(self.client_deadline(), None);
@@ -58,6 +59,7 @@ impl Session {
 
     /// A deadline has come. `unix_time` is the time since 1970.
     pub(super) fn timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
+        self.resume_timeout(cx.now);
         self.heartbeat_timeout(unix_time, cx);
         self.liveness_timeout(unix_time, cx);
         self.upstream_timeout(unix_time, cx);

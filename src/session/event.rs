@@ -48,6 +48,12 @@ pub enum Action {
     MeasureClient,
     /// The client may have vanished. If the system knows that it has, report [`Event::ClientFailed`].
     CheckClient,
+    /// A client asks in its first line for its session to be kept while its connection is lost
+    /// ([`Session::asked_to_resume`](super::Session::asked_to_resume)). Say what becomes of that: [`Event::Kept`] or
+    /// [`Event::NotKept`].
+    ResumeAsked,
+    /// Nothing has come over a link that may be lost and come back for too long: take it for lost.
+    LinkSilent,
     /// The session is to get a new server, once it can.
     BeginSwap,
     /// It can: start a server beside its own, and report [`Event::SuccessorStarted`] or [`Event::SuccessorFailed`]; or report
@@ -176,6 +182,21 @@ pub enum Event<'a> {
     RunBegan,
     /// The memory that all sessions share is short, and an unfinished line of this one is the heaviest of all.
     MemoryShort,
+    /// The connection to the client, or the link, may be lost and come back.
+    Kept,
+    /// It can't.
+    NotKept,
+    /// A connection that may come back is lost.
+    Detached,
+    /// It is back, or another is in its place; over it, everything that was not taken is sent again.
+    Attached,
+    /// A link came back, but the session at its other end is gone. [`Event::Kept`] does not hold any more.
+    NotResumed {
+        /// The last lines that were written, which were not taken there.
+        untaken: &'a [u8],
+    },
+    /// A line of the proxy at the other end about the connection itself.
+    LinkSaid(&'a [u8]),
     /// The client may not use the server any more.
     Revoked,
     /// The program is being stopped.

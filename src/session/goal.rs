@@ -175,7 +175,7 @@ impl Session {
     }
 
     /// Whether the program is being stopped.
-    pub(super) fn is_stopping(&self) -> bool {
+    pub fn is_stopping(&self) -> bool {
         self.stop_deadline.is_some()
     }
 

@@ -70,6 +70,12 @@ impl Session {
             Event::UpstreamMoved => self.upstream_moved(cx),
             Event::SwapOver => self.swap_over(cx),
             Event::MemoryShort => self.memory_short(cx),
+            Event::Kept => self.keep_connection(),
+            Event::NotKept => self.keep_no_connection(),
+            Event::Detached => self.detached(cx),
+            Event::Attached => self.attached(cx),
+            Event::NotResumed { untaken } => self.not_resumed(untaken, cx),
+            Event::LinkSaid(line) => self.link_said(line, cx),
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
@@ -139,6 +145,7 @@ impl Session {
             && self.client.has_all_handled()
             && self.upstream_backlog.is_none()
             && self.held.is_none()
+            && !self.is_paused()
             && self.charged == 0
             && self.swap.is_none()
             && self.server_log.kept_bytes() == 0

@@ -105,19 +105,23 @@ fn next_after(now: Time, began: Time, interval: Duration) -> Time {
 
 impl Session {
     pub(super) fn heartbeat_deadline(&self) -> Option<Time> {
-        self.heartbeat.next().filter(|_| self.delivers_to_client())
+        let next = self.heartbeat.next()?;
+        (self.delivers_to_client() && !self.is_detached()).then_some(next)
     }
 
     pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         let interval = cx.settings.heartbeat_interval;
-        if !self.delivers_to_client() || !self.heartbeat.take_due(self.opened, cx.now, interval) {
+        if !self.delivers_to_client()
+            || self.is_detached()
+            || !self.heartbeat.take_due(self.opened, cx.now, interval)
+        {
             return;
         }
-        if !std::mem::replace(&mut self.heartbeat.is_queued, true) {
-            // Whoever has given back a server would be served.
-            let is_alive = self.upstream.is_up() || self.hibernates;
-            let line = own_messages::heartbeat_response(unix_time, is_alive);
-            self.own_line(&line, OwnLine::Heartbeat, cx);
+        // Whoever has given back a server would be served.
+        let is_alive = self.upstream.is_up() || self.hibernates;
+        let line = || own_messages::heartbeat_response(unix_time, is_alive);
+        if !self.beat_beside(line) && !std::mem::replace(&mut self.heartbeat.is_queued, true) {
+            self.own_line(&line(), OwnLine::Heartbeat, cx);
         }
         self.check_client(cx);
         if !self.wants_client_input() {

@@ -22,11 +22,13 @@ impl Session {
 
     #[inline(never)]
     fn held_until(&self, limit: Duration) -> Option<Time> {
-        let is_connected = matches!(self.upstream, Upstream::Up(_) | Upstream::Leaving(_));
-        let mut waiting = self.held().tags().flat_map(ToUpstream::requests);
+        let is_up = matches!(self.upstream, Upstream::Up(_) | Upstream::Leaving(_));
+        let is_connected = is_up && !self.is_detached();
+        let waiting = self.waits_for_link().chain(self.held().tags());
         // Those that are to be sent again come first, and have waited longest.
+        let mut waiting = waiting.flat_map(ToUpstream::requests);
         let oldest = waiting.next().filter(|_| !is_connected)?;
-        Some(oldest.since + limit)
+        Some(oldest.since.max(self.link_lost_since().unwrap_or_default()) + limit)
     }
 
     pub(super) fn held_timeout(&mut self, cx: &mut Context<'_>) {
@@ -60,9 +62,11 @@ impl Session {
     fn take_overdue(&mut self, limit: Duration, cx: &Context<'_>) -> Vec<(RequestId, bool)> {
         let mut overdue: Vec<(RequestId, bool)> = Vec::new();
         let mut held = self.take_held();
+        let lost_since = self.link_lost_since();
         let queued = &mut self.queued;
-        held.retain_unstarted(|tag| {
-            let is_overdue = |request: &Request| request.since + limit <= cx.now;
+        let since = |request: &Request| request.since.max(lost_since.unwrap_or_default());
+        let mut keep = |tag: &ToUpstream| {
+            let is_overdue = |request: &Request| since(request) + limit <= cx.now;
             if !tag.requests().next().is_some_and(is_overdue) {
                 return true;
             }
@@ -77,7 +81,11 @@ impl Session {
                 }
             }
             false
-        });
+        };
+        if lost_since.is_some() {
+            self.to_upstream.retain_unstarted(&mut keep);
+        }
+        held.retain_unstarted(&mut keep);
         self.hold(held);
         overdue
     }

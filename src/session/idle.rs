@@ -109,6 +109,12 @@ impl Session {
 
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
+        if self.is_detached() {
+            let hibernates = limits.watch_use();
+            return hibernates
+                .then(|| self.hibernation_deadline(settings))
+                .flatten();
+        }
         let first = self.first_message_due(limits);
         if self.is_use_known() && limits.watch_use() {
             let next = self.next_message_due(limits);
@@ -120,7 +126,8 @@ impl Session {
 
     pub(super) fn idle_timeout(&mut self, cx: &Context<'_>) {
         let limits = cx.settings.idle_limits;
-        let is_over = |due: Option<Time>| due.is_some_and(|at| at <= cx.now);
+        let is_counted = !self.is_detached();
+        let is_over = |due: Option<Time>| is_counted && due.is_some_and(|at| at <= cx.now);
         let reason = if is_over(self.first_message_due(&limits)) {
             limits.first_message.map(EndReason::FirstMessageTimeout)
         } else if is_over(self.next_message_due(&limits)) {
@@ -137,7 +144,7 @@ impl Session {
         let limit = limits.first_message?;
         let waits = self.goal.is_serve() && self.sent_to_upstream.is_none();
         let is_exempt = limits.exempts_heartbeats && self.heartbeat.next().is_some();
-        (waits && !is_exempt).then(|| self.opened + limit)
+        (waits && !is_exempt).then(|| self.opened + limit + self.time_paused())
     }
 
     #[inline]

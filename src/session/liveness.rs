@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::report::Exit;
 use super::upstream::ToUpstream;
-use super::{Context, Session};
+use super::{Action, Context, Session};
 use crate::protocol::own_messages;
 use crate::util::about::about;
 use crate::util::time::Time;
@@ -157,11 +157,13 @@ impl Session {
     }
 
     pub(super) fn liveness_deadline(&self) -> Option<Time> {
-        self.backend.liveness_deadline(self.was_read.upstream)
+        let at = self.backend.liveness_deadline(self.was_read.upstream);
+        at.filter(|_| !self.is_detached())
     }
 
     pub(super) fn liveness_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
-        let Some(liveness) = self.backend.liveness() else {
+        let (is_kept, is_detached) = (self.resume.is_some(), self.is_detached());
+        let Some(liveness) = self.backend.liveness().filter(|_| !is_detached) else {
             return;
         };
         if self.was_read.upstream && liveness.dead_at().is_some_and(|at| at <= cx.now) {
@@ -173,12 +175,19 @@ impl Session {
                 self.label.peer(),
                 silence.as_secs_f64()
             );
+            if is_kept {
+                liveness.restart_clock(cx.now);
+                cx.actions.push(Action::LinkSilent);
+                return;
+            }
             self.upstream_tail(cx);
             self.link_ended(Exit::Silent(silence), cx);
         } else if liveness.take_due(cx.now, cx.settings.heartbeat_interval) && self.upstream.is_up()
         {
             Self::check_upstream(liveness.time_unheard(cx.now), cx);
-            if !self.has_unsent_link_line() {
+            if !self.beat_beside(|| own_messages::heartbeat(unix_time))
+                && !self.has_unsent_link_line()
+            {
                 self.link_line(&own_messages::heartbeat(unix_time), cx);
             }
         }

@@ -92,6 +92,7 @@ impl Session {
         if !self.upstream.has_output() {
             return;
         }
+        self.resume = None;
         let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
         self.backend.disconnected(was_idle, cx.now);
         // A link that ended because nothing passed is not to bring its server back before anything does.
@@ -231,7 +232,7 @@ impl Session {
         };
         let data = Loss {
             status: Some(status.as_str()).filter(|_| !has_left),
-            delivered: Some(self.backend.delivers()),
+            delivered: Some(self.delivered()),
             ..Loss::default()
         };
         self.note_unserved(lost.len());
@@ -396,6 +397,9 @@ impl Session {
             }
         };
         match decision {
+            Decision::RetryAt(_) if self.restarts_on_demand() => {
+                self.upstream = Upstream::OnDemand;
+            }
             Decision::RetryAt(at) => {
                 let delay = at.saturating_since(cx.now);
                 if !delay.is_zero() {

@@ -74,6 +74,19 @@ impl ReconnectPolicy {
         }
     }
 
+    /// When an attempt to go on with the same session may be made; `None` if none may. The first one after the server was
+    /// heard is made at once.
+    pub(super) fn next_attempt(&mut self, now: Time) -> Option<Time> {
+        if self.attempts == 0 {
+            self.attempts = 1;
+            return Some(now);
+        }
+        match self.lost(now) {
+            Decision::RetryAt(at) => Some(at),
+            Decision::GiveUp { .. } => None,
+        }
+    }
+
     /// The link was lost, or could not be made.
     pub(super) fn lost(&mut self, now: Time) -> Decision {
         if self.max_attempts.is_some_and(|max| self.attempts >= max) {

@@ -81,6 +81,9 @@ impl Session {
     pub(super) fn client_queue(&mut self, unsent: Option<u32>, cx: &mut Context<'_>) {
         let holds = unsent.is_some_and(|unsent| unsent > 0) || !self.to_client.is_empty();
         self.send_queue.looked(unsent, holds, cx.now);
+        if self.waits_as_driver_says() {
+            return;
+        }
         if let Client::Lingering(_) = self.client {
             self.linger(cx);
         } else if self.gives_up_at().is_some_and(|at| at <= cx.now) {
@@ -116,6 +119,9 @@ impl Session {
     }
 
     fn waiting_deadline(&self) -> Option<Time> {
+        if self.waits_as_driver_says() {
+            return None;
+        }
         match &self.client {
             Client::Lingering(lingering) => lingering.until.or_else(|| self.linger_look(lingering)),
             _ => self.stall_deadline(),

@@ -67,6 +67,7 @@ impl Session {
 
     fn state(&self) -> &'static str {
         match (&self.goal, &self.upstream) {
+            (Goal::Serve | Goal::Finish { .. }, _) if self.is_detached() => "detached",
             (Goal::End { .. }, _) => "ending",
             (Goal::Finish { .. }, _) => "finishing",
             (Goal::Serve, _) if self.is_swapping() => "swapping",

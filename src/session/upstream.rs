@@ -250,10 +250,10 @@ impl Session {
         } else {
             self.note_started(is_first, wakes, cx);
         }
-        if self.backend.is_link() {
+        if self.backend.is_link() && self.resume.is_none() {
             let token = cx.settings.role.token().map(Secret::reveal);
             let server = cx.settings.role.server();
-            self.link_line(&own_messages::handshake(token, server), cx);
+            self.link_line(&own_messages::handshake(token, server, None), cx);
         }
         self.release_held(cx);
         self.replay_unasked(cx);

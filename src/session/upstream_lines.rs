@@ -127,6 +127,15 @@ impl Session {
                 return false;
             }
         }
+        if self.mimics_proxy(&message) {
+            let text = format_args!(
+                "stdout: a line that only the proxy may write was dropped: {}",
+                excerpt(line)
+            );
+            self.server_log.warn(&self.label, cx, text);
+            self.note_spoken();
+            return false;
+        }
         self.backend.message_heard(&message);
         if self.is_unasked(&message, line, cx) {
             self.debug_upstream_line("nobody", line);

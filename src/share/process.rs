@@ -189,7 +189,7 @@ impl Process {
         let is_serving = matches!(self.pool, Pool::Modern | Pool::Legacy(_));
         let age = limits
             .max_age
-            .filter(|_| self.life == Life::Up && is_serving)?;
+            .filter(|_| self.life == Life::Up && is_serving && !self.is_stopped)?;
         Some(self.serves_since + age)
     }
 

@@ -20,7 +20,9 @@ impl Share {
     /// Has a process end once it has answered what it was asked. Another takes its place when somebody needs one.
     pub(super) fn retire(&mut self, key: ProcessKey, cx: &mut Context<'_>) {
         let pool = self.processes[key.0].pool;
-        if !matches!(pool, Pool::Modern | Pool::Legacy(_)) {
+        // One that is ending anyway is followed by another in its own place, for whom it may be waited for.
+        let is_ending = self.processes[key.0].is_stopped;
+        if is_ending || !matches!(pool, Pool::Modern | Pool::Legacy(_)) {
             return;
         }
         match self.processes[key.0].life {

@@ -43,6 +43,8 @@ pub struct ProxyFacts<'a> {
     pub errors: ErrorCounts,
     /// Those of them that are about who somebody is.
     pub auth_failures: Vec<(&'static str, u64)>,
+    /// Connections that were to go on with a session, by what became of that; none if no session is kept.
+    pub resumes: Vec<(&'static str, u64)>,
     /// What is held in buffers, in bytes.
     pub buffer_bytes: usize,
     /// What may be.
@@ -92,6 +94,21 @@ pub struct Gauges {
     pub in_flight: u64,
     /// Sessions that have given their processes back until they are used again.
     pub hibernating: u64,
+    /// Sessions without a connection, which may come back.
+    pub detached: u64,
+}
+
+/// A process that sessions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedFacts {
+    /// Its number.
+    pub pid: i32,
+    /// Sessions that use it.
+    pub sessions: usize,
+    /// Requests that it has.
+    pub in_flight: usize,
+    /// Whether it is for those of whom one may be to blame for crashes.
+    pub is_solo: bool,
 }
 
 /// Sessions that go on with new servers, because the user wants that.
@@ -138,6 +155,10 @@ pub struct ServerFacts<'a> {
     pub starts: u64,
     /// How they ended, or failed to start.
     pub exits: [(&'static str, u64); 4],
+    /// Processes that sessions share.
+    pub shared: Vec<SharedFacts>,
+    /// Lines of shared processes and their clients that reached nobody, by what they were; nothing if nothing is shared.
+    pub dropped: Vec<(&'static str, u64)>,
     /// Sessions that get new servers.
     pub swaps: SwapFacts<'a>,
     /// From a start to the first output.
@@ -155,6 +176,8 @@ pub struct SessionFacts<'a> {
     pub name: Option<&'a str>,
     /// The server that it uses.
     pub server: &'a str,
+    /// How long it is still kept, if it has no connection.
+    pub kept_for: Option<Duration>,
 }
 
 impl Facts<'_> {
@@ -222,6 +245,7 @@ pub(crate) mod tests {
             gauges: Gauges {
                 in_flight: 2,
                 hibernating: 0,
+                detached: 1,
             },
             processes: 1,
             spares: 0,
@@ -236,6 +260,13 @@ pub(crate) mod tests {
                 ("signal", 0),
                 ("start_failed", 0),
             ],
+            shared: vec![SharedFacts {
+                pid: 9,
+                sessions: 4,
+                in_flight: 2,
+                is_solo: false,
+            }],
+            dropped: vec![("server_log", 3)],
             swaps: SwapFacts {
                 left: 1,
                 succeeded: 2,
@@ -262,6 +293,7 @@ pub(crate) mod tests {
                 refused: vec![("session_limit", 0)],
                 errors: ErrorCounts::default(),
                 auth_failures: vec![("wrong_token", 0)],
+                resumes: vec![("resumed", 4), ("unknown", 0)],
                 buffer_bytes: 0,
                 buffer_limit_bytes: 1 << 28,
                 iterations: Some(&kept.times),

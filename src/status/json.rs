@@ -44,9 +44,13 @@ pub fn push_session(text: &mut String, facts: &SessionFacts<'_>, is_first: bool)
     push_traffic(text, "to_client", session.to_client);
     let _ = write!(
         text,
-        r#","in_flight":{},"restarts":{},"state":"{}"}}"#,
+        r#","in_flight":{},"restarts":{},"state":"{}""#,
         session.in_flight, session.restarts, session.state
     );
+    if let Some(kept_for) = facts.kept_for {
+        let _ = write!(text, r#","kept_for":{}"#, Seconds(kept_for));
+    }
+    text.push('}');
 }
 
 /// What follows the last session. `next` is where the next window begins.
@@ -75,6 +79,8 @@ fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>) {
         proxy.sessions, proxy.max_sessions, proxy.visitors
     );
     push_counts(text, proxy.refused.iter().copied());
+    text.push_str(r#","resumes":"#);
+    push_counts(text, proxy.resumes.iter().copied());
     let _ = write!(
         text,
         r#","buffer_bytes":{},"buffer_limit_bytes":{},"longest_iteration":{},"log_lines_lost":{},"open_fds":{},"resident_bytes":{}}}"#,
@@ -98,10 +104,11 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
     push_reasons(text, server.trouble.iter());
     let _ = write!(
         text,
-        r#","sessions":{},"waiting":{},"hibernating":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
+        r#","sessions":{},"waiting":{},"hibernating":{},"detached":{},"in_flight":{},"processes":{},"spares":{},"opened":{},"closed":"#,
         server.sessions,
         server.waiting,
         server.gauges.hibernating,
+        server.gauges.detached,
         server.gauges.in_flight,
         server.processes,
         server.spares,
@@ -120,6 +127,7 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
         server.starts, server.counts.restarts
     );
     push_counts(text, server.exits.iter().copied());
+    push_shared(text, server);
     let swaps = server.swaps;
     let _ = write!(
         text,
@@ -140,6 +148,20 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
         text.push('}');
     }
     text.push('}');
+}
+
+fn push_shared(text: &mut String, server: &ServerFacts<'_>) {
+    text.push_str(r#","shared":["#);
+    for (place, process) in server.shared.iter().enumerate() {
+        push_comma(text, place == 0);
+        let _ = write!(
+            text,
+            r#"{{"pid":{},"sessions":{},"in_flight":{},"solo":{}}}"#,
+            process.pid, process.sessions, process.in_flight, process.is_solo
+        );
+    }
+    text.push_str(r#"],"dropped":"#);
+    push_counts(text, server.dropped.iter().copied());
 }
 
 fn push_comma(text: &mut String, is_first: bool) {
@@ -248,6 +270,7 @@ pub(crate) mod tests {
             },
             name,
             server: "default",
+            kept_for: Some(Duration::from_millis(9_500)),
         }
     }
 
@@ -273,6 +296,14 @@ pub(crate) mod tests {
             assert_eq!(read["servers"][1]["name"], "a\"b\n");
             assert_eq!(read["proxy"]["reasons"][0]["words"], "the \"end\"");
             assert_eq!(read["next"].is_null(), count == 0);
+            let server = &read["servers"][0];
+            assert_eq!(
+                (
+                    &server["shared"][0]["sessions"],
+                    &server["dropped"]["server_log"]
+                ),
+                (&4.into(), &3.into())
+            );
             let swaps = &read["servers"][0]["swaps"];
             assert_eq!(
                 (&swaps["left"], &swaps["succeeded"]),
@@ -284,6 +315,7 @@ pub(crate) mod tests {
             if count > 0 {
                 let session = &read["sessions"][0];
                 assert_eq!(session["age"], 61.5);
+                assert_eq!(session["kept_for"], 9.5);
                 assert_eq!(session["to_client"]["bytes"], 5);
                 assert_eq!(
                     (&session["name"], &session["pid"]),

@@ -53,6 +53,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
         "Sessions that have given their processes back until they are used again.",
     );
     to.for_each(all, |server| server.gauges.hibernating as f64);
+    to.gauge(
+        "sessions_detached",
+        "Sessions that have no connection, and may come back.",
+    );
+    to.for_each(all, |server| server.gauges.detached as f64);
     to.gauge("sessions_limit", "Sessions that may be open.");
     to.add(&[], facts.proxy.max_sessions as f64);
     to.counter(
@@ -70,6 +75,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
         "Connections that did not become sessions, by the reason.",
     );
     to.by("reason", &facts.proxy.refused);
+    to.counter(
+        "resumes_total",
+        "Connections that were to go on with a session, by what became of that.",
+    );
+    to.by("result", &facts.proxy.resumes);
     to.counter(
         "auth_failures_total",
         "Connections that were not let in because of who they are, by the reason.",
@@ -140,6 +150,11 @@ fn servers(to: &mut Families, facts: &Facts<'_>) {
         "Server processes that have ended, or could not be started, by how.",
     );
     to.for_each_of(all, "how", |server| &server.exits);
+    to.counter(
+        "share_dropped_total",
+        "Lines of shared processes and their clients that reached nobody, by what they were.",
+    );
+    to.for_each_of(all, "what", |server| &server.dropped);
     to.counter(
         "swaps_total",
         "Sessions that went on with a new server on SIGUSR1, and attempts that ended because a new server was not fit.",
@@ -420,6 +435,8 @@ mod tests {
             r#"mcp_tcp_proxy_response_seconds_bucket{server="default",le="+Inf"} 1"#,
             r#"mcp_tcp_proxy_sessions_closed_total{server="default",reason="client_ended"} 2"#,
             r#"mcp_tcp_proxy_requests_in_flight{server="a\"b"} 2"#,
+            r#"mcp_tcp_proxy_sessions_detached{server="default"} 1"#,
+            r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",
         ] {

@@ -192,7 +192,8 @@ fn debug_shows_each_message_with_its_direction() {
     ] {
         let line = proxy.wait_for_log(text);
         assert!(line.contains(" DEBUG "), "{line}");
-        assert!(line.contains(&format!("[session 1 {peer} ")), "{line}");
+        // The first line may come before there is a server.
+        assert!(line.contains(&format!("[session 1 {peer}")), "{line}");
     }
 }
 

@@ -25,12 +25,30 @@ const PIPE_BUF: usize = 4096;
 /// How much is asked of the pipe at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// What the stdio side says first on each connection.
+/// What the stdio side says first on each connection, unless its session is to be kept when the connection is lost.
 pub(crate) const HANDSHAKE: &str = concat!(
     r#"{"type":"handshake","client_version":""#,
     env!("CARGO_PKG_VERSION"),
     r#"","supports_heartbeat":true,"replay":"eager"}"#
 );
+
+/// What the stdio side says last, unless it is not to be taken back.
+pub(crate) const BYE: &str = r#"{"type":"heartbeat","bye":true}"#;
+
+/// The line has to be what the stdio side says first.
+#[track_caller]
+pub(crate) fn assert_handshake(line: &str) {
+    let mut said: Value = serde_json::from_str(line).unwrap();
+    if let Some(mut resume) = said.as_object_mut().unwrap().remove("resume") {
+        resume.as_object_mut().unwrap().remove("previous");
+        assert_eq!(resume["version"], 1, "{line}");
+        assert_eq!(resume["session"].as_str().unwrap().len(), 32, "{line}");
+        assert!(resume["heartbeat"].as_f64().unwrap() > 0.0, "{line}");
+        assert_eq!(resume.as_object().unwrap().len(), 3, "{line}");
+    }
+    let expected: Value = serde_json::from_str(HANDSHAKE).unwrap();
+    assert_eq!(said, expected);
+}
 
 /// A server of the test's own, a `connect` to it with these options, and the connection between the two, greeted.
 pub(crate) fn connected(options: &[&str]) -> (FakeServer, Connect, Client) {
@@ -427,7 +445,7 @@ impl FakeServer {
     #[track_caller]
     pub(crate) fn greeted(&self) -> Client {
         let mut peer = self.accept();
-        assert_eq!(peer.recv_line(), HANDSHAKE);
+        assert_handshake(&peer.recv_line());
         peer
     }
 }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
-use crate::common::connect::{IN_HASTE, Reserved, connected, initialize_line, request};
+use crate::common::connect::{BYE, IN_HASTE, Reserved, connected, initialize_line, request};
 use crate::common::{Connect, DEADLINE, FakeServer, NoLine, Proxy, eventually, servers};
 
 /// What is waited for the other side to end its own: what does not end by itself at once ends no earlier than this.
@@ -16,7 +16,7 @@ fn the_end_of_stdin_is_passed_on_and_what_still_comes_is_delivered() {
     let (_server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
-    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
     for line in [r#"{"method":"one"}"#, r#"{"method":"two"}"#] {
         peer.send_line(line);
         assert_eq!(connect.recv_line(), line);
@@ -150,7 +150,7 @@ fn a_signal_ends_it_in_good_order() {
         connect.signal(signal);
         assert_eq!(connect.wait_exit(0), [""; 0]);
         assert!(start.elapsed() < PROMPTLY);
-        assert_eq!(peer.read_to_end(), [""; 0]);
+        assert_eq!(peer.read_to_end(), [BYE]);
     }
 }
 
@@ -219,7 +219,7 @@ fn a_signal_after_the_end_of_stdin_does_not_wait_for_the_other_side() {
     let (server, mut connect, mut peer) = connected(&[]);
     connect.send_line(r#"{"method":"last"}"#);
     connect.end_input();
-    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+    assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
     connect.assert_runs();
     let start = Instant::now();
     connect.signal(Signal::SIGTERM);
@@ -249,7 +249,7 @@ fn what_was_said_before_a_signal_is_delivered_to_a_host_that_reads() {
         let (_server, mut connect, mut peer) = connected(&[]);
         connect.send_line(r#"{"method":"last"}"#);
         connect.end_input();
-        assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#]);
+        assert_eq!(peer.read_to_end(), [r#"{"method":"last"}"#, BYE]);
         peer.send_raw(line.as_bytes());
         eventually("something on stdout", DEADLINE, || connect.has_output());
         connect.signal(Signal::SIGTERM);

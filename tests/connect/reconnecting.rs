@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use crate::common::client::{Client, LEGACY_VERSION, assert_own_error};
 use crate::common::connect::{
-    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, INITIALIZED, Reserved, answer_initialize, connected,
-    initialize_line, request,
+    HEARTBEAT_RESPONSE, IN_HASTE, INITIALIZED, Reserved, answer_initialize, assert_handshake,
+    connected, initialize_line, request,
 };
 use crate::common::{Connect, FakeServer, NoLine, Proxy, servers};
 
@@ -306,7 +306,7 @@ fn accept_and_close_does_not_go_on_for_ever() {
             while done.load(Ordering::Relaxed) == 0 {
                 if let Some(mut peer) = server.try_accept() {
                     connections.fetch_add(1, Ordering::Relaxed);
-                    assert_eq!(peer.recv_line(), HANDSHAKE);
+                    assert_handshake(&peer.recv_line());
                     assert_eq!(peer.recv_line(), initialize_line(0));
                     // A sign of life of the proxy is none of the server.
                     peer.send_line(HEARTBEAT_RESPONSE);

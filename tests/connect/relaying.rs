@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use crate::common::connect::{
-    HANDSHAKE, HEARTBEAT_RESPONSE, IN_HASTE, Reserved, connected, request, write_all,
+    HEARTBEAT_RESPONSE, IN_HASTE, Reserved, assert_handshake, connected, request, write_all,
 };
 use crate::common::{Connect, DEADLINE, FakeServer, Proxy, eventually, processes, servers};
 
@@ -29,7 +29,7 @@ fn the_handshake_comes_first_and_then_a_heartbeat_every_interval() {
     let start = Instant::now();
     let _connect = Connect::start(&["--heartbeat-interval", "0.1"], server.address());
     let mut peer = server.accept();
-    assert_eq!(peer.recv_line(), HANDSHAKE);
+    assert_handshake(&peer.recv_line());
     for count in 1..=3 {
         let beat = peer.recv_json();
         assert_eq!(beat["type"], "heartbeat", "{beat}");

@@ -12,7 +12,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair
 use nix::sys::termios::{LocalFlags, OutputFlags, SetArg, tcgetattr, tcsetattr};
 use serde_json::json;
 
-use crate::common::connect::{Output, request};
+use crate::common::connect::{BYE, Output, request};
 use crate::common::{Connect, DEADLINE, FakeServer, TempFolder};
 
 #[track_caller]
@@ -187,7 +187,7 @@ fn a_socket_as_stdout_that_is_closed_is_an_end() {
     });
     let mut peer = server.greeted();
     drop(ours);
-    assert_eq!(peer.read_to_end(), [""; 0]);
+    assert_eq!(peer.read_to_end(), [BYE]);
     peer.close();
     assert_eq!(connect.wait_exit(0), [""; 0]);
 }

@@ -178,6 +178,8 @@ fn there_is_one_warning_per_silence() {
 fn a_client_that_announced_nothing_may_be_silent() {
     let proxy = Proxy::start(&["--heartbeat-interval", "0.05"], &servers::mirror());
     let quiet = proxy.connect();
+    // Of two at once, the one that speaks is the first.
+    proxy.wait_for_log("[session 1 ");
     let mut announced = proxy.connect();
     announced.send_line(HANDSHAKE);
     let warning = proxy.wait_for_log("silent for ");

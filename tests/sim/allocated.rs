@@ -103,7 +103,7 @@ impl Held {
 #[test]
 fn what_the_loop_holds_is_charged_but_for_a_constant_for_each_session() {
     let _alone = alone();
-    let first = crate::setting("SEED", 0);
+    let first = crate::seeds::setting("SEED", 0);
     let mut most = 0;
     for seed in first..first + MEASURED_SEEDS {
         let held = World::new(seed).measured().run_measured(500);

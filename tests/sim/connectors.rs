@@ -324,6 +324,8 @@ impl Connectors {
             Action::StartUpstream
             | Action::CheckClient
             | Action::CheckUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::BeginSwap
             | Action::QueueSwap
             | Action::MoveUpstream

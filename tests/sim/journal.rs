@@ -42,6 +42,8 @@ pub enum ClientSays {
     Blank,
     /// For the proxy itself.
     Control,
+    /// Refused: it would be for the proxy at the other end of a link, and is the host's.
+    AboutLink,
     /// Refused: it is not JSON, or no message.
     Invalid,
     /// Refused: it, or its id, is too long.
@@ -68,7 +70,12 @@ impl ClientSays {
     fn is_forwarded(self) -> bool {
         !matches!(
             self,
-            Self::Blank | Self::Control | Self::Invalid | Self::TooLong | Self::OtherProtocol
+            Self::Blank
+                | Self::Control
+                | Self::AboutLink
+                | Self::Invalid
+                | Self::TooLong
+                | Self::OtherProtocol
         )
     }
 
@@ -256,6 +263,8 @@ pub struct Journal {
     /// Errors without an id: of lines that can't be read, and of those too long.
     pub parse_errors: usize,
     pub null_too_large: usize,
+    /// And of those that would be for the proxy at the other end.
+    pub about_link: usize,
     /// An `initialize` was answered as lost with its server, which only a session may do that goes on with no other.
     pub lost_initialize: bool,
     pub proxy_errors: u64,

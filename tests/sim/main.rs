@@ -27,8 +27,11 @@ mod observe;
 mod order;
 mod outgoing;
 mod place;
+mod plain_system;
+mod resume;
 mod rng;
 mod script;
+mod seeds;
 mod server;
 mod shared;
 mod spares;
@@ -45,30 +48,12 @@ mod unused;
 mod world;
 mod wrappers;
 
-use std::time::Instant;
-
-use std::env;
-use std::panic::{self, AssertUnwindSafe};
-
+use self::seeds::Summary;
 use self::stats::Stats;
 use self::world::World;
 
 const DEFAULT_SEEDS: u64 = 400;
 const DEFAULT_STEPS: u64 = 500;
-
-fn setting(name: &str, default: u64) -> u64 {
-    let name = format!("MCP_TCP_PROXY_SIM_{name}");
-    match env::var(&name) {
-        Ok(text) => text
-            .parse()
-            .unwrap_or_else(|_| panic!("{name}: '{text}' is not a number")),
-        Err(_) => default,
-    }
-}
-
-fn run(make: fn(u64) -> World, seed: u64, steps: u64) -> Result<Stats, ()> {
-    panic::catch_unwind(AssertUnwindSafe(|| make(seed).run(steps as usize))).map_err(|_| ())
-}
 
 #[test]
 fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
@@ -90,35 +75,16 @@ fn in_worlds_in_which_servers_are_replaced_nothing_is_lost_either() {
 }
 
 fn run_all(make: fn(u64) -> World, seeds: u64) -> Stats {
-    let _beside = allocated::beside_others();
-    let first = setting("SEED", 0);
-    let seeds = setting("SEEDS", seeds);
-    let steps = setting("STEPS", DEFAULT_STEPS);
-    let began = Instant::now();
-    let mut stats = Stats::default();
-    for seed in first..first + seeds {
-        let Ok(more) = run(make, seed, steps) else {
-            trace::start();
-            let _ = run(make, seed, steps);
-            for event in trace::take() {
-                println!("{event}");
-            }
-            panic!(
-                "seed {seed} fails, after {} others; again with\n  \
-                 MCP_TCP_PROXY_SIM_SEED={seed} MCP_TCP_PROXY_SIM_SEEDS=1 MCP_TCP_PROXY_SIM_STEPS={steps} \
-                 cargo test --test sim -- --nocapture",
-                seed - first
-            );
-        };
-        stats += more;
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds in {seconds:.1} s, {:.0} steps a second",
-        stats.steps as f64 / seconds
-    );
+    let run = |seed, steps: u64| make(seed).run(steps as usize);
+    let stats = seeds::run_all("", seeds, DEFAULT_STEPS, run);
     println!("{stats}");
     stats
+}
+
+impl Summary for Stats {
+    fn steps(&self) -> u64 {
+        self.steps
+    }
 }
 
 #[test]

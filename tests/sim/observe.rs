@@ -78,6 +78,8 @@ impl Below {
             | Action::MoveUpstream
             | Action::CheckClient
             | Action::CheckUpstream
+            | Action::ResumeAsked
+            | Action::LinkSilent
             | Action::MeasureClient => {}
             Action::HibernateUpstream => self.hibernates(slot, session),
             Action::ReleaseUpstream => self.released(slot),

@@ -10,10 +10,8 @@ mod legacy;
 mod lines;
 mod record;
 mod server;
-mod system;
 
-use std::panic::{self, AssertUnwindSafe};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::entrance::Rules;
@@ -30,11 +28,12 @@ use mio::Interest;
 use slab::Slab;
 
 use self::below::Below;
-use self::system::{Poller, Script};
+use crate::plain_system::{Poller, Script, Who};
 use crate::rng::Rng;
 use crate::script::{Listener, Sleep};
+use crate::seeds::{self, Summary};
+use crate::trace;
 use crate::transport::{Events, Shared, shared};
-use crate::{setting, trace};
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 10_000;
@@ -64,7 +63,7 @@ struct Counts {
 
 struct World {
     below: Shared<Below>,
-    proxy: Proxy<Script>,
+    proxy: Proxy<Script<Below>>,
     rng: Rng,
     events: Events,
     max_clients: usize,
@@ -97,6 +96,7 @@ fn limits(rng: &mut Rng, calm: bool, below: &mut Below) -> (Limits, Plan) {
         max_starting: rng.pick(&[1, 64]),
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
+        resume_timeout: None,
     };
     let plan = Plan {
         name: None,
@@ -136,10 +136,7 @@ impl World {
         // Nobody knows whom memory that is short makes the proxy turn away.
         let memory = BufferBudget::new(1 << 26);
         let below = shared(below);
-        let mut reactor = Reactor::new(Poller {
-            below: below.clone(),
-            sleeps_until: Sleep::No,
-        });
+        let mut reactor = Reactor::new(Poller::new(&below, Who::Proxy));
         let mut token = |channel| reactor.next_token(Target { key: 0, channel });
         let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
         (
@@ -259,7 +256,7 @@ impl World {
             // Nothing may be late where nothing goes wrong.
             _ if is_waiting => Duration::from_millis(1),
             Some(wait) if self.rng.percent(30) => wait,
-            Some(wait) if self.rng.percent(10) => {
+            Some(wait) if !below.is_stopping && self.rng.percent(10) => {
                 wait + Duration::from_secs(self.rng.pick(&[1, 20]))
             }
             _ => Duration::from_micros(self.rng.below(20_000) as u64),
@@ -341,40 +338,17 @@ fn any_key<T>(from: &Slab<T>, rng: &mut Rng) -> Option<usize> {
     from.iter().nth(nth).map(|(key, _)| key)
 }
 
-fn run(seed: u64, steps: u64) -> Result<Counts, ()> {
-    panic::catch_unwind(AssertUnwindSafe(|| World::new(seed).run(steps))).map_err(|_| ())
-}
-
 #[test]
 fn no_byte_of_a_client_reaches_another_and_each_request_is_answered_once() {
-    let _beside = crate::allocated::beside_others();
-    let first = setting("SEED", 0);
-    let seeds = setting("SEEDS", DEFAULT_SEEDS);
-    let steps = setting("STEPS", DEFAULT_STEPS);
-    let began = Instant::now();
-    let mut sum = Counts::default();
-    for seed in first..first + seeds {
-        let Ok(more) = run(seed, steps) else {
-            trace::start();
-            let _ = run(seed, steps);
-            for event in trace::take() {
-                println!("{event}");
-            }
-            panic!(
-                "seed {seed} fails, after {} others; again with\n  \
-                 MCP_TCP_PROXY_SIM_SEED={seed} MCP_TCP_PROXY_SIM_SEEDS=1 MCP_TCP_PROXY_SIM_STEPS={steps} \
-                 cargo test --test sim shared -- --nocapture",
-                seed - first
-            );
-        };
-        sum += more;
-    }
-    let seconds = began.elapsed().as_secs_f64();
-    println!(
-        "{seeds} seeds in {seconds:.1} s, {:.0} steps a second",
-        sum.steps as f64 / seconds
-    );
+    let run = |seed, steps| World::new(seed).run(steps);
+    let sum = seeds::run_all("shared", DEFAULT_SEEDS, DEFAULT_STEPS, run);
     println!("{sum:?}");
+}
+
+impl Summary for Counts {
+    fn steps(&self) -> u64 {
+        self.steps
+    }
 }
 
 #[test]

@@ -39,6 +39,7 @@ pub fn world_with(spares: usize) -> World {
         max_starting: 10,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
+        resume_timeout: None,
     };
     World::build(rng, true, BUDGET, both, (limits, spares))
 }

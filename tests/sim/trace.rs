@@ -13,7 +13,7 @@ thread_local! {
 
 /// From now on events are kept.
 pub fn start() {
-    TAIL_LENGTH.set(crate::setting("TAIL", TAIL) as usize);
+    TAIL_LENGTH.set(crate::seeds::setting("TAIL", TAIL) as usize);
     TRACE.set(Some(VecDeque::new()));
 }
 

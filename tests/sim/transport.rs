@@ -17,6 +17,9 @@ use mio::Token;
 pub use self::handles::{Output, Socket, Stdin};
 use crate::rng::Rng;
 
+/// What a pipe holds by default, in bytes (pipe(7)).
+const ROOMY_BYTES: usize = 65_536;
+
 /// Whose events are to be told of, and what they say.
 pub type Events = Vec<(Token, Readiness)>;
 
@@ -77,7 +80,7 @@ impl Inflow {
 
     /// It holds as much as a pipe does by default.
     pub fn make_roomy(&mut self) {
-        self.capacity = 65_536;
+        self.capacity = ROOMY_BYTES;
     }
 
     /// Bytes that were not read.
@@ -85,12 +88,16 @@ impl Inflow {
         self.bytes.len() - self.head
     }
 
+    pub fn room(&self) -> usize {
+        self.capacity - self.waiting()
+    }
+
     /// Takes as much as there is room for.
     pub fn write(&mut self, bytes: &[u8]) -> usize {
         if self.end.is_some() {
             return 0;
         }
-        let taken = bytes.len().min(self.capacity - self.waiting());
+        let taken = bytes.len().min(self.room());
         if self.head == self.bytes.len() {
             self.bytes.clear();
             self.head = 0;
@@ -240,9 +247,14 @@ impl Outflow {
 
     /// The reader takes up to `most` bytes.
     pub fn consume(&mut self, most: usize) {
+        drop(self.take(most));
+    }
+
+    /// The same, for one who looks at them.
+    pub fn take(&mut self, most: usize) -> impl Iterator<Item = u8> + '_ {
         let count = most.min(self.waiting.len());
-        self.waiting.drain(..count);
         self.consumed += count as u64;
+        self.waiting.drain(..count)
     }
 
     /// Nobody reads any more.
@@ -337,6 +349,12 @@ impl Duplex {
             reads: true,
             writes: true,
         }
+    }
+
+    /// Both directions hold as much as a pipe does by default, or more.
+    pub fn make_roomy(&mut self) {
+        self.input.capacity = self.input.capacity.max(ROOMY_BYTES);
+        self.output.capacity = self.output.capacity.max(ROOMY_BYTES);
     }
 
     /// Events tell of whatever has happened.

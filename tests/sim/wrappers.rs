@@ -25,6 +25,7 @@ fn many_wrappers_that_end_at_once_are_looked_at_a_few_at_a_time() {
         max_starting: MANY,
         sessions_of_one: SessionsOfOne::default(),
         places: 16,
+        resume_timeout: None,
     };
     let mut world = World::build(rng, true, 1 << 20, both, (limits, 0));
     for _ in 0..MANY {

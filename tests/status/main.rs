@@ -6,6 +6,7 @@
 mod common;
 
 mod asked;
+mod away;
 mod balanced;
 mod command;
 mod draining;

@@ -17,6 +17,16 @@ pub enum Control {
     Handshake,
     /// `"type":"heartbeat_response"`
     HeartbeatResponse,
+    /// `"type":"resumable"`
+    Resumable,
+    /// `"type":"resumed"`
+    Resumed,
+    /// `"type":"not_resumed"`
+    NotResumed,
+    /// `"type":"ack"`
+    Ack,
+    /// `"type":"bye"`
+    Bye,
 }
 
 /// The methods that mean something to a proxy.
@@ -51,6 +61,11 @@ impl Control {
             b"heartbeat" => Some(Self::Heartbeat),
             b"handshake" => Some(Self::Handshake),
             b"heartbeat_response" => Some(Self::HeartbeatResponse),
+            b"resumable" => Some(Self::Resumable),
+            b"resumed" => Some(Self::Resumed),
+            b"not_resumed" => Some(Self::NotResumed),
+            b"ack" => Some(Self::Ack),
+            b"bye" => Some(Self::Bye),
             _ => None,
         })
     }

@@ -371,6 +371,7 @@ impl Default for Choice {
                 max_starting: 64,
                 sessions_of_one: SessionsOfOne::default(),
                 places: 16,
+                resume_timeout: None,
             },
             plan: plan(None),
             rules: Rules::default(),

@@ -670,3 +670,27 @@ fn what_a_process_takes_back_is_its_own_even_when_it_is_replaced() {
         assert_eq!(world.read(a), [result(&json!(1))]);
     }
 }
+
+#[test]
+fn who_asks_again_is_answered_although_the_server_that_has_refused_takes_long_to_go() {
+    let age = Duration::from_secs(100);
+    let mut world = World::unprobed(Limits {
+        processes: 1,
+        legacy: true,
+        max_age: Some(age),
+        ..limits()
+    });
+    let a = opened(&mut world, 1);
+    let number = world.get(ONE)[0]["id"].clone();
+    world.server(
+        ONE,
+        &json!({"id": number, "error": {"code": 1, "message": "no"}}),
+    );
+    assert_eq!(world.read(a).len(), 1);
+    assert!(world.stopped.contains(&ONE));
+    world.client(a, &initialize(&json!("again"), NEWEST));
+    world.pass(age);
+    world.end(ONE, "signal 15 (SIGTERM)");
+    agree(&mut world, ONE);
+    assert_eq!(world.read(a)[0]["id"], "again");
+}

@@ -200,7 +200,7 @@ impl Client {
         let replay = self.rng.pick(&["", r#","replay":"eager""#]);
         let text = format!(r#"{{"n":{serial},"type":"{kind}"{replay}}}"#);
         let what = if journal.is_connector {
-            ClientSays::Other
+            ClientSays::AboutLink
         } else {
             ClientSays::Control
         };

@@ -52,6 +52,16 @@ impl Journal {
             "{} parse errors for {refused} lines",
             self.parse_errors
         );
+        let refused = heard_lines()
+            .filter(|line| line.what == ClientSays::AboutLink)
+            .count();
+        let about_link = self.lines.iter();
+        let all = about_link.filter(|line| line.what == ClientSays::AboutLink);
+        assert!(
+            (refused..=all.count()).contains(&self.about_link) || self.memory_is_short,
+            "{} control lines of the host were refused, and not {refused}",
+            self.about_link
+        );
         // A session that can't go on with a server, or that is not used, does not wait for what else it has to say.
         let is_unused = reason.is_some_and(is_unused);
         let cut_short = is_unused

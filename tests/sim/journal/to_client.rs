@@ -206,6 +206,10 @@ impl Journal {
         if error.id == "null" {
             match error.code {
                 -32700 => self.parse_errors += 1,
+                -32600 if error.reason == "invalid_request" => {
+                    assert!(self.is_connector, "a control line is refused");
+                    self.about_link += 1;
+                }
                 -32600 => self.null_too_large += 1,
                 _ => {}
             }

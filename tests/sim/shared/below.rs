@@ -20,6 +20,7 @@ use slab::Slab;
 use super::client::{Client, Habits, State};
 use super::record::{Kind, Record, Request};
 use super::server::{Era, Server};
+use crate::plain_system::{Beneath, Who};
 use crate::rng::Rng;
 use crate::trace;
 use crate::transport::{Events, Output, Socket, Stdin};
@@ -56,6 +57,93 @@ pub struct Below {
     pub closed_by_proxy: u64,
 }
 
+impl Beneath for Below {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn began(&self) -> Time {
+        self.began
+    }
+
+    fn events(&mut self, _: Who) -> &mut Events {
+        &mut self.events
+    }
+
+    fn take_signals(&mut self) -> Pending {
+        std::mem::take(&mut self.signals)
+    }
+
+    fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
+        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let client = &self.clients[slot];
+        let address = SocketAddr::from(([10, 0, 0, client.identity], 1000));
+        let duplex = client.socket.clone();
+        Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
+    }
+
+    fn accepted(&mut self, slot: usize, key: SessionKey) {
+        trace::note(|| format!("client {} is {key:?}", self.clients[slot].number));
+        self.clients[slot].was_accepted = true;
+        self.sessions.insert(key, self.clients[slot].number);
+    }
+
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
+        if self.happens_in_thousand(30) {
+            return Err(self.rng.pick(&[Errno::EAGAIN, Errno::ENOENT]).into());
+        }
+        self.last_pid += 1;
+        let server = Server::new(
+            self.last_pid,
+            self.era,
+            self.calm,
+            self.max_line,
+            &mut self.rng,
+        );
+        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
+        trace::note(|| format!("pid {pid} starts for {user:?}"));
+        let key = self.servers.insert(server);
+        self.by_pid.insert(pid, key);
+        Ok(Spawned {
+            pid: Pid::from_raw(pid),
+            stdin: Stdin(pipes.clone()),
+            stdout: Output::Stdout(pipes),
+            stderr: Output::Stderr(stderr),
+        })
+    }
+
+    fn reap(&mut self) -> Reaped {
+        let Some(key) = self.exited.pop() else {
+            return Reaped::Nothing;
+        };
+        let server = &mut self.servers[key];
+        server.reaped = true;
+        let exit = server.exit.unwrap();
+        Reaped::Process(Pid::from_raw(server.pid), exit)
+    }
+
+    fn exists(&self, pid: Pid) -> bool {
+        let key = self.by_pid.get(&pid.as_raw());
+        let server = key.and_then(|key| self.servers.get(*key));
+        server.is_some_and(|server| !server.reaped)
+    }
+
+    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        let key = self
+            .by_pid
+            .get(&leader.as_raw())
+            .copied()
+            .ok_or(Errno::ESRCH)?;
+        let server = self.servers.get(key).filter(|server| !server.reaped);
+        server.ok_or(Errno::ESRCH)?;
+        self.with_server(key, |server, record| {
+            let exit = mcp_tcp_proxy::session::report::Exit::Signal(signal as i32);
+            server.ends(exit, record);
+        });
+        Ok(())
+    }
+}
+
 impl Below {
     /// Whether something goes wrong that seldom does.
     fn happens_in_thousand(&mut self, chance: usize) -> bool {
@@ -85,44 +173,6 @@ impl Below {
         self.events.push((self.listener_token, Readiness::READABLE));
     }
 
-    pub fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
-        let slot = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
-        let client = &self.clients[slot];
-        let address = SocketAddr::from(([10, 0, 0, client.identity], 1000));
-        let duplex = client.socket.clone();
-        Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
-    }
-
-    pub fn accepted(&mut self, slot: usize, key: SessionKey) {
-        trace::note(|| format!("client {} is {key:?}", self.clients[slot].number));
-        self.clients[slot].was_accepted = true;
-        self.sessions.insert(key, self.clients[slot].number);
-    }
-
-    pub fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
-        if self.happens_in_thousand(30) {
-            return Err(self.rng.pick(&[Errno::EAGAIN, Errno::ENOENT]).into());
-        }
-        self.last_pid += 1;
-        let server = Server::new(
-            self.last_pid,
-            self.era,
-            self.calm,
-            self.max_line,
-            &mut self.rng,
-        );
-        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
-        trace::note(|| format!("pid {pid} starts for {user:?}"));
-        let key = self.servers.insert(server);
-        self.by_pid.insert(pid, key);
-        Ok(Spawned {
-            pid: Pid::from_raw(pid),
-            stdin: Stdin(pipes.clone()),
-            stdout: Output::Stdout(pipes),
-            stderr: Output::Stderr(stderr),
-        })
-    }
-
     /// A server is a session's own.
     pub fn note_user(&mut self, pid: Pid, user: SessionKey) {
         let owner = self.sessions[&user];
@@ -136,36 +186,6 @@ impl Below {
             server.owner = Some(owner);
             self.record.alone.insert(owner);
         }
-    }
-
-    pub fn reap(&mut self) -> Reaped {
-        let Some(key) = self.exited.pop() else {
-            return Reaped::Nothing;
-        };
-        let server = &mut self.servers[key];
-        server.reaped = true;
-        let exit = server.exit.unwrap();
-        Reaped::Process(Pid::from_raw(server.pid), exit)
-    }
-
-    pub fn process(&self, pid: Pid) -> Option<&Server> {
-        let key = self.by_pid.get(&pid.as_raw())?;
-        self.servers.get(*key)
-    }
-
-    pub fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let key = self
-            .by_pid
-            .get(&leader.as_raw())
-            .copied()
-            .ok_or(Errno::ESRCH)?;
-        let server = self.servers.get(key).filter(|server| !server.reaped);
-        server.ok_or(Errno::ESRCH)?;
-        self.with_server(key, |server, record| {
-            let exit = mcp_tcp_proxy::session::report::Exit::Signal(signal as i32);
-            server.ends(exit, record);
-        });
-        Ok(())
     }
 
     fn with_server(&mut self, key: usize, act: impl FnOnce(&mut Server, &mut Record)) {

@@ -362,12 +362,17 @@ impl Client {
     }
 
     pub fn ask_with_an_id_in_use(&mut self, record: &mut Record) {
-        let open = record
-            .open_of(self.number)
+        let open = record.open_of(self.number).iter();
+        let open: Vec<_> = open.map(|key| &record.requests[*key]).collect();
+        // Of two such, nobody could tell which was refused.
+        let is_doubled = |id: &str| {
+            let mut doubles = open.iter().filter(|it| it.kind == Kind::Double);
+            doubles.any(|it| it.id == id)
+        };
+        let calls = open
             .iter()
-            .map(|key| &record.requests[*key]);
-        let open = open.filter(|request| request.kind == Kind::Call && !request.is_cancelled);
-        let ids: Vec<&'static str> = open.map(|request| request.id).collect();
+            .filter(|it| it.kind == Kind::Call && !it.is_cancelled && !is_doubled(it.id));
+        let ids: Vec<&'static str> = calls.map(|request| request.id).collect();
         if !ids.is_empty() {
             let id = self.rng.pick(&ids);
             self.call_as(id, Kind::Double, record);

@@ -76,6 +76,8 @@ impl Record {
                 let confirmed = self.legacy.confirmed.entry(client).or_default();
                 confirmed.remove(uri);
                 self.legacy.ending.insert((client, uri), key);
+                // What was said may be read after that.
+                self.legacy.awaited.remove(&client);
             }
             _ => {}
         }

@@ -114,6 +114,7 @@ impl World {
             max_starting,
             sessions_of_one: SessionsOfOne::default(),
             places: rng.pick(&[16, 20, 100]),
+            resume_timeout: None,
         };
         let asks = Asks::random(&mut rng);
         let mut world = Self::build_asking(rng, calm, budget, settings, (limits, spares), asks);

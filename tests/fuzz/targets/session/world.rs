@@ -422,10 +422,12 @@ impl World {
             // Nobody vanishes here, or wants new servers.
             Action::CheckClient
             | Action::CheckUpstream
+            | Action::LinkSilent
             | Action::BeginSwap
             | Action::QueueSwap
             | Action::MoveUpstream
             | Action::EndSwap(_) => {}
+            Action::ResumeAsked => self.event(Event::NotKept),
             Action::MeasureClient => {
                 // A client has taken what was written to it.
                 let unsent = self.client.as_ref().map(|_| 0);

@@ -178,6 +178,25 @@ impl Server {
         }
     }
 
+    /// It bears the number of a request that another server has.
+    fn speak_for_another(&mut self, record: &mut Record) {
+        let is_there = |pid: i32| pid != self.pid && !record.dead.contains(&pid);
+        let open = record.requests.iter().rev().take(100);
+        let elsewhere = open.filter(|request| request.sent_to.is_some_and(is_there));
+        let numbers: Vec<u64> = elsewhere.filter_map(|request| request.number).collect();
+        if numbers.is_empty() {
+            return;
+        }
+        let number = self.rng.pick(&numbers).to_string();
+        // What servers of before say of lists is for all.
+        let manner = self.rng.below(if self.greeting.is_none() { 3 } else { 2 });
+        self.say(record, &number, What::Other, |serial| match manner {
+            0 => lines::response(serial, 0, 0, 1),
+            1 => lines::progress(serial),
+            _ => lines::event(serial, lines::CHANGED),
+        });
+    }
+
     /// What a server that has many clients can say to none of them.
     fn speak_out_of_turn(&mut self, record: &mut Record) {
         let serial = record.said.len();
@@ -190,6 +209,7 @@ impl Server {
                 }
             }
             2 => self.say(record, "null", What::Other, |serial| lines::response(serial, 0, 0, 0)),
+            3 if self.rng.percent(70) => self.speak_for_another(record),
             3 => {
                 let number = 1 << 40 | number;
                 self.say(record, &number.to_string(), What::Response(number), |serial| lines::response(serial, 0, 0, 1));

@@ -1,4 +1,4 @@
-//! The system of the loop: what it asks is answered by the script below.
+//! The system of a loop in worlds that look at its sessions from outside: what it asks is answered by what is [`Beneath`].
 
 use std::io;
 use std::time::Duration;
@@ -20,26 +20,69 @@ use mio::{Interest, Token};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::below::Below;
 use crate::script::{Listener, Sleep};
 use crate::transport::{Events, Output, Shared, Socket, Stdin};
 
-pub struct Script(pub Shared<Below>);
+/// What is below a loop.
+pub trait Beneath {
+    fn now(&self) -> Time;
 
-/// What the loop waits with.
-pub struct Poller {
-    pub below: Shared<Below>,
+    fn began(&self) -> Time;
+
+    /// What the loop is told next.
+    fn events(&mut self, who: Who) -> &mut Events;
+
+    fn take_signals(&mut self) -> Pending;
+
+    fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
+
+    /// A connection is the one of this session.
+    fn accepted(&mut self, slot: usize, key: SessionKey);
+
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>>;
+
+    fn reap(&mut self) -> Reaped;
+
+    /// Whether there is such a process that was not reaped.
+    fn exists(&self, pid: Pid) -> bool;
+
+    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
+}
+
+/// Whose loop it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Who {
+    Proxy,
+    Connectors,
+}
+
+pub struct Script<B>(pub Shared<B>);
+
+/// What a loop waits with.
+pub struct Poller<B> {
+    pub below: Shared<B>,
+    pub who: Who,
     pub sleeps_until: Sleep,
 }
 
-impl Poll for Poller {
+impl<B> Poller<B> {
+    pub fn new(below: &Shared<B>, who: Who) -> Self {
+        Self {
+            below: below.clone(),
+            who,
+            sleeps_until: Sleep::No,
+        }
+    }
+}
+
+impl<B: Beneath> Poll for Poller<B> {
     type Events = Events;
 
     fn wait(&mut self, events: &mut Events, deadline: Option<Time>, now: Time) -> io::Result<()> {
         events.clear();
         let mut below = self.below.borrow_mut();
-        events.append(&mut below.events);
-        self.sleeps_until = Sleep::until(deadline, now.max(below.now));
+        events.append(below.events(self.who));
+        self.sleeps_until = Sleep::until(deadline, now.max(below.now()));
         Ok(())
     }
 
@@ -48,27 +91,31 @@ impl Poll for Poller {
     }
 
     fn now(&self) -> Time {
-        self.below.borrow().now
+        self.below.borrow().now()
     }
 }
 
-impl Register<Socket> for Poller {
+impl<B: Beneath> Register<Socket> for Poller<B> {
     fn register(
         &mut self,
         source: Socket,
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
-        let target = Target::<Channel>::of(token).unwrap();
         let mut below = self.below.borrow_mut();
-        below.accepted(source.slot, SessionKey(target.key));
+        if self.who == Who::Proxy {
+            let target = Target::<Channel>::of(token).unwrap();
+            if target.channel == Channel::Client {
+                below.accepted(source.slot, SessionKey(target.key));
+            }
+        }
         source.watch(token);
-        source.tell_all(&mut below.events);
+        source.tell_all(below.events(self.who));
         Ok(Io::new(source, token, interest))
     }
 }
 
-impl Reregister<Socket> for Poller {
+impl<B: Beneath> Reregister<Socket> for Poller<B> {
     fn reregister(
         &mut self,
         io: Io<Socket>,
@@ -79,7 +126,7 @@ impl Reregister<Socket> for Poller {
     }
 }
 
-impl Register<Listener> for Poller {
+impl<B: Beneath> Register<Listener> for Poller<B> {
     fn register(
         &mut self,
         source: Listener,
@@ -90,7 +137,7 @@ impl Register<Listener> for Poller {
     }
 }
 
-impl Register<Stdin> for Poller {
+impl<B: Beneath> Register<Stdin> for Poller<B> {
     fn register(
         &mut self,
         source: Stdin,
@@ -102,7 +149,7 @@ impl Register<Stdin> for Poller {
     }
 }
 
-impl Register<Output> for Poller {
+impl<B: Beneath> Register<Output> for Poller<B> {
     fn register(
         &mut self,
         source: Output,
@@ -114,15 +161,15 @@ impl Register<Output> for Poller {
     }
 }
 
-impl System for Script {
-    type Poller = Poller;
+impl<B: Beneath> System for Script<B> {
+    type Poller = Poller<B>;
     type Listener = Listener;
     type Client = Socket;
     type Stdin = Stdin;
     type Output = Output;
 
     fn take_signals(&mut self) -> Pending {
-        std::mem::take(&mut self.0.borrow_mut().signals)
+        self.0.borrow_mut().take_signals()
     }
 
     fn accept(&mut self, _: &Listener) -> io::Result<(Socket, ClientAddress)> {
@@ -142,8 +189,7 @@ impl System for Script {
     }
 
     fn process_exists(&self, pid: Pid) -> bool {
-        let below = self.0.borrow();
-        below.process(pid).is_some_and(|server| !server.reaped)
+        self.0.borrow().exists(pid)
     }
 
     fn group_exists(&self, leader: Pid) -> bool {
@@ -172,7 +218,7 @@ impl System for Script {
 
     fn unix_time(&self) -> Duration {
         let below = self.0.borrow();
-        Duration::from_secs(1) + below.now.saturating_since(below.began)
+        Duration::from_secs(1) + below.now().saturating_since(below.began())
     }
 
     fn read_files(&mut self) -> Result<Contents, String> {

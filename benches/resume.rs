@@ -1,0 +1,203 @@
+//! What it costs that a session is kept while its connection is lost: the throughput of `connect` to a proxy, with
+//! `--no-resume` and without in turns, and the memory of an idle session.
+//!
+//! `cargo bench --bench resume [-- --quick]`
+
+#![allow(
+    clippy::expect_used,
+    reason = "a benchmark that cannot measure has to end"
+)]
+
+#[path = "common/mod.rs"]
+mod common;
+
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::end_to_end::processes;
+use common::messages::{FIRST_ID, call};
+use common::options::Options;
+use common::service::Service;
+use common::stats::median;
+use common::{PROXY, echo_server, family};
+
+/// The lines, with how many of them are under way and how many there are in a round.
+const LOADS: [Load; 3] = [
+    Load::new(200, 500, 100_000),
+    Load::new(10_000, 50, 20_000),
+    Load::new(1_000_000, 4, 400),
+];
+
+/// Sessions that are held open.
+const SESSIONS: usize = 1000;
+
+/// Buffers that were not needed for some time are let go.
+const SETTLING: Duration = Duration::from_secs(6);
+
+struct Load {
+    bytes: usize,
+    window: usize,
+    count: usize,
+}
+
+impl Load {
+    const fn new(bytes: usize, window: usize, count: usize) -> Self {
+        Self {
+            bytes,
+            window,
+            count,
+        }
+    }
+}
+
+fn main() {
+    if echo_server::run_if_asked() {
+        return;
+    }
+    let options = Options::from_args();
+    family::adopt_orphans().expect("orphans can be adopted");
+    let rounds = if options.quick { 3 } else { 15 };
+    for load in &LOADS {
+        throughput(load, rounds).expect("throughput can be measured");
+    }
+    memory().expect("memory can be measured");
+}
+
+fn serve(options: &[&str]) -> io::Result<Service> {
+    let mut command = Command::new(PROXY);
+    command.args(["--host", "127.0.0.1", "--port", "0"]);
+    let command = command.args(options).arg("--");
+    Service::start(command.args(echo_server::command())).map_err(io::Error::other)
+}
+
+/// A `connect`, with a host at its stdin and stdout.
+struct Host {
+    child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+}
+
+impl Host {
+    fn start(address: SocketAddr, options: &[&str]) -> io::Result<Self> {
+        let mut command = Command::new(PROXY);
+        command
+            .arg("connect")
+            .args(options)
+            .arg(address.to_string());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.stderr(Stdio::null()).spawn()?;
+        let (input, output) = (child.stdin.take(), child.stdout.take());
+        let output = output.ok_or(io::ErrorKind::BrokenPipe)?;
+        let mut host = Self {
+            input: input.ok_or(io::ErrorKind::BrokenPipe)?,
+            output: BufReader::with_capacity(1 << 20, output),
+            child,
+        };
+        host.input.write_all(&call(FIRST_ID, 200))?;
+        host.output.skip_until(b'\n')?;
+        Ok(host)
+    }
+
+    /// Lines a second, as many under way at a time.
+    fn run(&mut self, load: &Load) -> io::Result<f64> {
+        let line = call(FIRST_ID, load.bytes);
+        let begin = Instant::now();
+        let (input, output) = (&mut self.input, &mut self.output);
+        let (tell, told) = std::sync::mpsc::sync_channel(load.window);
+        thread::scope(|scope| {
+            let writer = scope.spawn(move || {
+                for _ in 0..load.count {
+                    // There is room for so many, and each answer makes room for one more.
+                    if tell.send(()).is_err() {
+                        break;
+                    }
+                    input.write_all(&line)?;
+                }
+                io::Result::Ok(())
+            });
+            for _ in 0..load.count {
+                output.skip_until(b'\n')?;
+                told.recv().map_err(io::Error::other)?;
+            }
+            writer.join().unwrap_or(Ok(()))
+        })?;
+        Ok(load.count as f64 / begin.elapsed().as_secs_f64())
+    }
+}
+
+impl Drop for Host {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// With and without, in turns.
+fn throughput(load: &Load, rounds: usize) -> io::Result<()> {
+    let service = serve(&[])?;
+    let mut hosts = [
+        Host::start(service.address(), &["--no-resume"])?,
+        Host::start(service.address(), &[])?,
+    ];
+    let mut rates = [Vec::new(), Vec::new()];
+    for _ in 0..rounds {
+        for (host, rates) in hosts.iter_mut().zip(&mut rates) {
+            rates.push(host.run(load)?);
+        }
+    }
+    let [off, on] = rates.map(|rates| median(&rates));
+    println!(
+        "{} B, {} under way, lines a second (median of {rounds} rounds): off {off:.0}, on {on:.0}, {:.3} x",
+        load.bytes,
+        load.window,
+        on / off
+    );
+    Ok(())
+}
+
+/// A client that has asked for its session to be kept, or not, and has had an answer.
+fn idle(address: SocketAddr, number: usize, is_kept: bool) -> io::Result<TcpStream> {
+    let mut stream = TcpStream::connect(address)?;
+    let asked = format!(r#","resume":{{"version":1,"session":"{number:032x}","heartbeat":3600}}"#);
+    let asked = if is_kept { asked.as_str() } else { "" };
+    let mut text = format!("{{\"type\":\"handshake\"{asked}}}\n").into_bytes();
+    text.extend_from_slice(&call(FIRST_ID, 200));
+    stream.write_all(&text)?;
+    let mut lines = BufReader::new(&stream);
+    for _ in 0..=usize::from(is_kept) {
+        lines.skip_until(b'\n')?;
+    }
+    drop(lines);
+    if is_kept {
+        // Two lines are for the channel alone: what came is acknowledged, and so is what was sent.
+        stream.write_all(b"{\"type\":\"heartbeat\",\"lines\":1}\n")?;
+        let mut ack = [0; 25];
+        stream.read_exact(&mut ack)?;
+    }
+    Ok(stream)
+}
+
+/// Bytes of the proxy for each idle session that was used once.
+fn memory() -> io::Result<()> {
+    let mut costs = [0.0; 2];
+    for (cost, is_kept) in costs.iter_mut().zip([false, true]) {
+        let service = serve(&["--heartbeat-interval", "3600"])?;
+        let _first = idle(service.address(), usize::MAX >> 1, is_kept)?;
+        thread::sleep(SETTLING);
+        let before = processes::rss_kib(service.pid());
+        let sessions = (0..SESSIONS).map(|number| idle(service.address(), number, is_kept));
+        let _sessions = sessions.collect::<io::Result<Vec<TcpStream>>>()?;
+        thread::sleep(SETTLING);
+        let grown = processes::rss_kib(service.pid()).saturating_sub(before);
+        *cost = (grown * 1024) as f64 / SESSIONS as f64;
+    }
+    let [plain, kept] = costs;
+    println!(
+        "memory of an idle session, of {SESSIONS}: plain {plain:.0} B, kept {kept:.0} B, {:.0} B more",
+        kept - plain
+    );
+    Ok(())
+}

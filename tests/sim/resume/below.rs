@@ -1,0 +1,313 @@
+//! What is below the two loops: hosts, the network between the programs, and servers.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use mcp_tcp_proxy::process::Spawned;
+use mcp_tcp_proxy::process::reap::Reaped;
+use mcp_tcp_proxy::reactor::io::Readiness;
+use mcp_tcp_proxy::reactor::signals::Pending;
+use mcp_tcp_proxy::scheduler::SessionKey;
+use mcp_tcp_proxy::session::report::Exit;
+use mcp_tcp_proxy::util::client_address::ClientAddress;
+use mcp_tcp_proxy::util::time::Time;
+use mio::Token;
+use nix::errno::Errno;
+use nix::sys::signal::Signal;
+use nix::unistd::Pid;
+use slab::Slab;
+
+use super::host::Host;
+use super::network::{Connection, Side};
+use super::server::Server;
+use crate::plain_system::{Beneath, Who};
+use crate::rng::Rng;
+use crate::trace;
+use crate::transport::{Duplex, Events, Output, Shared, Socket, Stdin, shared};
+
+/// An attempt of a `connect` to reach the proxy.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dial {
+    None,
+    Pending,
+    Refused,
+    Accepted(usize),
+}
+
+/// Who waits to be accepted.
+#[derive(Debug, Clone, Copy)]
+enum Caller {
+    /// A connection of a `connect`.
+    Connection(usize),
+    /// A host that knows nothing of resuming.
+    Host(usize),
+}
+
+pub struct Below {
+    pub rng: Rng,
+    pub now: Time,
+    pub began: Time,
+    /// How much longer the machines slept than the clock says that stands still meanwhile.
+    pub slept: Duration,
+    pub hosts: Vec<Host>,
+    pub dials: Vec<Dial>,
+    pub connections: Slab<Connection>,
+    pub connections_so_far: usize,
+    pub servers: Slab<Server>,
+    by_pid: HashMap<i32, usize>,
+    pub last_pid: i32,
+    exited: Vec<usize>,
+    backlog: VecDeque<Caller>,
+    signals: Pending,
+    pub signal_token: Token,
+    pub listener_token: Token,
+    proxy_events: Events,
+    connector_events: Events,
+    pub cuts: u64,
+}
+
+impl Beneath for Below {
+    fn now(&self) -> Time {
+        self.now
+    }
+
+    fn began(&self) -> Time {
+        self.began
+    }
+
+    fn events(&mut self, who: Who) -> &mut Events {
+        match who {
+            Who::Proxy => &mut self.proxy_events,
+            Who::Connectors => &mut self.connector_events,
+        }
+    }
+
+    fn take_signals(&mut self) -> Pending {
+        std::mem::take(&mut self.signals)
+    }
+
+    fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
+        let caller = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
+        let (slot, duplex) = match caller {
+            Caller::Connection(key) => (key, self.connections[key].proxy.clone()),
+            Caller::Host(number) => (usize::MAX, self.hosts[number].duplex.clone()),
+        };
+        let address = SocketAddr::from(([10, 0, 0, 1], 1000));
+        Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
+    }
+
+    fn accepted(&mut self, _: usize, _: SessionKey) {}
+
+    fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
+        self.last_pid += 1;
+        let server = Server::new(self.last_pid, &mut self.rng);
+        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
+        trace::note(|| format!("pid {pid} starts for {user:?}"));
+        let key = self.servers.insert(server);
+        self.by_pid.insert(pid, key);
+        Ok(Spawned {
+            pid: Pid::from_raw(pid),
+            stdin: Stdin(pipes.clone()),
+            stdout: Output::Stdout(pipes),
+            stderr: Output::Stderr(stderr),
+        })
+    }
+
+    fn reap(&mut self) -> Reaped {
+        let Some(key) = self.exited.pop() else {
+            return Reaped::Nothing;
+        };
+        let server = &mut self.servers[key];
+        server.reaped = true;
+        Reaped::Process(Pid::from_raw(server.pid), server.exit.unwrap())
+    }
+
+    fn exists(&self, pid: Pid) -> bool {
+        let key = self.by_pid.get(&pid.as_raw());
+        let server = key.and_then(|key| self.servers.get(*key));
+        server.is_some_and(|server| !server.reaped)
+    }
+
+    fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
+        if !self.exists(leader) {
+            return Err(Errno::ESRCH);
+        }
+        let key = self.by_pid[&leader.as_raw()];
+        self.with_server(key, |server, _| server.ends(Exit::Signal(signal as i32)));
+        Ok(())
+    }
+}
+
+impl Below {
+    pub fn new(mut rng: Rng, now: Time) -> Self {
+        Self {
+            rng: rng.fork(),
+            now,
+            began: now,
+            slept: Duration::ZERO,
+            hosts: Vec::new(),
+            dials: Vec::new(),
+            connections: Slab::new(),
+            connections_so_far: 0,
+            servers: Slab::new(),
+            by_pid: HashMap::new(),
+            last_pid: 0,
+            exited: Vec::new(),
+            backlog: VecDeque::new(),
+            signals: Pending::default(),
+            signal_token: Token(0),
+            listener_token: Token(0),
+            proxy_events: Events::new(),
+            connector_events: Events::new(),
+            cuts: 0,
+        }
+    }
+
+    fn call(&mut self, caller: Caller) {
+        self.backlog.push_back(caller);
+        let event = (self.listener_token, Readiness::READABLE);
+        self.proxy_events.push(event);
+    }
+
+    /// A host that needs no `connect` comes.
+    pub fn call_plainly(&mut self, host: usize) {
+        self.call(Caller::Host(host));
+    }
+
+    /// Something comes of an attempt to connect.
+    pub fn answer_dial(&mut self, host: usize, is_refused: bool) {
+        if self.dials[host] != Dial::Pending {
+            return;
+        }
+        if is_refused {
+            self.dials[host] = Dial::Refused;
+            return;
+        }
+        let number = self.connections_so_far;
+        self.connections_so_far += 1;
+        trace::note(|| format!("connection {number} is made for host {host}"));
+        let connection = Connection::new(number, host, &mut self.rng);
+        let key = self.connections.insert(connection);
+        self.dials[host] = Dial::Accepted(key);
+        self.call(Caller::Connection(key));
+    }
+
+    /// The end of a new connection for the `connect` that has made it.
+    pub fn dialled(&mut self, host: usize) -> Option<Result<Socket, ()>> {
+        let dial = self.dials[host];
+        let result = match dial {
+            Dial::None | Dial::Pending => return None,
+            Dial::Refused => Err(()),
+            Dial::Accepted(slot) => {
+                let duplex = self.connections[slot].connector.clone();
+                Ok(Socket { duplex, slot })
+            }
+        };
+        self.dials[host] = Dial::None;
+        Some(result)
+    }
+
+    /// A connection that was made and is not wanted any more.
+    pub fn hang_up(&mut self, host: usize) {
+        if let Dial::Accepted(key) = self.dials[host] {
+            let duplex = self.connections[key].connector.clone();
+            drop(Socket { duplex, slot: key });
+        }
+        self.dials[host] = Dial::None;
+    }
+
+    fn with_server(&mut self, key: usize, act: impl FnOnce(&mut Server, &mut [Host])) {
+        let server = &mut self.servers[key];
+        let was_running = server.is_running();
+        act(server, &mut self.hosts);
+        if was_running && !server.is_running() {
+            self.exited.push(key);
+        }
+    }
+
+    pub fn server_acts(&mut self, key: usize) {
+        self.with_server(key, Server::act);
+    }
+
+    pub fn crash(&mut self, key: usize) {
+        self.with_server(key, |server, _| server.ends(Exit::Signal(9)));
+    }
+
+    pub fn duplex_of(&self, host: usize) -> Shared<Duplex> {
+        self.hosts[host].duplex.clone()
+    }
+
+    /// Events tell of all that has happened.
+    pub fn notify_all(&mut self) {
+        for host in &self.hosts {
+            let events = if host.habits.is_plain {
+                &mut self.proxy_events
+            } else {
+                &mut self.connector_events
+            };
+            host.duplex.borrow_mut().notify(events);
+        }
+        for (_, connection) in &self.connections {
+            connection.notify(Side::Connector, &mut self.connector_events);
+            connection.notify(Side::Proxy, &mut self.proxy_events);
+        }
+        for (_, server) in &self.servers {
+            server.pipes.borrow_mut().notify(&mut self.proxy_events);
+            server.stderr.borrow_mut().notify(&mut self.proxy_events);
+        }
+        self.raise_child();
+    }
+
+    fn raise_child(&mut self) {
+        if !self.exited.is_empty() {
+            self.signals.child = true;
+            self.raise();
+        }
+    }
+
+    pub fn raise_stop(&mut self) {
+        self.signals.stop = true;
+        self.raise();
+    }
+
+    fn raise(&mut self) {
+        let event = (self.signal_token, Readiness::READABLE);
+        self.proxy_events.push(event);
+    }
+
+    /// Whether a loop was told of something that it has not seen.
+    pub fn has_told(&self) -> bool {
+        !self.proxy_events.is_empty() || !self.connector_events.is_empty()
+    }
+
+    /// Forgets who is gone.
+    pub fn sweep(&mut self) {
+        self.connections.retain(|_, it| !it.is_over());
+        self.servers
+            .retain(|_, server| !server.reaped || server.pipes.borrow().reads);
+        for host in &mut self.hosts {
+            let duplex = host.duplex.borrow();
+            // It was opened by somebody once its token was set; both sides are closed with the session.
+            let is_over = !duplex.reads && !duplex.writes;
+            drop(duplex);
+            if is_over && !host.is_gone {
+                trace::note(|| format!("the session of host {} is over", host.number));
+                host.is_gone = true;
+                host.check_end();
+            }
+        }
+    }
+
+    /// Connections that a host of a `connect` has now.
+    pub fn connections_of(&self, host: usize) -> Vec<usize> {
+        let all = self.connections.iter();
+        let its = all.filter(|(_, connection)| connection.host == host);
+        its.map(|(key, _)| key).collect()
+    }
+}
+
+pub fn below(rng: &mut Rng) -> Shared<Below> {
+    shared(Below::new(rng.fork(), Time::from_nanos(1 << 40)))
+}

@@ -1,0 +1,274 @@
+//! The program that a session is for: behind a `connect`, or a client that knows nothing of resuming. It knows of every line
+//! what it may be.
+
+use std::collections::{HashMap, HashSet};
+
+use crate::outgoing::Outgoing;
+use crate::rng::Rng;
+use crate::text::{self, MODERN, OwnError};
+use crate::trace;
+use crate::transport::{Duplex, End, Shared, shared};
+
+/// What it does.
+#[derive(Debug, Clone, Copy)]
+pub struct Habits {
+    /// Lines may get lost, as the world is such that sessions end.
+    pub may_lose: bool,
+    /// It knows nothing of resuming, and nothing comes between it and the proxy.
+    pub is_plain: bool,
+    /// It does not read while it has something to write.
+    pub writes_first: bool,
+    /// As many requests are open.
+    pub window: usize,
+    /// It asks for responses, and sends lines, of up to this many bytes.
+    pub longest: usize,
+}
+
+#[derive(Debug)]
+pub struct Host {
+    pub number: usize,
+    pub duplex: Shared<Duplex>,
+    pub habits: Habits,
+    out: Outgoing,
+    /// How many lines it has said.
+    pub said: u64,
+    /// What it has asked, and nobody has answered.
+    open: HashSet<u64>,
+    /// What it was asked, and has not answered.
+    questions: Vec<u64>,
+    /// What has come of a line.
+    begun: Vec<u8>,
+    /// The server that speaks, and how many lines it has said.
+    pid: Option<i32>,
+    heard: u64,
+    /// What servers have read.
+    read: HashSet<u64>,
+    /// Where each of them is.
+    servers: HashMap<i32, u64>,
+    pub has_ended: bool,
+    /// Its session is over.
+    pub is_gone: bool,
+    pub answered: u64,
+    pub lost: u64,
+    rng: Rng,
+}
+
+impl Host {
+    pub fn new(number: usize, habits: Habits, rng: &mut Rng) -> Self {
+        let mut rng = rng.fork();
+        let capacity = rng.pick(&[500, 4096, 65_536]);
+        Self {
+            number,
+            duplex: shared(Duplex::new(capacity, &mut rng)),
+            habits,
+            out: Outgoing::default(),
+            said: 0,
+            open: HashSet::new(),
+            questions: Vec::new(),
+            begun: Vec::new(),
+            pid: None,
+            heard: 0,
+            read: HashSet::new(),
+            servers: HashMap::new(),
+            has_ended: false,
+            is_gone: false,
+            answered: 0,
+            lost: 0,
+            rng,
+        }
+    }
+
+    fn length(&mut self) -> usize {
+        match self.rng.below(100) {
+            0 => self.rng.below(self.habits.longest),
+            1..=10 => self.rng.below(self.habits.longest.min(5000)),
+            _ => self.rng.below(80),
+        }
+    }
+
+    fn say(&mut self, text: &str) {
+        trace::note(|| format!("host {} says {}", self.number, text::show(text.as_bytes())));
+        self.out.push(text.as_bytes());
+        self.out.push(b"\n");
+        self.said += 1;
+    }
+
+    /// Says something new.
+    pub fn speak(&mut self) {
+        if self.has_ended || self.out.len() > 1 << 22 {
+            return;
+        }
+        let (host, serial) = (self.number, self.said);
+        if let Some(question) = self.questions.pop() {
+            return self.say(&format!(
+                r#"{{"jsonrpc":"2.0","id":"q{question}","result":{{"n":{serial},"h":{host}}}}}"#
+            ));
+        }
+        let pad = "x".repeat(self.length());
+        if self.open.len() >= self.habits.window || self.rng.percent(20) {
+            return self.say(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"n":{serial},"h":{host},"x":"{pad}"}}}}"#
+            ));
+        }
+        let size = self.length();
+        self.open.insert(serial);
+        self.say(&format!(
+            r#"{{"jsonrpc":"2.0","id":{serial},"method":"m","params":{{"n":{serial},"h":{host},"size":{size},"x":"{pad}",{MODERN}}}}}"#
+        ));
+    }
+
+    /// Writes, reads, or both.
+    pub fn act(&mut self) {
+        if self.rng.percent(70) {
+            self.write();
+        }
+        if (!self.habits.writes_first || self.out.is_empty()) && self.rng.percent(70) {
+            let most = self.rng.pick(&[10, 300, 100_000, usize::MAX]);
+            self.read_some(most);
+        }
+    }
+
+    pub fn write(&mut self) {
+        self.out
+            .write_to(&mut self.duplex.borrow_mut().input, &mut self.rng);
+    }
+
+    pub fn read_some(&mut self, most: usize) {
+        let bytes: Vec<u8> = {
+            let mut duplex = self.duplex.borrow_mut();
+            duplex.output.begun.clear();
+            duplex.output.take(most).collect()
+        };
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if self.begun.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.begun);
+                self.hear(&line[..line.len() - 1]);
+            }
+        }
+    }
+
+    fn hear(&mut self, line: &[u8]) {
+        let shown = text::show(line);
+        trace::note(|| format!("host {} hears {shown}", self.number));
+        let Some(serial) = text::serial(line, text::SERVER_SERIAL) else {
+            return self.hear_of_proxy(line);
+        };
+        let pid = text::serial(line, br#""pid":"#).unwrap();
+        let pid = i32::try_from(pid).unwrap();
+        if self.pid.replace(pid) != Some(pid) {
+            assert!(
+                self.heard == 0 || self.habits.may_lose,
+                "host {}: it is another server: {shown}",
+                self.number
+            );
+            self.heard = 0;
+        }
+        assert_eq!(
+            serial as u64, self.heard,
+            "host {}: a line is missing, comes twice or out of order: {shown}",
+            self.number
+        );
+        self.heard += 1;
+        if let Some(question) = text::serial(line, br#""id":"q"#) {
+            self.questions.push(question as u64);
+        } else if let Some(id) = text::serial(line, br#""id":"#) {
+            let is_open = self.open.remove(&(id as u64));
+            assert!(
+                is_open,
+                "host {}: it is answered twice: {shown}",
+                self.number
+            );
+            self.answered += 1;
+        }
+    }
+
+    /// A line that no server has said.
+    fn hear_of_proxy(&mut self, line: &[u8]) {
+        let shown = text::show(line);
+        assert!(
+            self.habits.may_lose,
+            "host {}: this is of no server: {shown}",
+            self.number
+        );
+        if let Some(error) = OwnError::read(line) {
+            let id: Option<u64> = error.id.parse().ok();
+            let is_open = id.is_none_or(|id| self.open.remove(&id));
+            assert!(
+                is_open,
+                "host {}: it is answered twice: {shown}",
+                self.number
+            );
+            self.lost += 1;
+            return;
+        }
+        let is_notice = [
+            "$/mcp/serverRestarted",
+            "notifications/cancelled",
+            "list_changed",
+        ];
+        assert!(
+            is_notice.iter().any(|what| shown.contains(what)),
+            "host {}: nobody says this: {shown}",
+            self.number
+        );
+        if shown.contains("notifications/cancelled") {
+            self.questions.clear();
+        }
+    }
+
+    /// A server has read a whole line.
+    pub fn was_read(&mut self, line: &[u8], pid: i32) {
+        let serial = text::serial(line, text::CLIENT_SERIAL).unwrap() as u64;
+        let next = self.servers.entry(pid).or_default();
+        // A server of a session that was given up may read on.
+        let is_next = serial == *next || (self.habits.may_lose && serial > *next);
+        assert!(
+            is_next && self.read.insert(serial),
+            "host {}: the server has read {next} lines, and now comes {}",
+            self.number,
+            text::show(line)
+        );
+        *next = serial + 1;
+        assert!(
+            self.habits.may_lose || self.servers.len() == 1,
+            "host {} has another server",
+            self.number
+        );
+    }
+
+    /// Says nothing more.
+    pub fn end(&mut self) {
+        if !self.has_ended && self.out.is_empty() {
+            trace::note(|| format!("host {} ends its side", self.number));
+            self.has_ended = true;
+            self.duplex.borrow_mut().input.end(End::Closed);
+        }
+    }
+
+    pub fn waits(&self) -> bool {
+        !self.open.is_empty()
+    }
+
+    /// What has to hold once its session is over.
+    pub fn check_end(&mut self) {
+        self.read_some(usize::MAX);
+        assert!(
+            self.habits.may_lose || self.begun.is_empty(),
+            "half a line is left"
+        );
+        assert!(
+            self.open.is_empty(),
+            "host {}: not answered: {:?}",
+            self.number,
+            self.open
+        );
+        assert!(
+            self.habits.may_lose || self.read.len() as u64 == self.said,
+            "host {} has said {} lines, and {} have arrived",
+            self.number,
+            self.said,
+            self.read.len()
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! A server: it answers each request in the order in which they came, and says and asks things of its own. Each line bears its
+//! process and a serial number.
+
+use std::collections::VecDeque;
+use std::io::ErrorKind;
+
+use mcp_tcp_proxy::session::report::Exit;
+
+use super::host::Host;
+use crate::outgoing::Outgoing;
+use crate::rng::Rng;
+use crate::text;
+use crate::trace;
+use crate::transport::{Duplex, End, Inflow, Shared, shared};
+
+#[derive(Debug)]
+pub struct Server {
+    pub pid: i32,
+    pub pipes: Shared<Duplex>,
+    pub stderr: Shared<Inflow>,
+    pub exit: Option<Exit>,
+    pub reaped: bool,
+    /// It does not read while it has something to write.
+    writes_first: bool,
+    /// It says things of its own.
+    is_talkative: bool,
+    has_read: bool,
+    said: u64,
+    begun: Vec<u8>,
+    /// What it was asked, with the length of the answers.
+    pending: VecDeque<(u64, usize)>,
+    out: Outgoing,
+    rng: Rng,
+}
+
+impl Server {
+    pub fn new(pid: i32, rng: &mut Rng) -> Self {
+        let mut rng = rng.fork();
+        let capacity = rng.pick(&[700, 4096, 65_536]);
+        Self {
+            pid,
+            pipes: shared(Duplex::new(capacity, &mut rng)),
+            stderr: shared(Inflow::new(4096, rng.fork())),
+            exit: None,
+            reaped: false,
+            writes_first: rng.percent(30),
+            is_talkative: rng.percent(70),
+            has_read: false,
+            said: 0,
+            begun: Vec::new(),
+            pending: VecDeque::new(),
+            out: Outgoing::default(),
+            rng,
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.exit.is_none()
+    }
+
+    fn say(&mut self, head: &str, tail: &str) {
+        let line = format!(
+            "{{\"jsonrpc\":\"2.0\",{head},\"pid\":{},\"m\":{},{tail}}}\n",
+            self.pid, self.said
+        );
+        trace::note(|| format!("pid {} says {}", self.pid, text::show(line.as_bytes())));
+        self.said += 1;
+        self.out.push(line.as_bytes());
+    }
+
+    pub fn act(&mut self, hosts: &mut [Host]) {
+        if !self.is_running() {
+            return;
+        }
+        if !self.writes_first || self.out.is_empty() {
+            let most = self.rng.pick(&[10, 500, 100_000, usize::MAX]);
+            self.read(most, hosts);
+        }
+        if self.out.len() < 1 << 22 {
+            self.speak();
+        }
+        self.out
+            .write_to(&mut self.pipes.borrow_mut().input, &mut self.rng);
+        self.exit_if_done();
+    }
+
+    fn read(&mut self, most: usize, hosts: &mut [Host]) {
+        let bytes: Vec<u8> = {
+            let mut pipes = self.pipes.borrow_mut();
+            pipes.output.begun.clear();
+            pipes.output.take(most).collect()
+        };
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.begun.extend_from_slice(piece);
+            if self.begun.ends_with(b"\n") {
+                let line = std::mem::take(&mut self.begun);
+                self.take(&line[..line.len() - 1], hosts);
+            }
+        }
+    }
+
+    fn take(&mut self, line: &[u8], hosts: &mut [Host]) {
+        trace::note(|| format!("pid {} reads {}", self.pid, text::show(line)));
+        let Some(host) = text::serial(line, br#""h":"#) else {
+            // The proxy takes back what it has for one that is gone.
+            let is_cancellation = text::cancelled_by_proxy(line).is_some();
+            let may_lose = hosts.iter().any(|host| host.habits.may_lose);
+            let shown = text::show(line);
+            assert!(
+                is_cancellation && may_lose,
+                "no host has said this: {shown}"
+            );
+            return;
+        };
+        self.has_read = true;
+        hosts[host].was_read(line, self.pid);
+        let size = text::serial(line, br#""size":"#);
+        if let (Some(id), Some(size)) = (text::serial(line, br#""id":"#), size) {
+            self.pending.push_back((id as u64, size));
+        }
+    }
+
+    fn speak(&mut self) {
+        let is_ended = !self.pipes.borrow().writes;
+        // Whoever hears of a server before the answer of the proxy does not come back.
+        let is_talkative = self.is_talkative && self.has_read && !is_ended;
+        match self.rng.below(10) {
+            0 if is_talkative => {
+                let pad = "y".repeat(self.rng.below(60));
+                let tail = format!(r#""params":{{"x":"{pad}"}}"#);
+                self.say(r#""method":"notifications/y""#, &tail);
+            }
+            1 if is_talkative && self.rng.percent(20) => {
+                let head = format!(r#""id":"q{}","method":"roots/list""#, self.said);
+                self.say(&head, r#""params":{}"#);
+            }
+            _ => {
+                if let Some((id, size)) = self.pending.pop_front() {
+                    let pad = "z".repeat(size);
+                    let tail = format!(r#""result":{{"x":"{pad}"}}"#);
+                    self.say(&format!(r#""id":{id}"#), &tail);
+                }
+            }
+        }
+    }
+
+    /// At the end of its input it says what it has to say, and leaves.
+    fn exit_if_done(&mut self) {
+        let pipes = self.pipes.borrow();
+        let is_over = !pipes.writes && pipes.output.unconsumed() == 0;
+        drop(pipes);
+        if is_over && self.pending.is_empty() && self.out.is_empty() {
+            self.ends(Exit::Code(0));
+        }
+    }
+
+    pub fn ends(&mut self, exit: Exit) {
+        if !self.is_running() {
+            return;
+        }
+        trace::note(|| format!("pid {} ends: {exit}", self.pid));
+        self.exit = Some(exit);
+        let mut pipes = self.pipes.borrow_mut();
+        pipes.output.break_off(ErrorKind::BrokenPipe);
+        pipes.input.end(End::Closed);
+        drop(pipes);
+        self.stderr.borrow_mut().end(End::Closed);
+    }
+}
