@@ -228,6 +228,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::util::captured_log::captured;
 
     #[test]
     fn a_bad_file_is_an_error_that_names_it_and_quotes_nothing() {
@@ -259,5 +260,34 @@ mod tests {
                 .contains("--token-file: cannot read")
         );
         assert!(Files::default().read().unwrap().tokens.is_none());
+    }
+
+    #[test]
+    fn a_file_that_lets_nobody_in_or_shows_its_tokens_is_warned_of() {
+        let name = |name: &str| Name::new(name);
+        let servers = Directory::new(vec![name("files"), name("weather")], None);
+        let warnings = |text: &str| {
+            let tokens = Some(Tokens::parse(text).unwrap());
+            let contents = Contents { tokens, tls: None };
+            let lines = captured(|| contents.log(&servers));
+            let warnings = lines.into_iter().filter(|line| line.starts_with("WARN"));
+            warnings.collect::<Vec<_>>()
+        };
+        let [nobody] = &warnings("")[..] else {
+            panic!("nobody can come in");
+        };
+        assert!(nobody.contains("nobody can come in"), "{nobody}");
+        assert_eq!(warnings("laptop certificate files\n"), [""; 0]);
+        let digest = "0".repeat(64);
+        assert_eq!(warnings(&format!("ann sha256:{digest}\n")), [""; 0]);
+        let [clear, others] = &warnings("ann a-long-enough-secret files,music\n")[..] else {
+            panic!("there are two things to be said");
+        };
+        assert!(clear.contains("1 token in clear text"), "{clear}");
+        assert!(
+            others.contains("music; those that are served are files, weather"),
+            "{others}"
+        );
+        assert_eq!(captured(|| Contents::default().log(&servers)), [""; 0]);
     }
 }

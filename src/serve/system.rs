@@ -491,7 +491,7 @@ mod tests {
         assert!(client.socket().tcp().unwrap().nodelay().unwrap());
         assert!(getsockopt(client.socket(), sockopt::KeepAlive).unwrap());
         assert!(ClientSocket::take_error(&client).is_none());
-        client.end();
+        ClientSocket::end(&mut client);
         assert_eq!(peer.read(&mut [0; 4]).unwrap(), 0);
         assert_eq!(peer.write(b"x").unwrap(), 1, "the other direction is open");
         drop(client);

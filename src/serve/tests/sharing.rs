@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use nix::errno::Errno;
+
 use super::wire::TestEnd;
 use super::world::{Choice, World};
 use crate::session::Spawn;
@@ -152,6 +154,22 @@ fn a_shared_server_that_is_lost_is_replaced_and_its_clients_are_told() {
     assert_eq!(world.started(), 3);
     answer_next(&mut world, 2);
     assert!(client.got().contains("\"id\":8,\"result\""));
+}
+
+#[test]
+fn when_processes_have_run_out_a_shared_server_is_waited_for() {
+    let mut world = World::of(choice());
+    world
+        .below
+        .borrow_mut()
+        .spawn_errors
+        .push_back(Errno::EAGAIN);
+    let client = world.comes();
+    client.says(&request(7));
+    world.pass(SECOND / 10);
+    assert_eq!((world.started(), client.got()), (0, String::new()));
+    world.pass(SECOND / 5);
+    assert_eq!((world.started(), client.got()), (1, String::new()));
 }
 
 #[test]

@@ -316,6 +316,24 @@ fn a_long_answer_is_made_in_several_iterations() {
 }
 
 #[test]
+fn all_sessions_are_looked_at_although_that_takes_several_iterations() {
+    let mut choice = Choice::default();
+    choice.plan.settings.spawn = Spawn::Lazy;
+    choice.limits.max_sessions = 2000;
+    let mut world = World::of(choice).with_status();
+    for _ in 0..1499 {
+        world.comes();
+    }
+    world.run();
+    let last = world.comes();
+    last.says("{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"x\"}\n");
+    world.run();
+    let (_, metrics) = world.get("/metrics");
+    let in_flight = "mcp_tcp_proxy_requests_in_flight{server=\"default\"} 1\n";
+    assert!(metrics.contains(in_flight), "{metrics}");
+}
+
+#[test]
 fn no_more_is_made_of_an_answer_than_is_taken() {
     let mut choice = Choice::default();
     choice.plan.settings.spawn = Spawn::Lazy;
