@@ -172,12 +172,14 @@ fn idle(address: SocketAddr, number: usize, is_kept: bool) -> io::Result<TcpStre
     }
     drop(lines);
     if is_kept {
-        // Two lines are for the channel alone: what came is acknowledged, and so is what was sent.
         stream.write_all(b"{\"type\":\"heartbeat\",\"lines\":1}\n")?;
-        let mut ack = [0; 25];
-        stream.read_exact(&mut ack)?;
     }
     Ok(stream)
+}
+
+/// Reads the acknowledgement of the line that was sent, which comes a second after it.
+fn wait_for_acknowledgement(mut stream: &TcpStream) -> io::Result<()> {
+    stream.read_exact(&mut [0; "{\"type\":\"ack\",\"lines\":1}\n".len()])
 }
 
 /// Bytes of the proxy for each idle session that was used once.
@@ -189,9 +191,13 @@ fn memory() -> io::Result<()> {
         thread::sleep(SETTLING);
         let before = processes::rss_kib(service.pid());
         let sessions = (0..SESSIONS).map(|number| idle(service.address(), number, is_kept));
-        let _sessions = sessions.collect::<io::Result<Vec<TcpStream>>>()?;
+        let sessions = sessions.collect::<io::Result<Vec<TcpStream>>>()?;
+        if is_kept {
+            sessions.iter().try_for_each(wait_for_acknowledgement)?;
+        }
         thread::sleep(SETTLING);
         let grown = processes::rss_kib(service.pid()).saturating_sub(before);
+        drop(sessions);
         *cost = (grown * 1024) as f64 / SESSIONS as f64;
     }
     let [plain, kept] = costs;
