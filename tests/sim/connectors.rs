@@ -22,13 +22,13 @@ use crate::stats::Fault;
 use crate::transport::{Events, Shared, Socket};
 
 /// An attempt to connect has this long.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
+pub const CONNECT_TIME: Duration = Duration::from_secs(10);
 
 /// After the end of our side of a connection, the other side has this long.
-const CLOSE_TIME: Duration = Duration::from_secs(10);
+pub const CLOSE_TIME: Duration = Duration::from_secs(10);
 
 /// After the end of its client's side, a session has this long for everything.
-const END_TIME: Duration = Duration::from_secs(40);
+pub const END_TIME: Duration = Duration::from_secs(40);
 
 /// Deadlines of one turn. A session that sets one that it does not see to is stopped here.
 const MAX_TIMEOUTS: usize = 1000;

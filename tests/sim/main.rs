@@ -28,6 +28,7 @@ mod order;
 mod outgoing;
 mod place;
 mod plain_system;
+mod processes;
 mod resume;
 mod rng;
 mod script;

@@ -208,7 +208,7 @@ impl World {
         Counts {
             steps: self.steps,
             hosts: below.hosts.len(),
-            servers: below.last_pid,
+            servers: below.servers.so_far(),
             said: sum(|host| host.said),
             answered: sum(|host| host.answered),
             lost: sum(|host| host.lost),
@@ -259,7 +259,7 @@ impl World {
 
     fn server_acts(&mut self) {
         let mut below = self.below.borrow_mut();
-        let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+        let keys: Vec<usize> = below.servers.all.iter().map(|(key, _)| key).collect();
         if !keys.is_empty() {
             below.server_acts(self.rng.pick(&keys));
         }
@@ -328,7 +328,7 @@ impl World {
 
     fn crash(&mut self) {
         let mut below = self.below.borrow_mut();
-        let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+        let keys: Vec<usize> = below.servers.all.iter().map(|(key, _)| key).collect();
         if !keys.is_empty() {
             below.crash(self.rng.pick(&keys));
         }
@@ -470,10 +470,10 @@ impl World {
                 host.write();
                 host.read_some(usize::MAX);
             }
-            for (_, server) in &below.servers {
-                server.pipes.borrow_mut().make_roomy();
+            for (_, server) in &below.servers.all {
+                server.process.pipes.borrow_mut().make_roomy();
             }
-            let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+            let keys: Vec<usize> = below.servers.all.iter().map(|(key, _)| key).collect();
             for key in keys {
                 below.server_acts(key);
             }

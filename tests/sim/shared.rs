@@ -220,7 +220,7 @@ impl World {
 
     fn server_acts(&mut self) {
         let mut below = self.below.borrow_mut();
-        let Some(key) = any_key(&below.servers, &mut self.rng) else {
+        let Some(key) = any_key(&below.servers.all, &mut self.rng) else {
             return;
         };
         below.server_acts(key);
@@ -291,9 +291,9 @@ impl World {
             for (_, client) in &mut below.clients {
                 client.wind_up(below.now);
             }
-            let keys: Vec<usize> = below.servers.iter().map(|(key, _)| key).collect();
+            let keys: Vec<usize> = below.servers.all.iter().map(|(key, _)| key).collect();
             for key in keys {
-                below.servers[key].behave();
+                below.servers.all[key].behave();
                 below.server_acts(key);
             }
             // No start is refused any more.

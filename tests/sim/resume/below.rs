@@ -1,6 +1,6 @@
 //! What is below the two loops: hosts, the network between the programs, and servers.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -23,6 +23,7 @@ use super::host::Host;
 use super::network::{Connection, Side};
 use super::server::Server;
 use crate::plain_system::{Beneath, Who};
+use crate::processes::Processes;
 use crate::rng::Rng;
 use crate::trace;
 use crate::transport::{Duplex, Events, Output, Shared, Socket, Stdin, shared};
@@ -55,10 +56,7 @@ pub struct Below {
     pub dials: Vec<Dial>,
     pub connections: Slab<Connection>,
     pub connections_so_far: usize,
-    pub servers: Slab<Server>,
-    by_pid: HashMap<i32, usize>,
-    pub last_pid: i32,
-    exited: Vec<usize>,
+    pub servers: Processes<Server>,
     backlog: VecDeque<Caller>,
     signals: Pending,
     pub signal_token: Token,
@@ -101,40 +99,21 @@ impl Beneath for Below {
     fn accepted(&mut self, _: usize, _: SessionKey) {}
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
-        self.last_pid += 1;
-        let server = Server::new(self.last_pid, &mut self.rng);
-        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
-        trace::note(|| format!("pid {pid} starts for {user:?}"));
-        let key = self.servers.insert(server);
-        self.by_pid.insert(pid, key);
-        Ok(Spawned {
-            pid: Pid::from_raw(pid),
-            stdin: Stdin(pipes.clone()),
-            stdout: Output::Stdout(pipes),
-            stderr: Output::Stderr(stderr),
-        })
+        let rng = &mut self.rng;
+        let make = |pid| Server::new(pid, rng);
+        Ok(self.servers.start(user, make))
     }
 
     fn reap(&mut self) -> Reaped {
-        let Some(key) = self.exited.pop() else {
-            return Reaped::Nothing;
-        };
-        let server = &mut self.servers[key];
-        server.reaped = true;
-        Reaped::Process(Pid::from_raw(server.pid), server.exit.unwrap())
+        self.servers.reap()
     }
 
     fn exists(&self, pid: Pid) -> bool {
-        let key = self.by_pid.get(&pid.as_raw());
-        let server = key.and_then(|key| self.servers.get(*key));
-        server.is_some_and(|server| !server.reaped)
+        self.servers.key(pid).is_some()
     }
 
     fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        if !self.exists(leader) {
-            return Err(Errno::ESRCH);
-        }
-        let key = self.by_pid[&leader.as_raw()];
+        let key = self.servers.key(leader).ok_or(Errno::ESRCH)?;
         self.with_server(key, |server, _| server.ends(Exit::Signal(signal as i32)));
         Ok(())
     }
@@ -151,10 +130,7 @@ impl Below {
             dials: Vec::new(),
             connections: Slab::new(),
             connections_so_far: 0,
-            servers: Slab::new(),
-            by_pid: HashMap::new(),
-            last_pid: 0,
-            exited: Vec::new(),
+            servers: Processes::default(),
             backlog: VecDeque::new(),
             signals: Pending::default(),
             signal_token: Token(0),
@@ -219,12 +195,8 @@ impl Below {
     }
 
     fn with_server(&mut self, key: usize, act: impl FnOnce(&mut Server, &mut [Host])) {
-        let server = &mut self.servers[key];
-        let was_running = server.is_running();
-        act(server, &mut self.hosts);
-        if was_running && !server.is_running() {
-            self.exited.push(key);
-        }
+        let hosts = &mut self.hosts;
+        self.servers.act(key, |server| act(server, hosts));
     }
 
     pub fn server_acts(&mut self, key: usize) {
@@ -253,15 +225,14 @@ impl Below {
             connection.notify(Side::Connector, &mut self.connector_events);
             connection.notify(Side::Proxy, &mut self.proxy_events);
         }
-        for (_, server) in &self.servers {
-            server.pipes.borrow_mut().notify(&mut self.proxy_events);
-            server.stderr.borrow_mut().notify(&mut self.proxy_events);
+        for (_, server) in &self.servers.all {
+            server.process.notify(&mut self.proxy_events);
         }
         self.raise_child();
     }
 
     fn raise_child(&mut self) {
-        if !self.exited.is_empty() {
+        if !self.servers.exited().is_empty() {
             self.signals.child = true;
             self.raise();
         }
@@ -285,8 +256,7 @@ impl Below {
     /// Forgets who is gone.
     pub fn sweep(&mut self) {
         self.connections.retain(|_, it| !it.is_over());
-        self.servers
-            .retain(|_, server| !server.reaped || server.pipes.borrow().reads);
+        self.servers.forget();
         for host in &mut self.hosts {
             let duplex = host.duplex.borrow();
             // It was opened by somebody once its token was set; both sides are closed with the session.

@@ -2,7 +2,6 @@
 //! program, over the scripted network.
 
 use std::io;
-use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::connect::kept_link::{End, KeptLink, Step};
@@ -21,18 +20,10 @@ use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
 
 use super::below::{Below, Dial};
+use crate::connectors::{CLOSE_TIME, CONNECT_TIME, END_TIME};
 use crate::plain_system::{Poller, Who};
 use crate::script::Sleep;
 use crate::transport::{Events, Shared, Socket};
-
-/// An attempt to connect, and the answer to a first line, have this long.
-const CONNECT_TIME: Duration = Duration::from_secs(10);
-
-/// After the end of our side of a connection, the other side has this long.
-const CLOSE_TIME: Duration = Duration::from_secs(10);
-
-/// After the end of its host's side, a session has this long for everything.
-const END_TIME: Duration = Duration::from_secs(40);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Of {

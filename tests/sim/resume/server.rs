@@ -8,18 +8,15 @@ use mcp_tcp_proxy::session::report::Exit;
 
 use super::host::Host;
 use crate::outgoing::Outgoing;
+use crate::processes::Process;
 use crate::rng::Rng;
 use crate::text;
 use crate::trace;
-use crate::transport::{Duplex, End, Inflow, Shared, shared};
+use crate::transport::End;
 
 #[derive(Debug)]
 pub struct Server {
-    pub pid: i32,
-    pub pipes: Shared<Duplex>,
-    pub stderr: Shared<Inflow>,
-    pub exit: Option<Exit>,
-    pub reaped: bool,
+    pub process: Process,
     /// It does not read while it has something to write.
     writes_first: bool,
     /// It says things of its own.
@@ -33,16 +30,23 @@ pub struct Server {
     rng: Rng,
 }
 
+impl AsRef<Process> for Server {
+    fn as_ref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl AsMut<Process> for Server {
+    fn as_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
 impl Server {
     pub fn new(pid: i32, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
-        let capacity = rng.pick(&[700, 4096, 65_536]);
         Self {
-            pid,
-            pipes: shared(Duplex::new(capacity, &mut rng)),
-            stderr: shared(Inflow::new(4096, rng.fork())),
-            exit: None,
-            reaped: false,
+            process: Process::new(pid, &mut rng),
             writes_first: rng.percent(30),
             is_talkative: rng.percent(70),
             has_read: false,
@@ -54,22 +58,24 @@ impl Server {
         }
     }
 
-    pub fn is_running(&self) -> bool {
-        self.exit.is_none()
-    }
-
     fn say(&mut self, head: &str, tail: &str) {
         let line = format!(
             "{{\"jsonrpc\":\"2.0\",{head},\"pid\":{},\"m\":{},{tail}}}\n",
-            self.pid, self.said
+            self.process.pid, self.said
         );
-        trace::note(|| format!("pid {} says {}", self.pid, text::show(line.as_bytes())));
+        trace::note(|| {
+            format!(
+                "pid {} says {}",
+                self.process.pid,
+                text::show(line.as_bytes())
+            )
+        });
         self.said += 1;
         self.out.push(line.as_bytes());
     }
 
     pub fn act(&mut self, hosts: &mut [Host]) {
-        if !self.is_running() {
+        if !self.process.is_running() {
             return;
         }
         if !self.writes_first || self.out.is_empty() {
@@ -80,13 +86,13 @@ impl Server {
             self.speak();
         }
         self.out
-            .write_to(&mut self.pipes.borrow_mut().input, &mut self.rng);
+            .write_to(&mut self.process.pipes.borrow_mut().input, &mut self.rng);
         self.exit_if_done();
     }
 
     fn read(&mut self, most: usize, hosts: &mut [Host]) {
         let bytes: Vec<u8> = {
-            let mut pipes = self.pipes.borrow_mut();
+            let mut pipes = self.process.pipes.borrow_mut();
             pipes.output.begun.clear();
             pipes.output.take(most).collect()
         };
@@ -100,7 +106,7 @@ impl Server {
     }
 
     fn take(&mut self, line: &[u8], hosts: &mut [Host]) {
-        trace::note(|| format!("pid {} reads {}", self.pid, text::show(line)));
+        trace::note(|| format!("pid {} reads {}", self.process.pid, text::show(line)));
         let Some(host) = text::serial(line, br#""h":"#) else {
             // The proxy takes back what it has for one that is gone.
             let is_cancellation = text::cancelled_by_proxy(line).is_some();
@@ -113,7 +119,7 @@ impl Server {
             return;
         };
         self.has_read = true;
-        hosts[host].was_read(line, self.pid);
+        hosts[host].was_read(line, self.process.pid);
         let size = text::serial(line, br#""size":"#);
         if let (Some(id), Some(size)) = (text::serial(line, br#""id":"#), size) {
             self.pending.push_back((id as u64, size));
@@ -121,7 +127,7 @@ impl Server {
     }
 
     fn speak(&mut self) {
-        let is_ended = !self.pipes.borrow().writes;
+        let is_ended = !self.process.pipes.borrow().writes;
         // Whoever hears of a server before the answer of the proxy does not come back.
         let is_talkative = self.is_talkative && self.has_read && !is_ended;
         match self.rng.below(10) {
@@ -146,7 +152,7 @@ impl Server {
 
     /// At the end of its input it says what it has to say, and leaves.
     fn exit_if_done(&mut self) {
-        let pipes = self.pipes.borrow();
+        let pipes = self.process.pipes.borrow();
         let is_over = !pipes.writes && pipes.output.unconsumed() == 0;
         drop(pipes);
         if is_over && self.pending.is_empty() && self.out.is_empty() {
@@ -155,15 +161,15 @@ impl Server {
     }
 
     pub fn ends(&mut self, exit: Exit) {
-        if !self.is_running() {
+        if !self.process.is_running() {
             return;
         }
-        trace::note(|| format!("pid {} ends: {exit}", self.pid));
-        self.exit = Some(exit);
-        let mut pipes = self.pipes.borrow_mut();
+        trace::note(|| format!("pid {} ends: {exit}", self.process.pid));
+        self.process.exit = Some(exit);
+        let mut pipes = self.process.pipes.borrow_mut();
         pipes.output.break_off(ErrorKind::BrokenPipe);
         pipes.input.end(End::Closed);
         drop(pipes);
-        self.stderr.borrow_mut().end(End::Closed);
+        self.process.stderr.borrow_mut().end(End::Closed);
     }
 }

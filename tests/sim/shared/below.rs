@@ -21,6 +21,7 @@ use super::client::{Client, Habits, State};
 use super::record::{Kind, Record, Request};
 use super::server::{Era, Server};
 use crate::plain_system::{Beneath, Who};
+use crate::processes::Processes;
 use crate::rng::Rng;
 use crate::trace;
 use crate::transport::{Events, Output, Socket, Stdin};
@@ -31,14 +32,11 @@ pub struct Below {
     pub now: Time,
     pub began: Time,
     pub clients: Slab<Client>,
-    pub servers: Slab<Server>,
-    by_pid: HashMap<i32, usize>,
-    last_pid: i32,
+    pub servers: Processes<Server>,
     clients_so_far: usize,
     /// The numbers of the clients, by their sessions.
     sessions: HashMap<SessionKey, usize>,
     pub backlog: VecDeque<usize>,
-    pub exited: Vec<usize>,
     pub signals: Pending,
     pub signal_token: Token,
     pub listener_token: Token,
@@ -92,50 +90,22 @@ impl Beneath for Below {
         if self.happens_in_thousand(30) {
             return Err(self.rng.pick(&[Errno::EAGAIN, Errno::ENOENT]).into());
         }
-        self.last_pid += 1;
-        let server = Server::new(
-            self.last_pid,
-            self.era,
-            self.calm,
-            self.max_line,
-            &mut self.rng,
-        );
-        let (pid, pipes, stderr) = (server.pid, server.pipes.clone(), server.stderr.clone());
-        trace::note(|| format!("pid {pid} starts for {user:?}"));
-        let key = self.servers.insert(server);
-        self.by_pid.insert(pid, key);
-        Ok(Spawned {
-            pid: Pid::from_raw(pid),
-            stdin: Stdin(pipes.clone()),
-            stdout: Output::Stdout(pipes),
-            stderr: Output::Stderr(stderr),
-        })
+        let (era, calm, max_line) = (self.era, self.calm, self.max_line);
+        let rng = &mut self.rng;
+        let make = |pid| Server::new(pid, era, calm, max_line, rng);
+        Ok(self.servers.start(user, make))
     }
 
     fn reap(&mut self) -> Reaped {
-        let Some(key) = self.exited.pop() else {
-            return Reaped::Nothing;
-        };
-        let server = &mut self.servers[key];
-        server.reaped = true;
-        let exit = server.exit.unwrap();
-        Reaped::Process(Pid::from_raw(server.pid), exit)
+        self.servers.reap()
     }
 
     fn exists(&self, pid: Pid) -> bool {
-        let key = self.by_pid.get(&pid.as_raw());
-        let server = key.and_then(|key| self.servers.get(*key));
-        server.is_some_and(|server| !server.reaped)
+        self.servers.key(pid).is_some()
     }
 
     fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()> {
-        let key = self
-            .by_pid
-            .get(&leader.as_raw())
-            .copied()
-            .ok_or(Errno::ESRCH)?;
-        let server = self.servers.get(key).filter(|server| !server.reaped);
-        server.ok_or(Errno::ESRCH)?;
+        let key = self.servers.key(leader).ok_or(Errno::ESRCH)?;
         self.with_server(key, |server, record| {
             let exit = mcp_tcp_proxy::session::report::Exit::Signal(signal as i32);
             server.ends(exit, record);
@@ -176,10 +146,7 @@ impl Below {
     /// A server is a session's own.
     pub fn note_user(&mut self, pid: Pid, user: SessionKey) {
         let owner = self.sessions[&user];
-        let server = self
-            .by_pid
-            .get(&pid.as_raw())
-            .and_then(|key| self.servers.get_mut(*key));
+        let server = self.servers.key(pid).map(|key| &mut self.servers.all[key]);
         if let Some(server) = server.filter(|server| server.owner.is_none()) {
             // It is not what is looked at here.
             server.calm = true;
@@ -189,12 +156,8 @@ impl Below {
     }
 
     fn with_server(&mut self, key: usize, act: impl FnOnce(&mut Server, &mut Record)) {
-        let server = &mut self.servers[key];
-        let was_running = server.is_running();
-        act(server, &mut self.record);
-        if was_running && !server.is_running() {
-            self.exited.push(key);
-        }
+        let record = &mut self.record;
+        self.servers.act(key, |server| act(server, record));
     }
 
     pub fn server_acts(&mut self, key: usize) {
@@ -211,7 +174,7 @@ impl Below {
     }
 
     pub fn notify_server(&mut self, key: usize) {
-        self.servers[key].notify(&mut self.events);
+        self.servers.all[key].process.notify(&mut self.events);
     }
 
     pub fn notify_all(&mut self) {
@@ -219,8 +182,8 @@ impl Below {
         for (_, client) in &self.clients {
             client.socket.borrow_mut().notify(events);
         }
-        for (_, server) in &self.servers {
-            server.notify(events);
+        for (_, server) in &self.servers.all {
+            server.process.notify(events);
         }
         self.raise_child();
     }
@@ -230,15 +193,15 @@ impl Below {
     }
 
     pub fn servers_so_far(&self) -> i32 {
-        self.last_pid
+        self.servers.so_far()
     }
 
     /// SIGCHLD comes, if it is due. What a process has written before its end is known by then.
     pub fn raise_child(&mut self) {
-        if self.exited.is_empty() {
+        if self.servers.exited().is_empty() {
             return;
         }
-        for key in self.exited.clone() {
+        for key in self.servers.exited().to_vec() {
             self.notify_server(key);
         }
         self.signals.child = true;
@@ -258,7 +221,7 @@ impl Below {
     /// Looks at all that was written in an iteration, and forgets who is gone.
     pub fn look(&mut self) {
         let record = &mut self.record;
-        for (_, server) in &mut self.servers {
+        for (_, server) in &mut self.servers.all {
             server.note_input(record, self.in_flight);
         }
         for (_, client) in &mut self.clients {
@@ -268,8 +231,7 @@ impl Below {
                 self.closed_by_proxy += 1;
             }
         }
-        self.servers
-            .retain(|_, server| !server.reaped || server.pipes.borrow().reads);
+        self.servers.forget();
         self.clients.retain(|_, client| {
             let socket = client.socket.borrow();
             let is_left = client.was_accepted && !socket.reads && !socket.writes;
@@ -282,17 +244,17 @@ impl Below {
 
     /// Nothing can go on before time passes.
     pub fn check_rest(&mut self) {
-        for (_, server) in &self.servers {
-            let pipes = server.pipes.borrow();
+        for (_, server) in &self.servers.all {
+            let pipes = server.process.pipes.borrow();
             // One that waits to be used is not read.
             let is_read =
                 !server.is_used || pipes.input.token.is_none() || !pipes.input.has_something();
-            assert!(is_read, "pid {} is not read", server.pid);
+            assert!(is_read, "pid {} is not read", server.process.pid);
         }
         for (_, client) in &mut self.clients {
             client.note_rest(&mut self.record);
         }
-        for (_, server) in &self.servers {
+        for (_, server) in &self.servers.all {
             server.check_told(&self.record);
         }
     }
@@ -313,8 +275,8 @@ impl Below {
 
     /// Whether a server is being asked what it is.
     pub fn is_asking(&self) -> bool {
-        let mut servers = self.servers.iter();
-        servers.any(|(_, server)| server.is_probe && server.is_running())
+        let mut servers = self.servers.all.iter();
+        servers.any(|(_, server)| server.is_probe && server.process.is_running())
     }
 
     fn clients_there(&self) -> impl Iterator<Item = &Client> {
@@ -375,13 +337,10 @@ pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
         now,
         began: now,
         clients: Slab::new(),
-        servers: Slab::new(),
-        by_pid: HashMap::new(),
-        last_pid: 0,
+        servers: Processes::default(),
         clients_so_far: 0,
         sessions: HashMap::new(),
         backlog: VecDeque::new(),
-        exited: Vec::new(),
         signals: Pending::default(),
         signal_token: Token(0),
         listener_token: Token(0),

@@ -331,7 +331,7 @@ impl Server {
         let version = agreed(asked);
         let manner = if self.calm { 99 } else { self.rng.below(100) };
         let number = number.to_string();
-        record.legacy.servers.insert(self.pid, version);
+        record.legacy.servers.insert(self.process.pid, version);
         match manner {
             0..=1 => {}
             2..=4 => {

@@ -13,9 +13,10 @@ use mcp_tcp_proxy::session::report::Exit;
 use super::lines;
 use super::record::{Kind, Record, What};
 use crate::outgoing::Outgoing;
+use crate::processes::Process;
 use crate::rng::Rng;
 use crate::trace;
-use crate::transport::{Duplex, End, Events, Inflow, Shared, arrived, shared};
+use crate::transport::{End, arrived};
 
 /// What it does when it is asked what it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,11 +52,7 @@ pub enum Input {
 
 #[derive(Debug)]
 pub struct Server {
-    pub pid: i32,
-    pub pipes: Shared<Duplex>,
-    pub stderr: Shared<Inflow>,
-    pub exit: Option<Exit>,
-    pub reaped: bool,
+    pub process: Process,
     /// The number of the client whose alone it is.
     pub owner: Option<usize>,
     era: Era,
@@ -85,16 +82,23 @@ pub struct Server {
     pub rng: Rng,
 }
 
+impl AsRef<Process> for Server {
+    fn as_ref(&self) -> &Process {
+        &self.process
+    }
+}
+
+impl AsMut<Process> for Server {
+    fn as_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+}
+
 impl Server {
     pub fn new(pid: i32, era: Era, calm: bool, max_line: usize, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
-        let capacity = rng.pick(&[700, 4096, 65_536]);
         Self {
-            pid,
-            pipes: shared(Duplex::new(capacity, &mut rng)),
-            stderr: shared(Inflow::new(4096, rng.fork())),
-            exit: None,
-            reaped: false,
+            process: Process::new(pid, &mut rng),
             owner: None,
             era,
             greeting: None,
@@ -119,27 +123,17 @@ impl Server {
 
     /// Whether anything has come before what comes now.
     pub fn was_used(&self) -> bool {
-        !self.coming.is_empty() || self.pipes.borrow().output.consumed > 0
-    }
-
-    pub fn is_running(&self) -> bool {
-        self.exit.is_none()
-    }
-
-    /// Events tell of whatever has happened.
-    pub fn notify(&self, events: &mut Events) {
-        self.pipes.borrow_mut().notify(events);
-        self.stderr.borrow_mut().notify(events);
+        !self.coming.is_empty() || self.process.pipes.borrow().output.consumed > 0
     }
 
     pub fn act(&mut self, record: &mut Record) {
-        if !self.is_running() || self.stalls && !self.rng.percent(2) {
+        if !self.process.is_running() || self.stalls && !self.rng.percent(2) {
             return;
         }
         self.stalls = false;
         let most = self.rng.pick(&[1, 40, 700, 70_000]);
-        self.pipes.borrow_mut().output.consume(most);
-        let consumed = self.pipes.borrow().output.consumed;
+        self.process.pipes.borrow_mut().output.consume(most);
+        let consumed = self.process.pipes.borrow().output.consumed;
         while let Some((_, input)) = arrived(&mut self.coming, consumed) {
             self.handle(input, record);
         }
@@ -151,7 +145,7 @@ impl Server {
             self.misbehave(record);
         }
         self.write(record);
-        if !self.pipes.borrow().writes && self.coming.is_empty() && self.rng.percent(50) {
+        if !self.process.pipes.borrow().writes && self.coming.is_empty() && self.rng.percent(50) {
             self.ends(Exit::Code(0), record);
         }
     }
@@ -162,10 +156,10 @@ impl Server {
     }
 
     fn write(&mut self, record: &mut Record) {
-        if !self.is_running() {
+        if !self.process.is_running() {
             return;
         }
-        let mut pipes = self.pipes.borrow_mut();
+        let mut pipes = self.process.pipes.borrow_mut();
         self.out.write_to(&mut pipes.input, &mut self.rng);
         while self
             .saying
@@ -217,7 +211,7 @@ impl Server {
                 self.ends(exit, record);
             }
             4 => self.close_input(),
-            5 => self.pipes.borrow_mut().input.end(End::Closed),
+            5 => self.process.pipes.borrow_mut().input.end(End::Closed),
             6 => self.stalls = true,
             7 => self.push("this is no message"),
             _ => {}
@@ -225,28 +219,29 @@ impl Server {
     }
 
     fn close_input(&self) {
-        self.pipes
+        self.process
+            .pipes
             .borrow_mut()
             .output
             .break_off(ErrorKind::BrokenPipe);
     }
 
     pub fn ends(&mut self, exit: Exit, record: &mut Record) {
-        if !self.is_running() {
+        if !self.process.is_running() {
             return;
         }
-        trace::note(|| format!("pid {} ends: {exit}", self.pid));
-        self.exit = Some(exit);
-        record.dead.insert(self.pid);
-        let consumed = self.pipes.borrow().output.consumed;
+        trace::note(|| format!("pid {} ends: {exit}", self.process.pid));
+        self.process.exit = Some(exit);
+        record.dead.insert(self.process.pid);
+        let consumed = self.process.pipes.borrow().output.consumed;
         let unread = record
             .starts
             .iter()
-            .filter(|((pid, _), start)| *pid == self.pid && **start >= consumed);
+            .filter(|((pid, _), start)| *pid == self.process.pid && **start >= consumed);
         record.unread.extend(unread.map(|(at, _)| *at));
-        record.starts.retain(|(pid, _), _| *pid != self.pid);
+        record.starts.retain(|(pid, _), _| *pid != self.process.pid);
         self.close_input();
-        self.pipes.borrow_mut().input.end(End::Closed);
-        self.stderr.borrow_mut().end(End::Closed);
+        self.process.pipes.borrow_mut().input.end(End::Closed);
+        self.process.stderr.borrow_mut().end(End::Closed);
     }
 }

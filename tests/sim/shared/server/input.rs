@@ -10,13 +10,13 @@ use crate::trace;
 impl Server {
     /// Looks at the lines that have begun to come: each has to be what some client has sent, with what must be changed.
     pub fn note_input(&mut self, record: &mut Record, in_flight: usize) {
-        let begun = std::mem::take(&mut self.pipes.borrow_mut().output.begun);
+        let begun = std::mem::take(&mut self.process.pipes.borrow_mut().output.begun);
         if begun.is_empty() {
             return;
         }
         for line in begun {
             let text = String::from_utf8(line.text).unwrap();
-            trace::note(|| format!("pid {} gets {text}", self.pid));
+            trace::note(|| format!("pid {} gets {text}", self.process.pid));
             self.is_used = true;
             let input = self.read(&text, line.end, record);
             self.coming.push_back((line.end, input));
@@ -106,9 +106,9 @@ impl Server {
                 "it was read already: {text}"
             );
         }
-        request.sent_to = Some(self.pid);
+        request.sent_to = Some(self.process.pid);
         let start = end - text.trim_start().len() as u64 - 1;
-        record.starts.insert((self.pid, number), start);
+        record.starts.insert((self.process.pid, number), start);
         if let Kind::Listen(content) = request.kind {
             let is_like = |(number, _): &&(u64, bool)| {
                 let other = &record.requests[record.by_number[number]];
@@ -128,14 +128,19 @@ impl Server {
             panic!("nobody has asked what is taken back: {text}");
         };
         let request = &record.requests[key];
-        assert_eq!(request.sent_to, Some(self.pid), "it is not here: {text}");
+        assert_eq!(
+            request.sent_to,
+            Some(self.process.pid),
+            "it is not here: {text}"
+        );
         assert!(!request.is_told, "it is taken back twice: {text}");
         if record.replaces && text.contains("the server is replaced") {
             assert!(matches!(request.kind, Kind::Listen(_)), "{text}");
         } else if let Kind::Listen(content) = request.kind {
             let open = record.open.values().flatten();
             let mut others = open.map(|key| &record.requests[*key]).filter(|other| {
-                other.kind == Kind::Listen(content) && other.listens_at == Some((self.pid, number))
+                other.kind == Kind::Listen(content)
+                    && other.listens_at == Some((self.process.pid, number))
             });
             let listens = |other: &crate::shared::record::Request| {
                 !other.is_cancelled && !record.gone.contains(&other.client)
@@ -163,7 +168,7 @@ impl Server {
 
     /// Once all that was written for it has come, it was told of all that was taken back.
     pub fn check_told(&self, record: &Record) {
-        let pipes = self.pipes.borrow();
+        let pipes = self.process.pipes.borrow();
         let is_idle = self.coming.is_empty() && pipes.writes && pipes.output.has_room();
         for (number, key) in self.pending.iter().filter(|_| is_idle) {
             let request = &record.requests[*key];
@@ -171,7 +176,7 @@ impl Server {
             assert!(
                 !is_untold,
                 "pid {} was not told that nobody waits for {number}",
-                self.pid
+                self.process.pid
             );
         }
     }

@@ -22,7 +22,7 @@ impl Server {
     }
 
     pub(super) fn push(&mut self, text: &str) {
-        trace::note(|| format!("pid {} says {text}", self.pid));
+        trace::note(|| format!("pid {} says {text}", self.process.pid));
         self.said_bytes += text.len() as u64 + 1;
         self.out.push(text.as_bytes());
         self.out.push(b"\n");
@@ -37,7 +37,7 @@ impl Server {
     ) {
         let text = text(record.said.len());
         let at_server = text.at_server(number);
-        let serial = record.says(self.pid, text, what);
+        let serial = record.says(self.process.pid, text, what);
         self.push(&at_server);
         self.saying.push_back((self.said_bytes, serial));
     }
@@ -180,7 +180,7 @@ impl Server {
 
     /// It bears the number of a request that another server has.
     fn speak_for_another(&mut self, record: &mut Record) {
-        let is_there = |pid: i32| pid != self.pid && !record.dead.contains(&pid);
+        let is_there = |pid: i32| pid != self.process.pid && !record.dead.contains(&pid);
         let open = record.requests.iter().rev().take(100);
         let elsewhere = open.filter(|request| request.sent_to.is_some_and(is_there));
         let numbers: Vec<u64> = elsewhere.filter_map(|request| request.number).collect();
