@@ -422,7 +422,7 @@ fn the_sdk_client_works_with_the_handshake() {
     let seen = run_sdk_client("legacy");
     assert_eq!(
         seen,
-        json!({"tools": ["echo", "add", "slow", "count", "remember", "recall"], "sum": 42, "version": "2025-11-25"})
+        json!({"tools": ["echo", "add", "slow", "count", "ask", "touch", "remember", "recall"], "sum": 42, "version": "2025-11-25"})
     );
 }
 
@@ -432,6 +432,6 @@ fn the_sdk_client_works_without_a_handshake() {
     let seen = run_sdk_client("auto");
     assert_eq!(
         seen,
-        json!({"tools": ["echo", "add", "slow", "count", "remember", "recall"], "sum": 42, "version": "2026-07-28"})
+        json!({"tools": ["echo", "add", "slow", "count", "ask", "touch", "remember", "recall"], "sum": 42, "version": "2026-07-28"})
     );
 }
