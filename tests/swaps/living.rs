@@ -154,6 +154,7 @@ fn what_was_set_up_is_set_up_at_the_new_server() {
 }
 
 #[test]
+#[ignore = "it waits for half a minute"]
 fn a_call_that_the_old_server_never_answers_does_not_keep_the_session() {
     let scratch = Scratch::new();
     let proxy = legacy(&scratch, &[]);
