@@ -49,24 +49,9 @@ impl<S: System> Proxy<S> {
     fn apply(&mut self, key: SessionKey, action: Action) {
         if let Some(session) = self.scheduler.session(key) {
             self.system.action_taken(key, action, session);
-            let place = self.scheduler.place(key);
-            let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
-            if action == Action::StartUpstream && self.is_to_share(service, session) {
-                return self.take_seat(key);
-            }
-            if action == Action::StartUpstream {
-                let rank = if session.had_upstream() {
-                    Rank::Recovering
-                } else if session.waits_for_upstream() {
-                    Rank::Speaking
-                } else {
-                    Rank::Silent
-                };
-                let client = session.label().client().origin();
-                return self.start_queue.ask(key, service, client, rank);
-            }
         }
         match action {
+            Action::StartUpstream => return self.ask_for_start(key),
             Action::CheckClient => return self.check_clients(),
             Action::MeasureClient => return self.measure_client(key),
             Action::ResumeAsked => return self.answer_ask(key),
@@ -117,5 +102,26 @@ impl<S: System> Proxy<S> {
             }
             Action::CloseClient => place.close_client(),
         }
+    }
+
+    /// The session wants a server: a seat at one that is shared, or one of its own when its turn comes.
+    fn ask_for_start(&mut self, key: SessionKey) {
+        let Some(session) = self.scheduler.session(key) else {
+            return;
+        };
+        let place = self.scheduler.place(key);
+        let service = place.map_or(ServiceKey::ONLY, ClientSession::service);
+        if self.is_to_share(service, session) {
+            return self.take_seat(key);
+        }
+        let rank = if session.had_upstream() {
+            Rank::Recovering
+        } else if session.waits_for_upstream() {
+            Rank::Speaking
+        } else {
+            Rank::Silent
+        };
+        let client = session.label().client().origin();
+        self.start_queue.ask(key, service, client, rank);
     }
 }

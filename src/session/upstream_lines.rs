@@ -128,12 +128,7 @@ impl Session {
             }
         }
         if self.mimics_proxy(&message) {
-            let text = format_args!(
-                "stdout: a line that only the proxy may write was dropped: {}",
-                excerpt(line)
-            );
-            self.server_log.warn(&self.label, cx, text);
-            self.note_spoken();
+            self.log_mimicry(line, cx);
             return false;
         }
         self.backend.message_heard(&message);
@@ -153,6 +148,15 @@ impl Session {
         cx.counts.to_client.count(line.len());
         self.line_passed(cx);
         true
+    }
+
+    fn log_mimicry(&mut self, line: &[u8], cx: &mut Context<'_>) {
+        let text = format_args!(
+            "stdout: a line that only the proxy may write was dropped: {}",
+            excerpt(line)
+        );
+        self.server_log.warn(&self.label, cx, text);
+        self.note_spoken();
     }
 
     /// A server that logs to stdout from the start may also log its response there instead of sending it.
