@@ -51,56 +51,60 @@ impl<S: System> Proxy<S> {
             self.system.action_taken(key, action, session);
         }
         match action {
-            Action::StartUpstream => return self.ask_for_start(key),
-            Action::CheckClient => return self.check_clients(),
-            Action::MeasureClient => return self.measure_client(key),
-            Action::ResumeAsked => return self.answer_ask(key),
-            Action::CloseClient => self.forget_kept(key),
-            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
-                return self.apply_swap(key, action);
-            }
-            _ => {}
-        }
-        let why = match self.scheduler.session(key) {
-            Some(session) if action == Action::ShutdownClient => session.end_reason_name(),
-            _ => "",
-        };
-        let Some(place) = self.scheduler.place_mut(key) else {
-            return;
-        };
-        match action {
-            Action::StartUpstream
-            | Action::ResumeAsked
-            | Action::LinkSilent
-            | Action::CheckClient
-            | Action::CheckUpstream
-            | Action::MeasureClient
-            | Action::BeginSwap
-            | Action::QueueSwap
-            | Action::MoveUpstream
-            | Action::EndSwap(_) => {}
-            Action::StopUpstream if place.seat.is_some() => self.leave_seat(key),
-            Action::StopUpstream => {
-                if let Some(server) = place.server() {
-                    self.servers.stop(server, &mut self.reactor.timers);
-                }
-            }
-            Action::HibernateUpstream if place.seat.is_some() => self.note_idle_seat(key),
-            Action::HibernateUpstream => {
-                if let Some(server) = place.server() {
-                    self.servers.stop_idle(server, &mut self.reactor.timers);
-                }
-            }
+            Action::StartUpstream => self.ask_for_start(key),
+            Action::StopUpstream => self.stop_upstream(key),
+            Action::HibernateUpstream => self.hibernate_upstream(key),
             Action::ReleaseUpstream => {
-                if let Some(server) = place.server.take() {
+                let place = self.scheduler.place_mut(key);
+                if let Some(server) = place.and_then(|place| place.server.take()) {
                     self.servers.release(server);
                 }
             }
-            Action::ShutdownClient => {
-                place.end_client(why);
-                self.scheduler.enqueue(key);
+            Action::ShutdownClient => self.shut_down_client(key),
+            Action::CloseClient => {
+                self.forget_kept(key);
+                if let Some(place) = self.scheduler.place_mut(key) {
+                    place.close_client();
+                }
             }
-            Action::CloseClient => place.close_client(),
+            Action::CheckClient => self.check_clients(),
+            Action::MeasureClient => self.measure_client(key),
+            Action::ResumeAsked => self.answer_ask(key),
+            Action::BeginSwap | Action::QueueSwap | Action::MoveUpstream | Action::EndSwap(_) => {
+                self.apply_swap(key, action);
+            }
+            Action::LinkSilent | Action::CheckUpstream => {}
+        }
+    }
+
+    fn stop_upstream(&mut self, key: SessionKey) {
+        let Some(place) = self.scheduler.place(key) else {
+            return;
+        };
+        if place.seat.is_some() {
+            self.leave_seat(key);
+        } else if let Some(server) = place.server() {
+            self.servers.stop(server, &mut self.reactor.timers);
+        }
+    }
+
+    fn hibernate_upstream(&mut self, key: SessionKey) {
+        let Some(place) = self.scheduler.place(key) else {
+            return;
+        };
+        if place.seat.is_some() {
+            self.note_idle_seat(key);
+        } else if let Some(server) = place.server() {
+            self.servers.stop_idle(server, &mut self.reactor.timers);
+        }
+    }
+
+    fn shut_down_client(&mut self, key: SessionKey) {
+        let session = self.scheduler.session(key);
+        let why = session.map_or("", Session::end_reason_name);
+        if let Some(place) = self.scheduler.place_mut(key) {
+            place.end_client(why);
+            self.scheduler.enqueue(key);
         }
     }
 

@@ -142,16 +142,12 @@ impl<S: System> ClientSession<S> {
     /// Has what was written before go out, if there is room for it now.
     #[inline(never)]
     fn flush_client(&mut self, session: &mut Session, cx: &mut Context<'_>) {
-        if let Some(client) = &mut self.client
-            && client.source().holds_output()
-            && client.is_writable()
-            && let Err(error) = client.flush()
-        {
+        if let Some(error) = self.flush_tls() {
             session.handle(Event::ClientFailed(&error), cx);
         }
     }
 
-    /// The same, with the error that it has come to.
+    /// The same. Returns the error that it has come to.
     fn flush_tls(&mut self) -> Option<std::io::Error> {
         let client = self.client.as_mut()?;
         let is_due = client.source().holds_output() && client.is_writable();
@@ -222,9 +218,7 @@ impl<S: System> Driver for Sides<'_, S> {
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }
-        if self.start_queue.has_silent() && session.waits_for_upstream() {
-            self.start_queue.speaks(key);
-        }
+        self.note_speaker(key, session);
         has_more
     }
 }
@@ -268,7 +262,15 @@ fn tell_news<S: System>(
 }
 
 impl<S: System> Sides<'_, S> {
-    /// The same for a session of which the connection may be lost and come back.
+    /// Whoever has spoken is served before those who have not.
+    #[inline]
+    fn note_speaker(&mut self, key: SessionKey, session: &Session) {
+        if self.start_queue.has_silent() && session.waits_for_upstream() {
+            self.start_queue.speaks(key);
+        }
+    }
+
+    /// Runs a session of which the connection may be lost and come back.
     #[inline(never)]
     fn run_kept(
         &mut self,
@@ -320,9 +322,7 @@ impl<S: System> Sides<'_, S> {
         if place.is_tls() {
             has_more |= place.note_held_input();
         }
-        if self.start_queue.has_silent() && session.waits_for_upstream() {
-            self.start_queue.speaks(key);
-        }
+        self.note_speaker(key, session);
         has_more
     }
 }

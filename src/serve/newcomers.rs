@@ -16,6 +16,7 @@ use crate::reactor::io::{Input, Io, Readiness};
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::{MAX_KEYS, Target};
 use crate::resume::first_look::{FirstLook, LOOK_TIME};
+use crate::scheduler::SessionKey;
 use crate::session::{Event, Session};
 use crate::util::about::about;
 use crate::util::client_address::ClientAddress;
@@ -125,7 +126,9 @@ impl<C> Newcomers<C> {
     fn leave(&mut self, key: NewcomerKey, timers: &mut Timers<Due>) -> Option<Newcomer<C>> {
         let mut newcomer = self.all.try_remove(key.0)?;
         newcomer.deadline.clear(timers);
-        self.waiting.retain(|other| *other != key);
+        if newcomer.waits {
+            self.waiting.retain(|other| *other != key);
+        }
         Some(newcomer)
     }
 }
@@ -282,7 +285,7 @@ impl<S: System> Proxy<S> {
         Some(())
     }
 
-    pub(super) fn log_identity(&self, key: crate::scheduler::SessionKey) {
+    pub(super) fn log_identity(&self, key: SessionKey) {
         let place = self.scheduler.place(key);
         let shown = place.and_then(ClientSession::identity);
         let label = self.scheduler.session(key).map(Session::label);
@@ -310,7 +313,7 @@ impl<S: System> Proxy<S> {
     pub(super) fn hand_to_session(
         &mut self,
         io: Io<S::Client>,
-        key: crate::scheduler::SessionKey,
+        key: SessionKey,
     ) -> Option<Io<S::Client>> {
         let target = Target {
             key: key.0,
@@ -428,7 +431,7 @@ impl<C: ClientSocket> Newcomer<C> {
     }
 }
 
-/// Whether the first line is a request.
+/// Whether a request is among what has come.
 fn has_request(look: &FirstLook) -> bool {
     let Some((line, rest)) = look.line() else {
         return false;

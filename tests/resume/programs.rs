@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use crate::common::connect::{FakeServer, IN_HASTE};
 use crate::common::processes::{send_signal, wait_until_stopped};
 use crate::common::servers::{demo, mirror};
-use crate::common::{Connect, Proxy};
+use crate::common::{Client, Connect, Proxy};
 
 #[test]
 fn a_connect_that_is_stopped_for_longer_than_its_heartbeats_has_lost_nothing() {
@@ -86,15 +86,20 @@ fn asked(line: &str) -> Value {
 
 const RESUMABLE: &str = r#"{"type":"resumable","version":1,"timeout":120,"window":1048576}"#;
 
+/// Keeps the session that `connect` asks for, and sends it a line.
+fn grant(connect: &mut Connect, first: &mut Client) {
+    asked(&first.recv_line());
+    first.send_line(RESUMABLE);
+    first.send_line(r#"{"method":"one"}"#);
+    assert_eq!(connect.recv_line(), r#"{"method":"one"}"#);
+}
+
 #[test]
 fn a_proxy_that_has_no_place_for_whoever_comes_back_has_said_nothing_that_counts() {
     let proxy = FakeServer::start();
     let mut connect = Connect::start(&IN_HASTE, proxy.address());
     let mut first = proxy.accept();
-    asked(&first.recv_line());
-    first.send_line(RESUMABLE);
-    first.send_line(r#"{"method":"one"}"#);
-    assert_eq!(connect.recv_line(), r#"{"method":"one"}"#);
+    grant(&mut connect, &mut first);
     first.close();
     let full = json!({"jsonrpc": "2.0", "id": null, "error": {"code": 503, "message": "full",
         "data": {"source": "mcp-tcp-proxy", "reason": "session_limit"}}});
@@ -137,10 +142,7 @@ fn what_was_said_last_gets_there_although_the_connection_was_lost_meanwhile() {
     let proxy = FakeServer::start();
     let mut connect = Connect::start(&IN_HASTE, proxy.address());
     let mut first = proxy.accept();
-    asked(&first.recv_line());
-    first.send_line(RESUMABLE);
-    first.send_line(r#"{"method":"one"}"#);
-    connect.recv_line();
+    grant(&mut connect, &mut first);
     // It is taken by nobody.
     connect.send_line(r#"{"method":"last"}"#);
     assert_eq!(first.recv_line(), r#"{"method":"last"}"#);

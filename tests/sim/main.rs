@@ -90,9 +90,7 @@ impl Summary for Stats {
 
 #[test]
 fn a_seed_determines_a_run() {
-    let _beside = allocated::beside_others();
-    for seed in 0..5 {
-        let run = || World::new(seed).run(DEFAULT_STEPS as usize).to_string();
-        assert_eq!(run(), run());
-    }
+    seeds::assert_determines(5, |seed| {
+        World::new(seed).run(DEFAULT_STEPS as usize).to_string()
+    });
 }

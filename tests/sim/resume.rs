@@ -591,11 +591,9 @@ fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
 
 #[test]
 fn a_seed_determines_a_run_of_both_programs() {
-    let _beside = crate::allocated::beside_others();
-    for seed in 0..3 {
-        let run = || format!("{:?}", World::new(seed).run(DEFAULT_STEPS));
-        assert_eq!(run(), run());
-    }
+    seeds::assert_determines(3, |seed| {
+        format!("{:?}", World::new(seed).run(DEFAULT_STEPS))
+    });
 }
 
 impl std::ops::AddAssign for Counts {

@@ -55,3 +55,11 @@ pub fn run_all<S: Summary>(test: &str, seeds: u64, steps: u64, run: impl Fn(u64,
     );
     sum
 }
+
+/// What is shown of a run is the same whenever it has the same seed.
+pub fn assert_determines(seeds: u64, run: impl Fn(u64) -> String) {
+    let _beside = allocated::beside_others();
+    for seed in 0..seeds {
+        assert_eq!(run(seed), run(seed));
+    }
+}

@@ -353,11 +353,9 @@ impl Summary for Counts {
 
 #[test]
 fn a_seed_determines_a_run_with_shared_servers() {
-    let _beside = crate::allocated::beside_others();
-    for seed in 0..3 {
-        let run = || format!("{:?}", World::new(seed).run(DEFAULT_STEPS));
-        assert_eq!(run(), run());
-    }
+    seeds::assert_determines(3, |seed| {
+        format!("{:?}", World::new(seed).run(DEFAULT_STEPS))
+    });
 }
 
 impl std::ops::AddAssign for Counts {

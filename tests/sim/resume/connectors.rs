@@ -11,7 +11,7 @@ use mcp_tcp_proxy::pump::{Transport, pump};
 use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::{Input, Io};
 use mcp_tcp_proxy::reactor::timers::{Deadline, Timers};
-use mcp_tcp_proxy::reactor::token::{Channel, Target};
+use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::resume::wire::SessionId;
 use mcp_tcp_proxy::scheduler::{Driver, Scheduler, SessionKey};
 use mcp_tcp_proxy::session::report::Label;
@@ -20,24 +20,10 @@ use mcp_tcp_proxy::util::time::Time;
 use mio::Interest;
 
 use super::below::{Below, Dial};
-use crate::connectors::{CLOSE_TIME, CONNECT_TIME, END_TIME};
+use crate::connectors::{CLOSE_TIME, CONNECT_TIME, END_TIME, Side as Of};
 use crate::plain_system::{Poller, Who};
 use crate::script::Sleep;
 use crate::transport::{Events, Shared, Socket};
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Of {
-    Host,
-    Link,
-}
-
-impl Channel for Of {
-    const ALL: &'static [Self] = &[Self::Host, Self::Link];
-
-    fn number(self) -> usize {
-        self as usize
-    }
-}
 
 /// What a deadline is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -196,7 +182,7 @@ impl Connectors {
         let duplex = self.below.borrow().duplex_of(host);
         let target = Target {
             key: self.scheduler.next_key().0,
-            channel: Of::Host,
+            channel: Of::Client,
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
         let socket = Socket { duplex, slot: host };
@@ -267,8 +253,8 @@ impl Connectors {
             if let Some(Target { key, channel }) = self.reactor.target(*token) {
                 self.scheduler.note(SessionKey(key), |place| {
                     let io = match channel {
-                        Of::Host => &mut place.stdio,
-                        Of::Link => &mut place.link.io,
+                        Of::Client => &mut place.stdio,
+                        Of::Upstream => &mut place.link.io,
                     };
                     io.as_mut().is_some_and(|io| io.latch(*token, *readiness))
                 });
@@ -416,7 +402,7 @@ impl Connectors {
         };
         let target = Target {
             key: key.0,
-            channel: Of::Link,
+            channel: Of::Upstream,
         };
         let interest = Interest::READABLE | Interest::WRITABLE;
         let io = self.reactor.register(socket, target, interest);
