@@ -27,6 +27,8 @@ pub enum Channel {
     Stdout,
     /// The same.
     Stderr,
+    /// A pipe of a program that is asked whether it could go on here.
+    Rehearsal,
 }
 
 impl token::Channel for Channel {
@@ -40,6 +42,7 @@ impl token::Channel for Channel {
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
+        Self::Rehearsal,
     ];
 
     fn number(self) -> usize {
@@ -80,6 +83,8 @@ pub enum Due {
     StopReport,
     /// Nothing is waited for any more.
     GiveUp,
+    /// An upgrade.
+    Upgrade,
 }
 
 impl From<SessionKey> for Due {
