@@ -358,6 +358,11 @@ impl Share {
         (process.in_flight, process.seats)
     }
 
+    /// Whether a process is for those of whom one may be to blame for crashes.
+    pub fn is_solo(&self, key: ProcessKey) -> bool {
+        key == self.solo()
+    }
+
     /// Ends the sessions of clients that have taken nothing for too long of a lot.
     fn close_stalled(&mut self, cx: &mut Context<'_>) {
         for key in std::mem::take(&mut self.stalled) {

@@ -285,7 +285,7 @@ pub(super) fn some_seconds(value: &str) -> Result<Option<Duration>, String> {
 }
 
 pub(super) fn rounds(value: &str) -> Result<Option<u32>, String> {
-    whole(value, "rounds", 1..=1000).map(Some)
+    whole(value, "rounds", 1..=100).map(Some)
 }
 
 pub(super) fn rate(value: &str) -> Result<Option<f64>, String> {

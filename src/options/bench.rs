@@ -30,7 +30,7 @@ pub struct BenchOptions {
     pub duration: Option<Duration>,
     /// How long to send before that: up to one day.
     pub warm_up: Duration,
-    /// How often to measure: 1 to 1,000. `None`: not given.
+    /// How often to measure: 1 to 100. `None`: not given.
     pub rounds: Option<u32>,
     /// Requests a second, of all sessions together: 0.001 to 10^7. `None`: as fast as they are answered.
     pub rate: Option<f64>,

@@ -137,3 +137,65 @@ fn own_program() -> io::Result<OsString> {
         io::Error::other("--demo: this program can't find itself, as /proc is not mounted")
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::options::{ServerOptions, Value, Variable};
+
+    fn launcher(change: impl FnOnce(&mut Served)) -> Launcher {
+        let mut served = Served::only(ServerOptions {
+            command: ServerCommand::Program(vec!["serve".into(), "it".into()]),
+            ..ServerOptions::default()
+        });
+        change(&mut served);
+        let mut launcher = Launcher::new(served, None, DescriptorLimit::of(100));
+        let _ = launcher.read_environment();
+        launcher
+    }
+
+    #[test]
+    fn servers_are_started_alike_if_they_find_the_same_around_them() {
+        let plain = launcher(|_| {});
+        assert!(plain.starts_like(&launcher(|_| {})));
+        assert!(plain.starts_like(&launcher(|it| it.options.max_sessions = Some(3))));
+        let others: [fn(&mut Served); 5] = [
+            |it| it.options.command = ServerCommand::Demo,
+            |it| it.options.cwd = Some("/".into()),
+            |it| it.options.prespawn = 1,
+            |it| {
+                it.options.env.push(Variable {
+                    name: "OF_MINE".into(),
+                    value: Value::Given("1".into()),
+                });
+            },
+            |it| it.fault = Some("it is broken".to_owned()),
+        ];
+        for change in others {
+            let other = launcher(change);
+            assert!(!plain.starts_like(&other) && !other.starts_like(&plain));
+        }
+    }
+
+    #[test]
+    fn what_keeps_servers_from_being_started_is_found_out_again_by_each_that_is_wanted() {
+        let mut launcher = launcher(|it| it.options.cwd = Some("/no/such/directory".into()));
+        assert!(!launcher.is_fine());
+        for _ in 0..2 {
+            let error = launcher.spawner().unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidInput);
+            assert!(error.to_string().contains("--cwd"), "{error}");
+        }
+        launcher.served.options.cwd = None;
+        launcher.served.options.command = ServerCommand::Program(vec!["/bin/sh".into()]);
+        assert!(launcher.spawner().is_ok() && launcher.is_fine());
+        assert!(launcher.again().is_fine());
+    }
+
+    #[test]
+    fn the_demo_server_is_this_very_program() {
+        let words = words(&ServerCommand::Demo).unwrap();
+        assert_eq!(words[1..], ["demo-server"]);
+        assert!(!words[0].is_empty());
+    }
+}

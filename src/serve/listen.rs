@@ -342,8 +342,10 @@ mod tests {
 
     #[test]
     fn what_is_open_to_others_is_warned_of() {
-        let mut options = ServeOptions::default();
-        options.status_public = true;
+        let mut options = ServeOptions {
+            status_public: true,
+            ..ServeOptions::default()
+        };
         let near = logged("127.0.0.1:0", &options);
         assert_eq!(
             near,

@@ -83,6 +83,8 @@ pub(super) fn keep_strangers_out(options: &ServeOptions) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::entrance::Name;
+    use crate::util::captured_log::captured;
 
     fn network(text: &str) -> Network {
         Network::parse(text).unwrap()
@@ -118,5 +120,50 @@ mod tests {
             ..ServeOptions::default()
         };
         assert!(keep_strangers_out(&with_tokens));
+    }
+
+    #[test]
+    fn what_is_likely_to_be_a_mistake_is_warned_of() {
+        let warnings = |options: &ServeOptions| captured(|| warn_of_oddities(options)).len();
+        let mut options = ServeOptions {
+            proxy_protocol: vec![Balancer::Unix, Balancer::Network(network("10.0.0.7"))],
+            ..ServeOptions::default()
+        };
+        assert_eq!(warnings(&options), 0);
+        options
+            .proxy_protocol
+            .push(Balancer::Network(network("0.0.0.0/0")));
+        assert_eq!(warnings(&options), 1);
+        options.token_exempt_unix = true;
+        options.max_sessions_per_client = Some(3);
+        assert_eq!(warnings(&options), 3);
+        options.tls_client_ca = Some("authority".into());
+        assert_eq!(warnings(&options), 2);
+        options.token_file = Some("tokens".into());
+        assert_eq!(warnings(&options), 1);
+        options.tls_client_ca = None;
+        assert_eq!(warnings(&options), 1);
+    }
+
+    #[test]
+    fn places_are_needed_where_something_is_asked_that_takes_time() {
+        let need = |options: &ServeOptions| need_places(options, &Directory::only());
+        let plain = ServeOptions::default;
+        assert!(!need(&plain()));
+        let with_balancer = ServeOptions {
+            proxy_protocol: vec![Balancer::Unix],
+            ..plain()
+        };
+        let with_tokens = ServeOptions {
+            token_file: Some("tokens".into()),
+            ..plain()
+        };
+        let with_tls = ServeOptions {
+            tls_cert: Some("certificate".into()),
+            ..plain()
+        };
+        assert!(need(&with_balancer) && need(&with_tokens) && need(&with_tls));
+        let names = ["files", "weather"].map(Name::new).to_vec();
+        assert!(need_places(&plain(), &Directory::new(names, None)));
     }
 }

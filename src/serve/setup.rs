@@ -293,8 +293,10 @@ fn heeds_hangup(has_files: bool, has_terminal: bool) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::keys::Given;
     use crate::entrance::Name;
     use crate::options::ServerOptions;
+    use crate::transport::address::Address;
     use crate::util::captured_log::captured;
 
     #[test]
@@ -331,10 +333,32 @@ mod tests {
     }
 
     #[test]
+    fn listening_sockets_are_known_by_their_order() {
+        let any = || {
+            let host = "127.0.0.1".to_owned();
+            (Address::Tcp { host, port: 0 }, None)
+        };
+        let options = ServeOptions::default();
+        let servers = [Served::only(ServerOptions::default())];
+        let groups = listen::bind(&options, &servers, &[any(), any()], &[]).unwrap();
+        let beginning = Beginning::new(Given::default(), None);
+        let mut source = Source::of(options, beginning, None, DescriptorLimit::of(100));
+        let mut reactor = Reactor::new(Poller::new().unwrap());
+        let doors = watch(&mut reactor, groups, &servers, &mut source).unwrap();
+        assert_eq!(doors.len(), 2);
+        let keys: Vec<Vec<ListenerKey>> = source.bound.iter().map(|it| it.keys.clone()).collect();
+        assert_eq!(keys, [[ListenerKey(0)], [ListenerKey(1)]]);
+        let ports = source.ports();
+        assert!(ports.len() == 2 && ports[0] != ports[1]);
+    }
+
+    #[test]
     fn those_who_ask_are_told_what_is_run() {
-        let mut options = ServeOptions::default();
-        options.status_host = vec!["proxy.example".to_owned()];
-        options.status_public = true;
+        let options = ServeOptions {
+            status_host: vec!["proxy.example".to_owned()],
+            status_public: true,
+            ..ServeOptions::default()
+        };
         let served = |command| {
             Served::only(ServerOptions {
                 command,

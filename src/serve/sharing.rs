@@ -17,6 +17,7 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
+use crate::status::facts::SharedFacts;
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
@@ -79,6 +80,24 @@ impl Sharing {
             server: self.name.as_ref().map(|name| name.as_str().into()),
             pid,
         }
+    }
+
+    /// What there is to say of its processes.
+    pub(super) fn facts(&self) -> Vec<SharedFacts> {
+        let all = self.processes.iter().enumerate();
+        let running = all.filter(|(_, process)| process.server.is_some());
+        let facts = running.map(|(key, process)| {
+            let key = ProcessKey(key);
+            let (in_flight, sessions) = self.share.load(key);
+            let (pid, is_solo) = (process.pid, self.share.is_solo(key));
+            SharedFacts {
+                pid,
+                sessions,
+                in_flight,
+                is_solo,
+            }
+        });
+        facts.collect()
     }
 
     /// Whether something is to be done although no event tells.

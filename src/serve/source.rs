@@ -289,7 +289,7 @@ impl Linux {
         self.files = staged.files;
         self.source.options = staged.options;
         self.source.stamps = staged.stamps;
-        let mut keys = placed.listeners.into_iter();
+        let mut keys = placed.listeners.iter().copied();
         self.source.bound = staged
             .bound
             .into_iter()
@@ -302,34 +302,38 @@ impl Linux {
         self.ports.extend(self.source.ports());
         self.ports.sort_unstable();
         self.ports.dedup();
-        self.place_launchers(staged.launchers, &placed.services, &placed.older);
+        let Placed {
+            services, older, ..
+        } = placed;
+        place_launchers(&mut self.launchers, staged.launchers, &services, &older);
     }
+}
 
-    fn place_launchers(
-        &mut self,
-        launchers: Vec<Launcher>,
-        keys: &[ServiceKey],
-        older: &[(ServiceKey, Name)],
-    ) {
-        for launcher in &mut self.launchers {
-            launcher.is_retired = true;
+/// Has new ones take their places, by their keys. The others are for sessions that go on without them.
+fn place_launchers(
+    all: &mut Vec<Launcher>,
+    new: Vec<Launcher>,
+    keys: &[ServiceKey],
+    older: &[(ServiceKey, Name)],
+) {
+    for launcher in &mut *all {
+        launcher.is_retired = true;
+    }
+    for (key, name) in older {
+        // A process that is started from now on is the new one, for whomever.
+        let mut new = new.iter();
+        if let Some(new) = new.find(|it| it.served().name.as_ref() == Some(name))
+            && let Some(old) = all.get_mut(key.0)
+        {
+            *old = new.again();
+            old.is_retired = true;
         }
-        for (key, name) in older {
-            // A process that is started from now on is the new one, for whomever.
-            let mut all = launchers.iter();
-            if let Some(new) = all.find(|it| it.served().name.as_ref() == Some(name))
-                && let Some(old) = self.launchers.get_mut(key.0)
-            {
-                *old = new.again();
-                old.is_retired = true;
-            }
-        }
-        for (key, launcher) in keys.iter().zip(launchers) {
-            if key.0 < self.launchers.len() {
-                self.launchers[key.0] = launcher;
-            } else {
-                self.launchers.push(launcher);
-            }
+    }
+    for (key, launcher) in keys.iter().zip(new) {
+        if key.0 < all.len() {
+            all[key.0] = launcher;
+        } else {
+            all.push(launcher);
         }
     }
 }
@@ -337,6 +341,49 @@ impl Linux {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::options::{ServerCommand, ServerOptions};
+
+    #[test]
+    fn launchers_take_their_places_and_those_before_them_are_for_sessions_that_go_on() {
+        let launcher = |name: &str, command: &str| {
+            let mut served = Served::only(ServerOptions {
+                command: ServerCommand::Program(vec![command.into()]),
+                ..ServerOptions::default()
+            });
+            served.name = Name::new(name);
+            Launcher::new(served, None, DescriptorLimit::of(100))
+        };
+        let mut all = vec![
+            launcher("files", "a"),
+            launcher("weather", "b"),
+            launcher("music", "c"),
+        ];
+        let new = vec![
+            launcher("weather", "d"),
+            launcher("files", "e"),
+            launcher("video", "f"),
+        ];
+        // It is changed how the weather is shared, and nobody wants music any more.
+        let keys = [ServiceKey(3), ServiceKey(0), ServiceKey(4)];
+        let older = [(ServiceKey(1), Name::new("weather").unwrap())];
+        place_launchers(&mut all, new, &keys, &older);
+        let all: Vec<_> = all
+            .iter()
+            .map(|it| (it.served().options.command.clone(), it.is_retired))
+            .collect();
+        let program = |word: &str| ServerCommand::Program(vec![word.into()]);
+        let expected = [
+            ("e", false),
+            ("d", true),
+            ("c", true),
+            ("d", false),
+            ("f", false),
+        ];
+        assert_eq!(
+            all,
+            expected.map(|(word, is_retired)| (program(word), is_retired))
+        );
+    }
 
     #[test]
     fn what_is_fixed_is_named() {

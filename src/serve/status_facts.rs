@@ -1,6 +1,7 @@
 //! Gathers what there is to say of the proxy and its servers.
 
 use super::services::Service;
+use super::sharing::Sharing;
 use super::status::StatusService;
 use super::system::System;
 use super::{Proxy, Stopping};
@@ -109,7 +110,8 @@ impl<S: System> Proxy<S> {
         let counts = self.scheduler.counts_of(key);
         let own = &service.counts;
         let reasons = EndReason::NAMES.into_iter().zip(own.closed);
-        let shared = service.sharing.as_ref().map(|it| it.share.errors());
+        let sharing = service.sharing.as_ref();
+        let shared = sharing.map(|it| it.share.errors());
         ServerFacts {
             name: service
                 .name
@@ -137,6 +139,8 @@ impl<S: System> Proxy<S> {
                 ("signal", processes.exits.signal),
                 ("start_failed", own.failed_starts),
             ],
+            shared: sharing.map_or_else(Vec::new, Sharing::facts),
+            dropped: sharing.map_or_else(Vec::new, |it| it.share.drops().iter().collect()),
             swaps: SwapFacts {
                 left: service.swaps.left(),
                 succeeded: own.swapped,

@@ -32,6 +32,11 @@ impl Drops {
         self.all().iter().any(|(count, _)| *count > 0)
     }
 
+    /// Each kind with its number.
+    pub fn iter(&self) -> impl Iterator<Item = (&'static str, u64)> {
+        self.all().into_iter().map(|(count, name)| (name, count))
+    }
+
     fn all(&self) -> [(u64, &'static str); 8] {
         [
             (self.client_responses, "client_response"),

@@ -94,6 +94,19 @@ pub struct Gauges {
     pub hibernating: u64,
 }
 
+/// A process that sessions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SharedFacts {
+    /// Its number.
+    pub pid: i32,
+    /// Sessions that use it.
+    pub sessions: usize,
+    /// Requests that it has.
+    pub in_flight: usize,
+    /// Whether it is for those of whom one may be to blame for crashes.
+    pub is_solo: bool,
+}
+
 /// Sessions that go on with new servers, because the user wants that.
 #[derive(Debug, Default, Clone, Copy)]
 pub struct SwapFacts<'a> {
@@ -138,6 +151,10 @@ pub struct ServerFacts<'a> {
     pub starts: u64,
     /// How they ended, or failed to start.
     pub exits: [(&'static str, u64); 4],
+    /// Processes that sessions share.
+    pub shared: Vec<SharedFacts>,
+    /// Lines of shared processes and their clients that reached nobody, by what they were; nothing if nothing is shared.
+    pub dropped: Vec<(&'static str, u64)>,
     /// Sessions that get new servers.
     pub swaps: SwapFacts<'a>,
     /// From a start to the first output.
@@ -236,6 +253,13 @@ pub(crate) mod tests {
                 ("signal", 0),
                 ("start_failed", 0),
             ],
+            shared: vec![SharedFacts {
+                pid: 9,
+                sessions: 4,
+                in_flight: 2,
+                is_solo: false,
+            }],
+            dropped: vec![("server_log", 3)],
             swaps: SwapFacts {
                 left: 1,
                 succeeded: 2,

@@ -120,6 +120,7 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
         server.starts, server.counts.restarts
     );
     push_counts(text, server.exits.iter().copied());
+    push_shared(text, server);
     let swaps = server.swaps;
     let _ = write!(
         text,
@@ -140,6 +141,20 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
         text.push('}');
     }
     text.push('}');
+}
+
+fn push_shared(text: &mut String, server: &ServerFacts<'_>) {
+    text.push_str(r#","shared":["#);
+    for (place, process) in server.shared.iter().enumerate() {
+        push_comma(text, place == 0);
+        let _ = write!(
+            text,
+            r#"{{"pid":{},"sessions":{},"in_flight":{},"solo":{}}}"#,
+            process.pid, process.sessions, process.in_flight, process.is_solo
+        );
+    }
+    text.push_str(r#"],"dropped":"#);
+    push_counts(text, server.dropped.iter().copied());
 }
 
 fn push_comma(text: &mut String, is_first: bool) {
@@ -273,6 +288,14 @@ pub(crate) mod tests {
             assert_eq!(read["servers"][1]["name"], "a\"b\n");
             assert_eq!(read["proxy"]["reasons"][0]["words"], "the \"end\"");
             assert_eq!(read["next"].is_null(), count == 0);
+            let server = &read["servers"][0];
+            assert_eq!(
+                (
+                    &server["shared"][0]["sessions"],
+                    &server["dropped"]["server_log"]
+                ),
+                (&4.into(), &3.into())
+            );
             let swaps = &read["servers"][0]["swaps"];
             assert_eq!(
                 (&swaps["left"], &swaps["succeeded"]),

@@ -141,6 +141,11 @@ fn servers(to: &mut Families, facts: &Facts<'_>) {
     );
     to.for_each_of(all, "how", |server| &server.exits);
     to.counter(
+        "share_dropped_total",
+        "Lines of shared processes and their clients that reached nobody, by what they were.",
+    );
+    to.for_each_of(all, "what", |server| &server.dropped);
+    to.counter(
         "swaps_total",
         "Sessions that went on with a new server on SIGUSR1, and attempts that ended because a new server was not fit.",
     );

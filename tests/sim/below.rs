@@ -50,8 +50,8 @@ pub struct Below {
     /// The servers by their pids.
     by_pid: HashMap<i32, usize>,
     last_pid: i32,
-    /// Of the places that were accepted by the serving loop.
-    slots: HashMap<SessionKey, usize>,
+    /// Of the places that were accepted by the serving loop, by the keys of their sessions.
+    slots: Vec<Option<usize>>,
     /// Connections that were not accepted.
     pub backlog: VecDeque<Comer>,
     pub strangers: Slab<Stranger>,
@@ -116,7 +116,7 @@ impl Below {
             servers: Slab::new(),
             by_pid: HashMap::new(),
             last_pid: 0,
-            slots: HashMap::new(),
+            slots: Vec::new(),
             backlog: VecDeque::new(),
             strangers: Slab::new(),
             asks: Asks::default(),
@@ -152,7 +152,7 @@ impl Below {
     }
 
     pub fn slot_of(&self, key: SessionKey) -> usize {
-        self.slots[&key]
+        self.slots[key.0].unwrap()
     }
 
     /// Whether something goes wrong that seldom does.
@@ -197,7 +197,11 @@ impl Below {
         });
         let is_full = open.by_ref().count() >= self.limits.max_sessions;
         let place = &mut self.places[slot];
-        assert!(self.slots.insert(key, slot).is_none(), "{key:?} is used");
+        if self.slots.len() <= key.0 {
+            self.slots.resize(key.0 + 1, None);
+        }
+        let before = self.slots[key.0].replace(slot);
+        assert!(before.is_none(), "{key:?} is used");
         place.key = Some(key);
         place.is_refused = is_full;
         place.activity = Activity::new(self.now);
@@ -209,7 +213,7 @@ impl Below {
     pub fn forget(&mut self, slot: usize) -> Place {
         let place = self.places.remove(slot);
         if let Some(key) = place.key.filter(|_| place.kind == Kind::Process) {
-            self.slots.remove(&key);
+            self.slots[key.0] = None;
         }
         place
     }

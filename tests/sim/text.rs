@@ -17,9 +17,15 @@ const RESTORE_ID: &[u8] = b"\"mcp-tcp-proxy-restore-";
 
 const SWAP_ID: &[u8] = b"\"mcp-tcp-proxy-swap\"";
 
+/// Where `what` is in a text. Texts are short: to prepare for the search takes longer than the search.
+pub fn find(text: &[u8], what: &[u8]) -> Option<usize> {
+    let (first, rest) = what.split_first()?;
+    memchr::memchr_iter(*first, text).find(|at| text[at + 1..].starts_with(rest))
+}
+
 /// The serial number in a line.
 pub fn serial(text: &[u8], key: &[u8]) -> Option<usize> {
-    let start = memchr::memmem::find(text, key)? + key.len();
+    let start = find(text, key)? + key.len();
     let digits = text[start..]
         .iter()
         .take_while(|byte| byte.is_ascii_digit())
@@ -46,7 +52,7 @@ pub fn swap_id(text: &[u8]) -> Option<String> {
 }
 
 fn own_id(text: &[u8], begin: &[u8]) -> Option<String> {
-    let start = memchr::memmem::find(text, begin)?;
+    let start = find(text, begin)?;
     let len = memchr::memchr(b'"', &text[start + 1..])? + 2;
     String::from_utf8(text[start..start + len].to_vec()).ok()
 }
@@ -54,7 +60,7 @@ fn own_id(text: &[u8], begin: &[u8]) -> Option<String> {
 /// A line with another id, which is the first thing in it that reads like `old` behind `"id":`.
 pub fn with_id(text: &[u8], old: &str, new: &str) -> Vec<u8> {
     let old = format!("\"id\":{old}");
-    let Some(at) = memchr::memmem::find(text, old.as_bytes()) else {
+    let Some(at) = find(text, old.as_bytes()) else {
         return Vec::new();
     };
     [
@@ -78,7 +84,7 @@ pub fn is_modern(text: &[u8]) -> bool {
     let named = MODERN
         .trim_start_matches(r#""_meta":{"#)
         .trim_end_matches('}');
-    memchr::memmem::find(text, named.as_bytes()).is_some()
+    find(text, named.as_bytes()).is_some()
 }
 
 /// The id of a `ping` that the proxy answers.
@@ -89,15 +95,15 @@ pub fn pong(text: &[u8]) -> Option<String> {
 }
 
 pub fn is_ping(text: &[u8]) -> bool {
-    memchr::memmem::find(text, br#""method":"ping""#).is_some()
+    find(text, br#""method":"ping""#).is_some()
 }
 
 pub fn is_subscription(text: &[u8]) -> bool {
-    memchr::memmem::find(text, br#""method":"resources/subscribe""#).is_some()
+    find(text, br#""method":"resources/subscribe""#).is_some()
 }
 
 pub fn is_result(text: &[u8]) -> bool {
-    memchr::memmem::find(text, br#""result":"#).is_some()
+    find(text, br#""result":"#).is_some()
 }
 
 /// The id of a subscription that the proxy closes.

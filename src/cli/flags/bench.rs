@@ -26,7 +26,7 @@ flags! {
     /// Seconds to send requests before that, 0.01 to 86400, or 0.
     bench "--warm-up" "S", default "1", example "5": warm_up = seconds_or_none;
 
-    /// How often to measure, 1 to 1000. Each time all sessions are opened anew.
+    /// How often to measure, 1 to 100. Each time all sessions are opened anew.
     bench "--rounds" "N", default_is "1; 5 with `--versus`", example "9": rounds = rounds;
 
     /// Requests a second, all sessions together, 0.001 to 10000000. They are sent on schedule, whether or not earlier ones were

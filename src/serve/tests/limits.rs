@@ -101,9 +101,56 @@ fn a_server_that_can_not_be_started_for_another_reason_keeps_nobody_waiting() {
 }
 
 #[test]
+fn a_server_of_a_configuration_that_can_not_be_started_for_good_is_not_tried_again() {
+    let mut world = World::of(Choice {
+        plan: plan(Some("files")),
+        ..Choice::default()
+    });
+    world
+        .below
+        .borrow_mut()
+        .spawn_errors
+        .push_back(Errno::ENOENT);
+    let client = world.comes();
+    client.says("{\"jsonrpc\":\"2.0\",\"id\":7,\"method\":\"x\"}\n");
+    world.pass(Duration::from_secs(100));
+    let error = client.got();
+    assert!(
+        error.contains("\"id\":7,\"error\"") && error.contains("spawn_failed"),
+        "{error}"
+    );
+    assert_eq!(world.started(), 0);
+    // The next one is to try: somebody may have put it right.
+    world.comes();
+    world.run();
+    assert_eq!(world.started(), 1);
+}
+
+#[test]
+fn what_a_server_that_waits_says_on_its_stderr_is_logged() {
+    let mut choice = Choice::default();
+    choice.plan.spares = 1;
+    let mut world = World::of(choice);
+    world.run();
+    let stderr = world.program(0).stderr;
+    // More than is read in one iteration.
+    let line = format!("{}\n", "x".repeat(1000));
+    let logged = captured(|| {
+        stderr.says(&line.repeat(10));
+        stderr.says(&line.repeat(190));
+        stderr.says("ready\n");
+        world.run();
+        world.pass(Duration::from_secs(5));
+    });
+    let lines = logged.iter().filter(|line| line.contains("stderr: "));
+    assert!(lines.count() > 3, "{logged:?}");
+    assert!(stderr.is_read(), "all of it is read");
+}
+
+#[test]
 fn few_are_accepted_in_an_iteration() {
     let mut world = World::new();
-    for _ in 0..2 * ACCEPTS_PER_ITERATION + 1 {
+    for _ in 0..=2 * ACCEPTS_PER_ITERATION {
         world.comes();
     }
     let mut left = || {
@@ -251,8 +298,10 @@ fn servers_that_wait_are_started_one_after_the_other_and_handed_out() {
 
 #[test]
 fn a_server_that_waits_and_closes_its_input_is_replaced_as_a_lost_one() {
-    let mut choice = Choice::default();
-    choice.plan = plan(Some("files"));
+    let mut choice = Choice {
+        plan: plan(Some("files")),
+        ..Choice::default()
+    };
     choice.plan.spares = 1;
     let mut world = World::of(choice);
     world.run();

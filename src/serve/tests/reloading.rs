@@ -19,19 +19,23 @@ const OTHER_DOOR: Door = Door(1);
 
 const NOTIFICATION: &str = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n";
 
-fn tokens(text: &str) -> Option<Tokens> {
-    Some(Tokens::parse(text).unwrap())
+fn tokens(text: &str) -> Tokens {
+    Tokens::parse(text).unwrap()
 }
 
 /// A world in which the clients need tokens, and one of them is in.
 fn guarded() -> (World, super::wire::TestEnd) {
-    let mut choice = Choice::default();
-    choice.rules = Rules {
-        tokens: tokens("ann a-long-enough-secret\nben another-long-secret\n"),
+    let rules = Rules {
+        tokens: Some(tokens(
+            "ann a-long-enough-secret\nben another-long-secret\n",
+        )),
         timeout: 10 * SECOND,
         ..Rules::default()
     };
-    let mut world = World::of(choice);
+    let mut world = World::of(Choice {
+        rules,
+        ..Choice::default()
+    });
     let client = world.comes();
     client.says("{\"type\":\"handshake\",\"token\":\"another-long-secret\"}\n");
     client.says(NOTIFICATION);
@@ -43,10 +47,10 @@ fn guarded() -> (World, super::wire::TestEnd) {
 #[test]
 fn whoever_may_not_come_in_any_more_has_to_go() {
     let (mut world, client) = guarded();
-    world.below.borrow_mut().tokens = Ok(tokens("ben another-long-secret\n"));
+    world.below.borrow_mut().tokens = Ok(Some(tokens("ben another-long-secret\n")));
     world.hang_up();
     assert!(!client.is_ended());
-    world.below.borrow_mut().tokens = Ok(tokens("ann a-long-enough-secret\n"));
+    world.below.borrow_mut().tokens = Ok(Some(tokens("ann a-long-enough-secret\n")));
     world.hang_up();
     world.servers_obey();
     world.pass(SECOND);
@@ -72,7 +76,7 @@ fn what_is_wrong_with_a_file_leaves_all_as_it_was_and_is_told() {
         told[1],
         "READY=1\nSTATUS=serving; nothing was changed by SIGHUP: line 1: no"
     );
-    world.below.borrow_mut().tokens = Ok(tokens("ben another-long-secret\n"));
+    world.below.borrow_mut().tokens = Ok(Some(tokens("ben another-long-secret\n")));
     world.hang_up();
     let since_1970 = Duration::from_nanos(START.as_nanos());
     assert_eq!(world.proxy.counts.reload, Some((true, since_1970)));
@@ -151,8 +155,10 @@ fn new(door: Door, of: Option<usize>) -> WantedDoor<Door> {
 
 /// A world in which these are served.
 fn serving(names: &[&str]) -> World {
-    let mut choice = Choice::default();
-    choice.plan = plan(names.first().copied());
+    let choice = Choice {
+        plan: plan(names.first().copied()),
+        ..Choice::default()
+    };
     let mut world = World::of(choice).with_status();
     let mut change = as_it_is(names);
     for (at, name) in names.iter().enumerate() {
@@ -322,6 +328,50 @@ fn a_key_is_used_again_once_nothing_is_left_of_what_it_named() {
 }
 
 #[test]
+fn sessions_go_on_as_they_were_when_it_is_changed_how_their_server_is_shared() {
+    let mut world = serving(&["files"]);
+    let before = world.comes();
+    world.run();
+    let mut change = as_it_is(&["files"]);
+    change.services[0].plan.share = Some(super::sharing::limits());
+    put_in_force(&mut world, change);
+    before.says(NOTIFICATION);
+    let after = world.comes();
+    world.run();
+    assert!(world.program(0).stdin.got().contains("\"x\""));
+    assert!(!before.is_ended() && after.got().is_empty());
+    assert_eq!(world.proxy.services.keys().count(), 2);
+    after.says(&super::sharing::request(7));
+    world.run();
+    assert_eq!(world.program(1).service, ServiceKey(1), "it is shared");
+    // The same again changes nothing.
+    let mut change = as_it_is(&["files"]);
+    change.services[0].plan.share = Some(super::sharing::limits());
+    put_in_force(&mut world, change);
+    assert_eq!(world.proxy.services.keys().count(), 2);
+    // Another program can not be shared with those that are there.
+    let mut change = as_it_is(&["files"]);
+    change.services[0].plan.share = Some(super::sharing::limits());
+    change.services[0].starts_alike = false;
+    put_in_force(&mut world, change);
+    assert_eq!(world.proxy.services.keys().count(), 3);
+}
+
+#[test]
+fn servers_that_are_added_at_the_start_are_served() {
+    let mut world = World::new();
+    world.proxy.add_service(plan(Some("weather")));
+    assert_eq!(world.proxy.services.keys().count(), 2);
+    assert_eq!(
+        world
+            .proxy
+            .services
+            .called(plan(Some("weather")).name.as_ref()),
+        Some(ServiceKey(1))
+    );
+}
+
+#[test]
 fn a_server_that_comes_back_is_served_again() {
     let mut world = serving(&["files", "weather"]);
     put_in_force(&mut world, as_it_is(&["files"]));
@@ -381,7 +431,7 @@ fn whoever_is_in_the_entrance_when_other_things_are_asked_has_to_come_again() {
     put_in_force(&mut world, as_it_is(&["files", "weather", "music"]));
     assert!(!undecided.is_closed(), "the same is asked as before");
     let mut change = as_it_is(&["files", "weather"]);
-    change.contents.tokens = tokens("ann a-long-enough-secret\n");
+    change.contents.tokens = Some(tokens("ann a-long-enough-secret\n"));
     put_in_force(&mut world, change);
     assert!(undecided.is_closed());
     let next = asks_for(&mut world, "files");

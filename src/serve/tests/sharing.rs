@@ -9,7 +9,7 @@ use crate::share;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-fn request(id: u32) -> String {
+pub(super) fn request(id: u32) -> String {
     let meta = r#"{"io.modelcontextprotocol/protocolVersion":"2026-07-28"}"#;
     format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/call\",\"params\":{{\"name\":\"x\",\"_meta\":{meta}}}}}\n"
@@ -19,7 +19,12 @@ fn request(id: u32) -> String {
 fn choice() -> Choice {
     let mut choice = Choice::default();
     choice.plan.settings.spawn = Spawn::Lazy;
-    choice.plan.share = Some(share::Limits {
+    choice.plan.share = Some(limits());
+    choice
+}
+
+pub(super) fn limits() -> share::Limits {
+    share::Limits {
         processes: 1,
         in_flight: 8,
         max_restarts: 5,
@@ -30,8 +35,7 @@ fn choice() -> Choice {
         max_age: None,
         max_requests: None,
         hibernate_after: None,
-    });
-    choice
+    }
 }
 
 /// The number by which a request went to a shared server.

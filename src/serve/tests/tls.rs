@@ -11,13 +11,15 @@ const HELLO: &str = "\u{16}hello";
 
 /// A world in which TLS is spoken, and somebody who has just begun to.
 fn shaking() -> (World, TestEnd) {
-    let mut choice = Choice::default();
-    choice.rules = Rules {
+    let rules = Rules {
         tls: true,
         timeout: Duration::from_secs(10),
         ..Rules::default()
     };
-    let mut world = World::of(choice);
+    let mut world = World::of(Choice {
+        rules,
+        ..Choice::default()
+    });
     let client = world.comes_from("192.0.2.1:1", DOOR);
     world.run();
     assert_eq!((world.proxy.visitors(), world.started()), (1, 0));

@@ -13,6 +13,10 @@ use crate::serve::system::{ClientSocket, Pipe, Shake};
 use crate::serve::unread::Unread;
 
 /// What is between the two ends.
+#[allow(
+    clippy::struct_excessive_bools,
+    reason = "what happens at one end has nothing to do with the other"
+)]
 #[derive(Debug, Default)]
 pub(super) struct Wire {
     /// What the loop has not read.
@@ -107,6 +111,11 @@ impl TestEnd {
 
     pub(super) fn is_ended(&self) -> bool {
         self.0.borrow().is_ended
+    }
+
+    /// Whether the loop has read all that was said.
+    pub(super) fn is_read(&self) -> bool {
+        self.0.borrow().to_loop.is_empty()
     }
 
     pub(super) fn is_closed(&self) -> bool {

@@ -252,7 +252,7 @@ impl System for Stage {
         if let Some(error) = below.spawn_errors.pop_front() {
             return Err(error.into());
         }
-        let pid = Pid::from_raw(1000 + below.programs.len() as i32);
+        let pid = Pid::from_raw(1000 + i32::try_from(below.programs.len()).unwrap());
         let [(stdin, in_end), (stdout, out_end), (stderr, error_end)] = [wire(), wire(), wire()];
         below.programs.push(Program {
             pid,

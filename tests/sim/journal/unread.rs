@@ -1,6 +1,7 @@
 //! What a lost server has never read: it counts as never sent, and has to go to the next one.
 
 use super::{ClientLine, ClientSays, Journal, Request};
+use crate::text;
 
 impl Journal {
     /// The session has taken back what this server was sent from there on, and nobody has read.
@@ -34,17 +35,17 @@ impl Journal {
     }
 
     /// The requests that are missing in a batch, if it is otherwise as it was. They have to be taken back.
-    pub(super) fn missing_in_batch(&self, line: &ClientLine, text: &[u8]) -> Option<Vec<usize>> {
+    pub(super) fn missing_in_batch(&self, line: &ClientLine, got: &[u8]) -> Option<Vec<usize>> {
         let missing = |at: &usize| {
             let request = &self.requests[*at];
-            request.cancelled && memchr::memmem::find(text, item(request).as_bytes()).is_none()
+            request.cancelled && text::find(got, item(request).as_bytes()).is_none()
         };
         let missing: Vec<usize> = line.requests.clone().filter(missing).collect();
         let mut expected = String::from_utf8(line.text.clone()).ok()?;
         for at in &missing {
             expected = expected.replacen(&item(&self.requests[*at]), "", 1);
         }
-        (expected.as_bytes() == text).then_some(missing)
+        (expected.as_bytes() == got).then_some(missing)
     }
 }
 

@@ -52,9 +52,9 @@ impl Marked {
 
 /// The number in the first mark `{kind}123.` of a line.
 pub fn mark(line: &str, kind: char) -> Option<usize> {
-    let begin = [b'"', kind as u8];
-    memchr::memmem::find_iter(line.as_bytes(), &begin).find_map(|at| {
-        let (number, _) = line[at + begin.len()..].split_once('.')?;
+    let mut quotes = memchr::memchr_iter(b'"', line.as_bytes());
+    quotes.find_map(|at| {
+        let (number, _) = line[at + 1..].strip_prefix(kind)?.split_once('.')?;
         number.parse().ok()
     })
 }
