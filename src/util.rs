@@ -13,6 +13,7 @@ pub mod plural;
 pub mod secret;
 pub mod service_key;
 pub mod shell_words;
+pub mod side_bytes;
 pub mod small_queue;
 pub mod time;
 pub mod timer_wheel;

@@ -1,20 +1,22 @@
 //! Who gets in: connections are accepted, few in an iteration, and turned away beyond the limit.
 
+mod state;
+
 use std::io;
 use std::time::Duration;
 
 use log::{debug, error};
-use mio::Interest;
 use slab::Slab;
 
-use super::client::ClientSession;
+pub(super) use self::state::ListenersState;
+use super::client::{ClientSession, client_interest, client_target};
 use super::newcomers::Arrival;
 use super::services::Service;
 use super::system::{ClientSocket, System};
-use super::{Channel, Due, Proxy};
+use super::{Due, Proxy};
 use crate::entrance::Identity;
 use crate::reactor::io::{Io, Readiness};
-use crate::reactor::token::{MAX_KEYS, Target};
+use crate::reactor::token::MAX_KEYS;
 use crate::scheduler::SessionKey;
 use crate::session::report::{Label, SessionLimit};
 use crate::transport::listener::{AcceptError, classify_accept_error};
@@ -149,6 +151,10 @@ impl<S: System> Proxy<S> {
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
             && self.refused + self.to_be_refused() < MAX_REFUSED
             && !self.has_fresh_visitors()
+            && !self
+                .upgrade
+                .as_ref()
+                .is_some_and(|upgrade| upgrade.keeps_newcomers_waiting())
     }
 
     /// Whether something has run out, and the next attempt is to wait.
@@ -235,12 +241,8 @@ impl<S: System> Proxy<S> {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
-        let target = Target {
-            key: key.0,
-            channel: Channel::Client,
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match self.reactor.register(client, target, interest) {
+        let interest = client_interest();
+        let client = match self.reactor.register(client, client_target(key), interest) {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
@@ -333,7 +335,7 @@ impl<S: System> Proxy<S> {
 
 #[cfg(test)]
 mod tests {
-    use mio::Token;
+    use mio::{Interest, Token};
 
     use super::*;
 

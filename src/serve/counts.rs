@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::session::Session;
 use crate::session::report::{EndReason, Exit, SessionLimit};
 use crate::util::histogram::Histogram;
@@ -11,7 +13,7 @@ use crate::util::time::Time;
 const FAILURE_TIME: Duration = Duration::from_secs(10);
 
 /// What is counted of the whole program since its start.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ProxyCounts {
     /// Connections that were refused because of a limit on sessions: of all, of an address, of a client, of a server.
     pub(super) refused: [u64; 4],
@@ -20,7 +22,7 @@ pub(super) struct ProxyCounts {
 }
 
 /// What is counted of a service.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ServiceCounts {
     /// Sessions that were not refused.
     pub(super) opened: u64,
@@ -83,7 +85,7 @@ impl ServiceCounts {
 }
 
 /// The processes of a service.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ProcessCounts {
     /// Those that run.
     pub(super) running: usize,
@@ -92,7 +94,7 @@ pub(super) struct ProcessCounts {
 }
 
 /// How servers have ended.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ExitCounts {
     /// With exit code 0.
     pub(super) well: u64,

@@ -1,8 +1,11 @@
 //! The services: what is served, each with its options and limits, its spare servers and those that are shared. Nothing
 //! that happens to one of them is any other's business.
 
+mod state;
+
 use std::rc::Rc;
 
+pub(super) use self::state::ServicesState;
 use super::counts::ServiceCounts;
 use super::put_in_force::max_restarts;
 use super::sharing::Sharing;

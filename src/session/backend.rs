@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::liveness::Liveness;
 use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
@@ -72,7 +74,7 @@ impl Backend {
 }
 
 /// The same of one session, with what there is to remember from one upstream to the next.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BackendState {
     Process {
         restarts: RestartPolicy,
@@ -80,6 +82,7 @@ pub(super) enum BackendState {
         /// Whether a restart cost the client something, and it has not been told.
         notice_owed: bool,
     },
+    #[serde(skip)]
     Proxy {
         reconnects: ReconnectPolicy,
         /// The proxy at the other end, while connected to one.

@@ -5,10 +5,13 @@ use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::list_changes::Declared;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::side_bytes;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers take a few
 /// hundred bytes, with long instructions a few thousand. The limit for the request is separate, and the same.
@@ -19,7 +22,7 @@ pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 const REPLAY_FACTOR: u32 = 3;
 
 /// What is known of the session's handshake.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Handshake {
     state: State,
     /// Whether the client has said `notifications/initialized` after the handshake that took place.
@@ -39,7 +42,7 @@ pub(super) struct Handshake {
     pub(super) replays_at_once: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 enum State {
     /// None took place: the session is modern, or has not begun.
     #[default]
@@ -51,8 +54,9 @@ enum State {
 }
 
 /// A handshake as it took place.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Record {
+    #[serde(with = "side_bytes")]
     request: Box<[u8]>,
     agreement: Agreement,
     lists: Declared,
@@ -64,7 +68,7 @@ struct Record {
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreement {
     text: Box<str>,
     /// How much of it is the protocol version.

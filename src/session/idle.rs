@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::report::EndReason;
@@ -26,7 +28,7 @@ pub struct IdleLimits {
 }
 
 /// What is known of how a session was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum UseKnown {
     /// All of it.
     Wholly,

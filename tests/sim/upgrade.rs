@@ -1,0 +1,71 @@
+//! Another loop takes over from the one that serves, between two of its iterations: what that one has written down says it
+//! all.
+
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::reactor::io::Readiness;
+use mcp_tcp_proxy::serve::ProxyState;
+use mcp_tcp_proxy::util::side_bytes::Written;
+
+use crate::below::Below;
+use crate::server::Kind;
+use crate::stats::Fault;
+use crate::world::{World, proxy};
+
+impl World {
+    /// A world in which that happens often.
+    pub fn upgrading(seed: u64) -> Self {
+        let mut world = if seed.is_multiple_of(4) {
+            Self::sleepy(seed)
+        } else {
+            Self::new(seed)
+        };
+        world.upgrades = 15;
+        world
+    }
+
+    /// Another loop goes on. What connections have to show at the entrance, and a stop, are not passed on.
+    pub fn upgrade(&mut self) {
+        let is_fit = {
+            let below = self.below.borrow();
+            let can = self.proxy.not_passed_on().is_none();
+            can && !below.asks.anything() && !below.stopping && !self.is_over
+        };
+        if !is_fit {
+            return;
+        }
+        let written = Written::new(&self.proxy.snapshot()).unwrap();
+        self.below.borrow_mut().begin_upgrade();
+        let memory = self.proxy.sessions().memory().limit();
+        let new = proxy(&self.below, BufferBudget::new(memory));
+        let old = std::mem::replace(&mut self.proxy, new);
+        let state: ProxyState = written.clone().read().unwrap();
+        let sources = old.into_sources();
+        self.proxy.restore(state, sources, None).unwrap();
+        self.below.borrow_mut().end_upgrade();
+        let again = Written::new(&self.proxy.snapshot()).unwrap();
+        assert_eq!(
+            String::from_utf8_lossy(&again.json),
+            String::from_utf8_lossy(&written.json)
+        );
+        assert!(again.bytes == written.bytes, "other bytes are buffered");
+    }
+}
+
+impl Below {
+    fn begin_upgrade(&mut self) {
+        self.stats.fault(Fault::Upgraded);
+        self.events(Kind::Process).clear();
+        self.is_upgrading = true;
+    }
+
+    /// What is watched anew is told of at once, if there is something to tell.
+    fn end_upgrade(&mut self) {
+        self.is_upgrading = false;
+        self.notify_all();
+        if !self.backlog.is_empty() {
+            let event = (self.listener_token, Readiness::READABLE);
+            self.events(Kind::Process).push(event);
+        }
+        self.raise();
+    }
+}
