@@ -12,8 +12,10 @@ use mio::Interest;
 use serde::{Deserialize, Serialize};
 
 use super::accept::{ListenerKey, Listeners, ListenersState};
-use super::client::{PlaceState, client_interest};
+use super::client::PlaceState;
 use super::counts::ProxyCounts;
+use super::newcomers::INTEREST;
+use super::resuming::ResumingState;
 use super::server::Reactor;
 use super::servers::{ServerKey, ServersState};
 use super::services::ServicesState;
@@ -27,19 +29,21 @@ use crate::entrance::tokens::Tokens;
 use crate::reactor::io::{Io, Readiness};
 use crate::reactor::poller::Register;
 use crate::reactor::token::Target;
+use crate::resume::Server as KeptSession;
 use crate::scheduler::SchedulerState;
 use crate::session::Session;
 use crate::util::time::Time;
 
-/// A loop. `S` is a session, or where it is.
+/// A loop. `S` is a session, or where it is; `K` what is kept of it, or where that is.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ProxyState<S = Session> {
+pub struct ProxyState<S = Session, K = Box<KeptSession>> {
     listeners: ListenersState,
     status: Option<StatusState>,
     entrance: Option<EntranceState>,
     sessions: SchedulerState<S>,
     /// What is around each session, in the same order.
-    places: Vec<PlaceState>,
+    places: Vec<PlaceState<K>>,
+    resuming: Option<ResumingState>,
     servers: ServersState,
     start_queue: StartQueueState,
     services: ServicesState,
@@ -147,7 +151,7 @@ impl<S: System> Sources<S> {
         reactor: &mut Reactor<S>,
     ) -> io::Result<Io<S::Client>> {
         let next = self.clients.pop_front();
-        watch::<S, _>(next, target, client_interest(), known, reactor)
+        watch::<S, _>(next, target, INTEREST, known, reactor)
     }
 
     pub(super) fn stdin(
@@ -171,14 +175,15 @@ impl<S: System> Sources<S> {
     }
 }
 
-impl<S> ProxyState<S> {
+impl<S, K> ProxyState<S, K> {
     pub(super) fn sources(&self) -> SourceCounts {
         let (stdins, outputs) = self.servers.pipes();
         let clients = self.places.iter().filter(|place| place.has_client());
+        let newcomers = self.resuming.as_ref().map_or(0, ResumingState::newcomers);
         SourceCounts {
             listeners: self.listeners.len(),
             status: self.status.as_ref().map_or(0, StatusState::listeners),
-            clients: clients.count(),
+            clients: clients.count() + newcomers,
             stdins,
             outputs,
         }
@@ -202,7 +207,7 @@ impl<S> ProxyState<S> {
 
 impl<S: System> Proxy<S> {
     /// The loop as it is.
-    pub fn snapshot(&self) -> ProxyState<&Session> {
+    pub fn snapshot(&self) -> ProxyState<&Session, &KeptSession> {
         let places = self.scheduler.iter();
         ProxyState {
             listeners: self.listeners.state(),
@@ -213,6 +218,7 @@ impl<S: System> Proxy<S> {
             entrance: self.visitors.as_ref().map(|it| it.entrance.state()),
             sessions: self.scheduler.state(),
             places: places.map(|(.., place)| PlaceState::of(place)).collect(),
+            resuming: self.resuming.as_ref().map(|it| it.state()),
             servers: self.servers.state(),
             start_queue: self.start_queue.state(),
             services: self.services.state(),
@@ -248,6 +254,11 @@ impl<S: System> Proxy<S> {
                 take(SourceRef::Client(client.source()));
             }
         }
+        if let Some(resuming) = &self.resuming {
+            for client in resuming.newcomers.sources() {
+                take(SourceRef::Client(client));
+            }
+        }
         for (_, server) in self.servers.iter() {
             if let Some(stdin) = &server.stdin {
                 take(SourceRef::Stdin(stdin.source()));
@@ -268,6 +279,9 @@ impl<S: System> Proxy<S> {
         sources.status.extend(status.into_iter().flatten());
         for place in self.scheduler.into_places() {
             sources.clients.extend(place.into_source());
+        }
+        if let Some(resuming) = self.resuming {
+            sources.clients.extend(resuming.newcomers.into_sources());
         }
         for server in self.servers.into_all() {
             sources.stdins.extend(server.stdin.map(Io::into_source));
@@ -291,7 +305,8 @@ impl<S: System> Proxy<S> {
         if state.services.len() != self.services.keys().count() {
             return Err(io::Error::other("other services were served"));
         }
-        if state.entrance.is_some() != self.visitors.is_some() {
+        let keeps_alike = state.resuming.is_some() == self.resuming.is_some();
+        if state.entrance.is_some() != self.visitors.is_some() || !keeps_alike {
             return Err(io::Error::other("other things were asked of connections"));
         }
         let (sources, reactor) = (&mut sources, &mut self.reactor);
@@ -302,6 +317,12 @@ impl<S: System> Proxy<S> {
         let mut places = Vec::new();
         for ((key, _), place) in state.sessions.services().zip(state.places) {
             places.push(place.restore(key, sources, reactor)?);
+        }
+        if let Some((resuming, kept)) = self.resuming.as_mut().zip(state.resuming) {
+            resuming.restore(kept, sources, reactor)?;
+            for ((key, _), place) in state.sessions.services().zip(&mut places) {
+                resuming.add(key, place, self.scheduler.memory_mut());
+            }
         }
         self.servers.restore(state.servers, sources, reactor)?;
         if let Some((visitors, entrance)) = self.visitors.as_mut().zip(state.entrance) {
@@ -333,7 +354,7 @@ impl<S: System> Proxy<S> {
         for (_, session, place) in scheduler.iter() {
             if session.was_refused() {
                 *refused += 1;
-            } else {
+            } else if !place.gave_up_place {
                 services.get_mut(place.service()).sessions += 1;
                 quotas.open(session.label().client(), place.identity());
             }
