@@ -4,6 +4,7 @@ use std::io;
 use std::path::Path;
 use std::process::Command;
 
+use super::bare;
 use super::link::Link;
 use crate::common::service::Service;
 use crate::common::{PROXY, earlier_build, echo_server, machine, reference};
@@ -20,6 +21,7 @@ pub(crate) enum Contender {
     Proxy,
     Connect,
     Earlier,
+    Bare,
     TcpServer,
     Socat,
     Ncat,
@@ -27,11 +29,12 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Pipes,
         Self::Proxy,
         Self::Connect,
         Self::Earlier,
+        Self::Bare,
         Self::TcpServer,
         Self::Socat,
         Self::Ncat,
@@ -44,6 +47,7 @@ impl Contender {
             Self::Proxy => "mcp-tcp-proxy",
             Self::Connect => "proxy + connect",
             Self::Earlier => "earlier build",
+            Self::Bare => "bare relay",
             Self::TcpServer => "tcpserver",
             Self::Socat => "socat",
             Self::Ncat => "ncat",
@@ -53,13 +57,15 @@ impl Contender {
 
     /// Whether it is part of this crate.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Pipes | Self::Proxy | Self::Connect)
+        matches!(self, Self::Pipes | Self::Proxy | Self::Connect | Self::Bare)
     }
 
     /// The version found; `None` if it is not installed and cannot be measured.
     pub(crate) fn version(self) -> Option<String> {
         match self {
-            Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::Pipes | Self::Proxy | Self::Connect | Self::Bare => {
+                Some(env!("CARGO_PKG_VERSION").to_owned())
+            }
             Self::Earlier => machine::version(&earlier_build()?, &["--version"], "mcp-tcp-proxy"),
             Self::Socat => machine::version("socat", &["-V"], "version"),
             Self::Ncat => machine::version("ncat", &["--version"], "Version"),
@@ -101,6 +107,7 @@ impl Contender {
             Self::Pipes => return None,
             Self::Proxy | Self::Connect => command(PROXY, OPTIONS_OF_PROXY, server),
             Self::Earlier => command(&earlier_build()?, OPTIONS_OF_PROXY, server),
+            Self::Bare => bare::command(server),
             Self::TcpServer => {
                 let options = ["-HR", "-l0", "-c", MOST_SESSIONS, "127.0.0.1", "0"];
                 command("tcpserver", options, server)

@@ -10,6 +10,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bare;
 mod charts;
 mod contender;
 mod figures;
@@ -26,7 +27,7 @@ use contender::Contender;
 use rounds::{Plan, Results};
 
 fn main() {
-    if echo_server::run_if_asked() {
+    if echo_server::run_if_asked() || bare::run_if_asked() {
         return;
     }
     let options = Options::from_args();
