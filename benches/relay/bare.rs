@@ -235,8 +235,10 @@ impl Session {
 /// One of the two directions.
 #[derive(Default)]
 struct Way {
-    /// What was read, and not taken.
+    /// What was read, and not taken at once.
     unsent: Vec<u8>,
+    /// How much of it was taken later.
+    taken: usize,
     /// The end was announced: it is not announced again, so it has to be read.
     is_ending: bool,
 }
@@ -262,8 +264,11 @@ impl Way {
         buffer: &mut [u8],
     ) -> io::Result<()> {
         while self.is_blocked() {
-            let count = to.write(&self.unsent)?;
-            self.unsent.drain(..count);
+            self.taken += to.write(&self.unsent[self.taken..])?;
+            if self.taken == self.unsent.len() {
+                self.unsent.clear();
+                self.taken = 0;
+            }
         }
         loop {
             let count = from.read(buffer)?;
