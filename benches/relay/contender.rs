@@ -1,11 +1,10 @@
 //! What is measured: the ways to reach an MCP server, each started with the options that make it fast.
 
-use std::io;
 use std::path::Path;
 use std::process::Command;
 
 use super::bare;
-use super::link::Link;
+use crate::common::generator::Target;
 use crate::common::service::Service;
 use crate::common::{PROXY, earlier_build, echo_server, machine, reference};
 
@@ -143,15 +142,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// A new session.
-    pub(crate) fn open(&self) -> io::Result<Link> {
+    /// What a session is opened to.
+    pub(crate) fn target(&self) -> Target {
         match (&self.service, self.contender) {
-            (None, _) => Link::over_pipes(&echo_server::command()),
+            (None, _) => Target::Command(echo_server::command()),
             (Some(service), Contender::Connect) => {
                 let address = service.address().to_string();
-                Link::over_pipes(&[PROXY, "connect", &address].map(str::to_owned))
+                Target::Command([PROXY, "connect", &address].map(str::to_owned).to_vec())
             }
-            (Some(service), _) => Link::over_tcp(service.address()),
+            (Some(service), _) => Target::Address(service.address()),
         }
     }
 

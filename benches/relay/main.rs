@@ -15,7 +15,6 @@ mod charts;
 mod contender;
 mod figures;
 mod goals;
-mod link;
 mod measure;
 mod report;
 mod rounds;
