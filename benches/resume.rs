@@ -36,7 +36,7 @@ const LOADS: [(&str, usize, usize); 3] = [
 ];
 
 /// How long each is measured in a round.
-const SLICE: Duration = Duration::from_millis(400);
+const SLICE: Duration = Duration::from_millis(500);
 const WARM_UP: Duration = Duration::from_millis(100);
 
 /// Sessions that are held open.

@@ -17,8 +17,6 @@ use super::end_to_end::processes;
 #[derive(Clone, Debug)]
 pub(crate) enum Target {
     Address(SocketAddr),
-    /// Where a name is needed, such as for a certificate.
-    Named(String),
     /// A process for each session, and its stdio.
     Command(Vec<String>),
 }
@@ -27,7 +25,6 @@ impl Target {
     fn as_word(&self) -> String {
         match self {
             Self::Address(address) => address.to_string(),
-            Self::Named(name) => name.clone(),
             Self::Command(words) => {
                 let words = shlex::try_join(words.iter().map(String::as_str));
                 format!("exec:{}", words.expect("no word has a NUL"))
@@ -38,7 +35,11 @@ impl Target {
 
 /// A load: the options of `bench`.
 #[derive(Clone, Debug)]
-pub(crate) struct Load(Vec<String>);
+pub(crate) struct Load {
+    options: Vec<String>,
+    /// Has least priority.
+    is_nice: bool,
+}
 
 impl Load {
     /// Each request is a `tools/call` of about this many bytes, the line end included, in a legacy session.
@@ -60,16 +61,28 @@ impl Load {
 
     /// Each request is the one that costs a server of this era least.
     pub(crate) fn of_era(era: &str) -> Self {
-        Self(vec!["--json".to_owned()]).with("--era", era)
+        let load = Self {
+            options: vec!["--json".to_owned()],
+            is_nice: false,
+        };
+        load.with("--era", era)
+    }
+
+    /// Runs with the least priority, so that others do not have to wait for the processor because of it.
+    pub(crate) fn nicely(self) -> Self {
+        Self {
+            is_nice: true,
+            ..self
+        }
     }
 
     pub(crate) fn with(mut self, option: &str, value: impl Display) -> Self {
-        self.0.push(format!("{option}={value}"));
+        self.options.push(format!("{option}={value}"));
         self
     }
 
     pub(crate) fn with_switch(mut self, option: &str) -> Self {
-        self.0.push(option.to_owned());
+        self.options.push(option.to_owned());
         self
     }
 
@@ -98,8 +111,10 @@ impl Load {
     }
 
     pub(crate) fn start(&self, target: &Target) -> Result<Generator, String> {
-        let mut command = Command::new(PROXY);
-        command.arg("bench").args(&self.0).arg(target.as_word());
+        let mut command = Command::new("nice");
+        let niceness = if self.is_nice { "19" } else { "0" };
+        command.args(["-n", niceness, PROXY, "bench"]);
+        command.args(&self.options).arg(target.as_word());
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
         let child = command.stderr(Stdio::piped()).spawn();
         child.map(Generator).map_err(|error| error.to_string())
