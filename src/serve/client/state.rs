@@ -24,6 +24,7 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
     client: Option<Readiness>,
     service: ServiceKey,
     server: Option<ServerKey>,
+    successor: Option<ServerKey>,
     identity: Option<Box<Identity>>,
     kept: Option<K>,
     gave_up_place: bool,
@@ -31,11 +32,12 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
 
 impl<'a> PlaceState<&'a KeptSession> {
     pub(in crate::serve) fn of<S: System>(place: &'a ClientSession<S>) -> Self {
-        debug_assert!(place.seat.is_none() && place.successor.is_none());
+        debug_assert!(place.seat.is_none());
         Self {
             client: place.client.as_ref().map(Io::readiness),
             service: place.service,
             server: place.server,
+            successor: place.successor,
             identity: place.identity.clone(),
             kept: place.resume.as_deref(),
             gave_up_place: place.gave_up_place,
@@ -64,7 +66,7 @@ impl PlaceState {
             client: client.transpose()?,
             service: self.service,
             server: self.server,
-            successor: None,
+            successor: self.successor,
             seat: None,
             identity: self.identity,
             resume: self.kept,
