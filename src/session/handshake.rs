@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use super::list_changes::Declared;
@@ -29,8 +30,8 @@ pub(super) struct Handshake {
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
-    /// How long the first one took, from the start of its server to the response.
-    first_took: Option<Duration>,
+    /// How long the first one took, from the start of its server to the response, in milliseconds.
+    first_took: Option<NonZeroU32>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
     /// How many opening requests there were.
@@ -133,13 +134,15 @@ impl Handshake {
 
     /// Notes how long a handshake took; the first one is the measure for replays.
     pub(super) fn note_time(&mut self, took: Duration) {
-        self.first_took.get_or_insert(took);
+        let millis = took.as_millis().try_into().unwrap_or(u32::MAX);
+        let at_least_one = NonZeroU32::MIN.saturating_add(millis);
+        self.first_took.get_or_insert(at_least_one);
     }
 
     /// How long a replay may take: `least`, or longer if the server is a slow one.
     pub(super) fn replay_time(&self, least: Duration) -> Duration {
-        let first = self.first_took.unwrap_or_default();
-        least.max(first.saturating_mul(REPLAY_FACTOR))
+        let first = self.first_took.map_or(0, NonZeroU32::get);
+        least.max(Duration::from_millis(first.into()) * REPLAY_FACTOR)
     }
 
     /// The `initialize` that waits goes to another server than what the client has said after it, so far.
