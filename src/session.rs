@@ -119,6 +119,7 @@ mod peer;
 mod questions;
 mod rare;
 mod reconnect;
+pub mod records;
 mod refusals;
 mod replay;
 pub mod report;

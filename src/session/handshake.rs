@@ -4,9 +4,11 @@
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::list_changes::Declared;
+use super::records::Records;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
@@ -46,14 +48,14 @@ enum State {
     #[default]
     None,
     /// It can be replayed.
-    Recorded(Box<Record>),
+    Recorded(Rc<Record>),
     /// It took place, but is too large to be recorded.
     TooLarge,
 }
 
 /// A handshake as it took place.
-#[derive(Debug)]
-struct Record {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
     lists: Declared,
@@ -65,7 +67,7 @@ struct Record {
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Agreement {
     text: Box<str>,
     /// How much of it is the protocol version.
@@ -169,7 +171,7 @@ impl Handshake {
             (Some(request), Some(agreement)) => {
                 let (lists, version) = (Declared::of(result), version_of(result));
                 let has_tasks = agreement.mentions_tasks();
-                State::Recorded(Box::new(Record {
+                State::Recorded(Rc::new(Record {
                     request,
                     agreement,
                     lists,
@@ -180,6 +182,13 @@ impl Handshake {
             _ => State::TooLarge,
         };
         true
+    }
+
+    /// Has the record in common with other sessions that have an equal one. Call it after what may change the record.
+    pub(super) fn share_record(&mut self, records: &mut Records) {
+        if let State::Recorded(record) = &mut self.state {
+            records.share(record);
+        }
     }
 
     /// The lists of whose changes the client is notified.
@@ -195,7 +204,11 @@ impl Handshake {
             return false;
         };
         let version = response.result().and_then(version_of);
-        std::mem::replace(&mut record.version, version) != version
+        let is_other = record.version != version;
+        if is_other {
+            Rc::make_mut(record).version = version;
+        }
+        is_other
     }
 
     /// Whether none took place.
@@ -244,6 +257,7 @@ impl Handshake {
     /// knows it.
     pub(super) fn adopt(&mut self, proposal: Proposal) {
         if let State::Recorded(record) = &mut self.state {
+            let record = Rc::make_mut(record);
             record.has_tasks |= proposal.agreement.mentions_tasks();
             record.agreement = proposal.agreement;
             record.version = proposal.version;
@@ -364,10 +378,18 @@ fn canonical(value: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const RESULT: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"logging":{}},"serverInfo":{"v":1}}"#;
+
+    /// What is recorded of these.
+    pub(in crate::session) fn recorded(request: &str, result: &str) -> Rc<Record> {
+        match record(request, result).state {
+            State::Recorded(record) => record,
+            State::None | State::TooLarge => unreachable!("it is small"),
+        }
+    }
 
     fn record(request: &str, result: &str) -> Handshake {
         let mut handshake = Handshake::default();

@@ -36,6 +36,7 @@ impl Session {
         about!(info, self.label, "moved to a new server");
         if let Some(proposal) = proposal {
             self.handshake.adopt(proposal);
+            self.handshake.share_record(cx.records);
             if self.handshake.is_complete() {
                 self.send_initialized(cx);
                 self.restore_standing(cx);
