@@ -8,7 +8,7 @@ use super::clients;
 use super::common::chart::{Bar, Chart, Panel};
 use super::common::end_to_end::processes;
 use super::common::service::Service;
-use super::{PROCESSES, proxy, settle};
+use super::{OWN_EACH, PROCESSES, proxy, settle};
 
 /// With a process each; more of them need more memory than most machines have, so it is not tried.
 const OWN: [usize; 3] = [10, 100, 200];
@@ -63,7 +63,8 @@ fn measure_one(count: usize, is_shared: bool) -> Result<Figures, String> {
         .map_err(|error| error.to_string())?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/sharing/server.py");
     let script = script.to_string_lossy();
-    let service = Service::start(&mut proxy(is_shared, &["python3", &script]))?;
+    let processes = if is_shared { PROCESSES } else { OWN_EACH };
+    let service = Service::start(&mut proxy(processes, &["python3", &script]))?;
     let began = Instant::now();
     let clients = clients::open(service.address(), count).map_err(|error| error.to_string())?;
     let seconds = began.elapsed().as_secs_f64();

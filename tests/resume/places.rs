@@ -135,9 +135,11 @@ fn a_session_at_shared_servers_is_kept_too_but_not_what_it_does_not_take() {
         }
     });
     drop(client);
-    eventually("it is ended", DEADLINE, || {
-        proxy.log().iter().any(|line| line.contains("closed:"))
-    });
+    proxy.wait_for_log("closed:");
+    let mut late = proxy.connect();
+    late.send_line(&first_line(&id('2'), Some((&id('1'), 2, 2))));
+    let expected = json!({"type": "not_resumed", "reason": "overflow", "lines": 9});
+    assert_eq!(late.recv_json(), expected);
 }
 
 #[test]
