@@ -191,12 +191,13 @@ fn of_rounds(figures: &[f64]) -> Vec<String> {
 }
 
 fn serial_table(waits: &[Wait]) -> String {
-    let service_time = serial::SERVICE_TIME.as_secs_f64() * 1e3;
-    let mut table = Table::new(["requests before it", "response after ms", "service times"]);
+    let alone = waits[0].millis;
+    let mut table = Table::new(["requests before it", "response after ms", "as alone"]);
     for wait in waits {
-        let times = format!("{:.1}", wait.millis / service_time);
+        let times = format!("{:.1} ×", wait.millis / alone);
         table.row([wait.before.to_string(), number(wait.millis), times]);
     }
+    let service_time = serial::SERVICE_TIME.as_millis();
     format!(
         "A server that takes {service_time} ms for a request and serves one after the other\n\n{table}"
     )

@@ -8,7 +8,7 @@ use super::common::stats::median;
 use super::{proxy, settle, stamping_server};
 
 /// What the server takes for a request.
-pub(crate) const SERVICE_TIME: Duration = Duration::from_millis(5);
+pub(crate) const SERVICE_TIME: Duration = Duration::from_millis(20);
 
 /// Requests of others that the server has before.
 const BEFORE: [usize; 5] = [0, 1, 3, 7, 15];
@@ -20,7 +20,7 @@ pub(crate) struct Wait {
 }
 
 pub(crate) fn measure(is_quick: bool) -> Vec<Wait> {
-    let rounds = if is_quick { 5 } else { 40 };
+    let rounds = if is_quick { 3 } else { 15 };
     let command = stamping_server::command(SERVICE_TIME);
     let words: Vec<&str> = command.iter().map(String::as_str).collect();
     let service = Service::start(&mut proxy("1", &words)).expect("a shared server starts");
