@@ -250,12 +250,12 @@ impl<S: System> Proxy<S> {
     /// One iteration of the loop.
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
-        self.dispatch(events);
+        let only_sessions = self.dispatch(events);
         if self.services.share_anything() {
             self.run_shared();
         }
         self.run_ready();
-        self.has_rest = self.leaves_rest();
+        self.has_rest = self.leaves_rest(only_sessions);
         if self.has_rest {
             self.do_rest();
         }
@@ -263,8 +263,23 @@ impl<S: System> Proxy<S> {
     }
 
     /// Whether there may be anything for the phases after `run_ready`. Most iterations pass a message on, and that is all:
-    /// to be asked once is cheaper for them than to be asked by each phase, and then by the next wait.
-    fn leaves_rest(&self) -> bool {
+    /// where nothing was left before, and all events were about sessions, whoever else could have something to do is not
+    /// asked.
+    fn leaves_rest(&self, only_sessions: bool) -> bool {
+        if self.has_rest || !only_sessions {
+            return self.may_have_rest();
+        }
+        let leaves = self.scheduler.is_busy()
+            || self.reactor.timers.is_due()
+            || self.scheduler.has_waiting_for_memory();
+        debug_assert_eq!(leaves, self.may_have_rest());
+        leaves
+    }
+
+    /// The same, of whatever has happened. To be asked once is cheaper than to be asked by each phase, and then by the next
+    /// wait.
+    #[inline(never)]
+    fn may_have_rest(&self) -> bool {
         self.is_busy()
             || self.services.share_anything()
             || self.visitors.is_some()
@@ -342,17 +357,24 @@ impl<S: System> Proxy<S> {
         self.reactor.wait(events, is_busy)
     }
 
-    /// Notes what events say.
-    fn dispatch(&mut self, events: &<S::Poller as Poll>::Events) {
-        let mut is_signalled = false;
+    /// Notes what events say. Returns whether all of them were about sessions and their servers.
+    fn dispatch(&mut self, events: &<S::Poller as Poll>::Events) -> bool {
+        let (mut is_signalled, mut only_sessions) = (false, true);
         for (token, readiness) in S::Poller::iter(events) {
             let Some(Target { key, channel }) = self.reactor.target(token) else {
                 continue;
             };
             match channel {
-                Channel::Client => self
-                    .scheduler
-                    .note(SessionKey(key), |place| place.latch(token, readiness)),
+                Channel::Client => {
+                    let latch = |place: &mut ClientSession<S>| place.latch(token, readiness);
+                    self.scheduler.note(SessionKey(key), latch);
+                    continue;
+                }
+                Channel::Stdin | Channel::Stdout | Channel::Stderr => {
+                    if self.latch_server(ServerKey(key), channel, token, readiness) {
+                        continue;
+                    }
+                }
                 Channel::Visitor => {
                     if let Some(visitors) = &mut self.visitors {
                         visitors.latch(VisitorKey(key), token, readiness);
@@ -364,9 +386,6 @@ impl<S: System> Proxy<S> {
                         resuming.newcomers.latch(key, token, readiness);
                     }
                 }
-                Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    self.latch_server(ServerKey(key), channel, token, readiness);
-                }
                 Channel::Listener => {
                     self.listeners.latch(ListenerKey(key), token, readiness);
                 }
@@ -375,24 +394,27 @@ impl<S: System> Proxy<S> {
                     self.latch_status(channel, key, token, readiness);
                 }
             }
+            only_sessions = false;
         }
         if is_signalled {
             self.handle_signals();
         }
+        only_sessions
     }
 
+    /// Returns whether it concerns nobody but a session.
     fn latch_server(
         &mut self,
         key: ServerKey,
         channel: Channel,
         token: Token,
         readiness: Readiness,
-    ) {
+    ) -> bool {
         let Some(server) = self.servers.get_mut(key) else {
-            return;
+            return true;
         };
         if !server.latch(channel, token, readiness) {
-            return;
+            return true;
         }
         let (user, service) = (server.user, server.service);
         if channel == Channel::Stdout
@@ -406,10 +428,14 @@ impl<S: System> Proxy<S> {
             self.start_queue.has_started_up(key);
         }
         match user {
-            Some(User::Session(session)) => self.scheduler.enqueue(session),
+            Some(User::Session(session)) => {
+                self.scheduler.enqueue(session);
+                return true;
+            }
             Some(User::Share(process)) => self.note_shared(service, process),
             None => self.spare_latched(key),
         }
+        false
     }
 
     #[inline(never)]

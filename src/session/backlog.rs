@@ -93,6 +93,7 @@ impl Backlog {
 
 impl Session {
     /// A run begins: as many lines may be handled as in any other. Those that were left by the last one go first.
+    #[inline]
     pub fn begin_run(&mut self, cx: &mut Context<'_>) {
         self.lines_of_run = LinesOfRun::default();
         if self.has_more_lines() {
