@@ -118,7 +118,11 @@ impl Session {
     }
 
     /// Handles output of the upstream as far as the run allows, and keeps the rest. What nobody hears is dropped.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every read"
+    )]
     pub(super) fn take_output(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if self.upstream_backlog.is_none() {
             self.handle_output(&mut input, cx);
