@@ -251,6 +251,7 @@ mod tests {
     use crate::session::counts::Counts;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
+    use crate::session::records::Records;
     use crate::session::report::Label;
     use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
@@ -334,6 +335,7 @@ mod tests {
                 settings: &settings,
                 memory: &mut memory,
                 logs: &mut LogLimits::default(),
+                records: &mut Records::default(),
                 counts: &mut Counts::default(),
                 actions: &mut actions,
             };
@@ -363,6 +365,7 @@ mod tests {
                 settings: &self.settings,
                 memory: &mut self.memory,
                 logs: &mut self.logs,
+                records: &mut Records::default(),
                 counts: &mut Counts::default(),
                 actions: &mut self.actions,
             };

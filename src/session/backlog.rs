@@ -21,8 +21,8 @@ pub(super) struct Backlog {
 /// How many lines were handled since the run began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LinesOfRun {
-    pub(super) of_client: usize,
-    pub(super) of_upstream: usize,
+    pub(super) of_client: u32,
+    pub(super) of_upstream: u32,
 }
 
 impl Backlog {
@@ -108,12 +108,16 @@ impl Session {
 
     /// How many lines of the client, and of the upstream, were handled since the run began.
     pub fn lines_of_run(&self) -> (usize, usize) {
-        (self.lines_of_run.of_client, self.lines_of_run.of_upstream)
+        let LinesOfRun {
+            of_client,
+            of_upstream,
+        } = self.lines_of_run;
+        (of_client as usize, of_upstream as usize)
     }
 
     /// Whether a line of the client can be handled in this run.
     pub(super) fn may_handle_client_line(&self) -> bool {
-        self.lines_of_run.of_client < LINES_PER_RUN && self.has_room_for_client_lines()
+        (self.lines_of_run.of_client as usize) < LINES_PER_RUN && self.has_room_for_client_lines()
     }
 
     /// Handles output of the upstream as far as the run allows, and keeps the rest. What nobody hears is dropped.
@@ -168,7 +172,7 @@ impl Session {
     )]
     fn handle_output(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty()
-            && self.lines_of_run.of_upstream < LINES_PER_RUN
+            && (self.lines_of_run.of_upstream as usize) < LINES_PER_RUN
             && self.hears_upstream()
         {
             if let Some(line) = Self::next_line(&mut self.from_upstream, input, cx) {

@@ -20,8 +20,8 @@ impl Session {
             + self.from_upstream.capacity()
             + self.to_client.capacity()
             + self.to_upstream.capacity()
-            + self.in_flight.load().id_bytes
-            + self.queued.id_bytes
+            + self.in_flight.load().id_bytes()
+            + self.queued.id_bytes()
             + self.server_requests.id_bytes()
     }
 
@@ -87,7 +87,7 @@ impl Session {
             )
             + beyond(self.upstream.capacity())
             + beyond(self.swap_capacity())
-            + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
+            + beyond(self.in_flight.load().id_bytes() + self.queued.id_bytes())
             + beyond(self.server_requests.id_bytes())
             + self.server_log.kept_bytes();
         if charge != self.charged {

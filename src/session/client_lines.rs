@@ -120,7 +120,9 @@ impl Session {
         }
         self.note_era(&message);
         self.leave_shared(cx);
-        self.server_memory.note_client(&message);
+        if let Some(rare) = self.rare.changed() {
+            rare.server_memory.note_client(&message);
+        }
         self.note_progress_tokens(&message);
         let route = self.classify(&message, line, cx);
         match &route {
@@ -215,7 +217,7 @@ impl Session {
             ToUpstream::Request(request) => self.queued.add(request),
             ToUpstream::Cancelled(id) => {
                 // Which requests wait is not searched: that there are some is seldom enough.
-                if self.queued.requests == 0 && !self.in_flight.contains(id) {
+                if self.queued.requests() == 0 && !self.in_flight.contains(id) {
                     return false;
                 }
                 self.queued.add_cancellation(id);
@@ -299,7 +301,7 @@ impl Session {
 
     /// A copy of a line that may be sent to another upstream, unless such lines hold too much already.
     fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
-        let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
+        let kept = self.in_flight.load().line_bytes() + self.queued.line_bytes();
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
 }

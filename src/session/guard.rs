@@ -51,7 +51,7 @@ impl Session {
                 .push(HTTP_RESPONSE.as_bytes(), None, cx.memory);
         }
         // Whatever else was about to end it: this is what whoever reads the log has to know.
-        self.goal = Goal::end(EndReason::OtherProtocol(protocol));
+        self.goal = Goal::end(EndReason::OtherProtocol(protocol), cx.now);
         self.last_written = cx.now;
     }
 

@@ -277,6 +277,7 @@ impl Session {
                 .note_time(cx.now.saturating_since(up.started));
         }
         if self.handshake.record(opening.line, result) {
+            self.handshake.share_record(cx.records);
             self.standing.begin_anew(opening.number);
         }
         if self.handshake.is_too_large() {
