@@ -16,6 +16,7 @@ use mcp_tcp_proxy::buffers::outbox::Outbox;
 use mcp_tcp_proxy::session::counts::Counts;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::log_limits::LogLimits;
+use mcp_tcp_proxy::session::records::Records;
 use mcp_tcp_proxy::session::report::Label;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
@@ -93,6 +94,7 @@ impl World {
             actions: &mut actions,
             logs: &mut logs,
             counts: &mut Counts::default(),
+            records: &mut Records::default(),
         };
         let session = Session::open(label, &mut cx);
         let mut world = Self {
@@ -116,6 +118,7 @@ impl World {
             actions: &mut self.actions,
             logs: &mut self.logs,
             counts: &mut Counts::default(),
+            records: &mut Records::default(),
         };
         self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);
