@@ -57,6 +57,7 @@ struct World {
     memory: BufferBudget,
     actions: Vec<Action>,
     logs: LogLimits,
+    records: Records,
     /// What was allocated before there was a session.
     before: usize,
     /// The most that was held without a charge.
@@ -80,7 +81,7 @@ impl World {
         };
         let before = ALLOCATOR.allocated();
         let (mut memory, mut actions) = (BufferBudget::new(DEFAULT_BUDGET_BYTES), Vec::new());
-        let mut logs = LogLimits::default();
+        let (mut logs, mut records) = (LogLimits::default(), Records::default());
         let label = Label::Session {
             number: 1,
             server: None,
@@ -93,6 +94,7 @@ impl World {
             memory: &mut memory,
             actions: &mut actions,
             logs: &mut logs,
+            records: &mut records,
             counts: &mut Counts::default(),
             records: &mut Records::default(),
         };
@@ -103,6 +105,7 @@ impl World {
             memory,
             actions,
             logs,
+            records,
             before,
             most: 0,
         };
@@ -117,6 +120,7 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
             logs: &mut self.logs,
+            records: &mut self.records,
             counts: &mut Counts::default(),
             records: &mut Records::default(),
         };
