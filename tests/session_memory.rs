@@ -96,7 +96,6 @@ impl World {
             logs: &mut logs,
             records: &mut records,
             counts: &mut Counts::default(),
-            records: &mut Records::default(),
         };
         let session = Session::open(label, &mut cx);
         let mut world = Self {
@@ -122,7 +121,6 @@ impl World {
             logs: &mut self.logs,
             records: &mut self.records,
             counts: &mut Counts::default(),
-            records: &mut Records::default(),
         };
         self.session.begin_run(&mut cx);
         self.session.handle(event, &mut cx);
