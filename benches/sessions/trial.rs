@@ -108,7 +108,7 @@ pub(crate) fn run(
 
     let alone = measure(&load)?;
 
-    let held = Load::echo(REQUEST_BYTES).hold(&target, sessions, pid)?;
+    let held = Load::echo(REQUEST_BYTES).hold(&target, sessions)?;
     let idle = idle_usage(pid, windows);
     let rss_kib_with = processes::rss_kib(pid);
     let one_of_all = measure(&load)?;

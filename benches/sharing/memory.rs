@@ -69,7 +69,7 @@ fn measure_one(count: usize, is_shared: bool) -> Result<Figures, String> {
     let processes = if is_shared { PROCESSES } else { OWN_EACH };
     let service = Service::start(&mut proxy(processes, &["python3", &script]))?;
     let target = Target::Address(service.address());
-    let clients = Load::modern_list().hold(&target, count, service.pid())?;
+    let clients = Load::modern_list().hold(&target, count)?;
     let servers = processes::descendants(service.pid());
     let servers_kib: u64 = servers.iter().map(|server| pss_kib(server.pid)).sum();
     let proxy_mib = processes::rss_kib(service.pid()) as f64 / 1024.0;
