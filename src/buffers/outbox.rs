@@ -17,14 +17,11 @@ const GROWTH_SHARE: usize = 8;
 #[derive(Debug)]
 pub struct Outbox<M> {
     bytes: Vec<u8>,
-    /// How much of `bytes` was consumed.
+    /// How much of `bytes` was consumed. The last of that stays as long as it was inside a line.
     head: usize,
     /// How many bytes were ever consumed.
     position: u64,
-    /// Whether the last byte consumed was inside a line.
-    mid_line: bool,
     tags: SmallQueue<Tagged<M>>,
-    tagged_bytes: usize,
 }
 
 /// What becomes of a line, and its tag.
@@ -59,9 +56,7 @@ impl<M> Outbox<M> {
             bytes: Vec::new(),
             head: 0,
             position: 0,
-            mid_line: false,
             tags: SmallQueue::new(),
-            tagged_bytes: 0,
         }
     }
 
@@ -107,9 +102,9 @@ impl<M> Outbox<M> {
         self.len() == 0
     }
 
-    /// How many bytes wait in tagged lines that have not started.
+    /// How many bytes wait in tagged lines that have not started. They are counted each time.
     pub fn tagged_bytes(&self) -> usize {
-        self.tagged_bytes
+        self.tags.iter().map(|tagged| tagged.len).sum()
     }
 
     /// The memory that the queue holds, in bytes.
@@ -126,7 +121,6 @@ impl<M> Outbox<M> {
         }
         self.head += count;
         self.position += count as u64;
-        self.mid_line = self.bytes[self.head - 1] != b'\n';
         if self.is_empty() {
             self.head = 0;
             memory.give_back(std::mem::take(&mut self.bytes));
@@ -138,9 +132,7 @@ impl<M> Outbox<M> {
         if self.tags.front()?.start >= self.position {
             return None;
         }
-        let tagged = self.tags.pop_front()?;
-        self.tagged_bytes -= tagged.len;
-        Some(tagged.tag)
+        Some(self.tags.pop_front()?.tag)
     }
 
     /// The tags of lines that have not started, in order.
@@ -156,7 +148,7 @@ impl<M> Outbox<M> {
 
     /// What waits of a line that has started, with its line end.
     pub fn rest_of_started(&self) -> &[u8] {
-        let end = self.mid_line.then(|| memchr::memchr(b'\n', self.waiting()));
+        let end = self.is_within_line().then(|| memchr::memchr(b'\n', self.waiting()));
         end.flatten().map_or(&[], |end| &self.waiting()[..=end])
     }
 
@@ -181,7 +173,6 @@ impl<M> Outbox<M> {
             keep_bytes(bytes, from, start, &mut len);
             from = start + tagged.len;
             if keep(&tagged.tag) {
-                self.tagged_bytes += tagged.len;
                 let kept_at = len as u64;
                 keep_bytes(bytes, start, from, &mut len);
                 self.tags.push_back(Tagged {
@@ -218,7 +209,6 @@ impl<M> Outbox<M> {
     ) {
         let (head, position) = (self.head, self.position);
         let bytes = &mut self.bytes;
-        self.tagged_bytes = 0;
         // Up to the first all is edited; up to the second all was looked at.
         let (mut done, mut seen) = (head, head);
         let mut grown = 0;
@@ -247,7 +237,6 @@ impl<M> Outbox<M> {
                 len,
                 tag,
             });
-            self.tagged_bytes += len;
             done += len;
         }
         let end = bytes.len();
@@ -263,13 +252,12 @@ impl<M> Outbox<M> {
     /// for that.
     #[must_use]
     pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) -> Option<Self> {
-        debug_assert!(!other.mid_line);
+        debug_assert!(!other.is_within_line());
         if !self.is_empty() && !self.make_room(other.len(), memory) {
             return Some(other);
         }
         let end = self.end();
         for tagged in other.tags.drain() {
-            self.tagged_bytes += tagged.len;
             self.tags.push_back(Tagged {
                 start: tagged.start - other.position + end,
                 ..tagged
@@ -290,6 +278,11 @@ impl<M> Outbox<M> {
         *self = Self::default();
     }
 
+    /// Whether the last byte that was consumed was inside a line.
+    fn is_within_line(&self) -> bool {
+        self.head > 0 && self.bytes[self.head - 1] != b'\n'
+    }
+
     fn end(&self) -> u64 {
         self.position + self.len() as u64
     }
@@ -301,7 +294,6 @@ impl<M> Outbox<M> {
                 len,
                 tag,
             });
-            self.tagged_bytes += len;
         }
     }
 
@@ -323,8 +315,9 @@ impl<M> Outbox<M> {
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
         // Moving what waits is cheaper than growing, and happens at most once for as many bytes as it moves.
         if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {
-            self.bytes.drain(..self.head);
-            self.head = 0;
+            let kept = usize::from(self.is_within_line());
+            self.bytes.drain(..self.head - kept);
+            self.head = kept;
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         if self.bytes.capacity() <= DOUBLING_BYTES {

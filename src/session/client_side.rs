@@ -131,7 +131,8 @@ impl Session {
         self.accepts_client_lines()
             && !self.is_asking()
             && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
-            && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
+            && (self.to_client.len() <= OWN_LINES_BYTES
+                || self.to_client.tagged_bytes() <= OWN_LINES_BYTES)
     }
 
     /// Whether a line of the client is under way of which much has arrived.
