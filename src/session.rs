@@ -165,12 +165,10 @@ use self::rare::Rare;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
 use self::resuming::Resuming;
 pub use self::settings::{Settings, Spawn};
-use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
-use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
 pub use self::vanished::VANISH_TIME;
 use crate::buffers::outbox::Outbox;
@@ -214,7 +212,6 @@ pub struct Session {
     /// What a modern client speaks, as JSON.
     modern_version: Option<Box<str>>,
     handshake: Handshake,
-    standing: Standing,
     heartbeat: Heartbeat,
     was_read: WasRead,
     /// Whether both sides are served and read, and nothing is out of the ordinary, since the last event.
@@ -228,8 +225,6 @@ pub struct Session {
     last_line: Time,
     /// Whether that is known of all messages.
     use_known: UseKnown,
-    /// The long lines that have not arrived in full, if there are any.
-    unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
     charged: usize,
     sent_to_upstream: Traffic,
@@ -292,7 +287,6 @@ impl Session {
             era: Era::default(),
             modern_version: None,
             handshake: Handshake::default(),
-            standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
             was_read: WasRead::BOTH,
             was_calm: false,
@@ -300,7 +294,6 @@ impl Session {
             unwritten_since: None,
             last_line: cx.now,
             use_known: UseKnown::under(&cx.settings.idle_limits),
-            unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),

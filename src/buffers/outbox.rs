@@ -39,8 +39,15 @@ pub enum Edit<M> {
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,
-    len: usize,
+    /// No line is nearly as long as this can tell.
+    len: u32,
     tag: M,
+}
+
+impl<M> Tagged<M> {
+    fn len(&self) -> usize {
+        self.len as usize
+    }
 }
 
 impl<M> Default for Outbox<M> {
@@ -104,7 +111,7 @@ impl<M> Outbox<M> {
 
     /// How many bytes wait in tagged lines that have not started. They are counted each time.
     pub fn tagged_bytes(&self) -> usize {
-        self.tags.iter().map(|tagged| tagged.len).sum()
+        self.tags.iter().map(Tagged::len).sum()
     }
 
     /// The memory that the queue holds, in bytes.
@@ -148,7 +155,9 @@ impl<M> Outbox<M> {
 
     /// What waits of a line that has started, with its line end.
     pub fn rest_of_started(&self) -> &[u8] {
-        let end = self.is_within_line().then(|| memchr::memchr(b'\n', self.waiting()));
+        let end = self
+            .is_within_line()
+            .then(|| memchr::memchr(b'\n', self.waiting()));
         end.flatten().map_or(&[], |end| &self.waiting()[..=end])
     }
 
@@ -171,7 +180,7 @@ impl<M> Outbox<M> {
             );
             let start = index(tagged.start);
             keep_bytes(bytes, from, start, &mut len);
-            from = start + tagged.len;
+            from = start + tagged.len();
             if keep(&tagged.tag) {
                 let kept_at = len as u64;
                 keep_bytes(bytes, start, from, &mut len);
@@ -195,7 +204,8 @@ impl<M> Outbox<M> {
         let unstarted = tags.filter(|tagged| tagged.start >= self.position);
         let lines = unstarted.map(|tagged| {
             let at = (tagged.start - self.position) as usize;
-            (tagged.tag, self.waiting()[at..at + tagged.len].to_vec())
+            let line = self.waiting()[at..at + tagged.len()].to_vec();
+            (tagged.tag, line)
         });
         lines.collect()
     }
@@ -216,12 +226,12 @@ impl<M> Outbox<M> {
             let start = head + (tagged.start - position) as usize + grown;
             bytes.copy_within(seen..start, done);
             done += start - seen;
-            seen = start + tagged.len;
+            seen = start + tagged.len();
             let (len, tag) = match edit(&bytes[start..seen], tagged.tag) {
                 Edit::Drop => continue,
                 Edit::Keep(tag) => {
                     bytes.copy_within(start..seen, done);
-                    (tagged.len, tag)
+                    (seen - start, tag)
                 }
                 Edit::Replace(line, tag) => {
                     let more = line.len().saturating_sub(seen - done);
@@ -234,7 +244,7 @@ impl<M> Outbox<M> {
             };
             self.tags.push_back(Tagged {
                 start: position + (done - head) as u64,
-                len,
+                len: len as u32,
                 tag,
             });
             done += len;
@@ -291,7 +301,7 @@ impl<M> Outbox<M> {
         if let Some(tag) = tag {
             self.tags.push_back(Tagged {
                 start: self.end(),
-                len,
+                len: len as u32,
                 tag,
             });
         }

@@ -257,7 +257,7 @@ fn tell_news<S: System>(
             // What is left of its group is to see the end of its input.
             server.stdin = None;
         }
-        session.handle(Event::UpstreamExited(exit), cx);
+        session.handle(Event::UpstreamExited(*exit), cx);
     }
 }
 

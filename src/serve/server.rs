@@ -30,7 +30,7 @@ pub struct Server<S: System> {
     pub(super) user: Option<User>,
     pub(super) life: Life,
     /// It was reaped, and its user has not been told.
-    pub(super) exit: Option<Exit>,
+    pub(super) exit: Option<Box<Exit>>,
     /// It is to go. Few are at any time.
     pub(super) stopping: Option<Box<Stopping>>,
     /// When it was started, until it writes something to its stdout.
@@ -127,7 +127,7 @@ impl<S: System> Server<S> {
     /// It has ended. All that it had written is in its pipes, whether or not an event has told of it.
     pub(super) fn reaped(&mut self, exit: Exit) {
         self.life = Life::Reaped;
-        self.exit = Some(exit);
+        self.exit = Some(Box::new(exit));
         for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             output.assume_readable();
         }

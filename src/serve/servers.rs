@@ -197,7 +197,7 @@ impl<S: System> Servers<S> {
         let is_abandoned = next.is_none() && life == Life::Running;
         if is_abandoned {
             server.life = Life::Gone;
-            server.exit = Some(Exit::Unstoppable);
+            server.exit = Some(Box::new(Exit::Unstoppable));
             self.counts[server.service.0].running -= 1;
             self.by_pid.remove(&pid);
         }
