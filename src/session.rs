@@ -146,13 +146,15 @@ mod upstream;
 mod upstream_lines;
 mod vanished;
 
+use std::rc::Rc;
+
 pub use self::backend::Backend;
 use self::backend::BackendState;
 use self::backlog::{Backlog, LinesOfRun};
 use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
-use self::era::Era;
+use self::era::{Era, Version};
 pub use self::event::{Action, Context, Event, SwapEnd};
 use self::goal::Goal;
 use self::handling::WasRead;
@@ -209,8 +211,8 @@ pub struct Session {
     in_flight: InFlight,
     server_requests: ServerRequests,
     era: Era,
-    /// What a modern client speaks, as JSON.
-    modern_version: Option<Box<str>>,
+    /// What a modern client speaks.
+    modern_version: Option<Rc<Version>>,
     handshake: Handshake,
     heartbeat: Heartbeat,
     was_read: WasRead,
@@ -233,8 +235,6 @@ pub struct Session {
     tally: Tally,
     /// Whether the log line about the start was left out because there were too many connections.
     owes_opened: bool,
-    /// Present if messages that the host did not ask for are filtered out.
-    tidy: Option<Box<Tidy>>,
     /// Present if a connection may be lost and come back.
     resume: Option<Box<Resuming>>,
     /// Present while the session is on its way to a new server.
@@ -264,7 +264,7 @@ impl Session {
     }
 
     fn new(label: Label, cx: &Context<'_>) -> Self {
-        Self {
+        let mut session = Self {
             label,
             opened: cx.now,
             goal: Goal::Serve,
@@ -300,11 +300,14 @@ impl Session {
             server_log: ServerLog::default(),
             tally: Tally::default(),
             owes_opened: false,
-            tidy: cx.settings.role.is_tidy().then(Box::default),
             resume: None,
             swap: None,
             rare: Seldom::default(),
+        };
+        if cx.settings.role.is_tidy() {
+            session.rare.change().tidy = Some(Tidy::default());
         }
+        session
     }
 
     /// Identifies the session in log lines.

@@ -6,6 +6,7 @@ use super::send_queue::SendQueue;
 use super::server_memory::ServerMemory;
 use super::standing::Standing;
 use super::subscriptions::Subscriptions;
+use super::tidy::Tidy;
 use super::unfinished::Unfinished;
 use crate::util::seldom::Begins;
 use crate::util::time::Time;
@@ -28,6 +29,8 @@ pub(super) struct Rare {
     pub(super) standing: Standing,
     /// The long lines that have not arrived in full, if there are any.
     pub(super) unfinished: Unfinished,
+    /// Present if messages that the host did not ask for are filtered out.
+    pub(super) tidy: Option<Tidy>,
 }
 
 impl Begins for Rare {
@@ -41,6 +44,7 @@ impl Begins for Rare {
         server_memory: ServerMemory::EMPTY,
         standing: Standing::NOTHING,
         unfinished: Unfinished::NONE,
+        tidy: None,
     };
 }
 
