@@ -169,11 +169,7 @@ impl Session {
         self.note_delivery(cx);
         self.unwritten_since = None;
         self.to_client.consume(count, cx.memory);
-        while let Some(line) = self.to_client.next_started() {
-            if line == OwnLine::Heartbeat {
-                self.heartbeat.started();
-            }
-        }
+        while self.to_client.next_started().is_some() {}
     }
 
     /// The client sent these bytes.
