@@ -97,6 +97,7 @@ impl<S: System> Proxy<S> {
             reload: self.counts.reload,
             certificate_not_after: self.system.certificate_not_after(),
             process: self.system.process_facts(),
+            history: &status.whole_history,
         }
     }
 

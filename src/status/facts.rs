@@ -61,6 +61,8 @@ pub struct ProxyFacts<'a> {
     pub certificate_not_after: Option<i64>,
     /// What the system knows of the process.
     pub process: ProcessFacts,
+    /// What was a while ago, of all servers together.
+    pub history: &'a History,
 }
 
 /// Why no new session is served.
@@ -302,6 +304,7 @@ pub(crate) mod tests {
                 reload: None,
                 certificate_not_after: None,
                 process: ProcessFacts::default(),
+                history: &kept.history,
             },
             servers: names.iter().map(|name| server(name, kept)).collect(),
         }
