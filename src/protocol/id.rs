@@ -191,6 +191,11 @@ impl RequestId {
         }
     }
 
+    #[inline(never)]
+    fn has_value_of(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+
     fn value(&self) -> ValueRef<'_> {
         match &self.0 {
             Repr::Integer(integer) => ValueRef::Integer(i128::from(*integer)),
@@ -208,10 +213,11 @@ impl RequestId {
 }
 
 impl PartialEq for RequestId {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Repr::Integer(a), Repr::Integer(b)) => a == b,
-            _ => self.value() == other.value(),
+            _ => self.has_value_of(other),
         }
     }
 }

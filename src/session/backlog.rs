@@ -93,6 +93,7 @@ impl Backlog {
 
 impl Session {
     /// A run begins: as many lines may be handled as in any other. Those that were left by the last one go first.
+    #[inline]
     pub fn begin_run(&mut self, cx: &mut Context<'_>) {
         self.lines_of_run = LinesOfRun::default();
         if self.has_more_lines() {
@@ -121,7 +122,11 @@ impl Session {
     }
 
     /// Handles output of the upstream as far as the run allows, and keeps the rest. What nobody hears is dropped.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every read"
+    )]
     pub(super) fn take_output(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if self.upstream_backlog.is_none() {
             self.handle_output(&mut input, cx);

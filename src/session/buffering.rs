@@ -15,6 +15,7 @@ pub(super) const LARGE_LINE_BYTES: usize = 32 * 1024;
 
 impl Session {
     /// The size of all buffers together in bytes, except those for held and unread lines.
+    #[inline]
     pub(super) fn buffered(&self) -> usize {
         self.from_client.capacity()
             + self.from_upstream.capacity()

@@ -189,7 +189,11 @@ impl Session {
     }
 
     /// Handles as much as possible, and keeps the rest.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every read"
+    )]
     pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);

@@ -12,6 +12,7 @@ impl Session {
     /// Looks at what the client sent before it is handled, until its first line is known to be none of another protocol.
     /// What is to be handled is left in `input`. Returns whether there can be anything.
     #[cold]
+    #[inline(never)]
     pub(super) fn guard(&mut self, input: &mut &[u8], cx: &mut Context<'_>) -> bool {
         let Some(guard) = &mut self.guard else {
             return true;

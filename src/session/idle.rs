@@ -107,6 +107,7 @@ impl Session {
         self.use_known == UseKnown::Wholly
     }
 
+    #[inline]
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         if self.is_detached() {

@@ -286,7 +286,16 @@ impl Session {
 
     /// Logs how long the server took to write its first output. It may have had nothing to say before it got its first
     /// input.
+    #[inline]
     pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
+        if matches!(&self.upstream, Upstream::Up(up) if up.early.is_some()) {
+            self.note_early_output(cx);
+        }
+    }
+
+    /// The same for an upstream that is new.
+    #[cold]
+    fn note_early_output(&mut self, cx: &Context<'_>) {
         let Upstream::Up(up) = &mut self.upstream else {
             return;
         };

@@ -78,7 +78,7 @@ impl Histogram {
     pub fn note_nanos(&mut self, nanos: u64) {
         self.sum_nanos = self.sum_nanos.wrapping_add(nanos);
         // What is over a bound by less than a microsecond is over it.
-        let micros = nanos.div_ceil(1000);
+        let micros = nanos.saturating_add(999) / 1000;
         let mut range = usize::from(FIRST_OF_BITS[(u64::BITS - micros.leading_zeros()) as usize]);
         while BOUNDS_MICROS
             .get(range)
