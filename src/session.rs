@@ -242,6 +242,9 @@ pub struct Session {
     rare: Seldom<Rare>,
 }
 
+/// There are thousands. What few of them ever need goes into [`Rare`], or into a box of its own.
+const _: () = assert!(size_of::<Session>() <= 768);
+
 impl Session {
     /// Begins a session, and asks for its upstream, unless that is to wait for the client's first message.
     pub fn open(label: Label, cx: &mut Context<'_>) -> Self {

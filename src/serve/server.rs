@@ -5,7 +5,7 @@ use std::io;
 use nix::unistd::Pid;
 
 use super::pipe_widener::PipeWidener;
-use super::system::System;
+use super::system::{Linux, System};
 use super::unread::Unread;
 use super::{Channel, Due};
 use crate::process::escalation::Escalation;
@@ -68,6 +68,9 @@ pub(super) struct Stopping {
     pub(super) escalation: Escalation,
     pub(super) deadline: Deadline,
 }
+
+/// There are thousands. A release build needs less.
+const _: () = assert!(size_of::<Server<Linux>>() <= 160);
 
 impl<S: System> Server<S> {
     /// A process, without its pipes.
@@ -270,7 +273,6 @@ mod tests {
     use mio::{Interest, Token};
 
     use super::*;
-    use crate::serve::system::Linux;
 
     #[test]
     fn a_server_with_one_pipe_alone_is_useless() {
