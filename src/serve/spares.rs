@@ -382,7 +382,7 @@ mod tests {
             let mut count = 0;
             while self.spares.wants_server() {
                 self.spares.started(&mut self.timers);
-                self.spares.add(ServerKey(count), Pid::from_raw(7));
+                self.spares.add(ServerKey::at(count), Pid::from_raw(7));
                 count += 1;
             }
             count
@@ -395,7 +395,7 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<usize> {
-            self.spares.take(&mut self.timers).map(|key| key.0)
+            self.spares.take(&mut self.timers).map(ServerKey::index)
         }
 
         /// Lets the time of the next deadline come.
