@@ -24,6 +24,7 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::large_slab;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
@@ -57,7 +58,7 @@ pub struct Servers<S: System> {
 impl<S: System> Default for Servers<S> {
     fn default() -> Self {
         Self {
-            all: Slab::new(),
+            all: large_slab::new(),
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
             counts: Vec::new(),
