@@ -37,7 +37,11 @@ impl Session {
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for nearly every line"
+    )]
     fn pass_client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
         match self.route_client_line(text, cx) {
             Route::Forward(tag) => self.forward(text, tag, cx),

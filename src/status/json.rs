@@ -164,8 +164,13 @@ fn push_shared(text: &mut String, server: &ServerFacts<'_>) {
         push_comma(text, place == 0);
         let _ = write!(
             text,
-            r#"{{"pid":{},"sessions":{},"in_flight":{},"solo":{}}}"#,
-            process.pid, process.sessions, process.in_flight, process.is_solo
+            r#"{{"process":{},"pid":{},"sessions":{},"in_flight":{},"kind":"{}","silent":{}}}"#,
+            process.place,
+            process.pid,
+            process.sessions,
+            process.in_flight,
+            process.kind.name(),
+            process.is_silent
         );
     }
     text.push_str(r#"],"dropped":"#);
