@@ -508,7 +508,7 @@ mod tests {
         pool.spares.retire(ServerKey(3));
         let mut stopped = pool.spares.close(&mut pool.timers);
         stopped.sort_unstable();
-        let all = (1..SIZE).map(ServerKey);
+        let all = (1..SIZE).map(ServerKey::at);
         assert_eq!(stopped, all.collect::<Vec<_>>());
         assert!(!pool.spares.has_waiting() && !pool.spares.ended(ServerKey(1), START));
         pool.lose(1);
