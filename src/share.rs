@@ -91,6 +91,7 @@ pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
 use crate::session::counts::ErrorCounts;
+use crate::util::large_slab;
 use crate::util::time::Time;
 
 /// For so long a client may take nothing of a lot that waits for it.
@@ -213,7 +214,7 @@ impl Share {
         let processes = pools.map(|pool| Process::new(pool, limits.max_restarts));
         Self {
             limits,
-            seats: Slab::new(),
+            seats: large_slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
             silences: 0,

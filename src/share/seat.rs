@@ -172,6 +172,9 @@ pub(super) struct Waiting {
     pub(super) listens_to: Option<Box<[u8]>>,
 }
 
+/// There are thousands, most with a request that listens.
+const _: () = assert!(size_of::<Seat>() + size_of::<Open>() <= 264);
+
 impl Seat {
     pub(super) fn new(identity: Identity) -> Self {
         Self {
