@@ -9,6 +9,7 @@ pub mod keyed_queue;
 pub mod log_rate_limit;
 #[cfg(test)]
 pub(crate) mod others_end;
+pub(crate) mod pairs;
 pub mod plural;
 pub mod secret;
 pub mod service_key;

@@ -17,6 +17,7 @@ use super::counts::ProxyCounts;
 use super::server::Reactor;
 use super::servers::{ServerKey, ServersState};
 use super::services::ServicesState;
+use super::sharing::Sharing;
 use super::start_queue::StartQueueState;
 use super::status::{About, StatusState};
 use super::system::System;
@@ -31,9 +32,9 @@ use crate::scheduler::SchedulerState;
 use crate::session::Session;
 use crate::util::time::Time;
 
-/// A loop. `S` is a session, or where it is.
+/// A loop. `S` is a session, or where it is; `H` the same for what is shared.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ProxyState<S = Session> {
+pub struct ProxyState<S = Session, H = Sharing> {
     listeners: ListenersState,
     status: Option<StatusState>,
     entrance: Option<EntranceState>,
@@ -42,7 +43,7 @@ pub struct ProxyState<S = Session> {
     places: Vec<PlaceState>,
     servers: ServersState,
     start_queue: StartQueueState,
-    services: ServicesState,
+    services: ServicesState<H>,
     talking_spares: Vec<ServerKey>,
     counts: ProxyCounts,
     sessions_so_far: u64,
@@ -171,7 +172,7 @@ impl<S: System> Sources<S> {
     }
 }
 
-impl<S> ProxyState<S> {
+impl<S, H> ProxyState<S, H> {
     pub(super) fn sources(&self) -> SourceCounts {
         let (stdins, outputs) = self.servers.pipes();
         let clients = self.places.iter().filter(|place| place.has_client());
@@ -202,7 +203,7 @@ impl<S> ProxyState<S> {
 
 impl<S: System> Proxy<S> {
     /// The loop as it is.
-    pub fn snapshot(&self) -> ProxyState<&Session> {
+    pub fn snapshot(&self) -> ProxyState<&Session, &Sharing> {
         let places = self.scheduler.iter();
         ProxyState {
             listeners: self.listeners.state(),
@@ -309,7 +310,8 @@ impl<S: System> Proxy<S> {
         }
         let timers = &mut self.reactor.timers;
         self.scheduler.restore(state.sessions, places, timers);
-        self.services.restore(state.services, timers);
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        self.services.restore(state.services, memory, timers);
         self.start_queue.restore(state.start_queue, timers);
         self.pause.set(state.pause, Due::Accept, timers);
         self.talking_spares = state.talking_spares;

@@ -124,9 +124,6 @@ impl<S: System> Proxy<S> {
         if self.services.swapping > 0 {
             return Some("servers are being replaced (SIGUSR1)");
         }
-        if self.services.share_anything() {
-            return Some("an upgrade with shared servers (--share) is not supported yet");
-        }
         let visitors = self.visitors.as_ref();
         let is_tls = visitors.is_some_and(|visitors| visitors.entrance.rules().tls);
         is_tls.then_some("an upgrade with TLS (--tls-cert) is not supported yet")

@@ -34,7 +34,7 @@ pub static SHARED_OUTPUT: LogRate = LogRate {
 };
 
 /// Which lines of a server's stderr are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerLogging {
     /// All lines.
     All,

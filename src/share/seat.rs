@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::ProcessKey;
 use super::for_client::ForClient;
 use super::groups::GroupKey;
@@ -10,6 +12,7 @@ use super::identity::Identity;
 use super::uris::Uris;
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::id::RequestId;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// Requests of a session that wait to be sent to a process, at most.
@@ -28,7 +31,7 @@ const FEW: usize = 24;
 const FEW_OPEN: usize = 4;
 
 /// A session's place.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[allow(
     clippy::struct_excessive_bools,
     reason = "each is a thing of its own to know of it"
@@ -62,11 +65,12 @@ pub(super) struct Seat {
     /// Whether it is to be closed.
     pub(super) is_closing: bool,
     /// What it holds of the shared memory, in bytes.
+    #[serde(skip)]
     pub(super) charged: usize,
 }
 
 /// A request that was not answered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     /// As the client wrote it.
     pub(super) id: RequestId,
@@ -80,9 +84,10 @@ pub(super) struct Open {
 }
 
 /// What is remembered of few requests.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Special {
     /// Under which the client wants to be told of progress.
+    #[serde(with = "side_bytes::maybe")]
     token: Option<Box<[u8]>>,
     asks: Asks,
 }
@@ -127,7 +132,7 @@ impl Open {
 }
 
 /// How the client of a seat talks.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SeatEra {
     /// It has asked for nothing but who is there.
     #[default]
@@ -138,11 +143,11 @@ pub(super) enum SeatEra {
 }
 
 /// What a request asks for that is remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Asks {
     Other,
     /// Who the server is, in this version, as written.
-    Discover(Box<[u8]>),
+    Discover(#[serde(with = "side_bytes")] Box<[u8]>),
     /// To be told of changes of a resource; `is_new` if the client had not asked for that before.
     Subscribe {
         uri: Arc<str>,
@@ -153,7 +158,7 @@ pub(super) enum Asks {
 }
 
 /// Where a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     /// It was not sent.
     Waiting,
@@ -168,12 +173,14 @@ pub(super) enum State {
 }
 
 /// A line that is to be sent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub(super) number: u64,
     /// With its line end.
+    #[serde(with = "side_bytes")]
     pub(super) line: Vec<u8>,
     /// For a request to listen: what it has in common with those that may share one.
+    #[serde(with = "side_bytes::maybe")]
     pub(super) listens_to: Option<Box<[u8]>>,
 }
 

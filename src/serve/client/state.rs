@@ -15,6 +15,7 @@ use crate::serve::server::Reactor;
 use crate::serve::servers::ServerKey;
 use crate::serve::state::Sources;
 use crate::serve::system::System;
+use crate::share::SeatKey;
 use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session, as far as they are no descriptors.
@@ -24,16 +25,18 @@ pub(in crate::serve) struct PlaceState {
     client: Option<Readiness>,
     service: ServiceKey,
     server: Option<ServerKey>,
+    seat: Option<SeatKey>,
     identity: Option<Box<Identity>>,
 }
 
 impl PlaceState {
     pub(in crate::serve) fn of<S: System>(place: &ClientSession<S>) -> Self {
-        debug_assert!(place.seat.is_none() && place.successor.is_none());
+        debug_assert!(place.successor.is_none());
         Self {
             client: place.client.as_ref().map(Io::readiness),
             service: place.service,
             server: place.server,
+            seat: place.seat,
             identity: place.identity.clone(),
         }
     }
@@ -57,7 +60,7 @@ impl PlaceState {
             service: self.service,
             server: self.server,
             successor: None,
-            seat: None,
+            seat: self.seat,
             identity: self.identity,
         })
     }

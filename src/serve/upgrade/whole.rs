@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use serde::{Deserialize, Serialize};
 
 use super::super::Proxy;
+use super::super::sharing::Sharing;
 use super::super::state::{ProxyState, SourceCounts, Sources};
 use super::super::system::Linux;
 use crate::logger;
@@ -23,9 +24,9 @@ use crate::upgrade::program::Program;
 use crate::util::side_bytes::{self, Written};
 use crate::util::time::Time;
 
-/// A proxy as it is written down. `S` is a session, or where it is.
+/// A proxy as it is written down. `S` is a session, or where it is; `H` the same for what is shared.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Whole<S = Session> {
+pub(super) struct Whole<S = Session, H = Sharing> {
     /// Where the program lies that goes on next, and how often one has.
     pub(super) program: Program,
     /// When it was written down.
@@ -39,7 +40,7 @@ pub(super) struct Whole<S = Session> {
     /// What the log has to begin with.
     #[serde(with = "side_bytes")]
     pub(super) log_rest: Vec<u8>,
-    pub(super) proxy: ProxyState<S>,
+    pub(super) proxy: ProxyState<S, H>,
 }
 
 impl Proxy<Linux> {
@@ -71,7 +72,7 @@ impl Proxy<Linux> {
     }
 }
 
-impl<S> Whole<S> {
+impl<S, H> Whole<S, H> {
     /// How many descriptors there have to be.
     fn count(&self) -> usize {
         let SourceCounts {
