@@ -34,6 +34,9 @@ pub trait Beneath {
 
     fn take_signals(&mut self) -> Pending;
 
+    /// Events about where connections come in bear this token.
+    fn listens_by(&mut self, token: Token);
+
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
 
     /// A connection is the one of this session.
@@ -133,6 +136,7 @@ impl<B: Beneath> Register<Listener> for Poller<B> {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Listener>> {
+        self.below.borrow_mut().listens_by(token);
         Ok(Io::new(source, token, interest))
     }
 }
@@ -145,6 +149,7 @@ impl<B: Beneath> Register<Stdin> for Poller<B> {
         interest: Interest,
     ) -> io::Result<Io<Stdin>> {
         source.watch(token);
+        source.forget_told();
         Ok(Io::new(source, token, interest))
     }
 }
@@ -157,6 +162,7 @@ impl<B: Beneath> Register<Output> for Poller<B> {
         interest: Interest,
     ) -> io::Result<Io<Output>> {
         source.watch(token);
+        source.forget_told();
         Ok(Io::new(source, token, interest))
     }
 }

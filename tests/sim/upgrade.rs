@@ -3,7 +3,8 @@
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
 use mcp_tcp_proxy::reactor::io::Readiness;
-use mcp_tcp_proxy::serve::ProxyState;
+use mcp_tcp_proxy::serve::system::System;
+use mcp_tcp_proxy::serve::{Proxy, ProxyState};
 use mcp_tcp_proxy::util::side_bytes::Written;
 
 use crate::below::Below;
@@ -33,22 +34,26 @@ impl World {
         if !is_fit {
             return;
         }
-        let written = Written::new(&self.proxy.snapshot()).unwrap();
         self.below.borrow_mut().begin_upgrade();
         let memory = self.proxy.sessions().memory().limit();
         let new = proxy(&self.below, BufferBudget::new(memory));
-        let old = std::mem::replace(&mut self.proxy, new);
-        let state: ProxyState = written.clone().read().unwrap();
-        let sources = old.into_sources();
-        self.proxy.restore(state, sources, None).unwrap();
+        hand_over(&mut self.proxy, new);
         self.below.borrow_mut().end_upgrade();
-        let again = Written::new(&self.proxy.snapshot()).unwrap();
-        assert_eq!(
-            String::from_utf8_lossy(&again.json),
-            String::from_utf8_lossy(&written.json)
-        );
-        assert!(again.bytes == written.bytes, "other bytes are buffered");
     }
+}
+
+/// One loop takes over from another, and says the same of itself.
+pub fn hand_over<S: System>(proxy: &mut Proxy<S>, new: Proxy<S>) {
+    let written = Written::new(&proxy.snapshot()).unwrap();
+    let old = std::mem::replace(proxy, new);
+    let state: ProxyState = written.clone().read().unwrap();
+    proxy.restore(state, old.into_sources(), None).unwrap();
+    let again = Written::new(&proxy.snapshot()).unwrap();
+    assert_eq!(
+        String::from_utf8_lossy(&again.json),
+        String::from_utf8_lossy(&written.json)
+    );
+    assert!(again.bytes == written.bytes, "other bytes are buffered");
 }
 
 impl Below {

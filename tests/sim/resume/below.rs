@@ -86,6 +86,10 @@ impl Beneath for Below {
         std::mem::take(&mut self.signals)
     }
 
+    fn listens_by(&mut self, token: Token) {
+        self.listener_token = token;
+    }
+
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
         let caller = self.backlog.pop_front().ok_or(Errno::EAGAIN)?;
         let (slot, duplex) = match caller {
