@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::wire::SessionId;
@@ -16,8 +17,12 @@ const MEMORY: Duration = Duration::from_mins(10);
 const MOST_REMEMBERED: usize = 10_000;
 
 /// The first half of the SHA-256 of an id. 128 bits are as many as the id has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "u128", into = "u128")]
 pub struct Fingerprint([u8; 16]);
+
+/// A session that has ended: its id, how many lines it had taken, and when that was.
+pub type Ended = (Fingerprint, u64, Time);
 
 impl Fingerprint {
     /// Of this id.
@@ -26,6 +31,18 @@ impl Fingerprint {
         let mut half = [0; 16];
         half.copy_from_slice(&hash[..16]);
         Self(half)
+    }
+}
+
+impl From<u128> for Fingerprint {
+    fn from(number: u128) -> Self {
+        Self(number.to_be_bytes())
+    }
+}
+
+impl From<Fingerprint> for u128 {
+    fn from(id: Fingerprint) -> Self {
+        Self::from_be_bytes(id.0)
     }
 }
 
@@ -85,6 +102,22 @@ impl<K: Copy> Registry<K> {
         }
         self.ended.insert(id, (lines, now));
         self.order.push_back(id);
+    }
+
+    /// Those that have ended and are remembered, in the order of their ends.
+    pub fn ended(&self) -> impl Iterator<Item = Ended> {
+        self.order.iter().filter_map(|id| {
+            let (lines, at) = self.ended.get(id)?;
+            Some((*id, *lines, *at))
+        })
+    }
+
+    /// Remembers those that had ended when there were none here.
+    pub fn remember(&mut self, ended: impl IntoIterator<Item = Ended>) {
+        for (id, lines, at) in ended {
+            self.ended.insert(id, (lines, at));
+            self.order.push_back(id);
+        }
     }
 
     /// How many sessions there are.

@@ -9,8 +9,8 @@ use log::{debug, error};
 use slab::Slab;
 
 pub(super) use self::state::ListenersState;
-use super::client::{ClientSession, client_interest, client_target};
-use super::newcomers::Arrival;
+use super::client::{ClientSession, client_target};
+use super::newcomers::{Arrival, INTEREST};
 use super::services::Service;
 use super::system::{ClientSocket, System};
 use super::{Due, Proxy};
@@ -241,8 +241,7 @@ impl<S: System> Proxy<S> {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
-        let interest = client_interest();
-        let client = match self.reactor.register(client, client_target(key), interest) {
+        let client = match self.reactor.register(client, client_target(key), INTEREST) {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };

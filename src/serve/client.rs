@@ -2,7 +2,7 @@
 
 mod state;
 
-pub(super) use self::state::{PlaceState, client_interest, client_target};
+pub(super) use self::state::{PlaceState, client_target};
 use super::resuming::Resuming;
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};

@@ -12,8 +12,10 @@ use mio::Interest;
 use serde::{Deserialize, Serialize};
 
 use super::accept::{ListenerKey, Listeners, ListenersState};
-use super::client::{PlaceState, client_interest};
+use super::client::PlaceState;
 use super::counts::ProxyCounts;
+use super::newcomers::INTEREST;
+use super::resuming::ResumingState;
 use super::server::Reactor;
 use super::servers::{ServerKey, ServersState};
 use super::services::ServicesState;
@@ -28,19 +30,21 @@ use crate::entrance::tokens::Tokens;
 use crate::reactor::io::{Io, Readiness};
 use crate::reactor::poller::Register;
 use crate::reactor::token::Target;
+use crate::resume::Server as KeptSession;
 use crate::scheduler::SchedulerState;
 use crate::session::Session;
 use crate::util::time::Time;
 
-/// A loop. `S` is a session, or where it is; `H` the same for what is shared.
+/// A loop. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ProxyState<S = Session, H = Sharing> {
+pub struct ProxyState<S = Session, K = Box<KeptSession>, H = Sharing> {
     listeners: ListenersState,
     status: Option<StatusState>,
     entrance: Option<EntranceState>,
     sessions: SchedulerState<S>,
     /// What is around each session, in the same order.
-    places: Vec<PlaceState>,
+    places: Vec<PlaceState<K>>,
+    resuming: Option<ResumingState>,
     servers: ServersState,
     start_queue: StartQueueState,
     services: ServicesState<H>,
@@ -148,7 +152,7 @@ impl<S: System> Sources<S> {
         reactor: &mut Reactor<S>,
     ) -> io::Result<Io<S::Client>> {
         let next = self.clients.pop_front();
-        watch::<S, _>(next, target, client_interest(), known, reactor)
+        watch::<S, _>(next, target, INTEREST, known, reactor)
     }
 
     pub(super) fn stdin(
@@ -172,14 +176,15 @@ impl<S: System> Sources<S> {
     }
 }
 
-impl<S, H> ProxyState<S, H> {
+impl<S, K, H> ProxyState<S, K, H> {
     pub(super) fn sources(&self) -> SourceCounts {
         let (stdins, outputs) = self.servers.pipes();
         let clients = self.places.iter().filter(|place| place.has_client());
+        let newcomers = self.resuming.as_ref().map_or(0, ResumingState::newcomers);
         SourceCounts {
             listeners: self.listeners.len(),
             status: self.status.as_ref().map_or(0, StatusState::listeners),
-            clients: clients.count(),
+            clients: clients.count() + newcomers,
             stdins,
             outputs,
         }
@@ -203,7 +208,7 @@ impl<S, H> ProxyState<S, H> {
 
 impl<S: System> Proxy<S> {
     /// The loop as it is.
-    pub fn snapshot(&self) -> ProxyState<&Session, &Sharing> {
+    pub fn snapshot(&self) -> ProxyState<&Session, &KeptSession, &Sharing> {
         let places = self.scheduler.iter();
         ProxyState {
             listeners: self.listeners.state(),
@@ -214,6 +219,7 @@ impl<S: System> Proxy<S> {
             entrance: self.visitors.as_ref().map(|it| it.entrance.state()),
             sessions: self.scheduler.state(),
             places: places.map(|(.., place)| PlaceState::of(place)).collect(),
+            resuming: self.resuming.as_ref().map(|it| it.state()),
             servers: self.servers.state(),
             start_queue: self.start_queue.state(),
             services: self.services.state(),
@@ -249,6 +255,11 @@ impl<S: System> Proxy<S> {
                 take(SourceRef::Client(client.source()));
             }
         }
+        if let Some(resuming) = &self.resuming {
+            for client in resuming.newcomers.sources() {
+                take(SourceRef::Client(client));
+            }
+        }
         for (_, server) in self.servers.iter() {
             if let Some(stdin) = &server.stdin {
                 take(SourceRef::Stdin(stdin.source()));
@@ -269,6 +280,9 @@ impl<S: System> Proxy<S> {
         sources.status.extend(status.into_iter().flatten());
         for place in self.scheduler.into_places() {
             sources.clients.extend(place.into_source());
+        }
+        if let Some(resuming) = self.resuming {
+            sources.clients.extend(resuming.newcomers.into_sources());
         }
         for server in self.servers.into_all() {
             sources.stdins.extend(server.stdin.map(Io::into_source));
@@ -292,7 +306,8 @@ impl<S: System> Proxy<S> {
         if state.services.len() != self.services.keys().count() {
             return Err(io::Error::other("other services were served"));
         }
-        if state.entrance.is_some() != self.visitors.is_some() {
+        let keeps_alike = state.resuming.is_some() == self.resuming.is_some();
+        if state.entrance.is_some() != self.visitors.is_some() || !keeps_alike {
             return Err(io::Error::other("other things were asked of connections"));
         }
         let (sources, reactor) = (&mut sources, &mut self.reactor);
@@ -303,6 +318,12 @@ impl<S: System> Proxy<S> {
         let mut places = Vec::new();
         for ((key, _), place) in state.sessions.services().zip(state.places) {
             places.push(place.restore(key, sources, reactor)?);
+        }
+        if let Some((resuming, kept)) = self.resuming.as_mut().zip(state.resuming) {
+            resuming.restore(kept, sources, reactor)?;
+            for ((key, _), place) in state.sessions.services().zip(&mut places) {
+                resuming.add(key, place, self.scheduler.memory_mut());
+            }
         }
         self.servers.restore(state.servers, sources, reactor)?;
         if let Some((visitors, entrance)) = self.visitors.as_mut().zip(state.entrance) {
@@ -335,7 +356,7 @@ impl<S: System> Proxy<S> {
         for (_, session, place) in scheduler.iter() {
             if session.was_refused() {
                 *refused += 1;
-            } else {
+            } else if !place.gave_up_place {
                 services.get_mut(place.service()).sessions += 1;
                 quotas.open(session.label().client(), place.identity());
             }

@@ -2,13 +2,13 @@
 
 use std::io;
 
-use mio::Interest;
 use serde::{Deserialize, Serialize};
 
 use super::ClientSession;
 use crate::entrance::Identity;
 use crate::reactor::io::{Io, Readiness};
 use crate::reactor::token::Target;
+use crate::resume::Server as KeptSession;
 use crate::scheduler::SessionKey;
 use crate::serve::Channel;
 use crate::serve::server::Reactor;
@@ -18,19 +18,21 @@ use crate::serve::system::System;
 use crate::share::SeatKey;
 use crate::util::service_key::ServiceKey;
 
-/// The two sides of a session, as far as they are no descriptors.
+/// The two sides of a session, as far as they are no descriptors. `K` is what is kept of it, or where that is.
 #[derive(Debug, Serialize, Deserialize)]
-pub(in crate::serve) struct PlaceState {
+pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
     /// What is known of the connection, if it is there.
     client: Option<Readiness>,
     service: ServiceKey,
     server: Option<ServerKey>,
     seat: Option<SeatKey>,
     identity: Option<Box<Identity>>,
+    kept: Option<K>,
+    gave_up_place: bool,
 }
 
-impl PlaceState {
-    pub(in crate::serve) fn of<S: System>(place: &ClientSession<S>) -> Self {
+impl<'a> PlaceState<&'a KeptSession> {
+    pub(in crate::serve) fn of<S: System>(place: &'a ClientSession<S>) -> Self {
         debug_assert!(place.successor.is_none());
         Self {
             client: place.client.as_ref().map(Io::readiness),
@@ -38,13 +40,19 @@ impl PlaceState {
             server: place.server,
             seat: place.seat,
             identity: place.identity.clone(),
+            kept: place.resume.as_deref(),
+            gave_up_place: place.gave_up_place,
         }
     }
+}
 
+impl<K> PlaceState<K> {
     pub(in crate::serve) fn has_client(&self) -> bool {
         self.client.is_some()
     }
+}
 
+impl PlaceState {
     /// The same, with the connection.
     pub(in crate::serve) fn restore<S: System>(
         self,
@@ -62,6 +70,8 @@ impl PlaceState {
             successor: None,
             seat: self.seat,
             identity: self.identity,
+            resume: self.kept,
+            gave_up_place: self.gave_up_place,
         })
     }
 }
@@ -79,9 +89,4 @@ pub(in crate::serve) fn client_target(key: SessionKey) -> Target<Channel> {
         key: key.0,
         channel: Channel::Client,
     }
-}
-
-/// What is to be known of a connection to a client.
-pub(in crate::serve) fn client_interest() -> Interest {
-    Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY
 }

@@ -16,6 +16,7 @@ use super::super::state::{ProxyState, SourceCounts, Sources};
 use super::super::system::Linux;
 use crate::logger;
 use crate::reactor::timers;
+use crate::resume::Server as KeptSession;
 use crate::session::Session;
 use crate::transport::listener::Listener;
 use crate::transport::socket::Socket;
@@ -24,9 +25,9 @@ use crate::upgrade::program::Program;
 use crate::util::side_bytes::{self, Written};
 use crate::util::time::Time;
 
-/// A proxy as it is written down. `S` is a session, or where it is; `H` the same for what is shared.
+/// A proxy as it is written down. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Whole<S = Session, H = Sharing> {
+pub(super) struct Whole<S = Session, K = Box<KeptSession>, H = Sharing> {
     /// Where the program lies that goes on next, and how often one has.
     pub(super) program: Program,
     /// When it was written down.
@@ -40,7 +41,7 @@ pub(super) struct Whole<S = Session, H = Sharing> {
     /// What the log has to begin with.
     #[serde(with = "side_bytes")]
     pub(super) log_rest: Vec<u8>,
-    pub(super) proxy: ProxyState<S, H>,
+    pub(super) proxy: ProxyState<S, K, H>,
 }
 
 impl Proxy<Linux> {
@@ -72,7 +73,7 @@ impl Proxy<Linux> {
     }
 }
 
-impl<S, H> Whole<S, H> {
+impl<S, K, H> Whole<S, K, H> {
     /// How many descriptors there have to be.
     fn count(&self) -> usize {
         let SourceCounts {
