@@ -14,6 +14,10 @@ use crate::util::time::Time;
 pub(super) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 pub(super) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
 
+/// So much of what happens first is also done to copies, and of the rest some: what has become large takes long to be written.
+const FIRST_EVENTS: usize = 40;
+const SOME: usize = 50;
+
 pub(super) struct World {
     pub(super) share: Share,
     pub(super) memory: BufferBudget,
@@ -30,8 +34,8 @@ pub(super) struct World {
     /// Whether processes that are asked for come at once.
     pub(super) starts: bool,
     pub(super) asked: Vec<ProcessKey>,
-    /// Whether a copy, written down and read, is to do all the same.
-    pub(super) is_copied: bool,
+    /// How much has happened so far.
+    events: usize,
 }
 
 pub(super) fn limits() -> Limits {
@@ -81,12 +85,15 @@ impl World {
             given_back: Vec::new(),
             starts: true,
             asked: Vec::new(),
-            is_copied: true,
+            events: 0,
         }
     }
 
     pub(super) fn with<T>(&mut self, act: impl Fn(&mut Share, &mut Context<'_>) -> T) -> T {
-        let copy = self.is_copied.then(|| Copy::of(&self.share, &self.memory));
+        self.events += 1;
+        // A copy, written down and read, is to do the same.
+        let is_copied = self.events < FIRST_EVENTS || self.events.is_multiple_of(SOME);
+        let copy = is_copied.then(|| Copy::of(&self.share, &self.memory));
         let mut cx = Context {
             now: self.now,
             memory: &mut self.memory,
