@@ -8,6 +8,7 @@ mod client;
 mod failure;
 mod link;
 mod load;
+pub mod look;
 mod open_requests;
 mod place;
 mod progress;
