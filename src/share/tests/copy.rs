@@ -1,5 +1,6 @@
 //! A share that was written down and read again.
 
+use super::world::World;
 use crate::buffers::budget::BufferBudget;
 use crate::share::{Context, Share};
 use crate::util::side_bytes::Written;
@@ -27,6 +28,14 @@ impl Copy {
     pub(super) fn with<T>(&mut self, now: Time, act: impl Fn(&mut Share, &mut Context<'_>) -> T) {
         let memory = &mut self.memory;
         act(&mut self.share, &mut Context { now, memory });
+    }
+}
+
+impl World {
+    /// A copy goes on.
+    pub(super) fn hand_over(&mut self) {
+        let Copy { share, memory } = Copy::of(&self.share, &self.memory);
+        (self.share, self.memory) = (share, memory);
     }
 }
 
