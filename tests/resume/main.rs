@@ -11,6 +11,7 @@ mod lies;
 mod network;
 mod places;
 mod programs;
+mod upgrades;
 mod wire;
 
 use serde_json::{Value, json};

@@ -34,10 +34,10 @@ pub trait Beneath {
 
     fn take_signals(&mut self) -> Pending;
 
-    /// Events about where connections come in bear this token.
-    fn listens_by(&mut self, token: Token);
-
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
+
+    /// Connections come to be accepted under this token.
+    fn listens(&mut self, token: Token);
 
     /// A connection is the one of this session.
     fn accepted(&mut self, slot: usize, key: SessionKey);
@@ -136,7 +136,7 @@ impl<B: Beneath> Register<Listener> for Poller<B> {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Listener>> {
-        self.below.borrow_mut().listens_by(token);
+        self.below.borrow_mut().listens(token);
         Ok(Io::new(source, token, interest))
     }
 }

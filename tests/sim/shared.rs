@@ -372,7 +372,7 @@ impl Summary for Counts {
 #[test]
 fn in_worlds_that_share_and_are_upgraded_the_same_holds() {
     let run = |seed, steps| World::upgrading(seed).run(steps);
-    let sum = seeds::run_all("shared", DEFAULT_SEEDS / 4, DEFAULT_STEPS, run);
+    let sum = seeds::run_all("shared", DEFAULT_SEEDS / 5, DEFAULT_STEPS, run);
     println!("{sum:?}");
     assert!(sum.upgrades > 0);
 }

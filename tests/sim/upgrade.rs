@@ -37,13 +37,13 @@ impl World {
         self.below.borrow_mut().begin_upgrade();
         let memory = self.proxy.sessions().memory().limit();
         let new = proxy(&self.below, BufferBudget::new(memory));
-        hand_over(&mut self.proxy, new);
+        take_over(&mut self.proxy, new);
         self.below.borrow_mut().end_upgrade();
     }
 }
 
-/// One loop takes over from another, and says the same of itself.
-pub fn hand_over<S: System>(proxy: &mut Proxy<S>, new: Proxy<S>) {
+/// Another loop over the same system takes over. What it would write down is what it has read.
+pub fn take_over<S: System>(proxy: &mut Proxy<S>, new: Proxy<S>) {
     let written = Written::new(&proxy.snapshot()).unwrap();
     let old = std::mem::replace(proxy, new);
     let state: ProxyState = written.clone().read().unwrap();

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use serde_json::json;
 
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, servers, write_program};
@@ -137,13 +138,17 @@ esac"#,
 
 #[test]
 fn what_can_not_be_passed_on_is_named() {
-    let proxy = Proxy::start(&["--share", "1"], &servers::demo());
+    let scratch = Scratch::new();
+    let servers = json!({"only": {"command": servers::demo()[0], "args": ["demo-server"]}});
+    scratch.write("config", &json!({"mcpServers": servers}).to_string());
+    let config = scratch.file("config");
+    let proxy = Proxy::start(&["--config", config.to_str().unwrap()], &[]);
     let mut client = proxy.connect();
     client.initialize();
     proxy.signal(Signal::SIGUSR2);
     let line = proxy.wait_for_log(REFUSED);
-    assert!(line.contains("--share"), "{line}");
-    client.call_tool("echo", &serde_json::json!({"text": "x"}));
+    assert!(line.contains("--config"), "{line}");
+    client.call_tool("echo", &json!({"text": "x"}));
 }
 
 #[test]

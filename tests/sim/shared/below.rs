@@ -73,7 +73,7 @@ impl Beneath for Below {
         std::mem::take(&mut self.signals)
     }
 
-    fn listens_by(&mut self, token: Token) {
+    fn listens(&mut self, token: Token) {
         self.listener_token = token;
     }
 

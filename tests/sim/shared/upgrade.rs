@@ -3,13 +3,13 @@
 use mcp_tcp_proxy::reactor::io::Readiness;
 
 use super::{Below, World, proxy};
-use crate::upgrade::hand_over;
+use crate::upgrade::take_over;
 
 impl World {
     /// A world in which that happens often.
     pub fn upgrading(seed: u64) -> Self {
         let mut world = Self::new(seed);
-        world.upgrades = 15;
+        world.upgrades = 5;
         world
     }
 
@@ -20,7 +20,7 @@ impl World {
         }
         self.below.borrow_mut().events.clear();
         let new = proxy(&self.below, &self.serves);
-        hand_over(&mut self.proxy, new);
+        take_over(&mut self.proxy, new);
         self.below.borrow_mut().end_upgrade();
     }
 }
