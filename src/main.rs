@@ -17,7 +17,7 @@ use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::logger::Format;
-use mcp_tcp_proxy::options::{BenchOptions, ConnectOptions, ServeOptions, Served};
+use mcp_tcp_proxy::options::{BenchOptions, ConnectOptions, ServeOptions};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
 use mcp_tcp_proxy::serve::{Beginning, Proxy, TakeOver, rehearse, verify};
@@ -85,9 +85,8 @@ fn plan(
     match &options.config {
         Some(path) => config::load(path, given),
         None => Ok(Configuration {
-            servers: vec![Served::only(options.server.clone())],
-            options,
             warnings: hint.into_iter().collect(),
+            ..Configuration::of_one(options)
         }),
     }
 }
@@ -125,7 +124,9 @@ fn serve(configuration: Configuration, beginning: Beginning, left: Option<TakeOv
         options,
         servers,
         warnings,
+        text,
     } = configuration;
+    let beginning = beginning.with_text(text);
     let (level, format) = (options.log_level, options.log_format);
     let stderr = StandardStreams::open().error;
     let prepared = match &left {
@@ -160,14 +161,15 @@ fn serve(configuration: Configuration, beginning: Beginning, left: Option<TakeOv
 }
 
 fn take_over(generation: u64, options: ServeOptions, given: &Given) -> ExitCode {
-    let left = match TakeOver::receive(generation) {
+    let mut left = match TakeOver::receive(generation) {
         Ok(left) => left,
         Err(error) => return fail(&error, 1),
     };
-    let beginning = Beginning::new(given.clone(), options.config.as_deref());
-    match plan(options, None, given) {
+    // Whatever is in the files by now, what was in force is.
+    let beginning = Beginning::new(given.clone(), None);
+    match left.configuration(options, given) {
         Ok(configuration) => serve(configuration, beginning, Some(left)),
-        Err(errors) => give_back(left, &errors),
+        Err(error) => give_back(left, &error),
     }
 }
 

@@ -257,7 +257,6 @@ pub struct Session {
     /// Present if a connection may be lost and come back.
     resume: Option<Box<Resuming>>,
     /// Present while the session is on its way to a new server.
-    #[serde(skip)]
     swap: Option<Box<Swap>>,
 }
 

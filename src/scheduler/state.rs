@@ -8,9 +8,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{Entry, Scheduler, SessionKey};
 use crate::reactor::timers::{Deadline, Timers};
-use crate::session::Session;
 use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
+use crate::session::{Session, Settings};
 use crate::util::service_key::ServiceKey;
 
 /// Sessions without their places. `S` is a session, or where it is.
@@ -96,6 +96,11 @@ impl<P> Scheduler<P> {
         self.entries = restored.collect();
         self.run_queue = run_queue;
         self.waiting_for_memory = waiting_for_memory;
+    }
+
+    /// What holds for the sessions of each service.
+    pub fn all_settings(&self) -> impl Iterator<Item = &Settings> {
+        self.shared.settings.iter()
     }
 
     /// What was kept beside the sessions, without them.

@@ -6,6 +6,7 @@ use std::io;
 use std::time::Duration;
 
 use log::{debug, error};
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 pub(super) use self::state::ListenersState;
@@ -37,7 +38,7 @@ pub(super) const ACCEPTS_PER_ITERATION: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Names a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListenerKey(pub(super) usize);
 
 /// A listening socket, and the server that alone is served there, if it is one's alone.

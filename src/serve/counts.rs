@@ -12,6 +12,9 @@ use crate::util::time::Time;
 /// For so long a server that could not be started is taken to be one that can't be. Then the next session is to try.
 const FAILURE_TIME: Duration = Duration::from_secs(10);
 
+/// What may become of an upgrade.
+pub(super) const UPGRADES: [&str; 2] = ["done", "failed"];
+
 /// What is counted of the whole program since its start.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ProxyCounts {
@@ -19,6 +22,9 @@ pub(super) struct ProxyCounts {
     pub(super) refused: [u64; 4],
     /// Whether files were read again with success the last time, and when they last were, since 1970. `None` if there are none.
     pub(super) reload: Option<(bool, Duration)>,
+    /// How often another program was to go on, as [`UPGRADES`] names what became of that.
+    #[serde(default)]
+    pub(super) upgrades: [u64; UPGRADES.len()],
 }
 
 /// What is counted of a service.
@@ -54,6 +60,13 @@ impl ProxyCounts {
             SessionLimit::OfServer(_) => 3,
         };
         self.refused[place] += 1;
+    }
+}
+
+impl ProxyCounts {
+    /// Another program was to go on, and does, or does not.
+    pub(super) fn note_upgrade(&mut self, is_done: bool) {
+        self.upgrades[usize::from(!is_done)] += 1;
     }
 }
 

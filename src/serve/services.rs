@@ -5,6 +5,8 @@ mod state;
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 pub(super) use self::state::ServicesState;
 use super::counts::ServiceCounts;
 use super::put_in_force::max_restarts;
@@ -17,7 +19,7 @@ use crate::share;
 use crate::util::service_key::ServiceKey;
 
 /// What is to be served.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// What it is called, if it has a name.
     pub name: Option<Name>,

@@ -18,7 +18,7 @@ use super::newcomers::INTEREST;
 use super::resuming::ResumingState;
 use super::server::Reactor;
 use super::servers::{ServerKey, ServersState};
-use super::services::ServicesState;
+use super::services::{Plan, ServicesState};
 use super::sharing::Sharing;
 use super::start_queue::StartQueueState;
 use super::status::{About, StatusState};
@@ -33,6 +33,7 @@ use crate::reactor::token::Target;
 use crate::resume::Server as KeptSession;
 use crate::scheduler::SchedulerState;
 use crate::session::Session;
+use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// A loop. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
@@ -190,6 +191,21 @@ impl<S, K, H> ProxyState<S, K, H> {
         }
     }
 
+    /// How each service is served.
+    pub(super) fn plans(&self) -> Vec<Plan> {
+        self.services.plans()
+    }
+
+    /// The services that somebody gets.
+    pub(super) fn served(&self) -> impl Iterator<Item = (ServiceKey, &Plan)> {
+        self.services.served()
+    }
+
+    /// Whether something is, or was, asked of connections.
+    pub(super) fn has_entrance(&self) -> bool {
+        self.entrance.is_some()
+    }
+
     /// Who may come in, if tokens are asked for.
     pub(super) fn tokens(&self) -> Option<&Tokens> {
         self.entrance.as_ref().and_then(EntranceState::tokens)
@@ -222,7 +238,7 @@ impl<S: System> Proxy<S> {
             resuming: self.resuming.as_ref().map(|it| it.state()),
             servers: self.servers.state(),
             start_queue: self.start_queue.state(),
-            services: self.services.state(),
+            services: self.services.state(self.scheduler.all_settings()),
             talking_spares: self.talking_spares.clone(),
             counts: self.counts.clone(),
             sessions_so_far: self.sessions_so_far,

@@ -24,6 +24,7 @@ pub use self::take_over::{TakeOver, rehearse};
 use super::state::SourceRef;
 use super::system::{Linux, System};
 use super::{Due, Proxy, Stopping};
+use crate::process::memory_limit::free_in_groups;
 use crate::process::reap;
 use crate::reactor::io::Readiness;
 use crate::reactor::timers::Deadline;
@@ -121,9 +122,6 @@ impl<S: System> Proxy<S> {
 
     /// What there is that can't be passed on yet.
     pub fn not_passed_on(&self) -> Option<&'static str> {
-        if self.services.swapping > 0 {
-            return Some("servers are being replaced (SIGUSR1)");
-        }
         let visitors = self.visitors.as_ref();
         let is_tls = visitors.is_some_and(|visitors| visitors.entrance.rules().tls);
         is_tls.then_some("an upgrade with TLS (--tls-cert) is not supported yet")
@@ -156,9 +154,25 @@ impl Proxy<Linux> {
         }
     }
 
+    /// For a moment there are the buffers, a copy of them, and the file in which they are passed on.
+    fn lacks_memory(&self) -> Option<String> {
+        let held = self.scheduler.memory().used() as u64;
+        let free = free_in_groups()?;
+        (held > free / 2).then(|| {
+            format!(
+                "buffers hold {}, which is more than half of what the control group has free ({})",
+                Counted(held, "byte"),
+                Counted(free, "byte")
+            )
+        })
+    }
+
     fn begin_rehearsal(&mut self) {
         if let Some(why) = self.not_passed_on().or_else(|| self.system.not_passed_on()) {
             return self.upgrade_failed(why);
+        }
+        if let Some(why) = self.lacks_memory() {
+            return self.upgrade_failed(&why);
         }
         let program = &self.system.program;
         info!(
@@ -241,6 +255,7 @@ impl Proxy<Linux> {
     fn upgrade_failed(&mut self, why: &str) {
         if let Some(mut upgrade) = self.upgrade.take() {
             upgrade.deadline.clear(&mut self.reactor.timers);
+            self.counts.note_upgrade(false);
             warn!(
                 "no upgrade to {}, and nothing has changed: {why}",
                 self.system.program.path().display()

@@ -22,7 +22,7 @@ use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Backend {
     /// Server processes: the clients come over TCP.
     Process {
@@ -30,6 +30,7 @@ pub enum Backend {
         max_restarts: u32,
     },
     /// Connections to a proxy: the client is the program that started this one.
+    #[serde(skip)]
     Proxy {
         /// The longest delay between two attempts to connect.
         max_delay: Duration,

@@ -76,7 +76,7 @@ pub(crate) struct Agreement {
 }
 
 /// What another server agrees to of a handshake.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Proposal {
     agreement: Agreement,
     version: Option<u64>,

@@ -15,7 +15,7 @@ use crate::util::time::Time;
 const LONG_LINE_BYTES: usize = 4096;
 
 /// When a session that is not used is ended; `None` for never.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct IdleLimits {
     /// How long after the session began the client must have sent a message.
     pub first_message: Option<Duration>,

@@ -81,6 +81,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
     );
     to.by("result", &facts.proxy.resumes);
     to.counter(
+        "upgrades_total",
+        "Times that another program was to go on in this process, by what became of that.",
+    );
+    to.by("result", &facts.proxy.upgrades);
+    to.counter(
         "auth_failures_total",
         "Connections that were not let in because of who they are, by the reason.",
     );
@@ -437,6 +442,7 @@ mod tests {
             r#"mcp_tcp_proxy_requests_in_flight{server="a\"b"} 2"#,
             r#"mcp_tcp_proxy_sessions_detached{server="default"} 1"#,
             r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
+            r#"mcp_tcp_proxy_upgrades_total{result="failed"} 1"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",
         ] {

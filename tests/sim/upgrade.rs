@@ -15,10 +15,10 @@ use crate::world::{World, proxy};
 impl World {
     /// A world in which that happens often.
     pub fn upgrading(seed: u64) -> Self {
-        let mut world = if seed.is_multiple_of(4) {
-            Self::sleepy(seed)
-        } else {
-            Self::new(seed)
+        let mut world = match seed % 4 {
+            0 => Self::sleepy(seed),
+            1 => Self::restless(seed),
+            _ => Self::new(seed),
         };
         world.upgrades = 15;
         world

@@ -3,8 +3,8 @@
 use std::process::Command;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
 
+use crate::common::pki::{Pki, params};
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, servers, write_program};
 use crate::{generation, upgrade, upgrade_by_command};
@@ -138,17 +138,14 @@ esac"#,
 
 #[test]
 fn what_can_not_be_passed_on_is_named() {
-    let scratch = Scratch::new();
-    let servers = json!({"only": {"command": servers::demo()[0], "args": ["demo-server"]}});
-    scratch.write("config", &json!({"mcpServers": servers}).to_string());
-    let config = scratch.file("config");
-    let proxy = Proxy::start(&["--config", config.to_str().unwrap()], &[]);
-    let mut client = proxy.connect();
-    client.initialize();
+    let pki = Pki::new();
+    pki.issue("server", &params("server", &["localhost"]));
+    let options = pki.serve("server");
+    let options: Vec<&str> = options.iter().map(String::as_str).collect();
+    let proxy = Proxy::start(&options, &servers::mirror());
     proxy.signal(Signal::SIGUSR2);
     let line = proxy.wait_for_log(REFUSED);
-    assert!(line.contains("--config"), "{line}");
-    client.call_tool("echo", &json!({"text": "x"}));
+    assert!(line.contains("--tls-cert"), "{line}");
 }
 
 #[test]

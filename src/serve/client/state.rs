@@ -25,6 +25,7 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
     client: Option<Readiness>,
     service: ServiceKey,
     server: Option<ServerKey>,
+    successor: Option<ServerKey>,
     seat: Option<SeatKey>,
     identity: Option<Box<Identity>>,
     kept: Option<K>,
@@ -33,11 +34,11 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
 
 impl<'a> PlaceState<&'a KeptSession> {
     pub(in crate::serve) fn of<S: System>(place: &'a ClientSession<S>) -> Self {
-        debug_assert!(place.successor.is_none());
         Self {
             client: place.client.as_ref().map(Io::readiness),
             service: place.service,
             server: place.server,
+            successor: place.successor,
             seat: place.seat,
             identity: place.identity.clone(),
             kept: place.resume.as_deref(),
@@ -67,7 +68,7 @@ impl PlaceState {
             client: client.transpose()?,
             service: self.service,
             server: self.server,
-            successor: None,
+            successor: self.successor,
             seat: self.seat,
             identity: self.identity,
             resume: self.kept,

@@ -37,6 +37,11 @@ impl Spares {
         }
     }
 
+    /// How many servers are to wait.
+    pub(in crate::serve) fn size(&self) -> usize {
+        self.size
+    }
+
     pub(in crate::serve) fn restore(&mut self, state: SparesState, timers: &mut Timers<Due>) {
         self.waiting = state.waiting;
         self.retired = state.retired;

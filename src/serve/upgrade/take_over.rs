@@ -11,18 +11,21 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use log::{info, warn};
 use nix::unistd::dup2_stdin;
 
-use super::super::launcher::Launcher;
 use super::super::reload::Files;
 use super::super::setup::{self, SetupError, failed_to};
 use super::super::source::{Beginning, Source};
 use super::super::system::Linux;
-use super::super::{Proxy, limits, plans, rules, surroundings};
+use super::super::visitors::Visitors;
+use super::super::{Plan, Proxy, ProxyState, limits, rules, surroundings};
 use super::rehearsal::ABLE;
 use super::whole::Whole;
+use crate::cli::keys::Given;
 use crate::cli::{self, Command, VERSION};
+use crate::config::Configuration;
+use crate::entrance::Directory;
 use crate::logger;
 use crate::options::{ServeOptions, Served};
-use crate::process::{DescriptorLimit, RunAs, ServiceManager};
+use crate::process::{DescriptorLimit, ServiceManager};
 use crate::reactor::Reactor;
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::Poller;
@@ -40,6 +43,8 @@ pub struct TakeOver {
     /// All of it once more, for the other program, unless there was no room for that.
     way_back: Option<OwnedFd>,
     generation: u64,
+    /// The state, once it was read.
+    whole: Option<Box<Whole>>,
 }
 
 impl TakeOver {
@@ -58,10 +63,28 @@ impl TakeOver {
             parcel,
             way_back,
             generation,
+            whole: None,
         })
     }
 
-    /// Goes on with it.
+    /// What was served, as it was in force.
+    ///
+    /// # Errors
+    /// It is not understood. Call [`Self::give_back`] then.
+    pub fn configuration(
+        &mut self,
+        options: ServeOptions,
+        given: &Given,
+    ) -> Result<Configuration, String> {
+        caught(|| {
+            let whole = read(&mut &self.parcel.state)?;
+            let configuration = whole.source.configuration(options, given);
+            self.whole = Some(Box::new(whole));
+            configuration
+        })
+    }
+
+    /// Goes on with it. Its [configuration](Self::configuration) was asked for.
     ///
     /// # Errors
     /// It is not possible. Call [`Self::give_back`] then.
@@ -72,21 +95,22 @@ impl TakeOver {
         beginning: Beginning,
     ) -> Result<Proxy, String> {
         let others = std::mem::take(&mut self.parcel.others);
-        let taken = AssertUnwindSafe(|| self.take_up(others, options, all, beginning));
-        catch_unwind(taken).unwrap_or_else(|_| Err("this program has panicked".to_owned()))
+        let whole = self.whole.take().ok_or("the state was not read")?;
+        caught(|| self.take_up(*whole, others, options, all, beginning))
     }
 
     fn take_up(
         &self,
+        mut whole: Whole,
         others: Vec<OwnedFd>,
         options: &ServeOptions,
         all: &[Served],
         beginning: Beginning,
     ) -> Result<Proxy, String> {
-        let mut whole = read(&mut &self.parcel.state)?;
         logger::go_on_with(std::mem::take(&mut whole.log_rest));
         let program = whole.program.clone().of_generation(self.generation);
         let sessions = whole.proxy.sessions();
+        let is_next = self.generation > whole.program.generation();
         let began = whole.at;
         let sources = whole.sources(others).map_err(|error| error.to_string())?;
         let mut proxy = proxy_of(options, all, beginning, &whole, program)
@@ -95,11 +119,16 @@ impl TakeOver {
             proxy.system.signals.reload_on_hangup();
         }
         let addresses = whole.proxy.addresses().map(str::to_owned);
-        let about = addresses.map(|addresses| setup::about(options, all, addresses));
+        let about = addresses.map(|addresses| {
+            let launchers = proxy.system.launchers.iter();
+            let served: Vec<Served> = launchers.map(|it| it.served().clone()).collect();
+            setup::about(options, &served, addresses)
+        });
         proxy
             .restore(whole.proxy, sources, about)
             .map_err(|error| format!("not everything can be taken over: {error}"))?;
         proxy.take_charge(options);
+        proxy.counts.note_upgrade(is_next);
         let pause = timers::now().saturating_since(began).as_secs_f64() * 1000.0;
         info!(
             "{VERSION} goes on with {} and {}, after {pause:.1} ms",
@@ -128,6 +157,12 @@ impl TakeOver {
     }
 }
 
+/// A panic is one more thing that can go wrong.
+fn caught<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(act))
+        .unwrap_or_else(|_| Err("this program has panicked".to_owned()))
+}
+
 fn read(from: &mut (impl Read + Seek)) -> Result<Whole, String> {
     // It may have been read before.
     from.rewind().map_err(|error| error.to_string())?;
@@ -146,23 +181,23 @@ fn understood(from: &mut impl Read) -> Result<Whole, String> {
 /// # Errors
 /// It could not, for this reason.
 pub fn rehearse(words: Vec<OsString>) -> Result<&'static [u8], String> {
-    match cli::parse(words) {
-        Ok(Command::TakeOver { .. }) => {}
+    let (options, given) = match cli::parse(words) {
+        Ok(Command::TakeOver { options, given, .. }) => (options, given),
         Ok(_) => return Err("by these arguments it would not serve".to_owned()),
         Err(error) => return Err(format!("it does not take the arguments: {error}")),
-    }
-    understood(&mut io::stdin().lock()).map(|_: Whole| ABLE)
+    };
+    let whole = understood(&mut io::stdin().lock())?;
+    whole.source.configuration(*options, &given).map(|_| ABLE)
 }
 
 /// A proxy of these options that has no sessions and listens nowhere yet.
 fn proxy_of(
     options: &ServeOptions,
     all: &[Served],
-    mut beginning: Beginning,
+    beginning: Beginning,
     whole: &Whole,
     program: Program,
 ) -> Result<Proxy, SetupError> {
-    beginning.note(options, all);
     let descriptors = DescriptorLimit::raised_before(whole.original_descriptors)
         .map_err(failed_to("cannot raise the limit of descriptors"))?;
     // The process has become that user before.
@@ -170,13 +205,24 @@ fn proxy_of(
         warn!("{error}");
         None
     });
-    let launchers = launchers(all, user.as_ref(), descriptors);
+    let plans = whole.proxy.plans();
+    let launchers = whole
+        .source
+        .launchers(&plans, all, user.as_ref(), descriptors);
     let poller = Poller::new().map_err(failed_to("cannot create an epoll instance"))?;
     let mut reactor = Reactor::new(poller);
     let signals = setup::watch_signals(&mut reactor, false)?;
-    let plans = plans::plans(options, &launchers, descriptors);
-    let directory = rules::directory(all);
-    let limits = limits::limits(options, &plans, &directory, descriptors);
+    let directory = directory(&whole.proxy, all);
+    let served = whole.proxy.served();
+    let served: Vec<Plan> = served.map(|(_, plan)| plan.clone()).collect();
+    let limits = limits::limits(options, &served, &directory, descriptors);
+    let mut source = Source::of(
+        options.clone(),
+        whole.source.beginning(beginning),
+        user,
+        descriptors,
+    );
+    source.bound = whole.source.bound();
     let system = Linux {
         launchers,
         signals,
@@ -185,34 +231,32 @@ fn proxy_of(
         files: Files::of(options),
         tls: None,
         manager: ServiceManager::of_environment(),
-        source: Source::of(options.clone(), beginning, user, descriptors),
+        source,
         program,
     };
     let memory = setup::buffer_budget(options);
     let rules = rules::of(options, directory, whole.proxy.tokens().cloned());
-    Ok(Proxy::of_plans(
-        system,
-        reactor,
-        Vec::new(),
-        limits,
-        rules,
-        plans,
-        memory,
-    ))
+    let entrance = whole.proxy.has_entrance();
+    let entrance = entrance.then(|| Visitors::of(rules.clone(), limits.places));
+    let mut proxy = Proxy::of_plans(system, reactor, Vec::new(), limits, rules, plans, memory);
+    // It stays although nothing may be asked any more.
+    proxy.visitors = entrance.map(Box::new);
+    Ok(proxy)
 }
 
-/// What keeps a server from being started now is found out again by each session that needs one.
-fn launchers(all: &[Served], user: Option<&RunAs>, descriptors: DescriptorLimit) -> Vec<Launcher> {
-    let mut launchers: Vec<Launcher> = all
-        .iter()
-        .map(|served| Launcher::new(served.clone(), user, descriptors))
-        .collect();
-    for launcher in &mut launchers {
-        if let Err(error) = launcher.find() {
-            warn!("no server can be started for now: {error}");
+/// What clients can ask for.
+fn directory<S, K>(state: &ProxyState<S, K>, all: &[Served]) -> Directory {
+    let mut names = vec![None; state.plans().len()];
+    let mut default = None;
+    for (key, plan) in state.served() {
+        let mut all = all.iter();
+        let is_default = |served: &&Served| served.is_default && served.name == plan.name;
+        if all.any(|served| is_default(&served)) {
+            default = Some(key);
         }
+        names[key.0].clone_from(&plan.name);
     }
-    launchers
+    Directory::new(names, default)
 }
 
 impl Proxy<Linux> {

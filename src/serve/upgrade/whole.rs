@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::Proxy;
 use super::super::sharing::Sharing;
+use super::super::source::SourceState;
 use super::super::state::{ProxyState, SourceCounts, Sources};
 use super::super::system::Linux;
 use crate::logger;
@@ -36,6 +37,7 @@ pub(super) struct Whole<S = Session, K = Box<KeptSession>, H = Sharing> {
     pub(super) original_descriptors: u64,
     /// Whether SIGHUP has files read again.
     pub(super) reloads_on_hangup: bool,
+    pub(super) source: SourceState,
     /// The files of unix sockets, in the order of the listeners.
     pub(super) files: Vec<Option<FileState>>,
     /// What the log has to begin with.
@@ -56,6 +58,7 @@ impl Proxy<Linux> {
             at: timers::now(),
             original_descriptors: self.system.source.descriptors.original(),
             reloads_on_hangup: self.system.signals.reloads_on_hangup(),
+            source: SourceState::of(&self.system),
             files: files.collect(),
             log_rest: logger::rest(),
             proxy: self.snapshot(),
