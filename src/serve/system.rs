@@ -249,12 +249,6 @@ pub struct Linux {
 }
 
 impl Linux {
-    /// What of its own can't be passed on to another program yet.
-    pub(super) fn not_passed_on(&self) -> Option<&'static str> {
-        let has_file = self.source.path.is_some();
-        has_file.then_some("an upgrade with --config is not supported yet")
-    }
-
     /// Starts the program that is to go on, to be asked whether it could.
     pub(super) fn spawn_rehearsal(&self) -> Result<Spawned, String> {
         let words = self.program.next().words().into_iter().skip(1);

@@ -168,7 +168,7 @@ impl Proxy<Linux> {
     }
 
     fn begin_rehearsal(&mut self) {
-        if let Some(why) = self.not_passed_on().or_else(|| self.system.not_passed_on()) {
+        if let Some(why) = self.not_passed_on() {
             return self.upgrade_failed(why);
         }
         if let Some(why) = self.lacks_memory() {
