@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use super::{Beginning, Bound};
 use crate::cli::keys::Given;
 use crate::config::{self, Configuration};
-use crate::options::{ServeOptions, Served};
+use crate::options::{ServeOptions, Served, ServerOptions};
 use crate::process::{DescriptorLimit, Environment, RunAs};
 use crate::serve::launcher::Launcher;
 use crate::serve::services::Plan;
@@ -77,7 +77,7 @@ impl SourceState {
             let served = served.cloned().unwrap_or_else(|| Served {
                 name: plan.name.clone(),
                 fault: Some(NOT_SERVED.to_owned()),
-                ..Served::only(Default::default())
+                ..Served::only(ServerOptions::default())
             });
             let launcher = Launcher::new(served, user, descriptors);
             let mut launcher = launcher.with_environment(state.environment.clone());
