@@ -12,6 +12,7 @@ pub(crate) mod others_end;
 pub(crate) mod pairs;
 pub mod plural;
 pub mod secret;
+pub mod seldom;
 pub mod service_key;
 pub mod shell_words;
 pub mod side_bytes;

@@ -79,7 +79,7 @@ impl<P> Scheduler<P> {
                 queued,
                 mut session,
             } = state;
-            session.take_up_memory(&mut shared.memory);
+            session.take_up(&mut shared.memory, &mut shared.records);
             let mut deadline = Deadline::default();
             let at = session.next_deadline(&shared.settings[service.0]);
             deadline.set(at, D::from(key), timers);

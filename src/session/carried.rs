@@ -2,11 +2,13 @@
 //! holds of what all sessions share.
 
 use super::Session;
+use super::records::Records;
 use crate::buffers::budget::BufferBudget;
 
 impl Session {
-    /// After it was read: its buffers draw on this memory.
-    pub fn take_up_memory(&mut self, memory: &mut BufferBudget) {
+    /// After it was read: its buffers draw on this memory, and its handshake is one of these.
+    pub fn take_up(&mut self, memory: &mut BufferBudget, records: &mut Records) {
+        self.handshake.share_record(records);
         debug_assert_eq!(self.charged, 0);
         self.recharge_budget(memory);
     }

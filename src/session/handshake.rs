@@ -3,11 +3,14 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use super::list_changes::Declared;
+use super::records::Records;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
@@ -32,8 +35,8 @@ pub(super) struct Handshake {
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
-    /// How long the first one took, from the start of its server to the response.
-    first_took: Option<Duration>,
+    /// How long the first one took, from the start of its server to the response, in milliseconds.
+    first_took: Option<NonZeroU32>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
     /// How many opening requests there were.
@@ -48,14 +51,36 @@ enum State {
     #[default]
     None,
     /// It can be replayed.
-    Recorded(Box<Record>),
+    Recorded(#[serde(with = "recorded")] Rc<Record>),
     /// It took place, but is too large to be recorded.
     TooLarge,
 }
 
+/// A record that sessions may have in common is written down with each of them.
+mod recorded {
+    use std::rc::Rc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Record;
+
+    pub(super) fn serialize<S: Serializer>(
+        record: &Rc<Record>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Record::serialize(record, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Rc<Record>, D::Error> {
+        Record::deserialize(deserializer).map(Rc::new)
+    }
+}
+
 /// A handshake as it took place.
-#[derive(Debug, Serialize, Deserialize)]
-struct Record {
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Record {
     #[serde(with = "side_bytes")]
     request: Box<[u8]>,
     agreement: Agreement,
@@ -68,7 +93,7 @@ struct Record {
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreement {
     text: Box<str>,
     /// How much of it is the protocol version.
@@ -137,13 +162,15 @@ impl Handshake {
 
     /// Notes how long a handshake took; the first one is the measure for replays.
     pub(super) fn note_time(&mut self, took: Duration) {
-        self.first_took.get_or_insert(took);
+        let millis = took.as_millis().try_into().unwrap_or(u32::MAX);
+        let at_least_one = NonZeroU32::MIN.saturating_add(millis);
+        self.first_took.get_or_insert(at_least_one);
     }
 
     /// How long a replay may take: `least`, or longer if the server is a slow one.
     pub(super) fn replay_time(&self, least: Duration) -> Duration {
-        let first = self.first_took.unwrap_or_default();
-        least.max(first.saturating_mul(REPLAY_FACTOR))
+        let first = self.first_took.map_or(0, NonZeroU32::get);
+        least.max(Duration::from_millis(first.into()) * REPLAY_FACTOR)
     }
 
     /// The `initialize` that waits goes to another server than what the client has said after it, so far.
@@ -170,7 +197,7 @@ impl Handshake {
             (Some(request), Some(agreement)) => {
                 let (lists, version) = (Declared::of(result), version_of(result));
                 let has_tasks = agreement.mentions_tasks();
-                State::Recorded(Box::new(Record {
+                State::Recorded(Rc::new(Record {
                     request,
                     agreement,
                     lists,
@@ -181,6 +208,13 @@ impl Handshake {
             _ => State::TooLarge,
         };
         true
+    }
+
+    /// Has the record in common with other sessions that have an equal one. Call it after what may change the record.
+    pub(super) fn share_record(&mut self, records: &mut Records) {
+        if let State::Recorded(record) = &mut self.state {
+            records.share(record);
+        }
     }
 
     /// The lists of whose changes the client is notified.
@@ -196,7 +230,11 @@ impl Handshake {
             return false;
         };
         let version = response.result().and_then(version_of);
-        std::mem::replace(&mut record.version, version) != version
+        let is_other = record.version != version;
+        if is_other {
+            Rc::make_mut(record).version = version;
+        }
+        is_other
     }
 
     /// Whether none took place.
@@ -245,6 +283,7 @@ impl Handshake {
     /// knows it.
     pub(super) fn adopt(&mut self, proposal: Proposal) {
         if let State::Recorded(record) = &mut self.state {
+            let record = Rc::make_mut(record);
             record.has_tasks |= proposal.agreement.mentions_tasks();
             record.agreement = proposal.agreement;
             record.version = proposal.version;
@@ -365,10 +404,18 @@ fn canonical(value: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const RESULT: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"logging":{}},"serverInfo":{"v":1}}"#;
+
+    /// What is recorded of these.
+    pub(in crate::session) fn recorded(request: &str, result: &str) -> Rc<Record> {
+        match record(request, result).state {
+            State::Recorded(record) => record,
+            State::None | State::TooLarge => unreachable!("it is small"),
+        }
+    }
 
     fn record(request: &str, result: &str) -> Handshake {
         let mut handshake = Handshake::default();

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Resuming;
 use crate::buffers::budget::BufferBudget;
-use crate::resume::Ended;
+use crate::resume::{Ended, Fingerprint};
 use crate::scheduler::SessionKey;
 use crate::serve::ClientSession;
 use crate::serve::newcomers::NewcomersState;
@@ -22,7 +22,7 @@ use crate::util::time::Time;
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::serve) struct ResumingState {
     timeout: Duration,
-    ended: Vec<Ended>,
+    ended: Vec<(Fingerprint, Ended, Time)>,
     newcomers: NewcomersState,
     lost: VecDeque<(SessionKey, Time)>,
     detached: usize,
