@@ -10,6 +10,7 @@ pub mod large_slab;
 pub mod log_rate_limit;
 #[cfg(test)]
 pub(crate) mod others_end;
+pub(crate) mod pairs;
 pub mod plural;
 pub mod secret;
 pub mod seldom;

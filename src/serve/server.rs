@@ -52,7 +52,6 @@ pub(super) enum User {
     /// It serves this session.
     Session(SessionKey),
     /// It serves many, as this one of the processes that are shared.
-    #[serde(skip)]
     Share(ProcessKey),
 }
 

@@ -122,9 +122,6 @@ impl<S: System> Proxy<S> {
 
     /// What there is that can't be passed on yet.
     pub fn not_passed_on(&self) -> Option<&'static str> {
-        if self.services.share_anything() {
-            return Some("an upgrade with shared servers (--share) is not supported yet");
-        }
         let visitors = self.visitors.as_ref();
         let is_tls = visitors.is_some_and(|visitors| visitors.entrance.rules().tls);
         is_tls.then_some("an upgrade with TLS (--tls-cert) is not supported yet")

@@ -8,6 +8,7 @@ mod common;
 mod many;
 mod refused;
 mod sessions;
+mod shared;
 mod sockets;
 
 use std::process::{Command, Output};
