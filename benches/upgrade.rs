@@ -63,7 +63,7 @@ fn main() {
     let (trials, rounds) = if options.quick {
         (&TRIALS[..1], 1)
     } else {
-        (&TRIALS[..], 5)
+        (&TRIALS[..], 3)
     };
     let pauses: Vec<Pauses> = trials
         .iter()
