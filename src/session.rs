@@ -89,6 +89,7 @@ mod backend;
 pub mod backlog;
 mod buffering;
 mod cancellations;
+mod carried;
 mod client_lines;
 mod client_side;
 pub mod counts;
@@ -146,6 +147,8 @@ mod upstream;
 mod upstream_lines;
 mod vanished;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::backend::Backend;
 use self::backend::BackendState;
 use self::backlog::{Backlog, LinesOfRun};
@@ -180,7 +183,7 @@ use crate::util::seldom::Seldom;
 use crate::util::time::Time;
 
 /// A client and its upstreams.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     label: Label,
     opened: Time,
@@ -231,6 +234,7 @@ pub struct Session {
     /// The long lines that have not arrived in full, if there are any.
     unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
+    #[serde(skip)]
     charged: usize,
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,

@@ -73,6 +73,7 @@ mod uris;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use self::affinity::Affinity;
@@ -103,7 +104,7 @@ pub struct SeatKey(pub usize);
 pub struct ProcessKey(pub usize);
 
 /// How much there may be of what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Processes that are shared.
     pub processes: usize,

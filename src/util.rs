@@ -14,6 +14,7 @@ pub mod secret;
 pub mod seldom;
 pub mod service_key;
 pub mod shell_words;
+pub mod side_bytes;
 pub mod small_queue;
 pub mod time;
 pub mod timer_wheel;

@@ -3,7 +3,10 @@
 //! Lines may carry a tag. It is handed out when the first byte of its line is consumed, because from then on the line
 //! can't be taken back.
 
+use serde::{Deserialize, Serialize};
+
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::util::side_bytes;
 use crate::util::small_queue::SmallQueue;
 
 /// Up to this size a buffer doubles when it is full, in bytes. A larger one grows by [`GROWTH_SHARE`]: unused capacity
@@ -14,8 +17,9 @@ const DOUBLING_BYTES: usize = 4 * 1024 * 1024;
 const GROWTH_SHARE: usize = 8;
 
 /// Lines that wait to be written, some of them with tags of type `M`.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Outbox<M> {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     /// How much of `bytes` was consumed.
     head: usize,
@@ -38,7 +42,7 @@ pub enum Edit<M> {
     Drop,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,

@@ -1,9 +1,13 @@
 //! One server process: our ends of its pipes, how it ended, and how far it was urged to go.
 
+mod state;
+
 use std::io;
 
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::ServerState;
 use super::pipe_widener::PipeWidener;
 use super::system::System;
 use super::unread::Unread;
@@ -43,16 +47,17 @@ pub struct Server<S: System> {
 }
 
 /// What a server is used by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum User {
     /// It serves this session.
     Session(SessionKey),
     /// It serves many, as this one of the processes that are shared.
+    #[serde(skip)]
     Share(ProcessKey),
 }
 
 /// What is left of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It was not reaped.
     Running,

@@ -1,11 +1,13 @@
 //! Which era of MCP a session belongs to: legacy clients open with `initialize` and have a session with their server; modern
 //! ones (2026-07-28 and newer) have none, and say in each request what they speak.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use crate::protocol::envelope::{Envelope, Message, Method};
 
 /// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Era {
     /// There was no such request. It counts as legacy.
     #[default]

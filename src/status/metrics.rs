@@ -84,6 +84,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
     );
     to.by("result", &facts.proxy.resumes);
     to.counter(
+        "upgrades_total",
+        "Times that another program was to go on in this process, by what became of that.",
+    );
+    to.by("result", &facts.proxy.upgrades);
+    to.counter(
         "auth_failures_total",
         "Connections that were not let in because of who they are, by the reason.",
     );
@@ -458,6 +463,7 @@ mod tests {
             r#"mcp_tcp_proxy_share_process_requests_in_flight{server="default",process="3",kind="shared"} 2"#,
             r#"mcp_tcp_proxy_share_process_silent{server="default",process="3",kind="shared"} 1"#,
             r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
+            r#"mcp_tcp_proxy_upgrades_total{result="failed"} 1"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",
         ] {

@@ -12,6 +12,7 @@ mod network;
 mod places;
 mod programs;
 mod reloads;
+mod upgrades;
 mod wire;
 
 use serde_json::{Value, json};
