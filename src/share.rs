@@ -55,6 +55,7 @@ mod hibernation;
 mod identity;
 mod life;
 mod listens;
+mod open_requests;
 mod pools;
 mod process;
 mod record;
@@ -248,7 +249,7 @@ impl Share {
             return;
         }
         for number in self.numbers(key) {
-            let Some(at) = self.seats[key.0].numbered(number) else {
+            let Some(at) = self.seats[key.0].open.numbered(number) else {
                 continue;
             };
             if let Some((process, number)) = self.withdraw(key, at, true, cx) {
