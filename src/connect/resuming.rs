@@ -26,7 +26,7 @@ fn random_part_of(time: Duration) -> Duration {
         Ok(()) => u16::from_le_bytes(random),
         Err(_) => u16::MAX / 2,
     };
-    time * part.into() / u16::MAX.into()
+    time.mul_f64(f64::from(part) / f64::from(u16::MAX))
 }
 
 impl Connector {

@@ -106,10 +106,11 @@ impl<L> Listeners<L> {
     }
 
     fn look_for_readable(&mut self) {
-        self.has_readable = self.readable().next().is_some();
+        let has_readable = self.readable().next().is_some();
+        self.has_readable = has_readable;
     }
 
-    fn readable(&self) -> impl Iterator<Item = usize> + Clone {
+    fn readable(&self) -> impl Iterator<Item = usize> {
         let all = self.sockets.iter();
         let all =
             all.filter(|(key, (socket, _))| socket.is_readable() && !self.resting.contains(key));
@@ -154,10 +155,9 @@ impl<L> Listeners<L> {
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
     fn next(&mut self) -> Option<&mut Door<L>> {
-        let mut readable = self.readable();
-        let later = readable.clone().find(|key| *key > self.last);
-        let next = later.or_else(|| readable.next())?;
-        self.last = next;
+        let later = self.readable().find(|key| *key > self.last);
+        let next = later.or_else(|| self.readable().next());
+        self.last = next?;
         self.sockets.get_mut(self.last)
     }
 

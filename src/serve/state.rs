@@ -19,6 +19,7 @@ use super::resuming::ResumingState;
 use super::server::Reactor;
 use super::servers::{ServerKey, ServersState};
 use super::services::{Plan, ServicesState};
+use super::sharing::Sharing;
 use super::start_queue::StartQueueState;
 use super::status::{About, StatusState};
 use super::system::System;
@@ -35,9 +36,9 @@ use crate::session::Session;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
-/// A loop. `S` is a session, or where it is; `K` what is kept of it, or where that is.
+/// A loop. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
 #[derive(Debug, Serialize, Deserialize)]
-pub struct ProxyState<S = Session, K = Box<KeptSession>> {
+pub struct ProxyState<S = Session, K = Box<KeptSession>, H = Sharing> {
     listeners: ListenersState,
     status: Option<StatusState>,
     entrance: Option<EntranceState>,
@@ -47,7 +48,7 @@ pub struct ProxyState<S = Session, K = Box<KeptSession>> {
     resuming: Option<ResumingState>,
     servers: ServersState,
     start_queue: StartQueueState,
-    services: ServicesState,
+    services: ServicesState<H>,
     talking_spares: Vec<ServerKey>,
     counts: ProxyCounts,
     sessions_so_far: u64,
@@ -176,7 +177,7 @@ impl<S: System> Sources<S> {
     }
 }
 
-impl<S, K> ProxyState<S, K> {
+impl<S, K, H> ProxyState<S, K, H> {
     pub(super) fn sources(&self) -> SourceCounts {
         let (stdins, outputs) = self.servers.pipes();
         let clients = self.places.iter().filter(|place| place.has_client());
@@ -223,7 +224,7 @@ impl<S, K> ProxyState<S, K> {
 
 impl<S: System> Proxy<S> {
     /// The loop as it is.
-    pub fn snapshot(&self) -> ProxyState<&Session, &KeptSession> {
+    pub fn snapshot(&self) -> ProxyState<&Session, &KeptSession, &Sharing> {
         let places = self.scheduler.iter();
         ProxyState {
             listeners: self.listeners.state(),
@@ -346,7 +347,8 @@ impl<S: System> Proxy<S> {
         }
         let timers = &mut self.reactor.timers;
         self.scheduler.restore(state.sessions, places, timers);
-        self.services.restore(state.services, timers);
+        let (_, memory) = self.scheduler.scratch_and_memory();
+        self.services.restore(state.services, memory, timers);
         self.start_queue.restore(state.start_queue, timers);
         self.pause.set(state.pause, Due::Accept, timers);
         self.talking_spares = state.talking_spares;

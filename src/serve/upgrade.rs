@@ -126,14 +126,6 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    /// What there is that can't be passed on yet.
-    pub fn not_passed_on(&self) -> Option<&'static str> {
-        if self.services.share_anything() {
-            return Some("an upgrade with shared servers (--share) is not supported yet");
-        }
-        None
-    }
-
     fn set_stage(&mut self, stage: Stage<S>, time: Duration) {
         let at = Some(self.now() + time);
         if let Some(upgrade) = &mut self.upgrade {
@@ -186,9 +178,6 @@ impl Proxy<Linux> {
     }
 
     fn begin_rehearsal(&mut self) {
-        if let Some(why) = self.not_passed_on() {
-            return self.upgrade_failed(why);
-        }
         if let Some(why) = self.lacks_memory() {
             return self.upgrade_failed(&why);
         }
@@ -248,9 +237,6 @@ impl Proxy<Linux> {
         // What sessions want done is not written down.
         if self.scheduler.has_actions() || !(is_empty || is_over) {
             return;
-        }
-        if let Some(why) = self.not_passed_on() {
-            return self.upgrade_failed(why);
         }
         if self.leave_tls() {
             return;

@@ -37,7 +37,7 @@ pub trait Beneath {
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
 
     /// Connections come to be accepted under this token.
-    fn listens(&mut self, _: Token) {}
+    fn listens(&mut self, token: Token);
 
     /// A connection is the one of this session.
     fn accepted(&mut self, slot: usize, key: SessionKey);

@@ -8,7 +8,10 @@ mod common;
 mod many;
 mod refused;
 mod sessions;
+mod shared;
 mod sockets;
+mod states;
+mod tls;
 
 use std::process::{Command, Output};
 

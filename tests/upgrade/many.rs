@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::common::client::modern_meta;
 use crate::common::{Client, DEADLINE, Finally, Proxy, eventually, servers};
 use crate::upgrade;
 
@@ -29,6 +30,16 @@ struct Busy<'a> {
     client: Client,
     number: usize,
     last_id: u64,
+    era: Era,
+    /// Whether servers crash of it.
+    may_crash: bool,
+}
+
+/// How a client talks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Era {
+    Legacy,
+    Modern,
 }
 
 impl Busy<'_> {
@@ -38,7 +49,7 @@ impl Busy<'_> {
         let mut round = 0;
         while !self.load.is_over.load(Ordering::Relaxed) {
             round += 1;
-            let crashes = self.number % 10 == 3 && round % 50 == 0;
+            let crashes = self.may_crash && self.number % 10 == 3 && round % 50 == 0;
             self.round(round, crashes);
             // Some have less to say.
             let pause = if self.number % 5 == 4 { 20 } else { 2 };
@@ -75,6 +86,10 @@ impl Busy<'_> {
     fn ask(&mut self, params: &Value) -> u64 {
         self.last_id += 1;
         let id = self.last_id;
+        let mut params = params.clone();
+        if self.era == Era::Modern {
+            params["_meta"] = modern_meta();
+        }
         let request = json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": params});
         let line = format!("{request}\n");
         let half = if self.number % 3 == 1 {
@@ -102,8 +117,6 @@ impl Busy<'_> {
 
 #[test]
 fn busy_sessions_lose_nothing_by_many_upgrades() {
-    let upgrades = setting("UPGRADES", 6);
-    let sessions = setting("UPGRADE_SESSIONS", 24);
     let options = [
         "--prespawn",
         "2",
@@ -112,25 +125,49 @@ fn busy_sessions_lose_nothing_by_many_upgrades() {
         "--spawn",
         "lazy",
     ];
-    let proxy = Proxy::start(&options, &servers::demo());
+    upgrade_often(&options, &[Era::Legacy], true);
+}
+
+/// The servers of both eras are shared, and none of them crashes.
+#[test]
+fn busy_clients_of_shared_servers_lose_nothing_either() {
+    let options = ["--share", "2", "--share-legacy"];
+    let proxy = upgrade_often(&options, &[Era::Legacy, Era::Modern], false);
+    eventually("the same as before, and no others", DEADLINE, || {
+        proxy.servers().len() == 4
+    });
+    assert!(!proxy.log().join("\n").contains("ended ("));
+}
+
+/// Has a busy proxy upgraded again and again, with clients of these eras by turns.
+fn upgrade_often(options: &[&str], eras: &[Era], may_crash: bool) -> Proxy {
+    let upgrades = setting("UPGRADES", 6);
+    let sessions = setting("UPGRADE_SESSIONS", 24);
+    let proxy = Proxy::start(options, &servers::demo());
     // These say nothing before all is over.
     let mut silent: Vec<Client> = (0..=sessions / 10).map(|_| proxy.connect()).collect();
-    let clients: Vec<Client> = (0..sessions)
-        .map(|_| {
+    let eras = eras.iter().copied().cycle();
+    let clients: Vec<(Client, Era)> = eras
+        .take(sessions)
+        .map(|era| {
             let mut client = proxy.connect();
-            client.initialize();
-            client
+            if era == Era::Legacy {
+                client.initialize();
+            }
+            (client, era)
         })
         .collect();
     let load = Load::default();
     thread::scope(|scope| {
         let ended = Finally(&load.is_over);
-        for (number, client) in clients.into_iter().enumerate() {
+        for (number, (client, era)) in clients.into_iter().enumerate() {
             let busy = Busy {
                 load: &load,
                 client,
                 number,
                 last_id: 1000,
+                era,
+                may_crash,
             };
             scope.spawn(move || busy.run());
         }
@@ -150,4 +187,5 @@ fn busy_sessions_lose_nothing_by_many_upgrades() {
         println!("{line}");
     }
     println!("{} exchanges", load.exchanges.load(Ordering::Relaxed));
+    proxy
 }

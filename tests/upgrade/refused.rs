@@ -136,17 +136,6 @@ esac"#,
 }
 
 #[test]
-fn what_can_not_be_passed_on_is_named() {
-    let proxy = Proxy::start(&["--share", "1"], &servers::demo());
-    let mut client = proxy.connect();
-    client.initialize();
-    proxy.signal(Signal::SIGUSR2);
-    let line = proxy.wait_for_log(REFUSED);
-    assert!(line.contains("--share"), "{line}");
-    client.call_tool("echo", &serde_json::json!({"text": "x"}));
-}
-
-#[test]
 fn the_command_refuses_what_is_no_proxy() {
     let mut other = Command::new("sleep").arg("1000").spawn().unwrap();
     let pid = other.id().to_string();

@@ -63,10 +63,11 @@ fn the_state_of_this_version_is_written() {
     let scratch = Scratch::new();
     let file = |name: &str| scratch.file(name).to_str().unwrap().to_owned();
     std::fs::write(file("words.env"), "WORD=first\n").unwrap();
-    let token = write_program(&scratch.file("tokens"), "ann a-long-enough-secret\n".into(), 0o600);
+    let token = write_program(&scratch.file("tokens"), "ann a-long-enough-secret\n", 0o600);
     let script = "while read -r line; do case $line in *wait*) ;; *) echo \"$line\";; esac; done";
     let command = servers::sh(script);
-    let one = json!({"command": command[0], "args": command[1..], "envFile": "words.env", "prespawn": 1});
+    let one =
+        json!({"command": command[0], "args": command[1..], "envFile": "words.env", "prespawn": 1});
     let two = json!({"command": "cat", "maxSessions": 3, "hibernateAfter": 5});
     let servers = json!({"one": one, "two": two});
     let config = json!({"listen": "127.0.0.1:0", "tokenFile": token, "mcpServers": servers});

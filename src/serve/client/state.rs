@@ -15,6 +15,7 @@ use crate::serve::server::Reactor;
 use crate::serve::servers::ServerKey;
 use crate::serve::state::Sources;
 use crate::serve::system::System;
+use crate::share::SeatKey;
 use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session, as far as they are no descriptors. `K` is what is kept of it, or where that is.
@@ -25,6 +26,7 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
     service: ServiceKey,
     server: Option<ServerKey>,
     successor: Option<ServerKey>,
+    seat: Option<SeatKey>,
     identity: Option<Box<Identity>>,
     kept: Option<K>,
     gave_up_place: bool,
@@ -32,12 +34,12 @@ pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
 
 impl<'a> PlaceState<&'a KeptSession> {
     pub(in crate::serve) fn of<S: System>(place: &'a ClientSession<S>) -> Self {
-        debug_assert!(place.seat.is_none());
         Self {
             client: place.client.as_ref().map(Io::readiness),
             service: place.service,
             server: place.server,
             successor: place.successor,
+            seat: place.seat,
             identity: place.identity.clone(),
             kept: place.resume.as_deref(),
             gave_up_place: place.gave_up_place,
@@ -67,7 +69,7 @@ impl PlaceState {
             service: self.service,
             server: self.server,
             successor: self.successor,
-            seat: None,
+            seat: self.seat,
             identity: self.identity,
             resume: self.kept,
             gave_up_place: self.gave_up_place,

@@ -11,6 +11,7 @@ use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname
 use serde::{Deserialize, Serialize};
 
 use super::super::Proxy;
+use super::super::sharing::Sharing;
 use super::super::source::SourceState;
 use super::super::state::{ProxyState, SourceCounts, Sources};
 use super::super::system::Linux;
@@ -25,9 +26,9 @@ use crate::upgrade::program::Program;
 use crate::util::side_bytes::{self, Written};
 use crate::util::time::Time;
 
-/// A proxy as it is written down. `S` is a session, and `K` what is kept of it, or where they are.
+/// A proxy as it is written down. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) struct Whole<S = Session, K = Box<KeptSession>> {
+pub(super) struct Whole<S = Session, K = Box<KeptSession>, H = Sharing> {
     /// Where the program lies that goes on next, and how often one has.
     pub(super) program: Program,
     /// When it was written down.
@@ -42,7 +43,7 @@ pub(super) struct Whole<S = Session, K = Box<KeptSession>> {
     /// What the log has to begin with.
     #[serde(with = "side_bytes")]
     pub(super) log_rest: Vec<u8>,
-    pub(super) proxy: ProxyState<S, K>,
+    pub(super) proxy: ProxyState<S, K, H>,
 }
 
 impl Proxy<Linux> {
@@ -75,7 +76,7 @@ impl Proxy<Linux> {
     }
 }
 
-impl<S, K> Whole<S, K> {
+impl<S, K, H> Whole<S, K, H> {
     /// How many descriptors there have to be.
     fn count(&self) -> usize {
         let SourceCounts {
