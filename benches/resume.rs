@@ -1,7 +1,7 @@
 //! What it costs that a session is kept while its connection is lost: the throughput of `connect` to a proxy, with
 //! `--no-resume` and without in turns, and the memory of an idle session.
 //!
-//! `cargo bench --bench resume [-- --quick]`
+//! `cargo bench --bench resume [-- --quick | --write-results]`; see `benches/README.md`.
 
 #![allow(
     clippy::expect_used,
@@ -17,12 +17,14 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::affinity::Affinity;
 use common::end_to_end::processes;
 use common::messages::{FIRST_ID, call};
 use common::options::Options;
 use common::service::Service;
 use common::stats::median;
-use common::{PROXY, echo_server, family};
+use common::table::{Table, number};
+use common::{PROXY, echo_server, family, machine, results};
 
 /// The lines, with how many of them are under way and how many there are in a round.
 const LOADS: [Load; 3] = [
@@ -59,11 +61,44 @@ fn main() {
     }
     let options = Options::from_args();
     family::adopt_orphans().expect("orphans can be adopted");
+    let cores = Affinity::of_this_process()
+        .expect("the affinity mask can be read")
+        .count();
     let rounds = if options.quick { 3 } else { 15 };
+    let text = [
+        throughput_table(rounds),
+        memory_table(),
+        format!("Where\n\n{}", machine::list(&machine::facts(cores))),
+    ];
+    let text = text.join("\n");
+    println!("{text}");
+    results::keep(options, [("resume.txt", text)]).expect("results can be written");
+}
+
+fn throughput_table(rounds: usize) -> String {
+    let mut table = Table::new(["", "--no-resume", "kept", "kept / --no-resume"]);
     for load in &LOADS {
-        throughput(load, rounds).expect("throughput can be measured");
+        let [off, on] = throughput(load, rounds).expect("throughput can be measured");
+        table.row([
+            format!("{} B, {} under way", load.bytes, load.window),
+            number(off),
+            number(on),
+            format!("{:.3}", on / off),
+        ]);
     }
-    memory().expect("memory can be measured");
+    format!("Lines/s through one `connect` (medians of {rounds} rounds that take turns)\n\n{table}")
+}
+
+fn memory_table() -> String {
+    let [plain, kept] = memory().expect("memory can be measured");
+    let mut table = Table::new(["", "plain", "kept", "more"]);
+    table.row([
+        "bytes".to_owned(),
+        number(plain),
+        number(kept),
+        number(kept - plain),
+    ]);
+    format!("Memory of an idle session, of {SESSIONS} (RSS of the proxy)\n\n{table}")
 }
 
 fn serve(options: &[&str]) -> io::Result<Service> {
@@ -135,27 +170,21 @@ impl Drop for Host {
     }
 }
 
-/// With and without, in turns.
-fn throughput(load: &Load, rounds: usize) -> io::Result<()> {
+/// Lines a second without and with, in turns, each first as often as second.
+fn throughput(load: &Load, rounds: usize) -> io::Result<[f64; 2]> {
     let service = serve(&[])?;
     let mut hosts = [
         Host::start(service.address(), &["--no-resume"])?,
         Host::start(service.address(), &[])?,
     ];
     let mut rates = [Vec::new(), Vec::new()];
-    for _ in 0..rounds {
-        for (host, rates) in hosts.iter_mut().zip(&mut rates) {
-            rates.push(host.run(load)?);
+    for round in 0..rounds {
+        for turn in 0..2 {
+            let which = (round + turn) % 2;
+            rates[which].push(hosts[which].run(load)?);
         }
     }
-    let [off, on] = rates.map(|rates| median(&rates));
-    println!(
-        "{} B, {} under way, lines a second (median of {rounds} rounds): off {off:.0}, on {on:.0}, {:.3} x",
-        load.bytes,
-        load.window,
-        on / off
-    );
-    Ok(())
+    Ok(rates.map(|rates| median(&rates)))
 }
 
 /// A client that has asked for its session to be kept, or not, and has had an answer.
@@ -183,7 +212,7 @@ fn wait_for_acknowledgement(mut stream: &TcpStream) -> io::Result<()> {
 }
 
 /// Bytes of the proxy for each idle session that was used once.
-fn memory() -> io::Result<()> {
+fn memory() -> io::Result<[f64; 2]> {
     let mut costs = [0.0; 2];
     for (cost, is_kept) in costs.iter_mut().zip([false, true]) {
         let service = serve(&["--heartbeat-interval", "3600"])?;
@@ -200,10 +229,5 @@ fn memory() -> io::Result<()> {
         drop(sessions);
         *cost = (grown * 1024) as f64 / SESSIONS as f64;
     }
-    let [plain, kept] = costs;
-    println!(
-        "memory of an idle session, of {SESSIONS}: plain {plain:.0} B, kept {kept:.0} B, {:.0} B more",
-        kept - plain
-    );
-    Ok(())
+    Ok(costs)
 }

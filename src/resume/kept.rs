@@ -100,6 +100,17 @@ impl Piece {
     }
 }
 
+/// A buffer for so many bytes. What is kept is charged for its whole buffer, so one for long lines is to be no larger than
+/// it need be.
+fn lend(count: usize, memory: &mut BufferBudget) -> Vec<u8> {
+    let spare = memory.lend_for(count);
+    if count <= UNCHARGED_BYTES || (count..=2 * count).contains(&spare.capacity()) {
+        return spare;
+    }
+    memory.give_back(spare);
+    Vec::with_capacity(count)
+}
+
 /// How many of these are not after `to`.
 fn ends_to(ends: &[u32], to: usize) -> usize {
     ends.partition_point(|end| *end as usize <= to)
@@ -130,7 +141,7 @@ impl Queue {
                 return last.push(lines);
             }
             let count = whole_lines(lines, UNCHARGED_BYTES, true);
-            let mut piece = Piece::of(memory.lend_for(count));
+            let mut piece = Piece::of(lend(count, memory));
             piece.push(&lines[..count]);
             self.pieces.push_back(piece);
             lines = &lines[count..];

@@ -47,6 +47,7 @@ pub enum Side {
 
 impl Side {
     /// The one at the other end.
+    #[must_use]
     pub fn other(self) -> Self {
         match self {
             Self::Client => Self::Proxy,
