@@ -13,25 +13,31 @@ mod common;
 
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use common::affinity::Affinity;
+use common::chart::{Bar, Chart, Panel};
 use common::end_to_end::processes;
+use common::generator::{Load, Target};
 use common::messages::{FIRST_ID, call};
 use common::options::Options;
+use common::report::Report;
 use common::service::Service;
-use common::stats::median;
 use common::table::{Table, number};
-use common::{PROXY, echo_server, family, machine, results};
+use common::{PROXY, echo_server, family, results};
 
-/// The lines, with how many of them are under way and how many there are in a round.
-const LOADS: [Load; 3] = [
-    Load::new(200, 500, 100_000),
-    Load::new(10_000, 50, 20_000),
-    Load::new(1_000_000, 4, 400),
+/// The lengths of the lines in bytes, and how many of them are under way.
+const LOADS: [(&str, usize, usize); 3] = [
+    ("200 B", 200, 500),
+    ("10 KB", 10_000, 50),
+    ("1 MB", 1_000_000, 4),
 ];
+
+/// How long each is measured in a round.
+const SLICE: Duration = Duration::from_millis(500);
+const WARM_UP: Duration = Duration::from_millis(100);
 
 /// Sessions that are held open.
 const SESSIONS: usize = 1000;
@@ -39,21 +45,8 @@ const SESSIONS: usize = 1000;
 /// Buffers that were not needed for some time are let go.
 const SETTLING: Duration = Duration::from_secs(6);
 
-struct Load {
-    bytes: usize,
-    window: usize,
-    count: usize,
-}
-
-impl Load {
-    const fn new(bytes: usize, window: usize, count: usize) -> Self {
-        Self {
-            bytes,
-            window,
-            count,
-        }
-    }
-}
+/// What is kept for a session, and what is not, in this order.
+const NAMES: [&str; 2] = ["--no-resume", "kept"];
 
 fn main() {
     if echo_server::run_if_asked() {
@@ -61,130 +54,115 @@ fn main() {
     }
     let options = Options::from_args();
     family::adopt_orphans().expect("orphans can be adopted");
-    let cores = Affinity::of_this_process()
-        .expect("the affinity mask can be read")
-        .count();
-    let rounds = if options.quick { 3 } else { 15 };
-    let text = [
-        throughput_table(rounds),
-        memory_table(),
-        format!("Where\n\n{}", machine::list(&machine::facts(cores))),
-    ];
-    let text = text.join("\n");
+    let affinity = Affinity::of_this_process().expect("the affinity mask can be read");
+    let rounds = if options.quick { 3 } else { 11 };
+    let rates = LOADS.map(|load| throughput(load, rounds).expect("throughput can be measured"));
+    let memory = memory().expect("memory can be measured");
+    let mut report = Report::default();
+    report.add(
+        &format!("Lines a second through connect, {rounds} rounds that take turns"),
+        &rates_table(&rates),
+    );
+    report.add(
+        &format!("Memory of the proxy for each of {SESSIONS} idle sessions, B"),
+        &memory_table(memory),
+    );
+    let text = report.text(affinity.count());
     println!("{text}");
-    results::keep(options, [("resume.txt", text)]).expect("results can be written");
+    let files = [("resume.svg", chart(&rates, memory)), ("resume.txt", text)];
+    results::keep(options, files).expect("results can be written");
 }
 
-fn throughput_table(rounds: usize) -> String {
-    let mut table = Table::new(["", "--no-resume", "kept", "kept / --no-resume"]);
-    for load in &LOADS {
-        let [off, on] = throughput(load, rounds).expect("throughput can be measured");
-        table.row([
-            format!("{} B, {} under way", load.bytes, load.window),
-            number(off),
-            number(on),
-            format!("{:.3}", on / off),
-        ]);
-    }
-    format!("Lines/s through one `connect` (medians of {rounds} rounds that take turns)\n\n{table}")
-}
-
-fn memory_table() -> String {
-    let [plain, kept] = memory().expect("memory can be measured");
-    let mut table = Table::new(["", "plain", "kept", "more"]);
-    table.row([
-        "bytes".to_owned(),
-        number(plain),
-        number(kept),
-        number(kept - plain),
-    ]);
-    format!("Memory of an idle session, of {SESSIONS} (RSS of the proxy)\n\n{table}")
-}
-
-fn serve(options: &[&str]) -> io::Result<Service> {
+fn serve(options: &[&str]) -> Result<Service, String> {
     let mut command = Command::new(PROXY);
     command.args(["--host", "127.0.0.1", "--port", "0"]);
     let command = command.args(options).arg("--");
-    Service::start(command.args(echo_server::command())).map_err(io::Error::other)
+    Service::start(command.args(echo_server::command()))
 }
 
-/// A `connect`, with a host at its stdin and stdout.
-struct Host {
-    child: Child,
-    input: ChildStdin,
-    output: BufReader<ChildStdout>,
+/// What one load has brought.
+struct Rates {
+    name: String,
+    /// Lines a second, as [`NAMES`].
+    each: [f64; 2],
+    /// The median of the rounds' ratios, the least, and the most.
+    ratio: [f64; 3],
 }
 
-impl Host {
-    fn start(address: SocketAddr, options: &[&str]) -> io::Result<Self> {
-        let mut command = Command::new(PROXY);
-        command
-            .arg("connect")
-            .args(options)
-            .arg(address.to_string());
-        command.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.stderr(Stdio::null()).spawn()?;
-        let (input, output) = (child.stdin.take(), child.stdout.take());
-        let output = output.ok_or(io::ErrorKind::BrokenPipe)?;
-        let mut host = Self {
-            input: input.ok_or(io::ErrorKind::BrokenPipe)?,
-            output: BufReader::with_capacity(1 << 20, output),
-            child,
-        };
-        host.input.write_all(&call(FIRST_ID, 200))?;
-        host.output.skip_until(b'\n')?;
-        Ok(host)
-    }
-
-    /// Lines a second, as many under way at a time.
-    fn run(&mut self, load: &Load) -> io::Result<f64> {
-        let line = call(FIRST_ID, load.bytes);
-        let begin = Instant::now();
-        let (input, output) = (&mut self.input, &mut self.output);
-        let (tell, told) = std::sync::mpsc::sync_channel(load.window);
-        thread::scope(|scope| {
-            let writer = scope.spawn(move || {
-                for _ in 0..load.count {
-                    // There is room for so many, and each answer makes room for one more.
-                    if tell.send(()).is_err() {
-                        break;
-                    }
-                    input.write_all(&line)?;
-                }
-                io::Result::Ok(())
-            });
-            for _ in 0..load.count {
-                output.skip_until(b'\n')?;
-                told.recv().map_err(io::Error::other)?;
-            }
-            writer.join().unwrap_or(Ok(()))
-        })?;
-        Ok(load.count as f64 / begin.elapsed().as_secs_f64())
-    }
-}
-
-impl Drop for Host {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Lines a second without and with, in turns, each first as often as second.
-fn throughput(load: &Load, rounds: usize) -> io::Result<[f64; 2]> {
+/// With and without, in turns.
+fn throughput(
+    (name, bytes, in_flight): (&str, usize, usize),
+    rounds: u32,
+) -> Result<Rates, String> {
     let service = serve(&[])?;
-    let mut hosts = [
-        Host::start(service.address(), &["--no-resume"])?,
-        Host::start(service.address(), &[])?,
-    ];
-    let mut rates = [Vec::new(), Vec::new()];
-    for round in 0..rounds {
-        for turn in 0..2 {
-            let which = (round + turn) % 2;
-            rates[which].push(hosts[which].run(load)?);
-        }
+    let address = service.address().to_string();
+    let connect = |options: &[&str]| {
+        let words = [&[PROXY, "connect"], options, &[address.as_str()]].concat();
+        Target::Command(words.into_iter().map(str::to_owned).collect())
+    };
+    let load = Load::echo(bytes)
+        .with("--in-flight", in_flight)
+        .with("--rounds", rounds)
+        .lasting(SLICE, WARM_UP);
+    let versus = load.run_versus(&connect(&["--no-resume"]), &connect(&[]))?;
+    let rate = |at: usize| versus.reports[at].requests_per_second();
+    let known = || Some((rate(0)?, rate(1)?, versus.ratio("requests_per_second")?));
+    let (off, on, ratio) = known().ok_or("nothing was measured")?;
+    Ok(Rates {
+        name: format!("{name}, {in_flight} under way"),
+        each: [off, on],
+        ratio,
+    })
+}
+
+fn rates_table(rates: &[Rates]) -> Table {
+    let mut table = Table::new(["", NAMES[0], NAMES[1], "ratio", "least", "most"]);
+    for rates in rates {
+        let mut row = vec![rates.name.clone()];
+        row.extend(rates.each.map(number));
+        row.extend(rates.ratio.map(|ratio| format!("{ratio:.2}")));
+        table.row(row);
     }
-    Ok(rates.map(|rates| median(&rates)))
+    table
+}
+
+fn memory_table([plain, kept]: [f64; 2]) -> Table {
+    let mut table = Table::new(["", "bytes"]);
+    for (name, bytes) in [
+        ("plain", plain),
+        ("kept", kept),
+        ("difference", kept - plain),
+    ] {
+        table.row([name.to_owned(), format!("{bytes:.0}")]);
+    }
+    table
+}
+
+fn chart(rates: &[Rates], memory: [f64; 2]) -> String {
+    let panel = |title: String, values: [f64; 2]| Panel {
+        title,
+        bars: NAMES
+            .into_iter()
+            .zip(values)
+            .map(|(name, value)| Bar {
+                name: name.to_owned(),
+                value: Ok(value),
+                own: name == NAMES[1],
+            })
+            .collect(),
+    };
+    let mut panels: Vec<Panel> = rates
+        .iter()
+        .map(|rates| panel(format!("{}, lines/s", rates.name), rates.each))
+        .collect();
+    panels.push(panel("memory of an idle session, B".to_owned(), memory));
+    let chart = Chart {
+        title: "What it costs to keep a session".to_owned(),
+        note: "Lines through connect and the proxy: more is better. Memory: less is better."
+            .to_owned(),
+        panels,
+    };
+    chart.svg()
 }
 
 /// A client that has asked for its session to be kept, or not, and has had an answer.
@@ -211,11 +189,11 @@ fn wait_for_acknowledgement(mut stream: &TcpStream) -> io::Result<()> {
     stream.read_exact(&mut [0; "{\"type\":\"ack\",\"lines\":1}\n".len()])
 }
 
-/// Bytes of the proxy for each idle session that was used once.
+/// Bytes of the proxy for each idle session that was used once: plain, and kept.
 fn memory() -> io::Result<[f64; 2]> {
     let mut costs = [0.0; 2];
     for (cost, is_kept) in costs.iter_mut().zip([false, true]) {
-        let service = serve(&["--heartbeat-interval", "3600"])?;
+        let service = serve(&["--heartbeat-interval", "3600"]).map_err(io::Error::other)?;
         let _first = idle(service.address(), usize::MAX >> 1, is_kept)?;
         thread::sleep(SETTLING);
         let before = processes::rss_kib(service.pid());

@@ -153,12 +153,12 @@ fn bench(options: &BenchOptions) -> ExitCode {
     }
     match bench::run(options) {
         Ok(outcome) => {
-            let printed = print(&outcome.report);
+            let printed = bench::print(&outcome.report);
             for trouble in &outcome.troubles {
                 fail(trouble, 1);
             }
-            if outcome.is_clean() {
-                printed
+            if outcome.is_clean() && printed.is_ok() {
+                ExitCode::SUCCESS
             } else {
                 ExitCode::FAILURE
             }

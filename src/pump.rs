@@ -138,7 +138,7 @@ fn flush_client(session: &mut Session, client: &mut impl Transport, cx: &mut Con
 fn write_client(session: &mut Session, client: &mut impl Transport, cx: &mut Context<'_>) {
     match client.write(session.to_client()) {
         Ok(0) => {}
-        Ok(count) => session.handle_known(Event::ClientWritten(count), cx),
+        Ok(count) => session.handle_client_written(count, cx),
         Err(error) => session.handle(Event::ClientFailed(&error), cx),
     }
 }
@@ -154,7 +154,7 @@ fn flush_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut
 fn write_upstream(session: &mut Session, upstream: &mut impl Transport, cx: &mut Context<'_>) {
     match upstream.write(session.to_upstream()) {
         Ok(0) => {}
-        Ok(count) => session.handle_known(Event::UpstreamWritten(count), cx),
+        Ok(count) => session.handle_upstream_written(count, cx),
         Err(_) => match upstream.take_unread() {
             Some(unread) => session.handle(Event::UpstreamLeftUnread(&unread), cx),
             None => session.handle(Event::UpstreamInputBroke, cx),
@@ -190,7 +190,7 @@ fn read_upstream(
     match upstream.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle_known(Event::UpstreamBytes(&scratch[..count]), cx);
+            session.handle_upstream_bytes(&scratch[..count], cx);
         }
         Input::End => session.handle(Event::UpstreamEof(None), cx),
         Input::Broken(error) => session.handle(Event::UpstreamEof(Some(&error)), cx),
@@ -227,7 +227,7 @@ fn read_client(
     match client.read(&mut scratch[..size]) {
         Input::Bytes(count) => {
             *left = left.saturating_sub(count);
-            session.handle_known(Event::ClientBytes(&scratch[..count]), cx);
+            session.handle_client_bytes(&scratch[..count], cx);
         }
         Input::End => session.handle(Event::ClientEof, cx),
         Input::Broken(error) => session.handle(Event::ClientFailed(&error), cx),
@@ -257,6 +257,7 @@ mod tests {
     use crate::session::counts::Counts;
     use crate::session::idle::IdleLimits;
     use crate::session::log_limits::LogLimits;
+    use crate::session::records::Records;
     use crate::session::report::Label;
     use crate::session::stderr::ServerLogging;
     use crate::session::{Action, Backend, Settings, Spawn};
@@ -340,6 +341,7 @@ mod tests {
                 settings: &settings,
                 memory: &mut memory,
                 logs: &mut LogLimits::default(),
+                records: &mut Records::default(),
                 counts: &mut Counts::default(),
                 actions: &mut actions,
             };
@@ -369,6 +371,7 @@ mod tests {
                 settings: &self.settings,
                 memory: &mut self.memory,
                 logs: &mut self.logs,
+                records: &mut Records::default(),
                 counts: &mut Counts::default(),
                 actions: &mut self.actions,
             };

@@ -73,6 +73,11 @@ struct Entry<P> {
 
 impl<P> Entry<P> {
     /// What follows from events, once for all of a run: takes what the session wants done, and sets its deadline.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "after each run of a session, and mostly nothing follows"
+    )]
     fn settle<D: Copy + From<SessionKey>>(
         &mut self,
         key: SessionKey,
@@ -280,21 +285,14 @@ impl<P> Scheduler<P> {
             } = entry;
             let mut cx = self.shared.context(*service, timers.now());
             let has_more = driver.run(key, session, place, &mut self.scratch, &mut cx);
-            // Whoever has headroom waits for nothing.
-            if !cx.memory.has_headroom()
-                && session.waits_for_memory(cx.memory)
-                && !entry.waits_for_memory
-            {
-                entry.waits_for_memory = true;
-                self.waiting_for_memory.push(key);
-            }
             entry.settle(key, &mut self.shared, timers);
             entry.queued = has_more;
             if has_more {
                 self.run_queue.push_back(key);
             }
-            if self.shared.memory.is_short() {
-                self.relieve_memory(key, timers);
+            // Whoever has headroom waits for nothing.
+            if !self.shared.memory.has_headroom() {
+                self.note_need_of_memory(key, timers);
             }
         }
     }

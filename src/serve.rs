@@ -28,6 +28,7 @@ mod change;
 mod check;
 mod client;
 mod counts;
+mod dispatch;
 mod doors;
 mod due;
 mod handshakes;
@@ -78,19 +79,17 @@ use std::io;
 use std::time::Duration;
 
 use log::info;
-use mio::{Events, Token};
+use mio::Events;
 
 pub use self::accept::Door;
-use self::accept::{ListenerKey, Listeners};
+use self::accept::Listeners;
 pub use self::client::ClientSession;
 use self::client::Sides;
 use self::counts::ProxyCounts;
 pub use self::limits::Limits;
-use self::newcomers::NewcomerKey;
 use self::quotas::Quotas;
 pub use self::quotas::SessionsOfOne;
 use self::resuming::Resuming;
-use self::server::User;
 pub use self::server::{Life, Server};
 pub use self::servers::{ServerKey, Servers};
 pub use self::services::Plan;
@@ -108,13 +107,11 @@ use self::vanished::Looks;
 pub use self::verify::verify;
 use self::visitors::Visitors;
 use crate::buffers::budget::BufferBudget;
-use crate::entrance::{Rules, VisitorKey};
+use crate::entrance::Rules;
 use crate::reactor::Reactor;
-use crate::reactor::io::Readiness;
 use crate::reactor::poller::Poll;
 use crate::reactor::timers::Deadline;
-use crate::reactor::token::Target;
-use crate::scheduler::{Scheduler, SessionKey};
+use crate::scheduler::Scheduler;
 use crate::util::time::Time;
 
 /// Events taken from the system at once: enough for one wait to serve all sessions that are active at the same time, and
@@ -250,12 +247,12 @@ impl<S: System> Proxy<S> {
     /// One iteration of the loop.
     pub fn iterate(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         self.wait(events)?;
-        self.dispatch(events);
+        let only_sessions = self.dispatch(events);
         if self.services.share_anything() {
             self.run_shared();
         }
         self.run_ready();
-        self.has_rest = self.leaves_rest();
+        self.has_rest = self.leaves_rest(only_sessions);
         if self.has_rest {
             self.do_rest();
         }
@@ -263,8 +260,23 @@ impl<S: System> Proxy<S> {
     }
 
     /// Whether there may be anything for the phases after `run_ready`. Most iterations pass a message on, and that is all:
-    /// to be asked once is cheaper for them than to be asked by each phase, and then by the next wait.
-    fn leaves_rest(&self) -> bool {
+    /// where nothing was left before, and all events were about sessions, whoever else could have something to do is not
+    /// asked.
+    fn leaves_rest(&self, only_sessions: bool) -> bool {
+        if self.has_rest || !only_sessions {
+            return self.may_have_rest();
+        }
+        let leaves = self.scheduler.is_busy()
+            || self.reactor.timers.is_due()
+            || self.scheduler.has_waiting_for_memory();
+        debug_assert_eq!(leaves, self.may_have_rest());
+        leaves
+    }
+
+    /// The same, of whatever has happened. To be asked once is cheaper than to be asked by each phase, and then by the next
+    /// wait.
+    #[inline(never)]
+    fn may_have_rest(&self) -> bool {
         self.is_busy()
             || self.services.share_anything()
             || self.visitors.is_some()
@@ -340,93 +352,6 @@ impl<S: System> Proxy<S> {
     fn wait(&mut self, events: &mut <S::Poller as Poll>::Events) -> io::Result<()> {
         let is_busy = self.has_rest && self.is_busy();
         self.reactor.wait(events, is_busy)
-    }
-
-    /// Notes what events say.
-    fn dispatch(&mut self, events: &<S::Poller as Poll>::Events) {
-        let mut is_signalled = false;
-        for (token, readiness) in S::Poller::iter(events) {
-            let Some(Target { key, channel }) = self.reactor.target(token) else {
-                continue;
-            };
-            match channel {
-                Channel::Client => self
-                    .scheduler
-                    .note(SessionKey(key), |place| place.latch(token, readiness)),
-                Channel::Visitor => {
-                    if let Some(visitors) = &mut self.visitors {
-                        visitors.latch(VisitorKey(key), token, readiness);
-                    }
-                }
-                Channel::Newcomer => {
-                    if let Some(resuming) = &mut self.resuming {
-                        let key = NewcomerKey(key);
-                        resuming.newcomers.latch(key, token, readiness);
-                    }
-                }
-                Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    self.latch_server(ServerKey(key), channel, token, readiness);
-                }
-                Channel::Listener => {
-                    self.listeners.latch(ListenerKey(key), token, readiness);
-                }
-                Channel::Signals => is_signalled = true,
-                Channel::StatusListener | Channel::StatusClient => {
-                    self.latch_status(channel, key, token, readiness);
-                }
-            }
-        }
-        if is_signalled {
-            self.handle_signals();
-        }
-    }
-
-    fn latch_server(
-        &mut self,
-        key: ServerKey,
-        channel: Channel,
-        token: Token,
-        readiness: Readiness,
-    ) {
-        let Some(server) = self.servers.get_mut(key) else {
-            return;
-        };
-        if !server.latch(channel, token, readiness) {
-            return;
-        }
-        let (user, service) = (server.user, server.service);
-        if channel == Channel::Stdout
-            && let Some(started) = server.unheard_since.take()
-        {
-            let now = self.reactor.now();
-            let counts = &mut self.services.get_mut(service).counts;
-            counts.start_times.note(now.saturating_since(started));
-        }
-        if channel != Channel::Stdin {
-            self.start_queue.has_started_up(key);
-        }
-        match user {
-            Some(User::Session(session)) => self.scheduler.enqueue(session),
-            Some(User::Share(process)) => self.note_shared(service, process),
-            None => self.spare_latched(key),
-        }
-    }
-
-    #[inline(never)]
-    fn handle_signals(&mut self) {
-        let pending = self.system.take_signals();
-        if pending.child {
-            self.reap();
-        }
-        if pending.hangup {
-            self.reload("SIGHUP");
-        }
-        if pending.swap {
-            self.swap_servers();
-        }
-        if pending.stop {
-            self.stop();
-        }
     }
 
     #[inline(never)]

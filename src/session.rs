@@ -117,7 +117,9 @@ mod open;
 mod own_messages;
 mod peer;
 mod questions;
+mod rare;
 mod reconnect;
+pub mod records;
 mod refusals;
 mod replay;
 pub mod report;
@@ -159,15 +161,12 @@ use self::handshake::Handshake;
 use self::heartbeat::Heartbeat;
 use self::idle::UseKnown;
 use self::in_flight::{InFlight, Load, ServerRequests};
-use self::refusals::Refusals;
+use self::rare::Rare;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
 use self::resuming::Resuming;
-use self::send_queue::SendQueue;
-use self::server_memory::ServerMemory;
 pub use self::settings::{Settings, Spawn};
 use self::standing::Standing;
 use self::stderr::ServerLog;
-use self::subscriptions::Subscriptions;
 use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
@@ -177,6 +176,7 @@ pub use self::vanished::VANISH_TIME;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::Splitter;
 use crate::protocol::recogniser::Recogniser;
+use crate::util::seldom::Seldom;
 use crate::util::time::Time;
 
 /// A client and its upstreams.
@@ -185,12 +185,7 @@ pub struct Session {
     label: Label,
     opened: Time,
     goal: Goal,
-    /// While the program is being stopped: when the session stops waiting for anything.
-    stop_deadline: Option<Time>,
     client: Client,
-    send_queue: SendQueue,
-    /// Bytes that were meant for the client and never delivered.
-    undelivered: u64,
     upstream: Upstream,
     /// Whether the server was given back, and there is no other one yet.
     hibernates: bool,
@@ -215,8 +210,6 @@ pub struct Session {
 
     in_flight: InFlight,
     server_requests: ServerRequests,
-    subscriptions: Subscriptions,
-    server_memory: ServerMemory,
     era: Era,
     /// What a modern client speaks, as JSON.
     modern_version: Option<Box<str>>,
@@ -242,9 +235,6 @@ pub struct Session {
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,
     server_log: ServerLog,
-    /// Requests that were answered with an error because there was no connection.
-    unserved: u32,
-    refusals: Refusals,
     tally: Tally,
     /// Whether the log line about the start was left out because there were too many connections.
     owes_opened: bool,
@@ -254,6 +244,7 @@ pub struct Session {
     resume: Option<Box<Resuming>>,
     /// Present while the session is on its way to a new server.
     swap: Option<Box<Swap>>,
+    rare: Seldom<Rare>,
 }
 
 impl Session {
@@ -272,7 +263,7 @@ impl Session {
         let mut session = Self::new(label, cx);
         let reason = EndReason::SessionLimit(limit);
         session.reply_error(None, reason.error_reason(), &reason.to_string(), cx);
-        session.goal = Goal::end(reason);
+        session.goal = Goal::end(reason, cx.now);
         session.finish_event(cx);
         session
     }
@@ -282,10 +273,7 @@ impl Session {
             label,
             opened: cx.now,
             goal: Goal::Serve,
-            stop_deadline: None,
             client: Client::new(),
-            send_queue: SendQueue::default(),
-            undelivered: 0,
             upstream: Upstream::None,
             hibernates: false,
             quiet_since: None,
@@ -301,8 +289,6 @@ impl Session {
             queued: Load::default(),
             in_flight: InFlight::default(),
             server_requests: ServerRequests::default(),
-            subscriptions: Subscriptions::default(),
-            server_memory: ServerMemory::default(),
             era: Era::default(),
             modern_version: None,
             handshake: Handshake::default(),
@@ -319,13 +305,12 @@ impl Session {
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
-            unserved: 0,
-            refusals: Refusals::default(),
             tally: Tally::default(),
             owes_opened: false,
             tidy: cx.settings.role.is_tidy().then(Box::default),
             resume: None,
             swap: None,
+            rare: Seldom::default(),
         }
     }
 
@@ -341,6 +326,6 @@ impl Session {
 
     /// How many of the client's requests still wait for a response.
     fn unanswered(&self) -> usize {
-        self.in_flight.load().requests + self.queued.requests
+        self.in_flight.load().requests() + self.queued.requests()
     }
 }

@@ -167,6 +167,17 @@ pub enum Effect {
     TooLong(ProcessKey, u64),
 }
 
+/// What a process has to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Requests that are there and count.
+    pub in_flight: usize,
+    /// Seats that use it.
+    pub seats: usize,
+    /// Whether it has taken and said nothing for long although work waits.
+    pub is_silent: bool,
+}
+
 /// The seats and the processes.
 #[derive(Debug)]
 pub struct Share {
@@ -352,10 +363,14 @@ impl Share {
         self.drops
     }
 
-    /// How many requests are at a process, and how many seats use it.
-    pub fn load(&self, key: ProcessKey) -> (usize, usize) {
+    /// What a process has to do.
+    pub fn load(&self, key: ProcessKey, now: Time) -> Load {
         let process = &self.processes[key.0];
-        (process.in_flight, process.seats)
+        Load {
+            in_flight: process.in_flight,
+            seats: process.seats,
+            is_silent: process.is_silent(now),
+        }
     }
 
     /// Whether a process is for those of whom one may be to blame for crashes.

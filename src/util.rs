@@ -11,6 +11,7 @@ pub mod log_rate_limit;
 pub(crate) mod others_end;
 pub mod plural;
 pub mod secret;
+pub mod seldom;
 pub mod service_key;
 pub mod shell_words;
 pub mod small_queue;

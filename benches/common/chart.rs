@@ -1,43 +1,40 @@
-//! Bar charts as SVG, with colours for light and dark pages.
+//! Bar charts as SVG, in the same look as the charts of `mcp-tcp-proxy bench`.
 
-use std::fmt::Write;
+use mcp_tcp_proxy::bench::look::{COLORS, FONT, TITLE_FONT};
+use plotters::backend::SVGBackend;
+use plotters::coord::Shift;
+use plotters::drawing::{DrawingArea, DrawingAreaErrorKind, IntoDrawingArea};
+use plotters::element::{PathElement, Polygon, Rectangle, Text};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{BLACK, Color, FontStyle, IntoFont, RGBColor, TextStyle, WHITE};
 
 use super::stats::rounded;
 use super::table::number;
 
-const WIDTH: usize = 860;
-const MARGIN: usize = 24;
-const TITLE_HEIGHT: usize = 56;
-const PANEL_GAP: usize = 32;
-const PANEL_TITLE_HEIGHT: usize = 28;
-const BAR_HEIGHT: usize = 18;
-const BAR_STEP: usize = 26;
+/// All lengths are in pixels.
+const WIDTH: u32 = 860;
+const MARGIN: i32 = 24;
+const TITLE_HEIGHT: i32 = 52;
+const PANEL_GAP: i32 = 32;
+const PANEL_TITLE_HEIGHT: i32 = 26;
+const BAR_HEIGHT: i32 = 18;
+const BAR_STEP: i32 = 26;
 /// For the names to the left of the bars.
-const NAME_WIDTH: usize = 112;
+const NAME_WIDTH: i32 = 116;
 /// For the numbers to the right of the longest bar.
-const VALUE_WIDTH: usize = 84;
+const VALUE_WIDTH: i32 = 76;
+const NOTE_HEIGHT: i32 = 34;
+/// Between a bar and a text.
+const SPACE: i32 = 7;
+
 /// A bar that is longer than our own by more than this factor is cut.
 const MOST_TIMES_OWN: f64 = 10.0;
-const GAP_FROM_END: usize = 10;
-const LEGEND_HEIGHT: usize = 30;
+/// Where, before its end, and how wide.
+const GAP_FROM_END: i32 = 24;
+const GAP_WIDTH: i32 = 6;
 
-const STYLE: &str = "
-  .page { fill: #ffffff; }
-  text { font: 13px system-ui, sans-serif; fill: #1f2328; }
-  .title { font-size: 17px; font-weight: 600; }
-  .heading { font-weight: 600; }
-  .note { fill: #59636e; }
-  .bar { fill: #a3b1c2; }
-  .own { fill: #1a7f5a; }
-  .axis { stroke: #8b949e; }
-  @media (prefers-color-scheme: dark) {
-    .page { fill: #0d1117; }
-    text { fill: #e6edf3; }
-    .note { fill: #9198a1; }
-    .bar { fill: #56616f; }
-    .own { fill: #3fb27f; }
-  }
-";
+const OTHER: RGBColor = RGBColor(163, 177, 194);
+const NOTE: RGBColor = RGBColor(89, 99, 110);
 
 /// One bar, or a word that says why there is none.
 pub(crate) struct Bar {
@@ -60,42 +57,55 @@ pub(crate) struct Chart {
     pub(crate) panels: Vec<Panel>,
 }
 
+type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+
 impl Chart {
     /// The chart as an SVG document.
     pub(crate) fn svg(&self) -> String {
-        let bars = self.panels.iter().map(|panel| panel.bars.len()).max();
-        let panel_height = PANEL_TITLE_HEIGHT + bars.unwrap_or(0) * BAR_STEP;
-        let rows = self.panels.len().div_ceil(2);
-        let height =
-            TITLE_HEIGHT + MARGIN + rows * (panel_height + PANEL_GAP) + LEGEND_HEIGHT - PANEL_GAP;
-        let panel_width = (WIDTH - 2 * MARGIN - PANEL_GAP) / 2;
-        let mut body = String::new();
-        text(
-            &mut body,
-            (MARGIN, MARGIN + 14),
-            "title",
-            "start",
-            &self.title,
-        );
-        text(
-            &mut body,
-            (MARGIN, height - MARGIN / 2),
-            "note",
-            "start",
-            &self.note,
-        );
-        for (at, panel) in self.panels.iter().enumerate() {
-            let x = MARGIN + at % 2 * (panel_width + PANEL_GAP);
-            let y = TITLE_HEIGHT + MARGIN / 2 + at / 2 * (panel_height + PANEL_GAP);
-            panel.draw(&mut body, (x, y), panel_width);
+        let rows = self.panels.chunks(2).map(row_height);
+        let height = TITLE_HEIGHT + rows.sum::<i32>() + NOTE_HEIGHT;
+        let mut svg = String::new();
+        {
+            let page = SVGBackend::with_string(&mut svg, (WIDTH, height.unsigned_abs()));
+            let page = page.into_drawing_area();
+            self.draw(&page, height).expect("a text has room for all");
         }
-        format!(
-            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" role=\"img\">\n\
-             <title>{}</title>\n<style>{STYLE}</style>\n\
-             <rect class=\"page\" width=\"{WIDTH}\" height=\"{height}\"/>\n{body}</svg>\n",
-            escaped(&self.title)
-        )
+        svg
     }
+
+    fn draw(&self, page: &Area, height: i32) -> Drawn {
+        page.fill(&WHITE)?;
+        let title = TITLE_FONT.into_font().style(FontStyle::Bold);
+        let at_left = Pos::new(HPos::Left, VPos::Center);
+        let title = title.color(&BLACK).pos(at_left);
+        page.draw(&Text::new(
+            self.title.as_str(),
+            (MARGIN, TITLE_HEIGHT / 2),
+            title,
+        ))?;
+        let note = (MARGIN, height - NOTE_HEIGHT / 2);
+        page.draw(&Text::new(
+            self.note.as_str(),
+            note,
+            text(HPos::Left, false, NOTE),
+        ))?;
+        let width = (WIDTH.cast_signed() - 2 * MARGIN - PANEL_GAP) / 2;
+        let mut y = TITLE_HEIGHT;
+        for row in self.panels.chunks(2) {
+            for (panel, x) in row.iter().zip([MARGIN, MARGIN + width + PANEL_GAP]) {
+                panel.draw(page, (x, y), width)?;
+            }
+            y += row_height(row);
+        }
+        page.present()
+    }
+}
+
+fn row_height(row: &[Panel]) -> i32 {
+    let bars = row.iter().map(|panel| panel.bars.len()).max();
+    let bars = i32::try_from(bars.unwrap_or(0)).unwrap_or(i32::MAX);
+    PANEL_TITLE_HEIGHT + bars * BAR_STEP + PANEL_GAP
 }
 
 impl Panel {
@@ -110,64 +120,73 @@ impl Panel {
         drawn.fold(f64::MIN_POSITIVE, f64::max)
     }
 
-    fn draw(&self, body: &mut String, (x, y): (usize, usize), width: usize) {
-        text(body, (x, y + 12), "heading", "start", &self.title);
+    fn draw(&self, page: &Area, (x, y): (i32, i32), width: i32) -> Drawn {
+        let title = (x, y + PANEL_TITLE_HEIGHT / 2);
+        page.draw(&Text::new(
+            self.title.as_str(),
+            title,
+            text(HPos::Left, true, BLACK),
+        ))?;
         let longest = self.longest();
         let from = x + NAME_WIDTH;
         let room = width - NAME_WIDTH - VALUE_WIDTH;
-        for (at, bar) in self.bars.iter().enumerate() {
-            let top = y + PANEL_TITLE_HEIGHT + at * BAR_STEP;
-            let base = top + BAR_HEIGHT - 4;
-            let class = if bar.own { "heading" } else { "" };
-            text(body, (from - 8, base), class, "end", &bar.name);
-            match &bar.value {
-                Ok(value) => {
-                    let length = (value / longest * room as f64).clamp(1.0, room as f64);
-                    let fill = if bar.own { "own" } else { "bar" };
-                    // Writing to a string cannot fail.
-                    let _ = writeln!(
-                        body,
-                        "<rect class=\"{fill}\" x=\"{from}\" y=\"{top}\" width=\"{length:.1}\" height=\"{BAR_HEIGHT}\" rx=\"2\"/>"
-                    );
-                    if *value > longest {
-                        draw_gap(body, (from + room - 2 * GAP_FROM_END, top));
-                    }
-                    let end = from + rounded(length) + 6;
-                    text(body, (end, base), class, "start", &number(*value));
-                }
-                Err(trouble) => text(body, (from + 6, base), "note", "start", trouble),
-            }
+        let mut top = y + PANEL_TITLE_HEIGHT;
+        let axis = top - (BAR_STEP - BAR_HEIGHT) / 2;
+        for bar in &self.bars {
+            bar.draw(page, (from, top), longest, room)?;
+            top += BAR_STEP;
         }
-        let (top, bottom) = (
-            y + PANEL_TITLE_HEIGHT - 4,
-            y + PANEL_TITLE_HEIGHT + self.bars.len() * BAR_STEP - 4,
-        );
-        let _ = writeln!(
-            body,
-            "<line class=\"axis\" x1=\"{from}\" y1=\"{top}\" x2=\"{from}\" y2=\"{bottom}\"/>"
-        );
+        let axis = vec![(from, axis), (from, top - (BAR_STEP - BAR_HEIGHT) / 2)];
+        page.draw(&PathElement::new(axis, NOTE))
+    }
+}
+
+impl Bar {
+    fn draw(&self, page: &Area, (from, top): (i32, i32), longest: f64, room: i32) -> Drawn {
+        let middle = top + BAR_HEIGHT / 2;
+        let name = text(HPos::Right, self.own, BLACK);
+        page.draw(&Text::new(self.name.as_str(), (from - SPACE, middle), name))?;
+        let value = match &self.value {
+            Ok(value) => *value,
+            Err(trouble) => {
+                let style = text(HPos::Left, false, NOTE);
+                return page.draw(&Text::new(trouble.as_str(), (from + SPACE, middle), style));
+            }
+        };
+        let length = rounded((value / longest).min(1.0) * f64::from(room));
+        let end = from + i32::try_from(length).unwrap_or(room).max(1);
+        let color = if self.own { COLORS[0] } else { OTHER };
+        let bottom = top + BAR_HEIGHT;
+        page.draw(&Rectangle::new(
+            [(from, top), (end, bottom)],
+            color.filled(),
+        ))?;
+        if value > longest {
+            page.draw(&gap(end - GAP_FROM_END, (top, bottom)))?;
+        }
+        let style = text(HPos::Left, self.own, BLACK);
+        page.draw(&Text::new(number(value), (end + SPACE, middle), style))
     }
 }
 
 /// Shows that a bar is longer than what is drawn of it.
-fn draw_gap(body: &mut String, (x, top): (usize, usize)) {
-    let (right, bottom) = (x + GAP_FROM_END, top + BAR_HEIGHT);
-    let _ = writeln!(
-        body,
-        "<path class=\"page\" d=\"M{x} {bottom} L{right} {top} h5 L{} {bottom} z\"/>",
-        x + 5
-    );
+fn gap(x: i32, (top, bottom): (i32, i32)) -> Polygon<(i32, i32)> {
+    let right = x + BAR_HEIGHT / 2;
+    let corners = [
+        (x, bottom),
+        (right, top),
+        (right + GAP_WIDTH, top),
+        (x + GAP_WIDTH, bottom),
+    ];
+    Polygon::new(corners, WHITE.filled())
 }
 
-fn text(body: &mut String, (x, y): (usize, usize), class: &str, anchor: &str, words: &str) {
-    let words = escaped(words);
-    let _ = writeln!(
-        body,
-        "<text class=\"{class}\" x=\"{x}\" y=\"{y}\" text-anchor=\"{anchor}\">{words}</text>"
-    );
-}
-
-fn escaped(words: &str) -> String {
-    let words = words.replace('&', "&amp;");
-    words.replace('<', "&lt;").replace('>', "&gt;")
+fn text(side: HPos, is_bold: bool, color: RGBColor) -> TextStyle<'static> {
+    let style = if is_bold {
+        FontStyle::Bold
+    } else {
+        FontStyle::Normal
+    };
+    let font = FONT.into_font().style(style);
+    font.color(&color).pos(Pos::new(side, VPos::Center))
 }

@@ -10,16 +10,20 @@ use memchr::{memchr, memmem, memrchr};
 use nix::errno::Errno;
 use nix::unistd;
 
-use super::messages::{BEFORE_METHOD_BYTES, CALL};
-
 /// The argument that makes a benchmark this server.
 pub(crate) const WORD: &str = "benchmark-echo-server";
 
-/// What [`CALL`] becomes in the response.
+/// The part in which the requests that are measured differ from their responses.
+const CALL: &[u8] = br#""method":"tools/call","params""#;
+
+/// What it becomes in the response.
 const ANSWERED_CALL: &[u8] = br#""served":"tools/call","result""#;
 
 /// How far into a request its members are searched for: ours stand before `params`, and are short.
 const HEAD_BYTES: usize = 256;
+
+/// The same for [`CALL`], which only the version and the id stand before.
+const CALL_HEAD_BYTES: usize = 96;
 
 /// What is read at once; grows with the longest line. Pages that are never touched cost nothing.
 const BUFFER_BYTES: usize = 256 * 1024;
@@ -83,9 +87,9 @@ fn answer_all(lines: &mut [u8], mut write: impl FnMut(&[u8]) -> io::Result<()>) 
 /// Turns a request into a response; returns whether the line was one. Names of members are replaced by others of the
 /// same length: blanks would not survive a script that parses what it forwards and writes it anew.
 fn answer(line: &mut [u8]) -> bool {
-    let call = BEFORE_METHOD_BYTES..BEFORE_METHOD_BYTES + CALL.len();
-    if line.get(call.clone()) == Some(CALL) {
-        line[call].copy_from_slice(ANSWERED_CALL);
+    let head = &line[..line.len().min(CALL_HEAD_BYTES)];
+    if let Some(at) = memmem::find(head, CALL) {
+        line[at..at + CALL.len()].copy_from_slice(ANSWERED_CALL);
         return true;
     }
     let head = &line[..line.len().min(HEAD_BYTES)];

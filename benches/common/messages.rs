@@ -5,12 +5,6 @@ use std::io;
 /// The first id; all ids have the same number of digits.
 pub(crate) const FIRST_ID: usize = 1_000_000;
 
-/// The length of what stands before a request's method; the id has seven digits.
-pub(crate) const BEFORE_METHOD_BYTES: usize = r#"{"jsonrpc":"2.0","id":1000000,"#.len();
-
-/// The part in which a request differs from its response.
-pub(crate) const CALL: &[u8] = br#""method":"tools/call","params""#;
-
 /// A `tools/call` of exactly this many bytes, line end included.
 pub(crate) fn call(id: usize, bytes: usize) -> Vec<u8> {
     let head = format!(

@@ -1,10 +1,10 @@
 //! What is measured: the ways to reach an MCP server, each started with the options that make it fast.
 
-use std::io;
 use std::path::Path;
 use std::process::Command;
 
-use super::link::Link;
+use super::bare;
+use crate::common::generator::Target;
 use crate::common::service::Service;
 use crate::common::{PROXY, earlier_build, echo_server, machine, reference};
 
@@ -20,6 +20,7 @@ pub(crate) enum Contender {
     Proxy,
     Connect,
     Earlier,
+    Bare,
     TcpServer,
     Socat,
     Ncat,
@@ -27,11 +28,12 @@ pub(crate) enum Contender {
 }
 
 impl Contender {
-    pub(crate) const ALL: [Self; 8] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Pipes,
         Self::Proxy,
         Self::Connect,
         Self::Earlier,
+        Self::Bare,
         Self::TcpServer,
         Self::Socat,
         Self::Ncat,
@@ -44,6 +46,7 @@ impl Contender {
             Self::Proxy => "mcp-tcp-proxy",
             Self::Connect => "proxy + connect",
             Self::Earlier => "earlier build",
+            Self::Bare => "bare relay",
             Self::TcpServer => "tcpserver",
             Self::Socat => "socat",
             Self::Ncat => "ncat",
@@ -53,13 +56,15 @@ impl Contender {
 
     /// Whether it is part of this crate.
     pub(crate) fn is_own(self) -> bool {
-        matches!(self, Self::Pipes | Self::Proxy | Self::Connect)
+        matches!(self, Self::Pipes | Self::Proxy | Self::Connect | Self::Bare)
     }
 
     /// The version found; `None` if it is not installed and cannot be measured.
     pub(crate) fn version(self) -> Option<String> {
         match self {
-            Self::Pipes | Self::Proxy | Self::Connect => Some(env!("CARGO_PKG_VERSION").to_owned()),
+            Self::Pipes | Self::Proxy | Self::Connect | Self::Bare => {
+                Some(env!("CARGO_PKG_VERSION").to_owned())
+            }
             Self::Earlier => machine::version(&earlier_build()?, &["--version"], "mcp-tcp-proxy"),
             Self::Socat => machine::version("socat", &["-V"], "version"),
             Self::Ncat => machine::version("ncat", &["--version"], "Version"),
@@ -101,6 +106,7 @@ impl Contender {
             Self::Pipes => return None,
             Self::Proxy | Self::Connect => command(PROXY, OPTIONS_OF_PROXY, server),
             Self::Earlier => command(&earlier_build()?, OPTIONS_OF_PROXY, server),
+            Self::Bare => bare::command(server),
             Self::TcpServer => {
                 let options = ["-HR", "-l0", "-c", MOST_SESSIONS, "127.0.0.1", "0"];
                 command("tcpserver", options, server)
@@ -136,15 +142,15 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// A new session.
-    pub(crate) fn open(&self) -> io::Result<Link> {
+    /// What a session is opened to.
+    pub(crate) fn target(&self) -> Target {
         match (&self.service, self.contender) {
-            (None, _) => Link::over_pipes(&echo_server::command()),
+            (None, _) => Target::Command(echo_server::command()),
             (Some(service), Contender::Connect) => {
                 let address = service.address().to_string();
-                Link::over_pipes(&[PROXY, "connect", &address].map(str::to_owned))
+                Target::Command([PROXY, "connect", &address].map(str::to_owned).to_vec())
             }
-            (Some(service), _) => Link::over_tcp(service.address()),
+            (Some(service), _) => Target::Address(service.address()),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Targets: bounds for this proxy's figures, as ratios to those of others in the same run.
 
-use super::contender::Contender::{self, Script, Socat, TcpServer};
+use super::contender::Contender::{self, Bare, Script, Socat, TcpServer};
 use super::figures::of_measure;
 use super::measure::Measure;
 use super::rounds::{Results, Trouble};
@@ -32,6 +32,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
             ROUND_TRIP,
             0,
             &[
+                (One, Bare, AtMost(1.08), Some(AtMost(1.04))),
                 (One, Socat, AtMost(0.80), Some(AtMost(0.75))),
                 (All, Socat, AtMost(1.0), None),
                 (One, Script, AtMost(0.5), None),
@@ -42,13 +43,17 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
             "round trip 200 B, p99",
             ROUND_TRIP,
             1,
-            &[(One, Socat, AtMost(0.90), None)],
+            &[
+                (One, Bare, AtMost(1.20), None),
+                (One, Socat, AtMost(0.90), None),
+            ],
         ),
         goals(
             "200 B, 64 in flight, messages/s",
             MESSAGES,
             0,
             &[
+                (One, Bare, AtLeast(0.92), Some(AtLeast(0.97))),
                 (One, Socat, AtLeast(1.0), Some(AtLeast(1.2))),
                 (All, Socat, AtLeast(1.0), None),
                 (One, Script, AtLeast(10.0), None),
@@ -60,6 +65,7 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
             BULK,
             0,
             &[
+                (All, Bare, AtLeast(1.0), None),
                 (All, TcpServer, AtLeast(0.90), Some(AtLeast(0.98))),
                 (One, Script, AtLeast(8.0), None),
                 (All, Script, AtLeast(8.0), None),
@@ -75,7 +81,10 @@ pub(crate) fn all(results: &Results) -> Vec<Goal> {
             "sessions/s, 4 clients",
             Measure::Sessions { clients: 4 },
             0,
-            &[(All, TcpServer, AtLeast(0.90), None)],
+            &[
+                (All, Bare, AtLeast(0.97), None),
+                (All, TcpServer, AtLeast(0.90), None),
+            ],
         ),
     ]
     .concat()

@@ -10,11 +10,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod bare;
 mod charts;
 mod contender;
 mod figures;
 mod goals;
-mod link;
 mod measure;
 mod report;
 mod rounds;
@@ -26,7 +26,7 @@ use contender::Contender;
 use rounds::{Plan, Results};
 
 fn main() {
-    if echo_server::run_if_asked() {
+    if echo_server::run_if_asked() || bare::run_if_asked() {
         return;
     }
     let options = Options::from_args();

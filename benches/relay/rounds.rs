@@ -21,7 +21,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) const FULL: Self = Self {
         rounds: 7,
-        slice: Duration::from_millis(400),
+        slice: Duration::from_millis(300),
         patience: Duration::from_secs(3),
     };
     pub(crate) const QUICK: Self = Self {
@@ -44,7 +44,7 @@ struct Entry {
 #[derive(Clone, Default)]
 struct Cell {
     /// One for each round; in each, one number for each figure.
-    rounds: Vec<Vec<f64>>,
+    rounds: Vec<Vec<Option<f64>>>,
     trouble: Option<Trouble>,
 }
 
@@ -54,6 +54,8 @@ pub(crate) enum Trouble {
     /// It was ended at the time limit.
     Hangs,
     Fails(String),
+    /// There were too few samples.
+    TooFew,
     /// It was not measured.
     NotMeasured,
 }
@@ -64,6 +66,7 @@ impl Trouble {
         match self {
             Self::Hangs => "hangs",
             Self::Fails(_) => "fails",
+            Self::TooFew => "–",
             Self::NotMeasured => "not measured",
         }
     }
@@ -116,7 +119,10 @@ impl Results {
         if let Some(trouble) = &cell.trouble {
             return Err(trouble.clone());
         }
-        let values: Vec<f64> = cell.rounds.iter().map(|round| round[part]).collect();
+        let values: Vec<f64> = cell.rounds.iter().filter_map(|round| round[part]).collect();
+        if values.is_empty() {
+            return Err(Trouble::TooFew);
+        }
         Ok(median(&values))
     }
 
@@ -149,7 +155,12 @@ impl Results {
         }
     }
 
-    fn answer(&mut self, at: usize, measure: Measure, plan: Plan) -> Result<Vec<f64>, Trouble> {
+    fn answer(
+        &mut self,
+        at: usize,
+        measure: Measure,
+        plan: Plan,
+    ) -> Result<Vec<Option<f64>>, Trouble> {
         let others = self.services_but(at);
         let entry = &mut self.entries[at];
         let moved = self.affinity.apply(entry.cores);
@@ -163,10 +174,10 @@ impl Results {
         time_limit::within(
             plan.slice + plan.patience,
             || family::kill_all_but(&others),
-            || measure.run(running, plan.slice),
+            || measure.run(&running.target(), plan.slice),
         )
         .ok_or(Trouble::Hangs)?
-        .map_err(|error| Trouble::Fails(error.to_string()))
+        .map_err(Trouble::Fails)
     }
 
     /// The processes that live on from one measure to the next.

@@ -131,7 +131,8 @@ fn proxy(path: &str, windows: Windows) -> Command {
 }
 
 fn tcpserver(sessions: usize) -> Command {
-    let most = sessions.to_string();
+    // One more is opened beside them, and those before may not have ended.
+    let most = (3 * sessions).to_string();
     let mut command = Command::new("tcpserver");
     command.args(["-HR", "-l0", "-b", "128", "-c", &most, "127.0.0.1", "0"]);
     command.args(echo_server::command());

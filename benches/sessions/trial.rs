@@ -8,11 +8,16 @@ use super::clients::Clients;
 use super::usage::Usage;
 use crate::common::affinity::{Affinity, Cores};
 use crate::common::end_to_end::processes;
+use crate::common::generator::{Load, Report, Target};
 use crate::common::service::Service;
-use crate::common::stats::percentile;
 
 /// Passes over all sessions.
 const PASSES: usize = 3;
+
+/// Requests a second, all sessions together.
+const RATE: u32 = 5000;
+
+const REQUEST_BYTES: usize = 200;
 
 /// How long a program may go on with what it was last asked before it counts as idle.
 const SETTLING: Duration = Duration::from_secs(2);
@@ -53,6 +58,14 @@ pub(crate) struct Left {
     pub(crate) descriptors: usize,
 }
 
+impl Left {
+    fn add(&mut self, more: &Self) {
+        self.processes += more.processes;
+        self.zombies += more.zombies;
+        self.descriptors += more.descriptors;
+    }
+}
+
 /// What was measured.
 pub(crate) struct Figures {
     pub(crate) sessions: usize,
@@ -83,56 +96,41 @@ pub(crate) fn run(
     affinity: &Affinity,
 ) -> Result<Figures, String> {
     let service = Service::start(&mut command)?;
-    measure(&service, sessions, has_heartbeats, windows, affinity)
-        .map_err(|error| error.to_string())
-}
-
-fn measure(
-    service: &Service,
-    sessions: usize,
-    has_heartbeats: bool,
-    windows: Windows,
-    affinity: &Affinity,
-) -> io::Result<Figures> {
     let pid = service.pid();
     let rss_kib_without = processes::rss_kib(pid);
     let descriptors = processes::fd_count(pid);
-    let mut clients = Clients::new(service.address());
-    let requests = PASSES * sessions;
+    let target = Target::Address(service.address());
+    let load = Load::echo(REQUEST_BYTES)
+        .with("--rate", RATE)
+        .with("--requests", PASSES * sessions)
+        .with("--warm-up", 0);
+    let measure = |load: &Load| on_both(pid, affinity, || load.run(&target));
 
-    clients.open(1)?;
-    let alone = on_both(pid, affinity, || clients.ask_one(requests))?;
+    let alone = measure(&load)?;
 
-    let begin = Instant::now();
-    clients.open(sessions)?;
-    let open = begin.elapsed();
-
-    std::thread::sleep(SETTLING);
-    let before = Usage::of(pid);
-    std::thread::sleep(windows.idle);
-    let idle = Usage::of(pid).since(before);
+    let held = Load::echo(REQUEST_BYTES).hold(&target, sessions, pid)?;
+    let idle = idle_usage(pid, windows);
     let rss_kib_with = processes::rss_kib(pid);
-
-    let one_of_all = on_both(pid, affinity, || clients.ask_one(requests))?;
-    let each_in_turn = on_both(pid, affinity, || clients.ask_each(PASSES))?;
-    let of_both = alone.into_iter().zip(one_of_all).zip(each_in_turn);
-    let round_trips =
-        Cores::BOTH
-            .into_iter()
-            .zip(of_both)
-            .map(|(cores, ((alone, one_of_all), each_in_turn))| RoundTrips {
-                cores,
-                alone,
-                one_of_all,
-                each_in_turn,
-            });
-
-    let heartbeats = has_heartbeats.then(|| heartbeats(pid, &mut clients, windows));
-    let heartbeats = heartbeats.transpose()?;
-
+    let one_of_all = measure(&load)?;
     let begin = Instant::now();
-    drop(clients);
-    let left = close(pid, descriptors);
+    let open = held.finish()?.opening();
+    let mut left = close(pid, descriptors);
+    let closing = begin.elapsed();
+
+    let each_in_turn = measure(&load.with("--sessions", sessions))?;
+    let round_trips = Cores::BOTH
+        .into_iter()
+        .enumerate()
+        .map(|(at, cores)| RoundTrips {
+            cores,
+            alone: alone[at],
+            one_of_all: one_of_all[at],
+            each_in_turn: each_in_turn[at],
+        });
+
+    let heartbeats = has_heartbeats.then(|| heartbeats(&service, sessions, windows));
+    let heartbeats = heartbeats.transpose().map_err(|error| error.to_string())?;
+    left.add(&close(pid, descriptors));
     Ok(Figures {
         sessions,
         open,
@@ -141,40 +139,50 @@ fn measure(
         idle,
         round_trips: round_trips.collect(),
         heartbeats,
-        close: begin.elapsed(),
+        close: closing,
         left,
     })
 }
 
-/// How many heartbeats arrive, and what they cost.
-fn heartbeats(pid: i32, clients: &mut Clients, windows: Windows) -> io::Result<(usize, Usage)> {
-    clients.announce_heartbeats()?;
-    // Those that arrive meanwhile do not count.
-    clients.exchange_heartbeats(SETTLING)?;
+/// What it uses while nothing happens.
+fn idle_usage(pid: i32, windows: Windows) -> Usage {
+    std::thread::sleep(SETTLING);
     let before = Usage::of(pid);
-    let count = clients.exchange_heartbeats(windows.heartbeats)?;
-    Ok((count, Usage::of(pid).since(before)))
+    std::thread::sleep(windows.idle);
+    Usage::of(pid).since(before)
 }
 
-/// Measures with everything on one core, and then unpinned.
+/// How many heartbeats arrive, and what they cost.
+fn heartbeats(service: &Service, sessions: usize, windows: Windows) -> io::Result<(usize, Usage)> {
+    let mut clients = Clients::open(service.address(), sessions)?;
+    // Those that arrive meanwhile do not count.
+    clients.exchange_heartbeats(SETTLING)?;
+    let before = Usage::of(service.pid());
+    let count = clients.exchange_heartbeats(windows.heartbeats)?;
+    Ok((count, Usage::of(service.pid()).since(before)))
+}
+
+/// Measures with everything on one core, and then unpinned. Servers are started meanwhile, so they are on the same ones.
 fn on_both(
     pid: i32,
     affinity: &Affinity,
-    mut round_trips: impl FnMut() -> io::Result<Vec<f64>>,
-) -> io::Result<Vec<RoundTrip>> {
-    let below = processes::descendants(pid);
+    mut run: impl FnMut() -> Result<Report, String>,
+) -> Result<Vec<RoundTrip>, String> {
     let mut found = Vec::new();
     for cores in Cores::BOTH {
-        affinity.apply(cores)?;
-        affinity.apply_to(pid, cores)?;
-        for process in &below {
-            affinity.apply_to(process.pid, cores)?;
+        for pid in [0, pid] {
+            affinity
+                .apply_to(pid, cores)
+                .map_err(|error| error.to_string())?;
         }
-        let mut times = round_trips()?;
-        found.push(RoundTrip {
-            p50: percentile(&mut times, 0.5),
-            p99: percentile(&mut times, 0.99),
-        });
+        let report = run()?;
+        let known = || {
+            Some(RoundTrip {
+                p50: report.latency("p50")?,
+                p99: report.latency("p99")?,
+            })
+        };
+        found.push(known().ok_or("nothing was measured")?);
     }
     Ok(found)
 }

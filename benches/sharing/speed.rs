@@ -4,7 +4,7 @@ use super::clients::{self, Client};
 use super::common::PROXY;
 use super::common::service::Service;
 use super::common::stats::median;
-use super::{proxy, settle};
+use super::{OWN_EACH, PROCESSES, proxy, settle};
 
 /// Sessions that send at the same time.
 const SESSIONS: usize = 100;
@@ -30,8 +30,8 @@ struct Side {
 }
 
 impl Side {
-    fn start(is_shared: bool) -> Result<Self, String> {
-        let service = Service::start(&mut proxy(is_shared, &[PROXY, "demo-server"]))?;
+    fn start(processes: &str) -> Result<Self, String> {
+        let service = Service::start(&mut proxy(processes, &[PROXY, "demo-server"]))?;
         let sessions = clients::open(service.address(), SESSIONS);
         Ok(Self {
             sessions: sessions.map_err(|error| error.to_string())?,
@@ -56,8 +56,8 @@ pub(crate) fn measure(is_quick: bool) -> Speed {
     } else {
         (15, 2000, 100)
     };
-    let mut own = Side::start(false).expect("servers of their own start");
-    let mut shared = Side::start(true).expect("shared servers start");
+    let mut own = Side::start(OWN_EACH).expect("servers of their own start");
+    let mut shared = Side::start(PROCESSES).expect("shared servers start");
     for turn in 0..turns {
         eprintln!("speed: round {} of {turns}", turn + 1);
         for side in [&mut own, &mut shared] {

@@ -4,8 +4,8 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::processes::wait_until_quiet;
-use crate::common::{DEADLINE, Proxy, eventually};
+use crate::common::end_to_end::processes::wait_until_quiet;
+use crate::common::end_to_end::{DEADLINE, Proxy, eventually};
 use crate::{Times, ms, ratio, round_trip, subjects};
 
 const POOL: usize = 3;

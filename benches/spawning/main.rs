@@ -10,7 +10,7 @@
     reason = "a benchmark that cannot measure has to end"
 )]
 
-#[path = "../../tests/common/mod.rs"]
+#[path = "../common/mod.rs"]
 mod common;
 
 mod first_answer;
@@ -20,7 +20,7 @@ mod rush;
 
 use std::time::{Duration, Instant};
 
-use common::{Client, installed, servers};
+use common::end_to_end::{Client, installed, servers};
 use serde_json::json;
 
 fn main() {

@@ -1,15 +1,21 @@
 //! The round trip of an open session while many clients connect at once.
 
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::common::processes::sessions_that_fit;
-use crate::common::{Client, Proxy, servers};
-use crate::{Times, ms, round_trip};
+use serde_json::json;
+
+use crate::common::end_to_end::processes::sessions_that_fit;
+use crate::common::end_to_end::{Client, Proxy, servers};
+use crate::common::generator::{Load, Target};
+use crate::ms;
 
 const CLIENTS: usize = 500;
-const REQUESTS: usize = 2000;
+
+/// Requests that the open session sends a second. What stands still is seen by all that are due meanwhile.
+const RATE: u32 = 2000;
+
+/// How long that goes on before the rush, in which nothing counts.
+const WARM_UP: Duration = Duration::from_millis(500);
 
 /// More than the whole rush takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -28,41 +34,35 @@ pub(crate) fn measure() {
 
 fn measure_one(options: &[&str], clients: usize) {
     let proxy = Proxy::start(options, &servers::demo());
-    let mut open = proxy.connect();
-    open.initialize();
-    let quiet = Times::new((0..REQUESTS).map(|_| round_trip(&mut open)).collect());
-    let rush_is_over = AtomicBool::new(false);
-    let (times, rush) = thread::scope(|scope| {
-        let pinging = scope.spawn(|| {
-            let mut times = Vec::new();
-            while !rush_is_over.load(Ordering::Relaxed) {
-                times.push(round_trip(&mut open));
-            }
-            times
-        });
-        let begin = Instant::now();
-        let mut rushing: Vec<Client> = (0..clients).map(|_| proxy.connect()).collect();
-        for client in &mut rushing {
-            client.send_request("ping", &serde_json::json!({}));
-        }
-        for client in &mut rushing {
-            client.recv_json_within(PATIENCE);
-        }
-        let rush = begin.elapsed();
-        rush_is_over.store(true, Ordering::Relaxed);
-        (pinging.join().expect("the session is served"), rush)
-    });
-    let count = times.len();
-    let times = Times::new(times);
+    let target = Target::Address(proxy.address());
+    let load = Load::of_era("legacy").with("--rate", RATE);
+    let quiet = load.clone().lasting(2 * WARM_UP, WARM_UP).run(&target);
+    let quiet = quiet.expect("the session is served");
+    let beside = load.lasting(PATIENCE, WARM_UP).start(&target);
+    let beside = beside.expect("it starts");
+    std::thread::sleep(WARM_UP);
+    let begin = Instant::now();
+    let mut rushing: Vec<Client> = (0..clients).map(|_| proxy.connect()).collect();
+    for client in &mut rushing {
+        client.send_request("ping", &json!({}));
+    }
+    for client in &mut rushing {
+        client.recv_json_within(PATIENCE);
+    }
+    let rush = begin.elapsed();
+    let during = beside.finish().expect("the session is served");
+    let times = |report: &crate::common::generator::Report| {
+        ["p50", "p99", "max"].map(|name| {
+            let micros = report.latency(name).unwrap_or_default();
+            ms(Duration::from_secs_f64(micros / 1e6))
+        })
+    };
+    let ([p50, p99, worst], [quiet_p50, quiet_p99, _]) = (times(&during), times(&quiet));
     println!(
-        "{clients} clients connect at once [{}]: all served after {}; round trip of an open session p50 {}, p99 {}, \
-         worst {} ({count} of them), otherwise p50 {}, p99 {}",
+        "{clients} clients connect at once [{}]: all served after {}; round trip of an open session p50 {p50}, p99 {p99}, \
+         worst {worst} ({} of them), otherwise p50 {quiet_p50}, p99 {quiet_p99}",
         options.join(" "),
         ms(rush),
-        ms(times.median()),
-        ms(times.at(99)),
-        ms(times.at(100)),
-        ms(quiet.median()),
-        ms(quiet.at(99)),
+        during.requests(),
     );
 }

@@ -66,8 +66,14 @@ impl<M> Outbox<M> {
     }
 
     /// Queues a line that has no line end yet.
+    #[inline]
     pub fn push(&mut self, line: &[u8], tag: Option<M>, memory: &mut BufferBudget) {
         self.tag(line.len() + 1, tag);
+        self.push_bytes(line, memory);
+    }
+
+    #[inline(never)]
+    fn push_bytes(&mut self, line: &[u8], memory: &mut BufferBudget) {
         self.make_room(line.len() + 1, memory);
         self.bytes.extend_from_slice(line);
         self.bytes.push(b'\n');
@@ -294,6 +300,7 @@ impl<M> Outbox<M> {
         self.position + self.len() as u64
     }
 
+    #[inline]
     fn tag(&mut self, len: usize, tag: Option<M>) {
         if let Some(tag) = tag {
             self.tags.push_back(Tagged {

@@ -1,7 +1,7 @@
 //! JSON-RPC request ids: compared by JSON value, echoed as they were written.
 //!
 //! A server may write `1.50` as `1.5`, `é` as `\u00e9` or `1.0` as `1`, so bytes do not tell whether a response
-//! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation.
+//! belongs to a request. The usual ids (integers, short plain strings) are kept without an allocation, and a UUID with one.
 
 use std::fmt;
 use std::hash::{Hash, Hasher};
@@ -12,8 +12,8 @@ use serde::de::{Deserialize, Deserializer, Visitor};
 /// The longest id that is accepted, in bytes as written. Every request in flight keeps its id, so this bounds memory.
 pub const MAX_ID_BYTES: usize = 1024;
 
-/// Strings up to this many bytes are kept inline; a UUID has 36.
-pub const INLINE_BYTES: usize = 38;
+/// Strings up to this many bytes are kept inline: as much as makes an id no larger than a longer string does.
+pub const INLINE_BYTES: usize = 22;
 
 /// The text of an id, in the line that holds it. It is UTF-8, and only checked again where it is shown.
 #[derive(Clone, Copy)]
@@ -78,9 +78,11 @@ pub struct RequestId(Repr);
 enum Repr {
     /// An integer, written as `Display` writes it.
     Integer(i64),
-    /// A string without escapes.
+    /// What is between the quotation marks of a string without escapes.
     Plain { len: u8, bytes: [u8; INLINE_BYTES] },
-    /// Anything else: long or escaped strings, fractions, and what JSON-RPC does not allow but servers echo.
+    /// The same, if it is longer.
+    Long(Box<str>),
+    /// Anything else: escaped strings, fractions, and what JSON-RPC does not allow but servers echo.
     Other(Box<Written>),
 }
 
@@ -97,8 +99,6 @@ enum Value {
     Integer(i128),
     /// The bits of a double that is not a 64-bit integer.
     Double(u64),
-    /// What is between the quotation marks of the text.
-    Inner,
     /// The characters of a string; bytes, as a lone surrogate has no place in a `str`.
     String(Box<[u8]>),
     /// An array or an object with its keys sorted, or a boolean.
@@ -137,9 +137,10 @@ impl RequestId {
 
     /// Reads what is not a plain integer.
     fn of_other(text: &str) -> Self {
-        if let Some(string) = plain_string(text)
-            && string.len() <= INLINE_BYTES
-        {
+        if let Some(string) = plain_string(text) {
+            if string.len() > INLINE_BYTES {
+                return Self(Repr::Long(string.into()));
+            }
             let mut bytes = [0; INLINE_BYTES];
             bytes[..string.len()].copy_from_slice(string.as_bytes());
             return Self(Repr::Plain {
@@ -155,13 +156,15 @@ impl RequestId {
 
     /// The memory that it holds besides its own size, in bytes.
     pub fn heap_bytes(&self) -> usize {
-        let Repr::Other(written) = &self.0 else {
-            return 0;
+        let written = match &self.0 {
+            Repr::Integer(_) | Repr::Plain { .. } => return 0,
+            Repr::Long(string) => return string.len(),
+            Repr::Other(written) => written,
         };
         let value = match &written.value {
             Value::String(string) => string.len(),
             Value::Json(text) => text.len(),
-            Value::Integer(_) | Value::Double(_) | Value::Inner | Value::Text => 0,
+            Value::Integer(_) | Value::Double(_) | Value::Text => 0,
         };
         size_of::<Written>() + written.text.len() + value
     }
@@ -188,16 +191,19 @@ impl RequestId {
         }
     }
 
+    #[inline(never)]
+    fn has_value_of(&self, other: &Self) -> bool {
+        self.value() == other.value()
+    }
+
     fn value(&self) -> ValueRef<'_> {
         match &self.0 {
             Repr::Integer(integer) => ValueRef::Integer(i128::from(*integer)),
             Repr::Plain { len, bytes } => ValueRef::String(&bytes[..usize::from(*len)]),
+            Repr::Long(string) => ValueRef::String(string.as_bytes()),
             Repr::Other(written) => match &written.value {
                 Value::Integer(integer) => ValueRef::Integer(*integer),
                 Value::Double(bits) => ValueRef::Double(*bits),
-                Value::Inner => {
-                    ValueRef::String(&written.text.as_bytes()[1..written.text.len() - 1])
-                }
                 Value::String(string) => ValueRef::String(string),
                 Value::Json(text) => ValueRef::Json(text),
                 Value::Text => ValueRef::Json(&written.text),
@@ -207,10 +213,11 @@ impl RequestId {
 }
 
 impl PartialEq for RequestId {
+    #[inline]
     fn eq(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {
             (Repr::Integer(a), Repr::Integer(b)) => a == b,
-            _ => self.value() == other.value(),
+            _ => self.has_value_of(other),
         }
     }
 }
@@ -233,6 +240,7 @@ impl fmt::Display for RequestId {
                 let text = std::str::from_utf8(&bytes[..usize::from(*len)]).unwrap_or_default();
                 write!(f, "\"{text}\"")
             }
+            Repr::Long(string) => write!(f, "\"{string}\""),
             Repr::Other(written) => f.write_str(&written.text),
         }
     }
@@ -248,7 +256,6 @@ impl Value {
     /// What can't be read, as it holds one of Python's constants or is nested too deep, has its text as its value.
     fn of(text: &str) -> Self {
         let value = match text.as_bytes().first() {
-            Some(b'"') if plain_string(text).is_some() => Some(Self::Inner),
             Some(b'"') => serde_json::from_str::<StringBytes>(text)
                 .ok()
                 .map(|string| Self::String(string.0.into())),
@@ -313,6 +320,8 @@ fn plain_string(text: &str) -> Option<&str> {
     let inner = text.strip_prefix('"')?.strip_suffix('"')?;
     (!inner.contains('\\')).then_some(inner)
 }
+
+const _: () = assert!(size_of::<RequestId>() == 24);
 
 /// A JSON string as bytes: unlike `String` it accepts lone surrogates, which `IgnoredAny` accepts too.
 struct StringBytes(Vec<u8>);

@@ -54,15 +54,24 @@ pub struct Splitter {
     /// Whether a carriage return before the line feed is a part of the line.
     keeps_cr: bool,
     start: Start,
-    buffer: Vec<u8>,
-    skipping: Option<Box<(SkipScanner, TooLong)>>,
+    /// What has come of a line that is not whole, or a buffer that was lent for it.
+    begun: Option<Box<Begun>>,
+}
+
+/// A line of which more is to come.
+#[derive(Debug)]
+enum Begun {
+    /// It is kept.
+    Kept(Vec<u8>),
+    /// It is too long.
+    Skipped(SkipScanner, TooLong),
 }
 
 /// Whether a byte order mark may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Start {
     /// Nothing has come but its first bytes, this many, and perhaps none.
-    Undecided(usize),
+    Undecided(u8),
     /// It has come, or something else.
     Passed,
 }
@@ -132,25 +141,58 @@ impl Splitter {
 
     /// Takes what has come of an unfinished line that is not skipped.
     pub fn take_begun(&mut self) -> Vec<u8> {
-        std::mem::take(&mut self.buffer)
+        self.take_buffer()
     }
 
     /// Gives a buffer for the next line that has to be put together. No line has begun.
     pub fn lend(&mut self, buffer: Vec<u8>) {
         debug_assert!(self.is_between_lines());
-        self.buffer = buffer;
+        self.begun = (buffer.capacity() > 0).then(|| Box::new(Begun::Kept(buffer)));
     }
 
     /// Whether no line has begun.
     pub fn is_between_lines(&self) -> bool {
-        let is_undecided = !matches!(self.start, Start::Passed | Start::Undecided(0));
-        self.buffer.is_empty() && self.skipping.is_none() && !is_undecided
+        match self.begun {
+            None => !self.is_undecided(),
+            Some(_) => self.has_nothing(),
+        }
+    }
+
+    fn is_undecided(&self) -> bool {
+        !matches!(self.start, Start::Passed | Start::Undecided(0))
+    }
+
+    /// The same where there is a buffer, which is empty before a line begins.
+    #[inline(never)]
+    fn has_nothing(&self) -> bool {
+        !self.is_skipping() && self.buffer().is_empty() && !self.is_undecided()
+    }
+
+    fn is_skipping(&self) -> bool {
+        matches!(self.begun.as_deref(), Some(Begun::Skipped(..)))
+    }
+
+    /// What is kept of the line that has begun.
+    fn buffer(&self) -> &[u8] {
+        match self.begun.as_deref() {
+            Some(Begun::Kept(buffer)) => buffer,
+            Some(Begun::Skipped(..)) | None => &[],
+        }
+    }
+
+    /// Takes it. A line that is skipped goes on to be.
+    fn take_buffer(&mut self) -> Vec<u8> {
+        let is_kept = |begun: &mut Box<Begun>| matches!(**begun, Begun::Kept(_));
+        match self.begun.take_if(is_kept).map(|begun| *begun) {
+            Some(Begun::Kept(buffer)) => buffer,
+            Some(Begun::Skipped(..)) | None => Vec::new(),
+        }
     }
 
     /// Takes back a buffer that was lent and is not needed.
     pub fn take_back(&mut self) -> Vec<u8> {
-        if self.buffer.is_empty() {
-            std::mem::take(&mut self.buffer)
+        if self.buffer().is_empty() {
+            self.take_buffer()
         } else {
             Vec::new()
         }
@@ -158,45 +200,50 @@ impl Splitter {
 
     /// Whether an unfinished line needs a larger buffer for this many bytes more.
     pub fn would_grow(&self, more: usize) -> bool {
-        self.skipping.is_none() && self.buffer.len() + more >= self.buffer.capacity()
+        !self.is_skipping() && self.buffered() + more >= self.capacity()
     }
 
     /// Goes on in this buffer if it is larger than the one that an unfinished line is in. Returns the other one.
     pub fn move_into(&mut self, mut buffer: Vec<u8>) -> Vec<u8> {
-        if buffer.capacity() <= self.buffer.capacity() {
-            return buffer;
+        match self.begun.as_deref_mut() {
+            Some(Begun::Kept(begun)) if begun.capacity() < buffer.capacity() => {
+                buffer.extend_from_slice(begun);
+                std::mem::replace(begun, buffer)
+            }
+            _ => buffer,
         }
-        buffer.extend_from_slice(&self.buffer);
-        std::mem::replace(&mut self.buffer, buffer)
     }
 
     /// Whether more than this many bytes of an unfinished line have come.
     pub fn is_within_line(&self, bytes: usize) -> bool {
-        self.skipping.is_some() || self.buffer.len() > bytes
+        self.begun.is_some() && (self.is_skipping() || self.buffered() > bytes)
     }
 
     /// How many bytes of an unfinished line are kept.
     pub fn buffered(&self) -> usize {
-        self.buffer.len()
+        self.buffer().len()
     }
 
     /// Lets go of what is kept of an unfinished line. The rest of it is skipped.
     pub fn give_up(&mut self, why: TooLong) {
-        if !self.buffer.is_empty() {
+        if !self.buffer().is_empty() {
             self.skip(why);
         }
     }
 
     /// Skips the line that is under way, or is next, to its end.
     pub fn skip_line(&mut self, why: TooLong) {
-        if self.skipping.is_none() {
+        if !self.is_skipping() {
             self.skip(why);
         }
     }
 
     /// The memory that an unfinished line holds, in bytes.
     pub fn capacity(&self) -> usize {
-        self.buffer.capacity()
+        match self.begun.as_deref() {
+            Some(Begun::Kept(buffer)) => buffer.capacity(),
+            Some(Begun::Skipped(..)) | None => 0,
+        }
     }
 
     /// Takes a byte order mark, or what may be the beginning of one, from the front of `input`.
@@ -205,12 +252,12 @@ impl Splitter {
         let Start::Undecided(begun) = self.start else {
             return;
         };
-        let expected = &BYTE_ORDER_MARK[begun..];
+        let expected = &BYTE_ORDER_MARK[usize::from(begun)..];
         if let Some(rest) = input.strip_prefix(expected) {
             *input = rest;
             self.start = Start::Passed;
         } else if expected.starts_with(input) {
-            self.start = Start::Undecided(begun + input.len());
+            self.start = Start::Undecided(begun + input.len() as u8);
             *input = &[];
         } else {
             self.keep_undecided(limits);
@@ -222,7 +269,7 @@ impl Splitter {
         if let Start::Undecided(begun) = std::mem::replace(&mut self.start, Start::Passed)
             && begun > 0
         {
-            self.keep(&BYTE_ORDER_MARK[..begun], limits);
+            self.keep(&BYTE_ORDER_MARK[..usize::from(begun)], limits);
         }
     }
 
@@ -236,14 +283,15 @@ impl Splitter {
     }
 
     fn finish(&mut self, limits: LineLimits) -> Line<'static> {
-        let len = self.content(&self.buffer).len();
-        if self.skipping.is_none() && without_cr(&self.buffer).len() > limits.max_bytes {
+        let len = self.content(self.buffer()).len();
+        if without_cr(self.buffer()).len() > limits.max_bytes {
             self.skip(TooLong::Limit);
         }
-        if let Some(skipping) = self.skipping.take() {
-            return Line::Skipped(skipping.0.finish(), skipping.1);
-        }
-        let mut bytes = std::mem::take(&mut self.buffer);
+        let mut bytes = match self.begun.take().map(|begun| *begun) {
+            Some(Begun::Skipped(scanner, why)) => return Line::Skipped(scanner.finish(), why),
+            Some(Begun::Kept(bytes)) => bytes,
+            None => Vec::new(),
+        };
         bytes.truncate(len);
         bytes.push(b'\n');
         Line::Buffered { bytes, len }
@@ -258,47 +306,45 @@ impl Splitter {
     }
 
     fn keep(&mut self, piece: &[u8], limits: LineLimits) {
-        if let Some(skipping) = &mut self.skipping {
-            skipping.0.feed(piece);
-            return;
-        }
-        match self.reserve(piece.len(), limits) {
-            Ok(()) => self.buffer.extend_from_slice(piece),
-            Err(why) => {
-                self.skip(why);
-                self.keep(piece, limits);
-            }
-        }
-    }
-
-    /// Makes room for more of the line, and for the line feed that ends it.
-    fn reserve(&mut self, more: usize, limits: LineLimits) -> Result<(), TooLong> {
-        let longest = limits.max_bytes + "\r\n".len();
-        let needed = self.buffer.len() + more + "\n".len();
-        if needed > longest {
-            return Err(TooLong::Limit);
-        }
-        let capacity = self.buffer.capacity();
-        if needed <= capacity {
-            return Ok(());
-        }
-        let allowed = capacity.max(UNCHARGED_BYTES) + limits.room;
-        if needed > allowed {
-            return Err(TooLong::BufferBudget);
-        }
-        // Doubling saves copies, but no line is refused for it.
-        let wanted = needed.max((capacity * 2).min(longest).min(allowed));
-        let more = wanted - self.buffer.len();
-        let reserved = self.buffer.try_reserve_exact(more);
-        // The system may have less than the budget allows.
-        reserved.map_err(|_| TooLong::BufferBudget)
+        let new = || Box::new(Begun::Kept(Vec::new()));
+        let why = match &mut **self.begun.get_or_insert_with(new) {
+            Begun::Skipped(scanner, _) => return scanner.feed(piece),
+            Begun::Kept(buffer) => match reserve(buffer, piece.len(), limits) {
+                Ok(()) => return buffer.extend_from_slice(piece),
+                Err(why) => why,
+            },
+        };
+        self.skip(why);
+        self.keep(piece, limits);
     }
 
     fn skip(&mut self, why: TooLong) {
         let mut scanner = SkipScanner::default();
-        scanner.feed(&std::mem::take(&mut self.buffer));
-        self.skipping = Some(Box::new((scanner, why)));
+        scanner.feed(&self.take_buffer());
+        self.begun = Some(Box::new(Begun::Skipped(scanner, why)));
     }
+}
+
+/// Makes room for more of the line, and for the line feed that ends it.
+fn reserve(buffer: &mut Vec<u8>, more: usize, limits: LineLimits) -> Result<(), TooLong> {
+    let longest = limits.max_bytes + "\r\n".len();
+    let needed = buffer.len() + more + "\n".len();
+    if needed > longest {
+        return Err(TooLong::Limit);
+    }
+    let capacity = buffer.capacity();
+    if needed <= capacity {
+        return Ok(());
+    }
+    let allowed = capacity.max(UNCHARGED_BYTES) + limits.room;
+    if needed > allowed {
+        return Err(TooLong::BufferBudget);
+    }
+    // Doubling saves copies, but no line is refused for it.
+    let wanted = needed.max((capacity * 2).min(longest).min(allowed));
+    let reserved = buffer.try_reserve_exact(wanted - buffer.len());
+    // The system may have less than the budget allows.
+    reserved.map_err(|_| TooLong::BufferBudget)
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {
@@ -342,7 +388,7 @@ mod tests {
                 lines.push(out(line));
             }
             assert!(piece.is_empty());
-            assert!(splitter.buffer.len() <= limits.max_bytes + 2);
+            assert!(splitter.buffered() <= limits.max_bytes + 2);
         }
         lines.extend(splitter.end(limits).map(out));
         assert_eq!(splitter.capacity(), 0);

@@ -29,7 +29,18 @@ impl Readiness {
     const TAKES_PIECES: Self = Self(32);
 
     /// What an event says.
+    #[inline]
     pub fn of(event: &Event) -> Self {
+        // What nearly all events say; neither side is closed for writing without one of these.
+        if !event.is_error() && !event.is_read_closed() && !event.is_priority() {
+            return Self::READABLE.if_so(event.is_readable())
+                | Self::WRITABLE.if_so(event.is_writable());
+        }
+        Self::of_rare(event)
+    }
+
+    #[cold]
+    fn of_rare(event: &Event) -> Self {
         let is_error = event.is_error();
         let is_read_closed = event.is_read_closed() || is_error;
         Self::READABLE.if_so(event.is_readable() || is_read_closed)

@@ -65,6 +65,12 @@ pub fn block_write_signals() -> io::Result<()> {
     Ok(sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?)
 }
 
+/// Lets stop signals end the program from now on, those too that have come and were not taken.
+pub fn release() -> io::Result<()> {
+    let mask: SigSet = STOP_SIGNALS.into_iter().collect();
+    Ok(sigprocmask(SigmaskHow::SIG_UNBLOCK, Some(&mask), None)?)
+}
+
 /// The signals that the program acts on, and those that it must not be ended or stopped by.
 #[derive(Debug)]
 pub struct Signals {

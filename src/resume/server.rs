@@ -54,6 +54,8 @@ pub struct Server {
     pub has_left: bool,
     /// Whether the end of its side was read.
     pub has_ended: bool,
+    /// Whether more has come for the client while it was away than is kept, so that the session ends.
+    pub has_overflowed: bool,
 }
 
 // It is in a piece of memory of its own, and those come in steps.
@@ -91,6 +93,7 @@ impl Server {
             has_vanished: false,
             has_left: false,
             has_ended: false,
+            has_overflowed: false,
         }
     }
 

@@ -5,10 +5,29 @@ use crate::reactor::timers::Timers;
 use crate::session::Event;
 
 impl<P> Scheduler<P> {
+    /// A session was run, and there is not much memory left.
+    #[inline(never)]
+    pub(super) fn note_need_of_memory<D: Copy + From<SessionKey>>(
+        &mut self,
+        key: SessionKey,
+        timers: &mut Timers<D>,
+    ) {
+        let memory = &self.shared.memory;
+        if let Some(entry) = self.entries.get_mut(key.0)
+            && !entry.waits_for_memory
+            && entry.session.waits_for_memory(memory)
+        {
+            entry.waits_for_memory = true;
+            self.waiting_for_memory.push(key);
+        }
+        if memory.is_short() {
+            self.relieve_memory(key, timers);
+        }
+    }
+
     /// Memory is short, and a session was run: if it is in the middle of a long line, it may need more, and whoever holds
     /// most and has moved least makes room. That may be the session itself. Then nobody does: it has what is left.
-    #[inline(never)]
-    pub(super) fn relieve_memory<D: Copy + From<SessionKey>>(
+    fn relieve_memory<D: Copy + From<SessionKey>>(
         &mut self,
         key: SessionKey,
         timers: &mut Timers<D>,

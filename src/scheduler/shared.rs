@@ -8,6 +8,7 @@ use crate::buffers::budget::BufferBudget;
 use crate::reactor::timers::Timers;
 use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
+use crate::session::records::Records;
 use crate::session::{Action, Context, Settings};
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
@@ -19,6 +20,7 @@ pub(super) struct Shared {
     pub(super) settings: Vec<Settings>,
     pub(super) memory: BufferBudget,
     pub(super) logs: LogLimits,
+    records: Records,
     /// Those of each service.
     pub(super) counts: Vec<Counts>,
     /// Where sessions put what they want done, and where it waits until it is.
@@ -32,6 +34,7 @@ impl Shared {
             settings: vec![settings],
             memory,
             logs: LogLimits::default(),
+            records: Records::default(),
             counts: vec![Counts::default()],
             actions: Vec::new(),
             pending_actions: VecDeque::new(),
@@ -52,6 +55,7 @@ impl Shared {
             settings: &self.settings[service.0],
             memory: &mut self.memory,
             logs: &mut self.logs,
+            records: &mut self.records,
             counts: &mut self.counts[service.0],
             actions: &mut self.actions,
         }

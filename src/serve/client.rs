@@ -317,6 +317,9 @@ impl<S: System> Sides<'_, S> {
             failed = failed.or(side.into_error());
         }
         if is_stalled && session.is_detached() {
+            if let Some(server) = &mut place.resume {
+                server.has_overflowed = true;
+            }
             let error = "more has come for it than is kept, before it came back";
             let error = std::io::Error::new(std::io::ErrorKind::TimedOut, error);
             session.handle(Event::ClientFailed(&error), cx);

@@ -39,6 +39,7 @@ impl PipeWidener {
         }
     }
 
+    #[cold]
     fn widen(&mut self, pipe: &impl Pipe) {
         if !self.is_wide {
             self.is_wide = true;

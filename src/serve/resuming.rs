@@ -23,11 +23,12 @@ use crate::util::about::about;
 use crate::util::time::Time;
 
 /// What may become of a connection that is to go on with a session.
-pub(super) const RESULTS: [&str; 6] = [
+pub(super) const RESULTS: [&str; 7] = [
     "resumed",
     "stale",
     "unknown",
     "ended",
+    "overflow",
     "contended",
     "protocol_error",
 ];

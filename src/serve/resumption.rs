@@ -12,7 +12,7 @@ use super::system::System;
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
 use crate::resume::wire::{self, Ask, Grant, Previous, Side};
-use crate::resume::{Channel, Fingerprint, Found, Server, Takeover, WINDOW_BYTES};
+use crate::resume::{Channel, Ended, Fingerprint, Found, Server, Takeover, WINDOW_BYTES};
 use crate::scheduler::SessionKey;
 use crate::session::{Event, Session};
 use crate::util::about::about;
@@ -135,7 +135,14 @@ impl<S: System> Proxy<S> {
             .find(Fingerprint::of(&previous.session), now)
         {
             None => return Verdict::Gone("unknown", None),
-            Some(Found::Ended(lines)) => return Verdict::Gone("ended", Some(lines)),
+            Some(Found::Ended(end)) => {
+                let reason = if end.has_overflowed {
+                    "overflow"
+                } else {
+                    "ended"
+                };
+                return Verdict::Gone(reason, Some(end.lines));
+            }
             Some(Found::Session(key)) => key,
         };
         let Some(place) = self.scheduler.place_mut(key) else {
@@ -369,9 +376,11 @@ impl<S: System> Proxy<S> {
             return;
         };
         resuming.detached -= usize::from(server.lost_since().is_some());
-        resuming
-            .registry
-            .end(server.id(), server.channel.taken(), now);
+        let end = Ended {
+            lines: server.channel.taken(),
+            has_overflowed: server.has_overflowed,
+        };
+        resuming.registry.end(server.id(), end, now);
         let (_, memory) = self.scheduler.scratch_and_memory();
         server.release(&mut resuming.totals, memory);
     }

@@ -203,6 +203,7 @@ impl<S: System> Transport for Server<S> {
         self.stdout.as_ref().is_some_and(Io::is_readable)
     }
 
+    #[inline]
     fn read(&mut self, buffer: &mut [u8]) -> Input {
         let Some(stdout) = &mut self.stdout else {
             return Input::Blocked;
@@ -224,6 +225,7 @@ impl<S: System> Transport for Server<S> {
         self.stdin.as_ref().is_some_and(Io::is_writable)
     }
 
+    #[inline]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(0);

@@ -17,7 +17,7 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
-use crate::status::facts::SharedFacts;
+use crate::status::facts::{SharedFacts, SharedKind};
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
@@ -83,21 +83,32 @@ impl Sharing {
     }
 
     /// What there is to say of its processes.
-    pub(super) fn facts(&self) -> Vec<SharedFacts> {
+    pub(super) fn facts(&self, now: Time) -> Vec<SharedFacts> {
         let all = self.processes.iter().enumerate();
         let running = all.filter(|(_, process)| process.server.is_some());
-        let facts = running.map(|(key, process)| {
-            let key = ProcessKey(key);
-            let (in_flight, sessions) = self.share.load(key);
-            let (pid, is_solo) = (process.pid, self.share.is_solo(key));
+        let facts = running.map(|(place, process)| {
+            let key = ProcessKey(place);
+            let load = self.share.load(key, now);
             SharedFacts {
-                pid,
-                sessions,
-                in_flight,
-                is_solo,
+                place,
+                pid: process.pid,
+                sessions: load.seats,
+                in_flight: load.in_flight,
+                kind: self.kind(key),
+                is_silent: load.is_silent,
             }
         });
         facts.collect()
+    }
+
+    fn kind(&self, key: ProcessKey) -> SharedKind {
+        if self.share.is_solo(key) {
+            SharedKind::Solo
+        } else if key == self.share.probe() {
+            SharedKind::Probe
+        } else {
+            SharedKind::Shared
+        }
     }
 
     /// Whether something is to be done although no event tells.

@@ -16,7 +16,7 @@ use crate::reactor::timers::Deadline;
 use crate::reactor::token::Target;
 use crate::session::counts::Counts;
 use crate::status::exchange::Exchange;
-use crate::status::history::History;
+use crate::status::history::{History, Progress};
 use crate::status::request::{Hosts, MAX_HEAD_BYTES, Request};
 use crate::status::response::{Kind, Status, plain, whole};
 use crate::status::route::Route;
@@ -60,6 +60,8 @@ pub(super) struct StatusService<S: System> {
     pub(super) about: About,
     /// Those of each service.
     pub(super) history: Vec<History>,
+    /// That of all together.
+    pub(super) whole_history: History,
     connections: Slab<Connection<S::Client>>,
     /// Those that may have something to do, each at most once.
     ready: VecDeque<usize>,
@@ -83,6 +85,7 @@ impl<S: System> StatusService<S> {
             listeners,
             about,
             history: Vec::new(),
+            whole_history: History::default(),
             connections: Slab::new(),
             ready: VecDeque::new(),
             accept_at: None,
@@ -109,12 +112,14 @@ impl<S: System> StatusService<S> {
 
     /// Notes what was counted of each service since the last call.
     pub(super) fn note_history<'a>(&mut self, counts: impl Iterator<Item = &'a Counts>) {
+        let mut all = Progress::default();
         for (place, counts) in counts.enumerate() {
             if self.history.len() <= place {
                 self.history.push(History::default());
             }
-            self.history[place].note(counts);
+            all.add(&self.history[place].note(counts));
         }
+        self.whole_history.push(&all);
     }
 
     fn can_accept(&self) -> bool {

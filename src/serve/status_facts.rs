@@ -1,7 +1,6 @@
 //! Gathers what there is to say of the proxy and its servers.
 
 use super::services::Service;
-use super::sharing::Sharing;
 use super::status::StatusService;
 use super::system::System;
 use super::{Proxy, Stopping};
@@ -97,6 +96,7 @@ impl<S: System> Proxy<S> {
             reload: self.counts.reload,
             certificate_not_after: self.system.certificate_not_after(),
             process: self.system.process_facts(),
+            history: &status.whole_history,
         }
     }
 
@@ -141,7 +141,7 @@ impl<S: System> Proxy<S> {
                 ("signal", processes.exits.signal),
                 ("start_failed", own.failed_starts),
             ],
-            shared: sharing.map_or_else(Vec::new, Sharing::facts),
+            shared: sharing.map_or_else(Vec::new, |it| it.facts(self.now())),
             dropped: sharing.map_or_else(Vec::new, |it| it.share.drops().iter().collect()),
             swaps: SwapFacts {
                 left: service.swaps.left(),

@@ -81,7 +81,7 @@ pub(super) enum BackendState {
         notice_owed: bool,
     },
     Proxy {
-        reconnects: ReconnectPolicy,
+        reconnects: Box<ReconnectPolicy>,
         /// The proxy at the other end, while connected to one.
         liveness: Option<Box<Liveness>>,
         /// What it says first.
@@ -103,7 +103,7 @@ impl BackendState {
                 max_attempts,
                 ..
             } => Self::Proxy {
-                reconnects: ReconnectPolicy::new(max_delay, max_attempts),
+                reconnects: Box::new(ReconnectPolicy::new(max_delay, max_attempts)),
                 liveness: None,
                 first_line: FirstLine::new(),
             },

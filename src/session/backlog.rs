@@ -21,8 +21,8 @@ pub(super) struct Backlog {
 /// How many lines were handled since the run began.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct LinesOfRun {
-    pub(super) of_client: usize,
-    pub(super) of_upstream: usize,
+    pub(super) of_client: u32,
+    pub(super) of_upstream: u32,
 }
 
 impl Backlog {
@@ -93,6 +93,7 @@ impl Backlog {
 
 impl Session {
     /// A run begins: as many lines may be handled as in any other. Those that were left by the last one go first.
+    #[inline]
     pub fn begin_run(&mut self, cx: &mut Context<'_>) {
         self.lines_of_run = LinesOfRun::default();
         if self.has_more_lines() {
@@ -117,16 +118,24 @@ impl Session {
 
     /// How many lines of the client, and of the upstream, were handled since the run began.
     pub fn lines_of_run(&self) -> (usize, usize) {
-        (self.lines_of_run.of_client, self.lines_of_run.of_upstream)
+        let LinesOfRun {
+            of_client,
+            of_upstream,
+        } = self.lines_of_run;
+        (of_client as usize, of_upstream as usize)
     }
 
     /// Whether a line of the client can be handled in this run.
     pub(super) fn may_handle_client_line(&self) -> bool {
-        self.lines_of_run.of_client < LINES_PER_RUN && self.has_room_for_client_lines()
+        (self.lines_of_run.of_client as usize) < LINES_PER_RUN && self.has_room_for_client_lines()
     }
 
     /// Handles output of the upstream as far as the run allows, and keeps the rest. What nobody hears is dropped.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every read"
+    )]
     pub(super) fn take_output(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if self.upstream_backlog.is_none() {
             self.handle_output(&mut input, cx);
@@ -177,7 +186,7 @@ impl Session {
     )]
     fn handle_output(&mut self, input: &mut &[u8], cx: &mut Context<'_>) {
         while !input.is_empty()
-            && self.lines_of_run.of_upstream < LINES_PER_RUN
+            && (self.lines_of_run.of_upstream as usize) < LINES_PER_RUN
             && self.hears_upstream()
         {
             if let Some(line) = Self::next_line(&mut self.from_upstream, input, cx) {

@@ -15,13 +15,14 @@ pub(super) const LARGE_LINE_BYTES: usize = 32 * 1024;
 
 impl Session {
     /// The size of all buffers together in bytes, except those for held and unread lines.
+    #[inline]
     pub(super) fn buffered(&self) -> usize {
         self.from_client.capacity()
             + self.from_upstream.capacity()
             + self.to_client.capacity()
             + self.to_upstream.capacity()
-            + self.in_flight.load().id_bytes
-            + self.queued.id_bytes
+            + self.in_flight.load().id_bytes()
+            + self.queued.id_bytes()
             + self.server_requests.id_bytes()
     }
 
@@ -87,7 +88,7 @@ impl Session {
             )
             + beyond(self.upstream.capacity())
             + beyond(self.swap_capacity())
-            + beyond(self.in_flight.load().id_bytes + self.queued.id_bytes)
+            + beyond(self.in_flight.load().id_bytes() + self.queued.id_bytes())
             + beyond(self.server_requests.id_bytes())
             + self.server_log.kept_bytes();
         if charge != self.charged {

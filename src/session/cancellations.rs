@@ -119,7 +119,7 @@ impl Session {
         ids: impl Iterator<Item = RequestId>,
         cx: &mut Context<'_>,
     ) -> Vec<bool> {
-        if self.queued.requests == 0 {
+        if self.queued.requests() == 0 {
             return Vec::new();
         }
         let mut cancellations = Cancellations {

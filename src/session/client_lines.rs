@@ -37,11 +37,15 @@ impl Session {
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for nearly every line"
+    )]
     fn pass_client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
         match self.route_client_line(text, cx) {
             Route::Forward(tag) => self.forward(text, tag, cx),
-            Route::Replace(text, tag) => self.forward(&text, tag, cx),
+            Route::Replace(text, tag) => self.forward_replaced(&text, tag, cx),
             Route::Drop => {}
         }
     }
@@ -59,21 +63,31 @@ impl Session {
                         .push_buffer(bytes, tag, cx.memory);
                     self.release_held(cx);
                 }
-                Route::Replace(text, tag) => self.forward(&text, tag, cx),
+                Route::Replace(text, tag) => self.forward_replaced(&text, tag, cx),
                 Route::Drop => {}
             },
             Line::Skipped(skipped, why) => self.refuse_skipped(&skipped, why, cx),
         }
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would move what the line means once more"
+    )]
     fn forward(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
         self.note_forwarded(text.len(), cx);
         self.outbox_for(tag.as_ref()).push(text, tag, cx.memory);
         self.release_held(cx);
     }
 
+    #[inline(never)]
+    fn forward_replaced(&mut self, text: &[u8], tag: Option<ToUpstream>, cx: &mut Context<'_>) {
+        self.forward(text, tag, cx);
+    }
+
     /// A line of this many bytes is forwarded: the session is used.
+    #[inline]
     fn note_forwarded(&mut self, len: usize, cx: &mut Context<'_>) {
         if std::mem::take(&mut self.owes_opened) {
             self.backend.log_started(&self.label, true);
@@ -89,7 +103,8 @@ impl Session {
         if is_blank(line) {
             return Route::Drop;
         }
-        let message = match Message::read(line) {
+        let read = Message::read(line);
+        let message = match &read {
             Ok(message) => message,
             Err(invalid) => {
                 self.debug_client_line("proxy", line);
@@ -99,7 +114,7 @@ impl Session {
                 return Route::Drop;
             }
         };
-        if let Message::Single(envelope) = &message
+        if let Message::Single(envelope) = message
             && let Some(control) = envelope.control
             && self.backend.takes_control_line(control)
         {
@@ -110,19 +125,21 @@ impl Session {
             self.control_line(control, line, cx);
             return Route::Drop;
         }
-        if self.refuse_control_line(&message, cx) || !self.admits(&message, cx) {
+        if self.refuse_control_line(message, cx) || !self.admits(message, cx) {
             self.debug_client_line("proxy, which refused it", line);
             return Route::Drop;
         }
-        if self.hibernates && self.takes_ping(&message, line, cx) {
+        if self.hibernates && self.takes_ping(message, line, cx) {
             self.debug_client_line("proxy", line);
             return Route::Drop;
         }
-        self.note_era(&message);
+        self.note_era(message);
         self.leave_shared(cx);
-        self.server_memory.note_client(&message);
-        self.note_progress_tokens(&message);
-        let route = self.classify(&message, line, cx);
+        if let Some(rare) = self.rare.changed() {
+            rare.server_memory.note_client(message);
+        }
+        self.note_progress_tokens(message);
+        let route = self.classify(message, line, cx);
         match &route {
             Route::Forward(_) | Route::Replace(..) => self.debug_client_line("server", line),
             Route::Drop => self.debug_client_line("nobody", line),
@@ -215,7 +232,7 @@ impl Session {
             ToUpstream::Request(request) => self.queued.add(request),
             ToUpstream::Cancelled(id) => {
                 // Which requests wait is not searched: that there are some is seldom enough.
-                if self.queued.requests == 0 && !self.in_flight.contains(id) {
+                if self.queued.requests() == 0 && !self.in_flight.contains(id) {
                     return false;
                 }
                 self.queued.add_cancellation(id);
@@ -299,7 +316,7 @@ impl Session {
 
     /// A copy of a line that may be sent to another upstream, unless such lines hold too much already.
     fn keep_for_resending(&self, line: &[u8]) -> Option<Box<[u8]>> {
-        let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
+        let kept = self.in_flight.load().line_bytes() + self.queued.line_bytes();
         (kept + line.len() <= MAX_RESEND_BYTES).then(|| line.into())
     }
 }

@@ -42,7 +42,7 @@ pub(super) enum Client {
     Ended,
     /// Our side has ended too. What it sends is discarded, up to its end: a close before that would be a reset, which
     /// destroys our last lines.
-    Lingering(Lingering),
+    Lingering(Box<Lingering>),
     /// There is no connection.
     Closed,
 }
@@ -162,7 +162,9 @@ impl Session {
     /// The first `count` bytes for the client were written.
     pub(super) fn client_written(&mut self, count: usize, cx: &mut Context<'_>) {
         self.last_written = cx.now;
-        self.send_queue.written();
+        if let Some(rare) = self.rare.changed() {
+            rare.send_queue.written();
+        }
         self.note_delivery(cx);
         self.unwritten_since = None;
         self.to_client.consume(count, cx.memory);
@@ -190,7 +192,11 @@ impl Session {
     }
 
     /// Handles as much as possible, and keeps the rest.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for every read"
+    )]
     pub(super) fn take_input(&mut self, mut input: &[u8], cx: &mut Context<'_>) {
         if !self.client.has_unread() {
             self.handle_input(&mut input, cx);
@@ -322,11 +328,11 @@ impl Session {
                 if self.resume.is_some() || self.client.is_open() =>
             {
                 cx.actions.push(Action::ShutdownClient);
-                self.client = Client::Lingering(Lingering {
+                self.client = Client::Lingering(Box::new(Lingering {
                     since: cx.now,
                     until: None,
                     discarded: 0,
-                });
+                }));
                 self.ask_for_queue(cx);
                 self.from_client.clear();
             }
@@ -360,7 +366,7 @@ impl Session {
         }
         self.note_undelivered();
         self.close_client(cx);
-        self.end_without_client(reason);
+        self.end_without_client(reason, cx.now);
         self.to_client.clear();
         self.to_upstream.clear();
         self.held = None;

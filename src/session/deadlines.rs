@@ -24,9 +24,15 @@ impl Earliest {
     )]
     fn take(&mut self, at: Option<Time>) {
         if at.is_some() {
-            self.0 = earliest(self.0, at);
+            self.0 = earliest_of_some(self.0, at);
         }
     }
+}
+
+/// Not a part of where nothing is due.
+#[inline(never)]
+fn earliest_of_some(a: Option<Time>, b: Option<Time>) -> Option<Time> {
+    earliest(a, b)
 }
 
 impl Session {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Settings;
 use super::counts::Counts;
 use super::log_limits::LogLimits;
+use super::records::Records;
 use super::report::Exit;
 use crate::buffers::budget::BufferBudget;
 use crate::protocol::own_messages::ErrorReason;
@@ -22,6 +23,8 @@ pub struct Context<'a> {
     pub memory: &'a mut BufferBudget,
     /// The limits on what all sessions together may log.
     pub logs: &'a mut LogLimits,
+    /// The handshakes that sessions have in common.
+    pub records: &'a mut Records,
     /// What is counted of all sessions.
     pub counts: &'a mut Counts,
     /// Where actions are collected; they are carried out after the event.

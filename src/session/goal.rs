@@ -29,7 +29,7 @@ pub(super) enum Goal {
     /// Serve until somebody ends it.
     Serve,
     /// Serve what the client has sent, as far as that is possible within [`FINISH_TIME`].
-    Finish { since: Time, end: Box<End> },
+    Finish(Box<End>),
     /// Serve nothing more.
     End(Box<End>),
 }
@@ -37,6 +37,8 @@ pub(super) enum Goal {
 /// The end that a session comes to. Sessions serve for hours before they have one.
 #[derive(Debug)]
 pub(super) struct End {
+    /// Since when it comes to that.
+    since: Time,
     reason: EndReason,
     last_call: Option<LastCall>,
 }
@@ -62,8 +64,9 @@ impl LastCall {
 
 impl Goal {
     /// To end for this reason, with nothing more to be read.
-    pub(super) fn end(reason: EndReason) -> Self {
+    pub(super) fn end(reason: EndReason, now: Time) -> Self {
         Self::End(Box::new(End {
+            since: now,
             reason,
             last_call: None,
         }))
@@ -73,14 +76,14 @@ impl Goal {
     fn to_end(&self) -> Option<&End> {
         match self {
             Self::Serve => None,
-            Self::Finish { end, .. } | Self::End(end) => Some(end),
+            Self::Finish(end) | Self::End(end) => Some(end),
         }
     }
 
     fn to_end_mut(&mut self) -> Option<&mut End> {
         match self {
             Self::Serve => None,
-            Self::Finish { end, .. } | Self::End(end) => Some(end),
+            Self::Finish(end) | Self::End(end) => Some(end),
         }
     }
 
@@ -102,12 +105,10 @@ impl Goal {
     fn overdue_at(&self) -> Option<Time> {
         match self {
             Self::Serve | Self::End(_) => None,
-            Self::Finish { end, .. }
-                if end.reason == EndReason::Shutdown || end.reason.is_unused() =>
-            {
+            Self::Finish(end) if end.reason == EndReason::Shutdown || end.reason.is_unused() => {
                 None
             }
-            Self::Finish { since, .. } => Some(*since + FINISH_TIME),
+            Self::Finish(end) => Some(end.since + FINISH_TIME),
         }
     }
 
@@ -119,7 +120,7 @@ impl Goal {
     fn into_reason(self) -> Option<EndReason> {
         match self {
             Self::Serve => None,
-            Self::Finish { end, .. } | Self::End(end) => Some(end.reason),
+            Self::Finish(end) | Self::End(end) => Some(end.reason),
         }
     }
 
@@ -147,7 +148,7 @@ impl Goal {
 
     /// The client is to see something before it sees the end, and may send more up to then.
     fn call_again(&mut self, now: Time) {
-        if let Self::Finish { end, .. } = self {
+        if let Self::Finish(end) = self {
             end.last_call = Some(LastCall::begin(now));
         }
     }
@@ -162,7 +163,7 @@ impl Goal {
 impl Session {
     /// The program is being stopped: serves what was sent, and ends.
     pub(super) fn shut_down(&mut self, cx: &mut Context<'_>) {
-        self.stop_deadline = Some(cx.now + cx.settings.stop_timeout);
+        self.rare.change().stop_deadline = Some(cx.now + cx.settings.stop_timeout);
         if self.backend.ends_at_once_when_stopped() {
             if !self.goal.is_end() {
                 self.finish_upstream_backlog(cx);
@@ -176,13 +177,13 @@ impl Session {
 
     /// Whether the program is being stopped.
     pub fn is_stopping(&self) -> bool {
-        self.stop_deadline.is_some()
+        self.rare.stop_deadline.is_some()
     }
 
     /// Whether lines of the client are accepted, to be served or to be refused. As long as the program waits for what is
     /// in flight, clients may answer what servers ask for it, and are told that new requests are not served.
     pub(super) fn accepts_client_lines(&self) -> bool {
-        self.may_say_more() || (self.is_stopping() && matches!(self.goal, Goal::Finish { .. }))
+        self.may_say_more() || (self.is_stopping() && matches!(self.goal, Goal::Finish(_)))
     }
 
     /// Whether the client may still send what is to be served.
@@ -213,8 +214,11 @@ impl Session {
         cx: &Context<'_>,
     ) {
         self.last_written = cx.now;
-        let end = Box::new(End { reason, last_call });
-        self.goal = Goal::Finish { since, end };
+        self.goal = Goal::Finish(Box::new(End {
+            since,
+            reason,
+            last_call,
+        }));
     }
 
     /// Whether nothing that the client has sent, or may still send, is to be served.
@@ -238,10 +242,11 @@ impl Session {
         let last_call = reads_on.then(|| LastCall::begin(cx.now));
         let cuts_short = !self.is_stopping() && (last_call.is_some() || !self.nothing_is_open());
         let first = match std::mem::replace(&mut self.goal, Goal::Serve) {
-            Goal::Finish { .. } if cuts_short => None,
+            Goal::Finish(_) if cuts_short => None,
             goal => goal.into_reason(),
         };
         self.goal = Goal::End(Box::new(End {
+            since: cx.now,
             reason: first.unwrap_or_else(|| reason.clone()),
             last_call,
         }));
@@ -289,13 +294,13 @@ impl Session {
     }
 
     /// The client is gone: nobody is left to serve.
-    pub(super) fn end_without_client(&mut self, reason: EndReason) {
+    pub(super) fn end_without_client(&mut self, reason: EndReason, now: Time) {
         let first = std::mem::replace(&mut self.goal, Goal::Serve).into_reason();
         let reason = match (first, reason) {
             (_, failed @ EndReason::StdioFailed(_)) => failed,
             (first, reason) => first.unwrap_or(reason),
         };
-        self.goal = Goal::end(reason);
+        self.goal = Goal::end(reason, now);
     }
 
     /// Takes the session as far towards its goal as it can get.
@@ -315,7 +320,7 @@ impl Session {
     }
 
     fn advance_finishing(&mut self, cx: &mut Context<'_>) {
-        let Goal::Finish { end, .. } = &self.goal else {
+        let Goal::Finish(end) = &self.goal else {
             return;
         };
         let reason = end.reason.clone();
@@ -360,7 +365,7 @@ impl Session {
             }
             _ => None,
         };
-        let stop = self.stop_deadline.filter(|_| !self.goal.is_end());
+        let stop = self.rare.stop_deadline.filter(|_| !self.goal.is_end());
         earliest(earliest(finish, stop), self.last_call_deadline())
     }
 
@@ -370,7 +375,7 @@ impl Session {
         let LastCall { quiet_at, until } = *self.goal.last_call()?;
         let is_busy = self.is_unused_but_busy();
         let at = match self.goal {
-            Goal::Finish { .. } if is_busy => return None,
+            Goal::Finish(_) if is_busy => return None,
             _ if is_busy => until + FINISH_TIME,
             _ => quiet_at.min(until),
         };
@@ -382,7 +387,7 @@ impl Session {
         if self.last_call_deadline().is_some_and(|at| at <= cx.now) {
             self.goal.end_last_call();
         }
-        if self.stop_deadline.is_some_and(|at| at <= cx.now) && !self.goal.is_end() {
+        if self.rare.stop_deadline.is_some_and(|at| at <= cx.now) && !self.goal.is_end() {
             self.goal.end_last_call();
             // A client that has taken nothing since the stop began is not waited for once more.
             let last_written = self.last_written;

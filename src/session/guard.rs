@@ -12,6 +12,7 @@ impl Session {
     /// Looks at what the client sent before it is handled, until its first line is known to be none of another protocol.
     /// What is to be handled is left in `input`. Returns whether there can be anything.
     #[cold]
+    #[inline(never)]
     pub(super) fn guard(&mut self, input: &mut &[u8], cx: &mut Context<'_>) -> bool {
         let Some(guard) = &mut self.guard else {
             return true;
@@ -51,7 +52,7 @@ impl Session {
                 .push(HTTP_RESPONSE.as_bytes(), None, cx.memory);
         }
         // Whatever else was about to end it: this is what whoever reads the log has to know.
-        self.goal = Goal::end(EndReason::OtherProtocol(protocol));
+        self.goal = Goal::end(EndReason::OtherProtocol(protocol), cx.now);
         self.last_written = cx.now;
     }
 

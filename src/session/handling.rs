@@ -22,22 +22,19 @@ impl WasRead {
 impl Session {
     /// Handles one event. This is the only way in: no event is handled within another, so what follows from any event
     /// follows once, after it.
+    ///
+    /// The four events that make a round trip are functions of their own, for whoever knows that it is one of them.
     #[inline(never)]
     pub fn handle(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
-        self.handle_known(event, cx);
-    }
-
-    /// The same as a part of the caller, who knows which event it is: for the four events that make a round trip.
-    #[inline(always)]
-    #[allow(clippy::inline_always, reason = "of the match, one arm is left")]
-    pub fn handle_known(&mut self, event: Event<'_>, cx: &mut Context<'_>) {
         self.begin_event(cx);
         match event {
-            Event::ClientBytes(bytes) => self.client_bytes(bytes, cx),
+            Event::ClientBytes(bytes) => return self.handle_client_bytes(bytes, cx),
+            Event::ClientWritten(count) => return self.handle_client_written(count, cx),
+            Event::UpstreamBytes(bytes) => return self.handle_upstream_bytes(bytes, cx),
+            Event::UpstreamWritten(count) => return self.handle_upstream_written(count, cx),
             Event::ClientEof => self.client_eof(cx),
             Event::ClientHup => self.client_hup(cx),
             Event::ClientFailed(error) => self.client_failed(error, cx),
-            Event::ClientWritten(count) => self.client_written(count, cx),
             Event::ClientQueue { unsent } => self.client_queue(unsent, cx),
             Event::UpstreamStarted { pid } => self.upstream_started(pid, cx),
             Event::Seated { serves_legacy } => self.seated(serves_legacy, cx),
@@ -48,12 +45,10 @@ impl Session {
             Event::UpstreamDenied(why) => {
                 self.end_now(&EndReason::AccessDenied(why.to_owned()), cx);
             }
-            Event::UpstreamBytes(bytes) => self.upstream_bytes(bytes, cx),
             Event::UpstreamEof(error) => self.upstream_eof(error, cx),
             Event::UpstreamInputBroke => self.upstream_input_broke(cx),
             Event::UpstreamLeftUnread(unread) => self.upstream_left_unread(unread, cx),
             Event::UpstreamReadsLate => self.upstream_reads_late(cx),
-            Event::UpstreamWritten(count) => self.upstream_written(count, cx),
             Event::UpstreamStderr(bytes) => self.server_log.stderr(bytes, &self.label, cx),
             Event::UpstreamExited(exit) => self.upstream_exited(exit, cx),
             Event::Deadline { unix_time } => self.timeout(unix_time, cx),
@@ -79,18 +74,51 @@ impl Session {
             Event::Revoked => self.revoke(cx),
             Event::ShutDown => self.shut_down(cx),
         }
-        if let Event::ClientWritten(_) | Event::UpstreamWritten(_) = event {
-            self.finish_write(cx);
-        } else {
-            self.finish_event(cx);
-        }
+        self.finish_event(cx);
+    }
+
+    /// Handles [`Event::ClientBytes`].
+    #[inline(never)]
+    pub fn handle_client_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.client_bytes(bytes, cx);
+        self.finish_event(cx);
+    }
+
+    /// Handles [`Event::ClientWritten`].
+    #[inline(never)]
+    pub fn handle_client_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.client_written(count, cx);
+        self.finish_write(cx);
+    }
+
+    /// Handles [`Event::UpstreamBytes`].
+    #[inline(never)]
+    pub fn handle_upstream_bytes(&mut self, bytes: &[u8], cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.upstream_bytes(bytes, cx);
+        self.finish_event(cx);
+    }
+
+    /// Handles [`Event::UpstreamWritten`].
+    #[inline(never)]
+    pub fn handle_upstream_written(&mut self, count: usize, cx: &mut Context<'_>) {
+        self.begin_event(cx);
+        self.upstream_written(count, cx);
+        self.finish_write(cx);
     }
 
     /// No clock that measures silence runs while the silent side was not read.
+    #[inline]
     fn begin_event(&mut self, cx: &Context<'_>) {
-        if self.was_read == WasRead::BOTH {
-            return;
+        if self.was_read != WasRead::BOTH {
+            self.restart_clocks(cx);
         }
+    }
+
+    #[inline(never)]
+    fn restart_clocks(&mut self, cx: &Context<'_>) {
         self.restart_unfinished(cx.now);
         if !self.was_read.client {
             self.heartbeat.note_activity(cx.now);
@@ -104,6 +132,8 @@ impl Session {
     }
 
     /// What follows from any event.
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "mostly nothing follows")]
     pub(super) fn finish_event(&mut self, cx: &mut Context<'_>) {
         self.was_calm = self.is_calm();
         if self.was_calm {
@@ -119,11 +149,16 @@ impl Session {
     #[inline]
     fn finish_write(&mut self, cx: &mut Context<'_>) {
         if !self.was_calm {
-            return self.finish_event(cx);
+            return self.finish_busy_write(cx);
         }
         debug_assert!(self.is_calm());
         self.was_read = WasRead::BOTH;
         self.note_unwritten(cx);
+    }
+
+    #[inline(never)]
+    fn finish_busy_write(&mut self, cx: &mut Context<'_>) {
+        self.finish_event(cx);
     }
 
     #[inline]
@@ -139,6 +174,7 @@ impl Session {
 
     /// Whether both sides are served and read, and buffer no more than is free of charge. That is so after nearly every
     /// event, and then [`Self::follow_up`] would change nothing.
+    #[inline]
     fn is_calm(&self) -> bool {
         self.goal.is_serve()
             && self.upstream.is_up()

@@ -3,9 +3,12 @@
 
 use std::borrow::Cow;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::num::NonZeroU32;
+use std::rc::Rc;
 use std::time::Duration;
 
 use super::list_changes::Declared;
+use super::records::Records;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
@@ -29,8 +32,8 @@ pub(super) struct Handshake {
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
     owed: bool,
-    /// How long the first one took, from the start of its server to the response.
-    first_took: Option<Duration>,
+    /// How long the first one took, from the start of its server to the response, in milliseconds.
+    first_took: Option<NonZeroU32>,
     /// How many times it was replayed: each replay has an id of its own.
     replays: u32,
     /// How many opening requests there were.
@@ -45,14 +48,14 @@ enum State {
     #[default]
     None,
     /// It can be replayed.
-    Recorded(Box<Record>),
+    Recorded(Rc<Record>),
     /// It took place, but is too large to be recorded.
     TooLarge,
 }
 
 /// A handshake as it took place.
-#[derive(Debug)]
-struct Record {
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Record {
     request: Box<[u8]>,
     agreement: Agreement,
     lists: Declared,
@@ -64,7 +67,7 @@ struct Record {
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Agreement {
     text: Box<str>,
     /// How much of it is the protocol version.
@@ -133,13 +136,15 @@ impl Handshake {
 
     /// Notes how long a handshake took; the first one is the measure for replays.
     pub(super) fn note_time(&mut self, took: Duration) {
-        self.first_took.get_or_insert(took);
+        let millis = took.as_millis().try_into().unwrap_or(u32::MAX);
+        let at_least_one = NonZeroU32::MIN.saturating_add(millis);
+        self.first_took.get_or_insert(at_least_one);
     }
 
     /// How long a replay may take: `least`, or longer if the server is a slow one.
     pub(super) fn replay_time(&self, least: Duration) -> Duration {
-        let first = self.first_took.unwrap_or_default();
-        least.max(first.saturating_mul(REPLAY_FACTOR))
+        let first = self.first_took.map_or(0, NonZeroU32::get);
+        least.max(Duration::from_millis(first.into()) * REPLAY_FACTOR)
     }
 
     /// The `initialize` that waits goes to another server than what the client has said after it, so far.
@@ -166,7 +171,7 @@ impl Handshake {
             (Some(request), Some(agreement)) => {
                 let (lists, version) = (Declared::of(result), version_of(result));
                 let has_tasks = agreement.mentions_tasks();
-                State::Recorded(Box::new(Record {
+                State::Recorded(Rc::new(Record {
                     request,
                     agreement,
                     lists,
@@ -177,6 +182,13 @@ impl Handshake {
             _ => State::TooLarge,
         };
         true
+    }
+
+    /// Has the record in common with other sessions that have an equal one. Call it after what may change the record.
+    pub(super) fn share_record(&mut self, records: &mut Records) {
+        if let State::Recorded(record) = &mut self.state {
+            records.share(record);
+        }
     }
 
     /// The lists of whose changes the client is notified.
@@ -192,7 +204,11 @@ impl Handshake {
             return false;
         };
         let version = response.result().and_then(version_of);
-        std::mem::replace(&mut record.version, version) != version
+        let is_other = record.version != version;
+        if is_other {
+            Rc::make_mut(record).version = version;
+        }
+        is_other
     }
 
     /// Whether none took place.
@@ -241,6 +257,7 @@ impl Handshake {
     /// knows it.
     pub(super) fn adopt(&mut self, proposal: Proposal) {
         if let State::Recorded(record) = &mut self.state {
+            let record = Rc::make_mut(record);
             record.has_tasks |= proposal.agreement.mentions_tasks();
             record.agreement = proposal.agreement;
             record.version = proposal.version;
@@ -361,10 +378,18 @@ fn canonical(value: &str) -> Cow<'_, str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
     const RESULT: &str = r#"{"protocolVersion":"2025-06-18","capabilities":{"tools":{},"logging":{}},"serverInfo":{"v":1}}"#;
+
+    /// What is recorded of these.
+    pub(in crate::session) fn recorded(request: &str, result: &str) -> Rc<Record> {
+        match record(request, result).state {
+            State::Recorded(record) => record,
+            State::None | State::TooLarge => unreachable!("it is small"),
+        }
+    }
 
     fn record(request: &str, result: &str) -> Handshake {
         let mut handshake = Handshake::default();

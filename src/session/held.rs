@@ -93,12 +93,15 @@ impl Session {
     /// So many requests were answered because there was no connection, or not long enough.
     pub(super) fn note_unserved(&mut self, count: usize) {
         let count = u32::try_from(count).unwrap_or(u32::MAX);
-        self.unserved = self.unserved.saturating_add(count);
+        if count > 0 {
+            let unserved = &mut self.rare.change().unserved;
+            *unserved = unserved.saturating_add(count);
+        }
     }
 
     /// How many requests were answered in the server's place because there was no connection, or not long enough.
     pub fn unserved(&self) -> u32 {
-        self.unserved
+        self.rare.unserved
     }
 }
 

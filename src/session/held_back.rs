@@ -15,7 +15,7 @@ use crate::util::about::about;
 impl Session {
     /// A copy of a request that may be refused unseen, unless such lines hold too much already.
     pub(super) fn keep_for_refusal(&self, line: &[u8]) -> Option<Box<KeptLine>> {
-        let kept = self.in_flight.load().line_bytes + self.queued.line_bytes;
+        let kept = self.in_flight.load().line_bytes() + self.queued.line_bytes();
         let is_kept = self.backend.may_refuse_unseen() && kept + line.len() <= MAX_RESEND_BYTES;
         is_kept.then(|| Box::new(KeptLine(line.into())))
     }

@@ -43,7 +43,7 @@ impl Session {
             .filter(|_| self.is_use_known())?;
         let has_said_so = self.quiet_since == Some(self.last_line);
         let may_go = !has_said_so && self.can_be_woken(settings) && self.nothing_open();
-        may_go.then(|| self.server_memory.kept_until(self.last_line + limit))
+        may_go.then(|| self.rare.server_memory.kept_until(self.last_line + limit))
     }
 
     /// Whether the server would be given back now.
@@ -54,7 +54,8 @@ impl Session {
 
     /// The server has yet to read some of what it was sent: what has passed last has not come to it.
     pub(super) fn upstream_reads_late(&mut self, cx: &Context<'_>) {
-        self.server_memory.note_unread(cx.now + LOOK_INTERVAL);
+        let memory = &mut self.rare.change().server_memory;
+        memory.note_unread(cx.now + LOOK_INTERVAL);
     }
 
     /// Whether the next server would be told what this one knows of the client.

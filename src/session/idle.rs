@@ -90,7 +90,7 @@ impl Session {
     /// A session that is about to end because it was not used is used after all: it serves again. Its client does not
     /// know of any end.
     pub(super) fn resume_use(&mut self) {
-        if matches!(self.goal, Goal::Finish { .. }) && self.is_unused() && !self.is_stopping() {
+        if matches!(self.goal, Goal::Finish(_)) && self.is_unused() && !self.is_stopping() {
             self.goal = Goal::Serve;
         }
     }
@@ -107,6 +107,7 @@ impl Session {
         self.use_known == UseKnown::Wholly
     }
 
+    #[inline]
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         if self.is_detached() {
@@ -154,7 +155,7 @@ impl Session {
 
     #[inline(never)]
     fn unused_until(&self, limit: Duration) -> Option<Time> {
-        let at = || self.server_memory.needed_until(self.last_line + limit);
+        let at = || self.rare.server_memory.needed_until(self.last_line + limit);
         self.is_idle().then(at)
     }
 }

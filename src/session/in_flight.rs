@@ -160,20 +160,45 @@ pub enum Matched {
     },
 }
 
-/// How many requests there are, and what they hold.
+/// How many requests there are, and what they hold. There are never more than [`MAX_IN_FLIGHT`], and the rest is limited
+/// much as they are.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
 pub struct Load {
     /// How many.
-    pub requests: usize,
+    requests: u16,
     /// How many of them are `subscriptions/listen`.
-    pub listens: usize,
+    listens: u16,
     /// What ids hold besides their own size, in bytes; those of waiting cancellations count, too.
-    pub id_bytes: usize,
+    id_bytes: u32,
     /// What lines that are kept to be sent again hold, in bytes.
-    pub line_bytes: usize,
+    line_bytes: u32,
 }
 
 impl Load {
+    /// How many there are.
+    #[inline]
+    pub fn requests(&self) -> usize {
+        self.requests.into()
+    }
+
+    /// How many of them are `subscriptions/listen`.
+    #[inline]
+    pub fn listens(&self) -> usize {
+        self.listens.into()
+    }
+
+    /// What ids hold, in bytes.
+    #[inline]
+    pub fn id_bytes(&self) -> usize {
+        self.id_bytes as usize
+    }
+
+    /// What lines hold that are kept to be sent again, in bytes.
+    #[inline]
+    pub fn line_bytes(&self) -> usize {
+        self.line_bytes as usize
+    }
+
     /// One request more.
     #[inline]
     pub fn add(&mut self, request: &Request) {
@@ -185,9 +210,9 @@ impl Load {
 
     #[inline(never)]
     fn add_what_it_holds(&mut self, request: &Request) {
-        self.listens += usize::from(request.is_listen());
-        self.id_bytes += request.id.heap_bytes();
-        self.line_bytes += request.line().map_or(0, <[u8]>::len);
+        self.listens += u16::from(request.is_listen());
+        self.id_bytes += request.id.heap_bytes() as u32;
+        self.line_bytes += request.line().map_or(0, <[u8]>::len) as u32;
     }
 
     /// One request less.
@@ -202,19 +227,19 @@ impl Load {
 
     #[inline(never)]
     fn remove_what_it_holds(&mut self, request: &Request) {
-        self.listens -= usize::from(request.is_listen());
-        self.id_bytes -= request.id.heap_bytes();
-        self.line_bytes -= request.line().map_or(0, <[u8]>::len);
+        self.listens -= u16::from(request.is_listen());
+        self.id_bytes -= request.id.heap_bytes() as u32;
+        self.line_bytes -= request.line().map_or(0, <[u8]>::len) as u32;
     }
 
     /// One cancellation more that waits.
     pub fn add_cancellation(&mut self, id: &RequestId) {
-        self.id_bytes += id.heap_bytes();
+        self.id_bytes += id.heap_bytes() as u32;
     }
 
     /// One cancellation less.
     pub fn remove_cancellation(&mut self, id: &RequestId) {
-        self.id_bytes -= id.heap_bytes();
+        self.id_bytes -= id.heap_bytes() as u32;
     }
 }
 
@@ -392,7 +417,7 @@ mod tests {
         assert_eq!(ended(&mut requests, r#""7""#), Some(("7".into(), first)));
         assert_eq!(ended(&mut requests, "8.0"), Some((r#""8""#.into(), later)));
         assert_eq!(ended(&mut requests, "9"), None);
-        assert_eq!(requests.load().requests, 1);
+        assert_eq!(requests.load().requests(), 1);
     }
 
     #[test]

@@ -13,9 +13,7 @@ use super::no_memory::copy_of;
 use super::replay::Greeting;
 use super::report::{EndReason, Exit};
 use super::restart::Decision;
-use super::server_memory::ServerMemory;
 use super::stillbirths::MAX_STILLBIRTHS;
-use super::subscriptions::Subscriptions;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Action, Context, Session};
 use crate::buffers::outbox::{Edit, Outbox};
@@ -331,8 +329,7 @@ impl Session {
     pub(super) fn let_go_of_upstream(&mut self, was_asked: bool, cx: &mut Context<'_>) {
         self.from_upstream.clear();
         self.upstream_backlog = None;
-        self.subscriptions = Subscriptions::default();
-        self.server_memory = ServerMemory::default();
+        self.forget_what_server_knew();
         self.forget_unanswered_standing();
         self.server_log.server_ended(was_asked, &self.label, cx);
         cx.actions.push(Action::ReleaseUpstream);
@@ -376,7 +373,7 @@ impl Session {
     /// Decides whether there is another upstream after this one.
     pub(super) fn after_loss(&mut self, why: &EndReason, kind: LossKind, cx: &mut Context<'_>) {
         self.upstream = Upstream::None;
-        let is_finished = matches!(self.goal, Goal::Finish { .. }) && self.nothing_waits();
+        let is_finished = matches!(self.goal, Goal::Finish(_)) && self.nothing_waits();
         if self.goal.is_end() || is_finished || self.goal.is_overdue(cx.now) {
             return;
         }

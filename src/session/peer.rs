@@ -46,6 +46,7 @@ impl Session {
     ///
     /// A peer of another protocol is a mistake in the address, which no further attempt corrects, unless there was a proxy
     /// before: then something may be in its place for a while.
+    #[inline(never)]
     pub(super) fn is_from_proxy(&mut self, bytes: &[u8], cx: &mut Context<'_>) -> bool {
         let first_line = self.backend.first_line();
         let Some(protocol) = first_line.and_then(|first_line| first_line.look(bytes)) else {

@@ -46,6 +46,9 @@ impl From<TooLong> for Refusal {
 pub(super) struct Refusals(Option<Box<[LogRateLimit; KINDS]>>);
 
 impl Refusals {
+    /// There was none.
+    pub(super) const NONE: Self = Self(None);
+
     fn admit(&mut self, kind: Refusal, logs: &mut LogLimits, now: Time) -> bool {
         let new = || Box::new([const { LogRateLimit::new(&REFUSALS) }; KINDS]);
         let limits = self.0.get_or_insert_with(new);
@@ -64,7 +67,7 @@ impl Session {
     /// Counts and logs a message that no server gets.
     pub(super) fn note_refusal(&mut self, kind: Refusal, why: &str, cx: &mut Context<'_>) {
         self.tally.refused = self.tally.refused.saturating_add(1);
-        self.refusals.log(kind, why, &self.label, cx);
+        self.rare.change().refusals.log(kind, why, &self.label, cx);
     }
 }
 

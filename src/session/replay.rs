@@ -215,8 +215,10 @@ impl Session {
                     self.send_initialized(cx);
                     self.restore_standing(cx);
                 }
+                let is_renewed = self.handshake.renew_version(response);
+                self.handshake.share_record(cx.records);
                 // One that was given back is replaced by its like, unless it was exchanged meanwhile.
-                if self.handshake.renew_version(response) || !wakes {
+                if is_renewed || !wakes {
                     self.tell_list_changes(cx);
                 }
                 self.release_held(cx);

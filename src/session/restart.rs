@@ -40,8 +40,12 @@ pub enum Decision {
 pub struct RestartPolicy {
     max_restarts: u32,
     last_start: Option<Time>,
-    /// The restarts within the window, oldest first.
-    restarts: VecDeque<Time>,
+    /// The restarts within the window, oldest first, if there were any.
+    #[allow(
+        clippy::box_collection,
+        reason = "what is seldom there must take little room"
+    )]
+    restarts: Option<Box<VecDeque<Time>>>,
 }
 
 impl RestartPolicy {
@@ -50,7 +54,7 @@ impl RestartPolicy {
         Self {
             max_restarts,
             last_start: None,
-            restarts: VecDeque::new(),
+            restarts: None,
         }
     }
 
@@ -67,21 +71,19 @@ impl RestartPolicy {
     /// The server was lost, or could not be started.
     pub fn lost(&mut self, now: Time) -> Decision {
         let window = self.window();
-        self.restarts
-            .retain(|at| now.saturating_since(*at) < window);
-        let restarts = self.restarts.len() as u32;
-        if restarts >= self.max_restarts {
-            return Decision::GiveUp { restarts };
+        let restarts = self.restarts.get_or_insert_default();
+        restarts.retain(|at| now.saturating_since(*at) < window);
+        let count = restarts.len() as u32;
+        if count >= self.max_restarts {
+            return Decision::GiveUp { restarts: count };
         }
-        let recent = self
-            .restarts
-            .back()
-            .is_some_and(|at| now.saturating_since(*at) < RECENT);
+        let last = restarts.back();
+        let recent = last.is_some_and(|at| now.saturating_since(*at) < RECENT);
         let cooldown = if recent { REPEATED_COOLDOWN } else { COOLDOWN };
         let at = self
             .last_start
             .map_or(now, |start| now.max(start + cooldown));
-        self.restarts.push_back(at);
+        restarts.push_back(at);
         Decision::RetryAt(at)
     }
 }

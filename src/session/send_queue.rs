@@ -42,6 +42,14 @@ pub(super) struct SendQueue {
 }
 
 impl SendQueue {
+    /// Nothing is known.
+    pub(super) const NEW: Self = Self {
+        unsent: None,
+        looked_at: None,
+        fell_at: None,
+        is_asked: false,
+    };
+
     /// Something was written: the next look can't be compared with those before.
     pub(super) fn written(&mut self) {
         self.unsent = None;
@@ -72,7 +80,7 @@ pub(super) struct Lingering {
 impl Session {
     /// Asks for a look at the send queue. There is one at a time.
     pub(super) fn ask_for_queue(&mut self, cx: &mut Context<'_>) {
-        if !std::mem::replace(&mut self.send_queue.is_asked, true) {
+        if !std::mem::replace(&mut self.rare.change().send_queue.is_asked, true) {
             cx.actions.push(Action::MeasureClient);
         }
     }
@@ -80,7 +88,8 @@ impl Session {
     /// The send queue was looked at; `unsent` is what it holds, if that is known.
     pub(super) fn client_queue(&mut self, unsent: Option<u32>, cx: &mut Context<'_>) {
         let holds = unsent.is_some_and(|unsent| unsent > 0) || !self.to_client.is_empty();
-        self.send_queue.looked(unsent, holds, cx.now);
+        let queue = &mut self.rare.change().send_queue;
+        queue.looked(unsent, holds, cx.now);
         if self.waits_as_driver_says() {
             return;
         }
@@ -94,7 +103,7 @@ impl Session {
 
     /// A client that has everything gets the time to end its own side. One that does not take it is cut off.
     fn linger(&mut self, cx: &mut Context<'_>) {
-        let queue = &self.send_queue;
+        let queue = &self.rare.send_queue;
         let is_stalled = queue.fell_at.is_none_or(|at| at + STALL_TIME <= cx.now);
         let has_everything = queue.unsent.is_none_or(|unsent| unsent <= END_BYTES);
         let Client::Lingering(lingering) = &mut self.client else {
@@ -129,18 +138,18 @@ impl Session {
     }
 
     fn linger_look(&self, lingering: &Lingering) -> Option<Time> {
-        let last = self
-            .send_queue
-            .looked_at
-            .filter(|_| !self.send_queue.is_asked)?;
+        let queue = &self.rare.send_queue;
+        let last = queue.looked_at.filter(|_| !queue.is_asked)?;
         let interval = last.saturating_since(lingering.since);
         Some(last + interval.clamp(SHORTEST_INTERVAL, LONGEST_INTERVAL))
     }
 
     /// When a client that takes nothing is to be looked at, the last time before it is given up.
     fn stall_deadline(&self) -> Option<Time> {
-        let since = self.stalled_since().filter(|_| !self.send_queue.is_asked)?;
-        let look = match self.send_queue.looked_at {
+        let since = self
+            .stalled_since()
+            .filter(|_| !self.rare.send_queue.is_asked)?;
+        let look = match self.rare.send_queue.looked_at {
             Some(last) if last >= since => last + LOOK_INTERVAL,
             _ => since + FIRST_LOOK,
         };
@@ -149,7 +158,11 @@ impl Session {
 
     fn gives_up_at(&self) -> Option<Time> {
         let since = self.stalled_since()?;
-        let since = self.send_queue.fell_at.map_or(since, |at| at.max(since));
+        let since = self
+            .rare
+            .send_queue
+            .fell_at
+            .map_or(since, |at| at.max(since));
         Some(since + STALL_TIME)
     }
 
@@ -164,7 +177,7 @@ impl Session {
                 },
                 Goal::Serve,
             ) if !self.wants_client_input() => *since,
-            (Client::Open { .. } | Client::Ended, Goal::Finish { .. } | Goal::End { .. }) => {
+            (Client::Open { .. } | Client::Ended, Goal::Finish(_) | Goal::End(_)) => {
                 self.unwritten_since?
             }
             _ => return None,
@@ -194,17 +207,20 @@ impl Session {
             Client::Lingering(_) => END_BYTES,
             _ => 0,
         };
-        let in_socket = self.send_queue.unsent.unwrap_or(0).saturating_sub(end);
-        self.undelivered = self.to_client.len() as u64 + u64::from(in_socket);
+        let in_socket = self.rare.send_queue.unsent.unwrap_or(0).saturating_sub(end);
+        let undelivered = self.to_client.len() as u64 + u64::from(in_socket);
+        if undelivered > 0 {
+            self.rare.change().undelivered = undelivered;
+        }
     }
 
     fn report_undelivered(&self) {
-        if self.undelivered > 0 {
+        if self.rare.undelivered > 0 {
             about!(
                 warn,
                 self.label,
                 "{} bytes for the client are lost, as it takes nothing more",
-                self.undelivered
+                self.rare.undelivered
             );
         }
     }

@@ -44,6 +44,13 @@ enum What {
     Task(u64),
 }
 
+/// What a message says of it.
+enum News {
+    /// A state to be brought back.
+    State(What),
+    Task(Task),
+}
+
 /// What of a task matters.
 struct Task {
     what: What,
@@ -53,6 +60,13 @@ struct Task {
 }
 
 impl ServerMemory {
+    /// It has nothing to remember.
+    pub(super) const EMPTY: Self = Self {
+        kept: Vec::new(),
+        rest_until: Time::from_nanos(0),
+        unread_until: Time::from_nanos(0),
+    };
+
     /// When a session is idle that would be at this time if its server had nothing to remember.
     pub(super) fn needed_until(&self, at: Time) -> Time {
         let kept = self.kept.iter().map(|kept| kept.until);
@@ -69,15 +83,20 @@ impl ServerMemory {
         self.unread_until = until;
     }
 
-    /// A message of the server: a result, or a notification about a task.
-    pub(super) fn note_server(&mut self, envelope: &Envelope<'_>, now: Time) {
+    /// What a message of the server says of it: a result, or a notification about a task.
+    fn news_in(&self, envelope: &Envelope<'_>) -> Option<News> {
         if let Some(result) = envelope.result() {
-            self.note_result(result, now);
-        } else if !self.kept.is_empty()
-            && envelope.method.is_some()
-            && let Some(task) = envelope.params().and_then(Task::of)
-        {
-            self.note_task(&task, now);
+            return News::of(result);
+        }
+        let is_notification = envelope.method.is_some() && !self.kept.is_empty();
+        let params = envelope.params().filter(|_| is_notification)?;
+        Task::of(params).map(News::Task)
+    }
+
+    fn note(&mut self, news: News, now: Time) {
+        match news {
+            News::State(state) => self.keep(state, now, MAX_TIME, now),
+            News::Task(task) => self.note_task(&task, now),
         }
     }
 
@@ -92,21 +111,6 @@ impl ServerMemory {
                 let brought = What::State(hash(state));
                 self.kept.retain(|kept| kept.what != brought);
             }
-        }
-    }
-
-    fn note_result(&mut self, result: &str, now: Time) {
-        let Some([kind, state, task]) = json::find(result, ["resultType", "requestState", "task"])
-        else {
-            return;
-        };
-        let part = |range: Option<std::ops::Range<usize>>| result.get(range?);
-        if part(kind) == Some(r#""input_required""#) {
-            if let Some(state) = part(state) {
-                self.keep(What::State(hash(state)), now, MAX_TIME, now);
-            }
-        } else if let Some(task) = Task::of(part(task).unwrap_or(result)) {
-            self.note_task(&task, now);
         }
     }
 
@@ -131,6 +135,18 @@ impl ServerMemory {
             since,
             until: now + left.min(MAX_TIME),
         });
+    }
+}
+
+impl News {
+    /// Reads a result.
+    fn of(result: &str) -> Option<Self> {
+        let [kind, state, task] = json::find(result, ["resultType", "requestState", "task"])?;
+        let part = |range: Option<std::ops::Range<usize>>| result.get(range?);
+        if part(kind) == Some(r#""input_required""#) {
+            return part(state).map(|state| Self::State(What::State(hash(state))));
+        }
+        Task::of(part(task).unwrap_or(result)).map(Self::Task)
     }
 }
 
@@ -159,7 +175,9 @@ impl Session {
     #[inline(never)]
     pub(super) fn note_remembered(&mut self, message: &Message<'_>, cx: &Context<'_>) {
         for envelope in message.envelopes() {
-            self.server_memory.note_server(envelope, cx.now);
+            if let Some(news) = self.rare.server_memory.news_in(envelope) {
+                self.rare.change().server_memory.note(news, cx.now);
+            }
         }
     }
 }
@@ -194,7 +212,9 @@ mod tests {
     fn says(memory: &mut ServerMemory, line: &str, now: Time) {
         let message = Message::read(line.as_bytes()).unwrap();
         for envelope in message.envelopes() {
-            memory.note_server(envelope, now);
+            if let Some(news) = memory.news_in(envelope) {
+                memory.note(news, now);
+            }
         }
     }
 

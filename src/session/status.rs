@@ -53,7 +53,7 @@ impl Session {
             age: now.saturating_since(self.opened),
             idle: now.saturating_since(self.last_line),
             to_server: self.sent_to_upstream,
-            to_client: self.sent_to_client.without(self.undelivered),
+            to_client: self.sent_to_client.without(self.rare.undelivered),
             in_flight: self.requests_in_flight(),
             restarts: self.tally.restarts,
             state: self.state(),
@@ -62,14 +62,14 @@ impl Session {
 
     /// Requests that wait for their responses.
     pub fn requests_in_flight(&self) -> usize {
-        self.in_flight.load().requests
+        self.in_flight.load().requests()
     }
 
     fn state(&self) -> &'static str {
         match (&self.goal, &self.upstream) {
-            (Goal::Serve | Goal::Finish { .. }, _) if self.is_detached() => "detached",
+            (Goal::Serve | Goal::Finish(_), _) if self.is_detached() => "detached",
             (Goal::End { .. }, _) => "ending",
-            (Goal::Finish { .. }, _) => "finishing",
+            (Goal::Finish(_), _) => "finishing",
             (Goal::Serve, _) if self.is_swapping() => "swapping",
             (Goal::Serve, Upstream::Up(_)) => "serving",
             (Goal::Serve, _) if self.is_hibernating() => "hibernating",

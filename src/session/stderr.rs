@@ -295,6 +295,12 @@ pub fn excerpt(line: &[u8]) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
+    #[test]
+    fn a_server_of_many_may_say_five_times_as_much_as_that_of_one() {
+        assert_eq!(SHARED_OUTPUT.burst, 5 * SESSION_OUTPUT.burst);
+        assert_eq!(SHARED_OUTPUT.interval, SESSION_OUTPUT.interval / 5);
+    }
+
     fn lines(pieces: &[&[u8]]) -> Vec<String> {
         let mut stderr = StderrLines::default();
         let mut lines = Vec::new();

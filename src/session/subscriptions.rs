@@ -22,21 +22,26 @@ pub(super) struct Subscriptions {
     closed: Vec<RequestId>,
 }
 
+impl Subscriptions {
+    /// There are none.
+    pub(super) const NONE: Self = Self { closed: Vec::new() };
+}
+
 impl Session {
     /// Closes all subscriptions, those that wait for a server included. Those of an upstream on its way out are left to its
     /// loss. Returns whether there were any.
     pub(super) fn close_subscriptions(&mut self, cx: &mut Context<'_>) -> bool {
-        let waited = self.queued.listens;
+        let waited = self.queued.listens();
         if waited > 0 {
             self.close_held(cx);
         }
-        let has_closed = self.queued.listens < waited;
+        let has_closed = self.queued.listens() < waited;
         self.close_open_subscriptions(cx) || has_closed
     }
 
     /// Those that the present server has.
     pub(super) fn close_open_subscriptions(&mut self, cx: &mut Context<'_>) -> bool {
-        if self.in_flight.load().listens == 0 || !matches!(self.upstream, Upstream::Up(_)) {
+        if self.in_flight.load().listens() == 0 || !matches!(self.upstream, Upstream::Up(_)) {
             return false;
         }
         for listen in self.in_flight.take_listens() {
@@ -44,7 +49,7 @@ impl Session {
             self.to_upstream
                 .push(line.as_bytes(), Some(ToUpstream::Closed), cx.memory);
             self.answer_closed(&listen.id, cx);
-            self.subscriptions.closed.push(listen.id);
+            self.rare.change().subscriptions.closed.push(listen.id);
         }
         true
     }
@@ -80,10 +85,16 @@ impl Session {
         self.own_line(&line, OwnLine::Other, cx);
     }
 
+    #[inline]
+    fn has_closed_subscriptions(&mut self) -> bool {
+        let rare = self.rare.changed();
+        rare.is_some_and(|rare| !rare.subscriptions.closed.is_empty())
+    }
+
     /// Whether a line is the server's own answer to a subscription that was closed, which is therefore answered already.
     #[inline]
     pub(super) fn answers_closed_subscription(&mut self, envelope: &Envelope<'_>) -> bool {
-        !self.subscriptions.closed.is_empty() && self.answers_a_closed_one(envelope)
+        self.has_closed_subscriptions() && self.answers_a_closed_one(envelope)
     }
 
     /// Whether a line belongs to a subscription that was closed. Its client has been told that nothing more comes.
@@ -93,7 +104,7 @@ impl Session {
         envelope: &Envelope<'_>,
         line: &[u8],
     ) -> bool {
-        !self.subscriptions.closed.is_empty() && self.is_of_a_closed_one(envelope, line)
+        self.has_closed_subscriptions() && self.is_of_a_closed_one(envelope, line)
     }
 
     #[inline(never)]
@@ -102,7 +113,7 @@ impl Session {
         let id = is_notification.then(|| subscription_of(line)).flatten();
         let id = id.filter(|id| id.len() <= MAX_ID_BYTES);
         id.map(RequestId::new).is_some_and(|id| {
-            self.subscriptions.closed.contains(&id) && !self.in_flight.contains(&id)
+            self.rare.subscriptions.closed.contains(&id) && !self.in_flight.contains(&id)
         })
     }
 
@@ -116,7 +127,7 @@ impl Session {
         if self.in_flight.contains(&id) {
             return false;
         }
-        let closed = &mut self.subscriptions.closed;
+        let closed = &mut self.rare.change().subscriptions.closed;
         let at = closed.iter().position(|listen| *listen == id);
         at.map(|at| closed.swap_remove(at)).is_some()
     }

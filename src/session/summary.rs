@@ -45,7 +45,7 @@ impl Session {
             opened: self.opened,
             now,
             to_upstream: self.sent_to_upstream,
-            to_client: self.sent_to_client.without(self.undelivered),
+            to_client: self.sent_to_client.without(self.rare.undelivered),
             tally: &self.tally,
         }
     }

@@ -358,7 +358,11 @@ impl Session {
             return Tie::Open;
         }
         let since = self.swap.as_ref().map_or(now, |swap| swap.since);
-        let until = self.server_memory.needed_until(now).min(since + MAX_TIED);
+        let until = self
+            .rare
+            .server_memory
+            .needed_until(now)
+            .min(since + MAX_TIED);
         if until > now {
             Tie::Until(until)
         } else {

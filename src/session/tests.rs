@@ -40,6 +40,7 @@ use super::Event;
 use super::counts::Counts;
 use super::idle::IdleLimits;
 use super::log_limits::LogLimits;
+use super::records::Records;
 use super::refusals::Refusals;
 use super::report::{Exit, Label};
 use super::stderr::ServerLogging;
@@ -129,6 +130,7 @@ impl World {
             settings: &settings,
             memory: &mut memory,
             logs: &mut logs,
+            records: &mut Records::default(),
             counts: &mut Counts::default(),
             actions: &mut actions,
         };
@@ -169,6 +171,7 @@ impl World {
             settings: &self.settings,
             memory: &mut self.memory,
             logs: &mut self.logs,
+            records: &mut Records::default(),
             counts: &mut Counts::default(),
             actions: &mut self.actions,
         };

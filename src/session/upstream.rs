@@ -261,13 +261,17 @@ impl Session {
 
     /// Logs how long the server took to write its first output. It may have had nothing to say before it got its first
     /// input.
+    #[inline]
     pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
-        let Upstream::Up(up) = &mut self.upstream else {
-            return;
-        };
-        let Some(unheard) = up.unheard.take() else {
-            return;
-        };
+        if let Upstream::Up(up) = &mut self.upstream
+            && let Some(unheard) = up.unheard.take()
+        {
+            self.log_first_output(&unheard, cx);
+        }
+    }
+
+    #[cold]
+    fn log_first_output(&self, unheard: &Unheard, cx: &Context<'_>) {
         let since = |time: Time| cx.now.saturating_since(time).as_secs_f64();
         let after_start = since(unheard.started);
         let mut text = format!("first output of the server {after_start:.3} s after its start");

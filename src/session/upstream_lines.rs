@@ -94,18 +94,19 @@ impl Session {
             return false;
         }
         let is_first = self.note_line();
-        let message = match Message::read(line) {
+        let read = Message::read(line);
+        let message = match &read {
             Ok(message) => message,
             Err(invalid) => {
-                self.log_no_message(invalid, line, cx);
+                self.log_no_message(*invalid, line, cx);
                 self.note_spoken();
                 return false;
             }
         };
-        if is_first && self.take_refusal(&message, cx) {
+        if is_first && self.take_refusal(message, cx) {
             return false;
         }
-        if let Message::Single(envelope) = &message {
+        if let Message::Single(envelope) = message {
             if self.is_replay_response(envelope) {
                 self.debug_upstream_line("proxy", line);
                 self.note_spoken();
@@ -127,20 +128,20 @@ impl Session {
                 return false;
             }
         }
-        if self.mimics_proxy(&message) {
+        if self.mimics_proxy(message) {
             self.log_mimicry(line, cx);
             return false;
         }
-        self.backend.message_heard(&message);
-        if self.is_unasked(&message, line, cx) {
+        self.backend.message_heard(message);
+        if self.is_unasked(message, line, cx) {
             self.debug_upstream_line("nobody", line);
             return false;
         }
         self.debug_upstream_line("client", line);
         if self.may_be_remembered(line, cx) {
-            self.note_remembered(&message, cx);
+            self.note_remembered(message, cx);
         }
-        match &message {
+        match message {
             Message::Single(envelope) => self.note_upstream_message(envelope, cx),
             Message::Batch(batch) => self.note_upstream_batch(batch, cx),
         }
@@ -192,6 +193,11 @@ impl Session {
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
     /// unexamined.
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of two callers, one is for nearly every line"
+    )]
     fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
@@ -251,9 +257,8 @@ impl Session {
             up.history.used = true;
             up.history.has_responded = true;
         }
-        let time = cx.now.saturating_since(request.sent);
-        self.tally.responded(time);
         let nanos = cx.now.as_nanos().saturating_sub(request.sent.as_nanos());
+        self.tally.responded(nanos / 1000);
         cx.counts.responses.note_nanos(nanos);
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
@@ -277,6 +282,7 @@ impl Session {
                 .note_time(cx.now.saturating_since(up.started));
         }
         if self.handshake.record(opening.line, result) {
+            self.handshake.share_record(cx.records);
             self.standing.begin_anew(opening.number);
         }
         if self.handshake.is_too_large() {

@@ -1,5 +1,6 @@
 //! Clients that choose the same ids and tokens, servers that do what they should not, and nobody hears of anybody else.
 
+mod bounds;
 mod choice;
 mod hibernation;
 mod legacy;

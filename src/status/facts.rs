@@ -61,6 +61,8 @@ pub struct ProxyFacts<'a> {
     pub certificate_not_after: Option<i64>,
     /// What the system knows of the process.
     pub process: ProcessFacts,
+    /// What was a while ago, of all servers together.
+    pub history: &'a History,
 }
 
 /// Why no new session is served.
@@ -101,14 +103,40 @@ pub struct Gauges {
 /// A process that sessions share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedFacts {
+    /// Which of the places for such processes it has; the log calls it by this number.
+    pub place: usize,
     /// Its number.
     pub pid: i32,
     /// Sessions that use it.
     pub sessions: usize,
     /// Requests that it has.
     pub in_flight: usize,
-    /// Whether it is for those of whom one may be to blame for crashes.
-    pub is_solo: bool,
+    /// What it is for.
+    pub kind: SharedKind,
+    /// Whether it does nothing although work waits.
+    pub is_silent: bool,
+}
+
+/// What a process is for that sessions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedKind {
+    /// Sessions.
+    Shared,
+    /// Those of whom one may be to blame for crashes.
+    Solo,
+    /// The proxy, which asks what the server speaks.
+    Probe,
+}
+
+impl SharedKind {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Solo => "solo",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 /// Sessions that go on with new servers, because the user wants that.
@@ -261,10 +289,12 @@ pub(crate) mod tests {
                 ("start_failed", 0),
             ],
             shared: vec![SharedFacts {
+                place: 3,
                 pid: 9,
                 sessions: 4,
                 in_flight: 2,
-                is_solo: false,
+                kind: SharedKind::Shared,
+                is_silent: true,
             }],
             dropped: vec![("server_log", 3)],
             swaps: SwapFacts {
@@ -302,6 +332,7 @@ pub(crate) mod tests {
                 reload: None,
                 certificate_not_after: None,
                 process: ProcessFacts::default(),
+                history: &kept.history,
             },
             servers: names.iter().map(|name| server(name, kept)).collect(),
         }

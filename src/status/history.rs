@@ -12,8 +12,14 @@ const POINTS: usize = 300;
 #[derive(Debug)]
 pub struct History {
     points: VecDeque<Point>,
-    messages_before: u64,
-    responses_before: Histogram,
+    before: Progress,
+}
+
+/// How far something has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    messages: u64,
+    responses: Histogram,
 }
 
 impl Default for History {
@@ -38,30 +44,54 @@ impl History {
     pub const fn new() -> Self {
         Self {
             points: VecDeque::new(),
-            messages_before: 0,
-            responses_before: Histogram::new(),
+            before: Progress::NONE,
         }
     }
 
-    /// Looks at what was counted since the last call.
-    pub fn note(&mut self, counts: &Counts) {
-        let messages = counts.to_upstream.messages() + counts.to_client.messages();
-        let responses = counts.responses.since(&self.responses_before);
+    /// Looks at what was counted since the last call, and returns that.
+    pub fn note(&mut self, counts: &Counts) -> Progress {
+        let now = Progress {
+            messages: counts.to_upstream.messages() + counts.to_client.messages(),
+            responses: counts.responses.clone(),
+        };
+        let new = Progress {
+            messages: now.messages - self.before.messages,
+            responses: now.responses.since(&self.before.responses),
+        };
+        self.before = now;
+        self.push(&new);
+        new
+    }
+
+    /// Adds a point.
+    pub fn push(&mut self, new: &Progress) {
         if self.points.len() == POINTS {
             self.points.pop_front();
         }
-        let new = messages - std::mem::replace(&mut self.messages_before, messages);
         self.points.push_back(Point {
-            messages: new.try_into().unwrap_or(u32::MAX),
-            median: responses.quantile(0.5) as f32,
-            p99: responses.quantile(0.99) as f32,
+            messages: new.messages.try_into().unwrap_or(u32::MAX),
+            median: new.responses.quantile(0.5) as f32,
+            p99: new.responses.quantile(0.99) as f32,
         });
-        self.responses_before = counts.responses.clone();
     }
 
     /// The points, the oldest first.
     pub fn points(&self) -> impl Iterator<Item = &Point> {
         self.points.iter()
+    }
+}
+
+impl Progress {
+    /// None.
+    const NONE: Self = Self {
+        messages: 0,
+        responses: Histogram::new(),
+    };
+
+    /// Together with that of something else.
+    pub fn add(&mut self, other: &Self) {
+        self.messages += other.messages;
+        self.responses.add(&other.responses);
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::facts::{Facts, ProxyFacts, Reason, ServerFacts, SessionFacts};
-use super::history::Point;
+use super::history::{History, Point};
 use crate::protocol::own_messages::JsonString;
 use crate::session::report::Traffic;
 use crate::util::histogram::Histogram;
@@ -12,7 +12,7 @@ use crate::util::histogram::Histogram;
 /// All but the sessions, which follow.
 pub fn beginning(facts: &Facts<'_>, has_history: bool) -> String {
     let mut text = String::from(r#"{"proxy":"#);
-    push_proxy(&mut text, &facts.proxy);
+    push_proxy(&mut text, &facts.proxy, has_history);
     text.push_str(r#","servers":["#);
     for (place, server) in facts.servers.iter().enumerate() {
         push_comma(&mut text, place == 0);
@@ -61,7 +61,7 @@ pub fn end(next: Option<usize>) -> String {
     }
 }
 
-fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>) {
+fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>, has_history: bool) {
     let _ = write!(
         text,
         r#"{{"version":"{}","pid":{},"started":{},"age":{},"addresses":{},"state":"{}","reasons":"#,
@@ -83,7 +83,7 @@ fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>) {
     push_counts(text, proxy.resumes.iter().copied());
     let _ = write!(
         text,
-        r#","buffer_bytes":{},"buffer_limit_bytes":{},"longest_iteration":{},"log_lines_lost":{},"open_fds":{},"resident_bytes":{}}}"#,
+        r#","buffer_bytes":{},"buffer_limit_bytes":{},"longest_iteration":{},"log_lines_lost":{},"open_fds":{},"resident_bytes":{}"#,
         proxy.buffer_bytes,
         proxy.buffer_limit_bytes,
         proxy.longest_iteration.as_secs_f64(),
@@ -91,6 +91,10 @@ fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>) {
         proxy.process.open_fds.unwrap_or(0),
         proxy.process.resident_bytes.unwrap_or(0)
     );
+    if has_history {
+        push_history(text, proxy.history);
+    }
+    text.push('}');
 }
 
 fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
@@ -140,13 +144,17 @@ fn push_server(text: &mut String, server: &ServerFacts<'_>, has_history: bool) {
     push_times(text, "response_seconds", &server.counts.responses);
     push_times(text, "start_seconds", server.start_times);
     if has_history {
-        text.push_str(r#","history":{"interval":2"#);
-        let points = || server.history.points();
-        push_series(text, "messages", points().map(|point| point.messages));
-        push_series(text, "median", points().map(|point: &Point| point.median));
-        push_series(text, "p99", points().map(|point: &Point| point.p99));
-        text.push('}');
+        push_history(text, server.history);
     }
+    text.push('}');
+}
+
+fn push_history(text: &mut String, history: &History) {
+    text.push_str(r#","history":{"interval":2"#);
+    let points = || history.points();
+    push_series(text, "messages", points().map(|point| point.messages));
+    push_series(text, "median", points().map(|point: &Point| point.median));
+    push_series(text, "p99", points().map(|point: &Point| point.p99));
     text.push('}');
 }
 
@@ -156,8 +164,13 @@ fn push_shared(text: &mut String, server: &ServerFacts<'_>) {
         push_comma(text, place == 0);
         let _ = write!(
             text,
-            r#"{{"pid":{},"sessions":{},"in_flight":{},"solo":{}}}"#,
-            process.pid, process.sessions, process.in_flight, process.is_solo
+            r#"{{"process":{},"pid":{},"sessions":{},"in_flight":{},"kind":"{}","silent":{}}}"#,
+            process.place,
+            process.pid,
+            process.sessions,
+            process.in_flight,
+            process.kind.name(),
+            process.is_silent
         );
     }
     text.push_str(r#"],"dropped":"#);
@@ -312,6 +325,7 @@ pub(crate) mod tests {
             assert_eq!(swaps["failure"], "it has \"ended\"");
             let history = &read["servers"][0]["history"]["messages"];
             assert_eq!(history.is_null(), count != 1);
+            assert_eq!(read["proxy"]["history"]["messages"], *history);
             if count > 0 {
                 let session = &read["sessions"][0];
                 assert_eq!(session["age"], 61.5);

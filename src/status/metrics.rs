@@ -1,5 +1,7 @@
 //! The facts in the text format of Prometheus, version 0.0.4.
 
+mod shared;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as ProtoHistogram, LabelPair, Metric, MetricFamily,
@@ -33,6 +35,7 @@ pub fn text(facts: &Facts<'_>) -> String {
     sessions(&mut families, facts);
     messages(&mut families, facts);
     servers(&mut families, facts);
+    shared::shared(&mut families, &facts.servers);
     proxy(&mut families, &facts.proxy);
     process(&mut families, &facts.proxy);
     // The encoder takes none for an error.
@@ -150,11 +153,6 @@ fn servers(to: &mut Families, facts: &Facts<'_>) {
         "Server processes that have ended, or could not be started, by how.",
     );
     to.for_each_of(all, "how", |server| &server.exits);
-    to.counter(
-        "share_dropped_total",
-        "Lines of shared processes and their clients that reached nobody, by what they were.",
-    );
-    to.for_each_of(all, "what", |server| &server.dropped);
     to.counter(
         "swaps_total",
         "Sessions that went on with a new server on SIGUSR1, and attempts that ended because a new server was not fit.",
@@ -436,6 +434,9 @@ mod tests {
             r#"mcp_tcp_proxy_sessions_closed_total{server="default",reason="client_ended"} 2"#,
             r#"mcp_tcp_proxy_requests_in_flight{server="a\"b"} 2"#,
             r#"mcp_tcp_proxy_sessions_detached{server="default"} 1"#,
+            r#"mcp_tcp_proxy_share_process_sessions{server="default",process="3",kind="shared"} 4"#,
+            r#"mcp_tcp_proxy_share_process_requests_in_flight{server="default",process="3",kind="shared"} 2"#,
+            r#"mcp_tcp_proxy_share_process_silent{server="default",process="3",kind="shared"} 1"#,
             r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",

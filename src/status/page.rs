@@ -66,11 +66,7 @@ pub fn beginning(facts: &Facts<'_>) -> String {
     let sum = |of: fn(&ServerFacts<'_>) -> u64| facts.servers.iter().map(of).sum::<u64>();
     let messages =
         sum(|server| server.counts.to_upstream.messages() + server.counts.to_client.messages());
-    let points: Vec<Point> = facts
-        .servers
-        .first()
-        .map(|server| server.history.points().copied().collect())
-        .unwrap_or_default();
+    let points: Vec<Point> = proxy.history.points().copied().collect();
     let rates: Vec<f64> = points
         .iter()
         .map(|point| f64::from(point.messages) / f64::from(POINT_SECONDS))

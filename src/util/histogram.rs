@@ -78,7 +78,7 @@ impl Histogram {
     pub fn note_nanos(&mut self, nanos: u64) {
         self.sum_nanos = self.sum_nanos.wrapping_add(nanos);
         // What is over a bound by less than a microsecond is over it.
-        let micros = nanos.div_ceil(1000);
+        let micros = nanos.saturating_add(999) / 1000;
         let mut range = usize::from(FIRST_OF_BITS[(u64::BITS - micros.leading_zeros()) as usize]);
         while BOUNDS_MICROS
             .get(range)
@@ -121,6 +121,14 @@ impl Histogram {
             *count -= before;
         }
         since
+    }
+
+    /// Counts what another has counted, too.
+    pub fn add(&mut self, other: &Self) {
+        self.sum_nanos = self.sum_nanos.wrapping_add(other.sum_nanos);
+        for (count, more) in self.counts.iter_mut().zip(&other.counts) {
+            *count += more;
+        }
     }
 
     /// The time that this share of them took at most, in seconds: the end of a range, so at most 2.5 times too much. Zero if
@@ -178,6 +186,10 @@ mod tests {
         assert!((histogram.sum_seconds() - 500.003_305).abs() < 1e-9);
         assert!((histogram.quantile(0.5) - 2e-4).abs() < 1e-12);
         assert!((histogram.quantile(1.0) - 100.0).abs() < 1e-12);
+        let mut twice = histogram.clone();
+        twice.add(&histogram);
+        assert_eq!(twice.cumulative(5_000, 5_000)[0].1, 8);
+        assert!((twice.sum_seconds() - 2.0 * histogram.sum_seconds()).abs() < 1e-9);
         let none = histogram.since(&histogram.clone());
         assert_eq!(none.count(), 0);
         assert!(none.quantile(0.5).abs() < 1e-12);

@@ -91,20 +91,21 @@ impl<T: Keyed> KeyedQueue<T> {
     /// Takes the first element.
     #[inline]
     pub fn pop_front(&mut self) -> Option<T> {
-        let first = self.first.take();
-        if self.rest.is_some() {
-            self.move_up();
+        if self.rest.is_none() {
+            return self.first.take();
         }
-        first
+        self.move_up()
     }
 
-    /// The second element becomes the first.
+    /// Takes the first element. The second becomes the first.
     #[inline(never)]
-    fn move_up(&mut self) {
+    fn move_up(&mut self) -> Option<T> {
+        let first = self.first.take();
         self.first = self.rest.as_mut().and_then(|rest| rest.remove(0));
         if self.first.is_none() {
             self.rest = None;
         }
+        first
     }
 
     /// Whether an element has this key. It may make the index for that.

@@ -1,7 +1,7 @@
 //! What is packaged beside the program: a unit, a configuration, examples. They have to be right for this very program.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
@@ -85,13 +85,12 @@ fn the_examples_use_options_that_there_are() {
 }
 
 /// The package that was built last.
-fn package() -> std::path::PathBuf {
+fn package() -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/debian");
     let files = fs::read_dir(folder).unwrap();
     let packages = files.map(|file| file.unwrap().path());
     let packages = packages.filter(|path| path.extension().is_some_and(|it| it == "deb"));
-    let newest = packages.max_by_key(|path| path.metadata().unwrap().modified().unwrap());
-    newest.unwrap()
+    newest(packages).unwrap()
 }
 
 #[test]
@@ -103,13 +102,32 @@ fn the_package_is_installed_serves_by_its_unit_and_is_purged() {
     assert!(output.status.success(), "{told}");
 }
 
-/// A program that needs nothing but itself.
-const STATIC: &str = "target/x86_64-unknown-linux-gnu/release/mcp-tcp-proxy";
+#[test]
+#[ignore = "needs root and podman: packaging/test-image"]
+fn the_image_is_built_runs_is_healthy_and_stops() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("packaging/test-image");
+    let output = Command::new(script).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{told}");
+}
+
+/// The program that needs nothing but itself and was built last.
+fn static_program() -> PathBuf {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/x86_64-unknown-linux-gnu");
+    let profiles = ["release", "debug"].map(|profile| folder.join(profile).join("mcp-tcp-proxy"));
+    newest(profiles.into_iter()).unwrap()
+}
+
+fn newest(files: impl Iterator<Item = PathBuf>) -> Option<PathBuf> {
+    let modified = |path: &PathBuf| path.metadata().ok()?.modified().ok();
+    let there = files.filter_map(|path| Some((modified(&path)?, path)));
+    there.max().map(|(_, path)| path)
+}
 
 #[test]
 #[ignore = "needs root, and the static program that the README tells how to build"]
 fn a_static_program_serves_in_an_empty_root_and_as_the_first_process() {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(STATIC);
+    let program = static_program();
     for wrapper in [
         &["chroot"][..],
         &["unshare", "--pid", "--fork", "--kill-child=TERM", "chroot"],

@@ -14,9 +14,11 @@ mod http;
 mod many;
 mod notified;
 mod numbers;
+mod page;
+mod pictures;
+mod promtool;
 mod readiness;
 mod sessions;
-mod tools;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};

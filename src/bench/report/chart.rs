@@ -5,11 +5,12 @@ use std::fs;
 use std::path::Path;
 
 use plotters::prelude::{
-    BLACK, ChartBuilder, Color, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, RGBColor,
-    SVGBackend, SeriesLabelPosition, WHITE,
+    BLACK, ChartBuilder, Color, IntoDrawingArea, IntoLogRange, LineSeries, PathElement, SVGBackend,
+    SeriesLabelPosition, WHITE,
 };
 
 use super::Measured;
+use crate::bench::look::{COLORS, FONT, GRID, TITLE_FONT};
 use crate::bench::samples::Samples;
 use crate::status::human;
 
@@ -20,13 +21,6 @@ const BELOW: u32 = 44;
 const LEFT: u32 = 76;
 const LEGEND: i32 = 22;
 const LINE_WIDTH: u32 = 2;
-
-const FONT: (&str, u32) = ("system-ui, sans-serif", 13);
-const TITLE_FONT: (&str, u32) = ("system-ui, sans-serif", 17);
-
-/// Of the first target, and of what it is compared with.
-const COLORS: [RGBColor; 2] = [RGBColor(26, 127, 90), RGBColor(196, 88, 32)];
-const GRID: RGBColor = RGBColor(225, 228, 232);
 
 /// Steps in each half of what is left to 100 %.
 const TICKS_PER_HALF: u32 = 8;

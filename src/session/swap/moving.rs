@@ -6,8 +6,6 @@ use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::session::history::History;
 use crate::session::in_flight::Request;
 use crate::session::replay::Greeting;
-use crate::session::server_memory::ServerMemory;
-use crate::session::subscriptions::Subscriptions;
 use crate::session::upstream::{Up, Upstream};
 use crate::session::{Action, Context, Session, SwapEnd};
 use crate::util::about::about;
@@ -38,6 +36,7 @@ impl Session {
         about!(info, self.label, "moved to a new server");
         if let Some(proposal) = proposal {
             self.handshake.adopt(proposal);
+            self.handshake.share_record(cx.records);
             if self.handshake.is_complete() {
                 self.send_initialized(cx);
                 self.restore_standing(cx);
@@ -57,8 +56,7 @@ impl Session {
         self.take_back_unsent(cx);
         self.lose_unfinished(cx);
         self.take_back_questions(cx);
-        self.subscriptions = Subscriptions::default();
-        self.server_memory = ServerMemory::default();
+        self.forget_what_server_knew();
         self.forget_unanswered_standing();
         self.server_log.server_ended(true, &self.label, cx);
     }

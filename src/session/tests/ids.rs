@@ -15,16 +15,16 @@ fn a_cancellation_of_nothing_is_passed_on_and_not_remembered() {
     let mut world = World::greeted();
     let line = cancellation(&long_id(1));
     world.client(&line);
-    assert_eq!(world.session.queued.id_bytes, 0);
+    assert_eq!(world.session.queued.id_bytes(), 0);
     assert_eq!(world.server_got().concat(), line);
     let request = format!(r#"{{"id":{},"method":"m"}}"#, long_id(1));
     world.client(&request);
-    let of_request = world.session.queued.id_bytes;
+    let of_request = world.session.queued.id_bytes();
     assert_eq!(world.server_got(), [request]);
     world.client(&line);
-    assert_eq!(world.session.queued.id_bytes, of_request);
+    assert_eq!(world.session.queued.id_bytes(), of_request);
     assert_eq!(world.server_got(), [line]);
-    assert_eq!(world.session.queued.id_bytes, 0);
+    assert_eq!(world.session.queued.id_bytes(), 0);
     assert!(world.session.in_flight.is_empty(), "it was taken back");
 }
 

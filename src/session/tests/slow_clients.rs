@@ -46,7 +46,7 @@ fn a_client_is_not_cut_off_before_it_has_everything() {
     assert!(!is_closed(&mut world), "it has a second from then on");
     world.pass(1200 * MILLISECOND);
     assert!(is_closed(&mut world) && world.session.is_finished());
-    assert_eq!(world.session.undelivered, 0);
+    assert_eq!(world.session.rare.undelivered, 0);
 }
 
 #[test]
@@ -73,7 +73,7 @@ fn a_client_that_stops_taking_what_it_was_sent_is_cut_off() {
     assert!(!is_closed(&mut world));
     world.pass(3 * SECOND);
     assert!(is_closed(&mut world) && world.session.is_finished());
-    assert_eq!(world.session.undelivered, 5000);
+    assert_eq!(world.session.rare.undelivered, 5000);
 }
 
 #[test]
@@ -102,7 +102,7 @@ fn a_client_to_which_nothing_can_be_written_is_not_given_up_as_long_as_it_takes_
     assert!(!is_closed(&mut world));
     world.pass(7 * SECOND);
     assert!(is_closed(&mut world));
-    let waiting = world.session.undelivered - u64::from(world.unsent.unwrap());
+    let waiting = world.session.rare.undelivered - u64::from(world.unsent.unwrap());
     assert!(waiting >= OUTBOX_BYTES as u64);
     let summary = world.session.summary(world.now).to_string();
     assert!(summary.contains("(0 bytes) to the client"), "{summary}");

@@ -113,9 +113,9 @@ fn nobody_gets_a_process_that_takes_nothing_until_it_does() {
     world.pass(Duration::from_secs(10));
     let b = world.seat(2);
     world.client(b, &call(1));
-    assert_eq!(world.share.load(ONE).1, 1);
+    assert_eq!(world.share.load(ONE, world.now).seats, 1);
     world.take(ONE, 1);
-    assert_eq!(world.share.load(ONE).1, 2);
+    assert_eq!(world.share.load(ONE, world.now).seats, 2);
     assert_eq!(world.get(ONE).len(), 2);
 }
 
