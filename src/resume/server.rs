@@ -53,9 +53,6 @@ pub struct Server {
     patience: u32,
     /// Whether the system says that the client is gone.
     has_vanished: bool,
-    /// Whether it is this side that gives the connection up.
-    #[serde(default)]
-    is_given_up: bool,
     /// Whether the client has said that it sends no more, and is gone when its connection is.
     pub has_left: bool,
     /// Whether the end of its side was read.
@@ -78,6 +75,8 @@ struct Rare {
     /// What has come and was not looked at.
     #[serde(with = "side_bytes")]
     early: Vec<u8>,
+    /// Whether it is this side that gives the connection up.
+    is_given_up: bool,
     /// Since when there is no connection.
     lost_since: Option<Time>,
     /// Since when the session has nothing more to say.
@@ -99,7 +98,6 @@ impl Server {
             rare: None,
             patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
             has_vanished: false,
-            is_given_up: false,
             has_left: false,
             has_ended: false,
             has_overflowed: false,
@@ -165,12 +163,12 @@ impl Server {
     /// The connection can't be kept, although there is nothing wrong with it.
     pub fn give_connection_up(&mut self) {
         self.has_vanished = true;
-        self.is_given_up = true;
+        self.rare.get_or_insert_default().is_given_up = true;
     }
 
     /// Whether it was given up.
     pub fn is_given_up(&self) -> bool {
-        self.is_given_up
+        self.rare.as_ref().is_some_and(|rare| rare.is_given_up)
     }
 
     /// How long nothing has come.
@@ -243,9 +241,9 @@ impl Server {
     pub fn resumed(&mut self, now: Time) {
         self.last_heard = now;
         self.has_vanished = false;
-        self.is_given_up = false;
         if let Some(rare) = &mut self.rare {
             rare.lost_since = None;
+            rare.is_given_up = false;
         }
         self.has_left = false;
         self.has_ended = false;

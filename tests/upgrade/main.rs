@@ -10,7 +10,6 @@ mod refused;
 mod sessions;
 mod shared;
 mod sockets;
-mod states;
 mod tls;
 
 use std::process::{Command, Output};

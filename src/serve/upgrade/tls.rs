@@ -89,9 +89,7 @@ impl<S: System> Proxy<S> {
         let timers = &mut self.reactor.timers;
         let newcomers = self.resuming.as_mut();
         if let Some(resuming) = newcomers {
-            resuming
-                .newcomers
-                .leave_if(|client| client.is_tls(), timers);
+            resuming.newcomers.leave_if(ClientSocket::is_tls, timers);
         }
         !all.is_empty()
     }
