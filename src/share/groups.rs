@@ -8,6 +8,8 @@ mod greeting;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_line::{Legacy, Request};
 use super::edit::Edits;
 use super::process::{Life, Pool};
@@ -27,16 +29,16 @@ pub(super) const MAX_GROUPS: usize = VERSIONS.len();
 const NOT_INITIALIZED: &str = "initialize comes first, and has not succeeded";
 
 /// Names a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct GroupKey(u8);
 
 /// The groups, one for each version that is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Groups {
     all: [Group; VERSIONS.len()],
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
     /// What its processes have agreed to.
     record: Option<Record>,

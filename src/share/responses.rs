@@ -394,7 +394,7 @@ impl Share {
         };
         seat.is_closing = true;
         seat.to_client.clear();
-        self.effects.push_back(Effect::Close(key, why));
+        self.effects.push_back(Effect::Close(key, why.into()));
         self.recharge_seat(key, cx);
     }
 }

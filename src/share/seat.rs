@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::ProcessKey;
 use super::for_client::ForClient;
 use super::groups::GroupKey;
@@ -11,6 +13,7 @@ use super::open_requests::OpenRequests;
 use super::uris::Uris;
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::id::RequestId;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// Requests of a session that wait to be sent to a process, at most.
@@ -23,7 +26,7 @@ pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
 pub(super) const MAX_LISTENS: usize = 16;
 
 /// A session's place.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[allow(
     clippy::struct_excessive_bools,
     reason = "each is a thing of its own to know of it"
@@ -57,11 +60,12 @@ pub(super) struct Seat {
     /// Whether it is to be closed.
     pub(super) is_closing: bool,
     /// What it holds of the shared memory, in bytes.
+    #[serde(skip)]
     pub(super) charged: usize,
 }
 
 /// A request that was not answered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     /// As the client wrote it.
     pub(super) id: RequestId,
@@ -75,9 +79,10 @@ pub(super) struct Open {
 }
 
 /// What is remembered of few requests.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Special {
     /// Under which the client wants to be told of progress.
+    #[serde(with = "side_bytes::maybe")]
     token: Option<Box<[u8]>>,
     asks: Asks,
 }
@@ -122,7 +127,7 @@ impl Open {
 }
 
 /// How the client of a seat talks.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SeatEra {
     /// It has asked for nothing but who is there.
     #[default]
@@ -133,11 +138,11 @@ pub(super) enum SeatEra {
 }
 
 /// What a request asks for that is remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Asks {
     Other,
     /// Who the server is, in this version, as written.
-    Discover(Box<[u8]>),
+    Discover(#[serde(with = "side_bytes")] Box<[u8]>),
     /// To be told of changes of a resource; `is_new` if the client had not asked for that before.
     Subscribe {
         uri: Arc<str>,
@@ -148,7 +153,7 @@ pub(super) enum Asks {
 }
 
 /// Where a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     /// It was not sent.
     Waiting,
@@ -163,14 +168,19 @@ pub(super) enum State {
 }
 
 /// A line that is to be sent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub(super) number: u64,
     /// With its line end.
+    #[serde(with = "side_bytes")]
     pub(super) line: Vec<u8>,
     /// For a request to listen: what it has in common with those that may share one.
+    #[serde(with = "side_bytes::maybe")]
     pub(super) listens_to: Option<Box<[u8]>>,
 }
+
+/// There are thousands, most with a request that listens.
+const _: () = assert!(size_of::<Seat>() + size_of::<Open>() <= 264);
 
 impl Seat {
     pub(super) fn new(identity: Identity) -> Self {

@@ -9,6 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::iter;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Up to this many elements are searched one by one.
 const FEW: usize = 16;
 
@@ -265,6 +267,28 @@ impl Index {
         let hash = self.hashing.hash_one(key);
         let numbers = self.numbers.range((hash, 0)..=(hash, u64::MAX));
         numbers.map(|(_, number)| *number)
+    }
+}
+
+impl<T: Keyed> FromIterator<T> for KeyedQueue<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        let mut queue = Self::new();
+        for element in elements {
+            queue.push_back(element);
+        }
+        queue
+    }
+}
+
+impl<T: Keyed + Serialize> Serialize for KeyedQueue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de, T: Keyed + Deserialize<'de>> Deserialize<'de> for KeyedQueue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
