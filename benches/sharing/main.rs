@@ -87,10 +87,15 @@ fn main() {
 
 /// The program, with this many shared processes.
 fn proxy(processes: &str, server: &[&str]) -> Command {
+    proxy_with(processes, &[], server)
+}
+
+/// The same with more options.
+fn proxy_with(processes: &str, options: &[&str], server: &[&str]) -> Command {
     let mut command = Command::new(PROXY);
     command.args(["--host", "127.0.0.1", "--port", "0"]);
     command.args(["--max-sessions", "20000", "--share", processes]);
-    command.arg("--").args(server);
+    command.args(options).arg("--").args(server);
     command
 }
 
@@ -172,14 +177,22 @@ fn newcomer_table(newcomer: &Newcomer) -> String {
 }
 
 fn flood_table(added: &[Added]) -> String {
-    let mut table = Table::new(["", "p50 µs", "p99 µs", "lowest p99", "highest p99"]);
+    let mut table = Table::new([
+        "",
+        "p50 µs",
+        "p99 µs",
+        "lowest p99",
+        "highest p99",
+        "p99 of the loop, at most µs",
+    ]);
     for added in added {
         let name = vec![added.what.to_owned(), number(median(&added.medians))];
-        table.row([name, of_rounds(&added.p99s)].concat());
+        let iteration = added.iteration.map_or_else(String::new, number);
+        table.row([name, of_rounds(&added.p99s), vec![iteration]].concat());
     }
     format!(
-        "A request beside a flood of lines of 64 KiB to the same process (from the client's write to the server's read; \
-         medians of rounds)\n\n{table}"
+        "A request beside a flood to the same process (from the client's write to the server's read; medians of \
+         rounds)\n\n{table}"
     )
 }
 
