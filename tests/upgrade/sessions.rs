@@ -6,7 +6,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::processes::kill_and_wait;
 use crate::common::{DEADLINE, Proxy, Scratch, eventually, servers};
@@ -170,9 +170,22 @@ fn tokens_and_what_is_counted_go_on() {
     client.send_line(&hello(token));
     client.send_line("[1]");
     assert_eq!(client.recv_line(), "[1]");
+    // What the charts of the page show.
+    let charted = || {
+        let status = http_get(asked, "/status.json?history=1");
+        let (_, body) = status.split_once("\r\n\r\n").unwrap();
+        let status: Value = serde_json::from_str(body).unwrap();
+        let points = status["proxy"]["history"]["messages"].as_array().unwrap();
+        points
+            .iter()
+            .map(|point| point.as_u64().unwrap())
+            .sum::<u64>()
+    };
+    eventually("the messages to be charted", DEADLINE, || charted() == 2);
     // Whatever the file says by now, what was in force is.
     write_tokens(&scratch, "nobody knows_this_one_at_all\n");
     upgrade(&proxy);
+    assert_eq!(charted(), 2);
     client.send_line("[2]");
     assert_eq!(client.recv_line(), "[2]");
     let mut new = proxy.connect();

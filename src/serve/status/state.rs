@@ -21,6 +21,7 @@ pub(in crate::serve) struct StatusState {
     started: Time,
     started_unix: Duration,
     history: Vec<History>,
+    whole_history: History,
     iterations: Option<Histogram>,
 }
 
@@ -32,6 +33,7 @@ impl StatusState {
             started: status.about.started,
             started_unix: status.about.started_unix,
             history: status.history.clone(),
+            whole_history: status.whole_history.clone(),
             iterations: reactor.iterations().cloned(),
         }
     }
@@ -63,6 +65,7 @@ impl StatusState {
         };
         let mut status = StatusService::new(listeners.collect::<io::Result<_>>()?, about);
         status.history = self.history;
+        status.whole_history = self.whole_history;
         Ok(status)
     }
 }
