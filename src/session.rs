@@ -89,6 +89,7 @@ mod backend;
 pub mod backlog;
 mod buffering;
 mod cancellations;
+mod carried;
 mod client_lines;
 mod client_side;
 pub mod counts;
@@ -148,6 +149,8 @@ mod vanished;
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::backend::Backend;
 use self::backend::BackendState;
 use self::backlog::{Backlog, LinesOfRun};
@@ -180,7 +183,7 @@ use crate::util::seldom::Seldom;
 use crate::util::time::Time;
 
 /// A client and its upstreams.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Session {
     label: Label,
     opened: Time,
@@ -228,6 +231,7 @@ pub struct Session {
     /// Whether that is known of all messages.
     use_known: UseKnown,
     /// How much of the shared memory this session is charged for, in bytes.
+    #[serde(skip)]
     charged: usize,
     sent_to_upstream: Traffic,
     sent_to_client: Traffic,

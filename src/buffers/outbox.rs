@@ -3,6 +3,10 @@
 //! Lines may carry a tag. It is handed out when the first byte of its line is consumed, because from then on the line
 //! can't be taken back.
 
+mod state;
+
+use serde::{Deserialize, Serialize};
+
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::small_queue::SmallQueue;
 
@@ -35,7 +39,7 @@ pub enum Edit<M> {
     Drop,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::time::Time;
 
 /// Lines after which one is due: so many that acknowledgements cost next to nothing.
@@ -15,10 +17,10 @@ const BYTES: usize = 32 * 1024;
 const DELAY: Duration = Duration::from_secs(1);
 
 /// What was taken and is not acknowledged. Costs next to nothing if that is nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Acks(Option<Box<Untold>>);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Untold {
     /// How many lines the other end was last told of.
     told: u64,

@@ -1,8 +1,11 @@
 //! What comes over a connection, cut into what is for the session and what is about the connection itself. Lines for the
 //! session are counted, and passed on where they lie.
 
+use serde::{Deserialize, Serialize};
+
 use super::wire::{self, Side};
 use crate::protocol::envelope::Control;
+use crate::util::side_bytes;
 
 /// A longer line is no control line, in bytes: real ones have some hundred. So what has come of a line that is not finished
 /// need not be kept for long.
@@ -20,7 +23,7 @@ pub enum Piece<'a> {
 }
 
 /// Cuts and counts.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Intake {
     /// Who sends.
     from: Side,
@@ -31,6 +34,7 @@ pub struct Intake {
         clippy::box_collection,
         reason = "an idle session is to cost a pointer"
     )]
+    #[serde(with = "side_bytes::boxed")]
     begun: Option<Box<Vec<u8>>>,
     /// Whether the session has been handed the beginning of a line.
     is_within_line: bool,

@@ -3,18 +3,22 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::util::side_bytes;
 
 /// Whole lines, in order. Costs next to nothing while nothing is kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     /// How many lines were ever acknowledged.
     acked: u64,
     buffer: Option<Box<Buffer>>,
 }
 
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Buffer {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     /// What is before this is acknowledged.
     head: usize,

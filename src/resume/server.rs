@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::totals::{Counted, Totals};
 use super::{Channel, Fingerprint};
 use crate::buffers::budget::BufferBudget;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// A client that sends nothing for two and a half of its heartbeat intervals is taken for lost: two may be late, a third is
@@ -39,7 +42,7 @@ pub enum Takeover {
     clippy::struct_excessive_bools,
     reason = "each may hold with any other"
 )]
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Server {
     /// This end.
     pub channel: Channel,
@@ -51,7 +54,9 @@ pub struct Server {
     /// How long the client may be silent, in milliseconds.
     patience: u32,
     /// What the totals have of it, in bytes.
+    #[serde(skip)]
     counted: u32,
+    #[serde(skip)]
     is_counted_detached: bool,
     /// Whether the system says that the client is gone.
     has_vanished: bool,
@@ -64,9 +69,10 @@ pub struct Server {
 }
 
 /// What is seldom there.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Rare {
     /// What has come and was not looked at.
+    #[serde(with = "side_bytes")]
     early: Vec<u8>,
     /// Since when there is no connection.
     lost_since: Option<Time>,

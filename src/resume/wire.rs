@@ -18,6 +18,7 @@ use std::fmt::{self, Write as _};
 use std::time::Duration;
 
 use memchr::memmem;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::envelope::{Control, Message};
@@ -36,7 +37,7 @@ const MAX_HEARTBEAT: f64 = 86_400.0;
 const ID_DIGITS: usize = 32;
 
 /// One end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// Whoever asks to be resumed.
     Client,

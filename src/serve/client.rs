@@ -1,5 +1,8 @@
 //! What is around one session: the connection to its client, and its server.
 
+mod state;
+
+pub(super) use self::state::{PlaceState, client_target};
 use super::resuming::Resuming;
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};

@@ -1,9 +1,13 @@
 //! One server process: our ends of its pipes, how it ended, and how far it was urged to go.
 
+mod state;
+
 use std::io;
 
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::ServerState;
 use super::pipe_widener::PipeWidener;
 use super::system::{Linux, System};
 use super::unread::Unread;
@@ -43,7 +47,7 @@ pub struct Server<S: System> {
 }
 
 /// What a server is used by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum User {
     /// It serves this session.
     Session(SessionKey),
@@ -52,7 +56,7 @@ pub(super) enum User {
 }
 
 /// What is left of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It was not reaped.
     Running,

@@ -3,6 +3,8 @@
 //! Tokens and deadlines name a server by its key, whoever uses it, so a server that changes hands stays registered as it
 //! is. Which server serves whom is decided elsewhere.
 
+mod state;
+
 use std::collections::HashMap;
 use std::io;
 
@@ -11,8 +13,10 @@ use mio::Interest;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+pub(super) use self::state::{ServersState, carried_pid};
 use super::counts::ProcessCounts;
 use super::remnants::Remnants;
 use super::server::{Life, Reactor, Server, Stopping};
@@ -29,7 +33,7 @@ use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ServerKey(pub u32);
 
 impl ServerKey {
@@ -44,6 +48,14 @@ impl ServerKey {
     }
 }
 
+/// What events about a pipe of a server name.
+pub(super) fn server_target(key: ServerKey, channel: Channel) -> Target<Channel> {
+    Target {
+        key: key.index(),
+        channel,
+    }
+}
+
 /// The servers.
 pub struct Servers<S: System> {
     all: Slab<Server<S>>,
@@ -53,6 +65,8 @@ pub struct Servers<S: System> {
     remnants: Remnants,
     /// Those of each service.
     counts: Vec<ProcessCounts>,
+    /// A process that is no server, until it was reaped.
+    pub(super) guest: Option<Pid>,
 }
 
 impl<S: System> Default for Servers<S> {
@@ -62,6 +76,7 @@ impl<S: System> Default for Servers<S> {
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
             counts: Vec::new(),
+            guest: None,
         }
     }
 }
@@ -90,10 +105,7 @@ impl<S: System> Servers<S> {
         }
         self.counts[service.0].running += 1;
         let server = &mut self.all[key.index()];
-        let target = |channel| Target {
-            key: key.index(),
-            channel,
-        };
+        let target = |channel| server_target(key, channel);
         let watch = || {
             let (write, read) = (Interest::WRITABLE, Interest::READABLE);
             server.stdin = Some(reactor.register(stdin, target(Channel::Stdin), write)?);
@@ -231,10 +243,14 @@ impl<S: System> Servers<S> {
         let mut ended = Vec::new();
         loop {
             match system.reap() {
-                Reaped::Process(pid, exit) => match self.reaped(pid, exit) {
-                    Some(key) => ended.push(key),
-                    None => self.remnants.begin_round(),
-                },
+                Reaped::Process(pid, exit) => {
+                    let server = self.reaped(pid, exit);
+                    if server.is_none() {
+                        self.guest = self.guest.filter(|guest| *guest != pid);
+                        self.remnants.begin_round();
+                    }
+                    ended.extend(server);
+                }
                 Reaped::Unknown => {
                     let pids = self.by_pid.keys().copied();
                     let gone: Vec<Pid> = pids.filter(|pid| !system.process_exists(*pid)).collect();

@@ -4,15 +4,19 @@
 //! Nothing is sent to a waiting server, and what it writes to stdout is left for the session that takes it. Its stderr
 //! is logged. Nothing here starts, reads or stops anything.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::SparesState;
 use super::Due;
-use super::servers::ServerKey;
+use super::servers::{ServerKey, carried_pid};
 use crate::entrance::Name;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
@@ -55,9 +59,10 @@ pub(super) struct Spares {
 }
 
 /// A server that has no user.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Spare {
     key: ServerKey,
+    #[serde(with = "carried_pid")]
     pid: Pid,
     stderr: StderrLines,
     last_words: LastWords,
@@ -98,7 +103,7 @@ impl Spare {
 }
 
 /// Whether servers may be started for the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Refill {
     /// As many as are lacking.
     Freely,

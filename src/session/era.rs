@@ -3,11 +3,13 @@
 
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method};
 
 /// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Era {
     /// There was no such request. It counts as legacy.
     #[default]
@@ -20,7 +22,7 @@ pub(super) enum Era {
 }
 
 /// The version of MCP that a client has said that it speaks, as JSON.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Version(Box<str>);
 
 impl Era {

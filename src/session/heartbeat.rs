@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::OwnLine;
 use super::{Context, Session};
 use crate::protocol::own_messages;
@@ -12,7 +14,7 @@ use crate::util::time::Time;
 const SILENT_INTERVALS: u32 = 2;
 
 /// The heartbeat of one session. Clients that never announce themselves get none.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Heartbeat {
     /// When the next one is due; `None` for a client that has not announced itself.
     next: Option<Time>,

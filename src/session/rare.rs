@@ -1,5 +1,7 @@
 //! What few sessions ever have anything of.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use super::refusals::Refusals;
 use super::send_queue::SendQueue;
@@ -12,7 +14,7 @@ use crate::util::seldom::Begins;
 use crate::util::time::Time;
 
 /// All of that, so that it takes no room in the others.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Rare {
     /// While the program is being stopped: when the session stops waiting for anything.
     pub(super) stop_deadline: Option<Time>,

@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::stderr::excerpt;
 use super::upstream::{ToUpstream, Upstream};
 use super::{Context, Session, era::Era};
@@ -14,6 +16,7 @@ use crate::protocol::envelope::{Envelope, Message, Method};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::json;
 use crate::util::about::about;
+use crate::util::side_bytes;
 
 /// After the notice of a restart, a client that knows about restarts has this long to begin anew: more than it takes over
 /// any network, and not so long that many updates are missed.
@@ -23,10 +26,10 @@ pub(super) const UNASKED_REPLAY_DELAY: Duration = Duration::from_secs(2);
 const MAX_BYTES: usize = 64 * 1024;
 
 /// What the client has set up, in order.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Standing(Option<Box<SetUp>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct SetUp {
     entries: Vec<Entry>,
     bytes: usize,
@@ -39,9 +42,10 @@ struct SetUp {
     awaited: Vec<RequestId>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Entry {
     what: What,
+    #[serde(with = "side_bytes")]
     line: Box<[u8]>,
     /// The id of the request, until it is answered.
     pending: Option<RequestId>,
@@ -49,7 +53,7 @@ struct Entry {
     opening: u32,
 }
 
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum What {
     LogLevel,
     /// A subscription, by the URI of the resource.

@@ -1,6 +1,8 @@
 //! For hosts that end the session when a server says something they did not ask for: a response to no request, or progress
 //! of none. Such lines are dropped, and counted (`connect --tidy`).
 
+use serde::{Deserialize, Serialize};
+
 use super::in_flight::MAX_IN_FLIGHT;
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method, is_progress};
@@ -11,7 +13,7 @@ use crate::util::plural::Counted;
 pub(super) const MAX_TOKENS: usize = 2 * MAX_IN_FLIGHT;
 
 /// What there is to know to tell such lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Tidy {
     /// The progress tokens of requests, each with the id of its request, which may have its response already.
     pub(super) tokens: Vec<(RequestId, RequestId)>,

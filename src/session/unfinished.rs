@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Context, Session, earliest};
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::lines::{Splitter, TooLong};
@@ -18,14 +20,14 @@ use crate::util::time::Time;
 pub(super) const STALL_TIME: Duration = Duration::from_mins(1);
 
 /// The long lines that are under way, of either side.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Unfinished {
     of_client: Option<Progress>,
     of_upstream: Option<Progress>,
 }
 
 /// The progress of a line.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Progress {
     len: usize,
     /// When its last byte came, or could come.

@@ -6,6 +6,8 @@ use std::fmt::Write as _;
 use std::time::Duration;
 
 pub(super) use self::to_upstream::ToUpstream;
+use serde::{Deserialize, Serialize};
+
 use super::history::History;
 use super::leaving::Leaving;
 use super::loss::LossKind;
@@ -24,7 +26,7 @@ use crate::util::time::Time;
 pub(super) const NOTICE_DELAY: Duration = Duration::from_millis(500);
 
 /// The stages of an upstream's life.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Upstream {
     /// There is none, and none will come.
     None,
@@ -40,7 +42,7 @@ pub(super) enum Upstream {
     Cooling { until: Time },
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Up {
     pub(super) greeting: Greeting,
     /// When it was started.
@@ -55,7 +57,7 @@ pub(super) struct Up {
 }
 
 /// What there is to do about a new upstream.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Early {
     /// When the client is told that this is not the first one.
     pub(super) notice_at: Option<Time>,
@@ -66,7 +68,7 @@ pub(super) struct Early {
 }
 
 /// What to report about the first output of a server.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Unheard {
     started: Time,
     first_input: Option<Time>,

@@ -193,11 +193,6 @@ impl Session {
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
     /// unexamined.
-    #[inline(always)]
-    #[allow(
-        clippy::inline_always,
-        reason = "of two callers, one is for nearly every line"
-    )]
     fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
@@ -222,7 +217,8 @@ impl Session {
     }
 
     /// Ends the request to which a response with this id belongs.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would move it once more")]
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let request = self.in_flight.cancel(id);
         if request.is_some() {

@@ -3,8 +3,10 @@
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
+use serde::{Deserialize, Serialize};
+
 /// The address of a client.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ClientAddress {
     /// It came over TCP. An IPv4 address is never written as a v4-mapped IPv6 one.
     Ip(Endpoint),
@@ -20,7 +22,7 @@ pub enum ClientAddress {
 }
 
 /// The address and the port of a TCP connection, in less room than a [`SocketAddr`] takes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endpoint {
     ip: IpAddr,
     port: u16,
@@ -64,7 +66,7 @@ impl fmt::Display for Endpoint {
 }
 
 /// Whom a limit counts: addresses that one client can have many of are one.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum Origin {
     /// An IPv4 address.
     Ipv4(u32),
