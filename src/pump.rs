@@ -49,6 +49,11 @@ pub trait Transport {
         RUN_BYTES
     }
 
+    /// Writes one behind the other, at once if it can: fewer writes are fewer wake-ups at the other end.
+    fn write_pair(&mut self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+        self.write(if first.is_empty() { second } else { first })
+    }
+
     /// After a write has failed: takes what was written before and nobody has read, up to its end, if that can be told.
     fn take_unread(&mut self) -> Option<Vec<u8>> {
         None
@@ -236,7 +241,8 @@ fn read_client(
     true
 }
 
-fn read_bytes(is_within_long_line: bool) -> usize {
+/// How much is read at once, in bytes.
+pub fn read_bytes(is_within_long_line: bool) -> usize {
     if is_within_long_line {
         LONG_READ_BYTES
     } else {

@@ -3,7 +3,7 @@
 //! Events are edge-triggered: readiness is latched here until an operation shows that it is used up. Whether to use
 //! it is the caller's business, so pausing a direction is nothing but not reading.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::ops::{BitOr, BitOrAssign};
 
 use mio::event::Event;
@@ -229,6 +229,25 @@ impl<S: Write> Io<S> {
                 Ok(count)
             }
             Err(error) => self.write_nothing(error, bytes),
+        }
+    }
+
+    /// Writes one behind the other, at once if the descriptor can do that.
+    pub fn write_pair(&mut self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+        if first.is_empty() || second.is_empty() {
+            return self.write(if first.is_empty() { second } else { first });
+        }
+        let pieces = [IoSlice::new(first), IoSlice::new(second)];
+        match self.source.write_vectored(&pieces) {
+            Ok(count) => {
+                // It may be one that takes only the first.
+                let may_have_room = count == first.len()
+                    || count == first.len() + second.len()
+                    || self.readiness.has(Readiness::TAKES_PIECES);
+                self.readiness.set(Readiness::WRITABLE, may_have_room);
+                Ok(count)
+            }
+            Err(error) => self.write_nothing(error, first),
         }
     }
 

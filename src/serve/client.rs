@@ -295,12 +295,15 @@ impl<S: System> Sides<'_, S> {
             place.finish_run(key, Some(error), session, resuming, cx);
         }
         place.receive(key, session, resuming, scratch, cx);
-        let flushed = place.flush_channel(session, resuming, cx);
+        // An acknowledgement can wait for lines to go along with.
+        let flushed = place.flush_channel(usize::MAX, session, resuming, cx);
         let mut failed = flushed.err();
         let (mut has_more, mut is_stalled) = (false, false);
         let (client, resume) = (&mut place.client, &mut place.resume);
         if let Some(server) = resume {
-            let mut side = ClientSession::<S>::kept_side(client, server, resuming, cx);
+            // That grows no more: all that there is was read.
+            let waiting = session.waiting_for_other_side();
+            let mut side = ClientSession::<S>::kept_side(client, server, resuming, waiting, cx);
             let seat = place.seat;
             let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
             if let (Some(seat), Some(sharing)) = (seat, sharing) {

@@ -107,8 +107,17 @@ impl Session {
 
     /// Whether lines that were read can be handled in the next run.
     pub fn has_more_lines(&self) -> bool {
+        self.has_more_lines_of_upstream() || self.has_more_lines_of_client()
+    }
+
+    /// The same of those of the upstream.
+    pub fn has_more_lines_of_upstream(&self) -> bool {
         self.upstream_backlog.is_some()
-            || (self.client.has_unread() && self.has_room_for_client_lines())
+    }
+
+    /// The same of those of the client.
+    pub fn has_more_lines_of_client(&self) -> bool {
+        self.client.has_unread() && self.has_room_for_client_lines()
     }
 
     /// How many lines of the client, and of the upstream, were handled since the run began.

@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::ops::{Index as At, IndexMut};
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 use super::seat::{Open, State};
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::Index;
@@ -102,6 +104,23 @@ impl OpenRequests {
         self.all
             .binary_search_by_key(&number, |open| open.number)
             .ok()
+    }
+}
+
+/// As the requests themselves: the rest follows from them.
+impl Serialize for OpenRequests {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.all.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for OpenRequests {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut requests = Self::default();
+        for open in Vec::<Open>::deserialize(deserializer)? {
+            requests.push(open);
+        }
+        Ok(requests)
     }
 }
 

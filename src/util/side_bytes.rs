@@ -138,31 +138,6 @@ pub(crate) mod maybe {
     }
 }
 
-/// The same, of which an idle owner is to have no more than a pointer.
-pub(crate) mod boxed {
-    use super::{Deserializer, Serializer, maybe};
-
-    #[allow(
-        clippy::ref_option,
-        clippy::box_collection,
-        reason = "so serde calls it, and so it is kept"
-    )]
-    pub(crate) fn serialize<S: Serializer>(
-        bytes: &Option<Box<Vec<u8>>>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        maybe::serialize(&bytes.as_deref(), serializer)
-    }
-
-    #[allow(clippy::box_collection, reason = "so it is kept")]
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<Option<Box<Vec<u8>>>, D::Error> {
-        let bytes: Option<Vec<u8>> = maybe::deserialize(deserializer)?;
-        Ok(bytes.map(Box::new))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

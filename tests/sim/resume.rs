@@ -194,7 +194,9 @@ impl World {
 
     fn open_all(&mut self) {
         let hosts = self.rng.pick(&[1, 1, 2, 3]);
-        let longest = self.rng.pick(&[300, 5_000, 200_000, 2 << 20]);
+        // A few sessions with lines as long as that need a few times their length each.
+        let most = self.proxy.sessions().memory().limit() / 32;
+        let longest = self.rng.pick(&[300, 5_000, 200_000, 2 << 20]).min(most);
         for number in 0..=hosts {
             let is_plain = number == hosts;
             let habits = Habits {
