@@ -211,7 +211,7 @@ impl Session {
         };
         let in_socket = self.rare.send_queue.unsent.unwrap_or(0).saturating_sub(end);
         let undelivered = self.to_client.len() as u64 + u64::from(in_socket);
-        if undelivered > 0 {
+        if undelivered != self.rare.undelivered {
             self.rare.change().undelivered = undelivered;
         }
     }
