@@ -13,8 +13,6 @@ mod shared;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
-
 use slab::Slab;
 
 use self::shared::Shared;
@@ -53,7 +51,9 @@ pub struct Scheduler<P> {
     shared: Shared,
     entries: Slab<Entry<P>>,
     /// Sessions that may have something to do, each at most once.
-    run_queue: VecDeque<SessionKey>,
+    run_queue: Vec<SessionKey>,
+    /// Those of them that are run now.
+    running: Vec<SessionKey>,
     /// Sessions that wait for memory of others to become free, each at most once.
     waiting_for_memory: Vec<SessionKey>,
     scratch: Box<[u8]>,
@@ -99,7 +99,8 @@ impl<P> Scheduler<P> {
         Self {
             shared: Shared::new(settings, memory),
             entries: Slab::new(),
-            run_queue: VecDeque::new(),
+            run_queue: Vec::new(),
+            running: Vec::new(),
             waiting_for_memory: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         }
@@ -188,7 +189,7 @@ impl<P> Scheduler<P> {
             waits_for_memory: false,
         }));
         self.entries[key.0].settle(key, &mut self.shared, timers);
-        self.run_queue.push_back(key);
+        self.run_queue.push(key);
         key
     }
 
@@ -224,7 +225,7 @@ impl<P> Scheduler<P> {
             && !entry.queued
         {
             entry.queued = true;
-            self.run_queue.push_back(key);
+            self.run_queue.push(key);
         }
     }
 
@@ -236,7 +237,7 @@ impl<P> Scheduler<P> {
             && !entry.queued
         {
             entry.queued = true;
-            self.run_queue.push_back(key);
+            self.run_queue.push(key);
         }
     }
 
@@ -256,7 +257,7 @@ impl<P> Scheduler<P> {
         entry.settle(key, &mut self.shared, timers);
         if !entry.queued {
             entry.queued = true;
-            self.run_queue.push_back(key);
+            self.run_queue.push(key);
         }
         Some(&entry.session)
     }
@@ -268,10 +269,9 @@ impl<P> Scheduler<P> {
         driver: &mut impl Driver<Place = P>,
         timers: &mut Timers<D>,
     ) {
-        for _ in 0..self.run_queue.len() {
-            let Some(key) = self.run_queue.pop_front() else {
-                break;
-            };
+        std::mem::swap(&mut self.run_queue, &mut self.running);
+        for at in 0..self.running.len() {
+            let key = self.running[at];
             // The session that was queued may be gone, and its key another's.
             let entry = self.entries.get_mut(key.0);
             let Some(entry) = entry.filter(|entry| entry.queued) else {
@@ -288,13 +288,14 @@ impl<P> Scheduler<P> {
             entry.settle(key, &mut self.shared, timers);
             entry.queued = has_more;
             if has_more {
-                self.run_queue.push_back(key);
+                self.run_queue.push(key);
             }
             // Whoever has headroom waits for nothing.
             if !self.shared.memory.has_headroom() {
                 self.note_need_of_memory(key, timers);
             }
         }
+        self.running.clear();
     }
 
     /// How many deadlines are set.
