@@ -11,6 +11,7 @@ mod load;
 pub mod look;
 mod open_requests;
 mod place;
+mod print;
 mod progress;
 mod report;
 mod run;
@@ -27,6 +28,7 @@ use nix::sys::time::TimeValLike;
 
 use self::load::{Goal, Load, Pace, Plan};
 use self::place::Place;
+pub use self::print::print;
 use self::progress::Progress;
 use self::report::Measured;
 use self::run::Runner;

@@ -60,7 +60,7 @@ use std::time::Duration;
 
 pub use self::channel::{Channel, Lie, Piece};
 pub use self::client::{Client, GivenUp};
-pub use self::registry::{Fingerprint, Found, Registry};
+pub use self::registry::{Ended, Fingerprint, Found, Registry};
 pub use self::server::{Server, Takeover};
 
 /// How much may be sent without an acknowledgement, in bytes: more than most paths hold at a time, and little enough for

@@ -10,22 +10,28 @@
 
 mod memory;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 
+use std::collections::VecDeque;
+
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use self::shared::Shared;
+pub use self::state::SchedulerState;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
+use crate::util::large_slab;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a session. It is used again after the session was freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey(pub usize);
 
 /// What is around the sessions of a loop.
@@ -51,9 +57,7 @@ pub struct Scheduler<P> {
     shared: Shared,
     entries: Slab<Entry<P>>,
     /// Sessions that may have something to do, each at most once.
-    run_queue: Vec<SessionKey>,
-    /// Those of them that are run now.
-    running: Vec<SessionKey>,
+    run_queue: VecDeque<SessionKey>,
     /// Sessions that wait for memory of others to become free, each at most once.
     waiting_for_memory: Vec<SessionKey>,
     scratch: Box<[u8]>,
@@ -98,9 +102,8 @@ impl<P> Scheduler<P> {
     pub fn new(settings: Settings, memory: BufferBudget) -> Self {
         Self {
             shared: Shared::new(settings, memory),
-            entries: Slab::new(),
-            run_queue: Vec::new(),
-            running: Vec::new(),
+            entries: large_slab::new(),
+            run_queue: VecDeque::new(),
             waiting_for_memory: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
         }
@@ -119,6 +122,11 @@ impl<P> Scheduler<P> {
     /// Whether a session may have something to do.
     pub fn is_busy(&self) -> bool {
         !self.run_queue.is_empty() || !self.shared.pending_actions.is_empty()
+    }
+
+    /// Whether there is something that sessions want done.
+    pub fn has_actions(&self) -> bool {
+        !self.shared.pending_actions.is_empty()
     }
 
     /// No key is as large as this.
@@ -189,7 +197,7 @@ impl<P> Scheduler<P> {
             waits_for_memory: false,
         }));
         self.entries[key.0].settle(key, &mut self.shared, timers);
-        self.run_queue.push(key);
+        self.run_queue.push_back(key);
         key
     }
 
@@ -225,7 +233,7 @@ impl<P> Scheduler<P> {
             && !entry.queued
         {
             entry.queued = true;
-            self.run_queue.push(key);
+            self.run_queue.push_back(key);
         }
     }
 
@@ -237,7 +245,7 @@ impl<P> Scheduler<P> {
             && !entry.queued
         {
             entry.queued = true;
-            self.run_queue.push(key);
+            self.run_queue.push_back(key);
         }
     }
 
@@ -257,7 +265,7 @@ impl<P> Scheduler<P> {
         entry.settle(key, &mut self.shared, timers);
         if !entry.queued {
             entry.queued = true;
-            self.run_queue.push(key);
+            self.run_queue.push_back(key);
         }
         Some(&entry.session)
     }
@@ -269,9 +277,10 @@ impl<P> Scheduler<P> {
         driver: &mut impl Driver<Place = P>,
         timers: &mut Timers<D>,
     ) {
-        std::mem::swap(&mut self.run_queue, &mut self.running);
-        for at in 0..self.running.len() {
-            let key = self.running[at];
+        for _ in 0..self.run_queue.len() {
+            let Some(key) = self.run_queue.pop_front() else {
+                break;
+            };
             // The session that was queued may be gone, and its key another's.
             let entry = self.entries.get_mut(key.0);
             let Some(entry) = entry.filter(|entry| entry.queued) else {
@@ -288,14 +297,13 @@ impl<P> Scheduler<P> {
             entry.settle(key, &mut self.shared, timers);
             entry.queued = has_more;
             if has_more {
-                self.run_queue.push(key);
+                self.run_queue.push_back(key);
             }
             // Whoever has headroom waits for nothing.
             if !self.shared.memory.has_headroom() {
                 self.note_need_of_memory(key, timers);
             }
         }
-        self.running.clear();
     }
 
     /// How many deadlines are set.

@@ -16,6 +16,7 @@ use mcp_tcp_proxy::buffers::outbox::Outbox;
 use mcp_tcp_proxy::session::counts::Counts;
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::log_limits::LogLimits;
+use mcp_tcp_proxy::session::records::Records;
 use mcp_tcp_proxy::session::report::Label;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Action, Backend, Context, Event, Session, Settings, Spawn};
@@ -56,6 +57,7 @@ struct World {
     memory: BufferBudget,
     actions: Vec<Action>,
     logs: LogLimits,
+    records: Records,
     /// What was allocated before there was a session.
     before: usize,
     /// The most that was held without a charge.
@@ -79,7 +81,7 @@ impl World {
         };
         let before = ALLOCATOR.allocated();
         let (mut memory, mut actions) = (BufferBudget::new(DEFAULT_BUDGET_BYTES), Vec::new());
-        let mut logs = LogLimits::default();
+        let (mut logs, mut records) = (LogLimits::default(), Records::default());
         let label = Label::Session {
             number: 1,
             server: None,
@@ -92,6 +94,7 @@ impl World {
             memory: &mut memory,
             actions: &mut actions,
             logs: &mut logs,
+            records: &mut records,
             counts: &mut Counts::default(),
         };
         let session = Session::open(label, &mut cx);
@@ -101,6 +104,7 @@ impl World {
             memory,
             actions,
             logs,
+            records,
             before,
             most: 0,
         };
@@ -115,6 +119,7 @@ impl World {
             memory: &mut self.memory,
             actions: &mut self.actions,
             logs: &mut self.logs,
+            records: &mut self.records,
             counts: &mut Counts::default(),
         };
         self.session.begin_run(&mut cx);

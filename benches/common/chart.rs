@@ -63,22 +63,18 @@ type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 impl Chart {
     /// The chart as an SVG document.
     pub(crate) fn svg(&self) -> String {
-        let bars = self.panels.iter().map(|panel| panel.bars.len()).max();
-        let bars = i32::try_from(bars.unwrap_or(0)).unwrap_or(i32::MAX);
-        let rows = i32::try_from(self.panels.len().div_ceil(2)).unwrap_or(i32::MAX);
-        let row_height = PANEL_TITLE_HEIGHT + bars * BAR_STEP + PANEL_GAP;
-        let height = TITLE_HEIGHT + rows * row_height + NOTE_HEIGHT;
+        let rows = self.panels.chunks(2).map(row_height);
+        let height = TITLE_HEIGHT + rows.sum::<i32>() + NOTE_HEIGHT;
         let mut svg = String::new();
         {
             let page = SVGBackend::with_string(&mut svg, (WIDTH, height.unsigned_abs()));
             let page = page.into_drawing_area();
-            self.draw(&page, row_height, height)
-                .expect("a text has room for all");
+            self.draw(&page, height).expect("a text has room for all");
         }
         svg
     }
 
-    fn draw(&self, page: &Area, row_height: i32, height: i32) -> Drawn {
+    fn draw(&self, page: &Area, height: i32) -> Drawn {
         page.fill(&WHITE)?;
         let title = TITLE_FONT.into_font().style(FontStyle::Bold);
         let at_left = Pos::new(HPos::Left, VPos::Center);
@@ -95,17 +91,21 @@ impl Chart {
             text(HPos::Left, false, NOTE),
         ))?;
         let width = (WIDTH.cast_signed() - 2 * MARGIN - PANEL_GAP) / 2;
-        let (mut x, mut y) = (MARGIN, TITLE_HEIGHT);
-        for panel in &self.panels {
-            panel.draw(page, (x, y), width)?;
-            if x == MARGIN {
-                x += width + PANEL_GAP;
-            } else {
-                (x, y) = (MARGIN, y + row_height);
+        let mut y = TITLE_HEIGHT;
+        for row in self.panels.chunks(2) {
+            for (panel, x) in row.iter().zip([MARGIN, MARGIN + width + PANEL_GAP]) {
+                panel.draw(page, (x, y), width)?;
             }
+            y += row_height(row);
         }
         page.present()
     }
+}
+
+fn row_height(row: &[Panel]) -> i32 {
+    let bars = row.iter().map(|panel| panel.bars.len()).max();
+    let bars = i32::try_from(bars.unwrap_or(0)).unwrap_or(i32::MAX);
+    PANEL_TITLE_HEIGHT + bars * BAR_STEP + PANEL_GAP
 }
 
 impl Panel {

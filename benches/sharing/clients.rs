@@ -13,43 +13,61 @@ const AT_A_TIME: usize = 64;
 /// A line of what is read fits in this; 10,000 of them are not to need much.
 const BUFFER_BYTES: usize = 1024;
 
-pub(crate) struct Client(BufReader<TcpStream>);
+pub(crate) struct Client {
+    reader: BufReader<TcpStream>,
+    line: Vec<u8>,
+}
 
 impl Client {
-    fn connect(address: SocketAddr) -> io::Result<Self> {
+    pub(crate) fn connect(address: SocketAddr) -> io::Result<Self> {
         let socket = TcpStream::connect(address)?;
         socket.set_nodelay(true)?;
         socket.set_read_timeout(Some(PATIENCE))?;
-        Ok(Self(BufReader::with_capacity(BUFFER_BYTES, socket)))
+        Ok(Self {
+            reader: BufReader::with_capacity(BUFFER_BYTES, socket),
+            line: Vec::new(),
+        })
     }
 
-    fn ask(&mut self, requests: usize) -> io::Result<()> {
+    pub(crate) fn ask(&mut self, requests: usize) -> io::Result<()> {
         let lines: String = (0..requests).map(request).collect();
-        self.0.get_mut().write_all(lines.as_bytes())
+        self.reader.get_mut().write_all(lines.as_bytes())
     }
 
     /// Waits for this many responses.
-    fn hear(&mut self, responses: usize) -> io::Result<()> {
-        let mut line = Vec::new();
-        for _ in 0..responses {
-            line.clear();
-            self.0.read_until(b'\n', &mut line)?;
-            if !line.windows(9).any(|part| part == b"\"result\":") {
-                let line = String::from_utf8_lossy(&line);
-                return Err(io::Error::other(format!("no response: {line}")));
-            }
+    pub(crate) fn hear(&mut self, responses: usize) -> io::Result<()> {
+        (0..responses).try_for_each(|_| self.hear_line().map(|_| ()))
+    }
+
+    /// The next response.
+    pub(crate) fn hear_line(&mut self) -> io::Result<&[u8]> {
+        self.line.clear();
+        self.reader.read_until(b'\n', &mut self.line)?;
+        if self.line.windows(9).any(|part| part == b"\"result\":") {
+            return Ok(&self.line);
         }
-        Ok(())
+        let line = String::from_utf8_lossy(&self.line);
+        Err(io::Error::other(format!("no response: {line}")))
     }
 }
 
-fn request(id: usize) -> String {
-    format!(
+pub(crate) fn request(id: usize) -> String {
+    padded_request(id, 0)
+}
+
+/// A request of so many bytes, if that is more than it needs.
+pub(crate) fn padded_request(id: usize, bytes: usize) -> String {
+    let head = format!(
         "{{\"jsonrpc\":\"2.0\",\"id\":{id},\"method\":\"tools/list\",\"params\":{{\"_meta\":{{\
          \"io.modelcontextprotocol/protocolVersion\":\"2026-07-28\",\
          \"io.modelcontextprotocol/clientInfo\":{{\"name\":\"bench\",\"version\":\"1\"}},\
-         \"io.modelcontextprotocol/clientCapabilities\":{{}}}}}}}}\n"
-    )
+         \"io.modelcontextprotocol/clientCapabilities\":{{}}}}"
+    );
+    let (begin, end) = (",\"padding\":\"", "\"}}\n");
+    match bytes.checked_sub(head.len() + begin.len() + end.len()) {
+        None => head + "}}\n",
+        Some(padding) => head + begin + &"x".repeat(padding) + end,
+    }
 }
 
 /// Connects this many, each of which gets one response.
@@ -78,23 +96,4 @@ pub(crate) fn round_trips(client: &mut Client, count: usize) -> io::Result<Vec<f
         Ok(began.elapsed().as_secs_f64() * 1e6)
     };
     (0..count).map(one).collect()
-}
-
-/// Responses per second while each has this many requests in flight, over some rounds.
-pub(crate) fn throughput(
-    clients: &mut [Client],
-    in_flight: usize,
-    rounds: usize,
-) -> io::Result<f64> {
-    let began = Instant::now();
-    for _ in 0..rounds {
-        clients
-            .iter_mut()
-            .try_for_each(|client| client.ask(in_flight))?;
-        clients
-            .iter_mut()
-            .try_for_each(|client| client.hear(in_flight))?;
-    }
-    let responses = clients.len() * in_flight * rounds;
-    Ok(responses as f64 / began.elapsed().as_secs_f64())
 }

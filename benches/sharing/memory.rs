@@ -2,17 +2,18 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
-use super::clients;
 use super::common::chart::{Bar, Chart, Panel};
 use super::common::end_to_end::processes;
+use super::common::generator::{Load, Target};
 use super::common::service::Service;
-use super::{PROCESSES, proxy, settle};
+use super::{OWN_EACH, PROCESSES, proxy, settle};
 
-/// With a process each; more of them need more memory than most machines have, so it is not tried.
-const OWN: [usize; 3] = [10, 100, 200];
-const SHARED: [usize; 4] = [10, 100, 1000, 10_000];
+/// Measured with a process each, as far as the machine has the memory for that, and shared.
+const CLIENTS: [usize; 4] = [10, 100, 1000, 10_000];
+
+/// What has to be left for a process for each client, in MiB: somewhat more than it takes.
+const MIB_EACH: u64 = 15;
 
 /// Each client takes a descriptor here and one in the proxy.
 const SPARE_DESCRIPTORS: u64 = 200;
@@ -34,8 +35,8 @@ pub(crate) struct Figures {
 
 pub(crate) fn measure(is_quick: bool) -> Vec<Row> {
     let most = if is_quick { 100 } else { usize::MAX };
-    let own = OWN.iter().map(|clients| (*clients, false));
-    let all = own.chain(SHARED.iter().map(|clients| (*clients, true)));
+    let kinds = [false, true].into_iter();
+    let all = kinds.flat_map(|is_shared| CLIENTS.map(|clients| (clients, is_shared)));
     let wanted = all.filter(|(clients, _)| *clients <= most);
     let row = |(clients, is_shared)| {
         eprintln!(
@@ -54,35 +55,47 @@ pub(crate) fn measure(is_quick: bool) -> Vec<Row> {
 }
 
 fn measure_one(count: usize, is_shared: bool) -> Result<Figures, String> {
+    let needed_mib = count as u64 * MIB_EACH;
+    if !is_shared && needed_mib > available_mib() {
+        return Err(format!("needs {} GiB", needed_mib / 1024));
+    }
     let (_, most) = nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE)
         .map_err(|error| error.to_string())?;
     if count as u64 + SPARE_DESCRIPTORS > most {
         return Err(format!("needs more descriptors than {most}"));
     }
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)
-        .map_err(|error| error.to_string())?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/sharing/server.py");
     let script = script.to_string_lossy();
-    let service = Service::start(&mut proxy(is_shared, &["python3", &script]))?;
-    let began = Instant::now();
-    let clients = clients::open(service.address(), count).map_err(|error| error.to_string())?;
-    let seconds = began.elapsed().as_secs_f64();
+    let processes = if is_shared { PROCESSES } else { OWN_EACH };
+    let service = Service::start(&mut proxy(processes, &["python3", &script]))?;
+    let target = Target::Address(service.address());
+    let clients = Load::modern_list().hold(&target, count)?;
     let servers = processes::descendants(service.pid());
     let servers_kib: u64 = servers.iter().map(|server| pss_kib(server.pid)).sum();
-    let figures = Figures {
+    let proxy_mib = processes::rss_kib(service.pid()) as f64 / 1024.0;
+    Ok(Figures {
         processes: servers.len(),
         servers_mib: servers_kib as f64 / 1024.0,
-        proxy_mib: processes::rss_kib(service.pid()) as f64 / 1024.0,
-        seconds,
-    };
-    drop(clients);
-    Ok(figures)
+        proxy_mib,
+        seconds: clients.finish()?.opening().as_secs_f64(),
+    })
+}
+
+/// Memory that processes may still have.
+fn available_mib() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    kib_of(&text, "MemAvailable:") / 1024
 }
 
 /// Its share of the memory that it has in common with others, and all else; nothing if it is gone.
 fn pss_kib(pid: i32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    kib_of(&text, "Pss:")
+}
+
+/// What such a file of the kernel says of this, in KiB.
+fn kib_of(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
     let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
     number
         .and_then(|number| number.trim().parse().ok())

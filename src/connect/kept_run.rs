@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 
 use super::kept_link::{KeptLink, State};
-use crate::pump::{READ_BYTES, READS_PER_RUN, SCRATCH_BYTES, Transport, pump};
+use crate::pump::{Transport, pump, read_bytes};
 use crate::reactor::io::Input;
 use crate::resume::LEAST_WINDOW_BYTES;
 use crate::session::{Context, Event, Session};
@@ -41,6 +41,8 @@ struct LinkSide<'a, C> {
     carrier: &'a mut C,
     kept: &'a mut KeptLink,
     bound: usize,
+    /// What waits for the host, in bytes.
+    waiting: usize,
     now: Time,
 }
 
@@ -65,11 +67,12 @@ impl<C: Carrier> Transport for LinkSide<'_, C> {
             carrier,
             kept,
             bound,
-            ..
+            waiting,
+            now,
         } = self;
-        let write = |bytes: &[u8]| Ok(carrier.write(bytes).unwrap_or(0));
+        let write = |pieces: [&[u8]; 2]| Ok(carrier.write_pair(pieces).unwrap_or(0));
         kept.channel
-            .send(bytes, *bound, self.now, &mut kept.buffers, write)
+            .send(bytes, *bound, *waiting, *now, &mut kept.buffers, write)
     }
 }
 
@@ -86,7 +89,8 @@ impl<C: Carrier> KeptRun<'_, C> {
             self.broke(Some(&error), session, cx);
         }
         self.receive(session, scratch, cx);
-        self.flush(session, cx);
+        // An acknowledgement can wait for lines to go along with.
+        self.flush(usize::MAX, session, cx);
         let Some(kept) = self.kept.as_deref_mut() else {
             return true;
         };
@@ -99,10 +103,13 @@ impl<C: Carrier> KeptRun<'_, C> {
             carrier: &mut *self.carrier,
             kept,
             bound,
+            // That grows no more: all that there is was read.
+            waiting: session.waiting_for_other_side(),
             now: cx.now,
         };
         let mut has_more = pump(session, host, &mut side, scratch, cx);
-        self.flush(session, cx);
+        let waiting = session.waiting_for_other_side();
+        self.flush(waiting, session, cx);
         has_more |= self.goes_beyond_window(session, cx);
         let Some(kept) = self.kept.as_deref_mut() else {
             return true;
@@ -129,31 +136,28 @@ impl<C: Carrier> KeptRun<'_, C> {
         })
     }
 
+    /// Reads once, if there is anything: what it brings is passed on before more is read.
     fn receive(&mut self, session: &mut Session, scratch: &mut [u8], cx: &mut Context<'_>) {
-        for _ in 0..READS_PER_RUN {
-            if !self.is_read() || !self.carrier.is_readable() {
-                return;
-            }
-            let Some(kept) = self.kept.as_deref_mut() else {
-                return;
-            };
-            let size = if session.is_within_long_line_of_upstream() {
-                SCRATCH_BYTES
-            } else {
-                READ_BYTES
-            };
-            match self.carrier.read(&mut scratch[..size]) {
-                Input::Blocked => return,
-                Input::Bytes(count) => {
-                    kept.client.heard(self.carrier.boot_time());
-                    if let Err(lie) = kept.take(&scratch[..count], session, cx) {
-                        let error = io::Error::new(ErrorKind::InvalidData, lie.name());
-                        self.ended(Some(&error), session, cx);
-                    }
+        // What has come before is handled first.
+        let has_more = session.has_more_lines_of_upstream();
+        if has_more || !self.is_read() || !self.carrier.is_readable() {
+            return;
+        }
+        let Some(kept) = self.kept.as_deref_mut() else {
+            return;
+        };
+        let size = read_bytes(session.is_within_long_line_of_upstream());
+        match self.carrier.read(&mut scratch[..size]) {
+            Input::Blocked => {}
+            Input::Bytes(count) => {
+                kept.client.heard(self.carrier.boot_time());
+                if let Err(lie) = kept.take(&scratch[..count], session, cx) {
+                    let error = io::Error::new(ErrorKind::InvalidData, lie.name());
+                    self.ended(Some(&error), session, cx);
                 }
-                Input::End => self.broke(None, session, cx),
-                Input::Broken(error) => self.broke(Some(&error), session, cx),
             }
+            Input::End => self.broke(None, session, cx),
+            Input::Broken(error) => self.broke(Some(&error), session, cx),
         }
     }
 
@@ -178,15 +182,14 @@ impl<C: Carrier> KeptRun<'_, C> {
         session.handle(Event::UpstreamEof(error), cx);
     }
 
-    /// Writes what the channel itself has.
-    fn flush(&mut self, session: &mut Session, cx: &mut Context<'_>) {
+    /// Writes what the channel itself has. `waiting` is what waits for the host, in bytes.
+    fn flush(&mut self, waiting: usize, session: &mut Session, cx: &mut Context<'_>) {
         let Some(kept) = self.kept.as_deref_mut() else {
             return;
         };
         if let Some(line) = session.take_heartbeat() {
             kept.channel.beat(&line);
         }
-        let waiting = session.waiting_for_other_side();
         if self.carrier.is_writable() {
             kept.flush(waiting, cx.now, self.carrier);
         }

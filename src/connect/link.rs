@@ -241,6 +241,10 @@ impl<S: Read + Write> Transport for Link<S> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.io_mut().map_or(Ok(0), |io| io.write(bytes))
     }
+
+    fn write_pair(&mut self, pieces: [&[u8]; 2]) -> io::Result<usize> {
+        self.io_mut().map_or(Ok(0), |io| io.write_pair(pieces))
+    }
 }
 
 #[cfg(test)]

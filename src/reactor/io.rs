@@ -3,14 +3,15 @@
 //! Events are edge-triggered: readiness is latched here until an operation shows that it is used up. Whether to use
 //! it is the caller's business, so pausing a direction is nothing but not reading.
 
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, IoSlice, Read, Write};
 use std::ops::{BitOr, BitOrAssign};
 
 use mio::event::Event;
 use mio::{Interest, Token};
+use serde::{Deserialize, Serialize};
 
 /// What is known of a descriptor, or what an event says of it: a set of the constants below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Deserialize, Serialize, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Readiness(u8);
 
 impl Readiness {
@@ -140,6 +141,18 @@ impl<S> Io<S> {
         self.readiness.set(Readiness::READABLE, false);
     }
 
+    /// All that is known of it.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness
+    }
+
+    /// What was known of it before it was registered.
+    pub fn recall(&mut self, known: Readiness) {
+        self.readiness
+            .set(Readiness::WRITABLE, known.has(Readiness::WRITABLE));
+        self.readiness |= known;
+    }
+
     /// Whether a read may find something.
     pub fn is_readable(&self) -> bool {
         self.readiness.has(Readiness::READABLE)
@@ -216,6 +229,25 @@ impl<S: Write> Io<S> {
                 Ok(count)
             }
             Err(error) => self.write_nothing(error, bytes),
+        }
+    }
+
+    /// Writes one behind the other, at once if the descriptor can do that.
+    pub fn write_pair(&mut self, [first, second]: [&[u8]; 2]) -> io::Result<usize> {
+        if first.is_empty() || second.is_empty() {
+            return self.write(if first.is_empty() { second } else { first });
+        }
+        let pieces = [IoSlice::new(first), IoSlice::new(second)];
+        match self.source.write_vectored(&pieces) {
+            Ok(count) => {
+                // It may be one that takes only the first.
+                let may_have_room = count == first.len()
+                    || count == first.len() + second.len()
+                    || self.readiness.has(Readiness::TAKES_PIECES);
+                self.readiness.set(Readiness::WRITABLE, may_have_room);
+                Ok(count)
+            }
+            Err(error) => self.write_nothing(error, first),
         }
     }
 

@@ -2,11 +2,13 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::acks::Acks;
 use super::control::Control;
 use super::intake::Intake;
 pub use super::intake::Piece;
-use super::kept::Kept;
+use super::kept::{Kept, whole_lines};
 use super::wire::{self, Side};
 use super::{ACK_BYTES, NO_ACK_TIME};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
@@ -32,7 +34,7 @@ impl Lie {
 }
 
 /// One end. An idle one is small.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Channel {
     kept: Kept,
     intake: Intake,
@@ -41,6 +43,7 @@ pub struct Channel {
     /// How much may be sent without an acknowledgement, and may come without one, in bytes.
     window: u32,
     /// How much of the shared memory it is charged for, in bytes.
+    #[serde(skip)]
     charged: u32,
     side: Side,
     owes_ack: bool,
@@ -52,13 +55,9 @@ pub struct Channel {
 impl Channel {
     /// An end on this side, with a connection, over which nothing has passed yet.
     pub fn new(side: Side, window: usize) -> Self {
-        let from = match side {
-            Side::Client => Side::Proxy,
-            Side::Proxy => Side::Client,
-        };
         Self {
             kept: Kept::default(),
-            intake: Intake::new(from),
+            intake: Intake::default(),
             acks: Acks::default(),
             control: None,
             window: bytes(window),
@@ -102,7 +101,7 @@ impl Channel {
 
     /// Whether a counted line has passed either way.
     pub fn is_used(&self) -> bool {
-        self.taken() > 0 || self.kept.total() > 0
+        self.taken() > 0 || self.kept.acked() > 0 || !self.kept.is_empty()
     }
 
     // What comes in.
@@ -110,14 +109,15 @@ impl Channel {
     /// Takes the next part of what came from the front of `input`; `None` when all is taken.
     pub fn next<'a>(&mut self, input: &mut &'a [u8], now: Time) -> Option<Result<Piece<'a>, Lie>> {
         let before = self.taken();
-        let piece = self.intake.next(input)?;
+        let piece = self.intake.next(input, self.side.other())?;
         let count = match &piece {
             Piece::Lines(lines) => lines.len(),
             Piece::Joined(line) => line.len(),
             Piece::Control(..) => 0,
         };
         if count > 0 {
-            self.acks.taken(count, before, now);
+            let (lines, window) = (self.taken(), self.window());
+            self.acks.taken(count, before, lines, window, now);
         }
         // Whoever has said that nothing follows acknowledges nothing any more, and is sent the rest all the same.
         let is_bound = !self.is_ending();
@@ -203,7 +203,7 @@ impl Channel {
     pub fn unsent(&self) -> usize {
         let control = self.control.as_ref();
         let control = control.map_or(0, |control| control.out.len() - control.out_sent);
-        self.kept.unsent().len() + control
+        self.kept.unsent_len() + control
     }
 
     /// Whether [`Self::send`] may take something. At most `bound` bytes are kept.
@@ -219,15 +219,17 @@ impl Channel {
         control.is_some_and(|control| control.full_since.is_some())
     }
 
-    /// Writes of these lines, whole ones, what the window allows. Returns how much is now kept: the rest of a line that was
-    /// written in part, too.
+    /// Writes of these lines, whole ones, what the window allows, and an acknowledgement before them if one is ripe. Returns
+    /// how much is now kept: the rest of a line that was written in part, too. `waiting` is what waits for the other side of
+    /// the session. `write` writes one behind the other, or a part of that.
     pub fn send(
         &mut self,
         lines: &[u8],
         bound: usize,
+        waiting: usize,
         now: Time,
         memory: &mut BufferBudget,
-        mut write: impl FnMut(&[u8]) -> io::Result<usize>,
+        write: impl FnMut([&[u8]; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
         if !self.has_room(bound) {
             return Ok(0);
@@ -239,7 +241,9 @@ impl Channel {
             self.control_mut().full_since.get_or_insert(now);
             return Ok(0);
         }
-        let written = write(&lines[..allowed])?;
+        self.owes_ack |=
+            self.may_ack(waiting) && self.acks.is_ripe(self.taken(), self.window(), now);
+        let written = self.write_with_control(&lines[..allowed], write)?;
         if written == 0 {
             return Ok(0);
         }
@@ -250,6 +254,28 @@ impl Channel {
             self.control_mut().full_since.get_or_insert(now);
         }
         Ok(taken)
+    }
+
+    /// Writes these lines, a heartbeat or an acknowledgement before them if one waits. Returns how much of the lines.
+    fn write_with_control(
+        &mut self,
+        lines: &[u8],
+        mut write: impl FnMut([&[u8]; 2]) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        self.put_news_between();
+        let control = self.control.as_deref_mut().filter(|it| it.has_begun());
+        let Some(control) = control else {
+            return write([lines, &[]]);
+        };
+        let first = control.out.len() - control.out_sent;
+        let written = write([&control.out[control.out_sent..], lines])?;
+        control.written(written.min(first));
+        self.control.take_if(|control| control.is_idle());
+        match written.checked_sub(first) {
+            // Not every connection takes two at once.
+            Some(0) => write([lines, &[]]),
+            of_lines => Ok(of_lines.unwrap_or(0)),
+        }
     }
 
     /// Keeps lines, whole ones, that can't be written now.
@@ -308,6 +334,18 @@ impl Channel {
         if !is_free || !self.kept.is_between_lines() {
             return;
         }
+        let has_news = self.put_news_between();
+        if !has_news && self.kept.unsent().is_empty() && self.owes_bye() {
+            let control = self.control_mut();
+            control.is_bye_sent = true;
+            if let Some(bye) = control.bye.clone() {
+                control.begin(&bye);
+            }
+        }
+    }
+
+    /// Begins the next control line that others may follow, between lines. Returns whether there is one.
+    fn put_news_between(&mut self) -> bool {
         let heartbeat = self.control.as_mut().and_then(|it| it.heartbeat.take());
         if let Some(line) = heartbeat {
             self.control_mut().begin(&line);
@@ -315,13 +353,10 @@ impl Channel {
             self.acks.told();
             let line = wire::ack(self.side, self.taken());
             self.control_mut().begin(&line);
-        } else if self.kept.unsent().is_empty() && self.owes_bye() {
-            let control = self.control_mut();
-            control.is_bye_sent = true;
-            if let Some(bye) = control.bye.clone() {
-                control.begin(&bye);
-            }
+        } else {
+            return false;
         }
+        true
     }
 
     /// What is unsent of the kept lines, up to the next line end if a control line waits.
@@ -334,7 +369,11 @@ impl Channel {
     }
 
     fn is_ack_due(&self, waiting: usize, now: Time) -> bool {
-        !self.is_unheard && waiting <= ACK_BYTES && self.acks.is_due(self.taken(), now)
+        self.may_ack(waiting) && self.acks.is_due(self.taken(), self.window(), now)
+    }
+
+    fn may_ack(&self, waiting: usize) -> bool {
+        !self.is_unheard && waiting <= ACK_BYTES
     }
 
     // What happens to connections.
@@ -418,16 +457,4 @@ impl Channel {
 /// No line is as long as this can say.
 fn bytes(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
-}
-
-/// How many of these bytes are whole lines that fit into `room`; at least one line if `or_one`.
-fn whole_lines(lines: &[u8], room: usize, or_one: bool) -> usize {
-    if lines.len() <= room {
-        return lines.len();
-    }
-    match memchr::memrchr(b'\n', &lines[..room]) {
-        Some(end) => end + 1,
-        None if or_one => memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1),
-        None => 0,
-    }
 }

@@ -1,8 +1,13 @@
 //! What comes over a connection, cut into what is for the session and what is about the connection itself. Lines for the
 //! session are counted, and passed on where they lie.
 
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+
 use super::wire::{self, Side};
 use crate::protocol::envelope::Control;
+use crate::util::side_bytes;
 
 /// A longer line is no control line, in bytes: real ones have some hundred. So what has come of a line that is not finished
 /// need not be kept for long.
@@ -19,91 +24,96 @@ pub enum Piece<'a> {
     Control(Control, Vec<u8>),
 }
 
-/// Cuts and counts.
-#[derive(Debug)]
+/// Cuts and counts. Between lines, it costs next to nothing.
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Intake {
-    /// Who sends.
-    from: Side,
     /// How many counted lines were read whole.
     taken: u64,
-    /// What has come of a line that may be a control line.
-    #[allow(
-        clippy::box_collection,
-        reason = "an idle session is to cost a pointer"
-    )]
-    begun: Option<Box<Vec<u8>>>,
-    /// Whether the session has been handed the beginning of a line.
-    is_within_line: bool,
+    begun: Option<Box<Begun>>,
+}
+
+/// What has come of a line.
+#[derive(Debug, Serialize, Deserialize)]
+enum Begun {
+    /// This, and it may be a control line.
+    Held(#[serde(with = "side_bytes")] Vec<u8>),
+    /// The session has been handed it.
+    PassedOn,
 }
 
 impl Intake {
-    /// Lines come from there.
-    pub fn new(from: Side) -> Self {
-        Self {
-            from,
-            taken: 0,
-            begun: None,
-            is_within_line: false,
-        }
-    }
-
     /// How many counted lines were read whole.
     pub fn taken(&self) -> u64 {
         self.taken
     }
 
-    /// Takes the next part from the front of `input`; `None` when all is taken.
-    pub fn next<'a>(&mut self, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+    /// Takes the next part from the front of `input`, which is from there; `None` when all is taken.
+    pub fn next<'a>(&mut self, input: &mut &'a [u8], from: Side) -> Option<Piece<'a>> {
         if input.is_empty() {
             return None;
         }
-        if let Some(begun) = self.begun.take() {
-            return self.go_on_with(*begun, input);
+        if let Some(Begun::Held(line)) = self.begun.as_deref_mut() {
+            let line = std::mem::take(line);
+            self.begun = None;
+            return self.go_on_with(line, input, from);
         }
         let all = *input;
-        let mut at = 0;
-        for end in memchr::memchr_iter(b'\n', all) {
-            if std::mem::take(&mut self.is_within_line) {
-                self.taken += 1;
-            } else if let Some(control) = self.control(&all[at..end]) {
-                if at > 0 {
-                    *input = &all[at..];
-                    return Some(Piece::Lines(&all[..at]));
-                }
-                *input = &all[end + 1..];
-                return Some(Piece::Control(control, all[..end].to_vec()));
-            } else {
-                self.taken += 1;
+        let begin = if self.begun.is_some() {
+            memchr::memchr(b'\n', all).map_or(all.len(), |end| end + 1)
+        } else {
+            0
+        };
+        if let Some((control, line)) = find_control(all, begin, from) {
+            if line.start > 0 {
+                self.count(&all[..line.start]);
+                *input = &all[line.start..];
+                return Some(Piece::Lines(&all[..line.start]));
             }
-            at = end + 1;
+            *input = &all[line.end + 1..];
+            return Some(Piece::Control(control, all[line].to_vec()));
         }
         *input = &[];
+        let at = memchr::memrchr(b'\n', all).map_or(0, |end| end + 1);
+        self.count(&all[..at]);
         let rest = &all[at..];
-        if rest.is_empty() || self.is_within_line {
+        if rest.is_empty() || self.begun.is_some() {
             return Some(Piece::Lines(all));
         }
         if rest.len() > MAX_CONTROL_BYTES {
-            self.is_within_line = true;
+            self.begun = Some(Box::new(Begun::PassedOn));
             return Some(Piece::Lines(all));
         }
-        self.begun = Some(Box::new(rest.to_vec()));
+        self.begun = Some(Box::new(Begun::Held(rest.to_vec())));
         (at > 0).then_some(Piece::Lines(&all[..at]))
     }
 
-    fn go_on_with<'a>(&mut self, mut line: Vec<u8>, input: &mut &'a [u8]) -> Option<Piece<'a>> {
+    /// Lines for the session have come to their ends.
+    fn count(&mut self, lines: &[u8]) {
+        if !lines.is_empty() {
+            self.begun = None;
+            self.taken += memchr::memchr_iter(b'\n', lines).count() as u64;
+        }
+    }
+
+    fn go_on_with<'a>(
+        &mut self,
+        mut line: Vec<u8>,
+        input: &mut &'a [u8],
+        from: Side,
+    ) -> Option<Piece<'a>> {
         let end = memchr::memchr(b'\n', input);
         let (piece, rest) = input.split_at(end.map_or(input.len(), |end| end + 1));
         *input = rest;
         line.extend_from_slice(piece);
         if end.is_none() {
             if line.len() <= MAX_CONTROL_BYTES {
-                self.begun = Some(Box::new(line));
+                self.begun = Some(Box::new(Begun::Held(line)));
                 return None;
             }
-            self.is_within_line = true;
+            self.begun = Some(Box::new(Begun::PassedOn));
             return Some(Piece::Joined(line));
         }
-        if let Some(control) = self.control(&line[..line.len() - 1]) {
+        if let Some(control) = control(&line[..line.len() - 1], from) {
             line.pop();
             return Some(Piece::Control(control, line));
         }
@@ -111,28 +121,69 @@ impl Intake {
         Some(Piece::Joined(line))
     }
 
-    fn control(&self, line: &[u8]) -> Option<Control> {
-        if line.len() > MAX_CONTROL_BYTES {
-            return None;
-        }
-        wire::control(line, self.from)
-    }
-
     /// Whether a line is under way.
     pub fn has_begun(&self) -> bool {
-        self.begun.is_some() || self.is_within_line
+        self.begun.is_some()
     }
 
     /// Takes what has come of an unfinished line and was not passed on.
     pub fn take_begun(&mut self) -> Vec<u8> {
-        self.begun.take().map_or_else(Vec::new, |begun| *begun)
+        let begun = self.begun.as_deref_mut();
+        let line = begun.map(|begun| std::mem::replace(begun, Begun::PassedOn));
+        match line {
+            Some(Begun::Held(line)) => line,
+            Some(Begun::PassedOn) | None => Vec::new(),
+        }
     }
 
     /// The connection is gone: an unfinished line is no line.
     pub fn reset(&mut self) {
         self.begun = None;
-        self.is_within_line = false;
     }
+}
+
+/// The first control line after `begin`, which is not within a line, and where it is.
+fn find_control(all: &[u8], begin: usize, from: Side) -> Option<(Control, Range<usize>)> {
+    let mut at = begin;
+    loop {
+        let near = at + (all.len() - at).min(MAX_CONTROL_BYTES + 1);
+        match memchr::memrchr(b'\n', &all[at..near]) {
+            Some(last) => {
+                let lines = at..at + last + 1;
+                if let Some(found) = find_among_short(all, lines.clone(), from) {
+                    return Some(found);
+                }
+                at = lines.end;
+            }
+            // A line that is as long as that is none.
+            None => at = near + memchr::memchr(b'\n', &all[near..])? + 1,
+        }
+    }
+}
+
+/// The same among these lines, none of which is very long.
+fn find_among_short(
+    all: &[u8],
+    lines: Range<usize>,
+    from: Side,
+) -> Option<(Control, Range<usize>)> {
+    let text = &all[lines.clone()];
+    let mut suspects = wire::Suspects::new(text);
+    let mut at = 0;
+    while let Some(suspect) = suspects.next_from(at) {
+        let start = memchr::memrchr(b'\n', &text[at..suspect]).map_or(at, |end| at + end + 1);
+        let end = suspect + memchr::memchr(b'\n', &text[suspect..])?;
+        if let Some(control) = control(&text[start..end], from) {
+            return Some((control, lines.start + start..lines.start + end));
+        }
+        at = end + 1;
+    }
+    None
+}
+
+fn control(line: &[u8], from: Side) -> Option<Control> {
+    let may_be_one = line.len() <= MAX_CONTROL_BYTES;
+    may_be_one.then(|| wire::control(line, from)).flatten()
 }
 
 #[cfg(test)]
@@ -143,12 +194,12 @@ mod tests {
 
     /// What is for the session, how many control lines came, and how many lines were counted.
     fn taken(pieces: &[&[u8]]) -> (Vec<u8>, usize, u64) {
-        let mut intake = Intake::new(Side::Client);
+        let mut intake = Intake::default();
         let (mut lines, mut controls) = (Vec::new(), 0);
         for piece in pieces {
             let mut input = *piece;
             while !input.is_empty() {
-                match intake.next(&mut input) {
+                match intake.next(&mut input, Side::Client) {
                     Some(Piece::Lines(bytes)) => lines.extend_from_slice(bytes),
                     Some(Piece::Joined(bytes)) => lines.extend_from_slice(&bytes),
                     Some(Piece::Control(Control::Heartbeat, line)) => {
@@ -181,19 +232,31 @@ mod tests {
 
     #[test]
     fn an_unfinished_line_is_not_counted_and_is_forgotten_with_the_connection() {
-        let mut intake = Intake::new(Side::Client);
+        let mut intake = Intake::default();
         let mut input = &b"{\"a\":1}\n{\"b\""[..];
-        assert_eq!(intake.next(&mut input), Some(Piece::Lines(b"{\"a\":1}\n")));
-        assert_eq!((intake.next(&mut input), intake.taken()), (None, 1));
+        assert_eq!(
+            intake.next(&mut input, Side::Client),
+            Some(Piece::Lines(b"{\"a\":1}\n"))
+        );
+        assert_eq!(
+            (intake.next(&mut input, Side::Client), intake.taken()),
+            (None, 1)
+        );
         intake.reset();
         let mut input = &b":2}\n"[..];
-        assert_eq!(intake.next(&mut input), Some(Piece::Lines(b":2}\n")));
+        assert_eq!(
+            intake.next(&mut input, Side::Client),
+            Some(Piece::Lines(b":2}\n"))
+        );
         let long = vec![b'x'; MAX_CONTROL_BYTES + 1];
         let mut input = &long[..];
-        assert_eq!(intake.next(&mut input), Some(Piece::Lines(&long)));
+        assert_eq!(
+            intake.next(&mut input, Side::Client),
+            Some(Piece::Lines(&long))
+        );
         intake.reset();
         let mut input = &b"{\"type\":\"heartbeat\"}\n"[..];
-        let control = intake.next(&mut input);
+        let control = intake.next(&mut input, Side::Client);
         assert!(matches!(control, Some(Piece::Control(..))) && intake.taken() == 2);
     }
 

@@ -1,55 +1,212 @@
-//! The lines that were sent and are not acknowledged: a buffer with two cursors, one before the first line that is kept and
+//! The lines that were sent and are not acknowledged: a queue with two cursors, one before the first line that is kept and
 //! one before the first byte that was not written to the present connection.
+//!
+//! It is in pieces, so that nothing that is kept is ever moved, and memory is used again soon.
 
+use std::collections::VecDeque;
 use std::fmt;
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
 
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::util::side_bytes;
 
 /// Whole lines, in order. Costs next to nothing while nothing is kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     /// How many lines were ever acknowledged.
     acked: u64,
-    buffer: Option<Box<Buffer>>,
+    queue: Option<Box<Queue>>,
 }
 
-#[derive(Default)]
-struct Buffer {
-    bytes: Vec<u8>,
-    /// What is before this is acknowledged.
+/// Lines of which one is as long as this or longer are not looked through again for their ends, in bytes.
+const LONG: usize = 256;
+
+/// There is at least one line.
+#[derive(Default, Serialize, Deserialize)]
+struct Queue {
+    pieces: VecDeque<Piece>,
+    /// What is before this in the first piece is acknowledged. It is less than there is.
     head: usize,
-    /// What is before this was written.
-    sent: usize,
-    /// How many lines there are.
-    lines: u64,
+    /// What is before this was written: so much of this piece. It is not the end of a piece that another follows.
+    sent: (usize, usize),
+    /// How many bytes there are.
+    len: usize,
+}
+
+/// Whole lines.
+#[derive(Serialize, Deserialize)]
+struct Piece {
+    #[serde(with = "side_bytes")]
+    bytes: Vec<u8>,
+    /// Where they end, if they are long.
+    ends: Option<Vec<u32>>,
 }
 
 /// What is in the lines is nobody's business.
-impl fmt::Debug for Buffer {
+impl fmt::Debug for Queue {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (lines, bytes) = (self.lines, self.all().len());
-        write!(
-            f,
-            "{lines} lines, {bytes} bytes, {} sent",
-            self.sent - self.head
-        )
+        let (lines, bytes, unsent) = (self.lines(), self.len, self.unsent_len());
+        write!(f, "{lines} lines, {bytes} bytes, {unsent} unsent")
     }
 }
 
-impl Buffer {
-    fn all(&self) -> &[u8] {
-        &self.bytes[self.head..]
+impl Piece {
+    fn of(bytes: Vec<u8>) -> Self {
+        let ends = u32::try_from(bytes.capacity()).is_ok().then(Vec::new);
+        Self { bytes, ends }
     }
 
-    /// Moving what is kept is cheaper than growing, and happens at most once for as many bytes as it moves.
-    fn make_room(&mut self, more: usize) {
-        let would_grow = self.bytes.len() + more > self.bytes.capacity();
-        let is_worth_it = would_grow || self.head > UNCHARGED_BYTES;
-        if self.head > 0 && is_worth_it && self.head >= self.all().len() {
-            self.bytes.drain(..self.head);
-            self.sent -= self.head;
-            self.head = 0;
+    fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
+    fn has_room_for(&self, more: usize) -> bool {
+        self.len() + more <= self.bytes.capacity().max(UNCHARGED_BYTES)
+    }
+
+    fn push(&mut self, lines: &[u8]) {
+        let begin = self.len();
+        self.bytes.extend_from_slice(lines);
+        let Some(ends) = &mut self.ends else {
+            return;
+        };
+        let most = ends.len() + lines.len() / LONG + 1;
+        let found =
+            memchr::memchr_iter(b'\n', lines).map_while(|end| u32::try_from(begin + end + 1).ok());
+        ends.extend(found.take(most));
+        if ends
+            .last()
+            .is_none_or(|end| *end as usize != self.bytes.len())
+        {
+            self.ends = None;
         }
+    }
+
+    /// How many lines end in this part of it.
+    fn lines(&self, part: Range<usize>) -> u64 {
+        match &self.ends {
+            Some(ends) => (ends_to(ends, part.end) - ends_to(ends, part.start)) as u64,
+            None => memchr::memchr_iter(b'\n', &self.bytes[part]).count() as u64,
+        }
+    }
+
+    /// Where the `number`th line of those that end in this part of it does.
+    fn end_of(&self, number: u64, part: Range<usize>) -> Option<usize> {
+        let before = usize::try_from(number - 1).ok()?;
+        if let Some(ends) = &self.ends {
+            let end = ends.get(ends_to(ends, part.start) + before)?;
+            return Some(*end as usize);
+        }
+        let begin = part.start;
+        let end = memchr::memchr_iter(b'\n', &self.bytes[part]).nth(before)?;
+        Some(begin + end + 1)
+    }
+}
+
+/// A buffer for so many bytes. What is kept is charged for its whole buffer, so one for long lines is to be no larger than
+/// it need be.
+fn lend(count: usize, memory: &mut BufferBudget) -> Vec<u8> {
+    let spare = memory.lend_for(count);
+    if count <= UNCHARGED_BYTES || (count..=2 * count).contains(&spare.capacity()) {
+        return spare;
+    }
+    memory.give_back(spare);
+    Vec::with_capacity(count)
+}
+
+/// How many of these are not after `to`.
+fn ends_to(ends: &[u32], to: usize) -> usize {
+    ends.partition_point(|end| *end as usize <= to)
+}
+
+impl Queue {
+    fn lines(&self) -> u64 {
+        let of = |(at, piece): (usize, &Piece)| piece.lines(self.head_of(at)..piece.len());
+        self.pieces.iter().enumerate().map(of).sum()
+    }
+
+    /// What is before this in a piece is acknowledged.
+    fn head_of(&self, at: usize) -> usize {
+        if at == 0 { self.head } else { 0 }
+    }
+
+    fn unsent_len(&self) -> usize {
+        let (at, sent) = self.sent;
+        let unsent = self.pieces.range(at..).map(Piece::len);
+        unsent.sum::<usize>() - sent
+    }
+
+    fn push(&mut self, mut lines: &[u8], memory: &mut BufferBudget) {
+        self.len += lines.len();
+        while !lines.is_empty() {
+            let last = self.pieces.back_mut();
+            if let Some(last) = last.filter(|last| last.has_room_for(lines.len())) {
+                return last.push(lines);
+            }
+            let count = whole_lines(lines, UNCHARGED_BYTES, true);
+            let mut piece = Piece::of(lend(count, memory));
+            piece.push(&lines[..count]);
+            self.pieces.push_back(piece);
+            lines = &lines[count..];
+        }
+    }
+
+    fn written(&mut self, mut count: usize) {
+        let (at, sent) = &mut self.sent;
+        loop {
+            let left = self.pieces[*at].len() - *sent;
+            if count < left || *at + 1 == self.pieces.len() {
+                *sent += count;
+                return;
+            }
+            count -= left;
+            (*at, *sent) = (*at + 1, 0);
+        }
+    }
+
+    /// Where the first `lines` lines end, if they were written: so much of this piece.
+    fn end_of(&self, mut lines: u64) -> Option<(usize, usize)> {
+        let (sent_at, sent) = self.sent;
+        for (at, piece) in self.pieces.iter().enumerate().take(sent_at + 1) {
+            let written = if at == sent_at { sent } else { piece.len() };
+            let part = self.head_of(at)..written;
+            let there_are = piece.lines(part.clone());
+            if there_are >= lines {
+                return Some((at, piece.end_of(lines, part)?));
+            }
+            lines -= there_are;
+        }
+        None
+    }
+
+    /// Lets go of what is before this.
+    fn let_go(&mut self, (at, head): (usize, usize), memory: &mut BufferBudget) {
+        let before = self.pieces.range(..at).map(Piece::len);
+        self.len -= before.sum::<usize>() + head - self.head;
+        let is_whole = head == self.pieces[at].len();
+        let gone = at + usize::from(is_whole);
+        for piece in self.pieces.drain(..gone) {
+            memory.give_back(piece.bytes);
+        }
+        self.head = if is_whole { 0 } else { head };
+        self.sent = match self.sent.0.checked_sub(gone) {
+            Some(left) => (left, self.sent.1),
+            None => (0, 0),
+        };
+    }
+}
+
+/// How many of these bytes are whole lines that fit into `room`; at least one line if `or_one`.
+pub(super) fn whole_lines(lines: &[u8], room: usize, or_one: bool) -> usize {
+    if lines.len() <= room {
+        return lines.len();
+    }
+    match memchr::memrchr(b'\n', &lines[..room]) {
+        Some(end) => end + 1,
+        None if or_one => memchr::memchr(b'\n', lines).map_or(lines.len(), |end| end + 1),
+        None => 0,
     }
 }
 
@@ -66,63 +223,65 @@ impl Kept {
 
     /// How many bytes are kept.
     pub fn len(&self) -> usize {
-        self.all().len()
+        self.queue.as_ref().map_or(0, |queue| queue.len)
     }
 
     /// Whether everything is acknowledged.
     pub fn is_empty(&self) -> bool {
-        self.buffer.is_none()
+        self.queue.is_none()
     }
 
-    /// How many lines are kept.
+    /// How many lines are kept. They are counted for that.
     pub fn lines(&self) -> u64 {
-        self.buffer.as_ref().map_or(0, |buffer| buffer.lines)
+        self.queue.as_ref().map_or(0, |queue| queue.lines())
     }
 
-    /// What is to be written.
+    /// What is to be written next: all, or a part that ends with a line.
     pub fn unsent(&self) -> &[u8] {
-        let buffer = self.buffer.as_ref();
-        buffer.map_or(&[], |buffer| &buffer.bytes[buffer.sent..])
+        let queue = self.queue.as_ref();
+        queue.map_or(&[], |queue| {
+            &queue.pieces[queue.sent.0].bytes[queue.sent.1..]
+        })
+    }
+
+    /// How many bytes are to be written.
+    pub fn unsent_len(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.unsent_len())
     }
 
     /// Whether the last byte that was written was the end of a line.
     pub fn is_between_lines(&self) -> bool {
-        self.buffer.as_ref().is_none_or(|buffer| {
-            buffer.sent == buffer.head || buffer.bytes[buffer.sent - 1] == b'\n'
+        self.queue.as_ref().is_none_or(|queue| {
+            let (at, sent) = queue.sent;
+            sent == 0 || queue.pieces[at].bytes[sent - 1] == b'\n'
         })
     }
 
     /// The memory that is held, in bytes.
     pub fn capacity(&self) -> usize {
-        self.buffer
-            .as_ref()
-            .map_or(0, |buffer| buffer.bytes.capacity())
+        let queue = self.queue.as_ref();
+        let held = |piece: &Piece| piece.bytes.capacity();
+        queue.map_or(0, |queue| queue.pieces.iter().map(held).sum())
     }
 
     /// Keeps these lines, whole ones, of which the first `written` bytes were written. If something was unsent before, none
     /// were.
     pub fn push(&mut self, lines: &[u8], written: usize, memory: &mut BufferBudget) {
         debug_assert_eq!(lines.last(), Some(&b'\n'));
-        let buffer = self.buffer.get_or_insert_with(|| {
-            Box::new(Buffer {
-                bytes: memory.lend_for(lines.len()),
-                ..Buffer::default()
-            })
-        });
-        buffer.make_room(lines.len());
-        let end = buffer.bytes.len();
-        buffer.bytes.extend_from_slice(lines);
-        buffer.lines += memchr::memchr_iter(b'\n', lines).count() as u64;
-        if buffer.sent == end {
-            buffer.sent += written;
+        let is_sent = self.unsent().is_empty();
+        debug_assert!(is_sent || written == 0);
+        let queue = self.queue.get_or_insert_default();
+        queue.push(lines, memory);
+        if is_sent {
+            queue.written(written);
         }
     }
 
     /// This many bytes of what was unsent were written.
     pub fn written(&mut self, count: usize) {
         debug_assert!(count <= self.unsent().len());
-        if let Some(buffer) = &mut self.buffer {
-            buffer.sent += count;
+        if let Some(queue) = &mut self.queue {
+            queue.written(count);
         }
     }
 
@@ -132,38 +291,36 @@ impl Kept {
         if news == 0 {
             return true;
         }
-        let Some(buffer) = self.buffer.as_mut().filter(|it| news <= it.lines) else {
+        let Some(queue) = &mut self.queue else {
             return false;
         };
-        let mut ends = memchr::memchr_iter(b'\n', buffer.all());
-        let last = usize::try_from(news - 1).ok();
-        let Some(end) = last.and_then(|last| ends.nth(last)) else {
+        let Some(end) = queue.end_of(news) else {
             return false;
         };
-        let head = buffer.head + end + 1;
-        if head > buffer.sent {
-            return false;
-        }
-        buffer.head = head;
-        buffer.lines -= news;
         self.acked = lines;
-        if buffer.all().is_empty() {
-            memory.give_back(std::mem::take(&mut buffer.bytes));
-            self.buffer = None;
+        queue.let_go(end, memory);
+        if queue.pieces.is_empty() {
+            self.queue = None;
         }
         true
     }
 
     /// There is no connection: nothing of this was written to the next one.
     pub fn rewind(&mut self) {
-        if let Some(buffer) = &mut self.buffer {
-            buffer.sent = buffer.head;
+        if let Some(queue) = &mut self.queue {
+            queue.sent = (0, queue.head);
         }
     }
 
     /// All that is kept, in order.
-    pub fn all(&self) -> &[u8] {
-        self.buffer.as_ref().map_or(&[], |buffer| buffer.all())
+    pub fn all(&self) -> Vec<u8> {
+        let queue = self.queue.as_ref();
+        let of = |queue: &Queue| {
+            let pieces = queue.pieces.iter().enumerate();
+            let kept = pieces.map(|(at, piece)| &piece.bytes[queue.head_of(at)..]);
+            kept.collect::<Vec<_>>().concat()
+        };
+        queue.map_or_else(Vec::new, |queue| of(queue))
     }
 }
 
@@ -201,7 +358,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn equals_a_list_of_lines(steps in prop::collection::vec((0..4u8, 0..9usize), 0..80)) {
+        fn equals_a_list_of_lines(
+            steps in prop::collection::vec((0..4u8, 0..9usize), 0..80),
+            // Of some pieces and some lines, the ends are known.
+            lengths in prop::sample::select(vec![1, 50, 300, 20_000]),
+        ) {
             let (mut kept, mut memory) = (Kept::default(), memory());
             // Lines that are kept, and how many bytes of all were written.
             let (mut lines, mut sent) = (Vec::<String>::new(), 0);
@@ -209,16 +370,18 @@ mod tests {
             for (step, by) in steps {
                 match step {
                     0 => {
-                        kept.written(kept.unsent().len());
-                        let line = format!("{}{next}\n", "x".repeat(by));
+                        while !kept.unsent().is_empty() {
+                            kept.written(kept.unsent().len());
+                        }
+                        let line = format!("{}{next}\n", "x".repeat(by * lengths));
                         next += 1;
-                        let written = by.min(line.len());
+                        let written = (by * lengths).min(line.len());
                         kept.push(line.as_bytes(), written, &mut memory);
                         sent = lines.concat().len() + written;
                         lines.push(line);
                     }
                     1 => {
-                        let count = by.min(kept.unsent().len());
+                        let count = (by * lengths).min(kept.unsent().len());
                         kept.written(count);
                         sent += count;
                     }
@@ -239,7 +402,10 @@ mod tests {
                 }
                 let all = lines.concat();
                 prop_assert_eq!(kept.all(), all.as_bytes());
-                prop_assert_eq!(kept.unsent(), &all.as_bytes()[sent..]);
+                let unsent = &all.as_bytes()[sent..];
+                prop_assert!(unsent.starts_with(kept.unsent()));
+                prop_assert_eq!(kept.unsent().is_empty(), unsent.is_empty());
+                prop_assert_eq!(kept.unsent_len(), unsent.len());
                 prop_assert_eq!((kept.lines(), kept.len()), (lines.len() as u64, all.len()));
                 prop_assert_eq!(kept.total(), next);
             }

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::wire::SessionId;
@@ -16,7 +17,8 @@ const MEMORY: Duration = Duration::from_mins(10);
 const MOST_REMEMBERED: usize = 10_000;
 
 /// The first half of the SHA-256 of an id. 128 bits are as many as the id has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "u128", into = "u128")]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
@@ -29,20 +31,41 @@ impl Fingerprint {
     }
 }
 
+impl From<u128> for Fingerprint {
+    fn from(number: u128) -> Self {
+        Self(number.to_be_bytes())
+    }
+}
+
+impl From<Fingerprint> for u128 {
+    fn from(id: Fingerprint) -> Self {
+        Self::from_be_bytes(id.0)
+    }
+}
+
 /// What is known of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Found<K> {
     /// The session is there.
     Session(K),
-    /// It has ended, and had taken this many lines.
-    Ended(u64),
+    /// It has ended.
+    Ended(Ended),
+}
+
+/// What is remembered of a session that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ended {
+    /// How many lines it had taken.
+    pub lines: u64,
+    /// Whether more had come for its client, while that was away, than is kept.
+    pub has_overflowed: bool,
 }
 
 /// Sessions that can be resumed. `K` names one.
 #[derive(Debug)]
 pub struct Registry<K> {
     sessions: HashMap<Fingerprint, K>,
-    ended: HashMap<Fingerprint, (u64, Time)>,
+    ended: HashMap<Fingerprint, (Ended, Time)>,
     /// In the order of their ends.
     order: VecDeque<Fingerprint>,
 }
@@ -62,7 +85,7 @@ impl<K: Copy> Registry<K> {
     pub fn find(&mut self, id: Fingerprint, now: Time) -> Option<Found<K>> {
         self.forget_old(now);
         let session = self.sessions.get(&id).copied().map(Found::Session);
-        session.or_else(|| self.ended.get(&id).map(|(lines, _)| Found::Ended(*lines)))
+        session.or_else(|| self.ended.get(&id).map(|(end, _)| Found::Ended(*end)))
     }
 
     /// A session begins. Returns whether there was none of this id: one of two would not be found.
@@ -74,8 +97,8 @@ impl<K: Copy> Registry<K> {
         true
     }
 
-    /// A session has ended, after it had taken this many lines.
-    pub fn end(&mut self, id: Fingerprint, lines: u64, now: Time) {
+    /// A session has ended.
+    pub fn end(&mut self, id: Fingerprint, end: Ended, now: Time) {
         if self.sessions.remove(&id).is_none() {
             return;
         }
@@ -83,8 +106,24 @@ impl<K: Copy> Registry<K> {
         if self.order.len() >= MOST_REMEMBERED {
             self.forget_oldest();
         }
-        self.ended.insert(id, (lines, now));
+        self.ended.insert(id, (end, now));
         self.order.push_back(id);
+    }
+
+    /// Those that have ended and are remembered, in the order of their ends.
+    pub fn ended(&self) -> impl Iterator<Item = (Fingerprint, Ended, Time)> {
+        self.order.iter().filter_map(|id| {
+            let (end, at) = self.ended.get(id)?;
+            Some((*id, *end, *at))
+        })
+    }
+
+    /// Remembers those that had ended when there were none here.
+    pub fn remember(&mut self, ended: impl IntoIterator<Item = (Fingerprint, Ended, Time)>) {
+        for (id, end, at) in ended {
+            self.ended.insert(id, (end, at));
+            self.order.push_back(id);
+        }
     }
 
     /// How many sessions there are.
@@ -121,6 +160,13 @@ mod tests {
 
     const NOW: Time = Time::from_nanos(1 << 40);
 
+    fn ended(lines: u64) -> Ended {
+        Ended {
+            lines,
+            has_overflowed: false,
+        }
+    }
+
     fn id(number: usize) -> Fingerprint {
         let mut bits = [0; 16];
         bits[..8].copy_from_slice(&number.to_le_bytes());
@@ -133,11 +179,11 @@ mod tests {
         assert!(registry.begin(id(1), 7) && !registry.begin(id(1), 8));
         assert_eq!(registry.find(id(1), NOW), Some(Found::Session(7)));
         assert_eq!(registry.find(id(2), NOW), None);
-        registry.end(id(1), 5, NOW);
-        registry.end(id(1), 6, NOW);
+        registry.end(id(1), ended(5), NOW);
+        registry.end(id(1), ended(6), NOW);
         assert!(registry.is_empty() && !registry.begin(id(1), 9));
         let later = NOW + MEMORY - Duration::from_nanos(1);
-        assert_eq!(registry.find(id(1), later), Some(Found::Ended(5)));
+        assert_eq!(registry.find(id(1), later), Some(Found::Ended(ended(5))));
         assert_eq!(registry.find(id(1), NOW + MEMORY), None);
         assert!(registry.order.is_empty() && registry.ended.is_empty());
     }
@@ -147,10 +193,10 @@ mod tests {
         let mut registry = Registry::default();
         for number in 0..=MOST_REMEMBERED {
             registry.begin(id(number), number);
-            registry.end(id(number), 1, NOW);
+            registry.end(id(number), ended(1), NOW);
         }
         assert_eq!(registry.ended.len(), MOST_REMEMBERED);
         assert_eq!(registry.find(id(0), NOW), None);
-        assert_eq!(registry.find(id(1), NOW), Some(Found::Ended(1)));
+        assert_eq!(registry.find(id(1), NOW), Some(Found::Ended(ended(1))));
     }
 }

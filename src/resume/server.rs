@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::totals::{Counted, Totals};
 use super::{Channel, Fingerprint};
 use crate::buffers::budget::BufferBudget;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// A client that sends nothing for two and a half of its heartbeat intervals is taken for lost: two may be late, a third is
@@ -39,32 +42,38 @@ pub enum Takeover {
     clippy::struct_excessive_bools,
     reason = "each may hold with any other"
 )]
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Server {
     /// This end.
     pub channel: Channel,
     id: Fingerprint,
-    /// The last attempt.
-    attempt: u64,
     last_heard: Time,
     rare: Option<Box<Rare>>,
     /// How long the client may be silent, in milliseconds.
     patience: u32,
-    /// What the totals have of it, in bytes.
-    counted: u32,
-    is_counted_detached: bool,
     /// Whether the system says that the client is gone.
     has_vanished: bool,
     /// Whether the client has said that it sends no more, and is gone when its connection is.
     pub has_left: bool,
     /// Whether the end of its side was read.
     pub has_ended: bool,
+    /// Whether more has come for the client while it was away than is kept, so that the session ends.
+    pub has_overflowed: bool,
 }
 
+// It is in a piece of memory of its own, and those come in steps.
+const _: () = assert!(size_of::<Server>() <= 104);
+
 /// What is seldom there.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Rare {
+    /// The last attempt; the first connection was none.
+    attempt: u64,
+    /// What the totals have of it.
+    #[serde(skip)]
+    counted: Counted,
     /// What has come and was not looked at.
+    #[serde(with = "side_bytes")]
     early: Vec<u8>,
     /// Since when there is no connection.
     lost_since: Option<Time>,
@@ -83,15 +92,13 @@ impl Server {
         Self {
             channel,
             id,
-            attempt: 0,
             last_heard: now,
             rare: None,
             patience: u32::try_from(patience.as_millis()).unwrap_or(u32::MAX),
-            counted: 0,
-            is_counted_detached: false,
             has_vanished: false,
             has_left: false,
             has_ended: false,
+            has_overflowed: false,
         }
     }
 
@@ -106,13 +113,33 @@ impl Server {
     /// Takes what had come with the first line.
     pub fn take_early(&mut self) -> Vec<u8> {
         let rare = self.rare.as_mut();
-        rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.early))
+        let early = rare.map_or_else(Vec::new, |rare| std::mem::take(&mut rare.early));
+        self.forget_rare();
+        early
+    }
+
+    /// Lets go of the memory for what is not there.
+    fn forget_rare(&mut self) {
+        self.rare.take_if(|rare| **rare == Rare::default());
     }
 
     fn counted(&self) -> Counted {
-        Counted {
-            bytes: self.counted as usize,
-            is_detached: self.is_counted_detached,
+        let rare = self.rare.as_ref();
+        rare.map_or_else(Counted::default, |rare| rare.counted)
+    }
+
+    /// The totals have this of it.
+    fn count(&mut self, bytes: usize, totals: &mut Totals) {
+        let counted = Counted {
+            bytes,
+            // Of nothing, it does not matter.
+            is_detached: bytes > 0 && self.channel.is_detached(),
+        };
+        let before = self.counted();
+        if before != counted {
+            totals.change(before, counted);
+            self.rare.get_or_insert_default().counted = counted;
+            self.forget_rare();
         }
     }
 
@@ -171,10 +198,11 @@ impl Server {
 
     /// Somebody comes back for the session, who has taken this many lines.
     pub fn take_over(&mut self, attempt: u64, lines: Option<u64>, now: Time) -> Takeover {
-        if attempt <= self.attempt {
+        let last = self.rare.as_ref().map_or(0, |rare| rare.attempt);
+        if attempt <= last {
             return Takeover::Stale;
         }
-        self.attempt = attempt;
+        self.rare.get_or_insert_default().attempt = attempt;
         if self.channel.is_detached() {
             return Takeover::Granted;
         }
@@ -210,20 +238,13 @@ impl Server {
     /// Charges the memory for what is kept, and has it in the totals.
     pub fn recharge(&mut self, totals: &mut Totals, memory: &mut BufferBudget) {
         self.channel.recharge(memory);
-        let counted = Counted {
-            bytes: self.channel.charge(),
-            is_detached: self.channel.is_detached(),
-        };
-        totals.change(self.counted(), counted);
-        self.counted = u32::try_from(counted.bytes).unwrap_or(u32::MAX);
-        self.is_counted_detached = counted.is_detached;
+        self.count(self.channel.charge(), totals);
     }
 
     /// The same at its end.
     pub fn release(&mut self, totals: &mut Totals, memory: &mut BufferBudget) {
         self.channel.release(memory);
-        totals.change(self.counted(), Counted::default());
-        self.counted = 0;
+        self.count(0, totals);
     }
 
     /// When something is due: the client is taken for lost, or has been lost for `timeout`, or an acknowledgement is owed.

@@ -78,22 +78,33 @@ impl End {
     /// Writes what can be written, at most so much.
     fn write(&mut self, mut room: usize, now: Time) -> Vec<u8> {
         let mut wire = Vec::new();
-        let mut write = |bytes: &[u8]| {
+        let mut write = |pieces: [&[u8]; 2]| {
+            let bytes = pieces.concat();
             let count = bytes.len().min(room);
             room -= count;
             wire.extend_from_slice(&bytes[..count]);
             Ok(count)
         };
-        self.channel.flush(self.waiting, now, &mut write).unwrap();
+        let waiting = self.waiting;
+        let flush = |bytes: &[u8]| write([bytes, &[]]);
+        self.channel.flush(waiting, now, flush).unwrap();
         if !self.outbox.is_empty() {
             let window = usize::MAX;
             let sent = self
                 .channel
-                .send(&self.outbox, window, now, &mut self.memory, &mut write)
+                .send(
+                    &self.outbox,
+                    window,
+                    waiting,
+                    now,
+                    &mut self.memory,
+                    &mut write,
+                )
                 .unwrap();
             self.outbox.drain(..sent);
         }
-        self.channel.flush(self.waiting, now, &mut write).unwrap();
+        let flush = |bytes: &[u8]| write([bytes, &[]]);
+        self.channel.flush(waiting, now, flush).unwrap();
         wire
     }
 

@@ -15,9 +15,11 @@
 //! Ids are secrets: whoever knows one can take the session over. They are in no log.
 
 use std::fmt::{self, Write as _};
+use std::sync::LazyLock;
 use std::time::Duration;
 
-use memchr::memmem;
+use memchr::memmem::{self, Finder};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::envelope::{Control, Message};
@@ -36,12 +38,23 @@ const MAX_HEARTBEAT: f64 = 86_400.0;
 const ID_DIGITS: usize = 32;
 
 /// One end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// Whoever asks to be resumed.
     Client,
     /// The proxy.
     Proxy,
+}
+
+impl Side {
+    /// The one at the other end.
+    #[must_use]
+    pub fn other(self) -> Self {
+        match self {
+            Self::Client => Self::Proxy,
+            Self::Proxy => Self::Client,
+        }
+    }
 }
 
 /// The id of a session, as its client chose it.
@@ -334,22 +347,63 @@ pub fn control(line: &[u8], from: Side) -> Option<Control> {
     envelope.control.filter(|control| control.side() == from)
 }
 
-/// Whether the line may have a member `type` with one of our values. Letters can be written otherwise only as `\u….`
+/// Whether the line may have a member `type` with one of our values.
 fn may_be_control(line: &[u8]) -> bool {
-    if memmem::find(line, br"\u00").is_some() {
-        return true;
-    }
-    let mut types = memmem::find_iter(line, br#""type""#);
-    types.any(|at| {
-        let value = line[at + br#""type""#.len()..].trim_ascii_start();
-        let value = value.strip_prefix(b":").unwrap_or_default();
-        let value = value.trim_ascii_start();
-        FIRST_LETTERS.iter().any(|first| value.starts_with(first))
-    })
+    Suspects::new(line).next_from(0).is_some()
 }
 
 /// What our values begin with.
 const FIRST_LETTERS: [&[u8]; 5] = [b"\"h", b"\"res", b"\"not_", b"\"ack", b"\"bye"];
+
+/// Finds the name, and letters that are not written as such.
+static FINDERS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| [Finder::new(br#""type""#), Finder::new(br"\u00")]);
+
+/// Where in a text there may be a member `type` with one of our values: found for many lines at once, as nearly none has one.
+pub(super) struct Suspects<'a> {
+    text: &'a [u8],
+    /// The next ones, if there are any, with the name as it is and with letters of it written otherwise.
+    next: [Option<usize>; 2],
+}
+
+impl<'a> Suspects<'a> {
+    /// Those in this text.
+    pub(super) fn new(text: &'a [u8]) -> Self {
+        let next = [0, 1].map(|kind| Self::find(text, kind, 0));
+        Self { text, next }
+    }
+
+    /// The first one that is not before this.
+    pub(super) fn next_from(&mut self, at: usize) -> Option<usize> {
+        for (kind, next) in self.next.iter_mut().enumerate() {
+            if next.is_some_and(|next| next < at) {
+                *next = Self::find(self.text, kind, at);
+            }
+        }
+        self.next.into_iter().flatten().min()
+    }
+
+    fn find(text: &[u8], kind: usize, from: usize) -> Option<usize> {
+        let finder = &FINDERS[kind];
+        let found = finder.find_iter(&text[from..]).find(|found| {
+            let after = &text[from + found + finder.needle().len()..];
+            match kind {
+                0 => has_our_value(after),
+                // Letters and `_` can be written otherwise only like that.
+                _ => matches!(after.first(), Some(b'5'..=b'7')),
+            }
+        });
+        found.map(|found| from + found)
+    }
+}
+
+/// Whether a value of ours may be what follows the name.
+fn has_our_value(text: &[u8]) -> bool {
+    let value = text.trim_ascii_start();
+    let value = value.strip_prefix(b":").unwrap_or_default();
+    let value = value.trim_ascii_start();
+    FIRST_LETTERS.iter().any(|first| value.starts_with(first))
+}
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,8 @@
 //! What is around one session: the connection to its client, and its server.
 
+mod state;
+
+pub(super) use self::state::{PlaceState, client_target};
 use super::resuming::Resuming;
 use super::seat_side::SeatSide;
 use super::server::{NoServer, Server};
@@ -7,7 +10,7 @@ use super::servers::{ServerKey, Servers};
 use super::services::Services;
 use super::start_queue::StartQueue;
 use super::swap;
-use super::system::{ClientSocket, System};
+use super::system::{ClientSocket, Linux, System};
 use crate::entrance::Identity;
 use crate::pump::{Transport, pump};
 use crate::reactor::io::{Io, Readiness};
@@ -36,6 +39,9 @@ pub struct ClientSession<S: System> {
     /// Whether it does not count any more among those that may be there.
     pub(super) gave_up_place: bool,
 }
+
+/// There are thousands. A release build needs less.
+const _: () = assert!(size_of::<ClientSession<Linux>>() <= 128);
 
 impl<S: System> ClientSession<S> {
     pub(super) fn new(
@@ -256,7 +262,7 @@ fn tell_news<S: System>(
             // What is left of its group is to see the end of its input.
             server.stdin = None;
         }
-        session.handle(Event::UpstreamExited(exit), cx);
+        session.handle(Event::UpstreamExited(*exit), cx);
     }
 }
 
@@ -288,12 +294,15 @@ impl<S: System> Sides<'_, S> {
             place.finish_run(key, Some(error), session, resuming, cx);
         }
         place.receive(key, session, resuming, scratch, cx);
-        let flushed = place.flush_channel(session, resuming, cx);
+        // An acknowledgement can wait for lines to go along with.
+        let flushed = place.flush_channel(usize::MAX, session, resuming, cx);
         let mut failed = flushed.err();
         let (mut has_more, mut is_stalled) = (false, false);
         let (client, resume) = (&mut place.client, &mut place.resume);
         if let Some(server) = resume {
-            let mut side = ClientSession::<S>::kept_side(client, server, resuming, cx);
+            // That grows no more: all that there is was read.
+            let waiting = session.waiting_for_other_side();
+            let mut side = ClientSession::<S>::kept_side(client, server, resuming, waiting, cx);
             let seat = place.seat;
             let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
             if let (Some(seat), Some(sharing)) = (seat, sharing) {
@@ -310,6 +319,9 @@ impl<S: System> Sides<'_, S> {
             failed = failed.or(side.into_error());
         }
         if is_stalled && session.is_detached() {
+            if let Some(server) = &mut place.resume {
+                server.has_overflowed = true;
+            }
             let error = "more has come for it than is kept, before it came back";
             let error = std::io::Error::new(std::io::ErrorKind::TimedOut, error);
             session.handle(Event::ClientFailed(&error), cx);

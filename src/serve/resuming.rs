@@ -3,16 +3,19 @@
 //!
 //! It is read whenever it can be read. What its client sends waits in the session, within the client's window.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+pub(super) use self::state::ResumingState;
 use super::client::ClientSession;
 use super::newcomers::Newcomers;
 use super::system::{ClientSocket, System};
 use crate::buffers::budget::BufferBudget;
 use crate::protocol::envelope::Control;
-use crate::pump::{READ_BYTES, READS_PER_RUN, SCRATCH_BYTES, Transport};
+use crate::pump::{Transport, read_bytes};
 use crate::reactor::io::{Input, Io};
 use crate::resume::totals::Totals;
 use crate::resume::wire::{self, Heartbeat};
@@ -23,11 +26,12 @@ use crate::util::about::about;
 use crate::util::time::Time;
 
 /// What may become of a connection that is to go on with a session.
-pub(super) const RESULTS: [&str; 6] = [
+pub(super) const RESULTS: [&str; 7] = [
     "resumed",
     "stale",
     "unknown",
     "ended",
+    "overflow",
     "contended",
     "protocol_error",
 ];
@@ -73,6 +77,8 @@ pub(super) struct KeptSide<'a, C> {
     server: &'a mut Server,
     buffers: &'a mut BufferBudget,
     bound: usize,
+    /// What waits for the server, in bytes.
+    waiting: usize,
     now: Time,
     error: Option<io::Error>,
 }
@@ -102,9 +108,9 @@ impl<C: ClientSocket> Transport for KeptSide<'_, C> {
         let Some(client) = &mut self.client else {
             return Ok(0);
         };
-        let write = |bytes: &[u8]| client.write(bytes);
-        let channel = &mut self.server.channel;
-        match channel.send(bytes, self.bound, self.now, self.buffers, write) {
+        let write = |pieces: [&[u8]; 2]| client.write_pair(pieces);
+        let (channel, waiting) = (&mut self.server.channel, self.waiting);
+        match channel.send(bytes, self.bound, waiting, self.now, self.buffers, write) {
             Ok(count) => Ok(count),
             Err(error) => {
                 self.error = Some(error);
@@ -126,46 +132,51 @@ impl<S: System> ClientSession<S> {
         cx: &mut Context<'_>,
     ) {
         self.take_early(session, resuming, cx);
-        for _ in 0..READS_PER_RUN {
-            let (Some(server), Some(client)) = (&mut self.resume, &mut self.client) else {
-                break;
-            };
-            if server.has_ended || !client.is_readable() {
-                break;
+        if self.read(key, session, resuming, scratch, cx) {
+            self.note_time(key, session, resuming, cx);
+        }
+    }
+
+    /// Reads once, if there is anything: what it brings is passed on before more is read. Returns whether the connection is
+    /// what it was.
+    fn read(
+        &mut self,
+        key: SessionKey,
+        session: &mut Session,
+        resuming: &mut Resuming<S::Client>,
+        scratch: &mut [u8],
+        cx: &mut Context<'_>,
+    ) -> bool {
+        let (Some(server), Some(client)) = (&mut self.resume, &mut self.client) else {
+            return true;
+        };
+        // What has come before is handled first, if it can be.
+        if server.has_ended || !client.is_readable() || session.has_more_lines_of_client() {
+            return true;
+        }
+        let size = read_bytes(session.is_within_long_line_of_client());
+        match client.read(&mut scratch[..size]) {
+            Input::Blocked => {}
+            Input::Bytes(count) => {
+                server.heard(cx.now);
+                let input = &scratch[..count];
+                if let Err(lie) = take(session, server, input, &mut resuming.buffers, cx) {
+                    self.expose(lie, session, cx);
+                    return false;
+                }
             }
-            let size = if session.is_within_long_line_of_client() {
-                SCRATCH_BYTES
-            } else {
-                READ_BYTES
-            };
-            match client.read(&mut scratch[..size]) {
-                Input::Blocked => break,
-                Input::Bytes(count) => {
-                    server.heard(cx.now);
-                    let taken = take(
-                        session,
-                        server,
-                        &scratch[..count],
-                        &mut resuming.buffers,
-                        cx,
-                    );
-                    if let Err(lie) = taken {
-                        return self.expose(lie, session, cx);
-                    }
-                }
-                Input::End if server.has_left || is_over(server, session) => {
-                    server.has_ended = true;
-                }
-                Input::End if server.channel.is_used() => {
-                    return self.lose(key, "its end came without a word", session, resuming, cx);
-                }
-                Input::End => server.has_ended = true,
-                Input::Broken(error) => {
-                    return self.broke(key, &error, session, resuming, cx);
-                }
+            Input::End if server.has_left || is_over(server, session) => server.has_ended = true,
+            Input::End if server.channel.is_used() => {
+                self.lose(key, "its end came without a word", session, resuming, cx);
+                return false;
+            }
+            Input::End => server.has_ended = true,
+            Input::Broken(error) => {
+                self.broke(key, &error, session, resuming, cx);
+                return false;
             }
         }
-        self.note_time(key, session, resuming, cx);
+        true
     }
 
     /// Looks at what had come with the first line.
@@ -292,6 +303,7 @@ impl<S: System> ClientSession<S> {
         client: &'a mut Option<Io<S::Client>>,
         server: &'a mut Server,
         resuming: &'a mut Resuming<S::Client>,
+        waiting: usize,
         cx: &Context<'_>,
     ) -> KeptSide<'a, S::Client> {
         KeptSide {
@@ -303,14 +315,17 @@ impl<S: System> ClientSession<S> {
             },
             server,
             buffers: &mut resuming.buffers,
+            waiting,
             now: cx.now,
             error: None,
         }
     }
 
-    /// Writes what the channel itself has. An error is that of the connection.
+    /// Writes what the channel itself has. An error is that of the connection. `waiting` is what waits for the server, in
+    /// bytes.
     pub(super) fn flush_channel(
         &mut self,
+        waiting: usize,
         session: &mut Session,
         resuming: &mut Resuming<S::Client>,
         cx: &mut Context<'_>,
@@ -335,7 +350,6 @@ impl<S: System> ClientSession<S> {
             }
             return Ok(());
         };
-        let waiting = session.waiting_for_other_side();
         if server.has_ended {
             // Nobody acknowledges anything any more.
             server.channel.set_window(usize::MAX);
@@ -364,9 +378,10 @@ impl<S: System> ClientSession<S> {
         resuming: &mut Resuming<S::Client>,
         cx: &mut Context<'_>,
     ) -> bool {
+        let waiting = session.waiting_for_other_side();
         if let Some(error) = failed {
             self.broke(key, &error, session, resuming, cx);
-        } else if let Err(error) = self.flush_channel(session, resuming, cx) {
+        } else if let Err(error) = self.flush_channel(waiting, session, resuming, cx) {
             self.broke(key, &error, session, resuming, cx);
         }
         let Some(server) = &mut self.resume else {

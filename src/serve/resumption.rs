@@ -12,7 +12,7 @@ use super::system::System;
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
 use crate::resume::wire::{self, Ask, Grant, Previous, Side};
-use crate::resume::{Channel, Fingerprint, Found, Server, Takeover, WINDOW_BYTES};
+use crate::resume::{Channel, Ended, Fingerprint, Found, Server, Takeover, WINDOW_BYTES};
 use crate::scheduler::SessionKey;
 use crate::session::{Event, Session};
 use crate::util::about::about;
@@ -135,7 +135,14 @@ impl<S: System> Proxy<S> {
             .find(Fingerprint::of(&previous.session), now)
         {
             None => return Verdict::Gone("unknown", None),
-            Some(Found::Ended(lines)) => return Verdict::Gone("ended", Some(lines)),
+            Some(Found::Ended(end)) => {
+                let reason = if end.has_overflowed {
+                    "overflow"
+                } else {
+                    "ended"
+                };
+                return Verdict::Gone(reason, Some(end.lines));
+            }
             Some(Found::Session(key)) => key,
         };
         let Some(place) = self.scheduler.place_mut(key) else {
@@ -340,16 +347,14 @@ impl<S: System> Proxy<S> {
         true
     }
 
-    /// The program is being stopped: nobody can come back.
-    pub(super) fn stop_detached(&mut self, key: SessionKey) -> bool {
+    /// Ends a session that is away, as nobody can come back to it; `why` completes "it was away when". Returns whether it was.
+    pub(super) fn stop_detached(&mut self, key: SessionKey, why: &str) -> bool {
         let place = self.scheduler.place(key);
         let server = place.and_then(|place| place.resume.as_deref());
         let is_detached = server.is_some_and(|server| server.lost_since().is_some());
         if is_detached {
-            let error = io::Error::new(
-                ErrorKind::TimedOut,
-                "it was away when the proxy was stopped",
-            );
+            let words = format!("it was away when {why}");
+            let error = io::Error::new(ErrorKind::TimedOut, words);
             self.tell(key, Event::ClientFailed(&error));
         }
         is_detached
@@ -369,9 +374,11 @@ impl<S: System> Proxy<S> {
             return;
         };
         resuming.detached -= usize::from(server.lost_since().is_some());
-        resuming
-            .registry
-            .end(server.id(), server.channel.taken(), now);
+        let end = Ended {
+            lines: server.channel.taken(),
+            has_overflowed: server.has_overflowed,
+        };
+        resuming.registry.end(server.id(), end, now);
         let (_, memory) = self.scheduler.scratch_and_memory();
         server.release(&mut resuming.totals, memory);
     }

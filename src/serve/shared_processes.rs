@@ -24,6 +24,8 @@ impl<S: System> Proxy<S> {
     }
 
     fn run_shared_of(&mut self, service: ServiceKey) {
+        // What sessions have just written is for these: it is not to wait for another iteration.
+        self.carry_out_sharing(service);
         let Some(sharing) = self.services.sharing_mut(service) else {
             return;
         };

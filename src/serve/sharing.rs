@@ -3,8 +3,13 @@
 //! They are servers like all others, kept in [`Servers`](super::Servers); what uses them is not a session but a place of
 //! the share. They are read whether or not anybody takes what they say: where it waits is the share's business.
 
+mod state;
+
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::state::SharingState;
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
@@ -17,14 +22,16 @@ use crate::session::stderr::excerpt;
 use crate::session::stderr::{Gate, SHARED_OUTPUT, ServerLogging, StderrLines};
 use crate::session::{Event, Session};
 use crate::share::{Context, Effect, Identity, Limits, ProcessKey, SeatKey, Share};
-use crate::status::facts::SharedFacts;
+use crate::status::facts::{SharedFacts, SharedKind};
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// The share, and what is around it.
-pub(super) struct Sharing {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sharing {
     /// What the log calls it, if it has a name.
     name: Option<Name>,
     pub(super) share: Share,
@@ -35,18 +42,22 @@ pub(super) struct Sharing {
     pub(super) to_start: VecDeque<ProcessKey>,
     /// Those that may have something to do, each at most once.
     pub(super) ready: Vec<ProcessKey>,
+    #[serde(skip)]
     deadline: Deadline,
     logging: ServerLogging,
     /// What one session has written for the processes, between two runs.
+    #[serde(skip)]
     pub(super) outgoing: Vec<u8>,
 }
 
 /// What is around a process.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) server: Option<ServerKey>,
     pub(super) pid: i32,
     pub(super) is_ready: bool,
     /// What it has left unread in its stdin, once nobody reads it any more.
+    #[serde(with = "side_bytes")]
     pub(super) unread: Vec<u8>,
     stderr: StderrLines,
     pub(super) last_words: LastWords,
@@ -83,21 +94,32 @@ impl Sharing {
     }
 
     /// What there is to say of its processes.
-    pub(super) fn facts(&self) -> Vec<SharedFacts> {
+    pub(super) fn facts(&self, now: Time) -> Vec<SharedFacts> {
         let all = self.processes.iter().enumerate();
         let running = all.filter(|(_, process)| process.server.is_some());
-        let facts = running.map(|(key, process)| {
-            let key = ProcessKey(key);
-            let (in_flight, sessions) = self.share.load(key);
-            let (pid, is_solo) = (process.pid, self.share.is_solo(key));
+        let facts = running.map(|(place, process)| {
+            let key = ProcessKey(place);
+            let load = self.share.load(key, now);
             SharedFacts {
-                pid,
-                sessions,
-                in_flight,
-                is_solo,
+                place,
+                pid: process.pid,
+                sessions: load.seats,
+                in_flight: load.in_flight,
+                kind: self.kind(key),
+                is_silent: load.is_silent,
             }
         });
         facts.collect()
+    }
+
+    fn kind(&self, key: ProcessKey) -> SharedKind {
+        if self.share.is_solo(key) {
+            SharedKind::Solo
+        } else if key == self.share.probe() {
+            SharedKind::Probe
+        } else {
+            SharedKind::Shared
+        }
     }
 
     /// Whether something is to be done although no event tells.
@@ -298,7 +320,7 @@ impl<S: System> Proxy<S> {
                         self.scheduler.enqueue(session);
                     }
                 }
-                Effect::Close(seat, why) => self.close_seat(service, seat, why),
+                Effect::Close(seat, why) => self.close_seat(service, seat, &why),
                 Effect::Changed(seat) => {
                     let sharing = self.services.sharing(service);
                     if let Some(session) = sharing.and_then(|it| it.session(seat)) {
@@ -330,7 +352,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn close_seat(&mut self, service: ServiceKey, seat: SeatKey, why: &'static str) {
+    fn close_seat(&mut self, service: ServiceKey, seat: SeatKey, why: &str) {
         let sharing = self.services.sharing(service);
         if let Some(session) = sharing.and_then(|it| it.session(seat)) {
             let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);

@@ -1,7 +1,7 @@
 //! Gathers what there is to say of the proxy and its servers.
 
+use super::counts::UPGRADES;
 use super::services::Service;
-use super::sharing::Sharing;
 use super::status::StatusService;
 use super::system::System;
 use super::{Proxy, Stopping};
@@ -89,6 +89,7 @@ impl<S: System> Proxy<S> {
                 .map(|(_, named)| named)
                 .collect(),
             resumes: self.resumes(),
+            upgrades: UPGRADES.into_iter().zip(self.counts.upgrades).collect(),
             buffer_bytes: memory.used(),
             buffer_limit_bytes: memory.limit(),
             iterations: self.reactor.iterations(),
@@ -142,7 +143,7 @@ impl<S: System> Proxy<S> {
                 ("signal", processes.exits.signal),
                 ("start_failed", own.failed_starts),
             ],
-            shared: sharing.map_or_else(Vec::new, Sharing::facts),
+            shared: sharing.map_or_else(Vec::new, |it| it.facts(self.now())),
             dropped: sharing.map_or_else(Vec::new, |it| it.share.drops().iter().collect()),
             swaps: SwapFacts {
                 left: service.swaps.left(),

@@ -259,7 +259,9 @@ impl Session {
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
-        self.standing.answered(&request.id, response.has_result());
+        if let Some(standing) = self.any_standing() {
+            standing.answered(&request.id, response.has_result());
+        }
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
         {
@@ -279,7 +281,9 @@ impl Session {
         }
         if self.handshake.record(opening.line, result) {
             self.handshake.share_record(cx.records);
-            self.standing.begin_anew(opening.number);
+            if let Some(standing) = self.any_standing() {
+                standing.begin_anew(opening.number);
+            }
         }
         if self.handshake.is_too_large() {
             about!(

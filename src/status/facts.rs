@@ -45,6 +45,8 @@ pub struct ProxyFacts<'a> {
     pub auth_failures: Vec<(&'static str, u64)>,
     /// Connections that were to go on with a session, by what became of that; none if no session is kept.
     pub resumes: Vec<(&'static str, u64)>,
+    /// How often another program was to go on in this process, by what became of that.
+    pub upgrades: Vec<(&'static str, u64)>,
     /// What is held in buffers, in bytes.
     pub buffer_bytes: usize,
     /// What may be.
@@ -103,14 +105,40 @@ pub struct Gauges {
 /// A process that sessions share.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SharedFacts {
+    /// Which of the places for such processes it has; the log calls it by this number.
+    pub place: usize,
     /// Its number.
     pub pid: i32,
     /// Sessions that use it.
     pub sessions: usize,
     /// Requests that it has.
     pub in_flight: usize,
-    /// Whether it is for those of whom one may be to blame for crashes.
-    pub is_solo: bool,
+    /// What it is for.
+    pub kind: SharedKind,
+    /// Whether it does nothing although work waits.
+    pub is_silent: bool,
+}
+
+/// What a process is for that sessions share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedKind {
+    /// Sessions.
+    Shared,
+    /// Those of whom one may be to blame for crashes.
+    Solo,
+    /// The proxy, which asks what the server speaks.
+    Probe,
+}
+
+impl SharedKind {
+    /// In one word.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Solo => "solo",
+            Self::Probe => "probe",
+        }
+    }
 }
 
 /// Sessions that go on with new servers, because the user wants that.
@@ -263,10 +291,12 @@ pub(crate) mod tests {
                 ("start_failed", 0),
             ],
             shared: vec![SharedFacts {
+                place: 3,
                 pid: 9,
                 sessions: 4,
                 in_flight: 2,
-                is_solo: false,
+                kind: SharedKind::Shared,
+                is_silent: true,
             }],
             dropped: vec![("server_log", 3)],
             swaps: SwapFacts {
@@ -296,6 +326,7 @@ pub(crate) mod tests {
                 errors: ErrorCounts::default(),
                 auth_failures: vec![("wrong_token", 0)],
                 resumes: vec![("resumed", 4), ("unknown", 0)],
+                upgrades: vec![("done", 2), ("failed", 1)],
                 buffer_bytes: 0,
                 buffer_limit_bytes: 1 << 28,
                 iterations: Some(&kept.times),

@@ -1,5 +1,7 @@
 //! The facts in the text format of Prometheus, version 0.0.4.
 
+mod shared;
+
 use prometheus::TextEncoder;
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram as ProtoHistogram, LabelPair, Metric, MetricFamily,
@@ -33,6 +35,7 @@ pub fn text(facts: &Facts<'_>) -> String {
     sessions(&mut families, facts);
     messages(&mut families, facts);
     servers(&mut families, facts);
+    shared::shared(&mut families, &facts.servers);
     proxy(&mut families, &facts.proxy);
     process(&mut families, &facts.proxy);
     // The encoder takes none for an error.
@@ -80,6 +83,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
         "Connections that were to go on with a session, by what became of that.",
     );
     to.by("result", &facts.proxy.resumes);
+    to.counter(
+        "upgrades_total",
+        "Times that another program was to go on in this process, by what became of that.",
+    );
+    to.by("result", &facts.proxy.upgrades);
     to.counter(
         "auth_failures_total",
         "Connections that were not let in because of who they are, by the reason.",
@@ -150,11 +158,6 @@ fn servers(to: &mut Families, facts: &Facts<'_>) {
         "Server processes that have ended, or could not be started, by how.",
     );
     to.for_each_of(all, "how", |server| &server.exits);
-    to.counter(
-        "share_dropped_total",
-        "Lines of shared processes and their clients that reached nobody, by what they were.",
-    );
-    to.for_each_of(all, "what", |server| &server.dropped);
     to.counter(
         "swaps_total",
         "Sessions that went on with a new server on SIGUSR1, and attempts that ended because a new server was not fit.",
@@ -425,6 +428,26 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_them_all_and_no_others() {
+        let readme = include_str!("../../README.md");
+        let (_, table) = readme.split_once("| metric | labels | |\n").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
+        let cells = table
+            .lines()
+            .skip(1)
+            .filter_map(|row| row.split('|').nth(1));
+        let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let mut named: Vec<&str> = named.collect();
+        let text = shown();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let types = types.filter_map(|line| line.strip_prefix(PREFIX)?.split(' ').next());
+        let mut told: Vec<&str> = types.collect();
+        named.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(named, told);
+    }
+
+    #[test]
     fn numbers_are_where_they_belong() {
         let text = shown();
         for line in [
@@ -436,7 +459,11 @@ mod tests {
             r#"mcp_tcp_proxy_sessions_closed_total{server="default",reason="client_ended"} 2"#,
             r#"mcp_tcp_proxy_requests_in_flight{server="a\"b"} 2"#,
             r#"mcp_tcp_proxy_sessions_detached{server="default"} 1"#,
+            r#"mcp_tcp_proxy_share_process_sessions{server="default",process="3",kind="shared"} 4"#,
+            r#"mcp_tcp_proxy_share_process_requests_in_flight{server="default",process="3",kind="shared"} 2"#,
+            r#"mcp_tcp_proxy_share_process_silent{server="default",process="3",kind="shared"} 1"#,
             r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
+            r#"mcp_tcp_proxy_upgrades_total{result="failed"} 1"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",
         ] {

@@ -1,6 +1,6 @@
 //! A connection as the two loops use it: a socket, with TLS on top of it or without.
 
-use std::io::{self, Read, Write};
+use std::io::{self, IoSlice, Read, Write};
 use std::net::Shutdown;
 use std::sync::Arc;
 
@@ -118,6 +118,16 @@ impl Write for Connection {
         match &mut self.tls {
             None => self.socket.write(bytes),
             Some(tls) => tls.write(&mut self.socket, bytes),
+        }
+    }
+
+    fn write_vectored(&mut self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        match &mut self.tls {
+            None => self.socket.write_vectored(pieces),
+            Some(tls) => {
+                let first = pieces.iter().find(|piece| !piece.is_empty());
+                first.map_or(Ok(0), |first| tls.write(&mut self.socket, first))
+            }
         }
     }
 

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::process::ExitStatusExt;
 use std::process::Stdio;
 
 use nix::sys::signal::Signal;
 use nix::sys::termios::{FlowArg, tcflow};
 
 use crate::common::log_stream::terminal;
-use crate::common::{TempFolder, processes};
+use crate::common::{DEADLINE, TempFolder, eventually, processes};
 use crate::fake::{good, start};
 use crate::{SHORT, command, run};
 
@@ -149,6 +150,29 @@ fn a_terminal_that_stands_still_does_not_stop_a_run() {
         .unwrap();
     assert!(output.status.success(), "{output:?}");
     assert_eq!(terminal.read(), "");
+}
+
+#[test]
+fn a_signal_ends_it_while_nobody_takes_the_report() {
+    let folder = TempFolder::new();
+    let file = folder.path().join("out.hgrm");
+    let (_terminal, stdout) = terminal();
+    let pty = stdout.try_clone().unwrap();
+    tcflow(&pty, FlowArg::TCOOFF).unwrap();
+    let histogram = file.to_str().unwrap();
+    let mut child = command(&[&SHORT[..], &["--histogram", histogram, &target()]].concat())
+        .stdout(stdout)
+        .spawn()
+        .unwrap();
+    // It is written when the run is over, and before the report.
+    eventually("the run to be over", DEADLINE, || file.exists());
+    processes::send_signal(child.id().cast_signed(), Signal::SIGTERM);
+    let mut ended = None;
+    eventually("the program to end", DEADLINE, || {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    });
+    assert_eq!(ended.unwrap().signal(), Some(Signal::SIGTERM as i32));
 }
 
 #[test]

@@ -82,12 +82,12 @@ fn what_the_proxy_said_at_the_end_is_there_for_whoever_comes_back_and_takes_no_p
     client.client.recv_line();
     let bye = json!({"type": "bye", "reason": "restart_limit"});
     // The second line is not taken, and neither is the bye.
+    eventually("the server has ended", DEADLINE, || {
+        proxy.log().iter().any(|line| line.contains("exit code 0"))
+    });
+    proxy.wait_until_childless();
     client.client = {
         let mut other = proxy.connect();
-        eventually("the server has ended", DEADLINE, || {
-            proxy.log().iter().any(|line| line.contains("exit code 0"))
-        });
-        proxy.wait_until_childless();
         other.send_json(&with_id(8));
         other.recv_line();
         other

@@ -7,7 +7,7 @@ use serde_json::json;
 
 use super::{Counting, assert_granted, first_line, id, resumed, with_id};
 use crate::common::pki::Pki;
-use crate::common::servers::mirror;
+use crate::common::servers::{self, mirror};
 use crate::common::tls::TlsClient;
 use crate::common::{DEADLINE, Proxy, TempFolder, eventually};
 
@@ -109,35 +109,50 @@ fn a_session_is_only_for_the_client_that_began_it() {
 #[test]
 fn a_session_at_shared_servers_is_kept_too_but_not_what_it_does_not_take() {
     use crate::common::client::modern_meta;
-    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
-    let call = |id: u64, bytes: usize| {
-        let arguments = json!({"text": "x".repeat(bytes)});
-        json!({"jsonrpc": "2.0", "id": id, "method": "tools/call", "params": {"name": "echo", "arguments": arguments, "_meta": modern_meta()}})
-    };
+    // It says much to whoever listens when it is asked anything.
+    let server = servers::sh(
+        r#"while IFS= read -r line; do
+    id=${line#*\"id\":}; id=${id%%[,\}]*}
+    meta='"_meta":{"io.modelcontextprotocol/subscriptionId":'$listen'}'
+    case $line in
+    *discover*) printf '{"id":%s,"result":{"supportedVersions":["2026-07-28"]}}\n' "$id" ;;
+    *listen*) listen=$id
+        printf '{"method":"notifications/subscriptions/acknowledged","params":{"_meta":{"io.modelcontextprotocol/subscriptionId":%s}}}\n' "$id" ;;
+    *) count=0
+        while [ $count -lt 40 ]; do
+            printf '{"method":"notifications/x","params":{%s,"filler":"%060000d"}}\n' "$meta" 0
+            count=$((count + 1))
+        done
+        printf '{"id":%s,"result":{}}\n' "$id" ;;
+    esac
+done"#,
+    );
+    let proxy = Proxy::start(&["--share", "1"], &server);
+    let params = json!({"_meta": modern_meta(), "notifications": {"x": true}});
     let mut client = Counting::ask(&proxy, '1');
-    client.client.send_json(&call(1, 10));
-    assert_eq!(client.recv()["id"], 1);
+    client.client.send_json(
+        &json!({"jsonrpc": "2.0", "id": 1, "method": "subscriptions/listen", "params": params}),
+    );
+    let subscription = "/params/_meta/io.modelcontextprotocol~1subscriptionId";
+    assert_eq!(client.recv().pointer(subscription), Some(&json!(1)));
     client.client = proxy.connect();
     proxy.wait_for_log("it is kept");
     assert_eq!(client.come_back(&proxy, 1), resumed(1));
-    client.client.send_json(&call(2, 10));
-    assert_eq!(client.recv()["id"], 2);
-    for id in 3..10 {
-        client.client.send_json(&call(id, 400_000));
-    }
-    // It has taken nothing of that, and is away.
-    eventually("all was read", DEADLINE, || {
-        loop {
-            let line = client.client.recv_json();
-            if line["type"] == "ack" && line["lines"] == 9 {
-                return true;
-            }
-        }
-    });
     drop(client);
-    eventually("it is ended", DEADLINE, || {
-        proxy.log().iter().any(|line| line.contains("closed:"))
+    eventually("it is away again", DEADLINE, || {
+        let log = proxy.log();
+        log.iter()
+            .filter(|line| line.contains("it is kept"))
+            .count()
+            == 2
     });
+    let mut other = proxy.connect();
+    assert_eq!(other.request("tools/list", &params)["result"], json!({}));
+    proxy.wait_for_log("more has come for it than is kept");
+    let mut late = proxy.connect();
+    late.send_line(&first_line(&id('3'), Some((&id('1'), 2, 1))));
+    let expected = json!({"type": "not_resumed", "reason": "overflow", "lines": 1});
+    assert_eq!(late.recv_json(), expected);
 }
 
 #[test]

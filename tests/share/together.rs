@@ -4,7 +4,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::common::client::modern_meta;
 use crate::common::processes;
@@ -222,6 +222,33 @@ fn subscriptions_are_shared_and_end_with_their_clients() {
     assert_eq!(closed["result"]["resultType"], "complete");
     assert!(one.read_to_end().is_empty());
     echo(two, "it is still served");
+}
+
+#[test]
+fn the_demo_server_answers_out_of_order_tells_of_progress_and_notifies_those_who_listen() {
+    skip_on_reference!("has nothing shared");
+    let proxy = Proxy::start(&["--share", "1", "--demo"], &[]);
+    let (mut writer, mut reader) = (proxy.connect(), proxy.connect());
+    let listen = json!({"_meta": modern_meta(), "notifications": {"resourceSubscriptions": ["demo://note"]}});
+    let listen = reader.send_request("subscriptions/listen", &listen);
+    let subscription =
+        |line: &Value| line["params"]["_meta"]["io.modelcontextprotocol/subscriptionId"].clone();
+    assert_eq!(subscription(&reader.recv_json()), listen);
+    let mut sleep = call("sleep", &json!({"seconds": 3600}));
+    sleep["_meta"]["progressToken"] = json!("mine");
+    let sleep = writer.send_request("tools/call", &sleep);
+    let begun = writer.recv_json();
+    assert_eq!(begun["params"]["progressToken"], "mine", "{begun}");
+    // What was asked later is answered sooner.
+    let note = writer.send_request("tools/call", &call("note", &json!({"text": "new"})));
+    assert_eq!(writer.recv_json()["id"], note);
+    let updated = reader.recv_json();
+    assert_eq!(updated["method"], "notifications/resources/updated");
+    assert_eq!(updated["params"]["uri"], "demo://note");
+    assert_eq!(subscription(&updated), listen);
+    writer.notify("notifications/cancelled", &json!({"requestId": sleep}));
+    echo(&mut writer, "it is not waited for");
+    echo(&mut reader, "nor is anything else there");
 }
 
 /// What no buffers hold, in bytes.

@@ -185,7 +185,7 @@ impl KeptLink {
         self.client.not_resumed();
         (self.heard, self.forgotten, self.asked_at) = (0, 0, cx.now);
         if known {
-            let untaken = old.kept().all();
+            let untaken = &old.kept().all();
             session.handle(Event::NotResumed { untaken }, cx);
         } else {
             let error = io::Error::from(ErrorKind::ConnectionReset);

@@ -53,16 +53,25 @@ fn asked(choice: Choice) -> (World, TestEnd, u64) {
     let client = world.comes();
     client.says(&request(7));
     world.run();
-    let probe = world.program(0);
-    assert!(probe.stdin.got().contains("server/discover"));
-    probe
-        .stdout
-        .says("{\"id\":0,\"result\":{\"supportedVersions\":[\"2026-07-28\"]}}\n");
-    world.run();
+    is_asked(&mut world, 0);
+    is_modern(&mut world, 0);
     world.servers_obey();
     assert_eq!(world.started(), 2);
     let number = number(&world.program(1).stdin.got());
     (world, client, number)
+}
+
+/// A server was asked what it speaks.
+fn is_asked(world: &mut World, at: usize) {
+    let got = world.program(at).stdin.got();
+    assert!(got.contains("server/discover"), "{got}");
+}
+
+/// It answers that it is a modern one.
+fn is_modern(world: &mut World, at: usize) {
+    let line = "{\"id\":0,\"result\":{\"supportedVersions\":[\"2026-07-28\"]}}\n";
+    world.program(at).stdout.says(line);
+    world.run();
 }
 
 fn answer(world: &mut World, at: usize, number: u64) {
@@ -202,15 +211,226 @@ fn a_server_that_waits_becomes_a_shared_one() {
     let client = world.comes();
     client.says(&request(7));
     world.run();
-    let probe = world.program(1);
-    assert!(
-        probe.stdin.got().contains("server/discover"),
-        "the one that waits is not asked"
-    );
-    probe
-        .stdout
-        .says("{\"id\":0,\"result\":{\"supportedVersions\":[\"2026-07-28\"]}}\n");
-    world.run();
+    // Not the one that waits.
+    is_asked(&mut world, 1);
+    is_modern(&mut world, 1);
     answer_next(&mut world, 0);
     assert!(client.got().contains("\"id\":7,\"result\""));
+}
+
+#[test]
+fn a_server_that_was_silent_is_asked_again_and_shared_once_it_answers() {
+    let mut world = World::of(choice());
+    let first = world.comes();
+    first.says(&request(7));
+    world.run();
+    is_asked(&mut world, 0);
+    world.pass(10 * SECOND);
+    let got = first.got();
+    assert!(
+        got.contains("\"id\":7,\"error\"") && got.contains("-32601"),
+        "{got}"
+    );
+    assert!(world.program(0).stdin.is_closed());
+    world.servers_obey();
+    // While it is taken for an old one, each session gets a process of its own.
+    let second = world.comes();
+    second.says(&request(8));
+    world.run();
+    assert_eq!(world.started(), 2);
+    assert_eq!(number(&world.program(1).stdin.got()), 8);
+    world.pass(60 * SECOND);
+    let third = world.comes();
+    third.says(&request(9));
+    world.run();
+    assert_eq!(world.started(), 3);
+    is_asked(&mut world, 2);
+    is_modern(&mut world, 2);
+    world.servers_obey();
+    assert_eq!(world.started(), 4);
+    answer_next(&mut world, 3);
+    assert!(third.got().contains("\"id\":9,\"result\""));
+    // The one that was there first shares it, too; the one with a process of its own keeps that.
+    first.says(&request(10));
+    second.says(&request(11));
+    world.run();
+    answer_next(&mut world, 3);
+    assert!(first.got().contains("\"id\":10,\"result\""));
+    assert_eq!(number(&world.program(1).stdin.got()), 11);
+    assert_eq!(world.started(), 4);
+}
+
+#[test]
+fn a_server_that_dies_of_the_question_is_an_old_one_and_that_was_no_crash() {
+    let mut choice = choice();
+    choice.plan.share = Some(share::Limits {
+        restarts: false,
+        ..limits()
+    });
+    let mut world = World::of(choice).with_status();
+    let first = world.comes();
+    first.says(&request(7));
+    world.run();
+    is_asked(&mut world, 0);
+    world.exits(0, 1);
+    world.run();
+    assert!(first.got().contains("method_not_found"));
+    // It is started for the next one, although none is to be started again.
+    let second = world.comes();
+    second.says(&request(8));
+    world.run();
+    assert_eq!(world.started(), 2);
+    assert_eq!(number(&world.program(1).stdin.got()), 8);
+    let (_, metrics) = world.get("/metrics");
+    let restarts = "mcp_tcp_proxy_server_restarts_total{server=\"default\"} 0";
+    assert!(metrics.contains(restarts), "{metrics}");
+}
+
+/// A client that listens and has asked something else, and the numbers of both.
+fn listening() -> (World, TestEnd, u64, u64) {
+    let (mut world, client, call) = asked(choice());
+    let listen = request(8).replace("tools/call", "subscriptions/listen");
+    client.says(&listen.replace("\"name\":\"x\"", "\"notifications\":{\"x\":true}"));
+    world.run();
+    let listen = number(&world.program(1).stdin.got());
+    (world, client, call, listen)
+}
+
+#[test]
+fn a_client_that_ends_its_side_listens_no_more_and_has_half_a_minute_for_the_rest() {
+    let (mut world, client, call, listen) = listening();
+    client.leaves();
+    world.run();
+    let got = world.program(1).stdin.got();
+    assert!(
+        got.contains("notifications/cancelled") && number_of(&got) == listen,
+        "{got}"
+    );
+    assert!(client.got().contains("\"id\":8,\"result\""));
+    world.pass(29 * SECOND);
+    assert_eq!(world.program(1).stdin.got(), "");
+    assert!(!client.is_closed());
+    world.pass(2 * SECOND);
+    assert_eq!(number_of(&world.program(1).stdin.got()), call);
+    assert!(client.got().contains("\"id\":7,\"error\""));
+}
+
+/// The request that a cancellation is about.
+fn number_of(line: &str) -> u64 {
+    let value: serde_json::Value = serde_json::from_str(line).unwrap();
+    value["params"]["requestId"].as_u64().unwrap()
+}
+
+#[test]
+fn a_client_that_takes_nothing_of_a_lot_for_half_a_minute_is_closed_and_counted() {
+    let (world, client, _, listen) = listening();
+    let mut world = world.with_status();
+    client.stalls();
+    let subscription = format!("{{\"io.modelcontextprotocol/subscriptionId\":{listen}}}");
+    let filler = "x".repeat(60_000);
+    let changed = format!(
+        "{{\"method\":\"notifications/x\",\"params\":{{\"_meta\":{subscription},\"filler\":\"{filler}\"}}}}\n"
+    );
+    for _ in 0..40 {
+        world.program(1).stdout.says(&changed);
+        world.run();
+    }
+    let failed = |world: &mut World| {
+        let (_, metrics) = world.get("/metrics");
+        let mut lines = metrics
+            .lines()
+            .filter(|line| line.contains("reason=\"client_gone\""));
+        lines.next().unwrap().ends_with(" 1")
+    };
+    world.pass(29 * SECOND);
+    assert!(!failed(&mut world) && !client.is_closed());
+    world.pass(2 * SECOND);
+    assert!(failed(&mut world));
+    // The process was read all the time, and hears that nobody listens any more.
+    assert!(world.program(1).stdout.is_read());
+    let got = world.program(1).stdin.got();
+    assert!(got.contains("notifications/cancelled"), "{got}");
+}
+
+#[test]
+fn a_server_that_waits_becomes_one_of_legacy_clients() {
+    let mut choice = choice();
+    choice.plan.spares = 1;
+    choice.plan.share = Some(share::Limits {
+        legacy: true,
+        ..limits()
+    });
+    let mut world = World::of(choice);
+    world.run();
+    assert_eq!(world.started(), 1);
+    let client = world.comes();
+    client.says(
+        "{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\",\"params\":{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{}}}\n",
+    );
+    world.run();
+    let got = world.program(0).stdin.got();
+    assert!(
+        got.contains("\"method\":\"initialize\"") && got.contains("mcp-tcp-proxy"),
+        "{got}"
+    );
+    let number = number(&got);
+    world.program(0).stdout.says(&format!(
+        "{{\"jsonrpc\":\"2.0\",\"id\":{number},\"result\":{{\"protocolVersion\":\"2025-06-18\",\"capabilities\":{{}}}}}}\n"
+    ));
+    world.run();
+    assert!(client.got().contains("\"id\":1,\"result\""));
+}
+
+/// The lines about one of the metrics of shared processes.
+fn metric(world: &mut World, name: &str) -> Vec<String> {
+    let name = format!("mcp_tcp_proxy_share_process_{name}{{");
+    let (_, text) = world.get("/metrics");
+    let lines = text.lines().filter_map(|line| line.strip_prefix(&name));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn metrics_tell_what_each_shared_process_has_to_do() {
+    let mut choice = choice();
+    choice.plan.share = Some(share::Limits {
+        processes: 2,
+        ..limits()
+    });
+    let mut world = World::of(choice).with_status();
+    assert!(metric(&mut world, "sessions").is_empty());
+    let client = world.comes();
+    client.says(&request(1));
+    world.run();
+    let of = |process: u32, kind: &str, value: u32| {
+        format!("server=\"default\",process=\"{process}\",kind=\"{kind}\"}} {value}")
+    };
+    assert_eq!(metric(&mut world, "sessions"), [of(2, "probe", 0)]);
+    is_modern(&mut world, 0);
+    world.servers_obey();
+    let other = world.comes();
+    other.says(&(request(1) + &request(2)));
+    world.run();
+    let all = |values: [u32; 2]| [of(0, "shared", values[0]), of(1, "shared", values[1])];
+    assert_eq!(metric(&mut world, "sessions"), all([1, 1]));
+    assert_eq!(metric(&mut world, "requests_in_flight"), all([1, 2]));
+    assert_eq!(metric(&mut world, "silent"), all([0, 0]));
+    answer_next(&mut world, 1);
+    assert_eq!(metric(&mut world, "requests_in_flight"), all([0, 2]));
+    world.pass(11 * SECOND);
+    assert_eq!(metric(&mut world, "silent"), all([0, 1]));
+    let (_, status) = world.get("/status.json");
+    let status: serde_json::Value = serde_json::from_str(&status).unwrap();
+    let second = &status["servers"][0]["shared"][1];
+    let expected = serde_json::json!({
+        "process": 1, "pid": second["pid"], "sessions": 1, "in_flight": 2, "kind": "shared", "silent": true,
+    });
+    assert_eq!(*second, expected);
+    // The next one has the place of the one that is gone.
+    world.exits(1, 1);
+    world.pass(2 * SECOND);
+    client.says(&request(2));
+    let third = world.comes();
+    third.says(&request(1));
+    world.run();
+    assert_eq!(metric(&mut world, "sessions").len(), 2);
 }

@@ -52,6 +52,7 @@ fn a_named_client_goes_back_to_the_process_that_it_used_last() {
     let bob = named(&mut world, "bob");
     assert_eq!(asks(&mut world, bob), TWO, "few are there");
     let ann = named(&mut world, "ann");
+    world.hand_over();
     assert_eq!(asks(&mut world, ann), ONE);
     let second = named(&mut world, "ann");
     assert_eq!(asks(&mut world, second), TWO, "she has another session");
@@ -113,9 +114,9 @@ fn nobody_gets_a_process_that_takes_nothing_until_it_does() {
     world.pass(Duration::from_secs(10));
     let b = world.seat(2);
     world.client(b, &call(1));
-    assert_eq!(world.share.load(ONE).1, 1);
+    assert_eq!(world.share.load(ONE, world.now).seats, 1);
     world.take(ONE, 1);
-    assert_eq!(world.share.load(ONE).1, 2);
+    assert_eq!(world.share.load(ONE, world.now).seats, 2);
     assert_eq!(world.get(ONE).len(), 2);
 }
 

@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
-use super::world::{VERSION, World, limits};
+use super::world::{SUBSCRIPTION, VERSION, World, limits, request};
 use crate::share::ProcessKey;
 
 /// What a process and a client get.
@@ -136,6 +136,106 @@ proptest! {
             prop_assert_eq!(sent, expected + "\n");
         }
         prop_assert_eq!(got, format!("{{\"id\": {id} , \"result\":{{\"a\":[1,{number}]}}}}\n"));
+    }
+}
+
+/// A number as a server may write it.
+fn written(number: u64, form: usize) -> String {
+    match form {
+        0 => number.to_string(),
+        1 => format!("\"{number}\""),
+        _ => format!("{number}.0"),
+    }
+}
+
+/// What a server says, with marks where the proxy's number is.
+fn said() -> impl Strategy<Value = String> {
+    let member = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+    let subscribed = || {
+        object(vec![
+            member(SUBSCRIPTION, "«N»"),
+            member("id", "7"),
+            member("x", "[NaN]"),
+        ])
+    };
+    let of = |method: &str, marked: &str| {
+        let method = format!("\"{method}\"");
+        let params = vec![
+            member(marked, "«N»"),
+            member("id", "1"),
+            member("_meta", "{}"),
+        ];
+        object(params).prop_flat_map(move |params| {
+            object(vec![
+                ("method".to_owned(), method.clone()),
+                ("params".to_owned(), params),
+                ("jsonrpc".to_owned(), "\"2.0\"".to_owned()),
+            ])
+        })
+    };
+    let changed = (subscribed(), value()).prop_flat_map(move |(meta, x)| {
+        object(vec![("_meta".to_owned(), meta), ("x".to_owned(), x)]).prop_flat_map(|params| {
+            object(vec![
+                ("method".to_owned(), "\"notifications/x\"".to_owned()),
+                ("params".to_owned(), params),
+            ])
+        })
+    });
+    let closed = (subscribed(), value()).prop_flat_map(move |(meta, x)| {
+        object(vec![("_meta".to_owned(), meta), ("x".to_owned(), x)]).prop_flat_map(|result| {
+            object(vec![
+                ("id".to_owned(), "«N»".to_owned()),
+                ("result".to_owned(), result),
+            ])
+        })
+    });
+    prop_oneof![
+        of("notifications/progress", "progressToken"),
+        of("notifications/cancelled", "requestId"),
+        changed,
+        closed,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// What a client gets is what the server has said, with the number replaced by what the client had written there.
+    #[test]
+    fn what_is_said_to_one_client_is_the_original_with_the_number_replaced(said in said(), form in 0_usize..3) {
+        let mut world = World::new(limits());
+        let seat = world.seat(1);
+        let is_subscription = said.contains(SUBSCRIPTION);
+        let meta = json!({"progressToken": "tök"});
+        let method = if is_subscription { "subscriptions/listen" } else { "tools/call" };
+        let params = json!({"_meta": meta, "notifications": {"x": true}});
+        world.client(seat, &request(json!("ïd"), method, params));
+        let number = world.get(ProcessKey(0))[0]["id"].as_u64().unwrap();
+        world.server_text(ProcessKey(0), &said.replace("«N»", &written(number, form)));
+        let got = String::from_utf8(world.read_bytes(seat)).unwrap();
+        let own = if said.contains("progressToken\"") && !is_subscription { "\"tök\"" } else { "\"ïd\"" };
+        prop_assert_eq!(got, said.replace("«N»", own) + "\n");
+    }
+
+    /// And what a process gets of a cancellation is what the client has said, with the number in place of its id.
+    #[test]
+    fn a_cancellation_is_the_original_with_the_id_replaced(
+        marked in object(vec![("requestId".to_owned(), "«N»".to_owned()), ("reason".to_owned(), "\"\\u00e9\"".to_owned())])
+            .prop_flat_map(|params| object(vec![
+                ("method".to_owned(), "\"notifications\\/cancelled\"".to_owned()),
+                ("params".to_owned(), params),
+                ("x".to_owned(), "[1.50]".to_owned()),
+            ])),
+        id in "[1-9][0-9]{0,6}|\"[a-z]{1,9}\"",
+    ) {
+        let mut world = World::new(limits());
+        let seat = world.seat(1);
+        let asked: Value = serde_json::from_str(&id).unwrap();
+        world.client(seat, &request(asked, "tools/call", json!({})));
+        let number = world.get(ProcessKey(0))[0]["id"].clone();
+        world.client_text(seat, &marked.replace("«N»", &id));
+        let sent = String::from_utf8(world.share.to_process(ProcessKey(0)).to_vec()).unwrap();
+        prop_assert_eq!(sent, marked.replace("«N»", &number.to_string()) + "\n");
     }
 }
 

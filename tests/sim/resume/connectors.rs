@@ -315,13 +315,7 @@ impl Connectors {
                     self.attempt_failed(key);
                 }
                 Due::Close(key) => self.close_overdue(key),
-                Due::End(key) => {
-                    self.place(key).0.end.fired();
-                    self.drop_connection(key);
-                    self.scheduler
-                        .run_ready(&mut Sides, &mut self.reactor.timers);
-                    self.place(key).0.is_done = true;
-                }
+                Due::End(key) => self.end_overdue(key),
                 Due::Retry(key) => self.retry_due(key),
                 Due::NotResumed(key) => self.resume_overdue(key),
             }
@@ -336,6 +330,25 @@ impl Connectors {
             let at = timers.now() + END_TIME;
             place.end.set(Some(at), Due::End(key), timers);
         }
+    }
+
+    /// Whatever is still to be said or heard: it had its time.
+    fn end_overdue(&mut self, key: SessionKey) {
+        let (place, _) = self.place(key);
+        place.end.fired();
+        let kept = place.kept.as_ref();
+        let is_said = !kept.is_some_and(|kept| kept.is_lost() && kept.is_ending());
+        let host = place.host;
+        self.drop_connection(key);
+        self.scheduler.enqueue(key);
+        self.scheduler
+            .run_ready(&mut Sides, &mut self.reactor.timers);
+        let session = self.scheduler.session(key).unwrap();
+        let is_heard = session.to_client().is_empty();
+        if !is_said || !is_heard {
+            self.below.borrow_mut().hosts[host].cut_off();
+        }
+        self.place(key).0.is_done = true;
     }
 
     fn apply_actions(&mut self) {

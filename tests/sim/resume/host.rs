@@ -48,6 +48,8 @@ pub struct Host {
     pub has_ended: bool,
     /// Its session is over.
     pub is_gone: bool,
+    /// Its `connect` had no more time for what was still to be said or heard.
+    is_cut_off: bool,
     pub answered: u64,
     pub lost: u64,
     rng: Rng,
@@ -72,6 +74,7 @@ impl Host {
             servers: HashMap::new(),
             has_ended: false,
             is_gone: false,
+            is_cut_off: false,
             answered: 0,
             lost: 0,
             rng,
@@ -250,9 +253,23 @@ impl Host {
         !self.open.is_empty()
     }
 
+    /// After its end, everything has some time, and what is not said or heard then is lost.
+    pub fn cut_off(&mut self) {
+        trace::note(|| format!("host {} is cut off", self.number));
+        assert!(
+            self.has_ended && self.habits.may_lose,
+            "host {}: everything had time to arrive",
+            self.number
+        );
+        self.is_cut_off = true;
+    }
+
     /// What has to hold once its session is over.
     pub fn check_end(&mut self) {
         self.read_some(usize::MAX);
+        if self.is_cut_off {
+            return;
+        }
         assert!(
             self.habits.may_lose || self.begun.is_empty(),
             "half a line is left"
