@@ -351,7 +351,10 @@ fn reserve(buffer: &mut Vec<u8>, more: usize, limits: LineLimits) -> Result<(), 
 }
 
 fn without_cr(line: &[u8]) -> &[u8] {
-    line.strip_suffix(b"\r").unwrap_or(line)
+    match line {
+        [content @ .., b'\r'] => content,
+        _ => line,
+    }
 }
 
 #[cfg(test)]

@@ -190,15 +190,17 @@ impl<S: System> Driver for Sides<'_, S> {
     ) -> bool {
         // What comes of that is for both sides.
         let successor = place.successor.and_then(|key| self.servers.get_mut(key));
-        let tries = successor.is_some_and(|it| swap::run_successor(it, session, scratch, cx));
+        let mut has_more =
+            successor.is_some_and(|it| swap::run_successor(it, session, scratch, cx));
         let mut server = place.server.and_then(|key| self.servers.get_mut(key));
         if let Some(server) = &mut server
             && server.has_news()
         {
             tell_news(server, session, scratch, cx);
+            has_more |= server.has_stderr();
         }
         if place.resume.is_some() {
-            return self.run_kept(key, session, place, scratch, cx) | tries;
+            return self.run_kept(key, session, place, scratch, cx) | has_more;
         }
         if place.is_read_closed() {
             place.notice_failure(session, cx);
@@ -210,17 +212,14 @@ impl<S: System> Driver for Sides<'_, S> {
         let client = &mut place.client;
         let seat = place.seat;
         let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
-        let mut has_more = match (server, seat, sharing) {
-            (Some(server), None, _) => {
-                pump(session, client, server, scratch, cx) | server.has_stderr()
-            }
+        has_more |= match (server, seat, sharing) {
+            (Some(server), None, _) => pump(session, client, server, scratch, cx),
             (_, Some(seat), Some(sharing)) => {
                 let side = SeatSide::new(sharing, seat);
                 pump_seat(session, client, side, scratch, cx)
             }
             _ => pump(session, client, &mut NoServer, scratch, cx),
         };
-        has_more |= tries;
         if is_tls && place.note_held_input() {
             has_more |= session.wants_client_input();
         }
@@ -313,10 +312,7 @@ impl<S: System> Sides<'_, S> {
                 seat.finish(cx.now, cx.memory);
             } else {
                 has_more = match place.server.and_then(|key| self.servers.get_mut(key)) {
-                    Some(server) => {
-                        let has_more = pump(session, &mut side, server, scratch, cx);
-                        has_more || Server::has_stderr(server)
-                    }
+                    Some(server) => pump(session, &mut side, server, scratch, cx),
                     None => pump(session, &mut side, &mut NoServer, scratch, cx),
                 };
             }

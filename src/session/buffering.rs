@@ -15,7 +15,8 @@ pub(super) const LARGE_LINE_BYTES: usize = 32 * 1024;
 
 impl Session {
     /// The size of all buffers together in bytes, except those for held and unread lines.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "after each event")]
     pub(super) fn buffered(&self) -> usize {
         self.from_client.capacity()
             + self.from_upstream.capacity()

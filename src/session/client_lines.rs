@@ -27,7 +27,11 @@ enum Route {
 
 impl Session {
     /// A line that was read as a whole.
-    #[inline]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "of its callers, one is for nearly every line"
+    )]
     pub(super) fn client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
         // What is small beside the free part of a buffer is to be had.
         if self.outbox_for(None).len() + text.len() < UNCHARGED_BYTES {
@@ -100,12 +104,10 @@ impl Session {
 
     /// Decides where a line goes, and refuses what can't go anywhere.
     fn route_client_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> Route {
-        if is_blank(line) {
-            return Route::Drop;
-        }
-        let read = Message::read(line);
+        let read = Message::read_here(line);
         let message = match &read {
             Ok(message) => message,
+            Err(_) if is_blank(line) => return Route::Drop,
             Err(invalid) => {
                 self.debug_client_line("proxy", line);
                 let text = invalid.to_string();

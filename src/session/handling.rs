@@ -176,7 +176,8 @@ impl Session {
 
     /// Whether both sides are served and read, and buffer no more than is free of charge. That is so after nearly every
     /// event, and then [`Self::follow_up`] would change nothing.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "after each event")]
     fn is_calm(&self) -> bool {
         self.goal.is_serve()
             && self.upstream.is_up()

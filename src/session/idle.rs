@@ -109,7 +109,8 @@ impl Session {
         self.use_known == UseKnown::Wholly
     }
 
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "after each run of a session")]
     pub(super) fn idle_deadline(&self, settings: &Settings) -> Option<Time> {
         let limits = &settings.idle_limits;
         if self.is_detached() {

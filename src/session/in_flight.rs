@@ -212,7 +212,11 @@ impl Load {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would keep the request from staying where it is"
+    )]
     fn add_what_it_holds(&mut self, request: &Request) {
         self.listens += u16::from(request.is_listen());
         self.id_bytes += request.id.heap_bytes() as u32;
@@ -229,7 +233,11 @@ impl Load {
         }
     }
 
-    #[inline(never)]
+    #[inline(always)]
+    #[allow(
+        clippy::inline_always,
+        reason = "a call would keep the request from staying where it is"
+    )]
     fn remove_what_it_holds(&mut self, request: &Request) {
         self.listens -= u16::from(request.is_listen());
         self.id_bytes -= request.id.heap_bytes() as u32;
@@ -249,7 +257,8 @@ impl Load {
 
 impl InFlight {
     /// Notes that the first byte of a request was sent.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would move it once more")]
     pub fn begin(&mut self, request: Request) {
         self.load.add(&request);
         self.requests.push_back(request);

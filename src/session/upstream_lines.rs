@@ -90,11 +90,11 @@ impl Session {
     /// Handles what a line means. Returns whether the client is to get it.
     #[inline(never)]
     fn route_upstream_line(&mut self, line: &[u8], cx: &mut Context<'_>) -> bool {
-        if is_blank(line) {
+        let read = Message::read_here(line);
+        if read.is_err() && is_blank(line) {
             return false;
         }
         let is_first = self.note_line();
-        let read = Message::read(line);
         let message = match &read {
             Ok(message) => message,
             Err(invalid) => {
