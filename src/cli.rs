@@ -21,6 +21,7 @@ mod status;
 mod tests;
 mod tls;
 mod unknown;
+mod upgrade;
 mod values;
 mod words;
 
@@ -35,6 +36,7 @@ use self::words::Words;
 use crate::entrance::Name;
 use crate::options::{BenchOptions, ConnectOptions, ServeOptions};
 use crate::transport::address::Address;
+use crate::upgrade::program::{GENERATION, REHEARSE};
 
 /// What the user asked for.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +48,15 @@ pub enum Command {
         /// What the log should say about a likely mistake, in one line.
         hint: Option<String>,
         /// The options as they were given, which count more than those for all servers in a configuration.
+        given: Given,
+    },
+    /// Go on where another program has served in the same process.
+    TakeOver {
+        /// How often that has happened, this time included.
+        generation: u64,
+        /// What is served, and how.
+        options: Box<ServeOptions>,
+        /// The options as they were given.
         given: Given,
     },
     /// Check a configuration.
@@ -72,6 +83,11 @@ pub enum Command {
         /// Whether to ask again and again.
         watch: bool,
     },
+    /// Have a running proxy go on with the program that lies at its path now.
+    Upgrade(i32),
+    /// Say whether this program could go on where another one is, if it was told these words. A proxy runs this; it is not
+    /// for users.
+    Rehearse(Vec<OsString>),
     /// Print this text.
     Print(String),
 }
@@ -99,6 +115,9 @@ pub const VERSION: &str = concat!("mcp-tcp-proxy ", env!("CARGO_PKG_VERSION"));
 /// # Errors
 /// Whatever `args` gets wrong first, as a line to print; the exit code for it is 2.
 pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
+    if args.first().is_some_and(|word| word == GENERATION) {
+        return upgrade::parse_next(args);
+    }
     match args.first().and_then(|word| word.to_str()) {
         Some("connect") => parse_connect(args.split_off(1)),
         Some("bench") => bench::parse(args.split_off(1)),
@@ -107,10 +126,27 @@ pub fn parse(mut args: Vec<OsString>) -> Result<Command, UsageError> {
         Some("check") => parse_check(&args[1..]),
         Some("token") => parse_token(&args[1..]),
         Some("status") => status::parse(&args[1..]),
+        Some("upgrade") => upgrade::parse(&args[1..]),
+        Some(REHEARSE) => Ok(Command::Rehearse(args.split_off(1))),
         Some("completions") => parse_completions(&args[1..]),
         Some("man-page") => bare("man-page", &args[1..], || Command::Print(man_page::text())),
         _ => parse_serve(args),
     }
+}
+
+/// How often another program was replaced by one with these arguments in the same process; `None` if it was started.
+pub fn generation(args: &[OsString]) -> Option<u64> {
+    let [option, value, ..] = args else {
+        return None;
+    };
+    let value = value.to_str().filter(|_| *option == *GENERATION);
+    value?.parse().ok()
+}
+
+/// Whether a word that comes first says that the program is to do something else than to serve.
+pub fn is_subcommand(word: &str) -> bool {
+    let mut known = pages::SUBCOMMANDS.iter();
+    known.any(|subcommand| subcommand.name == word) || ["resolve", REHEARSE].contains(&word)
 }
 
 /// The address that the environment variable of this name says.

@@ -44,6 +44,20 @@ pub struct Configuration {
     pub servers: Vec<Served>,
     /// What the user should know, a line each.
     pub warnings: Vec<String>,
+    /// The file itself, if there is one.
+    pub text: Option<String>,
+}
+
+impl Configuration {
+    /// What the command line says of the one server that it names.
+    pub fn of_one(options: ServeOptions) -> Self {
+        Self {
+            servers: vec![Served::only(options.server.clone())],
+            options,
+            warnings: Vec::new(),
+            text: None,
+        }
+    }
 }
 
 /// What is wrong with a file, a line each.
@@ -72,13 +86,7 @@ pub struct Reader<'a> {
 /// All that is wrong with it.
 pub fn load(path: &Path, given: &Given) -> Result<Configuration, Errors> {
     let (bytes, is_open_to_others) = read_file(path).map_err(|error| Errors(vec![error]))?;
-    let variable = |name: &str| std::env::var(name).ok();
-    let reader = Reader {
-        path,
-        given,
-        variable: &variable,
-    };
-    let mut configuration = reader.read(&bytes)?;
+    let mut configuration = interpret(path, given, &bytes)?;
     let holds_values = |served: &Served| !served.options.env.is_empty();
     if is_open_to_others && configuration.servers.iter().any(holds_values) {
         let path = path.display();
@@ -87,6 +95,20 @@ pub fn load(path: &Path, given: &Given) -> Result<Configuration, Errors> {
         ));
     }
     Ok(configuration)
+}
+
+/// Reads what was in a file.
+///
+/// # Errors
+/// All that is wrong with it.
+pub fn interpret(path: &Path, given: &Given, bytes: &[u8]) -> Result<Configuration, Errors> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let reader = Reader {
+        path,
+        given,
+        variable: &variable,
+    };
+    reader.read(bytes)
 }
 
 impl Reader<'_> {
@@ -102,6 +124,7 @@ impl Reader<'_> {
         let warnings = problems.end()?;
         Ok(Configuration {
             warnings,
+            text: str::from_utf8(bytes).ok().map(str::to_owned),
             ..configuration
         })
     }
@@ -148,6 +171,7 @@ impl Reader<'_> {
             options,
             servers: servers.into_iter().map(|(served, _)| served).collect(),
             warnings: Vec::new(),
+            text: None,
         }
     }
 

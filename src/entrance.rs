@@ -55,6 +55,7 @@ mod networks;
 mod places;
 mod refusal;
 mod rules;
+mod state;
 #[cfg(test)]
 mod tests;
 pub mod tokens;
@@ -63,6 +64,7 @@ mod visitor;
 use std::time::Duration;
 
 use log::{debug, warn};
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 pub use self::directory::Directory;
@@ -73,6 +75,7 @@ pub use self::places::Capacity;
 use self::places::Places;
 pub use self::refusal::Refusal;
 pub use self::rules::{Arrival, Balancers, Rules};
+pub use self::state::EntranceState;
 pub use self::visitor::{Admission, Step};
 use self::visitor::{Scene, Visitor};
 use crate::session::counts::ErrorCounts;
@@ -109,7 +112,7 @@ pub struct Entrance<P> {
 }
 
 /// How many connections were not let in.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct RefusalCounts {
     /// By the numbers of the refusals.
     pub by_reason: [u64; Refusal::NAMES.len()],

@@ -5,7 +5,7 @@
 //! benches, and promises nothing to others.
 //!
 //! What may see a file descriptor or a clock is in `serve`, `connect`, `bench`, `inquiry`, `transport`, `process`, `reactor`,
-//! `secret_file`, `malloc` and `logger`; all else is given bytes and times.
+//! `secret_file`, `upgrade`, `malloc` and `logger`; all else is given bytes and times.
 
 pub mod bench;
 pub mod buffers;
@@ -30,4 +30,5 @@ pub mod session;
 pub mod share;
 pub mod status;
 pub mod transport;
+pub mod upgrade;
 pub mod util;

@@ -94,6 +94,20 @@ pub fn lines_lost() -> u64 {
         .map_or(0, |logger| logger.output().stderr.lost_ever())
 }
 
+/// What is left of a line that stderr took only a part of.
+pub fn rest() -> Vec<u8> {
+    LOGGER
+        .get()
+        .map_or_else(Vec::new, |logger| logger.output().stderr.tail().to_vec())
+}
+
+/// Has the log begin with what is left of a line. Call it before anything is logged.
+pub fn go_on_with(rest: Vec<u8>) {
+    if let Some(logger) = LOGGER.get() {
+        logger.output().stderr.set_tail(rest);
+    }
+}
+
 /// Does something with stdout as this program was given it, as execve(2) should have it. What is logged meanwhile is
 /// lost, and counted.
 ///

@@ -1,6 +1,7 @@
 //! Arguments in, exit code out.
 
 use std::env;
+use std::ffi::OsString;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Write};
 use std::path::Path;
@@ -16,19 +17,22 @@ use mcp_tcp_proxy::connect::{Connector, look_up};
 use mcp_tcp_proxy::entrance::Name;
 use mcp_tcp_proxy::entrance::tokens::{FRESH_BYTES, Fresh};
 use mcp_tcp_proxy::logger::Format;
-use mcp_tcp_proxy::options::{BenchOptions, ConnectOptions, ServeOptions, Served};
+use mcp_tcp_proxy::options::{BenchOptions, ConnectOptions, ServeOptions};
 use mcp_tcp_proxy::reactor::signals;
 use mcp_tcp_proxy::reactor::stdio::{StandardStreams, Stdio};
-use mcp_tcp_proxy::serve::{Beginning, Proxy, verify};
+use mcp_tcp_proxy::serve::{Beginning, Proxy, TakeOver, rehearse, verify};
 use mcp_tcp_proxy::transport::address::Address;
+use mcp_tcp_proxy::upgrade::ask;
 use mcp_tcp_proxy::{bench, demo, inquiry, logger, malloc, process};
 use nix::sys::prctl;
+use nix::unistd::Pid;
 
 /// The command line was wrong.
 const EXIT_USAGE: u8 = 2;
 
 fn main() -> ExitCode {
-    match cli::parse(env::args_os().skip(1).collect()) {
+    let words: Vec<OsString> = env::args_os().skip(1).collect();
+    match cli::parse(words.clone()) {
         Ok(Command::Serve {
             options,
             hint,
@@ -37,9 +41,17 @@ fn main() -> ExitCode {
             malloc::start_with_thresholds();
             let beginning = Beginning::new(given.clone(), options.config.as_deref());
             match plan(*options, hint, &given) {
-                Ok(configuration) => serve(configuration, beginning),
+                Ok(configuration) => serve(configuration, beginning, None),
                 Err(errors) => fail_for(&errors, 1),
             }
+        }
+        Ok(Command::TakeOver {
+            generation,
+            options,
+            given,
+        }) => {
+            malloc::start_with_thresholds();
+            take_over(generation, *options, &given)
         }
         Ok(Command::Check(path)) => check(&path),
         Ok(Command::DemoServer) => demo_server(),
@@ -51,8 +63,16 @@ fn main() -> ExitCode {
         Ok(Command::Resolve { host, port }) => resolve(&host, port),
         Ok(Command::Token(name)) => token(&name),
         Ok(Command::Status { address, watch }) => status(address, watch),
+        Ok(Command::Upgrade(pid)) => upgrade(pid),
+        Ok(Command::Rehearse(words)) => rehearse_upgrade(words),
         Ok(Command::Print(text)) => print(&text),
-        Err(error) => fail(&error, EXIT_USAGE),
+        Err(error) => match cli::generation(&words).map(TakeOver::receive) {
+            Some(Ok(left)) => {
+                fail(&error, EXIT_USAGE);
+                give_back(left, &error)
+            }
+            Some(Err(_)) | None => fail(&error, EXIT_USAGE),
+        },
     }
 }
 
@@ -65,9 +85,8 @@ fn plan(
     match &options.config {
         Some(path) => config::load(path, given),
         None => Ok(Configuration {
-            servers: vec![Served::only(options.server.clone())],
-            options,
             warnings: hint.into_iter().collect(),
+            ..Configuration::of_one(options)
         }),
     }
 }
@@ -99,32 +118,83 @@ fn check(path: &Path) -> ExitCode {
     ))
 }
 
-fn serve(configuration: Configuration, beginning: Beginning) -> ExitCode {
+/// `left` is what another program in this process has left, if one has.
+fn serve(configuration: Configuration, beginning: Beginning, left: Option<TakeOver>) -> ExitCode {
     let Configuration {
         options,
         servers,
         warnings,
+        text,
     } = configuration;
-    if let Err(error) = prepare(
-        options.log_level,
-        options.log_format,
-        StandardStreams::open().error,
-        "proxy",
-    ) {
-        return fail(&error, 1);
+    let beginning = beginning.with_text(text);
+    let (level, format) = (options.log_level, options.log_format);
+    let stderr = StandardStreams::open().error;
+    let prepared = match &left {
+        None => prepare(level, format, stderr, "proxy"),
+        // Signals that wait are blocked, and stay so.
+        Some(_) => logger::install(level, format, stderr, "proxy"),
+    };
+    if let Err(error) = prepared {
+        return left.map_or_else(|| fail(&error, 1), |left| give_back(left, &error));
     }
     if !options.traceable {
         process::hide_memory();
     }
-    for warning in warnings {
-        warn!("{warning}");
-    }
-    let ended = match Proxy::set_up(&options, &servers, beginning) {
+    let proxy = match left {
+        None => {
+            for warning in warnings {
+                warn!("{warning}");
+            }
+            Proxy::set_up(&options, &servers, beginning).map_err(|error| fail(&error, 1))
+        }
+        Some(mut left) => {
+            let proxy = left.proxy(&options, &servers, beginning);
+            proxy.map_err(|error| give_back(left, &error))
+        }
+    };
+    let ended = match proxy {
         Ok(proxy) => proxy.run(),
-        Err(error) => return fail(&error, 1),
+        Err(code) => return code,
     };
     log::logger().flush();
     ended.map_or_else(|error| fail(&error, 1), |()| ExitCode::SUCCESS)
+}
+
+fn take_over(generation: u64, options: ServeOptions, given: &Given) -> ExitCode {
+    let mut left = match TakeOver::receive(generation) {
+        Ok(left) => left,
+        Err(error) => return fail(&error, 1),
+    };
+    // Whatever is in the files by now, what was in force is.
+    let beginning = Beginning::new(given.clone(), None);
+    match left.configuration(options, given) {
+        Ok(configuration) => serve(configuration, beginning, Some(left)),
+        Err(error) => give_back(left, &error),
+    }
+}
+
+/// The program that was here before goes on. If it can't either, this is the end.
+fn give_back(left: TakeOver, why: &dyn Display) -> ExitCode {
+    let error = left.give_back(&why.to_string());
+    fail(&format_args!("the program before can't go on: {error}"), 1)
+}
+
+fn upgrade(pid: i32) -> ExitCode {
+    match ask::upgrade(Pid::from_raw(pid)) {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => fail(&format_args!("upgrade: {error}"), 1),
+    }
+}
+
+/// The answer on stdout.
+fn rehearse_upgrade(words: Vec<OsString>) -> ExitCode {
+    match rehearse(words) {
+        Ok(able) => print(&String::from_utf8_lossy(able)),
+        Err(why) => {
+            print(&format!("{why}\n"));
+            ExitCode::FAILURE
+        }
+    }
 }
 
 fn connect(options: ConnectOptions) -> ExitCode {

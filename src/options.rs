@@ -38,6 +38,8 @@ const DEFAULT_MAX_MESSAGE_BYTES: usize = 10 * 1024 * 1024;
 )]
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServeOptions {
+    /// Where the program lies that goes on after an upgrade. `None`: where this one was found.
+    pub upgrade_from: Option<PathBuf>,
     /// A host name or an IP address, without brackets; not resolved yet. `None`: not given.
     pub host: Option<String>,
     /// The TCP port; 0 picks a free one. `None`: not given.
@@ -244,6 +246,7 @@ pub enum ServerCommand {
 impl Default for ServeOptions {
     fn default() -> Self {
         Self {
+            upgrade_from: None,
             host: None,
             port: None,
             listen: Vec::new(),

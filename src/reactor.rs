@@ -57,6 +57,11 @@ impl<C: Channel, D: Copy, P: Poll> Reactor<C, D, P> {
         self.iterations.get_or_insert_default();
     }
 
+    /// The same, after others that were counted.
+    pub fn count_iterations_from(&mut self, counted: Histogram) {
+        self.iterations = Some(Box::new(counted));
+    }
+
     /// How long iterations took, if they are counted.
     pub fn iterations(&self) -> Option<&Histogram> {
         self.iterations.as_deref()

@@ -10,24 +10,28 @@
 
 mod memory;
 mod shared;
+mod state;
 #[cfg(test)]
 mod tests;
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use self::shared::Shared;
+pub use self::state::SchedulerState;
 use crate::buffers::budget::BufferBudget;
 use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
+use crate::util::large_slab;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a session. It is used again after the session was freed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SessionKey(pub usize);
 
 /// What is around the sessions of a loop.
@@ -98,7 +102,7 @@ impl<P> Scheduler<P> {
     pub fn new(settings: Settings, memory: BufferBudget) -> Self {
         Self {
             shared: Shared::new(settings, memory),
-            entries: Slab::new(),
+            entries: large_slab::new(),
             run_queue: VecDeque::new(),
             waiting_for_memory: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),
@@ -118,6 +122,11 @@ impl<P> Scheduler<P> {
     /// Whether a session may have something to do.
     pub fn is_busy(&self) -> bool {
         !self.run_queue.is_empty() || !self.shared.pending_actions.is_empty()
+    }
+
+    /// Whether there is something that sessions want done.
+    pub fn has_actions(&self) -> bool {
+        !self.shared.pending_actions.is_empty()
     }
 
     /// No key is as large as this.

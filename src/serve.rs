@@ -59,6 +59,7 @@ mod spares;
 mod stamps;
 mod start_log;
 mod start_queue;
+mod state;
 mod status;
 mod status_answers;
 mod status_facts;
@@ -71,6 +72,7 @@ mod targets;
 #[cfg(test)]
 mod tests;
 pub mod unread;
+mod upgrade;
 mod vanished;
 mod verify;
 mod visitors;
@@ -98,11 +100,15 @@ pub use self::setup::SetupError;
 use self::sharing::Sharing;
 pub use self::source::Beginning;
 use self::start_queue::StartQueue;
+pub use self::state::{ProxyState, Sources};
+pub use self::status::About;
 use self::status::StatusService;
 use self::stopping::{StopTimers, Stopping};
 use self::supervised::Watchdog;
 use self::system::{Linux, System};
 pub use self::targets::{Channel, Due};
+use self::upgrade::Upgrade;
+pub use self::upgrade::{TakeOver, rehearse};
 use self::vanished::Looks;
 pub use self::verify::verify;
 use self::visitors::Visitors;
@@ -163,6 +169,8 @@ pub struct Proxy<S: System = Linux> {
     exhaustion_logged: bool,
     stopping: Stopping,
     stop_timers: StopTimers,
+    /// One that is under way.
+    upgrade: Option<Box<Upgrade<S>>>,
 }
 
 impl Proxy {
@@ -172,6 +180,9 @@ impl Proxy {
         self.tell_ready();
         while !self.is_done() {
             self.iterate(&mut events)?;
+            if self.upgrade.is_some() {
+                self.go_on_with_upgrade();
+            }
         }
         debug_assert!(self.only_own_timers_are_left());
         self.scheduler.report_left_out();
@@ -234,6 +245,7 @@ impl<S: System> Proxy<S> {
             exhaustion_logged: false,
             stopping: Stopping::No,
             stop_timers: StopTimers::default(),
+            upgrade: None,
         }
     }
 

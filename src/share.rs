@@ -55,6 +55,7 @@ mod hibernation;
 mod identity;
 mod life;
 mod listens;
+mod open_requests;
 mod pools;
 mod process;
 mod record;
@@ -64,15 +65,18 @@ mod resources;
 mod responses;
 mod seat;
 mod server_line;
+mod state;
 mod suspects;
 #[cfg(test)]
 mod tests;
 mod turns;
 mod uris;
 
+use std::borrow::Cow;
 use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
 use self::affinity::Affinity;
@@ -89,21 +93,23 @@ pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
 use crate::session::counts::ErrorCounts;
+use crate::util::large_slab;
 use crate::util::time::Time;
+use crate::util::{pairs, side_bytes};
 
 /// For so long a client may take nothing of a lot that waits for it.
 const STALL_TIME: Duration = Duration::from_secs(30);
 
 /// Names a seat. It is used again after the seat was left.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SeatKey(pub usize);
 
 /// Names the place of a process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct ProcessKey(pub usize);
 
 /// How much there may be of what.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Limits {
     /// Processes that are shared.
     pub processes: usize,
@@ -145,7 +151,7 @@ pub struct Context<'a> {
 }
 
 /// What is to be done.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Effect {
     /// Start a process, and report [`Share::process_started`] or [`Share::process_failed`].
     Start(ProcessKey),
@@ -158,11 +164,11 @@ pub enum Effect {
     /// There is something in [`Share::to_client`].
     Wake(SeatKey),
     /// End the session: its client does not take what it gets, for this reason.
-    Close(SeatKey, &'static str),
+    Close(SeatKey, Cow<'static, str>),
     /// End the session: the server is not the one that its client knows.
     Changed(SeatKey),
     /// A process has written this line, which is not a message.
-    NoMessage(ProcessKey, Box<[u8]>),
+    NoMessage(ProcessKey, #[serde(with = "side_bytes")] Box<[u8]>),
     /// A process has written a line of as many bytes, which is too long for whoever it is for.
     TooLong(ProcessKey, u64),
 }
@@ -179,9 +185,10 @@ pub struct Load {
 }
 
 /// The seats and the processes.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Share {
     limits: Limits,
+    #[serde(with = "pairs")]
     seats: Slab<Seat>,
     /// Those that are shared, the one that is asked for the era, and the one where suspects are tried.
     processes: Vec<Process>,
@@ -211,7 +218,7 @@ impl Share {
         let processes = pools.map(|pool| Process::new(pool, limits.max_restarts));
         Self {
             limits,
-            seats: Slab::new(),
+            seats: large_slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
             silences: 0,
@@ -247,7 +254,7 @@ impl Share {
             return;
         }
         for number in self.numbers(key) {
-            let Some(at) = self.seats[key.0].numbered(number) else {
+            let Some(at) = self.seats[key.0].open.numbered(number) else {
                 continue;
             };
             if let Some((process, number)) = self.withdraw(key, at, true, cx) {

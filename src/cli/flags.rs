@@ -292,6 +292,10 @@ flags! {
     /// Look every 10 seconds whether the files that SIGHUP has read again have changed, and read them again if so.
     serve "--watch": watch = true;
 
+    /// Where the program lies that goes on, with all sessions, on SIGUSR2 and `mcp-tcp-proxy upgrade PID`. By default it is
+    /// the path at which this one was found.
+    serve "--upgrade-from" "FILE", example "/opt/mcp-tcp-proxy/current": upgrade_from = some_path;
+
     /// Serve the built-in demo server. It takes the place of a command.
     server "--demo": command = ServerCommand::Demo;
 

@@ -27,7 +27,7 @@ pub enum Kind {
 pub struct Given(pub(super) Vec<(&'static str, Option<String>)>);
 
 /// Options that are no keys: what they say is about the file itself, or for one command alone.
-const NO_KEYS: [&str; 2] = ["--config", "--watch"];
+const NO_KEYS: [&str; 3] = ["--config", "--upgrade-from", "--watch"];
 
 /// The values of a key; of a switch, `true` or `false`.
 pub type Values = Vec<String>;

@@ -42,6 +42,11 @@ pub(super) const SUBCOMMANDS: &[Subcommand] = &[
         summary: "ask a proxy how it is (--status)",
     },
     Subcommand {
+        name: "upgrade",
+        words: "PID",
+        summary: "have a running proxy go on as the new program",
+    },
+    Subcommand {
         name: "completions",
         words: "bash|zsh|fish",
         summary: "print completions for a shell",

@@ -146,6 +146,7 @@ fn networks_and_token_files_are_read_and_checked() {
 #[test]
 fn the_defaults() {
     let expected = ServeOptions {
+        upgrade_from: None,
         host: None,
         port: None,
         listen: Vec::new(),
@@ -254,6 +255,7 @@ fn what_is_no_variable_or_user_is_refused_and_no_value_is_shown_with_the_options
 #[test]
 fn every_option_in_both_spellings() {
     let expected = ServeOptions {
+        upgrade_from: None,
         host: Some("localhost".to_owned()),
         port: Some(0),
         listen: vec![tcp("::1", 9), Address::Unix("/run/x".into())],
@@ -1167,7 +1169,7 @@ fn status_takes_an_address_or_none() {
 #[test]
 fn the_help_begins_with_all_that_the_program_can_be() {
     let help = help::text(Mode::Serve);
-    let first: String = help.lines().take(15).collect();
+    let first: String = help.lines().take(16).collect();
     for subcommand in pages::SUBCOMMANDS {
         let usage = format!("mcp-tcp-proxy {}", subcommand.name);
         assert!(first.contains(&usage), "{usage}");

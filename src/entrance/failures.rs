@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
@@ -24,14 +26,36 @@ pub(super) struct Failures {
     last_number: u64,
 }
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 struct Recent {
     /// The last ones, the oldest first; as many as are free.
     times: [Option<Time>; FREE_FAILURES],
     number: u64,
 }
 
+/// The same, as it is written down.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct FailuresState(Vec<(Origin, Recent)>);
+
+impl From<FailuresState> for Failures {
+    fn from(state: FailuresState) -> Self {
+        let order = state.0.iter().map(|(origin, it)| (it.number, *origin));
+        let order: BTreeMap<u64, Origin> = order.collect();
+        Self {
+            last_number: order.last_key_value().map_or(0, |(number, _)| *number),
+            order,
+            origins: state.0.into_iter().collect(),
+        }
+    }
+}
+
 impl Failures {
+    pub(super) fn state(&self) -> FailuresState {
+        let all = self.order.values();
+        let all = all.filter_map(|origin| Some((*origin, *self.origins.get(origin)?)));
+        FailuresState(all.collect())
+    }
+
     /// Notes a failure. Returns whether there had been so many within a short time that whoever made it has to wait.
     pub(super) fn note(&mut self, origin: Origin, now: Time) -> bool {
         self.last_number += 1;
@@ -75,6 +99,19 @@ mod tests {
         assert!(!failures.note(Origin::Ipv4(8), at(31)), "another's first");
         assert!(failures.note(ORIGIN, at(79)));
         assert!(!failures.note(ORIGIN, at(92)), "the third before was at 31");
+    }
+
+    #[test]
+    fn what_is_known_can_be_written_down() {
+        let mut failures = Failures::default();
+        for second in 0..3 {
+            failures.note(Origin::User(1), at(second));
+            failures.note(ORIGIN, at(second));
+        }
+        let mut failures = Failures::from(failures.state());
+        assert!(failures.note(ORIGIN, at(4)));
+        assert!(failures.note(Origin::User(1), at(4)));
+        assert!(!failures.note(Origin::User(2), at(4)));
     }
 
     #[test]

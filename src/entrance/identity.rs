@@ -2,12 +2,15 @@
 
 use std::fmt;
 
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer, Serialize};
+
 /// The longest name, in bytes.
 const MAX_NAME_BYTES: usize = 64;
 
 /// The name of a client or of a server: 1 to 64 of `[A-Za-z0-9._@:-]`, so that it can stand anywhere: in the log, in an
 /// environment variable, between commas.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize)]
 pub struct Name(Box<str>);
 
 impl Name {
@@ -24,6 +27,13 @@ impl Name {
     }
 }
 
+impl<'de> Deserialize<'de> for Name {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(&text).ok_or_else(|| D::Error::custom("not a name"))
+    }
+}
+
 impl fmt::Display for Name {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -31,7 +41,7 @@ impl fmt::Display for Name {
 }
 
 /// What a client has shown. It has at least one of them.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     /// The name of its token.
     pub token: Option<Name>,

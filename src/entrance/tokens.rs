@@ -14,6 +14,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use subtle::{ConditionallySelectable, ConstantTimeEq};
 
@@ -40,7 +41,7 @@ pub const DEFAULT_SERVER: &str = "default";
 type Hash = [u8; 32];
 
 /// What a token file says.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tokens {
     entries: Vec<Entry>,
     certificates: BTreeMap<Name, Servers>,
@@ -49,7 +50,7 @@ pub struct Tokens {
 }
 
 /// One token.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Entry {
     name: Name,
     hash: Hash,
@@ -65,7 +66,7 @@ impl fmt::Debug for Entry {
 }
 
 /// The servers that an identity may use; all, if none are named.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Servers(Box<[Name]>);
 
 impl Servers {

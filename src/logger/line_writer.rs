@@ -32,6 +32,17 @@ impl<S: Sink> LineWriter<S> {
         }
     }
 
+    /// What is left of a line that was half written.
+    pub(super) fn tail(&self) -> &[u8] {
+        &self.tail
+    }
+
+    /// Another program has written half a line, and this is left of it.
+    pub(super) fn set_tail(&mut self, tail: Vec<u8>) {
+        debug_assert!(self.tail.is_empty());
+        self.tail = tail;
+    }
+
     /// How many lines were lost so far.
     pub(super) fn lost_ever(&self) -> u64 {
         self.lost_ever

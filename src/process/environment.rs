@@ -6,6 +6,8 @@ use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::file::read_file;
 use super::client_facts;
 use crate::malloc::is_own_variable;
@@ -30,7 +32,7 @@ const KEPT: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
 const KEPT_PREFIX: &str = "LC_";
 
 /// The variables of servers.
-#[derive(Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Environment {
     variables: Vec<(OsString, OsString)>,
     /// Names that the user has decided about.

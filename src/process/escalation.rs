@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::time::Time;
 
 /// After the end of its input a server has this long to exit by itself; MCP asks clients to wait for "a reasonable time",
@@ -23,14 +25,14 @@ const IDLE_KILL_AFTER: Duration = Duration::from_secs(1);
 const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
 /// The next step, and when it is due.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Escalation {
     next: Option<(Time, Step)>,
     kill_after: Duration,
 }
 
 /// What is done to the process group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Step {
     /// SIGTERM
     Terminate,

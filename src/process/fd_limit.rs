@@ -22,6 +22,17 @@ impl DescriptorLimit {
         })
     }
 
+    /// The same where another program has raised it from `original`.
+    pub fn raised_before(original: u64) -> io::Result<Self> {
+        let raised = Self::raise()?;
+        Ok(Self { original, ..raised })
+    }
+
+    /// What it was.
+    pub fn original(&self) -> u64 {
+        self.original
+    }
+
     /// A limit as it might be.
     #[cfg(test)]
     pub(crate) fn of(limit: u64) -> Self {

@@ -2,7 +2,7 @@
 //! control groups (cgroups(7)), and the machine.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
@@ -56,23 +56,83 @@ fn read(root: &Path, path: &str) -> Option<String> {
 /// The limits of a control group and of those that it is in. `line` is one of `/proc/self/cgroup`: a number, the
 /// controllers (none in version 2), and the path.
 fn group_limits(root: &Path, line: &str) -> Vec<u64> {
+    let groups = groups(root, line);
+    groups.filter_map(|group| group.limit()).collect()
+}
+
+/// A control group, and how its files are called.
+struct Group {
+    folder: PathBuf,
+    limit: &'static str,
+    usage: &'static str,
+    unused: &'static str,
+}
+
+/// The control groups that are meant by a line of `/proc/self/cgroup`.
+fn groups(root: &Path, line: &str) -> impl Iterator<Item = Group> {
     let mut fields = line.splitn(3, ':').skip(1);
-    let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else {
-        return Vec::new();
+    let (controllers, path) = (fields.next(), fields.next());
+    let is_memory = |all: &str| all.split(',').any(|name| name == "memory");
+    let names = match controllers {
+        Some("") => Some((
+            "sys/fs/cgroup",
+            "memory.max",
+            "memory.current",
+            "inactive_file",
+        )),
+        Some(all) if is_memory(all) => Some((
+            "sys/fs/cgroup/memory",
+            "memory.limit_in_bytes",
+            "memory.usage_in_bytes",
+            "total_inactive_file",
+        )),
+        _ => None,
     };
-    let (top, file) = if controllers.is_empty() {
-        ("sys/fs/cgroup", "memory.max")
-    } else if controllers.split(',').any(|name| name == "memory") {
-        ("sys/fs/cgroup/memory", "memory.limit_in_bytes")
-    } else {
-        return Vec::new();
-    };
-    // In a container the path may be the host's. Then only the top of what is mounted is there, which is its own.
-    let group = Path::new(path.trim_start_matches('/'));
-    let folders = group.ancestors().map(|group| root.join(top).join(group));
-    let limits = folders.filter_map(|folder| fs::read_to_string(folder.join(file)).ok());
-    // "max" is not a number.
-    limits.filter_map(|text| text.trim().parse().ok()).collect()
+    names.zip(path).into_iter().flat_map(move |(names, path)| {
+        let (top, limit, usage, unused) = names;
+        // In a container the path may be the host's. Then only the top of what is mounted is there, which is its own.
+        let group = Path::new(path.trim_start_matches('/'));
+        let folders = group.ancestors().map(|group| root.join(top).join(group));
+        let groups = folders.map(|folder| Group {
+            folder,
+            limit,
+            usage,
+            unused,
+        });
+        groups.collect::<Vec<_>>()
+    })
+}
+
+impl Group {
+    /// "max" is not a number.
+    fn limit(&self) -> Option<u64> {
+        number(&read(&self.folder, self.limit)?)
+    }
+
+    /// How much is left of it. What files have of it is given back when it is needed.
+    fn free(&self) -> Option<u64> {
+        let used = number(&read(&self.folder, self.usage)?)?;
+        let statistics = read(&self.folder, "memory.stat").unwrap_or_default();
+        let mut lines = statistics.lines();
+        let unused = lines.find_map(|line| number(line.strip_prefix(self.unused)?));
+        let used = used.saturating_sub(unused.unwrap_or(0));
+        Some(self.limit()?.saturating_sub(used))
+    }
+}
+
+fn number(text: &str) -> Option<u64> {
+    text.trim().parse().ok()
+}
+
+/// How much memory is left in the control groups of this process; `None` if they have no limit.
+pub fn free_in_groups() -> Option<u64> {
+    free_below(Path::new("/"))
+}
+
+fn free_below(root: &Path) -> Option<u64> {
+    let lines = read(root, "proc/self/cgroup")?;
+    let groups = lines.lines().flat_map(|line| groups(root, line));
+    groups.filter_map(|group| group.free()).min()
 }
 
 /// The machine's memory, as `/proc/meminfo` tells it.
@@ -92,15 +152,41 @@ mod tests {
 
     /// The smallest limit that these files tell.
     fn smallest(name: &str, files: &[(&str, &str)]) -> Option<(u64, &'static str)> {
+        let limit = below(name, files, |root| {
+            MemoryLimit::of_system(root).min_by_key(|limit| limit.bytes)
+        });
+        limit.map(|limit| (limit.bytes, limit.name))
+    }
+
+    fn below<T>(name: &str, files: &[(&str, &str)], look: impl FnOnce(&Path) -> T) -> T {
         let root = env::temp_dir().join(format!("mcp-tcp-proxy-memory-{}-{name}", process::id()));
         for (path, text) in files {
             let path = root.join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, text).unwrap();
         }
-        let limit = MemoryLimit::of_system(&root).min_by_key(|limit| limit.bytes);
+        let found = look(&root);
         let _ = fs::remove_dir_all(&root);
-        limit.map(|limit| (limit.bytes, limit.name))
+        found
+    }
+
+    #[test]
+    fn what_files_have_of_a_group_is_free() {
+        let files = [
+            ("proc/self/cgroup", "0::/a\n"),
+            ("sys/fs/cgroup/a/memory.max", "1000\n"),
+            ("sys/fs/cgroup/a/memory.current", "900\n"),
+            (
+                "sys/fs/cgroup/a/memory.stat",
+                "anon 300\ninactive_file 500\n",
+            ),
+            ("sys/fs/cgroup/memory.max", "5000\n"),
+            ("sys/fs/cgroup/memory.current", "4600\n"),
+        ];
+        assert_eq!(below("free", &files, free_below), Some(400));
+        assert_eq!(below("free-v2", &files[..5], free_below), Some(600));
+        let unlimited = [files[0], ("sys/fs/cgroup/a/memory.max", "max\n"), files[2]];
+        assert_eq!(below("free-max", &unlimited, free_below), None);
     }
 
     const MACHINE: (&str, &str) = ("proc/meminfo", "MemTotal:        4000 kB\nMemFree: 1 kB\n");

@@ -7,7 +7,8 @@ use std::fmt;
 use std::hash::{Hash, Hasher};
 use std::ops::RangeInclusive;
 
-use serde::de::{Deserialize, Deserializer, Visitor};
+use serde::de::Visitor;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The longest id that is accepted, in bytes as written. Every request in flight keeps its id, so this bounds memory.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -243,6 +244,19 @@ impl fmt::Display for RequestId {
             Repr::Long(string) => write!(f, "\"{string}\""),
             Repr::Other(written) => f.write_str(&written.text),
         }
+    }
+}
+
+/// As it was written.
+impl Serialize for RequestId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for RequestId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self::new)
     }
 }
 

@@ -4,8 +4,11 @@
 //! buffer, and one that is over its bound is skipped to its end without being kept. A byte order mark at the beginning of
 //! the stream is dropped: it belongs to no line.
 
+use serde::{Deserialize, Serialize};
+
 use super::skip::{SkipScanner, Skipped};
 use crate::buffers::budget::UNCHARGED_BYTES;
+use crate::util::side_bytes;
 
 /// U+FEFF in UTF-8, which some programs write before everything else.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
@@ -36,7 +39,7 @@ pub enum Line<'a> {
 }
 
 /// Which bound a line was over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TooLong {
     /// The longest line.
     Limit,
@@ -49,7 +52,7 @@ pub enum TooLong {
 }
 
 /// Cuts one stream of bytes. Costs no memory between lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Splitter {
     /// Whether a carriage return before the line feed is a part of the line.
     keeps_cr: bool,
@@ -59,16 +62,16 @@ pub struct Splitter {
 }
 
 /// A line of which more is to come.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Begun {
     /// It is kept.
-    Kept(Vec<u8>),
+    Kept(#[serde(with = "side_bytes")] Vec<u8>),
     /// It is too long.
     Skipped(SkipScanner, TooLong),
 }
 
 /// Whether a byte order mark may come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Start {
     /// Nothing has come but its first bytes, this many, and perhaps none.
     Undecided(u8),

@@ -5,11 +5,13 @@
 use std::fmt::{self, Display, Write as _};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// What `error.data.source` says in errors that are the proxy's own.
 pub const SOURCE: &str = "mcp-tcp-proxy";
 
 /// Why the proxy responds in the server's place.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ErrorReason {
     /// A line is not JSON or not UTF-8.
     ParseError,

@@ -16,6 +16,8 @@
 
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// With these a header of version 2 of the PROXY protocol begins.
 const PROXY_V2: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 
@@ -29,7 +31,7 @@ const MAX_METHOD_BYTES: u8 = 32;
 const HTTP_VERSION: &[u8] = b" HTTP/";
 
 /// A protocol that is not ours.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Protocol {
     /// HTTP, of whatever version.
     Http,
@@ -53,7 +55,7 @@ impl fmt::Display for Protocol {
 }
 
 /// What is known of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Verdict {
     /// The first line is not known well enough.
     Undecided,
@@ -64,14 +66,14 @@ pub enum Verdict {
 }
 
 /// Whose first line is looked at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Speaker {
     Client,
     Server,
 }
 
 /// How far the first line has come.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum First {
     /// Nothing but white space.
     Blank,
@@ -85,7 +87,7 @@ enum First {
 }
 
 /// Looks at the first line of one stream. Every session has one, and most need it for a moment only, so it is small.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Recogniser {
     speaker: Speaker,
     first: First,

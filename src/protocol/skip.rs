@@ -5,6 +5,10 @@
 
 mod words;
 
+use serde::{Deserialize, Serialize};
+
+use crate::util::side_bytes;
+
 use self::words::{Words, count_blanks};
 use super::id::{MAX_ID_BYTES, RequestId};
 use super::json::strings::after_plain_string;
@@ -31,7 +35,7 @@ pub struct Skipped {
 }
 
 /// Takes a line in pieces of any size.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct SkipScanner {
     depth: u64,
     top_is_object: bool,
@@ -43,8 +47,9 @@ pub struct SkipScanner {
 }
 
 /// What has been seen of the key or the value at hand, cut at its limit.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Captured {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     /// Whether a blank has come since; there may be any number of them before what ends the key or the value.
     after_blank: bool,
@@ -53,9 +58,10 @@ struct Captured {
 }
 
 /// What has been found so far.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Found {
     /// The last id, which is not checked before the end of the line.
+    #[serde(with = "side_bytes")]
     id: Vec<u8>,
     has_id: bool,
     has_method: bool,
@@ -64,14 +70,14 @@ struct Found {
 }
 
 /// Where in the top-level object the scanner is.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Place {
     #[default]
     Key,
     Value(Field),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Field {
     Id,
     Method,

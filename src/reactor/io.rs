@@ -8,9 +8,10 @@ use std::ops::{BitOr, BitOrAssign};
 
 use mio::event::Event;
 use mio::{Interest, Token};
+use serde::{Deserialize, Serialize};
 
 /// What is known of a descriptor, or what an event says of it: a set of the constants below.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Deserialize, Serialize, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Readiness(u8);
 
 impl Readiness {
@@ -138,6 +139,18 @@ impl<S> Io<S> {
     /// An operation on the descriptor itself has shown that there is nothing to be had now.
     pub fn clear_readable(&mut self) {
         self.readiness.set(Readiness::READABLE, false);
+    }
+
+    /// All that is known of it.
+    pub fn readiness(&self) -> Readiness {
+        self.readiness
+    }
+
+    /// What was known of it before it was registered.
+    pub fn recall(&mut self, known: Readiness) {
+        self.readiness
+            .set(Readiness::WRITABLE, known.has(Readiness::WRITABLE));
+        self.readiness |= known;
     }
 
     /// Whether a read may find something.

@@ -78,6 +78,8 @@ pub struct Signals {
     requests: StopRequests,
     /// Whether SIGHUP does not ask the program to stop.
     has_files: bool,
+    /// Whether SIGUSR2 asks for another program.
+    upgrades: bool,
     /// Whether SIGUSR1 asks for new servers.
     has_servers: bool,
 }
@@ -95,6 +97,8 @@ pub struct Pending {
     pub stop: bool,
     /// Files are to be read again.
     pub hangup: bool,
+    /// Another program is to go on in this process.
+    pub upgrade: bool,
     /// New servers are to take the places of those that there are.
     pub swap: bool,
 }
@@ -123,6 +127,7 @@ impl Signals {
             descriptor,
             requests: StopRequests::default(),
             has_files: false,
+            upgrades: false,
             has_servers: false,
         })
     }
@@ -132,9 +137,19 @@ impl Signals {
         self.has_files = true;
     }
 
+    /// Whether it does.
+    pub fn reloads_on_hangup(&self) -> bool {
+        self.has_files
+    }
+
     /// From now on, SIGUSR1 asks for new servers.
     pub fn swap_on_user_signal(&mut self) {
         self.has_servers = true;
+    }
+
+    /// From now on, SIGUSR2 asks for another program to go on in this process.
+    pub fn upgrade_on_request(&mut self) {
+        self.upgrades = true;
     }
 
     /// Takes all signals that wait.
@@ -144,6 +159,7 @@ impl Signals {
             match Signal::try_from(signal.ssi_signo.cast_signed()) {
                 Ok(Signal::SIGCHLD) => pending.child = true,
                 Ok(signal) if WRITE_SIGNALS.contains(&signal) => {}
+                Ok(Signal::SIGUSR2) if self.upgrades => pending.upgrade = true,
                 Ok(Signal::SIGUSR1) if self.has_servers => pending.swap = true,
                 Ok(signal) if USER_SIGNALS.contains(&signal) => {
                     info!("{signal} is ignored; SIGTERM stops the program");

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::time::Time;
 
 /// Lines after which one is ripe: so many that acknowledgements cost next to nothing.
@@ -24,10 +26,10 @@ const SHARE_OF_WINDOW: usize = 4;
 const DELAY: Duration = Duration::from_secs(1);
 
 /// What was taken and is not acknowledged. Costs next to nothing if that is nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Acks(Option<Box<Untold>>);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Untold {
     /// How many lines the other end was last told of.
     told: u64,

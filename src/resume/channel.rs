@@ -2,6 +2,8 @@
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 use super::acks::Acks;
 use super::control::Control;
 use super::intake::Intake;
@@ -32,7 +34,7 @@ impl Lie {
 }
 
 /// One end. An idle one is small.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Channel {
     kept: Kept,
     intake: Intake,
@@ -41,6 +43,7 @@ pub struct Channel {
     /// How much may be sent without an acknowledgement, and may come without one, in bytes.
     window: u32,
     /// How much of the shared memory it is charged for, in bytes.
+    #[serde(skip)]
     charged: u32,
     side: Side,
     owes_ack: bool,

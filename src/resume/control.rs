@@ -1,11 +1,15 @@
 //! What one end of a session has to say of the connection itself, and what else is seldom there.
 
+use serde::{Deserialize, Serialize};
+
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// What is to be written besides lines, and what is seldom there.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Control {
     /// A control line that is being written. Once begun, it goes on before all else.
+    #[serde(with = "side_bytes")]
     pub(super) out: Vec<u8>,
     pub(super) out_sent: usize,
     /// A heartbeat that waits. At most one does.

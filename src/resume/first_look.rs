@@ -2,6 +2,10 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+use crate::util::side_bytes;
+
 /// A first line is waited for this long: it comes with the connection, or there is none.
 pub const LOOK_TIME: Duration = Duration::from_millis(100);
 
@@ -9,8 +13,9 @@ pub const LOOK_TIME: Duration = Duration::from_millis(100);
 pub const LOOK_BYTES: usize = 8 * 1024;
 
 /// What has come of a connection.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct FirstLook {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     /// Where the line begins that is under way.
     start: usize,

@@ -3,8 +3,11 @@
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::wire::{self, Side};
 use crate::protocol::envelope::Control;
+use crate::util::side_bytes;
 
 /// A longer line is no control line, in bytes: real ones have some hundred. So what has come of a line that is not finished
 /// need not be kept for long.
@@ -22,7 +25,7 @@ pub enum Piece<'a> {
 }
 
 /// Cuts and counts. Between lines, it costs next to nothing.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Intake {
     /// How many counted lines were read whole.
     taken: u64,
@@ -30,10 +33,10 @@ pub struct Intake {
 }
 
 /// What has come of a line.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Begun {
     /// This, and it may be a control line.
-    Held(Vec<u8>),
+    Held(#[serde(with = "side_bytes")] Vec<u8>),
     /// The session has been handed it.
     PassedOn,
 }

@@ -7,10 +7,13 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
+use crate::util::side_bytes;
 
 /// Whole lines, in order. Costs next to nothing while nothing is kept.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Kept {
     /// How many lines were ever acknowledged.
     acked: u64,
@@ -21,7 +24,7 @@ pub struct Kept {
 const LONG: usize = 256;
 
 /// There is at least one line.
-#[derive(Default)]
+#[derive(Default, Serialize, Deserialize)]
 struct Queue {
     pieces: VecDeque<Piece>,
     /// What is before this in the first piece is acknowledged. It is less than there is.
@@ -33,7 +36,9 @@ struct Queue {
 }
 
 /// Whole lines.
+#[derive(Serialize, Deserialize)]
 struct Piece {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     /// Where they end, if they are long.
     ends: Option<Vec<u32>>,

@@ -4,6 +4,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use super::wire::SessionId;
@@ -16,7 +17,8 @@ const MEMORY: Duration = Duration::from_mins(10);
 const MOST_REMEMBERED: usize = 10_000;
 
 /// The first half of the SHA-256 of an id. 128 bits are as many as the id has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(from = "u128", into = "u128")]
 pub struct Fingerprint([u8; 16]);
 
 impl Fingerprint {
@@ -26,6 +28,18 @@ impl Fingerprint {
         let mut half = [0; 16];
         half.copy_from_slice(&hash[..16]);
         Self(half)
+    }
+}
+
+impl From<u128> for Fingerprint {
+    fn from(number: u128) -> Self {
+        Self(number.to_be_bytes())
+    }
+}
+
+impl From<Fingerprint> for u128 {
+    fn from(id: Fingerprint) -> Self {
+        Self::from_be_bytes(id.0)
     }
 }
 
@@ -39,7 +53,7 @@ pub enum Found<K> {
 }
 
 /// What is remembered of a session that has ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ended {
     /// How many lines it had taken.
     pub lines: u64,
@@ -94,6 +108,22 @@ impl<K: Copy> Registry<K> {
         }
         self.ended.insert(id, (end, now));
         self.order.push_back(id);
+    }
+
+    /// Those that have ended and are remembered, in the order of their ends.
+    pub fn ended(&self) -> impl Iterator<Item = (Fingerprint, Ended, Time)> {
+        self.order.iter().filter_map(|id| {
+            let (end, at) = self.ended.get(id)?;
+            Some((*id, *end, *at))
+        })
+    }
+
+    /// Remembers those that had ended when there were none here.
+    pub fn remember(&mut self, ended: impl IntoIterator<Item = (Fingerprint, Ended, Time)>) {
+        for (id, end, at) in ended {
+            self.ended.insert(id, (end, at));
+            self.order.push_back(id);
+        }
     }
 
     /// How many sessions there are.

@@ -3,9 +3,12 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::totals::{Counted, Totals};
 use super::{Channel, Fingerprint};
 use crate::buffers::budget::BufferBudget;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// A client that sends nothing for two and a half of its heartbeat intervals is taken for lost: two may be late, a third is
@@ -39,7 +42,7 @@ pub enum Takeover {
     clippy::struct_excessive_bools,
     reason = "each may hold with any other"
 )]
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Server {
     /// This end.
     pub channel: Channel,
@@ -62,13 +65,15 @@ pub struct Server {
 const _: () = assert!(size_of::<Server>() <= 104);
 
 /// What is seldom there.
-#[derive(Debug, Default, PartialEq)]
+#[derive(Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Rare {
     /// The last attempt; the first connection was none.
     attempt: u64,
     /// What the totals have of it.
+    #[serde(skip)]
     counted: Counted,
     /// What has come and was not looked at.
+    #[serde(with = "side_bytes")]
     early: Vec<u8>,
     /// Since when there is no connection.
     lost_since: Option<Time>,

@@ -19,6 +19,7 @@ use std::sync::LazyLock;
 use std::time::Duration;
 
 use memchr::memmem::{self, Finder};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::envelope::{Control, Message};
@@ -37,7 +38,7 @@ const MAX_HEARTBEAT: f64 = 86_400.0;
 const ID_DIGITS: usize = 32;
 
 /// One end of a connection.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Side {
     /// Whoever asks to be resumed.
     Client,

@@ -20,7 +20,7 @@ pub(super) struct Shared {
     pub(super) settings: Vec<Settings>,
     pub(super) memory: BufferBudget,
     pub(super) logs: LogLimits,
-    records: Records,
+    pub(super) records: Records,
     /// Those of each service.
     pub(super) counts: Vec<Counts>,
     /// Where sessions put what they want done, and where it waits until it is.

@@ -1,20 +1,23 @@
 //! Who gets in: connections are accepted, few in an iteration, and turned away beyond the limit.
 
+mod state;
+
 use std::io;
 use std::time::Duration;
 
 use log::{debug, error};
-use mio::Interest;
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
-use super::client::ClientSession;
-use super::newcomers::Arrival;
+pub(super) use self::state::ListenersState;
+use super::client::{ClientSession, client_target};
+use super::newcomers::{Arrival, INTEREST};
 use super::services::Service;
 use super::system::{ClientSocket, System};
-use super::{Channel, Due, Proxy};
+use super::{Due, Proxy};
 use crate::entrance::Identity;
 use crate::reactor::io::{Io, Readiness};
-use crate::reactor::token::{MAX_KEYS, Target};
+use crate::reactor::token::MAX_KEYS;
 use crate::scheduler::SessionKey;
 use crate::session::report::{Label, SessionLimit};
 use crate::transport::listener::{AcceptError, classify_accept_error};
@@ -35,7 +38,7 @@ pub(super) const ACCEPTS_PER_ITERATION: usize = 8;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(200);
 
 /// Names a listening socket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct ListenerKey(pub(super) usize);
 
 /// A listening socket, and the server that alone is served there, if it is one's alone.
@@ -149,6 +152,10 @@ impl<S: System> Proxy<S> {
             && (self.start_queue.is_empty() || self.scheduler.len() < self.limits.possible_sessions)
             && self.refused + self.to_be_refused() < MAX_REFUSED
             && !self.has_fresh_visitors()
+            && !self
+                .upgrade
+                .as_ref()
+                .is_some_and(|upgrade| upgrade.keeps_newcomers_waiting())
     }
 
     /// Whether something has run out, and the next attempt is to wait.
@@ -235,12 +242,7 @@ impl<S: System> Proxy<S> {
             debug!("a connection was gone when it was accepted: {error}");
             return;
         }
-        let target = Target {
-            key: key.0,
-            channel: Channel::Client,
-        };
-        let interest = Interest::READABLE | Interest::WRITABLE | Interest::PRIORITY;
-        let client = match self.reactor.register(client, target, interest) {
+        let client = match self.reactor.register(client, client_target(key), INTEREST) {
             Ok(client) => client,
             Err(error) => return self.pause(&error),
         };
@@ -333,7 +335,7 @@ impl<S: System> Proxy<S> {
 
 #[cfg(test)]
 mod tests {
-    use mio::Token;
+    use mio::{Interest, Token};
 
     use super::*;
 

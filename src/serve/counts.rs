@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::session::Session;
 use crate::session::report::{EndReason, Exit, SessionLimit};
 use crate::util::histogram::Histogram;
@@ -10,17 +12,23 @@ use crate::util::time::Time;
 /// For so long a server that could not be started is taken to be one that can't be. Then the next session is to try.
 const FAILURE_TIME: Duration = Duration::from_secs(10);
 
+/// What may become of an upgrade.
+pub(super) const UPGRADES: [&str; 2] = ["done", "failed"];
+
 /// What is counted of the whole program since its start.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ProxyCounts {
     /// Connections that were refused because of a limit on sessions: of all, of an address, of a client, of a server.
     pub(super) refused: [u64; 4],
     /// Whether files were read again with success the last time, and when they last were, since 1970. `None` if there are none.
     pub(super) reload: Option<(bool, Duration)>,
+    /// How often another program was to go on, as [`UPGRADES`] names what became of that.
+    #[serde(default)]
+    pub(super) upgrades: [u64; UPGRADES.len()],
 }
 
 /// What is counted of a service.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct ServiceCounts {
     /// Sessions that were not refused.
     pub(super) opened: u64,
@@ -55,6 +63,13 @@ impl ProxyCounts {
     }
 }
 
+impl ProxyCounts {
+    /// Another program was to go on, and does, or does not.
+    pub(super) fn note_upgrade(&mut self, is_done: bool) {
+        self.upgrades[usize::from(!is_done)] += 1;
+    }
+}
+
 impl ServiceCounts {
     /// A session is gone that was not refused.
     pub(super) fn closed(&mut self, session: &Session) {
@@ -83,7 +98,7 @@ impl ServiceCounts {
 }
 
 /// The processes of a service.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ProcessCounts {
     /// Those that run.
     pub(super) running: usize,
@@ -92,7 +107,7 @@ pub(super) struct ProcessCounts {
 }
 
 /// How servers have ended.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct ExitCounts {
     /// With exit code 0.
     pub(super) well: u64,

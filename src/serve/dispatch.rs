@@ -29,7 +29,7 @@ impl<S: System> Proxy<S> {
                     continue;
                 }
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    if self.latch_server(ServerKey(key), channel, token, readiness) {
+                    if self.latch_server(ServerKey::at(key), channel, token, readiness) {
                         continue;
                     }
                 }
@@ -48,6 +48,11 @@ impl<S: System> Proxy<S> {
                     self.listeners.latch(ListenerKey(key), token, readiness);
                 }
                 Channel::Signals => is_signalled = true,
+                Channel::Rehearsal => {
+                    if let Some(upgrade) = &mut self.upgrade {
+                        upgrade.latch(key, token, readiness);
+                    }
+                }
                 Channel::StatusListener | Channel::StatusClient => {
                     self.latch_status(channel, key, token, readiness);
                 }
@@ -107,6 +112,9 @@ impl<S: System> Proxy<S> {
         }
         if pending.swap {
             self.swap_servers();
+        }
+        if pending.upgrade {
+            self.upgrade_wanted();
         }
         if pending.stop {
             self.stop();

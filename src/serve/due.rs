@@ -30,6 +30,7 @@ impl<S: System> Proxy<S> {
                 Due::StopTimeout => self.stop_timeout(),
                 Due::StopReport => self.report_stop(),
                 Due::GiveUp => self.give_up(),
+                Due::Upgrade => self.upgrade_timeout(),
             }
         }
     }

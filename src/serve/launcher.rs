@@ -107,6 +107,21 @@ impl Launcher {
         }
     }
 
+    /// The variables of servers, if files had a say in them: what is in these may be something else by now.
+    pub(super) fn environment_of_files(&self) -> Option<&Environment> {
+        let has_files = !self.served.options.env_files.is_empty();
+        self.environment.as_ref().filter(|_| has_files)
+    }
+
+    /// The same, with these variables.
+    #[must_use]
+    pub(super) fn with_environment(self, environment: Option<Environment>) -> Self {
+        Self {
+            environment: environment.or(self.environment),
+            ..self
+        }
+    }
+
     /// Another one for the same. What keeps it from starting servers, a session will find out.
     pub(super) fn again(&self) -> Self {
         let mut again = Self::new(self.served.clone(), self.user.as_ref(), self.descriptors);

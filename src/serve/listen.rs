@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::lchown;
 
 use log::{debug, info, warn};
+use serde::{Deserialize, Serialize};
 
 use super::rules;
 use super::setup::{SetupError, failed_to};
@@ -16,7 +17,7 @@ use crate::transport::{inherited, tcp_listener};
 use crate::util::service_key::ServiceKey;
 
 /// Why a socket is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Origin {
     /// For this address.
     Of(Address),

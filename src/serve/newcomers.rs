@@ -1,12 +1,16 @@
 //! Connections that were let in and of which the first line has not come: it says whether the client comes back to a session
 //! that is there, which needs no place and no server. They are not waited for for long.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use mio::{Interest, Token};
+use serde::{Deserialize, Serialize};
 use slab::Slab;
 
+pub(super) use self::state::NewcomersState;
 use super::client::ClientSession;
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
@@ -36,7 +40,7 @@ pub(super) const INTEREST: Interest = Interest::READABLE
     .add(Interest::PRIORITY);
 
 /// Names a newcomer. It is used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewcomerKey(pub usize);
 
 /// The connections.
@@ -60,6 +64,7 @@ struct Newcomer<C> {
 }
 
 /// Whose connection it is.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Arrival {
     pub(super) client: ClientAddress,
     pub(super) service: ServiceKey,

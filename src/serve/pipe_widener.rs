@@ -1,5 +1,7 @@
 //! Finds out which pipes have too little room.
 
+use serde::{Deserialize, Serialize};
+
 use super::system::Pipe;
 
 /// What a pipe holds by default, in bytes (pipe(7)).
@@ -12,7 +14,7 @@ const MANY_PIPES: u8 = 4;
 /// Finds out whether a pipe has too little room, and gives it more, so that a long line does not take a change of
 /// processes for every 64 KiB. Once is enough: the system may refuse it to users other than root, as what all their pipes
 /// hold is limited, and then the pipe has to do as it is.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct PipeWidener {
     full_reads: u8,
     is_wide: bool,

@@ -314,7 +314,7 @@ impl<S: System> Proxy<S> {
     fn count_anew(&mut self) {
         let mut quotas = Quotas::new(self.limits.sessions_of_one);
         for (_, session, place) in self.scheduler.iter() {
-            if !session.was_refused() {
+            if !session.was_refused() && !place.gave_up_place {
                 quotas.open(session.label().client(), place.identity());
             }
         }
@@ -401,6 +401,7 @@ impl<S: System> Proxy<S> {
         }
         for key in left {
             self.tell(key, Event::ShutDown);
+            self.stop_detached(key, "its server was taken away");
         }
     }
 }

@@ -3,10 +3,13 @@
 //!
 //! It is read whenever it can be read. What its client sends waits in the session, within the client's window.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+pub(super) use self::state::ResumingState;
 use super::client::ClientSession;
 use super::newcomers::Newcomers;
 use super::system::{ClientSocket, System};

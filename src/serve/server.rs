@@ -1,11 +1,15 @@
 //! One server process: our ends of its pipes, how it ended, and how far it was urged to go.
 
+mod state;
+
 use std::io;
 
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::ServerState;
 use super::pipe_widener::PipeWidener;
-use super::system::System;
+use super::system::{Linux, System};
 use super::unread::Unread;
 use super::{Channel, Due};
 use crate::process::escalation::Escalation;
@@ -30,7 +34,7 @@ pub struct Server<S: System> {
     pub(super) user: Option<User>,
     pub(super) life: Life,
     /// It was reaped, and its user has not been told.
-    pub(super) exit: Option<Exit>,
+    pub(super) exit: Option<Box<Exit>>,
     /// It is to go. Few are at any time.
     pub(super) stopping: Option<Box<Stopping>>,
     /// When it was started, until it writes something to its stdout.
@@ -43,7 +47,7 @@ pub struct Server<S: System> {
 }
 
 /// What a server is used by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum User {
     /// It serves this session.
     Session(SessionKey),
@@ -52,7 +56,7 @@ pub(super) enum User {
 }
 
 /// What is left of the process.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Life {
     /// It was not reaped.
     Running,
@@ -68,6 +72,9 @@ pub(super) struct Stopping {
     pub(super) escalation: Escalation,
     pub(super) deadline: Deadline,
 }
+
+/// There are thousands. A release build needs less.
+const _: () = assert!(size_of::<Server<Linux>>() <= 160);
 
 impl<S: System> Server<S> {
     /// A process, without its pipes.
@@ -127,7 +134,7 @@ impl<S: System> Server<S> {
     /// It has ended. All that it had written is in its pipes, whether or not an event has told of it.
     pub(super) fn reaped(&mut self, exit: Exit) {
         self.life = Life::Reaped;
-        self.exit = Some(exit);
+        self.exit = Some(Box::new(exit));
         for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             output.assume_readable();
         }
@@ -270,7 +277,6 @@ mod tests {
     use mio::{Interest, Token};
 
     use super::*;
-    use crate::serve::system::Linux;
 
     #[test]
     fn a_server_with_one_pipe_alone_is_useless() {

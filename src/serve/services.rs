@@ -1,8 +1,13 @@
 //! The services: what is served, each with its options and limits, its spare servers and those that are shared. Nothing
 //! that happens to one of them is any other's business.
 
+mod state;
+
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::state::ServicesState;
 use super::counts::ServiceCounts;
 use super::put_in_force::max_restarts;
 use super::sharing::Sharing;
@@ -14,7 +19,7 @@ use crate::share;
 use crate::util::service_key::ServiceKey;
 
 /// What is to be served.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Plan {
     /// What it is called, if it has a name.
     pub name: Option<Name>,

@@ -13,8 +13,11 @@ use super::reload::{self, Files};
 use super::source::{Beginning, Bound, Source};
 use super::status::About;
 use super::system::Linux;
-use super::{Channel, Door, Due, Proxy, limits, plans, rules, start_log, surroundings};
+use super::{
+    Channel, Door, Due, Limits, Plan, Proxy, limits, plans, rules, start_log, surroundings,
+};
 use crate::buffers::budget::{BudgetSize, BufferBudget};
+use crate::entrance::Rules;
 use crate::options::{ServeOptions, Served, ServerCommand};
 use crate::process::memory_limit::MemoryLimit;
 use crate::process::{DescriptorLimit, RunAs, ServiceManager};
@@ -27,6 +30,7 @@ use crate::reactor::timers;
 use crate::reactor::token::Target;
 use crate::status::request::Hosts;
 use crate::transport::listener::Listener;
+use crate::upgrade::program::Program;
 use crate::util::shell_words;
 
 /// What kept the program from serving, in one line.
@@ -77,7 +81,7 @@ impl Proxy {
             for_each(&mut launchers, Launcher::find)?;
         }
         let Listening { groups, summary } = listening;
-        let mut plans = plans::plans(options, &launchers, descriptors);
+        let plans = plans::plans(options, &launchers, descriptors);
         let directory = rules::directory(all);
         let limits = limits::limits(options, &plans, &directory, descriptors);
         limits::check_descriptors(descriptors)?;
@@ -95,16 +99,13 @@ impl Proxy {
             files,
             tls: contents.tls.clone(),
             manager: ServiceManager::of_environment(),
+            program: Program::of_start(options.upgrade_from.as_deref()),
             source,
         };
         let memory = buffer_budget(options);
         contents.log(&directory);
         let rules = rules::of(options, directory, contents.tokens);
-        let first = plans.remove(0);
-        let mut proxy = Self::new(system, reactor, listeners, limits, rules, first, memory);
-        for plan in plans {
-            proxy.add_service(plan);
-        }
+        let mut proxy = Self::of_plans(system, reactor, listeners, limits, rules, plans, memory);
         proxy.begin(options, has_files);
         if !asked.is_empty() {
             proxy.serve_status(asked, about(options, all, summary));
@@ -112,8 +113,26 @@ impl Proxy {
         Ok(proxy)
     }
 
+    /// The loop, with a service for each plan.
+    pub(super) fn of_plans(
+        system: Linux,
+        reactor: Reactor<Channel, Due>,
+        listeners: Vec<Door<Listener>>,
+        limits: Limits,
+        rules: Rules,
+        mut plans: Vec<Plan>,
+        memory: BufferBudget,
+    ) -> Self {
+        let first = plans.remove(0);
+        let mut proxy = Self::new(system, reactor, listeners, limits, rules, first, memory);
+        for plan in plans {
+            proxy.add_service(plan);
+        }
+        proxy
+    }
+
     /// What else the options say.
-    fn begin(&mut self, options: &ServeOptions, has_files: bool) {
+    pub(super) fn begin(&mut self, options: &ServeOptions, has_files: bool) {
         self.stop_timers.drain_delay = options.drain_delay;
         if options.watch {
             self.watch_files();
@@ -155,13 +174,13 @@ fn become_user<'a>(
 }
 
 /// What servers leave behind becomes ours, to be ended and reaped.
-fn adopt_orphans() {
+pub(super) fn adopt_orphans() {
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         warn!("orphans of servers can't be adopted: {error}");
     }
 }
 
-fn buffer_budget(options: &ServeOptions) -> BufferBudget {
+pub(super) fn buffer_budget(options: &ServeOptions) -> BufferBudget {
     let size = BudgetSize::new(options.max_buffer_bytes, MemoryLimit::find());
     size.log();
     BufferBudget::new(size.bytes)
@@ -247,7 +266,7 @@ fn for_each(
 }
 
 /// Takes signals as events. SIGHUP asks for files to be read again if there are any, unless it says that a terminal is gone.
-fn watch_signals(
+pub(super) fn watch_signals(
     reactor: &mut Reactor<Channel, Due>,
     has_files: bool,
 ) -> Result<Signals, SetupError> {
@@ -258,6 +277,7 @@ fn watch_signals(
     let registry = reactor.poller().registry();
     let mut signals =
         Signals::register(registry, token).map_err(failed_to("cannot receive signals"))?;
+    signals.upgrade_on_request();
     if heeds_hangup(has_files, io::stdin().is_terminal()) {
         signals.reload_on_hangup();
     }

@@ -3,8 +3,13 @@
 //! They are servers like all others, kept in [`Servers`](super::Servers); what uses them is not a session but a place of
 //! the share. They are read whether or not anybody takes what they say: where it waits is the share's business.
 
+mod state;
+
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::state::SharingState;
 use super::servers::ServerKey;
 use super::system::System;
 use super::{Due, Proxy, Stopping};
@@ -21,10 +26,12 @@ use crate::status::facts::{SharedFacts, SharedKind};
 use crate::util::about::{ServerProcess, about};
 use crate::util::log_rate_limit::LogRateLimit;
 use crate::util::service_key::ServiceKey;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// The share, and what is around it.
-pub(super) struct Sharing {
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Sharing {
     /// What the log calls it, if it has a name.
     name: Option<Name>,
     pub(super) share: Share,
@@ -35,18 +42,22 @@ pub(super) struct Sharing {
     pub(super) to_start: VecDeque<ProcessKey>,
     /// Those that may have something to do, each at most once.
     pub(super) ready: Vec<ProcessKey>,
+    #[serde(skip)]
     deadline: Deadline,
     logging: ServerLogging,
     /// What one session has written for the processes, between two runs.
+    #[serde(skip)]
     pub(super) outgoing: Vec<u8>,
 }
 
 /// What is around a process.
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) server: Option<ServerKey>,
     pub(super) pid: i32,
     pub(super) is_ready: bool,
     /// What it has left unread in its stdin, once nobody reads it any more.
+    #[serde(with = "side_bytes")]
     pub(super) unread: Vec<u8>,
     stderr: StderrLines,
     pub(super) last_words: LastWords,
@@ -309,7 +320,7 @@ impl<S: System> Proxy<S> {
                         self.scheduler.enqueue(session);
                     }
                 }
-                Effect::Close(seat, why) => self.close_seat(service, seat, why),
+                Effect::Close(seat, why) => self.close_seat(service, seat, &why),
                 Effect::Changed(seat) => {
                     let sharing = self.services.sharing(service);
                     if let Some(session) = sharing.and_then(|it| it.session(seat)) {
@@ -341,7 +352,7 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    fn close_seat(&mut self, service: ServiceKey, seat: SeatKey, why: &'static str) {
+    fn close_seat(&mut self, service: ServiceKey, seat: SeatKey, why: &str) {
         let sharing = self.services.sharing(service);
         if let Some(session) = sharing.and_then(|it| it.session(seat)) {
             let error = std::io::Error::new(std::io::ErrorKind::TimedOut, why);

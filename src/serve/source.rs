@@ -1,11 +1,15 @@
 //! The configuration that is served, as the system has it: reads it again and has everything ready for the loop to put it
 //! in force, or says why not.
 
+mod state;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use log::{error, warn};
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::SourceState;
 use super::accept::ListenerKey;
 use super::change::{Change, Placed, Wanted};
 use super::doors::Doors;
@@ -30,6 +34,8 @@ use crate::util::service_key::ServiceKey;
 pub(super) struct Source {
     /// The configuration; `None`: the command line says it all.
     pub(super) path: Option<PathBuf>,
+    /// What is in it.
+    pub(super) text: Option<String>,
     pub(super) given: Given,
     pub(super) options: ServeOptions,
     pub(super) user: Option<RunAs>,
@@ -44,6 +50,7 @@ pub(super) struct Source {
 #[derive(Debug)]
 pub struct Beginning {
     given: Given,
+    text: Option<String>,
     stamps: Stamps,
 }
 
@@ -53,8 +60,15 @@ impl Beginning {
         let paths = configuration.map(Path::to_owned);
         Self {
             given,
+            text: None,
             stamps: Stamps::of(paths.into_iter().collect()),
         }
+    }
+
+    /// The configuration was read, and this is in it.
+    #[must_use]
+    pub fn with_text(self, text: Option<String>) -> Self {
+        Self { text, ..self }
     }
 
     /// Call it before all else that these name is read.
@@ -74,7 +88,7 @@ fn other_files<'a>(files: &Files, servers: impl IntoIterator<Item = &'a Served>)
 }
 
 /// Sockets of one origin that are listened on.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Bound {
     pub(super) origin: Origin,
     /// The server that alone is served there, by its name.
@@ -86,6 +100,7 @@ pub(super) struct Bound {
 /// The system's part of a [`Change`].
 #[derive(Debug)]
 pub(super) struct Staged {
+    text: Option<String>,
     options: ServeOptions,
     launchers: Vec<Launcher>,
     files: Files,
@@ -104,9 +119,14 @@ impl Source {
         user: Option<RunAs>,
         descriptors: DescriptorLimit,
     ) -> Self {
-        let Beginning { given, stamps } = beginning;
+        let Beginning {
+            given,
+            text,
+            stamps,
+        } = beginning;
         Self {
             path: options.config.clone(),
+            text,
             given,
             options,
             user,
@@ -196,6 +216,7 @@ impl Linux {
             options,
             servers,
             warnings,
+            text,
         } = configuration;
         let source = &self.source;
         check_fixed(&source.options, &options)?;
@@ -235,6 +256,7 @@ impl Linux {
             doors: doors.wanted,
         };
         let staged = Staged {
+            text,
             options,
             launchers,
             files,
@@ -291,6 +313,7 @@ impl Linux {
         }
         self.tls.clone_from(&contents.tls);
         self.files = staged.files;
+        self.source.text = staged.text;
         self.source.options = staged.options;
         self.source.stamps = staged.stamps;
         let mut keys = placed.listeners.iter().copied();

@@ -4,15 +4,19 @@
 //! Nothing is sent to a waiting server, and what it writes to stdout is left for the session that takes it. Its stderr
 //! is logged. Nothing here starts, reads or stops anything.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
 use log::warn;
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 
+pub(super) use self::state::SparesState;
 use super::Due;
-use super::servers::ServerKey;
+use super::servers::{ServerKey, carried_pid};
 use crate::entrance::Name;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::last_words::LastWords;
@@ -55,9 +59,10 @@ pub(super) struct Spares {
 }
 
 /// A server that has no user.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Spare {
     key: ServerKey,
+    #[serde(with = "carried_pid")]
     pid: Pid,
     stderr: StderrLines,
     last_words: LastWords,
@@ -98,7 +103,7 @@ impl Spare {
 }
 
 /// Whether servers may be started for the pool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Refill {
     /// As many as are lacking.
     Freely,
@@ -382,7 +387,7 @@ mod tests {
             let mut count = 0;
             while self.spares.wants_server() {
                 self.spares.started(&mut self.timers);
-                self.spares.add(ServerKey(count), Pid::from_raw(7));
+                self.spares.add(ServerKey::at(count), Pid::from_raw(7));
                 count += 1;
             }
             count
@@ -395,7 +400,7 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<usize> {
-            self.spares.take(&mut self.timers).map(|key| key.0)
+            self.spares.take(&mut self.timers).map(ServerKey::index)
         }
 
         /// Lets the time of the next deadline come.
@@ -508,7 +513,7 @@ mod tests {
         pool.spares.retire(ServerKey(3));
         let mut stopped = pool.spares.close(&mut pool.timers);
         stopped.sort_unstable();
-        let all = (1..SIZE).map(ServerKey);
+        let all = (1..SIZE).map(ServerKey::at);
         assert_eq!(stopped, all.collect::<Vec<_>>());
         assert!(!pool.spares.has_waiting() && !pool.spares.ended(ServerKey(1), START));
         pool.lose(1);

@@ -9,9 +9,14 @@
 //! Servers that are still starting up are limited in number, because a herd of heavy runtimes thrashes a small machine,
 //! and then none of them is ready soon.
 
+mod state;
+
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::state::StartQueueState;
 use super::Due;
 use super::servers::ServerKey;
 use crate::reactor::timers::{Deadline, Timers};
@@ -44,7 +49,7 @@ pub(super) struct StartQueue {
 type Client = (ServiceKey, Origin);
 
 /// How urgent a session is; the first comes first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Rank {
     /// It has lost its server.
     Recovering,
@@ -55,7 +60,7 @@ pub(super) enum Rank {
 }
 
 /// A session's place in the order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Ticket {
     pub(super) session: SessionKey,
     /// Whose sessions take turns.

@@ -1,6 +1,8 @@
 //! Drives those who ask how things are: accepts their connections, reads, has their requests answered a piece at a time, and
 //! writes. Whoever is served comes first: in each iteration there is only so much that all of them together may cost.
 
+mod state;
+
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -8,6 +10,7 @@ use log::debug;
 use mio::{Interest, Token};
 use slab::Slab;
 
+pub(super) use self::state::StatusState;
 use super::status_answers::{Job, Piece};
 use super::system::{ClientSocket, System};
 use super::{Channel, Due, Proxy};
@@ -39,7 +42,7 @@ const COST_PER_ITERATION: usize = 1024;
 
 /// What of this program those are told who ask.
 #[derive(Debug, Clone)]
-pub(super) struct About {
+pub struct About {
     /// Where it listens.
     pub addresses: String,
     /// The program that is run as the server, for each service.

@@ -1,5 +1,6 @@
 //! Gathers what there is to say of the proxy and its servers.
 
+use super::counts::UPGRADES;
 use super::services::Service;
 use super::status::StatusService;
 use super::system::System;
@@ -88,6 +89,7 @@ impl<S: System> Proxy<S> {
                 .map(|(_, named)| named)
                 .collect(),
             resumes: self.resumes(),
+            upgrades: UPGRADES.into_iter().zip(self.counts.upgrades).collect(),
             buffer_bytes: memory.used(),
             buffer_limit_bytes: memory.limit(),
             iterations: self.reactor.iterations(),

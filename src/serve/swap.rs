@@ -7,6 +7,7 @@
 use std::collections::VecDeque;
 
 use log::{info, warn};
+use serde::{Deserialize, Serialize};
 
 use super::put_in_force::max_restarts;
 use super::server::{Server, User};
@@ -25,7 +26,7 @@ use crate::util::service_key::ServiceKey;
 const ALWAYS_POSSIBLE: usize = 16;
 
 /// The sessions of a service that are to get new servers.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Swaps {
     /// Those that wait for their turns. Some may have left since.
     queue: VecDeque<SessionKey>,
@@ -40,7 +41,7 @@ pub(super) struct Swaps {
 }
 
 /// What is known of new servers.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum Proof {
     #[default]
     None,
@@ -325,7 +326,7 @@ pub(super) fn run_successor<S: System>(
     // Until it has answered its exit is waited for, which says more.
     let is_useless = server.is_useless() && !session.wants_successor_output();
     if server.exit.is_some() || is_useless {
-        session.handle(Event::SuccessorEnded(server.exit), cx);
+        session.handle(Event::SuccessorEnded(server.exit.as_deref().copied()), cx);
     }
     false
 }

@@ -1,6 +1,7 @@
 //! What the loop asks of the system below it. The program has [`Linux`] there, the simulation a script, and both run the
 //! same loop.
 
+use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
@@ -19,7 +20,7 @@ use super::reload::{Contents, Files};
 use super::source::Source;
 use super::unread::Unread;
 use crate::process::reap::{self, Reaped};
-use crate::process::{self, ClientFacts, ServiceManager, Spawned};
+use crate::process::{self, ClientFacts, ServiceManager, Spawned, Spawner, Surroundings};
 use crate::reactor::peers::Peers;
 use crate::reactor::poller::{Poll, Poller, Register, Reregister};
 use crate::reactor::signals::{Pending, Signals};
@@ -31,6 +32,7 @@ use crate::transport::connection::Connection;
 use crate::transport::listener::Listener;
 use crate::transport::tls::identity;
 use crate::transport::tls::server::ServerTls;
+use crate::upgrade::program::{Program, REHEARSE};
 use crate::util::client_address::ClientAddress;
 use crate::util::service_key::ServiceKey;
 
@@ -242,6 +244,23 @@ pub struct Linux {
     pub(super) source: Source,
     /// Who has started this program, if that is a service manager.
     pub manager: ServiceManager,
+    /// What goes on in this process after SIGUSR2.
+    pub program: Program,
+}
+
+impl Linux {
+    /// Starts the program that is to go on, to be asked whether it could.
+    pub(super) fn spawn_rehearsal(&self) -> Result<Spawned, String> {
+        let words = self.program.next().words().into_iter().skip(1);
+        let path = self.program.path();
+        let command: Vec<OsString> = [path.into(), REHEARSE.into()]
+            .into_iter()
+            .chain(words)
+            .collect();
+        Spawner::new(&command, Surroundings::inherited(), self.source.descriptors)
+            .and_then(|spawner| spawner.spawn(None))
+            .map_err(|error| error.to_string())
+    }
 }
 
 impl System for Linux {
@@ -443,7 +462,7 @@ mod tests {
     use super::*;
     use crate::cli::keys::Given;
     use crate::options::ServeOptions;
-    use crate::process::{DescriptorLimit, Spawner, Surroundings};
+    use crate::process::DescriptorLimit;
     use crate::serve::source::Beginning;
     use crate::session::report::Exit;
 
@@ -473,6 +492,7 @@ mod tests {
                 descriptors,
             ),
             manager: ServiceManager::default(),
+            program: Program::default(),
         }
     }
 

@@ -30,6 +30,8 @@ pub enum Channel {
     Stdout,
     /// The same.
     Stderr,
+    /// A pipe of a program that is asked whether it could go on here.
+    Rehearsal,
 }
 
 impl token::Channel for Channel {
@@ -44,6 +46,7 @@ impl token::Channel for Channel {
         Self::Stdin,
         Self::Stdout,
         Self::Stderr,
+        Self::Rehearsal,
     ];
 
     fn number(self) -> usize {
@@ -86,6 +89,8 @@ pub enum Due {
     StopReport,
     /// Nothing is waited for any more.
     GiveUp,
+    /// An upgrade.
+    Upgrade,
 }
 
 impl From<SessionKey> for Due {

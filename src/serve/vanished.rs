@@ -26,6 +26,11 @@ impl Looks {
         Self { next: now }
     }
 
+    /// When the next one may be taken.
+    pub(super) fn next(&self) -> Time {
+        self.next
+    }
+
     /// Whether a look may be taken, which it then is.
     fn take(&mut self, now: Time) -> bool {
         let is_due = self.next <= now;

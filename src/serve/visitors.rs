@@ -54,16 +54,21 @@ pub(super) struct Visit<C> {
 impl<C> Visitors<C> {
     /// Nobody is there; `None` if nothing is asked of anybody.
     pub(super) fn new(rules: Rules, places: usize) -> Option<Self> {
+        rules.ask_anything().then(|| Self::of(rules, places))
+    }
+
+    /// Nobody is there, although nothing may be asked of anybody.
+    pub(super) fn of(rules: Rules, places: usize) -> Self {
         let capacity = Capacity {
             places: places.max(1),
             ..Capacity::default()
         };
-        rules.ask_anything().then(|| Self {
+        Self {
             entrance: Entrance::new(rules, capacity),
             fresh: VecDeque::new(),
             ready: VecDeque::new(),
             shaking: VecDeque::new(),
-        })
+        }
     }
 
     /// Asks this from now on.

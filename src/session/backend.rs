@@ -4,6 +4,8 @@
 use std::io;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::liveness::Liveness;
 use super::peer::FirstLine;
 use super::reconnect::ReconnectPolicy;
@@ -20,7 +22,7 @@ use crate::util::secret::Secret;
 use crate::util::time::Time;
 
 /// What the upstreams of all sessions are, and how lost ones are replaced.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Backend {
     /// Server processes: the clients come over TCP.
     Process {
@@ -28,6 +30,7 @@ pub enum Backend {
         max_restarts: u32,
     },
     /// Connections to a proxy: the client is the program that started this one.
+    #[serde(skip)]
     Proxy {
         /// The longest delay between two attempts to connect.
         max_delay: Duration,
@@ -72,7 +75,7 @@ impl Backend {
 }
 
 /// The same of one session, with what there is to remember from one upstream to the next.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum BackendState {
     Process {
         restarts: RestartPolicy,
@@ -80,6 +83,7 @@ pub(super) enum BackendState {
         /// Whether a restart cost the client something, and it has not been told.
         notice_owed: bool,
     },
+    #[serde(skip)]
     Proxy {
         reconnects: Box<ReconnectPolicy>,
         /// The proxy at the other end, while connected to one.

@@ -4,22 +4,26 @@
 //! [`LINES_PER_RUN`] lines of a side, keeps the rest, and does not read that side before it is handled. Lines of the client
 //! may also wait here for room.
 
+use serde::{Deserialize, Serialize};
+
 use super::{Context, Event, Session};
 use crate::buffers::budget::BufferBudget;
 use crate::protocol::lines::{Line, Splitter, TooLong};
+use crate::util::side_bytes;
 
 /// Lines of each side that are handled in one run: more than most clients ever have in flight, and little time.
 pub const LINES_PER_RUN: usize = 256;
 
 /// Bytes that were read and not handled. There is at least one.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Backlog {
+    #[serde(with = "side_bytes")]
     bytes: Vec<u8>,
     handled: usize,
 }
 
 /// How many lines were handled since the run began.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct LinesOfRun {
     pub(super) of_client: u32,
     pub(super) of_upstream: u32,

@@ -5,6 +5,8 @@
 use std::io::{self, ErrorKind};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::backlog::Backlog;
 use super::goal::FINISH_TIME;
 use super::in_flight::{InFlight, Load};
@@ -29,7 +31,7 @@ pub(super) const LINGER_TIME: Duration = Duration::from_secs(1);
 const LINGER_BYTES: usize = 1024 * 1024;
 
 /// The client's side of the session.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Client {
     /// It may send.
     Open {
@@ -48,7 +50,7 @@ pub(super) enum Client {
 }
 
 /// Lines for the client that are the proxy's own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum OwnLine {
     Heartbeat,
     Other,
@@ -131,7 +133,8 @@ impl Session {
         self.accepts_client_lines()
             && !self.is_asking()
             && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
-            && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
+            && (self.to_client.len() <= OWN_LINES_BYTES
+                || self.to_client.tagged_bytes() <= OWN_LINES_BYTES)
     }
 
     /// Whether a line of the client is under way of which much has arrived.
@@ -168,11 +171,7 @@ impl Session {
         self.note_delivery(cx);
         self.unwritten_since = None;
         self.to_client.consume(count, cx.memory);
-        while let Some(line) = self.to_client.next_started() {
-            if line == OwnLine::Heartbeat {
-                self.heartbeat.started();
-            }
-        }
+        while self.to_client.next_started().is_some() {}
     }
 
     /// The client sent these bytes.

@@ -1,5 +1,7 @@
 //! What is counted of all sessions together: plain numbers, each added to where the thing happens.
 
+use serde::{Deserialize, Serialize};
+
 use super::report::Traffic;
 use crate::protocol::own_messages::ErrorReason;
 use crate::util::histogram::Histogram;
@@ -10,7 +12,7 @@ pub const ERROR_CODES: [i32; 13] = [
 ];
 
 /// Totals since the start of the program.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Default, Clone, Serialize, Deserialize)]
 pub struct Counts {
     /// Messages for servers.
     pub to_upstream: Traffic,
@@ -24,7 +26,7 @@ pub struct Counts {
 }
 
 /// Errors of the proxy's own, by their codes.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct ErrorCounts([u64; ERROR_CODES.len()]);
 
 impl ErrorCounts {

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::in_flight::Load;
 use super::report::EndReason;
 use super::upstream::{ToUpstream, Upstream};
@@ -24,7 +26,7 @@ const LAST_CALL_QUIET: Duration = Duration::from_millis(100);
 const LAST_CALL_TIME: Duration = Duration::from_secs(1);
 
 /// Where the session wants to get.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Goal {
     /// Serve until somebody ends it.
     Serve,
@@ -35,7 +37,7 @@ pub(super) enum Goal {
 }
 
 /// The end that a session comes to. Sessions serve for hours before they have one.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct End {
     /// Since when it comes to that.
     since: Time,
@@ -45,7 +47,7 @@ pub(super) struct End {
 
 /// The client did not ask for this end. What it sent before it could know is still read, and served or refused as the
 /// goal is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct LastCall {
     /// When a silent client has sent everything.
     quiet_at: Time,

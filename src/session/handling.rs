@@ -1,12 +1,14 @@
 //! The way of an event through a session: what is brought up to date before it, who handles it, and what follows from any.
 
+use serde::{Deserialize, Serialize};
+
 use super::buffering::OUTBOX_BYTES;
 use super::report::EndReason;
 use super::{Context, Event, Session, in_flight};
 use crate::buffers::budget::UNCHARGED_BYTES;
 
 /// Which sides were read since the last event. A side that was not read had no chance to be heard.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct WasRead {
     pub(super) client: bool,
     pub(super) upstream: bool,

@@ -7,11 +7,14 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::list_changes::Declared;
 use super::records::Records;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::side_bytes;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers take a few
 /// hundred bytes, with long instructions a few thousand. The limit for the request is separate, and the same.
@@ -22,7 +25,7 @@ pub(super) const MAX_RECORD_BYTES: usize = 64 * 1024;
 const REPLAY_FACTOR: u32 = 3;
 
 /// What is known of the session's handshake.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Handshake {
     state: State,
     /// Whether the client has said `notifications/initialized` after the handshake that took place.
@@ -42,20 +45,43 @@ pub(super) struct Handshake {
     pub(super) replays_at_once: bool,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 enum State {
     /// None took place: the session is modern, or has not begun.
     #[default]
     None,
     /// It can be replayed.
-    Recorded(Rc<Record>),
+    Recorded(#[serde(with = "recorded")] Rc<Record>),
     /// It took place, but is too large to be recorded.
     TooLarge,
 }
 
+/// A record that sessions may have in common is written down with each of them.
+mod recorded {
+    use std::rc::Rc;
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    use super::Record;
+
+    pub(super) fn serialize<S: Serializer>(
+        record: &Rc<Record>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        Record::serialize(record, serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Rc<Record>, D::Error> {
+        Record::deserialize(deserializer).map(Rc::new)
+    }
+}
+
 /// A handshake as it took place.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
+    #[serde(with = "side_bytes")]
     request: Box<[u8]>,
     agreement: Agreement,
     lists: Declared,
@@ -67,7 +93,7 @@ pub(super) struct Record {
 
 /// What client and server agreed on, and what the client therefore relies on: the protocol version and the
 /// capabilities, as one text.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Agreement {
     text: Box<str>,
     /// How much of it is the protocol version.
@@ -75,7 +101,7 @@ pub(crate) struct Agreement {
 }
 
 /// What another server agrees to of a handshake.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Proposal {
     agreement: Agreement,
     version: Option<u64>,
@@ -187,7 +213,7 @@ impl Handshake {
     /// Has the record in common with other sessions that have an equal one. Call it after what may change the record.
     pub(super) fn share_record(&mut self, records: &mut Records) {
         if let State::Recorded(record) = &mut self.state {
-            records.share(record);
+            records.handshakes.share(record);
         }
     }
 

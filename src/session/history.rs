@@ -1,9 +1,11 @@
 //! What an upstream has done so far. It is kept while the upstream serves, and handed over when it starts to leave.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use super::upstream::Upstream;
 
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct History {
     /// How many messages the client had been sent by upstreams before this one.
     messages_before: u64,

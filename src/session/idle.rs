@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::OwnLine;
 use super::goal::Goal;
 use super::report::EndReason;
@@ -13,7 +15,7 @@ use crate::util::time::Time;
 const LONG_LINE_BYTES: usize = 4096;
 
 /// When a session that is not used is ended; `None` for never.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
 pub struct IdleLimits {
     /// How long after the session began the client must have sent a message.
     pub first_message: Option<Duration>,
@@ -26,7 +28,7 @@ pub struct IdleLimits {
 }
 
 /// What is known of how a session was used.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum UseKnown {
     /// All of it.
     Wholly,

@@ -6,9 +6,12 @@
 
 mod server_requests;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::server_requests::{Addressee, ServerRequests};
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// Requests of one session that may wait for their responses; each keeps its id.
@@ -18,7 +21,7 @@ pub const MAX_IN_FLIGHT: usize = 1024;
 pub const MAX_RESEND_BYTES: usize = 64 * 1024;
 
 /// A request of the client.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Request {
     /// Its id, as the client wrote it.
     pub id: RequestId,
@@ -31,7 +34,7 @@ pub struct Request {
 }
 
 /// What a request is to the proxy.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub enum Kind {
     /// It may have been acted on, so it is never sent twice.
     Plain,
@@ -45,16 +48,17 @@ pub enum Kind {
 }
 
 /// A line without its line end, that can be sent again if it was refused unseen.
-#[derive(Debug)]
-pub struct KeptLine(pub Box<[u8]>);
+#[derive(Debug, Serialize, Deserialize)]
+pub struct KeptLine(#[serde(with = "side_bytes")] pub Box<[u8]>);
 
 /// A request with which a session opens.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Opening {
     /// Whether it is `initialize`, whose line becomes the record of the handshake with the response, and not
     /// `server/discover`.
     pub is_initialize: bool,
     /// The line, without its line end; `None` if it is not sent again, or was too long to be kept.
+    #[serde(with = "side_bytes::maybe")]
     pub line: Option<Box<[u8]>>,
     /// Whether it was sent to a server that was lost.
     pub was_sent: bool,
@@ -132,7 +136,7 @@ impl Keyed for Request {
 }
 
 /// The client's requests that were sent to a server and have no response yet, in order of arrival.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct InFlight {
     requests: KeyedQueue<Request>,
     load: Load,
@@ -162,7 +166,7 @@ pub enum Matched {
 
 /// How many requests there are, and what they hold. There are never more than [`MAX_IN_FLIGHT`], and the rest is limited
 /// much as they are.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     /// How many.
     requests: u16,
@@ -282,7 +286,8 @@ impl InFlight {
     }
 
     /// Ends the first request of this id, because it was taken back.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would move it once more")]
     pub fn cancel(&mut self, id: &RequestId) -> Option<Request> {
         let request = self.requests.remove_first(id)?;
         self.load.remove(&request);

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 /// Lines that are kept: more than a traceback has, as a rule.
 const MAX_LINES: usize = 50;
 
@@ -12,7 +14,7 @@ const MAX_BYTES: usize = 16 * 1024;
 const LINE_BYTES: usize = size_of::<Box<str>>();
 
 /// The last lines of one process that were left out of the log. Holds nothing while none are.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct LastWords {
     lines: VecDeque<Box<str>>,
     bytes: usize,

@@ -17,9 +17,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::history::History;
 use super::report::Exit;
 use crate::protocol::id::RequestId;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// After it closed a pipe, a process has this long to exit before it is stopped, so that its exit status can be
@@ -31,7 +34,7 @@ const EXIT_GRACE: Duration = Duration::from_millis(50);
 const DRAIN_GRACE: Duration = Duration::from_millis(500);
 
 /// An upstream on its way out.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Leaving {
     pub(super) stage: Stage,
     pub(super) history: History,
@@ -48,11 +51,12 @@ pub(super) struct Leaving {
     /// The replay that is still unanswered. The response may be among the upstream's last words.
     pub(super) replay: Option<RequestId>,
     /// The unwritten rest of the last line, if that was written in part.
+    #[serde(with = "side_bytes")]
     pub(super) rest: Vec<u8>,
 }
 
 /// How far its departure has got.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stage {
     /// It closed a pipe; its exit is awaited.
     ClosedPipe { output_ended: bool, until: Time },

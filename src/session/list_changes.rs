@@ -1,6 +1,8 @@
 //! The lists that a server has said it tells the changes of. Another server may have other lists, so after a replay the client
 //! is told to fetch them anew.
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::OwnLine;
 use super::{Context, Session};
 use crate::protocol::json;
@@ -8,7 +10,7 @@ use crate::protocol::json;
 const LISTS: [&str; 3] = ["tools", "prompts", "resources"];
 
 /// For each of the lists, whether its changes are told of.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Declared([bool; LISTS.len()]);
 
 impl Declared {

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use log::warn;
+use serde::{Deserialize, Serialize};
 
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 
@@ -21,7 +22,7 @@ static OUTPUT: LogRate = LogRate {
 };
 
 /// The limits that all sessions share.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogLimits {
     /// For lines that anyone can cause who can connect.
     pub unasked: LogRateLimit,

@@ -1,15 +1,20 @@
 //! What few sessions ever have anything of.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use super::refusals::Refusals;
 use super::send_queue::SendQueue;
 use super::server_memory::ServerMemory;
+use super::standing::Standing;
 use super::subscriptions::Subscriptions;
+use super::tidy::Tidy;
+use super::unfinished::Unfinished;
 use crate::util::seldom::Begins;
 use crate::util::time::Time;
 
 /// All of that, so that it takes no room in the others.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Rare {
     /// While the program is being stopped: when the session stops waiting for anything.
     pub(super) stop_deadline: Option<Time>,
@@ -22,6 +27,12 @@ pub(super) struct Rare {
     pub(super) refusals: Refusals,
     pub(super) subscriptions: Subscriptions,
     pub(super) server_memory: ServerMemory,
+    /// What the client has set up at the server.
+    pub(super) standing: Standing,
+    /// The long lines that have not arrived in full, if there are any.
+    pub(super) unfinished: Unfinished,
+    /// Present if messages that the host did not ask for are filtered out.
+    pub(super) tidy: Option<Tidy>,
 }
 
 impl Begins for Rare {
@@ -33,6 +44,9 @@ impl Begins for Rare {
         refusals: Refusals::NONE,
         subscriptions: Subscriptions::NONE,
         server_memory: ServerMemory::EMPTY,
+        standing: Standing::NOTHING,
+        unfinished: Unfinished::NONE,
+        tidy: None,
     };
 }
 

@@ -1,5 +1,7 @@
 //! What the log says of messages that the client sends and no server gets.
 
+use serde::{Deserialize, Serialize};
+
 use super::log_limits::LogLimits;
 use super::report::Label;
 use super::{Context, Session};
@@ -42,7 +44,7 @@ impl From<TooLong> for Refusal {
 }
 
 /// Limits how often a session's refusals are logged, each kind by itself. Costs a pointer until there is one.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Refusals(Option<Box<[LogRateLimit; KINDS]>>);
 
 impl Refusals {

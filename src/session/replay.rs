@@ -4,6 +4,8 @@
 //! again, so the proxy does, in the client's words but with an id of its own. Lines for the server are held until it
 //! has responded.
 
+use serde::{Deserialize, Serialize};
+
 use super::handshake::{Handshake, Outcome};
 use super::report::{EndReason, Exit};
 use super::stderr::excerpt;
@@ -20,7 +22,7 @@ use crate::util::time::Time;
 const INITIALIZED: &[u8] = br#"{"jsonrpc":"2.0","method":"notifications/initialized"}"#;
 
 /// Whether an upstream knows the client.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Greeting {
     /// Whether the handshake is replayed is decided by the client's next line, unless the time for a replay comes
     /// first.
@@ -36,7 +38,7 @@ pub(super) enum Greeting {
 }
 
 /// A handshake that waits for its response.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Replay {
     id: RequestId,
     /// Counts from the first byte that is written.

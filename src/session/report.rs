@@ -7,6 +7,8 @@ mod fields;
 use std::fmt;
 use std::rc::Rc;
 
+use serde::{Deserialize, Serialize};
+
 pub use self::end_reason::EndReason;
 pub(crate) use self::end_reason::remedy;
 pub use self::exit::Exit;
@@ -16,7 +18,7 @@ use crate::util::client_address::ClientAddress;
 use crate::util::plural::{Counted, are};
 
 /// Whom a log line is about.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub enum Label {
     /// A session of the proxy.
     Session {
@@ -86,7 +88,7 @@ impl fmt::Display for Label {
 }
 
 /// Which limit on sessions was reached, and how many they were.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum SessionLimit {
     /// Of all sessions.
     All(usize),
@@ -116,7 +118,7 @@ impl fmt::Display for SessionLimit {
 }
 
 /// Messages and their bytes, line ends included.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Traffic {
     messages: u64,
     bytes: u64,

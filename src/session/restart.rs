@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::time::Time;
 
 /// The shortest time between two starts of a server that seldom fails: as in the Python script that this program
@@ -36,7 +38,7 @@ pub enum Decision {
 }
 
 /// Counts the restarts of one session's server.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestartPolicy {
     max_restarts: u32,
     last_start: Option<Time>,

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::backlog::Backlog;
 use super::client_side::Client;
 use super::report::Exit;
@@ -14,10 +16,11 @@ use super::{Action, Context, Session, Spawn};
 use crate::protocol::envelope::Message;
 use crate::protocol::own_messages::Delivered;
 use crate::resume::wire::Ask;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// What there is to know of that. An idle session has little of it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Resuming {
     /// When the driver wants to be run next; zero for never.
     deadline: Time,
@@ -25,7 +28,7 @@ pub(super) struct Resuming {
 }
 
 /// What is seldom there.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Rare {
     /// A heartbeat that is due.
     heartbeat: Option<Box<str>>,
@@ -34,6 +37,7 @@ struct Rare {
     /// How long there was none before.
     paused: Duration,
     /// The first line of a client that asks for it, until the driver has said what becomes of that.
+    #[serde(with = "side_bytes::maybe")]
     asked: Option<Box<[u8]>>,
     /// Whether the other end has said how much it had taken.
     is_delivery_known: bool,

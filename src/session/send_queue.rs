@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::{Client, LINGER_TIME};
 use super::goal::FINISH_TIME;
 use super::report::EndReason;
@@ -30,7 +32,7 @@ const LONGEST_INTERVAL: Duration = Duration::from_secs(1);
 const END_BYTES: u32 = 1;
 
 /// What is known of the send queue.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct SendQueue {
     /// What it held at the last look, if nothing was written since, and if that is known.
     unsent: Option<u32>,
@@ -68,7 +70,7 @@ impl SendQueue {
 }
 
 /// A client after our half-close.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Lingering {
     pub(super) since: Time,
     /// When it is cut off; not known as long as it takes what it was sent.

@@ -7,6 +7,8 @@
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::json;
@@ -20,7 +22,7 @@ const MAX_TIME: Duration = Duration::from_mins(10);
 const MAX_KEPT: usize = 64;
 
 /// What the present server has to remember. Few sessions have anything.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ServerMemory {
     kept: Vec<Kept>,
     /// Until when those are needed that were too many.
@@ -29,14 +31,14 @@ pub(super) struct ServerMemory {
     unread_until: Time,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Kept {
     what: What,
     since: Time,
     until: Time,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 enum What {
     /// The hash of a `requestState`.
     State(u64),

@@ -2,12 +2,14 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::Backend;
 use super::idle::IdleLimits;
 use super::stderr::ServerLogging;
 
 /// What all sessions have in common.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Settings {
     /// What the upstreams are.
     pub role: Backend,
@@ -32,7 +34,7 @@ pub struct Settings {
 }
 
 /// When a session's first upstream is started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Spawn {
     /// At once.
     Eager,

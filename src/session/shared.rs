@@ -3,6 +3,8 @@
 //! A seat is an upstream like any other, but it is never lost: what becomes of the servers behind it is their share's
 //! business. Sessions of modern clients keep one, and those that open with `initialize` if the user wants that.
 
+use serde::{Deserialize, Serialize};
+
 use super::Session;
 use super::era::Era;
 use super::leaving::Sign;
@@ -11,7 +13,7 @@ use super::upstream::Upstream;
 use super::{Action, Context};
 
 /// A seat at shared servers.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Shared {
     /// Whether sessions that open with `initialize` may keep it.
     serves_legacy: bool,

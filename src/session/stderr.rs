@@ -6,6 +6,7 @@ use std::fmt;
 use std::time::Duration;
 
 use log::{Level, log_enabled};
+use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::last_words::LastWords;
@@ -13,6 +14,7 @@ use super::report::Label;
 use crate::util::about::{Subject, about};
 use crate::util::log_rate_limit::{LogRate, LogRateLimit};
 use crate::util::plural::Counted;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// The longest line that is logged, in bytes; the rest of it is dropped. Together with its prefix, it still fits the
@@ -32,7 +34,7 @@ pub static SHARED_OUTPUT: LogRate = LogRate {
 };
 
 /// Which lines of a server's stderr are logged.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum ServerLogging {
     /// All lines.
     All,
@@ -53,8 +55,9 @@ impl ServerLogging {
 const MAX_KEPT_BYTES: usize = 200;
 
 /// The stderr of one server process. Costs no memory between lines.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct StderrLines {
+    #[serde(with = "side_bytes")]
     partial: Vec<u8>,
     cut: bool,
 }
@@ -91,10 +94,10 @@ impl StderrLines {
 }
 
 /// The log output of one session's servers. Costs a pointer until there is something to log.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ServerLog(Option<Box<Output>>);
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Output {
     stderr: StderrLines,
     limit: LogRateLimit,
@@ -336,6 +339,34 @@ mod tests {
         assert_eq!(kept, "three");
         keep_beginning(&"ü".repeat(1000), &mut kept);
         assert_eq!(kept, "ü".repeat(100) + "…");
+    }
+
+    #[test]
+    fn all_sessions_together_have_a_limit_and_each_counts_what_it_has_left_out() {
+        static ALL: LogRate = LogRate {
+            burst: 500,
+            interval: Duration::from_millis(1),
+        };
+        let mut shared = LogRateLimit::new(&ALL);
+        let now = Time::from_nanos(1 << 40);
+        let mut admitted = 0;
+        for _ in 0..10 {
+            let mut own = LogRateLimit::new(&SESSION_OUTPUT);
+            let mut gate = Gate {
+                limit: Some(&mut own),
+                shared: Some(&mut shared),
+                last_words: None,
+            };
+            let more = (0..SESSION_OUTPUT.burst)
+                .filter(|_| gate.admit(now))
+                .count();
+            admitted += more;
+            assert_eq!(
+                own.take_left_out(),
+                u64::from(SESSION_OUTPUT.burst) - more as u64
+            );
+        }
+        assert_eq!(admitted, ALL.burst as usize);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::report::Exit;
 
 /// A server that ends within this time has not got through its start: most servers take no longer for that.
@@ -12,7 +14,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) const MAX_STILLBIRTHS: u32 = 3;
 
 /// How often in a row a session's server ended at once.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Stillbirths {
     /// With this exit code.
     code: i32,

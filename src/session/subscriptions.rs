@@ -5,6 +5,8 @@
 //! passed for long), subscriptions are closed: taken back at the server, and answered by the result with which a server
 //! closes one. When the server is lost, they are answered like any other request.
 
+use serde::{Deserialize, Serialize};
+
 use super::client_side::OwnLine;
 use super::in_flight::Request;
 use super::upstream::{ToUpstream, Upstream};
@@ -17,7 +19,7 @@ use crate::protocol::{own_messages, strict};
 const CLOSED: &str = "the session ends";
 
 /// Subscriptions that were closed, and may still be answered by the present server. Few sessions have any.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Subscriptions {
     closed: Vec<RequestId>,
 }

@@ -28,6 +28,8 @@ mod successor;
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use self::successor::Successor;
 use super::goal::FINISH_TIME;
 use super::leaving::Sign;
@@ -45,7 +47,7 @@ const MAX_TIED: Duration = Duration::from_mins(10);
 const OLD_SERVER_TIME: Duration = FINISH_TIME;
 
 /// A session on its way to another server.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Swap {
     /// Since when it is.
     since: Time,
@@ -55,7 +57,7 @@ pub(super) struct Swap {
     hold: Option<Hold>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Stage {
     Waiting,
     Queued,
@@ -73,7 +75,7 @@ enum Stage {
 }
 
 /// New requests wait.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Hold {
     since: Time,
     /// How far the old server knew the client.

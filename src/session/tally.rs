@@ -3,6 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::plural::Counted;
 
 /// Response times that are told apart: each range ends at twice the time of the one before. The last one is open.
@@ -12,7 +14,7 @@ const RANGES: usize = 24;
 const FIRST_MICROS: u64 = 16;
 
 /// What is counted while a session lasts.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// How many responses took how long; of many, the last ones count more.
     responses: [u8; RANGES],

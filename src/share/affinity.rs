@@ -1,9 +1,13 @@
 //! Clients that have shown a name go back to the process that they used last: `requestState` and the ids of tasks, which
 //! outlive a session, mean something to that one alone.
 
+mod state;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
 
 use super::ProcessKey;
 use super::identity::Identity;
@@ -26,7 +30,7 @@ pub(super) struct Affinity {
 }
 
 /// The process that a client used last.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Last {
     process: ProcessKey,
     serial: u64,

@@ -3,9 +3,11 @@
 use std::ops::Range;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::protocol::json;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// The longest answer that is kept, in bytes.
@@ -18,15 +20,17 @@ const MAX_VERSIONS: usize = 8;
 const MAX_VERSION_BYTES: usize = 64;
 
 /// The answers.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Discovered {
     answers: Vec<Answer>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Answer {
     /// The version that was asked for, as written.
+    #[serde(with = "side_bytes")]
     version: Box<[u8]>,
+    #[serde(with = "side_bytes")]
     line: Box<[u8]>,
     /// Where its id is.
     at: Range<usize>,

@@ -4,9 +4,10 @@ use std::fmt;
 
 use super::client_line::Dropped;
 use super::server_line::Unattributed;
+use serde::{Deserialize, Serialize};
 
 /// Lines that reached nobody.
-#[derive(Debug, Default, Clone, Copy)]
+#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Drops {
     /// Responses of clients.
     pub client_responses: u64,

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use log::info;
+use serde::{Deserialize, Serialize};
 
 use super::client_line::{Legacy, Request, What};
 use super::process::Life;
@@ -36,7 +37,7 @@ const PROBE_NUMBER: u64 = 0;
 const UNSUPPORTED_VERSION: &str = "-32022";
 
 /// What the server is known to speak.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum ServerEra {
     /// It was not asked.
     Unknown,

@@ -1,11 +1,13 @@
 //! What waits for the client of a seat. Most of the time that is nothing, and there are thousands of seats, so nothing
 //! takes no more room than a pointer.
 
+use serde::{Deserialize, Serialize};
+
 use crate::buffers::budget::BufferBudget;
 use crate::buffers::outbox::Outbox;
 
 /// Lines that wait for a client.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ForClient(Option<Box<Outbox<()>>>);
 
 impl ForClient {

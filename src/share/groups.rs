@@ -8,6 +8,8 @@ mod greeting;
 
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_line::{Legacy, Request};
 use super::edit::Edits;
 use super::process::{Life, Pool};
@@ -27,16 +29,16 @@ pub(super) const MAX_GROUPS: usize = VERSIONS.len();
 const NOT_INITIALIZED: &str = "initialize comes first, and has not succeeded";
 
 /// Names a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct GroupKey(u8);
 
 /// The groups, one for each version that is asked for.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Groups {
     all: [Group; VERSIONS.len()],
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Group {
     /// What its processes have agreed to.
     record: Option<Record>,
@@ -136,7 +138,9 @@ impl Share {
         }
         self.last_number += 1;
         let number = self.last_number;
-        self.seats[key.0].push_open(Open::new(id, number, State::Initializing));
+        self.seats[key.0]
+            .open
+            .push(Open::new(id, number, State::Initializing));
         let asking = &mut self.groups.get_mut(group).asking;
         asking.push((key, number));
         if asking.len() == 1 {
@@ -250,7 +254,7 @@ impl Share {
 
     fn close_asking(&mut self, key: SeatKey, number: u64) -> Option<RequestId> {
         let seat = self.seats.get_mut(key.0)?;
-        let at = seat.numbered(number)?;
+        let at = seat.open.numbered(number)?;
         Some(seat.close(at).id)
     }
 }

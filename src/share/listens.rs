@@ -1,9 +1,14 @@
 //! Subscriptions at one process. Requests to listen to the same share one there, whoever they are from.
 
+mod state;
+
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 
+use serde::{Deserialize, Serialize};
+
 use super::SeatKey;
+use crate::util::side_bytes;
 
 /// Listens that a process may have: those of the SDKs take 1,024, and each of the clients' may have an end and a successor.
 pub(super) const MAX_LISTENS: usize = 512;
@@ -19,8 +24,9 @@ pub(super) struct Listens {
     by_content: HashMap<Box<[u8]>, u64>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Listen {
+    #[serde(with = "side_bytes")]
     content: Box<[u8]>,
     /// Whoever listens, by the numbers of their requests.
     pub(super) members: BTreeMap<u64, SeatKey>,
@@ -28,8 +34,9 @@ pub(super) struct Listen {
 }
 
 /// The line with which the process has agreed to a listen.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Acknowledgment {
+    #[serde(with = "side_bytes")]
     pub(super) line: Box<[u8]>,
     /// Where the number is.
     pub(super) at: Range<usize>,

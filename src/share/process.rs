@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::groups::GroupKey;
 use super::identity::Identity;
 use super::listens::Listens;
@@ -31,7 +33,7 @@ pub(super) const GIVEN_UP_TIME: Duration = Duration::from_secs(10);
 const SILENCE: Duration = Duration::from_secs(10);
 
 /// For whom a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Pool {
     /// Sessions of modern clients.
     Modern,
@@ -48,7 +50,7 @@ pub(super) enum Pool {
 }
 
 /// How far a process is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Life {
     /// Nobody needs it.
     Absent,
@@ -66,7 +68,7 @@ pub(super) enum Life {
 }
 
 /// Whose a request at the process is.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Owner {
     Request {
         /// `None` once the client has left.
@@ -81,7 +83,7 @@ pub(super) enum Owner {
 }
 
 /// A process.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Process {
     pub(super) pool: Pool,
     pub(super) life: Life,
@@ -107,7 +109,8 @@ pub(super) struct Process {
     pub(super) turns: Turns,
     /// Requests of it that count.
     pub(super) in_flight: usize,
-    of_identities: HashMap<Identity, usize>,
+    #[serde(skip)]
+    pub(super) of_identities: HashMap<Identity, usize>,
     /// Requests that nobody waits for any more, with the time when they stop counting.
     pub(super) given_up: VecDeque<(Time, u64)>,
     /// How many seats are pinned to it.
@@ -118,6 +121,7 @@ pub(super) struct Process {
     pub(super) last_moved: Time,
     /// Whether whoever drives it was told to write, and has not.
     pub(super) is_woken: bool,
+    #[serde(skip)]
     pub(super) charged: usize,
 }
 

@@ -1,5 +1,7 @@
 //! What a server has answered to `initialize`, as all get it who share its processes.
 
+use serde::{Deserialize, Serialize};
+
 use super::edit::Edits;
 use crate::protocol::id::RequestId;
 use crate::protocol::strict;
@@ -12,7 +14,7 @@ const MAX_RESULT_BYTES: usize = 1024 * 1024;
 const WITHHELD: [&str; 2] = ["tasks", "logging"];
 
 /// What a server has answered to `initialize`.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Record {
     /// As the clients get it.
     result: String,

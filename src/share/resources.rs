@@ -3,11 +3,14 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::client_line::{Legacy, Request, What};
 use super::process::{Life, Owner, Pool};
 use super::seat::Asks;
 use super::{Context, ProcessKey, SeatKey, Share};
 use crate::protocol::own_messages::{self, ErrorReason};
+use crate::util::pairs;
 
 /// Resources that a session may be subscribed to.
 pub(super) const MAX_URIS: usize = 1024;
@@ -16,8 +19,9 @@ pub(super) const MAX_URIS: usize = 1024;
 const MAX_PARTED_BYTES: usize = 4096;
 
 /// Who has subscribed to what.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Resources {
+    #[serde(with = "pairs")]
     by_uri: HashMap<Arc<str>, BTreeSet<SeatKey>>,
 }
 

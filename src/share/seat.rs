@@ -3,13 +3,17 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
+use serde::{Deserialize, Serialize};
+
 use super::ProcessKey;
 use super::for_client::ForClient;
 use super::groups::GroupKey;
 use super::identity::Identity;
+use super::open_requests::OpenRequests;
 use super::uris::Uris;
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::id::RequestId;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// Requests of a session that wait to be sent to a process, at most.
@@ -21,14 +25,8 @@ pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// Requests to listen that a session may have open. The clients of the SDKs open one.
 pub(super) const MAX_LISTENS: usize = 16;
 
-/// As many ids of the greatest length hold less than a buffer may hold without being charged.
-const FEW: usize = 24;
-
-/// Up to so many open requests have room made for them one by one.
-const FEW_OPEN: usize = 4;
-
 /// A session's place.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 #[allow(
     clippy::struct_excessive_bools,
     reason = "each is a thing of its own to know of it"
@@ -39,8 +37,8 @@ pub(super) struct Seat {
     pub(super) era: SeatEra,
     /// Where its requests go. The first of them decides.
     pub(super) process: Option<ProcessKey>,
-    /// Requests that were not answered, in order of arrival.
-    pub(super) open: Vec<Open>,
+    /// Requests that were not answered.
+    pub(super) open: OpenRequests,
     /// Those of them that are to be sent, in order of arrival.
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) waiting_bytes: usize,
@@ -62,11 +60,12 @@ pub(super) struct Seat {
     /// Whether it is to be closed.
     pub(super) is_closing: bool,
     /// What it holds of the shared memory, in bytes.
+    #[serde(skip)]
     pub(super) charged: usize,
 }
 
 /// A request that was not answered.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Open {
     /// As the client wrote it.
     pub(super) id: RequestId,
@@ -80,9 +79,10 @@ pub(super) struct Open {
 }
 
 /// What is remembered of few requests.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 struct Special {
     /// Under which the client wants to be told of progress.
+    #[serde(with = "side_bytes::maybe")]
     token: Option<Box<[u8]>>,
     asks: Asks,
 }
@@ -127,7 +127,7 @@ impl Open {
 }
 
 /// How the client of a seat talks.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SeatEra {
     /// It has asked for nothing but who is there.
     #[default]
@@ -138,11 +138,11 @@ pub(super) enum SeatEra {
 }
 
 /// What a request asks for that is remembered.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Asks {
     Other,
     /// Who the server is, in this version, as written.
-    Discover(Box<[u8]>),
+    Discover(#[serde(with = "side_bytes")] Box<[u8]>),
     /// To be told of changes of a resource; `is_new` if the client had not asked for that before.
     Subscribe {
         uri: Arc<str>,
@@ -153,7 +153,7 @@ pub(super) enum Asks {
 }
 
 /// Where a request is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum State {
     /// It was not sent.
     Waiting,
@@ -168,14 +168,19 @@ pub(super) enum State {
 }
 
 /// A line that is to be sent.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Waiting {
     pub(super) number: u64,
     /// With its line end.
+    #[serde(with = "side_bytes")]
     pub(super) line: Vec<u8>,
     /// For a request to listen: what it has in common with those that may share one.
+    #[serde(with = "side_bytes::maybe")]
     pub(super) listens_to: Option<Box<[u8]>>,
 }
+
+/// There are thousands, most with a request that listens.
+const _: () = assert!(size_of::<Seat>() + size_of::<Open>() <= 264);
 
 impl Seat {
     pub(super) fn new(identity: Identity) -> Self {
@@ -183,7 +188,7 @@ impl Seat {
             identity,
             era: SeatEra::default(),
             process: None,
-            open: Vec::new(),
+            open: OpenRequests::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             at_process: 0,
@@ -199,32 +204,11 @@ impl Seat {
         }
     }
 
-    /// The request of this id that the client still waits for.
-    pub(super) fn wanted(&self, id: &RequestId) -> Option<usize> {
-        let mut open = self.open.iter();
-        open.position(|open| open.state != State::Cancelled && open.id == *id)
-    }
-
-    pub(super) fn numbered(&self, number: u64) -> Option<usize> {
-        self.open.iter().position(|open| open.number == number)
-    }
-
-    /// Takes a request in. Most seats have one or two, and there are thousands of seats: few have room for just those.
-    pub(super) fn push_open(&mut self, open: Open) {
-        if self.open.len() < FEW_OPEN {
-            self.open.reserve_exact(1);
-        }
-        self.open.push(open);
-    }
-
     /// Forgets the request at this place.
     pub(super) fn close(&mut self, at: usize) -> Open {
         let open = self.open.remove(at);
         if matches!(open.state, State::Sent | State::Cancelled) {
             self.at_process -= 1;
-        }
-        if self.open.is_empty() {
-            self.open = Vec::new();
         }
         open
     }
@@ -315,15 +299,9 @@ impl Seat {
     /// What it is to hold of the shared memory, in bytes.
     pub(super) fn charge(&self) -> usize {
         let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
-        // A few ids, however long, are within what is free.
-        let ids = if self.open.len() <= FEW {
-            0
-        } else {
-            self.open.iter().map(|open| open.id.heap_bytes()).sum()
-        };
         beyond(self.waiting_bytes)
             + beyond(self.to_client.capacity())
-            + beyond(ids)
+            + beyond(self.open.id_bytes())
             + beyond(self.uris.bytes())
     }
 }

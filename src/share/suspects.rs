@@ -10,11 +10,13 @@ use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use log::warn;
+use serde::{Deserialize, Serialize};
 
 use super::identity::Identity;
 use super::process::{Life, Pool};
 use super::{Context, ProcessKey, SeatKey, Share};
 use crate::protocol::own_messages::ErrorReason;
+use crate::util::pairs;
 use crate::util::time::Time;
 
 /// Crashes within this time belong together.
@@ -39,7 +41,7 @@ const MEMORY: Duration = Duration::from_hours(1);
 const MAX_CONVICTED: usize = 10_000;
 
 /// The suspects of all processes.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Suspects {
     /// The latest crashes, and whose processes they were.
     crashes: VecDeque<(Time, Pool)>,
@@ -50,6 +52,7 @@ pub(super) struct Suspects {
     /// Who is to be tried, in order.
     waiting: VecDeque<SeatKey>,
     /// When each was convicted.
+    #[serde(with = "pairs")]
     convicted: HashMap<Identity, VecDeque<Time>>,
 }
 

@@ -2,6 +2,7 @@
 
 mod bounds;
 mod choice;
+mod copy;
 mod hibernation;
 mod legacy;
 mod legacy_model;

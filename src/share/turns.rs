@@ -1,5 +1,7 @@
 //! Whose turn it is at a process: first the identities take turns, then the sessions of each.
 
+mod state;
+
 use std::collections::{HashMap, VecDeque};
 
 use super::SeatKey;

@@ -45,6 +45,8 @@ pub struct ProxyFacts<'a> {
     pub auth_failures: Vec<(&'static str, u64)>,
     /// Connections that were to go on with a session, by what became of that; none if no session is kept.
     pub resumes: Vec<(&'static str, u64)>,
+    /// How often another program was to go on in this process, by what became of that.
+    pub upgrades: Vec<(&'static str, u64)>,
     /// What is held in buffers, in bytes.
     pub buffer_bytes: usize,
     /// What may be.
@@ -324,6 +326,7 @@ pub(crate) mod tests {
                 errors: ErrorCounts::default(),
                 auth_failures: vec![("wrong_token", 0)],
                 resumes: vec![("resumed", 4), ("unknown", 0)],
+                upgrades: vec![("done", 2), ("failed", 1)],
                 buffer_bytes: 0,
                 buffer_limit_bytes: 1 << 28,
                 iterations: Some(&kept.times),

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use serde::{Deserialize, Serialize};
+
 use crate::session::counts::Counts;
 use crate::util::histogram::Histogram;
 
@@ -9,14 +11,14 @@ use crate::util::histogram::Histogram;
 const POINTS: usize = 300;
 
 /// The last ten minutes.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct History {
     points: VecDeque<Point>,
     before: Progress,
 }
 
 /// How far something has come.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Progress {
     messages: u64,
     responses: Histogram,
@@ -29,7 +31,7 @@ impl Default for History {
 }
 
 /// What came to pass between two looks.
-#[derive(Debug, Clone, Copy, PartialEq)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Point {
     /// Messages in both directions.
     pub messages: u32,

@@ -81,6 +81,8 @@ fn push_proxy(text: &mut String, proxy: &ProxyFacts<'_>, has_history: bool) {
     push_counts(text, proxy.refused.iter().copied());
     text.push_str(r#","resumes":"#);
     push_counts(text, proxy.resumes.iter().copied());
+    text.push_str(r#","upgrades":"#);
+    push_counts(text, proxy.upgrades.iter().copied());
     let _ = write!(
         text,
         r#","buffer_bytes":{},"buffer_limit_bytes":{},"longest_iteration":{},"log_lines_lost":{},"open_fds":{},"resident_bytes":{}"#,

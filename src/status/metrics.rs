@@ -84,6 +84,11 @@ fn sessions(to: &mut Families, facts: &Facts<'_>) {
     );
     to.by("result", &facts.proxy.resumes);
     to.counter(
+        "upgrades_total",
+        "Times that another program was to go on in this process, by what became of that.",
+    );
+    to.by("result", &facts.proxy.upgrades);
+    to.counter(
         "auth_failures_total",
         "Connections that were not let in because of who they are, by the reason.",
     );
@@ -423,6 +428,26 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_them_all_and_no_others() {
+        let readme = include_str!("../../README.md");
+        let (_, table) = readme.split_once("| metric | labels | |\n").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
+        let cells = table
+            .lines()
+            .skip(1)
+            .filter_map(|row| row.split('|').nth(1));
+        let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let mut named: Vec<&str> = named.collect();
+        let text = shown();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let types = types.filter_map(|line| line.strip_prefix(PREFIX)?.split(' ').next());
+        let mut told: Vec<&str> = types.collect();
+        named.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(named, told);
+    }
+
+    #[test]
     fn numbers_are_where_they_belong() {
         let text = shown();
         for line in [
@@ -438,6 +463,7 @@ mod tests {
             r#"mcp_tcp_proxy_share_process_requests_in_flight{server="default",process="3",kind="shared"} 2"#,
             r#"mcp_tcp_proxy_share_process_silent{server="default",process="3",kind="shared"} 1"#,
             r#"mcp_tcp_proxy_resumes_total{result="resumed"} 4"#,
+            r#"mcp_tcp_proxy_upgrades_total{result="failed"} 1"#,
             "mcp_tcp_proxy_certificate_not_after_seconds 1800000000",
             "process_open_fds 12",
         ] {

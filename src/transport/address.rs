@@ -3,11 +3,13 @@
 use std::fmt;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 /// What stands before the path of a unix socket.
 pub const UNIX_PREFIX: &str = "unix:";
 
 /// An address that was not resolved yet.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Address {
     /// `HOST:PORT`
     Tcp {

@@ -5,12 +5,13 @@
 //! socket, so that of two that start at the same time, one does not remove the other's socket; of all others, an attempt to
 //! connect tells.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixListener as StdUnixListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use log::warn;
 use mio::net::{UnixListener, UnixStream};
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::sys::socket::{self, Backlog};
 use nix::sys::stat::{Mode, umask};
+use serde::{Deserialize, Serialize};
 
 /// What follows the path of a socket in that of its lock.
 const LOCK_SUFFIX: &str = ".lock";
@@ -32,7 +34,9 @@ pub struct UnixSocket {
     // before that.
     file: Option<SocketFile>,
     listener: UnixListener,
-    _lock: Option<Flock<File>>,
+    lock: Option<Flock<File>>,
+    /// What another program has left, and may get back.
+    left: Option<Box<(FileState, File)>>,
 }
 
 impl UnixSocket {
@@ -50,7 +54,8 @@ impl UnixSocket {
         Ok(Self {
             file: Some(SocketFile::at(path)?),
             listener,
-            _lock: Some(lock),
+            lock: Some(lock),
+            left: None,
         })
     }
 
@@ -59,8 +64,43 @@ impl UnixSocket {
         Self {
             file: None,
             listener: UnixListener::from_std(listener),
-            _lock: None,
+            lock: None,
+            left: None,
         }
+    }
+
+    /// One that another program has listened on in this process, and perhaps its file, with the lock that keeps others from
+    /// its path. These are only looked after from [`Self::take_charge`] on.
+    pub fn taken_over(listener: StdUnixListener, file: Option<(FileState, File)>) -> Self {
+        Self {
+            left: file.map(Box::new),
+            ..Self::opened_elsewhere(listener)
+        }
+    }
+
+    /// The other program is gone: this one looks after the file.
+    ///
+    /// # Errors
+    /// Somebody else has the lock.
+    pub fn take_charge(&mut self) -> io::Result<()> {
+        let Some((file, lock)) = self.left.take().map(|left| *left) else {
+            return Ok(());
+        };
+        self.file = Some(SocketFile(file));
+        // It belongs to the open file, and is held already.
+        let lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock);
+        self.lock = Some(lock.map_err(|(_, errno)| io::Error::from(errno))?);
+        Ok(())
+    }
+
+    /// Its file, if that was made here.
+    pub fn file_state(&self) -> Option<FileState> {
+        self.file.as_ref().map(|file| file.0.clone())
+    }
+
+    /// What keeps others from its path.
+    pub fn lock(&self) -> Option<BorrowedFd<'_>> {
+        self.lock.as_ref().map(|lock| lock.as_fd())
     }
 
     /// The socket itself.
@@ -75,7 +115,7 @@ impl UnixSocket {
 
     /// Where its file is, or was, as far as it was made here.
     pub fn path(&self) -> Option<&Path> {
-        self.file.as_ref().map(|file| &*file.path)
+        self.file.as_ref().map(|file| Path::new(&file.0.path))
     }
 }
 
@@ -148,37 +188,46 @@ fn explained(what: String) -> impl FnOnce(io::Error) -> io::Error {
     move |error| io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// The file of a socket, which is removed at the end, unless it is another's by then.
-#[derive(Debug)]
-struct SocketFile {
-    path: PathBuf,
+/// The file of a socket, as it can be written down.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileState {
+    path: OsString,
     device: u64,
     inode: u64,
 }
 
+/// The file of a socket, which is removed at the end, unless it is another's by then.
+#[derive(Debug)]
+struct SocketFile(FileState);
+
 impl SocketFile {
     fn at(path: &Path) -> io::Result<Self> {
         let found = fs::symlink_metadata(path)?;
-        Ok(Self {
-            path: path.to_owned(),
+        Ok(Self(FileState {
+            path: path.into(),
             device: found.dev(),
             inode: found.ino(),
-        })
+        }))
     }
 
     /// The inode can't be another's while the socket is open.
     fn is_ours(&self) -> bool {
-        fs::symlink_metadata(&self.path)
-            .is_ok_and(|found| (found.dev(), found.ino()) == (self.device, self.inode))
+        let FileState {
+            path,
+            device,
+            inode,
+        } = &self.0;
+        fs::symlink_metadata(path)
+            .is_ok_and(|found| (found.dev(), found.ino()) == (*device, *inode))
     }
 }
 
 impl Drop for SocketFile {
     fn drop(&mut self) {
         if self.is_ours()
-            && let Err(error) = fs::remove_file(&self.path)
+            && let Err(error) = fs::remove_file(&self.0.path)
         {
-            warn!("{} can't be removed: {error}", self.path.display());
+            warn!("{} can't be removed: {error}", self.0.path.display());
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Where the ranges end, in microseconds: from 10 µs to 100 s. What is longer is in one more.
 pub const BOUNDS_MICROS: [u64; 22] = [
     10,
@@ -47,7 +49,7 @@ const fn first_of_bits() -> [u8; 65] {
 }
 
 /// Counts durations.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Histogram {
     counts: [u64; BOUNDS_MICROS.len() + 1],
     sum_nanos: u64,

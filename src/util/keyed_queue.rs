@@ -9,6 +9,8 @@ use std::collections::{BTreeSet, VecDeque};
 use std::hash::{BuildHasher, Hash};
 use std::iter;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// Up to this many elements are searched one by one.
 const FEW: usize = 16;
 
@@ -45,9 +47,9 @@ struct Numbered<T> {
     element: T,
 }
 
-/// Where to look for a key.
+/// Where to look for a key, among numbered elements. That its hash is found does not mean that it is there.
 #[derive(Debug, Default)]
-struct Index {
+pub struct Index {
     hashing: RandomState,
     /// The hash of each key, and the number of its element.
     numbers: BTreeSet<(u64, u64)>,
@@ -250,19 +252,43 @@ impl<T> Default for Rest<T> {
 }
 
 impl Index {
-    fn insert(&mut self, key: &impl Hash, number: u64) {
+    /// The element of this number has this key.
+    pub fn insert(&mut self, key: &impl Hash, number: u64) {
         self.numbers.insert((self.hashing.hash_one(key), number));
     }
 
-    fn remove(&mut self, key: &impl Hash, number: u64) {
+    /// It is gone.
+    pub fn remove(&mut self, key: &impl Hash, number: u64) {
         self.numbers.remove(&(self.hashing.hash_one(key), number));
     }
 
     /// The elements whose keys have the same hash, in order.
-    fn numbers_of(&self, key: &impl Hash) -> impl Iterator<Item = u64> {
+    pub fn numbers_of(&self, key: &impl Hash) -> impl Iterator<Item = u64> {
         let hash = self.hashing.hash_one(key);
         let numbers = self.numbers.range((hash, 0)..=(hash, u64::MAX));
         numbers.map(|(_, number)| *number)
+    }
+}
+
+impl<T: Keyed> FromIterator<T> for KeyedQueue<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        let mut queue = Self::new();
+        for element in elements {
+            queue.push_back(element);
+        }
+        queue
+    }
+}
+
+impl<T: Keyed + Serialize> Serialize for KeyedQueue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de, T: Keyed + Deserialize<'de>> Deserialize<'de> for KeyedQueue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

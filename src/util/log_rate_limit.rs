@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::util::time::Time;
 
 /// How many lines may be logged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub struct LogRate {
     /// Lines that are logged at once, however fast they come.
     pub burst: u32,
@@ -14,9 +16,9 @@ pub struct LogRate {
 }
 
 /// A token bucket for log lines.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct LogRateLimit {
-    rate: &'static LogRate,
+    rate: LogRate,
     tokens: u32,
     refilled: Time,
     left_out: u64,
@@ -26,7 +28,7 @@ impl LogRateLimit {
     /// A full bucket.
     pub const fn new(rate: &'static LogRate) -> Self {
         Self {
-            rate,
+            rate: *rate,
             tokens: rate.burst,
             refilled: Time::from_nanos(0),
             left_out: 0,

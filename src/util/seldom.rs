@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 
+use serde::{Deserialize, Serialize};
+
 /// What begins the same wherever it is.
 pub trait Begins: Default + 'static {
     /// How it begins: what [`Default`] makes.
@@ -9,7 +11,8 @@ pub trait Begins: Default + 'static {
 }
 
 /// A value of which most never change. It is read like the value itself.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Seldom<T>(Option<Box<T>>);
 
 impl<T> Default for Seldom<T> {

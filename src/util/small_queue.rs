@@ -4,6 +4,8 @@
 use std::collections::VecDeque;
 use std::iter;
 
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
 /// First in, first out.
 #[derive(Debug)]
 pub struct SmallQueue<T> {
@@ -87,6 +89,28 @@ impl<T> SmallQueue<T> {
 impl<T> Default for SmallQueue<T> {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+impl<T> FromIterator<T> for SmallQueue<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(elements: I) -> Self {
+        let mut queue = Self::new();
+        for element in elements {
+            queue.push_back(element);
+        }
+        queue
+    }
+}
+
+impl<T: Serialize> Serialize for SmallQueue<T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for SmallQueue<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
 

@@ -4,12 +4,14 @@ use std::num::NonZeroU64;
 use std::ops::{Add, AddAssign, Sub};
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 /// Nanoseconds of a clock that never goes back: `CLOCK_MONOTONIC` in the program, any other in tests.
 ///
 /// 64 bits last 584 years; arithmetic saturates, so a deadline that no clock will reach is one that never comes.
 ///
 /// Each session has a dozen times that are seldom set, so `None` takes no room: kept is one nanosecond more.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Time(NonZeroU64);
 
 const _: () = assert!(size_of::<Option<Time>>() == size_of::<Time>());

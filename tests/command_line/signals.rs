@@ -82,9 +82,8 @@ fn signals_that_ask_for_something_else_are_logged_and_end_nothing() {
     let proxy = Proxy::start(&[], &servers::scripted(&scratch));
     let mut client = proxy.connect();
     let server = client.pid_of_server();
-    let signal = Signal::SIGUSR2;
-    proxy.signal(signal);
-    let line = proxy.wait_for_log(&format!("{signal} is ignored"));
+    proxy.signal(Signal::SIGUSR2);
+    let line = proxy.wait_for_log("SIGUSR2: asking");
     assert!(line.contains(" INFO "), "{line}");
     assert_eq!(client.pid_of_server(), server);
 }

@@ -48,8 +48,15 @@ fn help_is_on_stdout_and_names_everything() {
 #[test]
 fn help_shows_every_subcommand_in_its_first_lines() {
     let help = run(&["--help"]).stdout;
-    let first: Vec<&str> = help.lines().take(15).collect();
-    for name in ["connect", "bench", "demo-server", "completions", "man-page"] {
+    let first: Vec<&str> = help.lines().take(16).collect();
+    for name in [
+        "connect",
+        "bench",
+        "demo-server",
+        "upgrade",
+        "completions",
+        "man-page",
+    ] {
         let usage = format!("mcp-tcp-proxy {name}");
         assert!(first.iter().any(|line| line.contains(&usage)), "{first:#?}");
     }

@@ -40,6 +40,7 @@ pub(crate) mod servers;
 mod split_mix;
 mod temp_folder;
 pub(crate) mod tls;
+pub(crate) mod upgrades;
 pub(crate) mod visitor;
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -11,6 +11,7 @@ mod faults;
 mod options;
 mod reload;
 mod routing;
+mod upgrades;
 
 use std::fs;
 use std::net::SocketAddr;

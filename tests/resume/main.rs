@@ -11,6 +11,8 @@ mod lies;
 mod network;
 mod places;
 mod programs;
+mod reloads;
+mod upgrades;
 mod wire;
 
 use serde_json::{Value, json};

@@ -62,6 +62,8 @@ pub struct Below {
     pub signals: Pending,
     pub signal_token: Token,
     pub listener_token: Token,
+    /// Whether a loop takes over from another.
+    pub is_upgrading: bool,
     old_tokens: Vec<Token>,
     /// Whether connections and pipes are kept to the end, so that it is not the loop that frees them.
     pub keeps_pipes: bool,
@@ -122,6 +124,7 @@ impl Below {
             signals: Pending::default(),
             signal_token: Token(0),
             listener_token: Token(0),
+            is_upgrading: false,
             old_tokens: Vec::new(),
             keeps_pipes: false,
             kept: Vec::new(),

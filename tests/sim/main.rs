@@ -46,6 +46,7 @@ mod text;
 mod trace;
 mod transport;
 mod unused;
+mod upgrade;
 mod world;
 mod wrappers;
 
@@ -66,6 +67,13 @@ fn every_world_comes_to_its_end_and_nothing_is_lost_on_the_way() {
 fn in_worlds_that_sleep_much_nothing_is_lost_either() {
     let stats = run_all(World::sleepy, DEFAULT_SEEDS / 8);
     assert!(stats.count(stats::Fault::Hibernates) > 0);
+}
+
+/// One loop takes over from another there, again and again.
+#[test]
+fn in_worlds_that_are_upgraded_nothing_is_lost_either() {
+    let stats = run_all(World::upgrading, DEFAULT_SEEDS / 8);
+    assert!(stats.count(stats::Fault::Upgraded) > 0);
 }
 
 /// New servers are wanted there, again and again.

@@ -36,6 +36,9 @@ pub trait Beneath {
 
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
 
+    /// Connections come to be accepted under this token.
+    fn listens(&mut self, token: Token);
+
     /// A connection is the one of this session.
     fn accepted(&mut self, slot: usize, key: SessionKey);
 
@@ -133,6 +136,7 @@ impl<B: Beneath> Register<Listener> for Poller<B> {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Listener>> {
+        self.below.borrow_mut().listens(token);
         Ok(Io::new(source, token, interest))
     }
 }
@@ -145,6 +149,7 @@ impl<B: Beneath> Register<Stdin> for Poller<B> {
         interest: Interest,
     ) -> io::Result<Io<Stdin>> {
         source.watch(token);
+        source.forget_told();
         Ok(Io::new(source, token, interest))
     }
 }
@@ -157,6 +162,7 @@ impl<B: Beneath> Register<Output> for Poller<B> {
         interest: Interest,
     ) -> io::Result<Io<Output>> {
         source.watch(token);
+        source.forget_told();
         Ok(Io::new(source, token, interest))
     }
 }

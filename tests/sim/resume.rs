@@ -34,6 +34,7 @@ use crate::script::{Listener, Sleep};
 use crate::seeds::{self, Summary};
 use crate::trace;
 use crate::transport::{Events, Shared};
+use crate::upgrade::take_over;
 
 /// Turns in which everything has to have come to rest, if time stands still.
 const MAX_TURNS: usize = 20_000;
@@ -63,6 +64,7 @@ struct Counts {
     answered: u64,
     lost: u64,
     cuts: u64,
+    upgrades: u64,
 }
 
 /// How much goes wrong.
@@ -85,7 +87,31 @@ struct World {
     rng: Rng,
     events: Events,
     weather: Weather,
+    /// What the loop of the proxy is made of.
+    limits: Limits,
+    plan: Plan,
+    /// After this many of 100 steps, another loop takes over from that.
+    upgrades: usize,
     steps: u64,
+}
+
+/// The loop of the proxy.
+fn proxy(
+    below: &Shared<Below>,
+    limits: Limits,
+    plan: Plan,
+    memory: BufferBudget,
+) -> Proxy<Script<Below>> {
+    let mut reactor = Reactor::new(Poller::new(below, Who::Proxy));
+    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
+    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
+    (
+        below.borrow_mut().signal_token,
+        below.borrow_mut().listener_token,
+    ) = (signals, listener);
+    let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
+    let (system, rules) = (Script(below.clone()), Rules::default());
+    Proxy::new(system, reactor, listeners, limits, rules, plan, memory)
 }
 
 fn settings(role: Backend, rng: &mut Rng) -> Settings {
@@ -132,14 +158,6 @@ impl World {
 
     fn under(weather: Weather, mut rng: Rng) -> Self {
         let below = below::below(&mut rng);
-        let mut reactor = Reactor::new(Poller::new(&below, Who::Proxy));
-        let mut token = |channel| reactor.next_token(Target { key: 0, channel });
-        let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
-        (
-            below.borrow_mut().signal_token,
-            below.borrow_mut().listener_token,
-        ) = (signals, listener);
-        let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
         let limits = Limits {
             max_sessions: 100,
             possible_sessions: 100,
@@ -158,15 +176,16 @@ impl World {
             share: None,
         };
         let memory = BufferBudget::new(rng.pick(&[1 << 24, 1 << 28]));
-        let system = Script(below.clone());
-        let rules = Rules::default();
         let mut world = Self {
-            proxy: Proxy::new(system, reactor, listeners, limits, rules, plan, memory),
+            proxy: proxy(&below, limits, plan.clone(), memory),
             connectors: Connectors::new(&below, of_connect(&mut rng)),
             below,
             rng,
             events: Events::new(),
             weather,
+            limits,
+            plan,
+            upgrades: 0,
             steps: 0,
         };
         world.open_all();
@@ -215,6 +234,7 @@ impl World {
             answered: sum(|host| host.answered),
             lost: sum(|host| host.lost),
             cuts: below.cuts,
+            upgrades: below.upgrades,
         }
     }
 
@@ -232,6 +252,18 @@ impl World {
             self.crash();
         }
         self.turn();
+        self.upgrade_perhaps();
+    }
+
+    fn upgrade_perhaps(&mut self) {
+        if self.upgrades == 0 || !self.rng.percent(self.upgrades) {
+            return;
+        }
+        self.below.borrow_mut().begin_upgrade();
+        let memory = BufferBudget::new(self.proxy.sessions().memory().limit());
+        let new = proxy(&self.below, self.limits, self.plan.clone(), memory);
+        take_over(&mut self.proxy, new);
+        self.below.borrow_mut().end_upgrade();
     }
 
     /// The two loops go on, each at its own pace.
@@ -445,6 +477,7 @@ impl World {
                 return self.end();
             }
             self.round(round);
+            self.upgrade_perhaps();
         }
         let below = self.below.borrow();
         let left = below.hosts.iter().filter(|host| !host.is_done());
@@ -553,6 +586,19 @@ fn over_a_network_that_cuts_every_line_arrives_once_and_each_request_is_answered
     println!("{sum:?}");
 }
 
+/// One loop takes over from another there, again and again.
+#[test]
+fn what_is_lost_and_comes_back_meanwhile_is_nothing_to_a_loop_that_takes_over() {
+    let run = |seed, steps| {
+        let mut world = World::new(seed);
+        world.upgrades = world.rng.pick(&[2, 10, 40]);
+        world.run(steps)
+    };
+    let sum = seeds::run_all("resume", DEFAULT_SEEDS / 6, DEFAULT_STEPS, run);
+    assert!(sum.upgrades > 0);
+    println!("{sum:?}");
+}
+
 impl Summary for Counts {
     fn steps(&self) -> u64 {
         self.steps
@@ -608,5 +654,6 @@ impl std::ops::AddAssign for Counts {
         self.answered += more.answered;
         self.lost += more.lost;
         self.cuts += more.cuts;
+        self.upgrades += more.upgrades;
     }
 }

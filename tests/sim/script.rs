@@ -116,7 +116,7 @@ impl Register<Socket> for Poller {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Socket>> {
-        if self.kind == Kind::Process {
+        if self.kind == Kind::Process && !self.below.borrow().is_upgrading {
             let _outside = Outside::new();
             self.exhaust().inspect_err(|_| self.turned_away(&source))?;
             let target = Target::<Channel>::of(token).unwrap();
@@ -160,6 +160,7 @@ impl Register<Listener> for Poller {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Listener>> {
+        self.below.borrow_mut().listener_token = token;
         Ok(self.watch(source, token, interest))
     }
 }
@@ -171,8 +172,14 @@ impl Register<Stdin> for Poller {
         token: Token,
         interest: Interest,
     ) -> io::Result<Io<Stdin>> {
-        self.exhaust()?;
+        let is_upgrading = self.below.borrow().is_upgrading;
+        if !is_upgrading {
+            self.exhaust()?;
+        }
         source.watch(token);
+        if is_upgrading {
+            source.forget_told();
+        }
         Ok(self.watch(source, token, interest))
     }
 }
@@ -185,6 +192,9 @@ impl Register<Output> for Poller {
         interest: Interest,
     ) -> io::Result<Io<Output>> {
         source.watch(token);
+        if self.below.borrow().is_upgrading {
+            source.forget_told();
+        }
         Ok(self.watch(source, token, interest))
     }
 }

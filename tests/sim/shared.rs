@@ -10,6 +10,7 @@ mod legacy;
 mod lines;
 mod record;
 mod server;
+mod upgrade;
 
 use std::time::Duration;
 
@@ -59,11 +60,16 @@ struct Counts {
     heard: u64,
     cancelled: usize,
     closed_by_proxy: u64,
+    upgrades: u64,
 }
 
 struct World {
     below: Shared<Below>,
     proxy: Proxy<Script<Below>>,
+    /// What it serves, and how.
+    serves: (Limits, Plan),
+    /// After this many of 100 steps another loop takes over from the one that serves.
+    upgrades: usize,
     rng: Rng,
     events: Events,
     max_clients: usize,
@@ -126,29 +132,36 @@ fn settings(share: &share::Limits) -> Settings {
     }
 }
 
+/// The loop of the proxy, over a script.
+fn proxy(below: &Shared<Below>, (limits, plan): &(Limits, Plan)) -> Proxy<Script<Below>> {
+    // Nobody knows whom memory that is short makes the proxy turn away.
+    let memory = BufferBudget::new(1 << 26);
+    let mut reactor = Reactor::new(Poller::new(below, Who::Proxy));
+    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
+    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
+    (
+        below.borrow_mut().signal_token,
+        below.borrow_mut().listener_token,
+    ) = (signals, listener);
+    let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
+    let system = Script(below.clone());
+    let (rules, plan) = (Rules::default(), plan.clone());
+    Proxy::new(system, reactor, listeners, *limits, rules, plan, memory)
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let mut rng = Rng::new(seed);
         let calm = rng.percent(25);
         let now = Time::from_nanos(1 << 40);
         let mut below = below::build(rng.fork(), calm, now);
-        let (limits, plan) = limits(&mut rng, calm, &mut below);
-        // Nobody knows whom memory that is short makes the proxy turn away.
-        let memory = BufferBudget::new(1 << 26);
+        let serves = limits(&mut rng, calm, &mut below);
         let below = shared(below);
-        let mut reactor = Reactor::new(Poller::new(&below, Who::Proxy));
-        let mut token = |channel| reactor.next_token(Target { key: 0, channel });
-        let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
-        (
-            below.borrow_mut().signal_token,
-            below.borrow_mut().listener_token,
-        ) = (signals, listener);
-        let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
-        let system = Script(below.clone());
-        let rules = Rules::default();
         Self {
-            proxy: Proxy::new(system, reactor, listeners, limits, rules, plan, memory),
+            proxy: proxy(&below, &serves),
             below,
+            serves,
+            upgrades: 0,
             max_clients: rng.pick(&[2, 4, 8, 24]),
             slow_clients: rng.pick(&[0, 0, 30]),
             rng,
@@ -175,6 +188,7 @@ impl World {
             heard: record.heard,
             cancelled: record.requests.iter().filter(|it| it.is_cancelled).count(),
             closed_by_proxy: below.closed_by_proxy,
+            upgrades: below.upgrades,
         }
     }
 
@@ -193,6 +207,9 @@ impl World {
             self.below.borrow_mut().raise_child();
         }
         self.turn();
+        if self.upgrades > 0 && self.rng.percent(self.upgrades) {
+            self.upgrade();
+        }
     }
 
     fn turn(&mut self) {
@@ -351,6 +368,15 @@ impl Summary for Counts {
     }
 }
 
+/// One loop takes over from another there, again and again.
+#[test]
+fn in_worlds_that_share_and_are_upgraded_the_same_holds() {
+    let run = |seed, steps| World::upgrading(seed).run(steps);
+    let sum = seeds::run_all("shared", DEFAULT_SEEDS / 5, DEFAULT_STEPS, run);
+    println!("{sum:?}");
+    assert!(sum.upgrades > 0);
+}
+
 #[test]
 fn a_seed_determines_a_run_with_shared_servers() {
     seeds::assert_determines(3, |seed| {
@@ -369,5 +395,6 @@ impl std::ops::AddAssign for Counts {
         self.heard += more.heard;
         self.cancelled += more.cancelled;
         self.closed_by_proxy += more.closed_by_proxy;
+        self.upgrades += more.upgrades;
     }
 }

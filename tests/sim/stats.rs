@@ -48,9 +48,10 @@ pub enum Fault {
     SwapWanted,
     Moved,
     NotFit,
+    Upgraded,
 }
 
-const FAULTS: usize = Fault::NotFit as usize + 1;
+const FAULTS: usize = Fault::Upgraded as usize + 1;
 
 /// How often each has happened.
 #[derive(Debug, Clone)]
@@ -187,4 +188,5 @@ const NAMES: [&str; FAULTS] = [
     "new servers wanted",
     "moved to a new server",
     "new server not fit",
+    "upgrades",
 ];

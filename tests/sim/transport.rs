@@ -278,9 +278,10 @@ impl Outflow {
         }
     }
 
-    /// What events have told is to be told again.
+    /// What events have told is to be told again, and whether there is room.
     fn forget_told(&mut self) {
         self.broken_told = false;
+        self.is_blocked = true;
     }
 
     /// Whether a write would take something.

@@ -8,7 +8,7 @@ use std::time::Duration;
 use mcp_tcp_proxy::serve::Proxy;
 use mcp_tcp_proxy::util::time::Time;
 
-pub use self::build::settings;
+pub use self::build::{proxy, settings};
 use crate::allocated::Held;
 use crate::below::Below;
 use crate::connectors::Connectors;
@@ -39,6 +39,8 @@ pub struct World {
     swaps: usize,
     /// Of 100 steps in which something happens, this many are followed by a pause in which sessions may hibernate.
     pauses: usize,
+    /// After this many of 100 steps another loop takes over from the one that serves.
+    pub upgrades: usize,
     /// Since when the loop has known that a stop takes too long.
     pub late_since: Option<Time>,
     /// Whether it has come, and the serving loop is over.
@@ -96,6 +98,9 @@ impl World {
             self.below.borrow_mut().raise_stale();
         }
         self.turn();
+        if self.upgrades > 0 && self.rng.percent(self.upgrades) {
+            self.upgrade();
+        }
     }
 
     /// All that was asked is answered, and then nothing happens for a while.

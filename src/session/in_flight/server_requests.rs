@@ -1,5 +1,7 @@
 //! The server's requests to the client, to which late responses must not reach another server.
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::id::RequestId;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
 
@@ -7,10 +9,10 @@ use crate::util::keyed_queue::{Keyed, KeyedQueue};
 pub(super) const MAX_SERVER_REQUESTS: usize = 1024;
 
 /// The server's requests that have no response of the client yet. Most servers never ask anything.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct ServerRequests(Option<Box<Asked>>);
 
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Asked {
     open: Ids,
     /// Those of servers that are gone.
@@ -118,7 +120,7 @@ impl Asked {
 }
 
 /// Some ids, in order of arrival.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 struct Ids {
     ids: KeyedQueue<RequestId>,
     heap_bytes: usize,

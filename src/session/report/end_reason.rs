@@ -3,13 +3,15 @@
 use std::fmt;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::SessionLimit;
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 use crate::util::plural::Counted;
 
 /// Why a session ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum EndReason {
     /// The client ended its side, and got all its responses.
     ClientEnded,

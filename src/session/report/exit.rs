@@ -5,12 +5,13 @@ use std::io::ErrorKind;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
 
 use crate::protocol::own_messages::ErrorReason;
 use crate::protocol::recogniser::Protocol;
 
 /// How an upstream ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Exit {
     /// The process exited with this code.
     Code(i32),
@@ -21,6 +22,7 @@ pub enum Exit {
     /// It could not be ended, and is left alone.
     Unstoppable,
     /// The connection was closed by the other side, or broke.
+    #[serde(skip)]
     Connection(Option<ErrorKind>),
     /// It goes on without the session, which shared it with others.
     Left,

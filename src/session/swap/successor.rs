@@ -3,6 +3,8 @@
 //!
 //! What else it says is kept for the time when it is used.
 
+use serde::{Deserialize, Serialize};
+
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::{MAX_ID_BYTES, RequestId};
 use crate::protocol::json;
@@ -14,6 +16,7 @@ use crate::session::upstream::NOTICE_DELAY;
 use crate::session::{Context, Session};
 use crate::util::about::about;
 use crate::util::plural::Counted;
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// What a new server may say before it is used, in bytes.
@@ -25,7 +28,7 @@ const DISCOVER_ID: &str = "\"mcp-tcp-proxy-swap\"";
 /// What a server says to a method that it does not know. It is there, and answers.
 const METHOD_NOT_FOUND: &str = "-32601";
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Successor {
     pub(super) pid: Option<u32>,
     pub(super) started: Time,
@@ -33,15 +36,17 @@ pub(super) struct Successor {
     /// When the test is over.
     deadline: Time,
     /// What it is asked, and how much of it was written.
+    #[serde(with = "side_bytes")]
     question: Vec<u8>,
     written: usize,
     lines: Splitter,
     /// What it has said besides.
+    #[serde(with = "side_bytes")]
     kept: Vec<u8>,
     pub(super) log: ServerLog,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 enum Test {
     /// It is to answer the handshake as the old one did, apart from its capabilities.
     Handshake(RequestId),

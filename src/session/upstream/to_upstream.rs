@@ -1,5 +1,7 @@
 //! What is on its way to the upstream: what each line means, where it waits, and what follows once it is written.
 
+use serde::{Deserialize, Serialize};
+
 use super::Upstream;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::id::RequestId;
@@ -7,7 +9,7 @@ use crate::session::in_flight::{Kind, Request};
 use crate::session::{Context, Session};
 
 /// What a line on its way to the upstream means.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(in crate::session) enum ToUpstream {
     Request(Request),
     /// The tags of the messages in a batch, in order. Batches are not nested.
@@ -112,7 +114,8 @@ impl Session {
         self.last_written = cx.now;
         self.line_passed(cx);
         if let Upstream::Up(up) = &mut self.upstream
-            && let Some(unheard) = &mut up.unheard
+            && let Some(early) = &mut up.early
+            && let Some(unheard) = &mut early.unheard
         {
             unheard.first_input.get_or_insert(cx.now);
         }

@@ -52,6 +52,7 @@ fn a_named_client_goes_back_to_the_process_that_it_used_last() {
     let bob = named(&mut world, "bob");
     assert_eq!(asks(&mut world, bob), TWO, "few are there");
     let ann = named(&mut world, "ann");
+    world.hand_over();
     assert_eq!(asks(&mut world, ann), ONE);
     let second = named(&mut world, "ann");
     assert_eq!(asks(&mut world, second), TWO, "she has another session");

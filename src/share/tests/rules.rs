@@ -313,6 +313,7 @@ fn an_identity_has_more_than_its_share_only_while_no_other_waits() {
         world.client(*seat, &call(json!(1)));
     }
     assert_eq!(world.get(ONE).len(), 400, "nobody else is there");
+    world.hand_over();
     let b = world.seat(2);
     for id in 2..5 {
         world.client(seats[0], &call(json!(id)));

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use super::copy::{Copy, text};
 use crate::buffers::budget::BufferBudget;
 use crate::share::{Context, Effect, Limits, ProcessKey, SeatKey, Share};
 use crate::util::client_address::Origin;
@@ -12,6 +13,10 @@ use crate::util::time::Time;
 
 pub(super) const VERSION: &str = "io.modelcontextprotocol/protocolVersion";
 pub(super) const SUBSCRIPTION: &str = "io.modelcontextprotocol/subscriptionId";
+
+/// So much of what happens first is also done to copies, and of the rest some: what has become large takes long to be written.
+const FIRST_EVENTS: usize = 40;
+const SOME: usize = 50;
 
 pub(super) struct World {
     pub(super) share: Share,
@@ -29,6 +34,8 @@ pub(super) struct World {
     /// Whether processes that are asked for come at once.
     pub(super) starts: bool,
     pub(super) asked: Vec<ProcessKey>,
+    /// How much has happened so far.
+    events: usize,
 }
 
 pub(super) fn limits() -> Limits {
@@ -78,15 +85,28 @@ impl World {
             given_back: Vec::new(),
             starts: true,
             asked: Vec::new(),
+            events: 0,
         }
     }
 
-    pub(super) fn with<T>(&mut self, act: impl FnOnce(&mut Share, &mut Context<'_>) -> T) -> T {
+    pub(super) fn with<T>(&mut self, act: impl Fn(&mut Share, &mut Context<'_>) -> T) -> T {
+        self.events += 1;
+        // A copy, written down and read, is to do the same.
+        let is_copied = self.events < FIRST_EVENTS || self.events.is_multiple_of(SOME);
+        let copy = is_copied.then(|| Copy::of(&self.share, &self.memory));
         let mut cx = Context {
             now: self.now,
             memory: &mut self.memory,
         };
         let result = act(&mut self.share, &mut cx);
+        if let Some(mut copy) = copy {
+            copy.with(self.now, &act);
+            assert_eq!(
+                text(&copy.share),
+                text(&self.share),
+                "a copy goes on otherwise"
+            );
+        }
         self.carry_out();
         result
     }
@@ -96,11 +116,7 @@ impl World {
             match effect {
                 Effect::Start(process) if self.starts => {
                     self.processes.insert(process, Vec::new());
-                    let mut cx = Context {
-                        now: self.now,
-                        memory: &mut self.memory,
-                    };
-                    self.share.process_started(process, &mut cx);
+                    self.with(|share, cx| share.process_started(process, cx));
                 }
                 Effect::Start(process) => self.asked.push(process),
                 Effect::Close(seat, _) => self.closed.push(seat),

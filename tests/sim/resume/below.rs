@@ -64,6 +64,7 @@ pub struct Below {
     proxy_events: Events,
     connector_events: Events,
     pub cuts: u64,
+    pub upgrades: u64,
 }
 
 impl Beneath for Below {
@@ -94,6 +95,10 @@ impl Beneath for Below {
         };
         let address = SocketAddr::from(([10, 0, 0, 1], 1000));
         Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
+    }
+
+    fn listens(&mut self, token: Token) {
+        self.listener_token = token;
     }
 
     fn accepted(&mut self, _: usize, _: SessionKey) {}
@@ -138,13 +143,33 @@ impl Below {
             proxy_events: Events::new(),
             connector_events: Events::new(),
             cuts: 0,
+            upgrades: 0,
         }
     }
 
     fn call(&mut self, caller: Caller) {
         self.backlog.push_back(caller);
+        self.ring();
+    }
+
+    fn ring(&mut self) {
         let event = (self.listener_token, Readiness::READABLE);
         self.proxy_events.push(event);
+    }
+
+    /// Another loop takes over: what the one before was told of is forgotten.
+    pub fn begin_upgrade(&mut self) {
+        self.proxy_events.clear();
+    }
+
+    /// What is watched anew is told of at once, if there is something to tell.
+    pub fn end_upgrade(&mut self) {
+        self.upgrades += 1;
+        self.notify_all();
+        if !self.backlog.is_empty() {
+            self.ring();
+        }
+        self.raise();
     }
 
     /// A host that needs no `connect` comes.

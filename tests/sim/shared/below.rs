@@ -53,6 +53,7 @@ pub struct Below {
     pub is_stopping: bool,
     /// Clients whose connections the proxy has closed.
     pub closed_by_proxy: u64,
+    pub upgrades: u64,
 }
 
 impl Beneath for Below {
@@ -70,6 +71,10 @@ impl Beneath for Below {
 
     fn take_signals(&mut self) -> Pending {
         std::mem::take(&mut self.signals)
+    }
+
+    fn listens(&mut self, token: Token) {
+        self.listener_token = token;
     }
 
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)> {
@@ -214,7 +219,7 @@ impl Below {
         self.raise();
     }
 
-    fn raise(&mut self) {
+    pub fn raise(&mut self) {
         self.events.push((self.signal_token, Readiness::READABLE));
     }
 
@@ -354,6 +359,7 @@ pub fn build(mut rng: Rng, calm: bool, now: Time) -> Below {
         shares_legacy,
         is_stopping: false,
         closed_by_proxy: 0,
+        upgrades: 0,
         rng,
     }
 }

@@ -63,6 +63,11 @@ impl Stdin {
     pub fn watch(&self, token: Token) {
         self.0.borrow_mut().output.token = Some(token);
     }
+
+    /// It is watched anew, and whatever is known of it is to be told once more.
+    pub fn forget_told(&self) {
+        self.0.borrow_mut().output.forget_told();
+    }
 }
 
 impl io::Write for Stdin {
@@ -109,6 +114,14 @@ impl Output {
         match self {
             Self::Stdout(duplex) => duplex.borrow_mut().input.token = Some(token),
             Self::Stderr(inflow) => inflow.borrow_mut().token = Some(token),
+        }
+    }
+
+    /// It is watched anew, and whatever is known of it is to be told once more.
+    pub fn forget_told(&self) {
+        match self {
+            Self::Stdout(duplex) => duplex.borrow_mut().input.forget_told(),
+            Self::Stderr(inflow) => inflow.borrow_mut().forget_told(),
         }
     }
 }

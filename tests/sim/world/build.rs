@@ -65,7 +65,7 @@ pub fn settings(large: bool, calm: bool, rng: &mut Rng) -> [Settings; 2] {
 }
 
 /// The loop of the proxy, over a script.
-fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
+pub fn proxy(below: &Shared<Below>, memory: BufferBudget) -> Proxy<Script> {
     let mut reactor = Reactor::new(Poller {
         below: below.clone(),
         kind: Kind::Process,
@@ -210,6 +210,7 @@ impl World {
             is_forced: false,
             swaps: 0,
             pauses: 0,
+            upgrades: 0,
             late_since: None,
             is_over: false,
             held: None,
