@@ -189,7 +189,8 @@ impl Session {
 
     /// Whether anything was said to the client, or waits to be.
     pub fn has_spoken_to_client(&self) -> bool {
-        !self.sent_to_client.is_none() || !self.to_client.is_empty()
+        let has_written = self.last_written > self.opened;
+        has_written || !self.sent_to_client.is_none() || !self.to_client.is_empty()
     }
 
     /// Takes the heartbeat that is due.

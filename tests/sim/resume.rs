@@ -326,7 +326,8 @@ impl World {
         // Whoever has said that nothing follows is gone with the connection, once that has arrived.
         let is_under_way = || {
             let below = self.below.borrow();
-            let mut its = below.connections.iter().filter(|(_, it)| it.host == host);
+            let its = below.connections.iter();
+            let mut its = its.filter(|(_, it)| it.host == host && it.cut_at.is_none());
             its.any(|(_, it)| it.connector.borrow().output.unconsumed() > 0)
         };
         kept.is_some_and(|kept| {
@@ -472,14 +473,14 @@ impl World {
     fn wind_up(&mut self) {
         trace::note(|| "winding up".to_owned());
         for round in 0..MAX_ROUNDS {
-            if self.below.borrow().hosts.iter().all(|host| host.is_gone) {
+            if self.below.borrow().hosts.iter().all(Host::is_done) {
                 return self.end();
             }
             self.round(round);
             self.upgrade_perhaps();
         }
         let below = self.below.borrow();
-        let left = below.hosts.iter().filter(|host| !host.is_gone);
+        let left = below.hosts.iter().filter(|host| !host.is_done());
         panic!(
             "not all come to their ends: {:#?}",
             left.collect::<Vec<_>>()
