@@ -37,9 +37,11 @@ const TRIALS: [(usize, usize); 4] = [(500, 0), (1000, 0), (1000, 16), (4500, 16)
 const BUSY: usize = 50;
 const RATE: u32 = 1000;
 
-/// How long they do so before the upgrade, and in all.
+/// How long they do so before the upgrade and after it, and where there is none.
 const BEFORE: Duration = Duration::from_millis(500);
-const LOAD: Duration = Duration::from_secs(2);
+const AFTER: Duration = Duration::from_millis(300);
+const WITHOUT: Duration = Duration::from_millis(1500);
+const WARM_UP: Duration = Duration::from_millis(100);
 
 const MIB: usize = 1 << 20;
 
@@ -134,14 +136,15 @@ fn measure(sessions: usize, mib: usize, rounds: usize) -> Result<Pauses, String>
     };
     let load = Load::echo(200)
         .with("--sessions", BUSY)
-        .with("--rate", RATE)
-        .lasting(LOAD, Duration::from_millis(100));
+        .with("--rate", RATE);
     for _ in 0..rounds {
-        pauses.without.push(pause(&load.run(&target)?)?);
-        let busy = load.start(&target)?;
+        let alone = load.clone().lasting(WITHOUT, WARM_UP).run(&target)?;
+        pauses.without.push(pause(&alone)?);
+        let busy = load.clone().lasting(PATIENCE, WARM_UP).start(&target)?;
         thread::sleep(BEFORE);
         pauses.commands.push(upgrade(service.pid())?);
-        pauses.upgrades.push(pause(&busy.report()?)?);
+        thread::sleep(AFTER);
+        pauses.upgrades.push(pause(&busy.finish()?)?);
     }
     half.complete().map_err(|error| error.to_string())?;
     held.finish()?;
