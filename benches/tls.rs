@@ -182,9 +182,8 @@ fn memory(certificate: &Certificate) -> Result<[f64; 2], String> {
     for (cost, certificate) in costs.iter_mut().zip([None, Some(certificate)]) {
         let service = serve(certificate, &[], &echo_server::command())?;
         let target = Target::Address(service.address());
-        let hold = |sessions| {
-            secured(Load::echo(REQUEST_BYTES), certificate).hold(&target, sessions, service.pid())
-        };
+        let hold =
+            |sessions| secured(Load::echo(REQUEST_BYTES), certificate).hold(&target, sessions);
         let _first = hold(1)?;
         thread::sleep(SETTLING);
         let before = processes::rss_kib(service.pid());

@@ -63,7 +63,7 @@ fn main() {
     let (trials, rounds) = if options.quick {
         (&TRIALS[..1], 1)
     } else {
-        (&TRIALS[..], 5)
+        (&TRIALS[..], 3)
     };
     let pauses: Vec<Pauses> = trials
         .iter()
@@ -123,7 +123,7 @@ fn measure(sessions: usize, mib: usize, rounds: usize) -> Result<Pauses, String>
     let service = Service::start(command.args(echo_server::command()))?;
     let target = Target::Address(service.address());
     let idle = sessions - BUSY - mib;
-    let held = Load::echo(200).hold(&target, idle, service.pid())?;
+    let held = Load::echo(200).hold(&target, idle)?;
     let half = HalfLines::send(&service, mib).map_err(|error| error.to_string())?;
     let mut pauses = Pauses {
         sessions,

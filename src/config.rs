@@ -180,6 +180,7 @@ impl Reader<'_> {
         let mut options = ServeOptions {
             config: Some(self.path.to_owned()),
             watch: self.given.has("--watch"),
+            upgrade_from: self.given.value("--upgrade-from").map(PathBuf::from),
             ..ServeOptions::default()
         };
         for key in keys.iter().filter(|key| key.is_for_proxy()) {

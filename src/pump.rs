@@ -44,6 +44,11 @@ pub trait Transport {
     /// Writes once. Returns how much was taken, which is nothing if there was no room.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize>;
 
+    /// What may be read for it in one run of the other side, in bytes.
+    fn run_bytes(&self) -> usize {
+        RUN_BYTES
+    }
+
     /// After a write has failed: takes what was written before and nobody has read, up to its end, if that can be told.
     fn take_unread(&mut self) -> Option<Vec<u8>> {
         None
@@ -86,7 +91,7 @@ pub fn pump(
         flush_upstream(session, upstream, cx);
         flush_client(session, client, cx);
     }
-    let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, RUN_BYTES);
+    let (mut from_upstream_left, mut from_client_left) = (RUN_BYTES, upstream.run_bytes());
     for _ in 0..READS_PER_RUN {
         let from_upstream = poll_upstream(session, upstream, scratch, &mut from_upstream_left, cx);
         if from_upstream {

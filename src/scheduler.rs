@@ -26,6 +26,7 @@ use crate::pump::SCRATCH_BYTES;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::session::report::{Label, SessionLimit};
 use crate::session::{Action, Context, Event, Session, Settings};
+use crate::util::large_slab;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
@@ -101,7 +102,7 @@ impl<P> Scheduler<P> {
     pub fn new(settings: Settings, memory: BufferBudget) -> Self {
         Self {
             shared: Shared::new(settings, memory),
-            entries: Slab::new(),
+            entries: large_slab::new(),
             run_queue: VecDeque::new(),
             waiting_for_memory: Vec::new(),
             scratch: vec![0; SCRATCH_BYTES].into_boxed_slice(),

@@ -147,6 +147,8 @@ mod upstream;
 mod upstream_lines;
 mod vanished;
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
 pub use self::backend::Backend;
@@ -155,7 +157,7 @@ use self::backlog::{Backlog, LinesOfRun};
 use self::buffering::{LARGE_LINE_BYTES, OUTBOX_BYTES};
 use self::client_side::{Client, OwnLine};
 use self::deadlines::earliest;
-use self::era::Era;
+use self::era::{Era, Version};
 pub use self::event::{Action, Context, Event, SwapEnd};
 use self::goal::Goal;
 use self::handling::WasRead;
@@ -168,12 +170,10 @@ use self::rare::Rare;
 use self::report::{EndReason, Label, SessionLimit, Traffic};
 use self::resuming::Resuming;
 pub use self::settings::{Settings, Spawn};
-use self::standing::Standing;
 use self::stderr::ServerLog;
 use self::swap::Swap;
 use self::tally::Tally;
 use self::tidy::Tidy;
-use self::unfinished::Unfinished;
 use self::upstream::{ToUpstream, Upstream};
 pub use self::vanished::VANISH_TIME;
 use crate::buffers::outbox::Outbox;
@@ -214,10 +214,9 @@ pub struct Session {
     in_flight: InFlight,
     server_requests: ServerRequests,
     era: Era,
-    /// What a modern client speaks, as JSON.
-    modern_version: Option<Box<str>>,
+    /// What a modern client speaks.
+    modern_version: Option<Rc<Version>>,
     handshake: Handshake,
-    standing: Standing,
     heartbeat: Heartbeat,
     was_read: WasRead,
     /// Whether both sides are served and read, and nothing is out of the ordinary, since the last event.
@@ -231,8 +230,6 @@ pub struct Session {
     last_line: Time,
     /// Whether that is known of all messages.
     use_known: UseKnown,
-    /// The long lines that have not arrived in full, if there are any.
-    unfinished: Option<Box<Unfinished>>,
     /// How much of the shared memory this session is charged for, in bytes.
     #[serde(skip)]
     charged: usize,
@@ -242,14 +239,15 @@ pub struct Session {
     tally: Tally,
     /// Whether the log line about the start was left out because there were too many connections.
     owes_opened: bool,
-    /// Present if messages that the host did not ask for are filtered out.
-    tidy: Option<Box<Tidy>>,
     /// Present if a connection may be lost and come back.
     resume: Option<Box<Resuming>>,
     /// Present while the session is on its way to a new server.
     swap: Option<Box<Swap>>,
     rare: Seldom<Rare>,
 }
+
+/// There are thousands. What few of them ever need goes into [`Rare`], or into a box of its own.
+const _: () = assert!(size_of::<Session>() <= 768);
 
 impl Session {
     /// Begins a session, and asks for its upstream, unless that is to wait for the client's first message.
@@ -273,7 +271,7 @@ impl Session {
     }
 
     fn new(label: Label, cx: &Context<'_>) -> Self {
-        Self {
+        let mut session = Self {
             label,
             opened: cx.now,
             goal: Goal::Serve,
@@ -296,7 +294,6 @@ impl Session {
             era: Era::default(),
             modern_version: None,
             handshake: Handshake::default(),
-            standing: Standing::default(),
             heartbeat: Heartbeat::new(cx.now),
             was_read: WasRead::BOTH,
             was_calm: false,
@@ -304,18 +301,20 @@ impl Session {
             unwritten_since: None,
             last_line: cx.now,
             use_known: UseKnown::under(&cx.settings.idle_limits),
-            unfinished: None,
             charged: 0,
             sent_to_upstream: Traffic::default(),
             sent_to_client: Traffic::default(),
             server_log: ServerLog::default(),
             tally: Tally::default(),
             owes_opened: false,
-            tidy: cx.settings.role.is_tidy().then(Box::default),
             resume: None,
             swap: None,
             rare: Seldom::default(),
+        };
+        if cx.settings.role.is_tidy() {
+            session.rare.change().tidy = Some(Tidy::default());
         }
+        session
     }
 
     /// Identifies the session in log lines.

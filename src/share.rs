@@ -55,6 +55,7 @@ mod hibernation;
 mod identity;
 mod life;
 mod listens;
+mod open_requests;
 mod pools;
 mod process;
 mod record;
@@ -92,6 +93,7 @@ pub use self::server_line::Unattributed;
 use self::suspects::Suspects;
 use crate::buffers::budget::BufferBudget;
 use crate::session::counts::ErrorCounts;
+use crate::util::large_slab;
 use crate::util::time::Time;
 use crate::util::{pairs, side_bytes};
 
@@ -216,7 +218,7 @@ impl Share {
         let processes = pools.map(|pool| Process::new(pool, limits.max_restarts));
         Self {
             limits,
-            seats: Slab::new(),
+            seats: large_slab::new(),
             processes: processes.collect(),
             era: ServerEra::Unknown,
             silences: 0,
@@ -252,7 +254,7 @@ impl Share {
             return;
         }
         for number in self.numbers(key) {
-            let Some(at) = self.seats[key.0].numbered(number) else {
+            let Some(at) = self.seats[key.0].open.numbered(number) else {
                 continue;
             };
             if let Some((process, number)) = self.withdraw(key, at, true, cx) {

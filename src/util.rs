@@ -6,6 +6,7 @@ pub(crate) mod captured_log;
 pub mod client_address;
 pub mod histogram;
 pub mod keyed_queue;
+pub mod large_slab;
 pub mod log_rate_limit;
 #[cfg(test)]
 pub(crate) mod others_end;

@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::PROXY;
+use super::end_to_end::log_stream::{LogStream, terminal};
 use super::end_to_end::processes;
 
 /// What a session is opened to.
@@ -111,43 +112,45 @@ impl Load {
     }
 
     pub(crate) fn start(&self, target: &Target) -> Result<Generator, String> {
+        Generator::spawn(self.command(target).stderr(Stdio::piped()))
+    }
+
+    fn command(&self, target: &Target) -> Command {
         let mut command = Command::new("nice");
         let niceness = if self.is_nice { "19" } else { "0" };
         command.args(["-n", niceness, PROXY, "bench"]);
         command.args(&self.options).arg(target.as_word());
-        let command = command.stdin(Stdio::null()).stdout(Stdio::piped());
-        let child = command.stderr(Stdio::piped()).spawn();
-        child.map(Generator).map_err(|error| error.to_string())
+        command.stdin(Stdio::null()).stdout(Stdio::piped());
+        command
     }
 
-    /// Opens this many sessions, and has them idle until the end. Opening them is over when this process has a descriptor for
-    /// each, and this service nothing more to do.
-    pub(crate) fn hold(
-        self,
-        target: &Target,
-        sessions: usize,
-        service: i32,
-    ) -> Result<Generator, String> {
+    /// Opens this many sessions, and has them idle until the end. Returns when all are open.
+    pub(crate) fn hold(self, target: &Target, sessions: usize) -> Result<Generator, String> {
         let load = self
             .with("--sessions", sessions)
             // The first request is sent at once, and no second one.
             .with("--rate", 0.001)
             .lasting(LONGEST_HOLD, Duration::ZERO);
-        let mut generator = load.start(target)?;
+        // Who watches it on a terminal is told when it begins to measure, which is when all sessions are open.
+        let (terminal, stderr) = terminal();
+        let mut generator = Generator::spawn(load.command(target).stderr(stderr))?;
+        let terminal = generator.terminal.insert(terminal);
         let begin = Instant::now();
-        while processes::fd_count(generator.pid()) < sessions {
-            if !matches!(generator.0.try_wait(), Ok(None)) {
-                return Err(generator.report().err().unwrap_or_default());
+        while !terminal.read().contains(MEASURING) {
+            if !matches!(generator.child.try_wait(), Ok(None)) {
+                return Err(terminal.read());
             }
             if begin.elapsed() > OPENING_LIMIT {
                 return Err("the sessions are not opened in time".to_owned());
             }
             thread::sleep(POLL_INTERVAL);
         }
-        processes::wait_until_quiet(&[service]);
         Ok(generator)
     }
 }
+
+/// What is shown of each second of the measurement.
+const MEASURING: &str = " requests in the last one";
 
 /// Sessions are not held for longer.
 const LONGEST_HOLD: Duration = Duration::from_hours(1);
@@ -158,16 +161,24 @@ const OPENING_LIMIT: Duration = Duration::from_mins(3);
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A load under way. Dropping it ends it.
-pub(crate) struct Generator(Child);
+pub(crate) struct Generator {
+    child: Child,
+    /// The terminal that it has, if it has one.
+    terminal: Option<LogStream>,
+}
 
 impl Generator {
-    pub(crate) fn pid(&self) -> i32 {
-        self.0.id().cast_signed()
+    fn spawn(command: &mut Command) -> Result<Self, String> {
+        let child = command.spawn().map_err(|error| error.to_string())?;
+        Ok(Self {
+            child,
+            terminal: None,
+        })
     }
 
     /// Has it end now, and say what there is.
     pub(crate) fn finish(self) -> Result<Report, String> {
-        processes::send_signal(self.pid(), Signal::SIGINT);
+        processes::send_signal(self.child.id().cast_signed(), Signal::SIGINT);
         self.report()
     }
 
@@ -176,11 +187,11 @@ impl Generator {
         let (mut text, mut troubles) = (String::new(), String::new());
         // What it says on stderr is short, so it can wait.
         let outcome = [
-            self.0
+            self.child
                 .stdout
                 .take()
                 .map(|mut out| out.read_to_string(&mut text)),
-            self.0
+            self.child
                 .stderr
                 .take()
                 .map(|mut out| out.read_to_string(&mut troubles)),
@@ -188,7 +199,7 @@ impl Generator {
         for result in outcome.into_iter().flatten() {
             result.map_err(|error| error.to_string())?;
         }
-        let status = self.0.wait().map_err(|error| error.to_string())?;
+        let status = self.child.wait().map_err(|error| error.to_string())?;
         let report: Value = serde_json::from_str(&text).unwrap_or_default();
         if status.success() && report.is_object() {
             return Ok(Report(report));
@@ -200,10 +211,10 @@ impl Generator {
 
 impl Drop for Generator {
     fn drop(&mut self) {
-        if matches!(self.0.try_wait(), Ok(None)) {
+        if matches!(self.child.try_wait(), Ok(None)) {
             // Fails only if it has ended just now.
-            let _ = self.0.kill();
-            let _ = self.0.wait();
+            let _ = self.child.kill();
+            let _ = self.child.wait();
         }
     }
 }

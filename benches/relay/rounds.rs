@@ -20,7 +20,7 @@ pub(crate) struct Plan {
 
 impl Plan {
     pub(crate) const FULL: Self = Self {
-        rounds: 7,
+        rounds: 5,
         slice: Duration::from_millis(300),
         patience: Duration::from_secs(3),
     };

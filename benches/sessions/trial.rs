@@ -12,10 +12,10 @@ use crate::common::generator::{Load, Report, Target};
 use crate::common::service::Service;
 
 /// Passes over all sessions.
-const PASSES: usize = 3;
+const PASSES: usize = 2;
 
 /// Requests a second, all sessions together.
-const RATE: u32 = 5000;
+const RATE: u32 = 2500;
 
 const REQUEST_BYTES: usize = 200;
 
@@ -103,12 +103,12 @@ pub(crate) fn run(
     let load = Load::echo(REQUEST_BYTES)
         .with("--rate", RATE)
         .with("--requests", PASSES * sessions)
-        .with("--warm-up", 0);
+        .with("--warm-up", 0.5);
     let measure = |load: &Load| on_both(pid, affinity, || load.run(&target));
 
     let alone = measure(&load)?;
 
-    let held = Load::echo(REQUEST_BYTES).hold(&target, sessions, pid)?;
+    let held = Load::echo(REQUEST_BYTES).hold(&target, sessions)?;
     let idle = idle_usage(pid, windows);
     let rss_kib_with = processes::rss_kib(pid);
     let one_of_all = measure(&load)?;

@@ -97,22 +97,3 @@ pub(crate) fn round_trips(client: &mut Client, count: usize) -> io::Result<Vec<f
     };
     (0..count).map(one).collect()
 }
-
-/// Responses per second while each has this many requests in flight, over some rounds.
-pub(crate) fn throughput(
-    clients: &mut [Client],
-    in_flight: usize,
-    rounds: usize,
-) -> io::Result<f64> {
-    let began = Instant::now();
-    for _ in 0..rounds {
-        clients
-            .iter_mut()
-            .try_for_each(|client| client.ask(in_flight))?;
-        clients
-            .iter_mut()
-            .try_for_each(|client| client.hear(in_flight))?;
-    }
-    let responses = clients.len() * in_flight * rounds;
-    Ok(responses as f64 / began.elapsed().as_secs_f64())
-}

@@ -150,7 +150,7 @@ fn speed_table(speed: &Speed) -> String {
         let ratio = format!("{:.2}", shared / own);
         table.row([name.to_owned(), number(own), number(shared), ratio]);
     }
-    format!("Speed (the demo server; medians of rounds that take turns)\n\n{table}")
+    format!("Speed (the demo server; rounds that take turns)\n\n{table}")
 }
 
 fn newcomer_table(newcomer: &Newcomer) -> String {

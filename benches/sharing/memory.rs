@@ -2,11 +2,10 @@
 
 use std::fs;
 use std::path::Path;
-use std::time::Instant;
 
-use super::clients;
 use super::common::chart::{Bar, Chart, Panel};
 use super::common::end_to_end::processes;
+use super::common::generator::{Load, Target};
 use super::common::service::Service;
 use super::{OWN_EACH, PROCESSES, proxy, settle};
 
@@ -65,25 +64,21 @@ fn measure_one(count: usize, is_shared: bool) -> Result<Figures, String> {
     if count as u64 + SPARE_DESCRIPTORS > most {
         return Err(format!("needs more descriptors than {most}"));
     }
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, most, most)
-        .map_err(|error| error.to_string())?;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("benches/sharing/server.py");
     let script = script.to_string_lossy();
     let processes = if is_shared { PROCESSES } else { OWN_EACH };
     let service = Service::start(&mut proxy(processes, &["python3", &script]))?;
-    let began = Instant::now();
-    let clients = clients::open(service.address(), count).map_err(|error| error.to_string())?;
-    let seconds = began.elapsed().as_secs_f64();
+    let target = Target::Address(service.address());
+    let clients = Load::modern_list().hold(&target, count)?;
     let servers = processes::descendants(service.pid());
     let servers_kib: u64 = servers.iter().map(|server| pss_kib(server.pid)).sum();
-    let figures = Figures {
+    let proxy_mib = processes::rss_kib(service.pid()) as f64 / 1024.0;
+    Ok(Figures {
         processes: servers.len(),
         servers_mib: servers_kib as f64 / 1024.0,
-        proxy_mib: processes::rss_kib(service.pid()) as f64 / 1024.0,
-        seconds,
-    };
-    drop(clients);
-    Ok(figures)
+        proxy_mib,
+        seconds: clients.finish()?.opening().as_secs_f64(),
+    })
 }
 
 /// Memory that processes may still have.

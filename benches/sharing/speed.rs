@@ -1,9 +1,10 @@
 //! Round trips and messages per second, shared and not, in rounds that take turns: what else the machine does, both feel.
 
-use super::clients::{self, Client};
+use std::time::Duration;
+
 use super::common::PROXY;
+use super::common::generator::{Load, Target, Versus};
 use super::common::service::Service;
-use super::common::stats::median;
 use super::{OWN_EACH, PROCESSES, proxy, settle};
 
 /// Sessions that send at the same time.
@@ -11,6 +12,10 @@ const SESSIONS: usize = 100;
 
 /// Requests of each that wait for their responses: fewer than a session may have at a process.
 const IN_FLIGHT: usize = 4;
+
+/// How long each is measured in a round.
+const SLICE: Duration = Duration::from_millis(400);
+const WARM_UP: Duration = Duration::from_millis(100);
 
 pub(crate) struct Speed {
     /// In µs.
@@ -21,56 +26,34 @@ pub(crate) struct Speed {
     pub(crate) shared_messages: f64,
 }
 
-struct Side {
-    sessions: Vec<Client>,
-    round_trips: Vec<f64>,
-    messages: Vec<f64>,
-    /// Ended with this.
-    _service: Service,
-}
-
-impl Side {
-    fn start(processes: &str) -> Result<Self, String> {
-        let service = Service::start(&mut proxy(processes, &[PROXY, "demo-server"]))?;
-        let sessions = clients::open(service.address(), SESSIONS);
-        Ok(Self {
-            sessions: sessions.map_err(|error| error.to_string())?,
-            round_trips: Vec::new(),
-            messages: Vec::new(),
-            _service: service,
-        })
-    }
-
-    fn round(&mut self, round_trips: usize, rounds: usize) -> std::io::Result<()> {
-        let mut times = clients::round_trips(&mut self.sessions[0], round_trips)?;
-        self.round_trips.append(&mut times);
-        self.messages
-            .push(clients::throughput(&mut self.sessions, IN_FLIGHT, rounds)?);
-        Ok(())
-    }
-}
-
 pub(crate) fn measure(is_quick: bool) -> Speed {
-    let (turns, round_trips, rounds) = if is_quick {
-        (3, 300, 10)
-    } else {
-        (15, 2000, 100)
+    let rounds = if is_quick { 3 } else { 15 };
+    let services = [OWN_EACH, PROCESSES].map(|processes| {
+        Service::start(&mut proxy(processes, &[PROXY, "demo-server"])).expect("it starts")
+    });
+    let [own, shared] = services
+        .each_ref()
+        .map(|service| Target::Address(service.address()));
+    let run = |sessions, in_flight| -> Versus {
+        eprintln!("speed: {rounds} rounds with {sessions} sessions");
+        let load = Load::modern_list()
+            .with("--sessions", sessions)
+            .with("--in-flight", in_flight)
+            .with("--rounds", rounds)
+            .lasting(SLICE, WARM_UP);
+        load.run_versus(&own, &shared).expect("all are answered")
     };
-    let mut own = Side::start(OWN_EACH).expect("servers of their own start");
-    let mut shared = Side::start(PROCESSES).expect("shared servers start");
-    for turn in 0..turns {
-        eprintln!("speed: round {} of {turns}", turn + 1);
-        for side in [&mut own, &mut shared] {
-            side.round(round_trips, rounds).expect("all are answered");
-        }
-    }
-    let speed = Speed {
-        own_round_trip: median(&own.round_trips),
-        shared_round_trip: median(&shared.round_trips),
-        own_messages: median(&own.messages),
-        shared_messages: median(&shared.messages),
-    };
-    drop((own, shared));
+    let [own_one, shared_one] = run(1, 1).reports;
+    let [own_many, shared_many] = run(SESSIONS, IN_FLIGHT).reports;
+    drop(services);
     settle();
-    speed
+    let known = || {
+        Some(Speed {
+            own_round_trip: own_one.latency("p50")?,
+            shared_round_trip: shared_one.latency("p50")?,
+            own_messages: own_many.requests_per_second()?,
+            shared_messages: shared_many.requests_per_second()?,
+        })
+    };
+    known().expect("there are samples")
 }

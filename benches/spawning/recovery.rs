@@ -53,10 +53,10 @@ fn measure_one(name: &str, command: &[String], rounds: usize, pool: usize) -> Du
 fn open(proxy: &Proxy) -> (Client, i32) {
     let mut client = proxy.connect();
     client.initialize();
-    let start = format!("({}, pid ", client.local_address());
+    let start = format!("{} pid ", client.local_address());
     let line = proxy.wait_for_log(&start);
     let (_, pid) = line.split_once(&start).expect("the line has it");
-    let digits = pid.split(')').next().expect("there is a first part");
+    let digits = pid.split(']').next().expect("there is a first part");
     (client, digits.parse().expect("it is a pid"))
 }
 

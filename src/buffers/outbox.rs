@@ -21,14 +21,11 @@ const GROWTH_SHARE: usize = 8;
 #[derive(Debug)]
 pub struct Outbox<M> {
     bytes: Vec<u8>,
-    /// How much of `bytes` was consumed.
+    /// How much of `bytes` was consumed. The last of that stays as long as it was inside a line.
     head: usize,
     /// How many bytes were ever consumed.
     position: u64,
-    /// Whether the last byte consumed was inside a line.
-    mid_line: bool,
     tags: SmallQueue<Tagged<M>>,
-    tagged_bytes: usize,
 }
 
 /// What becomes of a line, and its tag.
@@ -46,8 +43,15 @@ pub enum Edit<M> {
 struct Tagged<M> {
     /// Counted from the first byte that was ever queued.
     start: u64,
-    len: usize,
+    /// No line is nearly as long as this can tell.
+    len: u32,
     tag: M,
+}
+
+impl<M> Tagged<M> {
+    fn len(&self) -> usize {
+        self.len as usize
+    }
 }
 
 impl<M> Default for Outbox<M> {
@@ -63,9 +67,7 @@ impl<M> Outbox<M> {
             bytes: Vec::new(),
             head: 0,
             position: 0,
-            mid_line: false,
             tags: SmallQueue::new(),
-            tagged_bytes: 0,
         }
     }
 
@@ -117,9 +119,9 @@ impl<M> Outbox<M> {
         self.len() == 0
     }
 
-    /// How many bytes wait in tagged lines that have not started.
+    /// How many bytes wait in tagged lines that have not started. They are counted each time.
     pub fn tagged_bytes(&self) -> usize {
-        self.tagged_bytes
+        self.tags.iter().map(Tagged::len).sum()
     }
 
     /// The memory that the queue holds, in bytes.
@@ -136,7 +138,6 @@ impl<M> Outbox<M> {
         }
         self.head += count;
         self.position += count as u64;
-        self.mid_line = self.bytes[self.head - 1] != b'\n';
         if self.is_empty() {
             self.head = 0;
             memory.give_back(std::mem::take(&mut self.bytes));
@@ -148,9 +149,7 @@ impl<M> Outbox<M> {
         if self.tags.front()?.start >= self.position {
             return None;
         }
-        let tagged = self.tags.pop_front()?;
-        self.tagged_bytes -= tagged.len;
-        Some(tagged.tag)
+        Some(self.tags.pop_front()?.tag)
     }
 
     /// The tags of lines that have not started, in order.
@@ -166,7 +165,9 @@ impl<M> Outbox<M> {
 
     /// What waits of a line that has started, with its line end.
     pub fn rest_of_started(&self) -> &[u8] {
-        let end = self.mid_line.then(|| memchr::memchr(b'\n', self.waiting()));
+        let end = self
+            .is_within_line()
+            .then(|| memchr::memchr(b'\n', self.waiting()));
         end.flatten().map_or(&[], |end| &self.waiting()[..=end])
     }
 
@@ -189,9 +190,8 @@ impl<M> Outbox<M> {
             );
             let start = index(tagged.start);
             keep_bytes(bytes, from, start, &mut len);
-            from = start + tagged.len;
+            from = start + tagged.len();
             if keep(&tagged.tag) {
-                self.tagged_bytes += tagged.len;
                 let kept_at = len as u64;
                 keep_bytes(bytes, start, from, &mut len);
                 self.tags.push_back(Tagged {
@@ -214,7 +214,8 @@ impl<M> Outbox<M> {
         let unstarted = tags.filter(|tagged| tagged.start >= self.position);
         let lines = unstarted.map(|tagged| {
             let at = (tagged.start - self.position) as usize;
-            (tagged.tag, self.waiting()[at..at + tagged.len].to_vec())
+            let line = self.waiting()[at..at + tagged.len()].to_vec();
+            (tagged.tag, line)
         });
         lines.collect()
     }
@@ -228,7 +229,6 @@ impl<M> Outbox<M> {
     ) {
         let (head, position) = (self.head, self.position);
         let bytes = &mut self.bytes;
-        self.tagged_bytes = 0;
         // Up to the first all is edited; up to the second all was looked at.
         let (mut done, mut seen) = (head, head);
         let mut grown = 0;
@@ -236,12 +236,12 @@ impl<M> Outbox<M> {
             let start = head + (tagged.start - position) as usize + grown;
             bytes.copy_within(seen..start, done);
             done += start - seen;
-            seen = start + tagged.len;
+            seen = start + tagged.len();
             let (len, tag) = match edit(&bytes[start..seen], tagged.tag) {
                 Edit::Drop => continue,
                 Edit::Keep(tag) => {
                     bytes.copy_within(start..seen, done);
-                    (tagged.len, tag)
+                    (seen - start, tag)
                 }
                 Edit::Replace(line, tag) => {
                     let more = line.len().saturating_sub(seen - done);
@@ -254,10 +254,9 @@ impl<M> Outbox<M> {
             };
             self.tags.push_back(Tagged {
                 start: position + (done - head) as u64,
-                len,
+                len: len as u32,
                 tag,
             });
-            self.tagged_bytes += len;
             done += len;
         }
         let end = bytes.len();
@@ -273,13 +272,12 @@ impl<M> Outbox<M> {
     /// for that.
     #[must_use]
     pub fn append(&mut self, mut other: Self, memory: &mut BufferBudget) -> Option<Self> {
-        debug_assert!(!other.mid_line);
+        debug_assert!(!other.is_within_line());
         if !self.is_empty() && !self.make_room(other.len(), memory) {
             return Some(other);
         }
         let end = self.end();
         for tagged in other.tags.drain() {
-            self.tagged_bytes += tagged.len;
             self.tags.push_back(Tagged {
                 start: tagged.start - other.position + end,
                 ..tagged
@@ -300,6 +298,11 @@ impl<M> Outbox<M> {
         *self = Self::default();
     }
 
+    /// Whether the last byte that was consumed was inside a line.
+    fn is_within_line(&self) -> bool {
+        self.head > 0 && self.bytes[self.head - 1] != b'\n'
+    }
+
     fn end(&self) -> u64 {
         self.position + self.len() as u64
     }
@@ -309,10 +312,9 @@ impl<M> Outbox<M> {
         if let Some(tag) = tag {
             self.tags.push_back(Tagged {
                 start: self.end(),
-                len,
+                len: len as u32,
                 tag,
             });
-            self.tagged_bytes += len;
         }
     }
 
@@ -334,8 +336,9 @@ impl<M> Outbox<M> {
         let would_grow = self.bytes.len() + more > self.bytes.capacity();
         // Moving what waits is cheaper than growing, and happens at most once for as many bytes as it moves.
         if self.head > 0 && (would_grow || self.head > UNCHARGED_BYTES) && self.head >= self.len() {
-            self.bytes.drain(..self.head);
-            self.head = 0;
+            let kept = usize::from(self.is_within_line());
+            self.bytes.drain(..self.head - kept);
+            self.head = kept;
         }
         let spare = self.bytes.capacity() - self.bytes.len();
         if self.bytes.capacity() <= DOUBLING_BYTES {

@@ -37,6 +37,13 @@ impl Given {
     pub fn has(&self, option: &str) -> bool {
         self.0.iter().any(|(name, _)| *name == option)
     }
+
+    /// What this option was given last.
+    pub fn value(&self, option: &str) -> Option<&str> {
+        let mut all = self.0.iter().rev();
+        let (_, value) = all.find(|(name, _)| *name == option)?;
+        value.as_deref()
+    }
 }
 
 impl Key {

@@ -73,6 +73,11 @@ fn explained(error: &serde_json::Error, text: &str) -> String {
         _ if words.contains("key must be a string") => " (keys stand in double quotes)",
         Some(b'\'') => " (strings stand in double quotes)",
         _ if words.contains("control character") => " (write \\n or \\t in strings)",
+        _ if words.contains("invalid escape") => " (a backslash is written as \\\\)",
+        _ if words.contains("expected value") => {
+            " (a string in double quotes, a number, true, false, null, a list or an object)"
+        }
+        _ if words.contains("recursion") => " (no configuration is nested so deeply)",
         _ => "",
     };
     format!("line {line}, column {column}: {words}{advice}")
@@ -176,6 +181,9 @@ mod tests {
             ("", "it is empty", "mcpServers"),
             (" \n", "it is empty", "mcpServers"),
             ("{} {}", "line 1, column 4: ", "trailing characters"),
+            ("{\"a\": \"c:\\dir\"}", "line 1, column ", "backslash"),
+            ("{\"a\": NaN}", "line 1, column 7: ", "a number, true"),
+            (&"[".repeat(1000), "line 1, column 128: ", "nested"),
         ] {
             let error = parse(text.as_bytes()).unwrap_err();
             assert!(error.starts_with(start), "{text}: {error}");

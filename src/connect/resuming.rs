@@ -1,6 +1,7 @@
 //! When a link is asked for that may come back, when attempts to make it again are made, and when no more are.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use log::{debug, warn};
 
@@ -14,6 +15,19 @@ use crate::reactor::timers::boot_time;
 use crate::resume::wire::{Ask, SessionId};
 use crate::session::Event;
 use crate::util::secret::Secret;
+
+/// A proxy that goes on as another program loses all its TLS connections at once: their handshakes are spread over this time.
+const TLS_SPREAD: Duration = Duration::from_secs(1);
+
+/// Between none and all of it. Without random bits it is half.
+fn random_part_of(time: Duration) -> Duration {
+    let mut random = [0; 2];
+    let part = match getrandom::fill(&mut random) {
+        Ok(()) => u16::from_le_bytes(random),
+        Err(_) => u16::MAX / 2,
+    };
+    time.mul_f64(f64::from(part) / f64::from(u16::MAX))
+}
 
 impl Connector {
     /// Begins a session that is kept when its connection is lost, if that is wanted.
@@ -80,7 +94,13 @@ impl Connector {
         let Some(kept) = &mut self.sides.kept else {
             return;
         };
-        if kept.is_down() && self.sides.link.io().is_some() {
+        let mut spread = Duration::ZERO;
+        if kept.is_down()
+            && let Some(link) = self.sides.link.io()
+        {
+            if link.source().is_tls() {
+                spread = random_part_of(TLS_SPREAD);
+            }
             self.sides.link.bring_down(timers);
         }
         let now = timers.now();
@@ -93,6 +113,7 @@ impl Connector {
             Step::ConnectAt { at, left } => {
                 self.not_resumed
                     .set(Some(now + left), Due::NotResumed, timers);
+                let at = at + spread;
                 if at <= now {
                     self.retry.clear(timers);
                     self.connect();

@@ -44,6 +44,7 @@ mod tests {
         let facts = own();
         assert!(facts.resident_bytes > Some(1 << 20));
         assert!(facts.virtual_bytes >= facts.resident_bytes);
+        assert!(facts.open_fds.is_none_or(|count| count >= 3), "{facts:?}");
         assert!(facts.max_fds > Some(0) && facts.cpu_seconds >= Some(0.0));
         assert_eq!(bytes_of("VmRSS:\t    2 kB\n", "VmRSS:"), Some(2048));
         assert_eq!(bytes_of("VmRSS:\tmuch\n", "VmRSS:"), None);

@@ -286,14 +286,14 @@ impl<'a> Envelope<'a> {
     fn set(&mut self, line: &'a [u8], member: Member, value: Value) {
         match member {
             Member::Id => {
-                let id = Place::of(line, value).bytes(line);
+                let id = Place::of(value).bytes(line);
                 self.id = id.map(|id| IdText::with_value(id, value.integer));
                 self.id_start = value.start;
             }
             Member::Method => self.method = Method::of(line, value),
-            Member::Params => self.params = Place::of(line, value),
+            Member::Params => self.params = Place::of(value),
             Member::Result => self.result = Place::any(value),
-            Member::Error => self.error = Place::of(line, value),
+            Member::Error => self.error = Place::of(value),
             Member::Type => self.control = Control::of(line, value),
             Member::Other => {}
         }
@@ -317,9 +317,8 @@ impl Place {
     /// The place of a value that is not null.
     #[inline(always)]
     #[allow(clippy::inline_always, reason = "a call costs more than this")]
-    fn of(line: &[u8], value: Value) -> Self {
-        // Nothing else that is valid begins with this byte.
-        if line.get(value.start) == Some(&b'n') {
+    fn of(value: Value) -> Self {
+        if value.is_null {
             Self::default()
         } else {
             Self::any(value)

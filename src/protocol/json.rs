@@ -85,6 +85,7 @@ impl<'a> Key<'a> for Text<'a> {
 pub(super) struct Value {
     pub(super) start: usize,
     pub(super) end: usize,
+    pub(super) is_null: bool,
     /// What it says, if it is a positive integer of few digits: they are not read twice.
     pub(super) integer: Option<i64>,
 }
@@ -241,6 +242,8 @@ impl<'a> Reader<'a> {
         Ok(Value {
             start,
             end: self.at(),
+            // Nothing else that is valid begins with this byte.
+            is_null: first == b'n',
             integer,
         })
     }

@@ -60,6 +60,9 @@ pub struct Server {
     is_counted_detached: bool,
     /// Whether the system says that the client is gone.
     has_vanished: bool,
+    /// Whether it is this side that gives the connection up.
+    #[serde(default)]
+    is_given_up: bool,
     /// Whether the client has said that it sends no more, and is gone when its connection is.
     pub has_left: bool,
     /// Whether the end of its side was read.
@@ -98,6 +101,7 @@ impl Server {
             counted: 0,
             is_counted_detached: false,
             has_vanished: false,
+            is_given_up: false,
             has_left: false,
             has_ended: false,
             has_overflowed: false,
@@ -138,6 +142,17 @@ impl Server {
     /// The system says that the client is not there any more.
     pub fn vanished(&mut self) {
         self.has_vanished = true;
+    }
+
+    /// The connection can't be kept, although there is nothing wrong with it.
+    pub fn give_connection_up(&mut self) {
+        self.has_vanished = true;
+        self.is_given_up = true;
+    }
+
+    /// Whether it was given up.
+    pub fn is_given_up(&self) -> bool {
+        self.is_given_up
     }
 
     /// How long nothing has come.
@@ -209,6 +224,7 @@ impl Server {
     pub fn resumed(&mut self, now: Time) {
         self.last_heard = now;
         self.has_vanished = false;
+        self.is_given_up = false;
         if let Some(rare) = &mut self.rare {
             rare.lost_since = None;
         }

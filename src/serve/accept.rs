@@ -51,8 +51,10 @@ pub(super) struct Listeners<L> {
     sockets: Slab<Door<L>>,
     /// The one that was accepted from last.
     last: usize,
-    /// Whether one is readable. That is asked in each iteration.
+    /// Whether one is readable that does not rest. That is asked in each iteration.
     has_readable: bool,
+    /// Those from which nobody is accepted for now.
+    resting: Vec<usize>,
 }
 
 impl<L> Listeners<L> {
@@ -62,6 +64,7 @@ impl<L> Listeners<L> {
             sockets: sockets.into_iter().enumerate().collect(),
             last: 0,
             has_readable: false,
+            resting: Vec::new(),
         }
     }
 
@@ -103,15 +106,36 @@ impl<L> Listeners<L> {
     }
 
     fn look_for_readable(&mut self) {
-        let mut all = self.sockets.iter();
-        self.has_readable = all.any(|(_, (socket, _))| socket.is_readable());
+        let has_readable = self.readable().next().is_some();
+        self.has_readable = has_readable;
+    }
+
+    fn readable(&self) -> impl Iterator<Item = usize> {
+        let all = self.sockets.iter();
+        let all =
+            all.filter(|(key, (socket, _))| socket.is_readable() && !self.resting.contains(key));
+        all.map(|(key, _)| key)
+    }
+
+    /// Nobody is accepted from these any more, until [`Self::go_on`].
+    pub(super) fn rest(&mut self, rests: impl Fn(&L) -> bool) {
+        let all = self.sockets.iter();
+        let resting = all.filter(|(_, (socket, _))| rests(socket.source()));
+        self.resting = resting.map(|(key, _)| key).collect();
+        self.look_for_readable();
+    }
+
+    /// None rests.
+    pub(super) fn go_on(&mut self) {
+        self.resting.clear();
+        self.look_for_readable();
     }
 
     /// Latches what an event says of a socket.
     pub(super) fn latch(&mut self, key: ListenerKey, token: mio::Token, readiness: Readiness) {
         if let Some((socket, _)) = self.sockets.get_mut(key.0) {
             socket.latch(token, readiness);
-            self.has_readable |= socket.is_readable();
+            self.has_readable |= socket.is_readable() && !self.resting.contains(&key.0);
         }
     }
 
@@ -131,10 +155,9 @@ impl<L> Listeners<L> {
     /// One on which a connection may wait; each in its turn, so that a flood on one address does not keep the others
     /// waiting.
     fn next(&mut self) -> Option<&mut Door<L>> {
-        let readable = |(key, (socket, _)): (usize, &Door<L>)| socket.is_readable().then_some(key);
-        let mut readable = self.sockets.iter().filter_map(readable);
-        let later = readable.clone().find(|key| *key > self.last);
-        self.last = later.or_else(|| readable.next())?;
+        let later = self.readable().find(|key| *key > self.last);
+        let next = later.or_else(|| self.readable().next());
+        self.last = next?;
         self.sockets.get_mut(self.last)
     }
 

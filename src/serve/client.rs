@@ -10,7 +10,7 @@ use super::servers::{ServerKey, Servers};
 use super::services::Services;
 use super::start_queue::StartQueue;
 use super::swap;
-use super::system::{ClientSocket, System};
+use super::system::{ClientSocket, Linux, System};
 use crate::entrance::Identity;
 use crate::pump::{Transport, pump};
 use crate::reactor::io::{Io, Readiness};
@@ -39,6 +39,9 @@ pub struct ClientSession<S: System> {
     /// Whether it does not count any more among those that may be there.
     pub(super) gave_up_place: bool,
 }
+
+/// There are thousands. A release build needs less.
+const _: () = assert!(size_of::<ClientSession<Linux>>() <= 128);
 
 impl<S: System> ClientSession<S> {
     pub(super) fn new(
@@ -260,7 +263,7 @@ fn tell_news<S: System>(
             // What is left of its group is to see the end of its input.
             server.stdin = None;
         }
-        session.handle(Event::UpstreamExited(exit), cx);
+        session.handle(Event::UpstreamExited(*exit), cx);
     }
 }
 

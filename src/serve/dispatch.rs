@@ -29,7 +29,7 @@ impl<S: System> Proxy<S> {
                     continue;
                 }
                 Channel::Stdin | Channel::Stdout | Channel::Stderr => {
-                    if self.latch_server(ServerKey(key), channel, token, readiness) {
+                    if self.latch_server(ServerKey::at(key), channel, token, readiness) {
                         continue;
                     }
                 }

@@ -322,7 +322,7 @@ impl<S: System> Proxy<S> {
         let is_loss = spares.ended(key, now);
         debug_assert_ne!(server.life, Life::Running);
         server.close();
-        if let Some(exit) = server.exit.filter(|_| is_loss) {
+        if let Some(exit) = server.exit.as_deref().filter(|_| is_loss) {
             let timers = &mut self.reactor.timers;
             spares.lost(&exit.to_string(), timers);
         }

@@ -128,6 +128,16 @@ impl<C> Newcomers<C> {
         }
     }
 
+    /// Closes those of which the connections are like that.
+    pub(super) fn leave_if(&mut self, is_like: impl Fn(&C) -> bool, timers: &mut Timers<Due>) {
+        let all = self.all.iter();
+        let left = all.filter(|(_, newcomer)| is_like(newcomer.io.source()));
+        let left: Vec<NewcomerKey> = left.map(|(key, _)| NewcomerKey(key)).collect();
+        for key in left {
+            self.leave(key, timers);
+        }
+    }
+
     fn leave(&mut self, key: NewcomerKey, timers: &mut Timers<Due>) -> Option<Newcomer<C>> {
         let mut newcomer = self.all.try_remove(key.0)?;
         newcomer.deadline.clear(timers);

@@ -401,6 +401,7 @@ impl<S: System> Proxy<S> {
         }
         for key in left {
             self.tell(key, Event::ShutDown);
+            self.stop_detached(key, "its server was taken away");
         }
     }
 }

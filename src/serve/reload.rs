@@ -218,6 +218,7 @@ impl<S: System> Proxy<S> {
         }
         for key in revoked {
             self.tell(key, Event::Revoked);
+            self.stop_detached(key, "its token or certificate was taken away");
         }
     }
 }

@@ -82,7 +82,7 @@ mod tests {
     fn of(count: usize) -> Remnants {
         let mut remnants = Remnants::default();
         for key in 0..count {
-            remnants.insert(ServerKey(key));
+            remnants.insert(ServerKey::at(key));
         }
         remnants
     }
@@ -126,7 +126,7 @@ mod tests {
         remnants.remove(ServerKey(0));
         let mut asked = Vec::new();
         ask_all(&mut remnants, &mut asked);
-        let last = ServerKey(GROUPS_PER_ITERATION);
+        let last = ServerKey::at(GROUPS_PER_ITERATION);
         assert_eq!(asked.len(), 1 + GROUPS_PER_ITERATION);
         assert_eq!((asked[0], asked[asked.len() - 1]), (last, last));
     }

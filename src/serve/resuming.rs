@@ -206,7 +206,11 @@ impl<S: System> ClientSession<S> {
         }
         if server.is_silent(cx.now) && !server.has_ended {
             let silence = server.silence(cx.now).as_secs_f64();
-            let why = format!("no sign of life for {silence:.3} s");
+            let why = if server.is_given_up() {
+                "another program goes on, and can't go on with TLS".to_owned()
+            } else {
+                format!("no sign of life for {silence:.3} s")
+            };
             if server.has_left {
                 return session.handle(Event::ClientFailed(&timed_out(&why)), cx);
             }

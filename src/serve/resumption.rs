@@ -347,16 +347,14 @@ impl<S: System> Proxy<S> {
         true
     }
 
-    /// The program is being stopped: nobody can come back.
-    pub(super) fn stop_detached(&mut self, key: SessionKey) -> bool {
+    /// Ends a session that is away, as nobody can come back to it; `why` completes "it was away when". Returns whether it was.
+    pub(super) fn stop_detached(&mut self, key: SessionKey, why: &str) -> bool {
         let place = self.scheduler.place(key);
         let server = place.and_then(|place| place.resume.as_deref());
         let is_detached = server.is_some_and(|server| server.lost_since().is_some());
         if is_detached {
-            let error = io::Error::new(
-                ErrorKind::TimedOut,
-                "it was away when the proxy was stopped",
-            );
+            let words = format!("it was away when {why}");
+            let error = io::Error::new(ErrorKind::TimedOut, words);
             self.tell(key, Event::ClientFailed(&error));
         }
         is_detached

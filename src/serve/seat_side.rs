@@ -76,6 +76,11 @@ impl Transport for SeatSide<'_> {
         waiting.saturating_sub(self.taken) < STALL_BYTES
     }
 
+    /// What is read has to be read strictly, and others wait for the same process: a pipe's content at a time.
+    fn run_bytes(&self) -> usize {
+        READ_BYTES
+    }
+
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.sharing.outgoing.extend_from_slice(bytes);
         Ok(bytes.len())

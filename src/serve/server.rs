@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::state::ServerState;
 use super::pipe_widener::PipeWidener;
-use super::system::System;
+use super::system::{Linux, System};
 use super::unread::Unread;
 use super::{Channel, Due};
 use crate::process::escalation::Escalation;
@@ -34,7 +34,7 @@ pub struct Server<S: System> {
     pub(super) user: Option<User>,
     pub(super) life: Life,
     /// It was reaped, and its user has not been told.
-    pub(super) exit: Option<Exit>,
+    pub(super) exit: Option<Box<Exit>>,
     /// It is to go. Few are at any time.
     pub(super) stopping: Option<Box<Stopping>>,
     /// When it was started, until it writes something to its stdout.
@@ -72,6 +72,9 @@ pub(super) struct Stopping {
     pub(super) escalation: Escalation,
     pub(super) deadline: Deadline,
 }
+
+/// There are thousands. A release build needs less.
+const _: () = assert!(size_of::<Server<Linux>>() <= 160);
 
 impl<S: System> Server<S> {
     /// A process, without its pipes.
@@ -131,7 +134,7 @@ impl<S: System> Server<S> {
     /// It has ended. All that it had written is in its pipes, whether or not an event has told of it.
     pub(super) fn reaped(&mut self, exit: Exit) {
         self.life = Life::Reaped;
-        self.exit = Some(exit);
+        self.exit = Some(Box::new(exit));
         for output in [&mut self.stdout, &mut self.stderr].into_iter().flatten() {
             output.assume_readable();
         }
@@ -274,7 +277,6 @@ mod tests {
     use mio::{Interest, Token};
 
     use super::*;
-    use crate::serve::system::Linux;
 
     #[test]
     fn a_server_with_one_pipe_alone_is_useless() {

@@ -28,17 +28,30 @@ use crate::process::reap::Reaped;
 use crate::reactor::timers::{Deadline, Timers};
 use crate::reactor::token::Target;
 use crate::session::report::Exit;
+use crate::util::large_slab;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
 /// Names a server. It is used again when nothing is left of the server, and no session uses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub struct ServerKey(pub usize);
+pub struct ServerKey(pub u32);
+
+impl ServerKey {
+    /// The one at this place.
+    pub(super) fn at(index: usize) -> Self {
+        Self(index as u32)
+    }
+
+    /// Its place among all.
+    pub(super) fn index(self) -> usize {
+        self.0 as usize
+    }
+}
 
 /// What events about a pipe of a server name.
 pub(super) fn server_target(key: ServerKey, channel: Channel) -> Target<Channel> {
     Target {
-        key: key.0,
+        key: key.index(),
         channel,
     }
 }
@@ -59,7 +72,7 @@ pub struct Servers<S: System> {
 impl<S: System> Default for Servers<S> {
     fn default() -> Self {
         Self {
-            all: Slab::new(),
+            all: large_slab::new(),
             by_pid: HashMap::new(),
             remnants: Remnants::default(),
             counts: Vec::new(),
@@ -85,13 +98,13 @@ impl<S: System> Servers<S> {
         } = spawned;
         let mut server = Server::new(service, pid);
         server.unheard_since = Some(reactor.now());
-        let key = ServerKey(self.all.insert(server));
+        let key = ServerKey::at(self.all.insert(server));
         self.by_pid.insert(pid, key);
         if self.counts.len() <= service.0 {
             self.counts.resize(service.0 + 1, ProcessCounts::default());
         }
         self.counts[service.0].running += 1;
-        let server = &mut self.all[key.0];
+        let server = &mut self.all[key.index()];
         let target = |channel| server_target(key, channel);
         let watch = || {
             let (write, read) = (Interest::WRITABLE, Interest::READABLE);
@@ -105,18 +118,18 @@ impl<S: System> Servers<S> {
 
     /// A server, if it is there.
     pub fn get(&self, key: ServerKey) -> Option<&Server<S>> {
-        self.all.get(key.0)
+        self.all.get(key.index())
     }
 
     pub(super) fn get_mut(&mut self, key: ServerKey) -> Option<&mut Server<S>> {
-        self.all.get_mut(key.0)
+        self.all.get_mut(key.index())
     }
 
     /// All that are there.
     pub fn iter(&self) -> impl Iterator<Item = (ServerKey, &Server<S>)> {
         self.all
             .iter()
-            .map(|(key, server)| (ServerKey(key), server))
+            .map(|(key, server)| (ServerKey::at(key), server))
     }
 
     /// Begins to count anew for a service of which there are no servers.
@@ -138,7 +151,7 @@ impl<S: System> Servers<S> {
 
     /// Ends the input of a server: it is to go. [`Due::Server`] tells when force is due.
     pub(super) fn stop(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
-        if let Some(server) = self.all.get_mut(key.0) {
+        if let Some(server) = self.all.get_mut(key.index()) {
             server.stdin = None;
             self.urge(key, Escalation::new, timers);
         }
@@ -146,7 +159,7 @@ impl<S: System> Servers<S> {
 
     /// The same for one that is not used for now.
     pub(super) fn stop_idle(&mut self, key: ServerKey, timers: &mut Timers<Due>) {
-        if let Some(server) = self.all.get_mut(key.0) {
+        if let Some(server) = self.all.get_mut(key.index()) {
             server.stdin = None;
             self.urge(key, Escalation::of_idle, timers);
         }
@@ -159,7 +172,7 @@ impl<S: System> Servers<S> {
         begin: impl FnOnce(Time) -> Escalation,
         timers: &mut Timers<Due>,
     ) {
-        let Some(server) = self.all.get_mut(key.0) else {
+        let Some(server) = self.all.get_mut(key.index()) else {
             return;
         };
         if server.stopping.is_none() && server.life != Life::Gone {
@@ -181,7 +194,7 @@ impl<S: System> Servers<S> {
         system: &mut S,
         timers: &mut Timers<Due>,
     ) -> bool {
-        let Some(server) = self.all.get_mut(key.0) else {
+        let Some(server) = self.all.get_mut(key.index()) else {
             return false;
         };
         let (pid, life) = (server.pid, server.life);
@@ -209,7 +222,7 @@ impl<S: System> Servers<S> {
         let is_abandoned = next.is_none() && life == Life::Running;
         if is_abandoned {
             server.life = Life::Gone;
-            server.exit = Some(Exit::Unstoppable);
+            server.exit = Some(Box::new(Exit::Unstoppable));
             self.counts[server.service.0].running -= 1;
             self.by_pid.remove(&pid);
         }
@@ -251,7 +264,7 @@ impl<S: System> Servers<S> {
 
     fn reaped(&mut self, pid: Pid, exit: Exit) -> Option<ServerKey> {
         let key = self.by_pid.remove(&pid)?;
-        let server = self.all.get_mut(key.0)?;
+        let server = self.all.get_mut(key.index())?;
         server.reaped(exit);
         let counts = &mut self.counts[server.service.0];
         counts.running -= 1;
@@ -294,7 +307,7 @@ impl<S: System> Servers<S> {
 
     /// Lets go of a reaped server that has left nothing behind in its group, or nothing that any signal can end.
     fn forget_if_empty(&mut self, key: ServerKey, system: &S, timers: &mut Timers<Due>) {
-        let server = self.all.get_mut(key.0);
+        let server = self.all.get_mut(key.index());
         let Some(server) = server.filter(|server| server.life == Life::Reaped) else {
             return;
         };
@@ -324,7 +337,7 @@ impl<S: System> Servers<S> {
     /// What holds between two iterations of the loop; it panics if it does not.
     pub(super) fn check(&self) {
         for (key, server) in &self.all {
-            let key = ServerKey(key);
+            let key = ServerKey::at(key);
             let is_running = self.by_pid.get(&server.pid) == Some(&key);
             assert_eq!(is_running, server.life == Life::Running, "{key:?}");
             let is_remnant = self.remnants.contains(key);
@@ -336,7 +349,7 @@ impl<S: System> Servers<S> {
 
     /// Its user lets go of a server.
     pub(super) fn release(&mut self, key: ServerKey) {
-        if let Some(server) = self.all.get_mut(key.0) {
+        if let Some(server) = self.all.get_mut(key.index()) {
             server.user = None;
             server.close();
             self.free_if_gone(key);
@@ -345,9 +358,9 @@ impl<S: System> Servers<S> {
 
     /// Frees what nothing is left of, and nobody uses.
     pub(super) fn free_if_gone(&mut self, key: ServerKey) {
-        let server = self.all.get(key.0);
+        let server = self.all.get(key.index());
         if server.is_some_and(|server| server.life == Life::Gone && server.user.is_none()) {
-            self.all.remove(key.0);
+            self.all.remove(key.index());
         }
     }
 }

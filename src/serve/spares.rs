@@ -387,7 +387,7 @@ mod tests {
             let mut count = 0;
             while self.spares.wants_server() {
                 self.spares.started(&mut self.timers);
-                self.spares.add(ServerKey(count), Pid::from_raw(7));
+                self.spares.add(ServerKey::at(count), Pid::from_raw(7));
                 count += 1;
             }
             count
@@ -400,7 +400,7 @@ mod tests {
         }
 
         fn take(&mut self) -> Option<usize> {
-            self.spares.take(&mut self.timers).map(|key| key.0)
+            self.spares.take(&mut self.timers).map(ServerKey::index)
         }
 
         /// Lets the time of the next deadline come.
@@ -513,7 +513,7 @@ mod tests {
         pool.spares.retire(ServerKey(3));
         let mut stopped = pool.spares.close(&mut pool.timers);
         stopped.sort_unstable();
-        let all = (1..SIZE).map(ServerKey);
+        let all = (1..SIZE).map(ServerKey::at);
         assert_eq!(stopped, all.collect::<Vec<_>>());
         assert!(!pool.spares.has_waiting() && !pool.spares.ended(ServerKey(1), START));
         pool.lose(1);

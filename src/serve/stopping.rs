@@ -176,7 +176,7 @@ impl<S: System> Proxy<S> {
         self.stop_timers.report.set(report, Due::StopReport, timers);
         let keys: Vec<SessionKey> = self.scheduler.iter().map(|(key, ..)| key).collect();
         for key in keys {
-            if self.stop_detached(key) {
+            if self.stop_detached(key, "the proxy was stopped") {
                 continue;
             }
             self.tell(key, Event::ShutDown);

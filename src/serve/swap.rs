@@ -326,7 +326,7 @@ pub(super) fn run_successor<S: System>(
     // Until it has answered its exit is waited for, which says more.
     let is_useless = server.is_useless() && !session.wants_successor_output();
     if server.exit.is_some() || is_useless {
-        session.handle(Event::SuccessorEnded(server.exit), cx);
+        session.handle(Event::SuccessorEnded(server.exit.as_deref().copied()), cx);
     }
     false
 }

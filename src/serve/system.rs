@@ -106,6 +106,11 @@ pub trait System: Sized {
         Err(io::ErrorKind::Unsupported.into())
     }
 
+    /// Whether clients that come in there may be asked for TLS.
+    fn speaks_tls(&self, _: &Self::Listener) -> bool {
+        false
+    }
+
     /// Whether the certificate of this client, if one was asked for, is still good.
     fn would_take(&self, _: &Self::Client) -> bool {
         true
@@ -338,6 +343,10 @@ impl System for Linux {
     fn start_tls(&mut self, client: &mut Connection, early: Vec<u8>) -> io::Result<()> {
         let tls = self.tls.as_ref().ok_or(io::ErrorKind::Unsupported)?;
         client.accept_tls(Arc::clone(&tls.config), early)
+    }
+
+    fn speaks_tls(&self, listener: &Listener) -> bool {
+        self.tls.is_some() && matches!(listener, Listener::Tcp(_))
     }
 
     fn would_take(&self, client: &Connection) -> bool {

@@ -7,6 +7,7 @@
 
 mod rehearsal;
 mod take_over;
+mod tls;
 mod whole;
 
 use std::convert::Infallible;
@@ -44,6 +45,9 @@ const ATTEMPTS: u8 = 3;
 /// say.
 const ENTRANCE_TIME: Duration = Duration::from_secs(1);
 
+/// So long, those have time for their responses who are connected over TLS and do not come back by themselves.
+const TLS_TIME: Duration = Duration::from_secs(10);
+
 /// This program itself, whatever lies at its path by now.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 
@@ -59,6 +63,8 @@ enum Stage<S: System> {
     Wanted,
     /// The other program is asked.
     Rehearsing(Box<Rehearsal<S>>),
+    /// It could. Sessions over TLS that can't be passed on have until the deadline.
+    EndingTls,
     /// It is its turn, once whoever is in the entrance has come in, or after the deadline.
     Agreed,
     /// Something has run out. It is its turn after the deadline.
@@ -120,11 +126,14 @@ impl<S: System> Proxy<S> {
         }
     }
 
-    /// What there is that can't be passed on yet.
-    pub fn not_passed_on(&self) -> Option<&'static str> {
-        let visitors = self.visitors.as_ref();
-        let is_tls = visitors.is_some_and(|visitors| visitors.entrance.rules().tls);
-        is_tls.then_some("an upgrade with TLS (--tls-cert) is not supported yet")
+    fn set_stage(&mut self, stage: Stage<S>, time: Duration) {
+        let at = Some(self.now() + time);
+        if let Some(upgrade) = &mut self.upgrade {
+            upgrade
+                .deadline
+                .set(at, Due::Upgrade, &mut self.reactor.timers);
+            upgrade.stage = stage;
+        }
     }
 }
 
@@ -149,6 +158,7 @@ impl Proxy<Linux> {
                 }
                 None => {}
             },
+            Stage::EndingTls => self.go_on_ending_tls(),
             Stage::Agreed => self.attempt_upgrade(),
             Stage::Waiting => {}
         }
@@ -168,9 +178,6 @@ impl Proxy<Linux> {
     }
 
     fn begin_rehearsal(&mut self) {
-        if let Some(why) = self.not_passed_on() {
-            return self.upgrade_failed(why);
-        }
         if let Some(why) = self.lacks_memory() {
             return self.upgrade_failed(&why);
         }
@@ -195,26 +202,31 @@ impl Proxy<Linux> {
         match begun {
             Err(why) => self.upgrade_failed(&why),
             Ok(rehearsal) => {
-                let at = Some(self.now() + REHEARSAL_TIME);
-                if let Some(upgrade) = &mut self.upgrade {
-                    let timers = &mut self.reactor.timers;
-                    upgrade.deadline.set(at, Due::Upgrade, timers);
-                    upgrade.stage = Stage::Rehearsing(Box::new(rehearsal));
-                }
+                self.set_stage(Stage::Rehearsing(Box::new(rehearsal)), REHEARSAL_TIME);
             }
         }
     }
 
     /// The other program could go on.
     fn rehearsed(&mut self) {
-        let at = Some(self.now() + ENTRANCE_TIME);
-        if let Some(upgrade) = &mut self.upgrade {
-            let timers = &mut self.reactor.timers;
-            upgrade.deadline.set(at, Due::Upgrade, timers);
-            upgrade.stage = Stage::Agreed;
-        }
         self.end_rehearsal();
+        if self.begin_end_of_tls() {
+            return self.set_stage(Stage::EndingTls, TLS_TIME);
+        }
+        self.set_stage(Stage::Agreed, ENTRANCE_TIME);
         self.attempt_upgrade();
+    }
+
+    fn go_on_ending_tls(&mut self) {
+        let upgrade = self.upgrade.as_ref();
+        let is_over = upgrade.is_some_and(|upgrade| upgrade.deadline.at().is_none());
+        if is_over {
+            self.end_tls_sessions();
+        }
+        if is_over || self.ending_tls_sessions().is_empty() {
+            self.set_stage(Stage::Agreed, ENTRANCE_TIME);
+            self.attempt_upgrade();
+        }
     }
 
     fn attempt_upgrade(&mut self) {
@@ -226,8 +238,8 @@ impl Proxy<Linux> {
         if self.scheduler.has_actions() || !(is_empty || is_over) {
             return;
         }
-        if let Some(why) = self.not_passed_on() {
-            return self.upgrade_failed(why);
+        if self.leave_tls() {
+            return;
         }
         self.tell_reloading();
         let failed = match self.upgrade() {
@@ -261,6 +273,7 @@ impl Proxy<Linux> {
                 self.system.program.path().display()
             );
         }
+        self.listeners.go_on();
         self.end_rehearsal();
         // Whoever has come meanwhile was kept waiting.
         self.has_rest = true;

@@ -144,7 +144,9 @@ impl Session {
             let id = &request.id;
             about!(debug, self.label, "{id} was taken back before it was sent");
             self.queued.remove(request);
-            self.standing.answered(id, false);
+            if let Some(standing) = self.any_standing() {
+                standing.answered(id, false);
+            }
             self.line_passed(cx);
         }
         if self.held().is_empty() {

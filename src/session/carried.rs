@@ -9,6 +9,9 @@ impl Session {
     /// After it was read: its buffers draw on this memory, and its handshake is one of these.
     pub fn take_up(&mut self, memory: &mut BufferBudget, records: &mut Records) {
         self.handshake.share_record(records);
+        if let Some(version) = &mut self.modern_version {
+            records.versions.share(version);
+        }
         debug_assert_eq!(self.charged, 0);
         self.recharge_budget(memory);
     }

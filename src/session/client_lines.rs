@@ -133,7 +133,7 @@ impl Session {
             self.debug_client_line("proxy", line);
             return Route::Drop;
         }
-        self.note_era(message);
+        self.note_era(message, cx);
         self.leave_shared(cx);
         if let Some(rare) = self.rare.changed() {
             rare.server_memory.note_client(message);

@@ -133,7 +133,8 @@ impl Session {
         self.accepts_client_lines()
             && !self.is_asking()
             && self.to_upstream.len() + self.held_bytes() < OUTBOX_BYTES
-            && self.to_client.tagged_bytes() <= OWN_LINES_BYTES
+            && (self.to_client.len() <= OWN_LINES_BYTES
+                || self.to_client.tagged_bytes() <= OWN_LINES_BYTES)
     }
 
     /// Whether a line of the client is under way of which much has arrived.
@@ -170,11 +171,7 @@ impl Session {
         self.note_delivery(cx);
         self.unwritten_since = None;
         self.to_client.consume(count, cx.memory);
-        while let Some(line) = self.to_client.next_started() {
-            if line == OwnLine::Heartbeat {
-                self.heartbeat.started();
-            }
-        }
+        while self.to_client.next_started().is_some() {}
     }
 
     /// The client sent these bytes.

@@ -45,22 +45,23 @@ impl Session {
         next.take(self.liveness_deadline());
         next.take(self.upstream.deadline());
         next.take(self.idle_deadline(settings));
-        next.take(self.held_deadline(settings));
         next.take(self.unfinished_deadline());
         next.take(self.resume_deadline());
-        next.take(self.swap_deadline());
-        if self.goal.is_serve() && self.client.is_at_ease() {
-            debug_assert_eq!(self.client_deadline(), None);
-            debug_assert_eq!(self.goal_deadline(), None);
+        if self.was_calm && self.client.is_at_ease() {
+            debug_assert_eq!(self.uneasy_deadline(settings), None);
             return next.0;
         }
-        earliest(next.0, self.ending_deadline())
+        earliest(next.0, self.uneasy_deadline(settings))
     }
 
-    /// The deadlines of a session that is about to end.
+    /// The deadlines of a session that holds lines back, is on its way to a new server, or is about to end.
     #[inline(never)]
-    fn ending_deadline(&self) -> Option<Time> {
-        earliest(self.client_deadline(), self.goal_deadline())
+    fn uneasy_deadline(&self, settings: &Settings) -> Option<Time> {
+        let mut next = Earliest(self.held_deadline(settings));
+        next.take(self.swap_deadline());
+        next.take(self.client_deadline());
+        next.take(self.goal_deadline());
+        next.0
     }
 
     /// A deadline has come. `unix_time` is the time since 1970.

@@ -1,9 +1,11 @@
 //! Which era of MCP a session belongs to: legacy clients open with `initialize` and have a session with their server; modern
 //! ones (2026-07-28 and newer) have none, and say in each request what they speak.
 
+use std::rc::Rc;
+
 use serde::{Deserialize, Serialize};
 
-use super::Session;
+use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method};
 
 /// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
@@ -18,6 +20,10 @@ pub(super) enum Era {
     },
     Modern,
 }
+
+/// The version of MCP that a client has said that it speaks, as JSON.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Version(Box<str>);
 
 impl Era {
     pub(super) fn is_modern(self) -> bool {
@@ -49,27 +55,31 @@ impl Era {
 impl Session {
     /// A message of the client is forwarded.
     #[inline]
-    pub(super) fn note_era(&mut self, message: &Message<'_>) {
+    pub(super) fn note_era(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         if self.era == Era::Undecided {
-            self.find_era(message);
+            self.find_era(message, cx);
         }
     }
 
     #[inline(never)]
-    fn find_era(&mut self, message: &Message<'_>) {
+    fn find_era(&mut self, message: &Message<'_>, cx: &mut Context<'_>) {
         self.era.note(message);
         if self.era.is_modern() {
             let mut versions = message
                 .envelopes()
                 .iter()
                 .filter_map(Envelope::protocol_version);
-            self.modern_version = versions.next().map(Into::into);
+            self.modern_version = versions.next().map(|version| {
+                let mut version = Rc::new(Version(version.into()));
+                cx.records.versions.share(&mut version);
+                version
+            });
         }
     }
 
     /// What a modern client has said that it speaks, as JSON.
     pub(super) fn modern_version(&self) -> Option<&str> {
-        self.modern_version.as_deref()
+        self.modern_version.as_ref().map(|version| &*version.0)
     }
 }
 

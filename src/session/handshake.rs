@@ -213,7 +213,7 @@ impl Handshake {
     /// Has the record in common with other sessions that have an equal one. Call it after what may change the record.
     pub(super) fn share_record(&mut self, records: &mut Records) {
         if let State::Recorded(record) = &mut self.state {
-            records.share(record);
+            records.handshakes.share(record);
         }
     }
 

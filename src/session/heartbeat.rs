@@ -18,10 +18,8 @@ const SILENT_INTERVALS: u32 = 2;
 pub(super) struct Heartbeat {
     /// When the next one is due; `None` for a client that has not announced itself.
     next: Option<Time>,
-    /// Whether one waits to be written. At most one does.
-    is_queued: bool,
-    last_activity: Time,
-    silence_reported: bool,
+    /// Since when the client has been silent, until that is reported.
+    silent_since: Option<Time>,
     /// When the client last sent something.
     last_heard: Time,
 }
@@ -31,9 +29,7 @@ impl Heartbeat {
     pub(super) fn new(now: Time) -> Self {
         Self {
             next: None,
-            is_queued: false,
-            last_activity: now,
-            silence_reported: false,
+            silent_since: Some(now),
             last_heard: now,
         }
     }
@@ -52,8 +48,7 @@ impl Heartbeat {
 
     /// The client sent something, or had no chance to.
     pub(super) fn note_activity(&mut self, now: Time) {
-        self.last_activity = now;
-        self.silence_reported = false;
+        self.silent_since = Some(now);
     }
 
     /// The client sent something.
@@ -81,20 +76,17 @@ impl Heartbeat {
         due
     }
 
-    /// The first byte of the one that waited was written.
-    pub(super) fn started(&mut self) {
-        self.is_queued = false;
-    }
-
     /// How long the client has been silent, if that is to be reported now.
     pub(super) fn take_silence_report(
         &mut self,
         now: Time,
         interval: Duration,
     ) -> Option<Duration> {
-        let silence = now.saturating_since(self.last_activity);
-        let is_due = silence >= interval * SILENT_INTERVALS && !self.silence_reported;
-        self.silence_reported |= is_due;
+        let silence = now.saturating_since(self.silent_since?);
+        let is_due = silence >= interval * SILENT_INTERVALS;
+        if is_due {
+            self.silent_since = None;
+        }
         is_due.then_some(silence)
     }
 }
@@ -111,6 +103,12 @@ impl Session {
         (self.delivers_to_client() && !self.is_detached()).then_some(next)
     }
 
+    /// At most one waits to be written.
+    fn has_heartbeat_waiting(&self) -> bool {
+        let mut lines = self.to_client.tags();
+        lines.any(|line| *line == OwnLine::Heartbeat)
+    }
+
     pub(super) fn heartbeat_timeout(&mut self, unix_time: Duration, cx: &mut Context<'_>) {
         let interval = cx.settings.heartbeat_interval;
         if !self.delivers_to_client()
@@ -122,7 +120,7 @@ impl Session {
         // Whoever has given back a server would be served.
         let is_alive = self.upstream.is_up() || self.hibernates;
         let line = || own_messages::heartbeat_response(unix_time, is_alive);
-        if !self.beat_beside(line) && !std::mem::replace(&mut self.heartbeat.is_queued, true) {
+        if !self.beat_beside(line) && !self.has_heartbeat_waiting() {
             self.own_line(&line(), OwnLine::Heartbeat, cx);
         }
         self.check_client(cx);

@@ -52,7 +52,9 @@ impl Session {
         );
         self.note_unserved(overdue.len());
         for (id, was_sent) in overdue {
-            self.standing.answered(&id, false);
+            if let Some(standing) = self.any_standing() {
+                standing.answered(&id, false);
+            }
             self.reply_unserved(&id, was_sent, ErrorReason::Unreachable, &text, cx);
         }
     }

@@ -286,7 +286,8 @@ impl InFlight {
     }
 
     /// Ends the first request of this id, because it was taken back.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would move it once more")]
     pub fn cancel(&mut self, id: &RequestId) -> Option<Request> {
         let request = self.requests.remove_first(id)?;
         self.load.remove(&request);

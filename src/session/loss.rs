@@ -94,7 +94,7 @@ impl Session {
         let was_idle = exit == Exit::Connection(None) && self.nothing_waits();
         self.backend.disconnected(was_idle, cx.now);
         // A link that ended because nothing passed is not to bring its server back before anything does.
-        self.handshake.replays_at_once = !was_idle && self.standing.has_any();
+        self.handshake.replays_at_once = !was_idle && self.rare.standing.has_any();
         self.begin_leaving(Sign::LinkEnded(exit), cx);
     }
 

@@ -34,7 +34,7 @@ impl Session {
             && self.unanswered() == 0
             && self.upstream_backlog.is_none()
             && !self.from_upstream.is_within_line(0)
-            && !self.standing.has_subscriptions()
+            && !self.rare.standing.has_subscriptions()
             && self.is_upstream_at_rest()
     }
 
@@ -53,7 +53,7 @@ impl Session {
         let mut envelopes = batch.envelopes.iter();
         let subscribes = envelopes.any(|envelope| envelope.method == Some(Method::Subscribe));
         if subscribes {
-            self.standing.note_unfollowed();
+            self.rare.change().standing.note_unfollowed();
         }
     }
 }

@@ -6,7 +6,10 @@ use super::Session;
 use super::refusals::Refusals;
 use super::send_queue::SendQueue;
 use super::server_memory::ServerMemory;
+use super::standing::Standing;
 use super::subscriptions::Subscriptions;
+use super::tidy::Tidy;
+use super::unfinished::Unfinished;
 use crate::util::seldom::Begins;
 use crate::util::time::Time;
 
@@ -24,6 +27,12 @@ pub(super) struct Rare {
     pub(super) refusals: Refusals,
     pub(super) subscriptions: Subscriptions,
     pub(super) server_memory: ServerMemory,
+    /// What the client has set up at the server.
+    pub(super) standing: Standing,
+    /// The long lines that have not arrived in full, if there are any.
+    pub(super) unfinished: Unfinished,
+    /// Present if messages that the host did not ask for are filtered out.
+    pub(super) tidy: Option<Tidy>,
 }
 
 impl Begins for Rare {
@@ -35,6 +44,9 @@ impl Begins for Rare {
         refusals: Refusals::NONE,
         subscriptions: Subscriptions::NONE,
         server_memory: ServerMemory::EMPTY,
+        standing: Standing::NOTHING,
+        unfinished: Unfinished::NONE,
+        tidy: None,
     };
 }
 

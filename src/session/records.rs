@@ -1,20 +1,35 @@
-//! Handshakes that sessions have in common: those of the same client program with the same server are equal.
+//! What sessions record and have in common: the handshakes of the same client program with the same server are equal.
 
 use std::collections::VecDeque;
 use std::rc::{Rc, Weak};
 
+use super::era::Version;
 use super::handshake::Record;
 
-/// How many are known at a time: more different clients and servers come to one proxy seldom, and then only cost memory.
+/// How many of a kind are known at a time: more different clients and servers come to one proxy seldom, and then only cost
+/// memory.
 const MAX_KNOWN: usize = 16;
 
-/// Those that took place last and that any session still has.
+/// What sessions record, and others may record, too.
 #[derive(Debug, Default)]
-pub struct Records(VecDeque<Weak<Record>>);
+pub struct Records {
+    pub(super) handshakes: Known<Record>,
+    pub(super) versions: Known<Version>,
+}
 
-impl Records {
+/// What was recorded last and any session still has.
+#[derive(Debug)]
+pub(super) struct Known<T>(VecDeque<Weak<T>>);
+
+impl<T> Default for Known<T> {
+    fn default() -> Self {
+        Self(VecDeque::new())
+    }
+}
+
+impl<T: Eq> Known<T> {
     /// Takes the place of a record by an equal one that others have, too.
-    pub(super) fn share(&mut self, record: &mut Rc<Record>) {
+    pub(super) fn share(&mut self, record: &mut Rc<T>) {
         let mut known = self.0.iter().filter_map(Weak::upgrade);
         if let Some(equal) = known.find(|known| known == record) {
             *record = equal;
@@ -36,7 +51,7 @@ mod tests {
 
     #[test]
     fn equal_records_are_one_as_long_as_anybody_has_it() {
-        let mut records = Records::default();
+        let mut records = Known::default();
         let mut make = |request: &str| {
             let mut record = recorded(request, RESULT);
             records.share(&mut record);
@@ -51,7 +66,7 @@ mod tests {
 
     #[test]
     fn only_the_last_ones_are_known() {
-        let mut records = Records::default();
+        let mut records = Known::default();
         let mut all: Vec<Rc<Record>> = Vec::new();
         for number in 0..=MAX_KNOWN {
             let mut record = recorded(&number.to_string(), RESULT);
@@ -59,7 +74,7 @@ mod tests {
             all.push(record);
         }
         assert_eq!(records.0.len(), MAX_KNOWN);
-        let is_shared = |records: &mut Records, at: usize| {
+        let is_shared = |records: &mut Known<Record>, at: usize| {
             let mut record = recorded(&at.to_string(), RESULT);
             records.share(&mut record);
             Rc::ptr_eq(&record, &all[at])

@@ -61,6 +61,9 @@ enum What {
 }
 
 impl Standing {
+    /// It has set up nothing.
+    pub(super) const NOTHING: Self = Self(None);
+
     /// Whether the server has agreed to anything.
     pub(super) fn has_any(&self) -> bool {
         self.0
@@ -162,9 +165,15 @@ impl Entry {
 
 // Recording.
 impl Session {
+    /// What the client has set up, if it may have set up anything.
+    #[inline]
+    pub(super) fn any_standing(&mut self) -> Option<&mut Standing> {
+        self.rare.changed().map(|rare| &mut rare.standing)
+    }
+
     /// The server is gone, and what it had not read or was not sent waits for the next one.
     pub(super) fn forget_unanswered_standing(&mut self) {
-        if self.standing.0.is_none() {
+        if self.rare.standing.0.is_none() {
             return;
         }
         let waiting: Vec<RequestId> = self
@@ -173,7 +182,9 @@ impl Session {
             .flat_map(ToUpstream::requests)
             .map(|request| request.id.clone())
             .collect();
-        self.standing.server_lost(|id| waiting.contains(id));
+        if let Some(standing) = self.any_standing() {
+            standing.server_lost(|id| waiting.contains(id));
+        }
     }
 
     /// A request of the client is forwarded.
@@ -183,7 +194,8 @@ impl Session {
             Some(Method::SetLevel) => Some(What::LogLevel),
             Some(Method::Unsubscribe) => {
                 let what = resource(request).map(What::Subscription);
-                if let Some((set_up, what)) = self.standing.0.as_mut().zip(what) {
+                let set_up = self.any_standing().and_then(|it| it.0.as_mut());
+                if let Some((set_up, what)) = set_up.zip(what) {
                     set_up.forget(|entry| entry.what == what);
                 }
                 return;
@@ -192,7 +204,7 @@ impl Session {
         };
         let Some(what) = what.filter(|_| matches!(self.era, Era::Legacy { .. })) else {
             if request.method == Some(Method::Subscribe) {
-                self.standing.note_unfollowed();
+                self.rare.change().standing.note_unfollowed();
             }
             return;
         };
@@ -202,7 +214,7 @@ impl Session {
             pending: Some(id.clone()),
             opening: self.handshake.openings(),
         };
-        let set_up = self.standing.0.get_or_insert_default();
+        let set_up = self.rare.change().standing.0.get_or_insert_default();
         if set_up.bytes + entry.size() <= MAX_BYTES {
             set_up.put(usize::MAX, entry);
         } else if !std::mem::replace(&mut set_up.is_too_large, true) {
@@ -235,7 +247,9 @@ impl Session {
         if up.unasked_replay_at().is_none_or(|at| at > cx.now) {
             return;
         }
-        up.replay_at = None;
+        if let Some(early) = &mut up.early {
+            early.replay_at = None;
+        }
         debug_assert!(self.held().is_empty(), "a line would have begun the replay");
         if self.goal.is_serve() {
             self.start_replay(cx);
@@ -244,7 +258,7 @@ impl Session {
 
     /// Tells a server that has agreed to the replayed handshake what the client had set up.
     pub(super) fn restore_standing(&mut self, cx: &mut Context<'_>) {
-        let Some(set_up) = &mut self.standing.0 else {
+        let Some(set_up) = self.rare.changed().and_then(|it| it.standing.0.as_mut()) else {
             return;
         };
         let settled = set_up
@@ -266,7 +280,7 @@ impl Session {
 
     /// Takes the server's answer to a line that was sent again. Returns whether it was one: the client has its answer.
     pub(super) fn take_restored(&mut self, response: &Envelope<'_>) -> bool {
-        let Some(set_up) = self.standing.0.as_mut() else {
+        let Some(set_up) = self.any_standing().and_then(|it| it.0.as_mut()) else {
             return false;
         };
         let id = response.response_id().filter(|id| id.len() <= MAX_ID_BYTES);

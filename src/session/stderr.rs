@@ -342,6 +342,34 @@ mod tests {
     }
 
     #[test]
+    fn all_sessions_together_have_a_limit_and_each_counts_what_it_has_left_out() {
+        static ALL: LogRate = LogRate {
+            burst: 500,
+            interval: Duration::from_millis(1),
+        };
+        let mut shared = LogRateLimit::new(&ALL);
+        let now = Time::from_nanos(1 << 40);
+        let mut admitted = 0;
+        for _ in 0..10 {
+            let mut own = LogRateLimit::new(&SESSION_OUTPUT);
+            let mut gate = Gate {
+                limit: Some(&mut own),
+                shared: Some(&mut shared),
+                last_words: None,
+            };
+            let more = (0..SESSION_OUTPUT.burst)
+                .filter(|_| gate.admit(now))
+                .count();
+            admitted += more;
+            assert_eq!(
+                own.take_left_out(),
+                u64::from(SESSION_OUTPUT.burst) - more as u64
+            );
+        }
+        assert_eq!(admitted, ALL.burst as usize);
+    }
+
+    #[test]
     fn excerpts_tell_the_length() {
         assert_eq!(excerpt(b"short"), "short");
         assert!(excerpt(&[b'x'; 2000]).ends_with("… (2000 bytes)"));

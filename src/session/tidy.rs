@@ -21,9 +21,14 @@ pub(super) struct Tidy {
 }
 
 impl Session {
+    #[inline]
+    fn any_tidy(&mut self) -> Option<&mut Tidy> {
+        self.rare.changed().and_then(|rare| rare.tidy.as_mut())
+    }
+
     /// Notes the progress tokens of requests on their way to the server.
     pub(super) fn note_progress_tokens(&mut self, message: &Message<'_>) {
-        if self.tidy.is_none() {
+        if self.any_tidy().is_none() {
             return;
         }
         for envelope in message.envelopes() {
@@ -32,7 +37,7 @@ impl Session {
                 continue;
             };
             self.forget_old_tokens();
-            if let Some(tidy) = &mut self.tidy {
+            if let Some(tidy) = self.any_tidy() {
                 tidy.tokens
                     .push((RequestId::new(token), RequestId::new(id)));
             }
@@ -41,13 +46,13 @@ impl Session {
 
     /// Once there are many, those of requests that have their responses are forgotten; there can't be many others.
     fn forget_old_tokens(&mut self) {
-        let full = |tidy: &&mut Box<Tidy>| tidy.tokens.len() >= MAX_TOKENS;
-        let Some(tidy) = self.tidy.as_mut().filter(full) else {
+        let full = |tidy: &&mut Tidy| tidy.tokens.len() >= MAX_TOKENS;
+        let Some(tidy) = self.any_tidy().filter(full) else {
             return;
         };
         let mut tokens = std::mem::take(&mut tidy.tokens);
         tokens.retain(|(_, id)| self.is_unanswered(id));
-        if let Some(tidy) = &mut self.tidy {
+        if let Some(tidy) = self.any_tidy() {
             tidy.tokens = tokens;
         }
     }
@@ -62,7 +67,7 @@ impl Session {
         let Message::Single(envelope) = message else {
             return false;
         };
-        if self.tidy.is_none() {
+        if self.any_tidy().is_none() {
             return false;
         }
         let what = if envelope.is_response() {
@@ -86,7 +91,7 @@ impl Session {
 
     fn is_progress_asked(&mut self, envelope: &Envelope<'_>) -> bool {
         let token = envelope.progress_token().filter(|it| is_kept(it));
-        let (Some(token), Some(tidy)) = (token.map(RequestId::new), &self.tidy) else {
+        let (Some(token), Some(tidy)) = (token.map(RequestId::new), &self.rare.tidy) else {
             return false;
         };
         let in_flight = &mut self.in_flight;
@@ -95,14 +100,12 @@ impl Session {
     }
 
     fn note_dropped(&mut self, what: &str, cx: &mut Context<'_>) {
-        let Some(tidy) = &mut self.tidy else {
+        let Some(tidy) = self.any_tidy() else {
             return;
         };
         tidy.dropped += 1;
-        let text = format_args!(
-            "dropped {what} (--tidy), {} so far",
-            Counted(tidy.dropped, "line")
-        );
+        let dropped = Counted(tidy.dropped, "line");
+        let text = format_args!("dropped {what} (--tidy), {dropped} so far");
         self.server_log.warn(&self.label, cx, text);
     }
 }

@@ -70,28 +70,36 @@ impl Progress {
     }
 }
 
+impl Unfinished {
+    /// There are none.
+    pub(super) const NONE: Self = Self {
+        of_client: None,
+        of_upstream: None,
+    };
+}
+
 impl Session {
+    #[inline]
+    fn has_unfinished(&self) -> bool {
+        let unfinished = &self.rare.unfinished;
+        unfinished.of_client.is_some() | unfinished.of_upstream.is_some()
+    }
+
     /// Notes the progress of unfinished lines.
     pub(super) fn note_unfinished(&mut self, now: Time) {
         let lens = (self.from_client.buffered(), self.from_upstream.buffered());
-        if self.unfinished.is_none() && lens.0.max(lens.1) <= UNCHARGED_BYTES {
+        if !self.has_unfinished() && lens.0.max(lens.1) <= UNCHARGED_BYTES {
             return;
         }
-        let before = self.unfinished.take().unwrap_or_default();
-        let of_client = Progress::of(before.of_client, lens.0, now);
-        let of_upstream = Progress::of(before.of_upstream, lens.1, now);
-        if of_client.is_some() || of_upstream.is_some() {
-            self.unfinished = Some(Box::new(Unfinished {
-                of_client,
-                of_upstream,
-            }));
-        }
+        let unfinished = &mut self.rare.change().unfinished;
+        unfinished.of_client = Progress::of(unfinished.of_client, lens.0, now);
+        unfinished.of_upstream = Progress::of(unfinished.of_upstream, lens.1, now);
     }
 
     /// A side that is not read can't make progress.
     pub(super) fn restart_unfinished(&mut self, now: Time) {
         let was_read = self.was_read;
-        let Some(unfinished) = self.unfinished.as_deref_mut() else {
+        let Some(unfinished) = self.rare.changed().map(|it| &mut it.unfinished) else {
             return;
         };
         let sides = [
@@ -108,9 +116,7 @@ impl Session {
 
     /// When the lines of the two sides will have stalled, as far as these are read.
     fn stalls(&self) -> (Option<Time>, Option<Time>) {
-        let Some(unfinished) = self.unfinished.as_deref() else {
-            return (None, None);
-        };
+        let unfinished = &self.rare.unfinished;
         let at = |progress: Option<Progress>| Some(progress?.last_byte + STALL_TIME);
         (
             at(unfinished.of_client).filter(|_| self.was_read.client),
@@ -120,8 +126,7 @@ impl Session {
 
     #[inline]
     pub(super) fn unfinished_deadline(&self) -> Option<Time> {
-        self.unfinished.as_ref()?;
-        self.earliest_stall()
+        self.has_unfinished().then(|| self.earliest_stall())?
     }
 
     #[inline(never)]
@@ -151,9 +156,7 @@ impl Session {
     }
 
     fn weights(&self, now: Time) -> (Option<u64>, Option<u64>) {
-        let Some(unfinished) = self.unfinished.as_deref() else {
-            return (None, None);
-        };
+        let unfinished = &self.rare.unfinished;
         let of = |progress: Option<Progress>, splitter: &Splitter| {
             Some(progress?.weight(splitter.capacity(), now))
         };

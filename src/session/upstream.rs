@@ -48,16 +48,23 @@ pub(super) struct Up {
     /// When it was started.
     pub(super) started: Time,
     pub(super) history: History,
-    /// When the client is told that this is not the first one.
-    pub(super) notice_at: Option<Time>,
-    /// When the handshake is replayed although the client has said nothing.
-    pub(super) replay_at: Option<Time>,
     /// Present if it is a seat at servers that others use, too.
     pub(super) shared: Option<Shared>,
     /// Whether it takes the place of one that was given back.
     pub(super) wakes: bool,
+    /// What there is to do as long as it is new, if there is anything.
+    pub(super) early: Option<Box<Early>>,
+}
+
+/// What there is to do about a new upstream.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub(super) struct Early {
+    /// When the client is told that this is not the first one.
+    pub(super) notice_at: Option<Time>,
+    /// When the handshake is replayed although the client has said nothing.
+    pub(super) replay_at: Option<Time>,
     /// How it starts up, until it has written something; `None` for a link.
-    pub(super) unheard: Option<Box<Unheard>>,
+    pub(super) unheard: Option<Unheard>,
 }
 
 /// What to report about the first output of a server.
@@ -111,7 +118,7 @@ impl Upstream {
         match self {
             Self::Up(up) => {
                 let replay = earliest(up.unasked_replay_at(), up.greeting.deadline());
-                earliest(up.notice_at, replay)
+                earliest(up.notice_at(), replay)
             }
             Self::Leaving(leaving) => leaving.deadline(),
             Self::Cooling { until } => Some(*until),
@@ -120,16 +127,34 @@ impl Upstream {
     }
 }
 
+impl Early {
+    /// Takes no memory if it is nothing.
+    pub(super) fn of(early: Self) -> Option<Box<Self>> {
+        let Self {
+            notice_at,
+            replay_at,
+            unheard,
+        } = &early;
+        let is_anything = notice_at.is_some() || replay_at.is_some() || unheard.is_some();
+        is_anything.then(|| Box::new(early))
+    }
+}
+
 impl Up {
     /// Whether the client is to be told nothing, and no handshake is under way.
     fn owes_nothing(&self) -> bool {
-        self.notice_at.is_none() && matches!(self.greeting, Greeting::Done)
+        self.notice_at().is_none() && matches!(self.greeting, Greeting::Done)
+    }
+
+    /// When the client is told that this is not the first one.
+    pub(super) fn notice_at(&self) -> Option<Time> {
+        self.early.as_ref()?.notice_at
     }
 
     /// When the handshake is replayed, if the client has not said anything before.
     pub(super) fn unasked_replay_at(&self) -> Option<Time> {
         let is_due = matches!(self.greeting, Greeting::Due);
-        self.replay_at.filter(|_| is_due)
+        self.early.as_ref()?.replay_at.filter(|_| is_due)
     }
 }
 
@@ -234,16 +259,16 @@ impl Session {
             greeting: Greeting::first(&self.handshake, cx.settings.replays),
             started: cx.now,
             history: History::after(self.sent_to_client.messages()),
-            notice_at,
-            replay_at: (self.handshake.replays_at_once || is_swapped).then_some(cx.now),
             shared: None,
             wakes,
-            unheard: pid.map(|_| {
-                Box::new(Unheard {
+            early: Early::of(Early {
+                notice_at,
+                replay_at: (self.handshake.replays_at_once || is_swapped).then_some(cx.now),
+                unheard: pid.map(|_| Unheard {
                     started: cx.now,
                     first_input: None,
                     is_first,
-                })
+                }),
             }),
         });
         if is_swapped {
@@ -265,15 +290,25 @@ impl Session {
     /// input.
     #[inline]
     pub(super) fn note_first_output(&mut self, cx: &Context<'_>) {
-        if let Upstream::Up(up) = &mut self.upstream
-            && let Some(unheard) = up.unheard.take()
-        {
-            self.log_first_output(&unheard, cx);
+        if matches!(&self.upstream, Upstream::Up(up) if up.early.is_some()) {
+            self.note_early_output(cx);
         }
     }
 
+    /// The same for an upstream that is new.
     #[cold]
-    fn log_first_output(&self, unheard: &Unheard, cx: &Context<'_>) {
+    fn note_early_output(&mut self, cx: &Context<'_>) {
+        let Upstream::Up(up) = &mut self.upstream else {
+            return;
+        };
+        let Some(mut early) = up.early.take() else {
+            return;
+        };
+        let unheard = early.unheard.take();
+        up.early = Early::of(*early);
+        let Some(unheard) = unheard else {
+            return;
+        };
         let since = |time: Time| cx.now.saturating_since(time).as_secs_f64();
         let after_start = since(unheard.started);
         let mut text = format!("first output of the server {after_start:.3} s after its start");
@@ -356,9 +391,12 @@ impl Session {
             return;
         };
         let replay_failed = up.greeting.deadline().is_some_and(|at| at <= cx.now);
-        if up.notice_at.is_some_and(|at| at <= cx.now) {
-            up.notice_at = None;
-            up.replay_at.get_or_insert(cx.now + UNASKED_REPLAY_DELAY);
+        if let Some(early) = &mut up.early
+            && early.notice_at.is_some_and(|at| at <= cx.now)
+        {
+            early.notice_at = None;
+            let replay_at = cx.now + UNASKED_REPLAY_DELAY;
+            early.replay_at.get_or_insert(replay_at);
             self.give_notice(unix_time, cx);
         }
         self.replay_unasked(cx);

@@ -193,11 +193,6 @@ impl Session {
 
     /// Ids that are too long to be kept belong to no request of the client; requests of the server with such an id pass
     /// unexamined.
-    #[inline(always)]
-    #[allow(
-        clippy::inline_always,
-        reason = "of two callers, one is for nearly every line"
-    )]
     fn note_upstream_message(&mut self, envelope: &Envelope<'_>, cx: &mut Context<'_>) {
         if envelope.id.is_some_and(|id| id.len() > MAX_ID_BYTES) {
             return;
@@ -222,7 +217,8 @@ impl Session {
     }
 
     /// Ends the request to which a response with this id belongs.
-    #[inline]
+    #[inline(always)]
+    #[allow(clippy::inline_always, reason = "a call would move it once more")]
     fn end_request(&mut self, id: &RequestId) -> Option<Request> {
         let request = self.in_flight.cancel(id);
         if request.is_some() {
@@ -263,7 +259,9 @@ impl Session {
         if response.is_error() {
             self.tally.errors = self.tally.errors.saturating_add(1);
         }
-        self.standing.answered(&request.id, response.has_result());
+        if let Some(standing) = self.any_standing() {
+            standing.answered(&request.id, response.has_result());
+        }
         if let Kind::Opening(opening) = request.kind
             && opening.is_initialize
         {
@@ -283,7 +281,9 @@ impl Session {
         }
         if self.handshake.record(opening.line, result) {
             self.handshake.share_record(cx.records);
-            self.standing.begin_anew(opening.number);
+            if let Some(standing) = self.any_standing() {
+                standing.begin_anew(opening.number);
+            }
         }
         if self.handshake.is_too_large() {
             about!(

@@ -138,7 +138,9 @@ impl Share {
         }
         self.last_number += 1;
         let number = self.last_number;
-        self.seats[key.0].push_open(Open::new(id, number, State::Initializing));
+        self.seats[key.0]
+            .open
+            .push(Open::new(id, number, State::Initializing));
         let asking = &mut self.groups.get_mut(group).asking;
         asking.push((key, number));
         if asking.len() == 1 {
@@ -252,7 +254,7 @@ impl Share {
 
     fn close_asking(&mut self, key: SeatKey, number: u64) -> Option<RequestId> {
         let seat = self.seats.get_mut(key.0)?;
-        let at = seat.numbered(number)?;
+        let at = seat.open.numbered(number)?;
         Some(seat.close(at).id)
     }
 }

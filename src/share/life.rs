@@ -157,7 +157,7 @@ impl Share {
         let Some(seat) = self.seats.get_mut(key.0) else {
             return;
         };
-        let Some(at) = seat.numbered(number) else {
+        let Some(at) = seat.open.numbered(number) else {
             return;
         };
         let open = seat.close(at);
@@ -195,7 +195,7 @@ impl Share {
             let seat = *seat;
             process.end(number);
             let place = &mut self.seats[seat.0];
-            if let Some(at) = place.numbered(number) {
+            if let Some(at) = place.open.numbered(number) {
                 place.open[at].state = State::Waiting;
                 place.open[at].process = None;
                 place.at_process -= 1;
@@ -277,7 +277,7 @@ impl Share {
             if waiting.listens_to.is_some() {
                 seat.listens -= 1;
             }
-            if let Some(at) = seat.numbered(waiting.number) {
+            if let Some(at) = seat.open.numbered(waiting.number) {
                 let id = seat.close(at).id.to_string();
                 self.refuse(key, Some(id.as_bytes()), reason, text, cx);
             }
@@ -332,7 +332,7 @@ impl Share {
             if let Some(Owner::Request {
                 seat: Some(seat), ..
             }) = owner
-                && let Some(at) = self.seats[seat.0].numbered(number)
+                && let Some(at) = self.seats[seat.0].open.numbered(number)
             {
                 self.seats[seat.0].close(at);
                 self.may_send_more(seat, key, cx);

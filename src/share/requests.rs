@@ -21,7 +21,10 @@ const MAX_CANCELLATION_BYTES: usize = 4096;
 impl Share {
     /// The client of a seat has sent these lines, which are messages.
     pub fn client_lines(&mut self, seat: SeatKey, lines: &[u8], cx: &mut Context<'_>) {
-        for line in lines.split(|byte| *byte == b'\n') {
+        let mut start = 0;
+        for end in memchr::memchr_iter(b'\n', lines).chain([lines.len()]) {
+            let line = &lines[start..end];
+            start = end + 1;
             if self.seats.contains(seat.0)
                 && let Ok(message) = Message::read(line)
             {
@@ -106,7 +109,7 @@ impl Share {
     ) -> Result<(), (ErrorReason, &'static str)> {
         let id = RequestId::new(request.id);
         let seat = &self.seats[key.0];
-        if seat.wanted(&id).is_some() {
+        if seat.open.wanted(&id).is_some() {
             let text = "the id is that of a request that was not answered yet";
             return Err((ErrorReason::InvalidRequest, text));
         }
@@ -142,7 +145,7 @@ impl Share {
         }
         let token = request.token.clone().map(|token| &line[token]);
         let open = Open::new(id, waiting.number, State::Waiting);
-        seat.push_open(open.with(token, Asks::of(line, request)));
+        seat.open.push(open.with(token, Asks::of(line, request)));
         seat.listens += usize::from(is_listen);
         seat.push_waiting(waiting);
         self.seek_turn(key, cx);
@@ -294,7 +297,7 @@ impl Share {
             line,
             listens_to,
         } = waiting;
-        let Some(at) = self.seats[key.0].numbered(number) else {
+        let Some(at) = self.seats[key.0].open.numbered(number) else {
             return;
         };
         let passes = self.note_resource(key, at, to);
@@ -358,7 +361,7 @@ impl Share {
         at: std::ops::Range<usize>,
         cx: &mut Context<'_>,
     ) -> bool {
-        let Some(found) = self.seats[key.0].wanted(id) else {
+        let Some(found) = self.seats[key.0].open.wanted(id) else {
             return false;
         };
         if let Some((process, number)) = self.withdraw(key, found, false, cx) {

@@ -163,7 +163,7 @@ impl Share {
         cx: &Context<'_>,
     ) {
         let place = self.seats.get(seat.0);
-        let open = place.and_then(|seat| Some(&seat.open[seat.numbered(number)?]));
+        let open = place.and_then(|seat| Some(&seat.open[seat.open.numbered(number)?]));
         match open.map(|open| open.asks().clone()) {
             Some(Asks::Discover(version)) => self.discovered.note(&version, line, at, cx.now),
             Some(asks @ Asks::Subscribe { .. }) if server_line::is_error(line) => {
@@ -181,7 +181,7 @@ impl Share {
         cx: &mut Context<'_>,
     ) -> Option<String> {
         let seat = self.seats.get_mut(key.0)?;
-        let at = seat.numbered(number)?;
+        let at = seat.open.numbered(number)?;
         let open = seat.close(at);
         if let State::Listening(_) = open.state {
             seat.listens -= 1;
@@ -268,7 +268,7 @@ impl Share {
         };
         let token = seat.and_then(|seat| {
             let seat = self.seats.get(seat.0)?;
-            let open = &seat.open[seat.numbered(number)?];
+            let open = &seat.open[seat.open.numbered(number)?];
             let is_wanted = open.state != State::Cancelled;
             open.token().filter(|_| is_wanted).map(<[u8]>::to_vec)
         });
@@ -337,7 +337,7 @@ impl Share {
         let Some(seat) = self.seats.get(key.0) else {
             return;
         };
-        let Some(found) = seat.numbered(member) else {
+        let Some(found) = seat.open.numbered(member) else {
             return;
         };
         let id = seat.open[found].id.to_string();

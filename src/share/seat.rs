@@ -9,6 +9,7 @@ use super::ProcessKey;
 use super::for_client::ForClient;
 use super::groups::GroupKey;
 use super::identity::Identity;
+use super::open_requests::OpenRequests;
 use super::uris::Uris;
 use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::protocol::id::RequestId;
@@ -24,12 +25,6 @@ pub(super) const MAX_WAITING_BYTES: usize = 1024 * 1024;
 /// Requests to listen that a session may have open. The clients of the SDKs open one.
 pub(super) const MAX_LISTENS: usize = 16;
 
-/// As many ids of the greatest length hold less than a buffer may hold without being charged.
-const FEW: usize = 24;
-
-/// Up to so many open requests have room made for them one by one.
-const FEW_OPEN: usize = 4;
-
 /// A session's place.
 #[derive(Debug, Serialize, Deserialize)]
 #[allow(
@@ -42,8 +37,8 @@ pub(super) struct Seat {
     pub(super) era: SeatEra,
     /// Where its requests go. The first of them decides.
     pub(super) process: Option<ProcessKey>,
-    /// Requests that were not answered, in order of arrival.
-    pub(super) open: Vec<Open>,
+    /// Requests that were not answered.
+    pub(super) open: OpenRequests,
     /// Those of them that are to be sent, in order of arrival.
     pub(super) waiting: VecDeque<Waiting>,
     pub(super) waiting_bytes: usize,
@@ -184,13 +179,16 @@ pub(super) struct Waiting {
     pub(super) listens_to: Option<Box<[u8]>>,
 }
 
+/// There are thousands, most with a request that listens.
+const _: () = assert!(size_of::<Seat>() + size_of::<Open>() <= 264);
+
 impl Seat {
     pub(super) fn new(identity: Identity) -> Self {
         Self {
             identity,
             era: SeatEra::default(),
             process: None,
-            open: Vec::new(),
+            open: OpenRequests::default(),
             waiting: VecDeque::new(),
             waiting_bytes: 0,
             at_process: 0,
@@ -206,32 +204,11 @@ impl Seat {
         }
     }
 
-    /// The request of this id that the client still waits for.
-    pub(super) fn wanted(&self, id: &RequestId) -> Option<usize> {
-        let mut open = self.open.iter();
-        open.position(|open| open.state != State::Cancelled && open.id == *id)
-    }
-
-    pub(super) fn numbered(&self, number: u64) -> Option<usize> {
-        self.open.iter().position(|open| open.number == number)
-    }
-
-    /// Takes a request in. Most seats have one or two, and there are thousands of seats: few have room for just those.
-    pub(super) fn push_open(&mut self, open: Open) {
-        if self.open.len() < FEW_OPEN {
-            self.open.reserve_exact(1);
-        }
-        self.open.push(open);
-    }
-
     /// Forgets the request at this place.
     pub(super) fn close(&mut self, at: usize) -> Open {
         let open = self.open.remove(at);
         if matches!(open.state, State::Sent | State::Cancelled) {
             self.at_process -= 1;
-        }
-        if self.open.is_empty() {
-            self.open = Vec::new();
         }
         open
     }
@@ -322,15 +299,9 @@ impl Seat {
     /// What it is to hold of the shared memory, in bytes.
     pub(super) fn charge(&self) -> usize {
         let beyond = |bytes: usize| bytes.saturating_sub(UNCHARGED_BYTES);
-        // A few ids, however long, are within what is free.
-        let ids = if self.open.len() <= FEW {
-            0
-        } else {
-            self.open.iter().map(|open| open.id.heap_bytes()).sum()
-        };
         beyond(self.waiting_bytes)
             + beyond(self.to_client.capacity())
-            + beyond(ids)
+            + beyond(self.open.id_bytes())
             + beyond(self.uris.bytes())
     }
 }

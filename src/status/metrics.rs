@@ -428,6 +428,26 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_them_all_and_no_others() {
+        let readme = include_str!("../../README.md");
+        let (_, table) = readme.split_once("| metric | labels | |\n").unwrap();
+        let (table, _) = table.split_once("\n\n").unwrap();
+        let cells = table
+            .lines()
+            .skip(1)
+            .filter_map(|row| row.split('|').nth(1));
+        let named = cells.flat_map(|cell| cell.split('`').skip(1).step_by(2));
+        let mut named: Vec<&str> = named.collect();
+        let text = shown();
+        let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+        let types = types.filter_map(|line| line.strip_prefix(PREFIX)?.split(' ').next());
+        let mut told: Vec<&str> = types.collect();
+        named.sort_unstable();
+        told.sort_unstable();
+        assert_eq!(named, told);
+    }
+
+    #[test]
     fn numbers_are_where_they_belong() {
         let text = shown();
         for line in [

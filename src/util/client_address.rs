@@ -1,7 +1,7 @@
 //! Where a client comes from: what the log calls it, and as whom limits count it.
 
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ClientAddress {
     /// It came over TCP. An IPv4 address is never written as a v4-mapped IPv6 one.
-    Ip(SocketAddr),
+    Ip(Endpoint),
     /// It came over a unix socket: who it was when it connected (unix(7), `SO_PEERCRED`).
     Unix {
         /// Its user.
@@ -19,6 +19,50 @@ pub enum ClientAddress {
     },
     /// A balancer brought it and could not say whose it is.
     Unknown,
+}
+
+/// The address and the port of a TCP connection, in less room than a [`SocketAddr`] takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endpoint {
+    ip: IpAddr,
+    port: u16,
+    /// Of which network an address is that only counts within one (RFC 4007).
+    scope: u32,
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        let scope = match address {
+            SocketAddr::V4(_) => 0,
+            SocketAddr::V6(address) => address.scope_id(),
+        };
+        Self {
+            ip: address.ip(),
+            port: address.port(),
+            scope,
+        }
+    }
+}
+
+impl Endpoint {
+    /// The address.
+    pub fn ip(self) -> IpAddr {
+        self.ip
+    }
+
+    /// The port.
+    pub fn port(self) -> u16 {
+        self.port
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.ip {
+            IpAddr::V4(ip) => SocketAddrV4::new(ip, self.port).fmt(f),
+            IpAddr::V6(ip) => SocketAddrV6::new(ip, self.port, 0, self.scope).fmt(f),
+        }
+    }
 }
 
 /// Whom a limit counts: addresses that one client can have many of are one.
@@ -38,7 +82,7 @@ impl ClientAddress {
     /// The address of a TCP connection. A v4-mapped one (RFC 4291, 2.5.5.2) is the IPv4 address.
     pub fn of_tcp(mut address: SocketAddr) -> Self {
         address.set_ip(address.ip().to_canonical());
-        Self::Ip(address)
+        Self::Ip(address.into())
     }
 
     /// Its IP address, if it has one.
@@ -52,10 +96,10 @@ impl ClientAddress {
     /// Whom limits count for it.
     pub fn origin(self) -> Origin {
         match self {
-            Self::Ip(SocketAddr::V4(address)) => Origin::Ipv4(address.ip().to_bits()),
-            Self::Ip(SocketAddr::V6(address)) => {
-                Origin::Ipv6((address.ip().to_bits() >> 64) as u64)
-            }
+            Self::Ip(address) => match address.ip {
+                IpAddr::V4(ip) => Origin::Ipv4(ip.to_bits()),
+                IpAddr::V6(ip) => Origin::Ipv6((ip.to_bits() >> 64) as u64),
+            },
             Self::Unix { uid, .. } => Origin::User(uid),
             Self::Unknown => Origin::Unknown,
         }

@@ -47,9 +47,9 @@ struct Numbered<T> {
     element: T,
 }
 
-/// Where to look for a key.
+/// Where to look for a key, among numbered elements. That its hash is found does not mean that it is there.
 #[derive(Debug, Default)]
-struct Index {
+pub struct Index {
     hashing: RandomState,
     /// The hash of each key, and the number of its element.
     numbers: BTreeSet<(u64, u64)>,
@@ -252,16 +252,18 @@ impl<T> Default for Rest<T> {
 }
 
 impl Index {
-    fn insert(&mut self, key: &impl Hash, number: u64) {
+    /// The element of this number has this key.
+    pub fn insert(&mut self, key: &impl Hash, number: u64) {
         self.numbers.insert((self.hashing.hash_one(key), number));
     }
 
-    fn remove(&mut self, key: &impl Hash, number: u64) {
+    /// It is gone.
+    pub fn remove(&mut self, key: &impl Hash, number: u64) {
         self.numbers.remove(&(self.hashing.hash_one(key), number));
     }
 
     /// The elements whose keys have the same hash, in order.
-    fn numbers_of(&self, key: &impl Hash) -> impl Iterator<Item = u64> {
+    pub fn numbers_of(&self, key: &impl Hash) -> impl Iterator<Item = u64> {
         let hash = self.hashing.hash_one(key);
         let numbers = self.numbers.range((hash, 0)..=(hash, u64::MAX));
         numbers.map(|(_, number)| *number)

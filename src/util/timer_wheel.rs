@@ -23,6 +23,8 @@ use std::num::NonZeroU64;
 
 use slab::Slab;
 
+use super::large_slab;
+
 const DIGIT_BITS: u32 = 6;
 const SLOTS: usize = 1 << DIGIT_BITS;
 const DIGIT_MASK: u64 = SLOTS as u64 - 1;
@@ -57,7 +59,7 @@ impl<T: Copy> TimerWheel<T> {
         Self {
             elapsed: now,
             set_so_far: 0,
-            timers: Slab::new(),
+            timers: large_slab::new(),
             levels: Vec::new(),
         }
     }

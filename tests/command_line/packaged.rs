@@ -37,12 +37,30 @@ fn the_unit_starts_the_program_with_the_configuration_of_the_package() {
         format!("ExecReload=/usr/bin/mcp-tcp-proxy check {path}"),
         "ExecReload=/bin/kill -HUP $MAINPID".to_owned(),
         "Type=notify".to_owned(),
+        "User=mcp-tcp-proxy".to_owned(),
+        "StateDirectory=mcp-tcp-proxy".to_owned(),
+        "RuntimeDirectory=mcp-tcp-proxy".to_owned(),
+        "Environment=HOME=%S/mcp-tcp-proxy".to_owned(),
+        "WatchdogSec=30".to_owned(),
+        "Restart=on-failure".to_owned(),
+        "KillMode=mixed".to_owned(),
+        "TimeoutStopSec=90".to_owned(),
+        "OOMPolicy=continue".to_owned(),
+        "TasksMax=infinity".to_owned(),
+        "NoNewPrivileges=yes".to_owned(),
+        "ProtectSystem=full".to_owned(),
+        "PrivateTmp=yes".to_owned(),
+        "RestrictSUIDSGID=yes".to_owned(),
     ] {
         assert!(unit.lines().any(|other| other == line), "{line}");
     }
     let package = text("Cargo.toml");
     assert!(package.contains(&format!("conf-files = [\"{path}\"]")));
     assert!(package.contains("\"packaging/config.json\", \"etc/mcp-tcp-proxy/config.json\""));
+    // Node compiles at run time, and some servers make sandboxes.
+    for word in ["MemoryDenyWriteExecute=", "RestrictNamespaces="] {
+        assert!(!unit.contains(word), "{word}");
+    }
 }
 
 #[test]
@@ -82,6 +100,18 @@ fn the_examples_use_options_that_there_are() {
     for option in options {
         assert!(help.contains(&format!("--{option}")), "--{option}");
     }
+    // A stop takes --drain-delay and then --stop-timeout, of which 30 s are the default.
+    assert!(example.contains("--drain-delay=10\n"));
+    for words in [
+        "terminationGracePeriodSeconds: 60",
+        "fsGroup: 65532",
+        "defaultMode: 0440",
+        "httpGet: {path: /readyz, port: status}",
+        "httpGet: {path: /healthz, port: status}",
+        "singleProcessOOMKill",
+    ] {
+        assert!(example.contains(words), "{words}");
+    }
 }
 
 /// The package that was built last.
@@ -113,7 +143,8 @@ fn the_image_is_built_runs_is_healthy_and_stops() {
 
 /// The program that needs nothing but itself and was built last.
 fn static_program() -> PathBuf {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/x86_64-unknown-linux-gnu");
+    let target = format!("target/{}-unknown-linux-gnu", std::env::consts::ARCH);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(target);
     let profiles = ["release", "debug"].map(|profile| folder.join(profile).join("mcp-tcp-proxy"));
     newest(profiles.into_iter()).unwrap()
 }

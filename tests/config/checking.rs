@@ -82,6 +82,57 @@ fn syntax_errors_have_line_and_column() {
 }
 
 #[test]
+fn each_mistake_is_one_line_with_its_place_and_a_way_out_also_at_the_start() {
+    let with = |keys: &str| format!(r#"{{"listen": "127.0.0.1:0", "mcpServers": {{{keys}}}}}"#);
+    for (text, place, way_out) in [
+        (
+            with("/* none */"),
+            "line 1, column 42",
+            "JSON has no comments",
+        ),
+        (
+            with(r#""a": {"command": "cat",}"#),
+            "line 1, column 65",
+            "leave the comma out",
+        ),
+        (
+            with(r#""a": {"command": "cat"}, "a": {"command": "cat"}"#),
+            "$.mcpServers.a",
+            "leave out one",
+        ),
+        (
+            with(r#""a": {"command": "cat", "maxSessions": "5"}"#),
+            "$.mcpServers.a.maxSessions",
+            "without quotes",
+        ),
+        (
+            with(r#""a": {"command": "cat", "maxSession": 5}"#),
+            "$.mcpServers.a.maxSession",
+            "did you mean \"maxSessions\"?",
+        ),
+        (
+            with(&" ".repeat(10 << 20)),
+            "it has more than 1048576 bytes",
+            "is it the right file?",
+        ),
+    ] {
+        let config = Config::new(&text);
+        let (_, checked, code) = checked(&config);
+        assert_eq!((checked.len(), code), (1, Some(1)), "{checked:?}");
+        assert!(
+            checked[0].contains(&format!("FILE: {place}")),
+            "{checked:?}"
+        );
+        assert!(checked[0].contains(way_out), "{checked:?}");
+        let mut command = command_under_test();
+        let started = command.args(["--config", &config.path()]).output().unwrap();
+        let told = String::from_utf8(started.stderr).unwrap();
+        assert_eq!(told.replace(&config.path(), "FILE").trim_end(), checked[0]);
+        assert_eq!(started.status.code(), Some(1));
+    }
+}
+
+#[test]
 fn what_keeps_a_server_from_being_started_is_told() {
     let servers = json!({
         "fine": {"command": "cat"},

@@ -11,6 +11,7 @@ mod lies;
 mod network;
 mod places;
 mod programs;
+mod reloads;
 mod upgrades;
 mod wire;
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use nix::sys::signal::Signal;
@@ -139,6 +140,21 @@ impl Patient for Connect {
             }
         }
     }
+}
+
+#[test]
+#[ignore = "needs haproxy"]
+fn haproxy_has_no_complaint_about_the_example() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/haproxy.cfg");
+    let output = Command::new("haproxy")
+        .args(["-c", "-f"])
+        .arg(example)
+        .output()
+        .unwrap();
+    let told = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{told}");
+    let is_complaint = |line: &&str| line.contains("WARNING") || line.contains("ALERT");
+    assert_eq!(told.lines().find(is_complaint), None, "{told}");
 }
 
 #[test]

@@ -10,6 +10,8 @@ mod refused;
 mod sessions;
 mod shared;
 mod sockets;
+mod states;
+mod tls;
 
 use std::process::{Command, Output};
 

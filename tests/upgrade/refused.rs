@@ -4,7 +4,6 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 
-use crate::common::pki::{Pki, params};
 use crate::common::proxy::command_under_test;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, servers, write_program};
 use crate::{generation, upgrade, upgrade_by_command};
@@ -134,18 +133,6 @@ esac"#,
     }
     let log = proxy.log().join("\n");
     assert!(log.contains("--no-such-option"), "{log}");
-}
-
-#[test]
-fn what_can_not_be_passed_on_is_named() {
-    let pki = Pki::new();
-    pki.issue("server", &params("server", &["localhost"]));
-    let options = pki.serve("server");
-    let options: Vec<&str> = options.iter().map(String::as_str).collect();
-    let proxy = Proxy::start(&options, &servers::mirror());
-    proxy.signal(Signal::SIGUSR2);
-    let line = proxy.wait_for_log(REFUSED);
-    assert!(line.contains("--tls-cert"), "{line}");
 }
 
 #[test]

@@ -1,11 +1,11 @@
-//! A queue as it is written down: without what was consumed.
+//! A queue as it is written down: without what was consumed, but for its last byte, which tells whether a line has begun.
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Outbox, SmallQueue, Tagged};
 use crate::util::side_bytes;
 
-/// `B` are the bytes that wait, and `T` the tags, or where they are.
+/// `B` are the bytes that wait, after at most one that was consumed, and `T` the tags, or where they are.
 #[derive(Serialize, Deserialize)]
 #[serde(bound(
     serialize = "B: AsRef<[u8]>, T: Serialize",
@@ -14,20 +14,19 @@ use crate::util::side_bytes;
 struct OutboxState<B, T> {
     #[serde(with = "side_bytes")]
     bytes: B,
+    head: usize,
     position: u64,
-    mid_line: bool,
     tags: T,
-    tagged_bytes: usize,
 }
 
 impl<M: Serialize> Serialize for Outbox<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let head = self.head.min(1);
         OutboxState {
-            bytes: self.waiting(),
+            bytes: &self.bytes[self.head - head..],
+            head,
             position: self.position,
-            mid_line: self.mid_line,
             tags: &self.tags,
-            tagged_bytes: self.tagged_bytes,
         }
         .serialize(serializer)
     }
@@ -37,12 +36,11 @@ impl<'de, M: Deserialize<'de>> Deserialize<'de> for Outbox<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let state = OutboxState::<Vec<u8>, SmallQueue<Tagged<M>>>::deserialize(deserializer)?;
         Ok(Self {
+            // Buffers may have been left out.
+            head: state.head.min(state.bytes.len()),
             bytes: state.bytes,
-            head: 0,
             position: state.position,
-            mid_line: state.mid_line,
             tags: state.tags,
-            tagged_bytes: state.tagged_bytes,
         })
     }
 }

@@ -1,6 +1,5 @@
 //! The values of `method` and `type` that mean something to a proxy.
 
-use super::Place;
 use crate::protocol::json::Value;
 use crate::protocol::json::text::Text;
 
@@ -89,7 +88,7 @@ impl Method {
     /// Reads the value of a `method`; `None` if it is null.
     pub(super) fn of(line: &[u8], value: Value) -> Option<Self> {
         let Some([b'"', name @ .., b'"']) = line.get(value.range()) else {
-            return Place::of(line, value).bytes(line).map(|_| Self::Other);
+            return (!value.is_null).then_some(Self::Other);
         };
         let named = Self::named(name);
         if named != Self::Other || name.len() < SHORTEST_ESCAPED_METHOD || !name.contains(&b'\\') {

@@ -1,6 +1,6 @@
 //! Where a string ends.
 
-use super::word::{HIGHS, ONES, WORD};
+use super::word::{HIGHS, ONES, WORD, all};
 
 /// Bytes that are examined at once where a string is long.
 const CHUNK: usize = 32;
@@ -180,8 +180,4 @@ fn special_bytes(word: u64) -> u64 {
     let control_or_quote = (word ^ all(FLIP)).wrapping_sub(all(b' ' + 1));
     let backslash = (word ^ all(b'\\')).wrapping_sub(ONES);
     (control_or_quote | backslash) & !word & HIGHS
-}
-
-const fn all(byte: u8) -> u64 {
-    ONES * byte as u64
 }

@@ -12,8 +12,13 @@ pub(crate) const WORD: usize = size_of::<u64>();
 /// The lowest bit of each byte that equals `byte`.
 #[inline(always)]
 pub(crate) fn equal_bytes(word: u64, byte: u8) -> u64 {
-    let differing = word ^ (ONES * u64::from(byte));
+    let differing = word ^ all(byte);
     // The highest bit of each byte that is not zero; no sum exceeds its byte.
     let not_zero = ((differing & !HIGHS) + !HIGHS) | differing;
     (!not_zero & HIGHS) >> 7
+}
+
+/// A word of which each byte is this one.
+pub(crate) const fn all(byte: u8) -> u64 {
+    ONES * byte as u64
 }

@@ -77,6 +77,7 @@ impl<L> Listeners<L> {
             sockets: sockets.into_iter().collect(),
             last: state.last,
             has_readable: false,
+            resting: Vec::new(),
         };
         listeners.look_for_readable();
         Ok(listeners)

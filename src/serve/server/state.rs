@@ -43,7 +43,7 @@ impl ServerState {
             service: server.service,
             user: server.user,
             life: server.life,
-            exit: server.exit,
+            exit: server.exit.as_deref().copied(),
             stopping: server.stopping.as_ref().map(|it| it.escalation),
             unheard_since: server.unheard_since,
             stdin: server.stdin.as_ref().map(Io::readiness),
@@ -96,7 +96,7 @@ impl ServerState {
         Ok(Server {
             user: self.user,
             life: self.life,
-            exit: self.exit,
+            exit: self.exit.map(Box::new),
             stopping,
             unheard_since: self.unheard_since,
             stdin: stdin.transpose()?,

@@ -76,7 +76,7 @@ impl<S: System> Servers<S> {
                 Life::Reaped => self.remnants.insert(key),
                 Life::Gone => {}
             }
-            servers.push((key.0, state.restore::<S>(key, sources, reactor)?));
+            servers.push((key.index(), state.restore::<S>(key, sources, reactor)?));
         }
         self.all = servers.into_iter().collect::<slab::Slab<Server<S>>>();
         self.counts = counts;

@@ -1,5 +1,7 @@
 //! The configuration that is in force, as it is written down: what is in its file by now may be something else, or wrong.
 
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Beginning, Bound};
@@ -11,6 +13,7 @@ use crate::serve::launcher::Launcher;
 use crate::serve::services::Plan;
 use crate::serve::stamps::Stamps;
 use crate::serve::system::Linux;
+use crate::transport::tls::server::{ServerFiles, ServerTexts, ServerTls};
 
 /// What a service is called that is not in the configuration any more, where it is asked why it can't be started.
 const NOT_SERVED: &str = "it is not served any more";
@@ -19,6 +22,8 @@ const NOT_SERVED: &str = "it is not served any more";
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::serve) struct SourceState {
     text: Option<String>,
+    /// What TLS sessions are made with.
+    tls: Option<ServerTexts>,
     stamps: Stamps,
     bound: Vec<Bound>,
     /// What starts the servers of each service, in their order.
@@ -39,6 +44,7 @@ impl SourceState {
         });
         Self {
             text: system.source.text.clone(),
+            tls: system.tls.as_ref().map(|tls| (*tls.texts).clone()),
             stamps: system.source.stamps.clone(),
             bound: system.source.bound.clone(),
             launchers: launchers.collect(),
@@ -60,6 +66,19 @@ impl SourceState {
             (Some(_), None) => Err("the configuration is missing".to_owned()),
             (None, _) => Ok(Configuration::of_one(options)),
         }
+    }
+
+    /// What TLS sessions are made with from now on.
+    ///
+    /// # Errors
+    /// It is not understood.
+    pub(in crate::serve) fn tls(
+        &self,
+        options: &ServeOptions,
+    ) -> Result<Option<ServerTls>, String> {
+        let files = ServerFiles::of(options).zip(self.tls.clone());
+        let tls = files.map(|(files, texts)| files.make(Arc::new(texts)));
+        tls.transpose()
     }
 
     /// What starts the servers of these services. What keeps a server from being started now is found out again by each

@@ -187,7 +187,8 @@ pub fn rehearse(words: Vec<OsString>) -> Result<&'static [u8], String> {
         Err(error) => return Err(format!("it does not take the arguments: {error}")),
     };
     let whole = understood(&mut io::stdin().lock())?;
-    whole.source.configuration(*options, &given).map(|_| ABLE)
+    let configuration = whole.source.configuration(*options, &given)?;
+    whole.source.tls(&configuration.options).map(|_| ABLE)
 }
 
 /// A proxy of these options that has no sessions and listens nowhere yet.
@@ -229,7 +230,7 @@ fn proxy_of(
         peers: Peers::new(),
         ports: Vec::new(),
         files: Files::of(options),
-        tls: None,
+        tls: whole.source.tls(options)?,
         manager: ServiceManager::of_environment(),
         source,
         program,

@@ -6,7 +6,7 @@ use crate::protocol::own_messages::{ErrorReason, Loss};
 use crate::session::history::History;
 use crate::session::in_flight::Request;
 use crate::session::replay::Greeting;
-use crate::session::upstream::{Up, Upstream};
+use crate::session::upstream::{Early, Up, Upstream};
 use crate::session::{Action, Context, Session, SwapEnd};
 use crate::util::about::about;
 use crate::util::plural::Counted;
@@ -91,7 +91,7 @@ impl Session {
     fn new_up(&self, started: Time, has_responded: bool) -> Upstream {
         // Of a restart before that the client is still to be told.
         let notice_at = match &self.upstream {
-            Upstream::Up(up) => up.notice_at,
+            Upstream::Up(up) => up.notice_at(),
             _ => None,
         };
         let mut history = History::after(self.sent_to_client.messages());
@@ -100,11 +100,12 @@ impl Session {
             greeting: Greeting::Done,
             started,
             history,
-            notice_at,
-            replay_at: None,
             shared: None,
             wakes: false,
-            unheard: None,
+            early: Early::of(Early {
+                notice_at,
+                ..Early::default()
+            }),
         })
     }
 }

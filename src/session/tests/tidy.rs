@@ -121,7 +121,7 @@ fn tokens_are_bounded_and_those_of_requests_in_flight_are_kept() {
         world.server(&response(id));
         world.client_got();
     }
-    let tidy = world.session.tidy.as_ref().unwrap();
+    let tidy = world.session.rare.tidy.as_ref().unwrap();
     assert!(tidy.tokens.len() <= crate::session::tidy::MAX_TOKENS);
     world.server(&progress("0"));
     assert_eq!(world.client_got(), [progress("0")]);

@@ -114,7 +114,8 @@ impl Session {
         self.last_written = cx.now;
         self.line_passed(cx);
         if let Upstream::Up(up) = &mut self.upstream
-            && let Some(unheard) = &mut up.unheard
+            && let Some(early) = &mut up.early
+            && let Some(unheard) = &mut early.unheard
         {
             unheard.first_input.get_or_insert(cx.now);
         }

@@ -36,11 +36,7 @@ impl<'a> ClientFiles<'a> {
     /// Reads and checks all of them.
     pub fn load(&self) -> Result<Arc<ClientConfig>, String> {
         let roots = match self.authority {
-            Some(path) => Named {
-                option: "--tls-ca",
-                path,
-            }
-            .authorities()?,
+            Some(path) => Named::unread("--tls-ca", path).authorities()?,
             None => system_roots()?,
         };
         let builder = ClientConfig::builder_with_provider(provider())
@@ -50,14 +46,8 @@ impl<'a> ClientFiles<'a> {
         let mut config = match self.certificate {
             None => builder.with_no_client_auth(),
             Some((certificate, key)) => {
-                let certificate = Named {
-                    option: "--tls-cert",
-                    path: certificate,
-                };
-                let key = Named {
-                    option: "--tls-key",
-                    path: key,
-                };
+                let certificate = Named::unread("--tls-cert", certificate);
+                let key = Named::unread("--tls-key", key);
                 let chain = certificate.chain()?;
                 builder
                     .with_client_auth_cert(chain, key.key()?)

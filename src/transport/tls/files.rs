@@ -24,9 +24,20 @@ pub struct Named<'a> {
     pub option: &'static str,
     /// The file.
     pub path: &'a Path,
+    /// What is in it, if it was read before.
+    pub text: Option<&'a str>,
 }
 
-impl Named<'_> {
+impl<'a> Named<'a> {
+    /// This file, which is to be read.
+    pub(super) fn unread(option: &'static str, path: &'a Path) -> Self {
+        Self {
+            option,
+            path,
+            text: None,
+        }
+    }
+
     /// What is wrong with it.
     pub(super) fn error(self, reason: impl std::fmt::Display) -> String {
         format!("{} {}: {reason}", self.option, self.path.display())
@@ -54,13 +65,30 @@ impl Named<'_> {
     }
 
     fn read(self) -> Result<Vec<u8>, String> {
-        fs::read(self.path).map_err(|error| self.error(error))
+        match self.text {
+            Some(text) => Ok(text.as_bytes().to_vec()),
+            None => fs::read(self.path).map_err(|error| self.error(error)),
+        }
+    }
+
+    /// What is in it as a text. All that counts in it is ASCII.
+    pub(super) fn read_text(self) -> Result<String, String> {
+        let bytes = self.read()?;
+        Ok(String::from_utf8(bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned()))
+    }
+
+    /// The same of a file that others must not be able to read.
+    pub(super) fn read_secret(self) -> Result<String, String> {
+        secret_file::read(self.path).map_err(|error| format!("{}: {error}", self.option))
     }
 
     /// A private key, which others must not be able to read.
     pub(super) fn key(self) -> Result<PrivateKeyDer<'static>, String> {
-        let text =
-            secret_file::read(self.path).map_err(|error| format!("{}: {error}", self.option))?;
+        let text = match self.text {
+            Some(text) => text.to_owned(),
+            None => self.read_secret()?,
+        };
         match PrivateKeyDer::from_pem_slice(text.as_bytes()) {
             Ok(key) => Ok(key),
             Err(_) if text.contains("ENCRYPTED") => Err(self.error(

@@ -1,5 +1,6 @@
 //! What the serving side brings to a handshake: its certificate and key, and whom it takes for a client.
 
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -7,6 +8,7 @@ use rustls::pki_types::{CertificateDer, UnixTime};
 use rustls::server::danger::ClientCertVerifier;
 use rustls::server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier};
 use rustls::{CertRevocationListError, ServerConfig};
+use serde::{Deserialize, Serialize};
 
 use super::files::{Named, provider};
 use super::identity;
@@ -25,9 +27,27 @@ pub struct ServerFiles {
     pub revocations: Option<PathBuf>,
 }
 
-/// What is in them.
+/// What is in them, as a text.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct ServerTexts {
+    certificate: String,
+    key: String,
+    client_authority: Option<String>,
+    revocations: Option<String>,
+}
+
+/// One of them is a secret.
+impl fmt::Debug for ServerTexts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("certificates and a key")
+    }
+}
+
+/// What comes of them.
 #[derive(Debug, Clone)]
 pub struct ServerTls {
+    /// What it was made of.
+    pub texts: Arc<ServerTexts>,
     /// What sessions are made with.
     pub config: Arc<ServerConfig>,
     /// Judges the certificates of clients, if they need any.
@@ -63,13 +83,44 @@ impl ServerFiles {
     /// Reads and checks all of them. Sessions can be resumed only with what the same load has brought: the tickets of an
     /// earlier one, which may be those of a client that has been revoked since, are good for nothing.
     pub fn load(&self) -> Result<ServerTls, String> {
+        self.make(Arc::new(self.read()?))
+    }
+
+    fn certificate(&self) -> Named<'_> {
+        Named::unread("--tls-cert", &self.certificate)
+    }
+
+    fn key(&self) -> Named<'_> {
+        Named::unread("--tls-key", &self.key)
+    }
+
+    fn read(&self) -> Result<ServerTexts, String> {
+        let others = [
+            ("--tls-client-ca", &self.client_authority),
+            ("--tls-crl", &self.revocations),
+        ];
+        let [client_authority, revocations] = others.map(|(option, path)| {
+            let path = path.as_ref();
+            path.map(|path| Named::unread(option, path).read_text())
+                .transpose()
+        });
+        Ok(ServerTexts {
+            certificate: self.certificate().read_text()?,
+            key: self.key().read_secret()?,
+            client_authority: client_authority?,
+            revocations: revocations?,
+        })
+    }
+
+    /// The same as [`Self::load`], of what was read before.
+    pub fn make(&self, texts: Arc<ServerTexts>) -> Result<ServerTls, String> {
         let certificate = Named {
-            option: "--tls-cert",
-            path: &self.certificate,
+            text: Some(&texts.certificate),
+            ..self.certificate()
         };
         let key = Named {
-            option: "--tls-key",
-            path: &self.key,
+            text: Some(&texts.key),
+            ..self.key()
         };
         let chain = certificate.chain()?;
         let private = key.key()?;
@@ -77,7 +128,7 @@ impl ServerFiles {
         let builder = ServerConfig::builder_with_provider(provider())
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
-        let clients = self.verifier()?;
+        let clients = self.verifier(&texts)?;
         let builder = match &clients {
             Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
             None => builder.with_no_client_auth(),
@@ -92,25 +143,28 @@ impl ServerFiles {
         config.send_tls13_tickets = 1;
         let config = Arc::new(config);
         Ok(ServerTls {
+            texts,
             config,
             clients,
             not_after,
         })
     }
 
-    fn verifier(&self) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
+    fn verifier(&self, texts: &ServerTexts) -> Result<Option<Arc<dyn ClientCertVerifier>>, String> {
         let Some(path) = &self.client_authority else {
             return Ok(None);
         };
         let authority = Named {
             option: "--tls-client-ca",
             path,
+            text: texts.client_authority.as_deref(),
         };
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(authority.authorities()?, provider());
         let revocations = self.revocations.as_ref().map(|path| Named {
             option: "--tls-crl",
             path,
+            text: texts.revocations.as_deref(),
         });
         if let Some(revocations) = revocations {
             builder = builder.with_crls(revocations.revocations()?);

@@ -15,7 +15,7 @@ impl World {
 
     /// Another loop goes on. A stop is not passed on.
     pub fn upgrade(&mut self) {
-        if self.below.borrow().is_stopping || self.proxy.not_passed_on().is_some() {
+        if self.below.borrow().is_stopping {
             return;
         }
         self.below.borrow_mut().events.clear();

@@ -38,7 +38,7 @@ impl Record {
             let request = &self.requests[*key];
             let is_at_dead = request.sent_to.is_some_and(|pid| self.dead.contains(&pid));
             // A client that reads late gets what is said of one that reached nobody when the next of its id is lost already.
-            let is_other = is_at_dead == line.contains("\"delivered\":false");
+            let is_other = is_at_dead != line.contains("\"delivered\":true");
             (is_other, request.is_cancelled)
         };
         let open = self.open_of(client).iter().copied();
