@@ -9,6 +9,7 @@ mod many;
 mod refused;
 mod sessions;
 mod shared;
+mod shortage;
 mod sockets;
 mod tls;
 

@@ -8,7 +8,7 @@ use crate::common::proxy::command_under_test;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, servers, write_program};
 use crate::{generation, upgrade, upgrade_by_command};
 
-const REFUSED: &str = "no upgrade to ";
+pub(crate) const REFUSED: &str = "no upgrade to ";
 
 /// A proxy that is to be followed by this program, and a client of it.
 fn start(next: &str) -> (Proxy, Client) {
@@ -18,7 +18,7 @@ fn start(next: &str) -> (Proxy, Client) {
 }
 
 #[track_caller]
-fn assert_serves(client: &mut Client) {
+pub(crate) fn assert_serves(client: &mut Client) {
     client.send_line("[1]");
     assert_eq!(client.recv_line(), "[1]");
 }
