@@ -153,7 +153,7 @@ impl Load {
 const MEASURING: &str = " requests in the last one";
 
 /// Sessions are not held for longer.
-const LONGEST_HOLD: Duration = Duration::from_hours(1);
+const LONGEST_HOLD: Duration = Duration::from_mins(15);
 
 /// Interpreters by the hundred take their time to start.
 const OPENING_LIMIT: Duration = Duration::from_mins(3);
