@@ -128,8 +128,8 @@ impl Load {
     pub(crate) fn hold(self, target: &Target, sessions: usize) -> Result<Generator, String> {
         let load = self
             .with("--sessions", sessions)
-            // The first request is sent at once, and no second one.
-            .with("--rate", 0.001)
+            // The first request is sent at once, and the second one after more time than any trial takes.
+            .with("--rate", 2.0 / LONGEST_HOLD.as_secs_f64())
             .lasting(LONGEST_HOLD, Duration::ZERO);
         // Who watches it on a terminal is told when it begins to measure, which is when all sessions are open.
         let (terminal, stderr) = terminal();
@@ -138,7 +138,7 @@ impl Load {
         let begin = Instant::now();
         while !terminal.read().contains(MEASURING) {
             if !matches!(generator.child.try_wait(), Ok(None)) {
-                return Err(terminal.read());
+                return Err("the load has ended before all sessions were open".to_owned());
             }
             if begin.elapsed() > OPENING_LIMIT {
                 return Err("the sessions are not opened in time".to_owned());
