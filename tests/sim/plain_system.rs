@@ -3,16 +3,19 @@
 use std::io;
 use std::time::Duration;
 
+use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::entrance::Rules;
 use mcp_tcp_proxy::process::Spawned;
 use mcp_tcp_proxy::process::reap::Reaped;
+use mcp_tcp_proxy::reactor::Reactor;
 use mcp_tcp_proxy::reactor::io::{Io, Readiness};
 use mcp_tcp_proxy::reactor::poller::{Poll, Register, Reregister};
 use mcp_tcp_proxy::reactor::signals::Pending;
 use mcp_tcp_proxy::reactor::token::Target;
 use mcp_tcp_proxy::scheduler::SessionKey;
-use mcp_tcp_proxy::serve::Channel;
 use mcp_tcp_proxy::serve::reload::Contents;
 use mcp_tcp_proxy::serve::system::{ServerUser, System};
+use mcp_tcp_proxy::serve::{Channel, Limits, Plan, Proxy};
 use mcp_tcp_proxy::util::client_address::ClientAddress;
 use mcp_tcp_proxy::util::service_key::ServiceKey;
 use mcp_tcp_proxy::util::time::Time;
@@ -36,6 +39,9 @@ pub trait Beneath {
 
     fn accept(&mut self) -> io::Result<(Socket, ClientAddress)>;
 
+    /// Signals come under this token.
+    fn is_signalled(&mut self, token: Token);
+
     /// Connections come to be accepted under this token.
     fn listens(&mut self, token: Token);
 
@@ -50,6 +56,23 @@ pub trait Beneath {
     fn exists(&self, pid: Pid) -> bool;
 
     fn signal(&mut self, leader: Pid, signal: Signal) -> nix::Result<()>;
+}
+
+/// The loop of the proxy, over a script.
+pub fn proxy<B: Beneath>(
+    below: &Shared<B>,
+    limits: Limits,
+    plan: Plan,
+    memory: BufferBudget,
+) -> Proxy<Script<B>> {
+    let mut reactor = Reactor::new(Poller::new(below, Who::Proxy));
+    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
+    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
+    below.borrow_mut().is_signalled(signals);
+    below.borrow_mut().listens(listener);
+    let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
+    let (system, rules) = (Script(below.clone()), Rules::default());
+    Proxy::new(system, reactor, listeners, limits, rules, plan, memory)
 }
 
 /// Whose loop it is.

@@ -14,23 +14,18 @@ mod server;
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
-use mcp_tcp_proxy::entrance::Rules;
-use mcp_tcp_proxy::reactor::Reactor;
-use mcp_tcp_proxy::reactor::io::Io;
-use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Plan, Proxy, SessionsOfOne};
+use mcp_tcp_proxy::serve::{Limits, Plan, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
-use mio::Interest;
 
 use self::below::{Below, Dial};
 use self::connectors::Connectors;
 use self::host::{Habits, Host};
 use self::network::Side;
-use crate::plain_system::{Poller, Script, Who};
+use crate::plain_system::{Script, proxy};
 use crate::rng::Rng;
-use crate::script::{Listener, Sleep};
+use crate::script::Sleep;
 use crate::seeds::{self, Summary};
 use crate::trace;
 use crate::transport::{Events, Shared};
@@ -93,25 +88,6 @@ struct World {
     /// After this many of 100 steps, another loop takes over from that.
     upgrades: usize,
     steps: u64,
-}
-
-/// The loop of the proxy.
-fn proxy(
-    below: &Shared<Below>,
-    limits: Limits,
-    plan: Plan,
-    memory: BufferBudget,
-) -> Proxy<Script<Below>> {
-    let mut reactor = Reactor::new(Poller::new(below, Who::Proxy));
-    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
-    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
-    (
-        below.borrow_mut().signal_token,
-        below.borrow_mut().listener_token,
-    ) = (signals, listener);
-    let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
-    let (system, rules) = (Script(below.clone()), Rules::default());
-    Proxy::new(system, reactor, listeners, limits, rules, plan, memory)
 }
 
 fn settings(role: Backend, rng: &mut Rng) -> Settings {

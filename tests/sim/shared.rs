@@ -15,23 +15,18 @@ mod upgrade;
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
-use mcp_tcp_proxy::entrance::Rules;
-use mcp_tcp_proxy::reactor::Reactor;
-use mcp_tcp_proxy::reactor::io::Io;
-use mcp_tcp_proxy::reactor::token::Target;
-use mcp_tcp_proxy::serve::{Channel, Limits, Plan, Proxy, SessionsOfOne};
+use mcp_tcp_proxy::serve::{Limits, Plan, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
 use mcp_tcp_proxy::share;
 use mcp_tcp_proxy::util::time::Time;
-use mio::Interest;
 use slab::Slab;
 
 use self::below::Below;
-use crate::plain_system::{Poller, Script, Who};
+use crate::plain_system::{self, Script};
 use crate::rng::Rng;
-use crate::script::{Listener, Sleep};
+use crate::script::Sleep;
 use crate::seeds::{self, Summary};
 use crate::trace;
 use crate::transport::{Events, Shared, shared};
@@ -132,21 +127,9 @@ fn settings(share: &share::Limits) -> Settings {
     }
 }
 
-/// The loop of the proxy, over a script.
+/// The loop of the proxy. Nobody knows whom memory that is short makes it turn away, so there is enough.
 fn proxy(below: &Shared<Below>, (limits, plan): &(Limits, Plan)) -> Proxy<Script<Below>> {
-    // Nobody knows whom memory that is short makes the proxy turn away.
-    let memory = BufferBudget::new(1 << 26);
-    let mut reactor = Reactor::new(Poller::new(below, Who::Proxy));
-    let mut token = |channel| reactor.next_token(Target { key: 0, channel });
-    let (signals, listener) = (token(Channel::Signals), token(Channel::Listener));
-    (
-        below.borrow_mut().signal_token,
-        below.borrow_mut().listener_token,
-    ) = (signals, listener);
-    let listeners = vec![(Io::new(Listener, listener, Interest::READABLE), None)];
-    let system = Script(below.clone());
-    let (rules, plan) = (Rules::default(), plan.clone());
-    Proxy::new(system, reactor, listeners, *limits, rules, plan, memory)
+    plain_system::proxy(below, *limits, plan.clone(), BufferBudget::new(1 << 26))
 }
 
 impl World {

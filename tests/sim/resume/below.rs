@@ -97,6 +97,10 @@ impl Beneath for Below {
         Ok((Socket { duplex, slot }, ClientAddress::of_tcp(address)))
     }
 
+    fn is_signalled(&mut self, token: Token) {
+        self.signal_token = token;
+    }
+
     fn listens(&mut self, token: Token) {
         self.listener_token = token;
     }

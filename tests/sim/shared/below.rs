@@ -73,6 +73,10 @@ impl Beneath for Below {
         std::mem::take(&mut self.signals)
     }
 
+    fn is_signalled(&mut self, token: Token) {
+        self.signal_token = token;
+    }
+
     fn listens(&mut self, token: Token) {
         self.listener_token = token;
     }
