@@ -66,9 +66,13 @@ impl<S: System> Proxy<S> {
     /// The others have had their time.
     pub(super) fn end_tls_sessions(&mut self) {
         for key in self.ending_tls_sessions() {
-            let error = io::Error::new(ErrorKind::TimedOut, CLOSED);
-            self.tell(key, Event::ClientFailed(&error));
+            self.end_tls_session(key);
         }
+    }
+
+    fn end_tls_session(&mut self, key: SessionKey) {
+        let error = io::Error::new(ErrorKind::TimedOut, CLOSED);
+        self.tell(key, Event::ClientFailed(&error));
     }
 
     /// Closes what is left of TLS connections. Returns whether there were any: then it is not done before the next
@@ -82,8 +86,7 @@ impl<S: System> Proxy<S> {
                 server.give_connection_up();
                 self.scheduler.enqueue(*key);
             } else {
-                let error = io::Error::new(ErrorKind::TimedOut, CLOSED);
-                self.tell(*key, Event::ClientFailed(&error));
+                self.end_tls_session(*key);
             }
         }
         let timers = &mut self.reactor.timers;
