@@ -4,13 +4,13 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::acks::Acks;
+use super::NO_ACK_TIME;
+use super::acks::{Acks, Progress};
 use super::control::Control;
 use super::intake::Intake;
 pub use super::intake::Piece;
 use super::kept::{Kept, whole_lines};
 use super::wire::{self, Side};
-use super::{ACK_BYTES, NO_ACK_TIME};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::time::Time;
 
@@ -46,7 +46,6 @@ pub struct Channel {
     #[serde(skip)]
     charged: u32,
     side: Side,
-    owes_ack: bool,
     is_detached: bool,
     /// Whether the other end takes no acknowledgements.
     is_unheard: bool,
@@ -63,7 +62,6 @@ impl Channel {
             window: bytes(window),
             charged: 0,
             side,
-            owes_ack: false,
             is_detached: false,
             is_unheard: false,
         }
@@ -241,9 +239,9 @@ impl Channel {
             self.control_mut().full_since.get_or_insert(now);
             return Ok(0);
         }
-        self.owes_ack |=
-            self.may_ack(waiting) && self.acks.is_ripe(self.taken(), self.window(), now);
-        let written = self.write_with_control(&lines[..allowed], write)?;
+        let progress = self.progress(waiting);
+        self.acks.owe_if_ripe(progress, self.window(), now);
+        let written = self.write_with_control(&lines[..allowed], now, write)?;
         if written == 0 {
             return Ok(0);
         }
@@ -260,9 +258,10 @@ impl Channel {
     fn write_with_control(
         &mut self,
         lines: &[u8],
+        now: Time,
         mut write: impl FnMut([&[u8]; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        self.put_news_between();
+        self.put_news_between(now);
         let control = self.control.as_deref_mut().filter(|it| it.has_begun());
         let Some(control) = control else {
             return write([lines, &[]]);
@@ -304,9 +303,10 @@ impl Channel {
         if self.is_detached {
             return Ok(false);
         }
-        self.owes_ack |= self.is_ack_due(waiting, now);
+        let progress = self.progress(waiting);
+        self.acks.owe_if_due(progress, self.window(), now);
         loop {
-            self.put_control_between();
+            self.put_control_between(now);
             let control = self.control.as_deref().filter(|it| it.has_begun());
             let next = match control {
                 Some(control) => &control.out[control.out_sent..],
@@ -329,12 +329,12 @@ impl Channel {
     }
 
     /// Begins the next control line, if one waits and can go now.
-    fn put_control_between(&mut self) {
+    fn put_control_between(&mut self, now: Time) {
         let is_free = self.control.as_ref().is_none_or(|it| !it.has_begun());
         if !is_free || !self.kept.is_between_lines() {
             return;
         }
-        let has_news = self.put_news_between();
+        let has_news = self.put_news_between(now);
         if !has_news && self.kept.unsent().is_empty() && self.owes_bye() {
             let control = self.control_mut();
             control.is_bye_sent = true;
@@ -345,13 +345,12 @@ impl Channel {
     }
 
     /// Begins the next control line that others may follow, between lines. Returns whether there is one.
-    fn put_news_between(&mut self) -> bool {
+    fn put_news_between(&mut self, now: Time) -> bool {
         let heartbeat = self.control.as_mut().and_then(|it| it.heartbeat.take());
         if let Some(line) = heartbeat {
             self.control_mut().begin(&line);
-        } else if std::mem::take(&mut self.owes_ack) {
-            self.acks.told();
-            let line = wire::ack(self.side, self.taken());
+        } else if let Some(lines) = self.acks.take_owed(self.taken(), self.window(), now) {
+            let line = wire::ack(self.side, lines);
             self.control_mut().begin(&line);
         } else {
             return false;
@@ -362,18 +361,23 @@ impl Channel {
     /// What is unsent of the kept lines, up to the next line end if a control line waits.
     fn kept_part(&self) -> &[u8] {
         let unsent = self.kept.unsent();
-        if !self.owes_heartbeat() && !self.owes_ack {
+        if !self.owes_heartbeat() && !self.acks.is_owed() {
             return unsent;
         }
         memchr::memchr(b'\n', unsent).map_or(unsent, |end| &unsent[..=end])
     }
 
     fn is_ack_due(&self, waiting: usize, now: Time) -> bool {
-        self.may_ack(waiting) && self.acks.is_due(self.taken(), self.window(), now)
+        let progress = self.progress(waiting);
+        self.acks.is_due(progress, self.window(), now)
     }
 
-    fn may_ack(&self, waiting: usize) -> bool {
-        !self.is_unheard && waiting <= ACK_BYTES
+    /// What may be acknowledged: nothing, to whoever takes no acknowledgements.
+    fn progress(&self, waiting: usize) -> Progress {
+        Progress {
+            lines: self.taken(),
+            waiting: if self.is_unheard { usize::MAX } else { waiting },
+        }
     }
 
     // What happens to connections.
@@ -382,7 +386,7 @@ impl Channel {
     pub fn detach(&mut self) {
         self.is_detached = true;
         self.intake.reset();
-        self.owes_ack = false;
+        self.acks.forget_owed();
         let bye = self.control.take().and_then(|control| control.bye);
         if let Some(bye) = bye {
             self.end_with(&bye);
@@ -427,8 +431,8 @@ impl Channel {
 
     /// When something is due. `waiting` is what waits for the other side of the session.
     pub fn deadline(&self, waiting: usize) -> Option<Time> {
-        let is_told = self.is_detached || self.is_unheard || waiting > ACK_BYTES;
-        self.acks.deadline().filter(|_| !is_told)
+        let at = self.acks.deadline(self.progress(waiting));
+        at.filter(|_| !self.is_detached)
     }
 
     // Memory.
