@@ -240,7 +240,7 @@ pub struct Session {
     /// Whether the log line about the start was left out because there were too many connections.
     owes_opened: bool,
     /// Present if a connection may be lost and come back.
-    resume: Option<Box<Resuming>>,
+    resume: Option<Resuming>,
     /// Present while the session is on its way to a new server.
     swap: Option<Box<Swap>>,
     rare: Seldom<Rare>,

@@ -5,7 +5,7 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::NO_ACK_TIME;
-use super::acks::{Acks, Progress};
+use super::acks::{Acks, Place};
 use super::control::Control;
 use super::intake::Intake;
 pub use super::intake::Piece;
@@ -45,6 +45,9 @@ pub struct Channel {
     /// How much of the shared memory it is charged for, in bytes.
     #[serde(skip)]
     charged: u32,
+    /// How many lines the next acknowledgement is for, besides those that the other end was told of; none if that is not due.
+    #[serde(default)]
+    owed: u32,
     side: Side,
     is_detached: bool,
     /// Whether the other end takes no acknowledgements.
@@ -61,6 +64,7 @@ impl Channel {
             control: None,
             window: bytes(window),
             charged: 0,
+            owed: 0,
             side,
             is_detached: false,
             is_unheard: false,
@@ -114,18 +118,16 @@ impl Channel {
             Piece::Control(..) => 0,
         };
         if count > 0 {
-            let (lines, window) = (self.taken(), self.window());
-            self.acks.taken(count, before, lines, window, now);
+            let (lines, window) = (self.taken() - before, self.window());
+            self.acks.taken(count, lines, window, now);
         }
         // Whoever has said that nothing follows acknowledges nothing any more, and is sent the rest all the same.
         let is_bound = !self.is_ending();
-        Some(
-            if is_bound && self.acks.is_beyond(self.window(), self.taken()) {
-                Err(Lie::Protocol)
-            } else {
-                Ok(piece)
-            },
-        )
+        Some(if is_bound && self.acks.is_beyond(self.window()) {
+            Err(Lie::Protocol)
+        } else {
+            Ok(piece)
+        })
     }
 
     /// The other end says that it has taken this many lines.
@@ -239,8 +241,9 @@ impl Channel {
             self.control_mut().full_since.get_or_insert(now);
             return Ok(0);
         }
-        let progress = self.progress(waiting);
-        self.acks.owe_if_ripe(progress, self.window(), now);
+        if let Some(waiting) = self.heard(waiting) {
+            self.owe(self.acks.ripe(waiting, self.window(), now));
+        }
         let written = self.write_with_control(&lines[..allowed], now, write)?;
         if written == 0 {
             return Ok(0);
@@ -287,7 +290,7 @@ impl Channel {
         !self.is_detached
             && (self.unsent() > 0
                 || self.owes_heartbeat()
-                || self.is_ack_due(waiting, now)
+                || self.due_ack(waiting, now).is_some()
                 || self.owes_bye())
     }
 
@@ -303,8 +306,7 @@ impl Channel {
         if self.is_detached {
             return Ok(false);
         }
-        let progress = self.progress(waiting);
-        self.acks.owe_if_due(progress, self.window(), now);
+        self.owe(self.due_ack(waiting, now));
         loop {
             self.put_control_between(now);
             let control = self.control.as_deref().filter(|it| it.has_begun());
@@ -349,8 +351,10 @@ impl Channel {
         let heartbeat = self.control.as_mut().and_then(|it| it.heartbeat.take());
         if let Some(line) = heartbeat {
             self.control_mut().begin(&line);
-        } else if let Some(lines) = self.acks.take_owed(self.taken(), self.window(), now) {
-            let line = wire::ack(self.side, lines);
+        } else if self.owed > 0 {
+            self.acks.told_of(self.owed, self.window(), now);
+            self.owed = 0;
+            let line = wire::ack(self.side, self.taken() - self.acks.untold());
             self.control_mut().begin(&line);
         } else {
             return false;
@@ -361,23 +365,26 @@ impl Channel {
     /// What is unsent of the kept lines, up to the next line end if a control line waits.
     fn kept_part(&self) -> &[u8] {
         let unsent = self.kept.unsent();
-        if !self.owes_heartbeat() && !self.acks.is_owed() {
+        if !self.owes_heartbeat() && self.owed == 0 {
             return unsent;
         }
         memchr::memchr(b'\n', unsent).map_or(unsent, |end| &unsent[..=end])
     }
 
-    fn is_ack_due(&self, waiting: usize, now: Time) -> bool {
-        let progress = self.progress(waiting);
-        self.acks.is_due(progress, self.window(), now)
+    fn due_ack(&self, waiting: usize, now: Time) -> Option<Place> {
+        self.acks.due(self.heard(waiting)?, self.window(), now)
     }
 
-    /// What may be acknowledged: nothing, to whoever takes no acknowledgements.
-    fn progress(&self, waiting: usize) -> Progress {
-        Progress {
-            lines: self.taken(),
-            waiting: if self.is_unheard { usize::MAX } else { waiting },
+    /// Has an acknowledgement go up to this place.
+    fn owe(&mut self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.owed = place.lines();
         }
+    }
+
+    /// What waits, unless acknowledgements are not heard.
+    fn heard(&self, waiting: usize) -> Option<usize> {
+        (!self.is_unheard).then_some(waiting)
     }
 
     // What happens to connections.
@@ -386,7 +393,7 @@ impl Channel {
     pub fn detach(&mut self) {
         self.is_detached = true;
         self.intake.reset();
-        self.acks.forget_owed();
+        self.owed = 0;
         let bye = self.control.take().and_then(|control| control.bye);
         if let Some(bye) = bye {
             self.end_with(&bye);
@@ -431,8 +438,8 @@ impl Channel {
 
     /// When something is due. `waiting` is what waits for the other side of the session.
     pub fn deadline(&self, waiting: usize) -> Option<Time> {
-        let at = self.acks.deadline(self.progress(waiting));
-        at.filter(|_| !self.is_detached)
+        let waiting = self.heard(waiting).filter(|_| !self.is_detached)?;
+        self.acks.deadline(waiting)
     }
 
     // Memory.
