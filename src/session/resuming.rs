@@ -4,6 +4,7 @@
 //! without a connection is a pause: nothing is lost, and its clocks stand. Its heartbeats do not go between its lines, as
 //! these may have to wait, but beside them.
 
+use std::io::ErrorKind;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -160,15 +161,19 @@ impl Session {
         }
     }
 
-    /// The other end does not know the session any more, but says what it has taken: all but these last lines that were
+    /// The other end does not know the session any more. It may say what it has taken: all but these last lines that were
     /// sent. They go to the next upstream, which is there at once.
-    pub(super) fn not_resumed(&mut self, untaken: &[u8], cx: &mut Context<'_>) {
+    pub(super) fn not_resumed(&mut self, untaken: Option<&[u8]>, cx: &mut Context<'_>) {
         self.finish_upstream_backlog(cx);
         self.resume = None;
-        self.link_ended(Exit::Connection(None), cx);
+        let kind = untaken.is_none().then_some(ErrorKind::ConnectionReset);
+        self.link_ended(Exit::Connection(kind), cx);
         if let Upstream::Leaving(leaving) = &mut self.upstream {
             leaving.is_left = true;
         }
+        let Some(untaken) = untaken else {
+            return self.advance_leaving(cx);
+        };
         self.take_back_unread(untaken, cx);
         self.resume = Some(Resuming::with(Rare {
             is_delivery_known: true,
