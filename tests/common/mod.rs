@@ -26,6 +26,7 @@ pub(crate) mod browser;
 mod bystander;
 pub(crate) mod client;
 pub(crate) mod connect;
+pub(crate) mod counting;
 pub(crate) mod crowd;
 pub(crate) mod footprint;
 pub(crate) mod installed;
