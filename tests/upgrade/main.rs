@@ -6,6 +6,7 @@
 mod common;
 
 mod many;
+mod mixed;
 mod names;
 mod panics;
 mod refused;
