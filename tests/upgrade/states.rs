@@ -3,7 +3,7 @@
 mod scene;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Seek, Write};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -124,6 +124,7 @@ fn the_next_program_keeps_the_state() {
     };
     let parcel = Parcel::receive(std::io::stdin().as_fd());
     let mut state = parcel.unwrap().unwrap().state;
+    state.rewind().unwrap();
     let beside = path.with_extension("new");
     std::io::copy(&mut state, &mut fs::File::create(&beside).unwrap()).unwrap();
     fs::rename(beside, path).unwrap();

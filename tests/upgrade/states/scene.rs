@@ -16,7 +16,7 @@ const ECHO: &str = "while read -r line; do case $line in *wait*) ;; *) echo \"$l
 const STUBBORN: &str = "trap '' TERM; printf '{\"half\":'; echo half >&2; for i in 1 2 3 4 5 6 7 8 9; do sleep 1; done";
 
 /// Answers a handshake, and crashes of what follows. Those that are started later do not answer.
-const FRAGILE: &str = r#"if [ -e again ]; then exec cat > /dev/null; fi
+const FRAGILE: &str = r#"if [ -e again ]; then while read -r line; do :; done; fi
 touch again
 read -r initialize
 echo '{"jsonrpc":"2.0","id":1,"result":{"protocolVersion":"2025-06-18","capabilities":{},"serverInfo":{"name":"x","version":"1"}}}'
