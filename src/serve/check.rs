@@ -49,6 +49,10 @@ impl<S: System> Proxy<S> {
         });
         let own = own.into_iter().chain(of_services).flatten().count();
         let own = own + self.stop_timers.deadlines();
+        if let Some(resuming) = &self.resuming {
+            let places = self.scheduler.iter();
+            resuming.check(places.filter_map(|(.., place)| place.resume.as_deref()));
+        }
         let visitors = self.visitors.as_ref();
         let visitors = visitors.map_or(0, |visitors| visitors.check());
         let visitors = visitors + self.check_newcomers();
@@ -64,6 +68,8 @@ impl<S: System> Proxy<S> {
             .filter(|(_, session, _)| session.was_refused());
         assert_eq!(refused.count(), self.refused);
         let served: usize = self.services.iter().map(|service| service.sessions).sum();
-        assert_eq!(served + self.refused, self.scheduler.len());
+        let resuming = self.resuming.as_ref();
+        let lingering = resuming.map_or(0, |resuming| resuming.lingering);
+        assert_eq!(served + self.refused + lingering, self.scheduler.len());
     }
 }
