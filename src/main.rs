@@ -140,20 +140,21 @@ fn serve(configuration: Configuration, beginning: Beginning, left: Option<TakeOv
     if !options.traceable {
         process::hide_memory();
     }
-    let proxy = match left {
+    let (proxy, left) = match left {
         None => {
             for warning in warnings {
                 warn!("{warning}");
             }
-            Proxy::set_up(&options, &servers, beginning).map_err(|error| fail(&error, 1))
+            let proxy = Proxy::set_up(&options, &servers, beginning);
+            (proxy.map_err(|error| fail(&error, 1)), None)
         }
-        Some(mut left) => {
-            let proxy = left.proxy(&options, &servers, beginning);
-            proxy.map_err(|error| give_back(left, &error))
-        }
+        Some(mut left) => match left.proxy(&options, &servers, beginning) {
+            Ok(proxy) => (Ok(proxy), Some(left)),
+            Err(error) => (Err(give_back(left, &error)), None),
+        },
     };
     let ended = match proxy {
-        Ok(proxy) => proxy.run(),
+        Ok(proxy) => proxy.run(left),
         Err(code) => return code,
     };
     log::logger().flush();

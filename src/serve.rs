@@ -174,12 +174,14 @@ pub struct Proxy<S: System = Linux> {
 }
 
 impl Proxy {
-    /// Serves until a signal ends it and nothing is left to be served.
-    pub fn run(mut self) -> io::Result<()> {
+    /// Serves until a signal ends it and nothing is left to be served. What another program has left goes once whatever has
+    /// waited meanwhile is served.
+    pub fn run(mut self, mut left: Option<TakeOver>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         self.tell_ready();
         while !self.is_done() {
             self.iterate(&mut events)?;
+            drop(left.take());
             if self.upgrade.is_some() {
                 self.go_on_with_upgrade();
             }

@@ -179,6 +179,7 @@ pub use self::vanished::VANISH_TIME;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::Splitter;
 use crate::protocol::recogniser::Recogniser;
+use crate::util::defaults::is_default;
 use crate::util::seldom::Seldom;
 use crate::util::time::Time;
 
@@ -191,30 +192,39 @@ pub struct Session {
     client: Client,
     upstream: Upstream,
     /// Whether the server was given back, and there is no other one yet.
+    #[serde(default, skip_serializing_if = "is_default")]
     hibernates: bool,
     /// When a message had last passed when it was noticed that none did any more.
+    #[serde(skip_serializing_if = "Option::is_none")]
     quiet_since: Option<Time>,
     backend: BackendState,
 
     /// Examines the client's first line until it is known to be in our protocol.
+    #[serde(skip_serializing_if = "Option::is_none")]
     guard: Option<Recogniser>,
     from_client: Splitter,
     from_upstream: Splitter,
     /// What was read of the upstream and is not handled yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     upstream_backlog: Option<Box<Backlog>>,
+    #[serde(default, skip_serializing_if = "is_default")]
     lines_of_run: LinesOfRun,
     to_client: Outbox<OwnLine>,
     /// For the present upstream.
     to_upstream: Outbox<ToUpstream>,
     /// For an upstream that is not there, or that does not know the client yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
     held: Option<Box<Outbox<ToUpstream>>>,
     /// The requests in `to_upstream` and `held`.
+    #[serde(default, skip_serializing_if = "is_default")]
     queued: Load,
 
     in_flight: InFlight,
+    #[serde(default, skip_serializing_if = "ServerRequests::is_none")]
     server_requests: ServerRequests,
     era: Era,
     /// What a modern client speaks.
+    #[serde(skip_serializing_if = "Option::is_none")]
     modern_version: Option<Rc<Version>>,
     handshake: Handshake,
     heartbeat: Heartbeat,
@@ -225,6 +235,7 @@ pub struct Session {
     /// When anything was last written to either side.
     last_written: Time,
     /// Since when nothing has been written to the client although something waits for it; `None` if nothing does.
+    #[serde(skip_serializing_if = "Option::is_none")]
     unwritten_since: Option<Time>,
     /// When a message last passed, or a part of one.
     last_line: Time,
@@ -233,16 +244,24 @@ pub struct Session {
     /// How much of the shared memory this session is charged for, in bytes.
     #[serde(skip)]
     charged: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
     sent_to_upstream: Traffic,
+    #[serde(default, skip_serializing_if = "is_default")]
     sent_to_client: Traffic,
+    #[serde(default, skip_serializing_if = "ServerLog::is_none")]
     server_log: ServerLog,
+    #[serde(default, skip_serializing_if = "is_default")]
     tally: Tally,
     /// Whether the log line about the start was left out because there were too many connections.
+    #[serde(default, skip_serializing_if = "is_default")]
     owes_opened: bool,
     /// Present if a connection may be lost and come back.
-    resume: Option<Box<Resuming>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resume: Option<Resuming>,
     /// Present while the session is on its way to a new server.
+    #[serde(skip_serializing_if = "Option::is_none")]
     swap: Option<Box<Swap>>,
+    #[serde(default, skip_serializing_if = "Seldom::is_as_it_began")]
     rare: Seldom<Rare>,
 }
 

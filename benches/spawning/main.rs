@@ -1,9 +1,9 @@
 //! What a connection costs: how soon a new client gets a response, with and without servers that wait for it; what a
-//! rush of connections does to an open session; how soon a session goes on after its server was killed; and whether the
-//! time that a start takes depends on the proxy's size. Compare figures within one run only.
+//! rush of connections does to an open session; and whether the time that a start takes depends on the proxy's size.
+//! Compare figures within one run only.
 //!
-//! `cargo bench --bench spawning`; add `-- first`, `rush`, `recovery` or `heap` for parts of it. What needs the Python
-//! SDK is left out unless `.ci/interop-setup` has installed it.
+//! `cargo bench --bench spawning`; add `-- first`, `rush` or `heap` for parts of it. What needs the Python SDK is left out
+//! unless `.ci/interop-setup` has installed it.
 
 #![allow(
     clippy::expect_used,
@@ -15,7 +15,6 @@ mod common;
 
 mod first_answer;
 mod heap;
-mod recovery;
 mod rush;
 
 use std::time::{Duration, Instant};
@@ -28,10 +27,9 @@ fn main() {
         .skip(1)
         .filter(|word| !word.starts_with('-'))
         .collect();
-    let parts: [(&str, fn()); 4] = [
+    let parts: [(&str, fn()); 3] = [
         ("first", first_answer::measure),
         ("rush", rush::measure),
-        ("recovery", recovery::measure),
         ("heap", heap::measure),
     ];
     for (name, measure) in parts {

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::skip::{SkipScanner, Skipped};
 use crate::buffers::budget::UNCHARGED_BYTES;
+use crate::util::defaults::is_default;
 use crate::util::side_bytes;
 
 /// U+FEFF in UTF-8, which some programs write before everything else.
@@ -55,9 +56,11 @@ pub enum TooLong {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Splitter {
     /// Whether a carriage return before the line feed is a part of the line.
+    #[serde(default, skip_serializing_if = "is_default")]
     keeps_cr: bool,
     start: Start,
     /// What has come of a line that is not whole, or a buffer that was lent for it.
+    #[serde(skip_serializing_if = "Option::is_none")]
     begun: Option<Box<Begun>>,
 }
 

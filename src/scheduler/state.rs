@@ -11,6 +11,7 @@ use crate::reactor::timers::{Deadline, Timers};
 use crate::session::counts::Counts;
 use crate::session::log_limits::LogLimits;
 use crate::session::{Session, Settings};
+use crate::util::defaults::is_default;
 use crate::util::service_key::ServiceKey;
 
 /// Sessions without their places. `S` is a session, or where it is.
@@ -28,6 +29,7 @@ pub struct SchedulerState<S = Session> {
 struct EntryState<S> {
     key: SessionKey,
     service: ServiceKey,
+    #[serde(default, skip_serializing_if = "is_default")]
     queued: bool,
     session: S,
 }

@@ -4,6 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::system::Pipe;
 
+use crate::util::defaults::is_default;
+
 /// What a pipe holds by default, in bytes (pipe(7)).
 const PIPE_BYTES: usize = 64 * 1024;
 
@@ -14,9 +16,11 @@ const MANY_PIPES: u8 = 4;
 /// Finds out whether a pipe has too little room, and gives it more, so that a long line does not take a change of
 /// processes for every 64 KiB. Once is enough: the system may refuse it to users other than root, as what all their pipes
 /// hold is limited, and then the pipe has to do as it is.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct PipeWidener {
+    #[serde(default, skip_serializing_if = "is_default")]
     full_reads: u8,
+    #[serde(default, skip_serializing_if = "is_default")]
     is_wide: bool,
 }
 

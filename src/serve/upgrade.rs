@@ -164,7 +164,7 @@ impl Proxy<Linux> {
         }
     }
 
-    /// For a moment there are the buffers, a copy of them, and the file in which they are passed on.
+    /// For a moment there are the buffers, and the file in which they are passed on.
     fn lacks_memory(&self) -> Option<String> {
         let held = self.scheduler.memory().used() as u64;
         let free = free_in_groups()?;
@@ -187,12 +187,8 @@ impl Proxy<Linux> {
             program.path().display(),
             Counted(self.scheduler.len(), "session")
         );
-        let begun = self
-            .written_down()
-            .map(|written| Written {
-                bytes: None,
-                ..written
-            })
+        let begun = Written::without_bytes(&self.whole())
+            .map_err(|error| format!("the state can't be written down: {error}"))
             .and_then(|written| {
                 let spawned = self.system.spawn_rehearsal()?;
                 self.servers.guest = Some(spawned.pid);
@@ -289,10 +285,8 @@ impl Proxy<Linux> {
     /// The other program goes on. Returns only if it does not: then all is as it was.
     fn upgrade(&self) -> Result<Infallible, Failure> {
         let for_good = |why: String| Failure::ForGood(why);
-        let written = self.written_down().map_err(for_good)?;
-        let state = parcel::file_of(&written)
+        let state = parcel::file_of(&self.whole())
             .map_err(|error| for_good(format!("there is no file for the state: {error}")))?;
-        drop(written);
         let sender = File::open(OWN_PROGRAM)
             .map_err(|error| for_good(format!("{OWN_PROGRAM} can't be opened: {error}")))?;
         let words = parcel::words_in_file(env::args_os())

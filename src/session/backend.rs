@@ -18,6 +18,7 @@ use crate::protocol::json;
 use crate::protocol::own_messages::{Delivered, ErrorReason};
 use crate::resume::wire::Side;
 use crate::util::about::about;
+use crate::util::defaults::is_default;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
 
@@ -79,8 +80,10 @@ impl Backend {
 pub(super) enum BackendState {
     Process {
         restarts: RestartPolicy,
+        #[serde(default, skip_serializing_if = "is_default")]
         stillbirths: Stillbirths,
         /// Whether a restart cost the client something, and it has not been told.
+        #[serde(default, skip_serializing_if = "is_default")]
         notice_owed: bool,
     },
     #[serde(skip)]

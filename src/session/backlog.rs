@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Context, Event, Session};
 use crate::buffers::budget::BufferBudget;
 use crate::protocol::lines::{Line, Splitter, TooLong};
+use crate::util::defaults::is_default;
 use crate::util::side_bytes;
 
 /// Lines of each side that are handled in one run: more than most clients ever have in flight, and little time.
@@ -23,9 +24,11 @@ pub(super) struct Backlog {
 }
 
 /// How many lines were handled since the run began.
-#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Clone, Copy, Default, Serialize, Deserialize)]
 pub(super) struct LinesOfRun {
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) of_client: u32,
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) of_upstream: u32,
 }
 

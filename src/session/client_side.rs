@@ -36,8 +36,10 @@ pub(super) enum Client {
     /// It may send.
     Open {
         /// What was read while it could not be handled.
+        #[serde(skip_serializing_if = "Option::is_none")]
         unread: Option<Box<Backlog>>,
         /// Since when it is known to have hung up, although not everything that it sent was read.
+        #[serde(skip_serializing_if = "Option::is_none")]
         hung_up: Option<Time>,
     },
     /// It has ended its side, and still reads what it is sent.

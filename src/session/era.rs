@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Context, Session};
 use crate::protocol::envelope::{Envelope, Message, Method};
+use crate::util::defaults::is_default;
 
 /// The era, which the first request decides. `server/discover` does not: a client sends it to find out.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -16,6 +17,7 @@ pub(super) enum Era {
     Undecided,
     Legacy {
         /// Whether that request is an `initialize`, as it has to be.
+        #[serde(default, skip_serializing_if = "is_default")]
         is_opened: bool,
     },
     Modern,

@@ -195,8 +195,8 @@ pub enum Event<'a> {
     Attached,
     /// A link came back, but the session at its other end is gone. [`Event::Kept`] does not hold any more.
     NotResumed {
-        /// The last lines that were written, which were not taken there.
-        untaken: &'a [u8],
+        /// The last lines that were written, which were not taken there, if that is known.
+        untaken: Option<&'a [u8]>,
     },
     /// A line of the proxy at the other end about the connection itself.
     LinkSaid(&'a [u8]),

@@ -14,6 +14,7 @@ use super::records::Records;
 use crate::protocol::envelope::{Envelope, Message};
 use crate::protocol::id::RequestId;
 use crate::protocol::json;
+use crate::util::defaults::is_default;
 use crate::util::side_bytes;
 
 /// The largest result of an `initialize` that is kept for comparison, in bytes. Those of real servers take a few
@@ -27,21 +28,29 @@ const REPLAY_FACTOR: u32 = 3;
 /// What is known of the session's handshake.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Handshake {
+    #[serde(default, skip_serializing_if = "State::is_none")]
     state: State,
     /// Whether the client has said `notifications/initialized` after the handshake that took place.
+    #[serde(default, skip_serializing_if = "is_default")]
     initialized: bool,
     /// The same for an `initialize` that is still unanswered, since some clients do not wait for the response. Until
     /// the server has agreed, the previous handshake counts: a server may refuse a second one.
+    #[serde(skip_serializing_if = "Option::is_none")]
     attempt: Option<bool>,
     /// Whether it said so to a server that was lost before it responded, and the next one must be told.
+    #[serde(default, skip_serializing_if = "is_default")]
     owed: bool,
     /// How long the first one took, from the start of its server to the response, in milliseconds.
+    #[serde(skip_serializing_if = "Option::is_none")]
     first_took: Option<NonZeroU32>,
     /// How many times it was replayed: each replay has an id of its own.
+    #[serde(default, skip_serializing_if = "is_default")]
     replays: u32,
     /// How many opening requests there were.
+    #[serde(default, skip_serializing_if = "is_default")]
     openings: u32,
     /// Whether it is replayed to the next upstream although the client says nothing.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) replays_at_once: bool,
 }
 
@@ -54,6 +63,12 @@ enum State {
     Recorded(#[serde(with = "recorded")] Rc<Record>),
     /// It took place, but is too large to be recorded.
     TooLarge,
+}
+
+impl State {
+    fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
 }
 
 /// A record that sessions may have in common is written down with each of them.

@@ -17,8 +17,10 @@ const SILENT_INTERVALS: u32 = 2;
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Heartbeat {
     /// When the next one is due; `None` for a client that has not announced itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
     next: Option<Time>,
     /// Since when the client has been silent, until that is reported.
+    #[serde(skip_serializing_if = "Option::is_none")]
     silent_since: Option<Time>,
     /// When the client last sent something.
     last_heard: Time,

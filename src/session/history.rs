@@ -5,15 +5,21 @@ use serde::{Deserialize, Serialize};
 use super::Session;
 use super::upstream::Upstream;
 
+use crate::util::defaults::is_default;
+
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct History {
     /// How many messages the client had been sent by upstreams before this one.
+    #[serde(default, skip_serializing_if = "is_default")]
     messages_before: u64,
     /// Whether it has written a line that was not for the client.
+    #[serde(default, skip_serializing_if = "is_default")]
     has_spoken: bool,
     /// Whether it was sent, or has answered, anything that can't be sent again.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) used: bool,
     /// Whether it has answered anything.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) has_responded: bool,
 }
 

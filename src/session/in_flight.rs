@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::server_requests::{Addressee, ServerRequests};
 use crate::protocol::id::RequestId;
+use crate::util::defaults::is_default;
 use crate::util::keyed_queue::{Keyed, KeyedQueue};
 use crate::util::side_bytes;
 use crate::util::time::Time;
@@ -138,8 +139,11 @@ impl Keyed for Request {
 /// The client's requests that were sent to a server and have no response yet, in order of arrival.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct InFlight {
+    #[serde(default, skip_serializing_if = "KeyedQueue::is_empty")]
     requests: KeyedQueue<Request>,
+    #[serde(default, skip_serializing_if = "is_default")]
     load: Load,
+    #[serde(default, skip_serializing_if = "is_default")]
     has_coerced: bool,
 }
 
@@ -169,12 +173,16 @@ pub enum Matched {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Load {
     /// How many.
+    #[serde(default, skip_serializing_if = "is_default")]
     requests: u16,
     /// How many of them are `subscriptions/listen`.
+    #[serde(default, skip_serializing_if = "is_default")]
     listens: u16,
     /// What ids hold besides their own size, in bytes; those of waiting cancellations count, too.
+    #[serde(default, skip_serializing_if = "is_default")]
     id_bytes: u32,
     /// What lines that are kept to be sent again hold, in bytes.
+    #[serde(default, skip_serializing_if = "is_default")]
     line_bytes: u32,
 }
 

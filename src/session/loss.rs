@@ -313,7 +313,8 @@ impl Session {
     /// `was_asked` unless the upstream ended by itself.
     fn release_upstream(&mut self, exit: Exit, was_asked: bool, cx: &mut Context<'_>) {
         self.let_go_of_upstream(was_asked, cx);
-        if !was_asked {
+        let is_left = matches!(&self.upstream, Upstream::Leaving(leaving) if leaving.is_left);
+        if !was_asked && !is_left {
             self.backend.log_lost(&self.label, exit);
         }
         let last_line = self.server_log.take_last_line();

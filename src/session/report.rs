@@ -15,6 +15,7 @@ pub use self::exit::Exit;
 pub(super) use self::exit::why_denied;
 use crate::entrance::Name;
 use crate::util::client_address::ClientAddress;
+use crate::util::defaults::is_default;
 use crate::util::plural::{Counted, are};
 
 /// Whom a log line is about.
@@ -25,10 +26,12 @@ pub enum Label {
         /// Counts the sessions since the start of the proxy, from 1.
         number: u64,
         /// What it is a session of, if that has a name.
+        #[serde(skip_serializing_if = "Option::is_none")]
         server: Option<Rc<Name>>,
         /// Where the client comes from.
         client: ClientAddress,
         /// The server process, or the last one if it is gone; `None` before the first one.
+        #[serde(skip_serializing_if = "Option::is_none")]
         pid: Option<u32>,
     },
     /// The one session of `connect`, by the address of its proxy as the user wrote it.
@@ -118,9 +121,11 @@ impl fmt::Display for SessionLimit {
 }
 
 /// Messages and their bytes, line ends included.
-#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Default, Clone, Copy, Serialize, Deserialize)]
 pub struct Traffic {
+    #[serde(default, skip_serializing_if = "is_default")]
     messages: u64,
+    #[serde(default, skip_serializing_if = "is_default")]
     bytes: u64,
 }
 

@@ -41,12 +41,14 @@ pub enum Decision {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct RestartPolicy {
     max_restarts: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
     last_start: Option<Time>,
     /// The restarts within the window, oldest first, if there were any.
     #[allow(
         clippy::box_collection,
         reason = "what is seldom there must take little room"
     )]
+    #[serde(skip_serializing_if = "Option::is_none")]
     restarts: Option<Box<VecDeque<Time>>>,
 }
 

@@ -107,6 +107,11 @@ struct Output {
 }
 
 impl ServerLog {
+    /// Whether there never was anything to log.
+    pub(super) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The server wrote these bytes to its stderr.
     pub(super) fn stderr(&mut self, bytes: &[u8], label: &Label, cx: &mut Context<'_>) {
         let logging = cx.settings.server_log;

@@ -14,7 +14,7 @@ const AT_ONCE: Duration = Duration::from_secs(1);
 pub(super) const MAX_STILLBIRTHS: u32 = 3;
 
 /// How often in a row a session's server ended at once.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub(super) struct Stillbirths {
     /// With this exit code.
     code: i32,

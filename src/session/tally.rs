@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::util::defaults::is_default;
 use crate::util::plural::Counted;
 
 /// Response times that are told apart: each range ends at twice the time of the one before. The last one is open.
@@ -14,18 +15,24 @@ const RANGES: usize = 24;
 const FIRST_MICROS: u64 = 16;
 
 /// What is counted while a session lasts.
-#[derive(Debug, Default, Clone, Copy, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Eq, Default, Clone, Copy, Serialize, Deserialize)]
 pub(super) struct Tally {
     /// How many responses took how long; of many, the last ones count more.
+    #[serde(default, skip_serializing_if = "is_default")]
     responses: [u8; RANGES],
+    #[serde(default, skip_serializing_if = "is_default")]
     slowest_micros: u32,
     /// Errors that the server responded with.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) errors: u32,
     /// Messages that the proxy did not accept.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) refused: u32,
     /// Requests whose server, or the connection to it, was lost.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) lost: u16,
     /// Servers after the first, or connections to one.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) restarts: u16,
 }
 

@@ -19,6 +19,7 @@ use super::{Action, Context, LARGE_LINE_BYTES, OUTBOX_BYTES, Session, earliest};
 use crate::buffers::budget::BufferBudget;
 use crate::protocol::own_messages::{self, ErrorReason};
 use crate::util::about::about;
+use crate::util::defaults::is_default;
 use crate::util::secret::Secret;
 use crate::util::time::Time;
 
@@ -49,10 +50,13 @@ pub(super) struct Up {
     pub(super) started: Time,
     pub(super) history: History,
     /// Present if it is a seat at servers that others use, too.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) shared: Option<Shared>,
     /// Whether it takes the place of one that was given back.
+    #[serde(default, skip_serializing_if = "is_default")]
     pub(super) wakes: bool,
     /// What there is to do as long as it is new, if there is anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) early: Option<Box<Early>>,
 }
 

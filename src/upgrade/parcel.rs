@@ -23,8 +23,9 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
+use serde::Serialize;
+
 use super::text;
-use crate::util::side_bytes::Written;
 
 /// The most descriptors that the kernel takes with one message (unix(7), `SCM_MAX_FD`).
 const PER_MESSAGE: usize = 253;
@@ -170,14 +171,13 @@ fn missing() -> io::Error {
     io::Error::other("descriptors are missing")
 }
 
-/// A state in a file without a name, to be read from its beginning.
+/// A state in a file without a name.
 ///
 /// # Errors
 /// There is no such file to be had, or no room in it.
-pub fn file_of(written: &Written) -> io::Result<File> {
-    let mut file = memory_file().or_else(|_| file_on_disk())?;
-    text::write(written, &mut file)?;
-    file.rewind()?;
+pub fn file_of(state: &impl Serialize) -> io::Result<File> {
+    let file = new_file()?;
+    text::write_to_file(state, &file)?;
     Ok(file)
 }
 
@@ -186,12 +186,15 @@ pub fn file_of(written: &Written) -> io::Result<File> {
 /// # Errors
 /// As of [`file_of`].
 pub fn words_in_file(words: impl Iterator<Item = OsString>) -> io::Result<File> {
-    let mut file = memory_file().or_else(|_| file_on_disk())?;
-    for word in words {
-        file.write_all(word.as_bytes())?;
-        file.write_all(b"\0")?;
-    }
+    let mut file = new_file()?;
+    let words = words.flat_map(|word| [word.as_bytes(), b"\0"].concat());
+    file.write_all(&words.collect::<Vec<u8>>())?;
     Ok(file)
+}
+
+/// In memory, or else on disk.
+pub(super) fn new_file() -> io::Result<File> {
+    memory_file().or_else(|_| file_on_disk())
 }
 
 fn memory_file() -> io::Result<File> {
@@ -221,12 +224,7 @@ mod tests {
         (0..count).map(pipe).collect()
     }
 
-    fn written() -> Written {
-        Written {
-            json: b"{}".to_vec(),
-            bytes: Some(b"xyz".to_vec()),
-        }
-    }
+    const STATE: [u8; 2] = [1, 2];
 
     fn inode(descriptor: &impl AsFd) -> u64 {
         nix::sys::stat::fstat(descriptor).unwrap().st_ino
@@ -237,17 +235,16 @@ mod tests {
         for count in [0, 1, 250, 251, 252, 600] {
             let own = pipes(count);
             let borrowed: Vec<BorrowedFd<'_>> = own.iter().map(AsFd::as_fd).collect();
-            let state = file_of(&written()).unwrap();
+            let state = file_of(&STATE).unwrap();
             let sender = File::open("/proc/self/exe").unwrap();
             let words = ["a", "", "b c"].map(OsString::from);
             let told = words_in_file(words.clone().into_iter()).unwrap();
             let far = send([&state, &sender, &told], &borrowed).unwrap();
             let inodes: Vec<u64> = own.iter().map(inode).collect();
             drop((state, sender, told, own));
-            let mut parcel = Parcel::receive(far.as_fd()).unwrap().unwrap();
+            let parcel = Parcel::receive(far.as_fd()).unwrap().unwrap();
             assert_eq!(parcel.others.iter().map(inode).collect::<Vec<_>>(), inodes);
-            assert_eq!(text::read(&mut parcel.state), Ok(written()));
-            assert_eq!(parcel.state.read(&mut [0]).unwrap(), 0);
+            assert_eq!(text::read_from_file(&parcel.state), Ok(STATE));
             assert_eq!(parcel.words_of_sender().unwrap(), words);
             assert!(Parcel::receive(far.as_fd()).is_err(), "it was taken");
         }
@@ -255,13 +252,13 @@ mod tests {
 
     #[test]
     fn it_can_be_sent_back() {
-        let state = file_of(&written()).unwrap();
+        let state = file_of(&STATE).unwrap();
         let far = send([&state; 3], &[]).unwrap();
         let parcel = Parcel::receive(far.as_fd()).unwrap().unwrap();
         let far = parcel.send_back().unwrap();
         drop(parcel);
-        let mut parcel = Parcel::receive(far.as_fd()).unwrap().unwrap();
-        assert_eq!(text::read(&mut parcel.state), Ok(written()));
+        let parcel = Parcel::receive(far.as_fd()).unwrap().unwrap();
+        assert_eq!(text::read_from_file(&parcel.state), Ok(STATE));
     }
 
     #[test]
@@ -272,9 +269,8 @@ mod tests {
 
     #[test]
     fn a_file_on_disk_does_as_well() {
-        let mut file = file_on_disk().unwrap();
-        text::write(&written(), &mut file).unwrap();
-        file.rewind().unwrap();
-        assert_eq!(text::read(&mut file), Ok(written()));
+        let file = file_on_disk().unwrap();
+        text::write_to_file(&STATE, &file).unwrap();
+        assert_eq!(text::read_from_file(&file), Ok(STATE));
     }
 }

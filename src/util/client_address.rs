@@ -5,6 +5,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV
 
 use serde::{Deserialize, Serialize};
 
+use crate::util::defaults::is_default;
+
 /// The address of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub enum ClientAddress {
@@ -27,6 +29,7 @@ pub struct Endpoint {
     ip: IpAddr,
     port: u16,
     /// Of which network an address is that only counts within one (RFC 4007).
+    #[serde(default, skip_serializing_if = "is_default")]
     scope: u32,
 }
 

@@ -35,6 +35,11 @@ impl<T: Begins> Seldom<T> {
         self.0.get_or_insert_default()
     }
 
+    /// Whether it was never changed.
+    pub fn is_as_it_began(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// The value, if it was ever changed.
     pub fn changed(&mut self) -> Option<&mut T> {
         self.0.as_deref_mut()

@@ -4,11 +4,17 @@
 //! A field of bytes is marked `#[serde(with = "side_bytes")]`, or `side_bytes::maybe` if it may be missing. In the JSON it is
 //! where its bytes begin beside it, and how many they are.
 
+mod filed;
+
 use std::cell::RefCell;
+use std::fs::File;
+use std::io;
 use std::ops::Range;
 
 use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, ser};
+
+use self::filed::{FromFile, ToFile};
 
 /// State that was written down.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -23,7 +29,11 @@ enum Side {
     /// Nothing is being written or read.
     Idle,
     Writing(Vec<u8>),
+    /// They are left out, and only this many are counted.
+    LeavingOut(usize),
+    WritingToFile(ToFile),
     Reading(Vec<u8>),
+    ReadingFromFile(FromFile),
     /// The buffers were left out: all are empty.
     WithoutBytes,
 }
@@ -49,6 +59,10 @@ impl Drop for Turn {
     }
 }
 
+fn nested<T>() -> serde_json::Result<T> {
+    Err(ser::Error::custom("a state within a state"))
+}
+
 impl Written {
     /// Writes a state down.
     ///
@@ -58,10 +72,20 @@ impl Written {
         let _turn = Turn::begin(Side::Writing(Vec::new()));
         let json = serde_json::to_vec(state)?;
         let Side::Writing(bytes) = SIDE.replace(Side::Idle) else {
-            return Err(ser::Error::custom("a state within a state"));
+            return nested();
         };
         let bytes = Some(bytes);
         Ok(Self { json, bytes })
+    }
+
+    /// The same without its buffers, of which no copy is made.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn without_bytes(state: &impl Serialize) -> serde_json::Result<Self> {
+        let _turn = Turn::begin(Side::LeavingOut(0));
+        let json = serde_json::to_vec(state)?;
+        Ok(Self { json, bytes: None })
     }
 
     /// Reads a state. Without the buffers, all of them are empty.
@@ -75,6 +99,33 @@ impl Written {
     }
 }
 
+/// Writes a state down whose buffers go to a file as they are, from where it stands. Returns all but these, and how many
+/// bytes they have.
+///
+/// # Errors
+/// Those of the file, or it holds something that can't be written down.
+pub fn write_to_file(state: &impl Serialize, file: &File) -> io::Result<(Vec<u8>, usize)> {
+    let _turn = Turn::begin(Side::WritingToFile(ToFile::new(file)?));
+    let json = serde_json::to_vec(state)?;
+    let Side::WritingToFile(bytes) = SIDE.replace(Side::Idle) else {
+        return Ok(nested()?);
+    };
+    Ok((json, bytes.finish()?))
+}
+
+/// Reads a state whose buffers are in this part of a file, each straight to where it belongs.
+///
+/// # Errors
+/// It is not such a state.
+pub fn read_from_file<T: DeserializeOwned>(
+    json: &[u8],
+    file: &File,
+    part: Range<u64>,
+) -> io::Result<T> {
+    let _turn = Turn::begin(Side::ReadingFromFile(FromFile::new(file, part)?));
+    Ok(serde_json::from_slice(json)?)
+}
+
 /// Writes the bytes beside the JSON.
 pub(crate) fn serialize<S: Serializer>(
     bytes: &impl AsRef<[u8]>,
@@ -85,12 +136,17 @@ pub(crate) fn serialize<S: Serializer>(
         Side::Writing(all) => {
             let start = all.len();
             all.extend_from_slice(bytes);
-            Some(start)
+            Ok(start)
         }
-        _ => None,
+        Side::LeavingOut(count) => {
+            let start = *count;
+            *count += bytes.len();
+            Ok(start)
+        }
+        Side::WritingToFile(file) => file.put(bytes).map_err(ser::Error::custom),
+        _ => Err(ser::Error::custom("bytes have no place in it")),
     });
-    let start = start.ok_or_else(|| ser::Error::custom("bytes have no place in it"))?;
-    (start, bytes.len()).serialize(serializer)
+    (start?, bytes.len()).serialize(serializer)
 }
 
 /// Reads bytes from beside the JSON.
@@ -98,14 +154,15 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: From<Vec<u8>>>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     let (start, len) = <(usize, usize)>::deserialize(deserializer)?;
-    let bytes = SIDE.with_borrow(|side| match side {
-        Side::Reading(all) => range(start, len)
+    let bytes = SIDE.with_borrow_mut(|side| match side {
+        Side::Reading(all) => Ok(range(start, len)
             .and_then(|range| all.get(range))
-            .map(<[u8]>::to_vec),
-        Side::WithoutBytes => Some(Vec::new()),
-        Side::Idle | Side::Writing(_) => None,
+            .map(<[u8]>::to_vec)),
+        Side::ReadingFromFile(file) => file.take(start, len).map_err(D::Error::custom),
+        Side::WithoutBytes => Ok(Some(Vec::new())),
+        Side::Idle | Side::Writing(_) | Side::LeavingOut(_) | Side::WritingToFile(_) => Ok(None),
     });
-    let bytes = bytes.ok_or_else(|| D::Error::custom("bytes are missing"))?;
+    let bytes = bytes?.ok_or_else(|| D::Error::custom("bytes are missing"))?;
     Ok(bytes.into())
 }
 
@@ -173,10 +230,9 @@ mod tests {
 
     #[test]
     fn buffers_can_be_left_out() {
-        let written = Written {
-            bytes: None,
-            ..Written::new(&state()).unwrap()
-        };
+        let written = Written::without_bytes(&state()).unwrap();
+        let json = Written::new(&state()).unwrap().json;
+        assert_eq!((&written.json, &written.bytes), (&json, &None));
         let read: State = written.read().unwrap();
         assert_eq!((read.name.as_str(), read.line.len()), ("x", 0));
         assert_eq!((read.rest, read.other), (Some(Box::default()), None));

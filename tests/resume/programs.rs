@@ -59,7 +59,7 @@ fn a_host_must_not_write_what_is_said_about_the_connection() {
 }
 
 #[test]
-fn a_proxy_that_is_started_anew_knows_nothing_of_a_session() {
+fn a_proxy_that_is_started_anew_gives_a_session_anew_at_once() {
     let reserved = crate::common::connect::Reserved::new();
     let port = reserved.address().port().to_string();
     let start = || Proxy::start(&["--port", &port], &mirror());
@@ -74,7 +74,10 @@ fn a_proxy_that_is_started_anew_knows_nothing_of_a_session() {
     connect.send_line(r#"{"method":"m","params":2}"#);
     assert_eq!(connect.recv_line(), r#"{"method":"m","params":2}"#);
     connect.end_input();
-    connect.wait_exit(0);
+    let log = connect.wait_exit(0).join("\n");
+    // There is a connection for it already.
+    assert!(!log.contains("next attempt in"), "{log}");
+    assert_eq!(log.matches("lost the connection").count(), 1, "{log}");
     second.wait_until_childless();
 }
 

@@ -6,6 +6,7 @@
 mod common;
 
 mod many;
+mod mixed;
 mod refused;
 mod sessions;
 mod shared;

@@ -12,7 +12,7 @@ use crate::common::client::modern_meta;
 use crate::common::{Client, DEADLINE, Finally, Proxy, eventually, servers};
 use crate::upgrade;
 
-fn setting(name: &str, default: usize) -> usize {
+pub(super) fn setting(name: &str, default: usize) -> usize {
     let text = std::env::var(format!("MCP_TCP_PROXY_{name}"));
     text.map_or(default, |text| text.parse().unwrap())
 }

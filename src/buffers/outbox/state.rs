@@ -3,6 +3,7 @@
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Outbox, SmallQueue, Tagged};
+use crate::util::defaults::is_default;
 use crate::util::side_bytes;
 
 /// `B` are the bytes that wait, after at most one that was consumed, and `T` the tags, or where they are.
@@ -12,21 +13,26 @@ use crate::util::side_bytes;
     deserialize = "B: From<Vec<u8>>, T: Deserialize<'de>"
 ))]
 struct OutboxState<B, T> {
-    #[serde(with = "side_bytes")]
-    bytes: B,
+    #[serde(with = "side_bytes::maybe")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    bytes: Option<B>,
+    #[serde(default, skip_serializing_if = "is_default")]
     head: usize,
+    #[serde(default, skip_serializing_if = "is_default")]
     position: u64,
-    tags: T,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tags: Option<T>,
 }
 
 impl<M: Serialize> Serialize for Outbox<M> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let head = self.head.min(1);
+        let bytes = &self.bytes[self.head - head..];
         OutboxState {
-            bytes: &self.bytes[self.head - head..],
+            bytes: (!bytes.is_empty()).then_some(bytes),
             head,
             position: self.position,
-            tags: &self.tags,
+            tags: (!self.tags.is_empty()).then_some(&self.tags),
         }
         .serialize(serializer)
     }
@@ -35,12 +41,13 @@ impl<M: Serialize> Serialize for Outbox<M> {
 impl<'de, M: Deserialize<'de>> Deserialize<'de> for Outbox<M> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let state = OutboxState::<Vec<u8>, SmallQueue<Tagged<M>>>::deserialize(deserializer)?;
+        let bytes = state.bytes.unwrap_or_default();
         Ok(Self {
             // Buffers may have been left out.
-            head: state.head.min(state.bytes.len()),
-            bytes: state.bytes,
+            head: state.head.min(bytes.len()),
+            bytes,
             position: state.position,
-            tags: state.tags,
+            tags: state.tags.unwrap_or_default(),
         })
     }
 }

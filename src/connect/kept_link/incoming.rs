@@ -1,7 +1,5 @@
 //! What comes over a link that may come back: lines for the session, and what the proxy says of the link itself.
 
-use std::io::{self, ErrorKind};
-
 use log::{debug, info, warn};
 
 use super::{KeptLink, State};
@@ -184,13 +182,9 @@ impl KeptLink {
         self.state = State::Fresh;
         self.client.not_resumed();
         (self.heard, self.forgotten, self.asked_at) = (0, 0, cx.now);
-        if known {
-            let untaken = &old.kept().all();
-            session.handle(Event::NotResumed { untaken }, cx);
-        } else {
-            let error = io::Error::from(ErrorKind::ConnectionReset);
-            session.handle(Event::UpstreamEof(Some(&error)), cx);
-        }
+        let untaken = known.then(|| old.kept().all());
+        let untaken = untaken.as_deref();
+        session.handle(Event::NotResumed { untaken }, cx);
         old.release(cx.memory);
     }
 }

@@ -16,19 +16,27 @@ use crate::serve::servers::ServerKey;
 use crate::serve::state::Sources;
 use crate::serve::system::System;
 use crate::share::SeatKey;
+use crate::util::defaults::is_default;
 use crate::util::service_key::ServiceKey;
 
 /// The two sides of a session, as far as they are no descriptors. `K` is what is kept of it, or where that is.
 #[derive(Debug, Serialize, Deserialize)]
 pub(in crate::serve) struct PlaceState<K = Box<KeptSession>> {
     /// What is known of the connection, if it is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     client: Option<Readiness>,
     service: ServiceKey,
+    #[serde(skip_serializing_if = "Option::is_none")]
     server: Option<ServerKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     successor: Option<ServerKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     seat: Option<SeatKey>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     identity: Option<Box<Identity>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     kept: Option<K>,
+    #[serde(default, skip_serializing_if = "is_default")]
     gave_up_place: bool,
 }
 

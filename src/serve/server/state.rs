@@ -14,6 +14,7 @@ use crate::serve::state::Sources;
 use crate::serve::system::System;
 use crate::serve::{Channel, Due};
 use crate::session::report::Exit;
+use crate::util::defaults::is_default;
 use crate::util::service_key::ServiceKey;
 use crate::util::time::Time;
 
@@ -23,16 +24,25 @@ pub(in crate::serve) struct ServerState {
     #[serde(with = "carried_pid")]
     pid: Pid,
     service: ServiceKey,
+    #[serde(skip_serializing_if = "Option::is_none")]
     user: Option<User>,
     life: Life,
+    #[serde(skip_serializing_if = "Option::is_none")]
     exit: Option<Exit>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stopping: Option<Escalation>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     unheard_since: Option<Time>,
     /// What is known of each pipe that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
     stdin: Option<Readiness>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stdout: Option<Readiness>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     stderr: Option<Readiness>,
+    #[serde(default, skip_serializing_if = "is_default")]
     stdin_widener: PipeWidener,
+    #[serde(default, skip_serializing_if = "is_default")]
     stdout_widener: PipeWidener,
 }
 

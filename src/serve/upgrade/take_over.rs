@@ -4,7 +4,8 @@
 //! as it is not sure to go on, everything stays as it was and is on its way back already.
 
 use std::ffi::OsString;
-use std::io::{self, Read, Seek};
+use std::fmt::Display;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -77,7 +78,7 @@ impl TakeOver {
         given: &Given,
     ) -> Result<Configuration, String> {
         caught(|| {
-            let whole = read(&mut &self.parcel.state)?;
+            let whole: Whole = text::read_from_file(&self.parcel.state).map_err(not_taken_up)?;
             let configuration = whole.source.configuration(options, given);
             self.whole = Some(Box::new(whole));
             configuration
@@ -163,17 +164,8 @@ fn caught<T>(act: impl FnOnce() -> Result<T, String>) -> Result<T, String> {
         .unwrap_or_else(|_| Err("this program has panicked".to_owned()))
 }
 
-fn read(from: &mut (impl Read + Seek)) -> Result<Whole, String> {
-    // It may have been read before.
-    from.rewind().map_err(|error| error.to_string())?;
-    understood(from)
-}
-
-fn understood(from: &mut impl Read) -> Result<Whole, String> {
-    let written = text::read(from).map_err(|why| format!("the state can't be taken up: {why}"))?;
-    written
-        .read()
-        .map_err(|error| format!("the state is not understood: {error}"))
+fn not_taken_up(why: impl Display) -> String {
+    format!("the state can't be taken up: {why}")
 }
 
 /// The answer to the question whether a program could go on that is told these words, with the state on stdin.
@@ -186,7 +178,8 @@ pub fn rehearse(words: Vec<OsString>) -> Result<&'static [u8], String> {
         Ok(_) => return Err("by these arguments it would not serve".to_owned()),
         Err(error) => return Err(format!("it does not take the arguments: {error}")),
     };
-    let whole = understood(&mut io::stdin().lock())?;
+    let written = text::read(&mut io::stdin().lock()).map_err(not_taken_up)?;
+    let whole: Whole = written.read().map_err(not_taken_up)?;
     let configuration = whole.source.configuration(*options, &given)?;
     whole.source.tls(&configuration.options).map(|_| ABLE)
 }

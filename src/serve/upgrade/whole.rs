@@ -23,7 +23,7 @@ use crate::transport::listener::Listener;
 use crate::transport::socket::Socket;
 use crate::transport::unix_listener::{FileState, UnixSocket};
 use crate::upgrade::program::Program;
-use crate::util::side_bytes::{self, Written};
+use crate::util::side_bytes;
 use crate::util::time::Time;
 
 /// A proxy as it is written down. `S` is a session, `K` what is kept of it, and `H` what is shared, or where they are.
@@ -48,12 +48,12 @@ pub(super) struct Whole<S = Session, K = Box<KeptSession>, H = Sharing> {
 
 impl Proxy<Linux> {
     /// The state of the whole.
-    pub(super) fn written_down(&self) -> Result<Written, String> {
+    pub(super) fn whole(&self) -> Whole<&Session, &KeptSession, &Sharing> {
         let files = self.all_listeners().map(|listener| match listener {
             Listener::Tcp(_) => None,
             Listener::Unix(socket) => socket.file_state(),
         });
-        let whole = Whole {
+        Whole {
             program: self.system.program.clone(),
             at: timers::now(),
             original_descriptors: self.system.source.descriptors.original(),
@@ -62,8 +62,7 @@ impl Proxy<Linux> {
             files: files.collect(),
             log_rest: logger::rest(),
             proxy: self.snapshot(),
-        };
-        Written::new(&whole).map_err(|error| format!("the state can't be written down: {error}"))
+        }
     }
 
     /// What keeps others from the paths of unix sockets; after all other descriptors.

@@ -31,6 +31,11 @@ pub enum Addressee {
 }
 
 impl ServerRequests {
+    /// Whether there never was one.
+    pub(in crate::session) fn is_none(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Notes a request of the present server.
     pub fn open(&mut self, id: RequestId) {
         let asked = self.0.get_or_insert_default();
