@@ -130,6 +130,11 @@ impl Server {
         rare.map_or_else(Counted::default, |rare| rare.counted)
     }
 
+    /// Adds what the totals have of it.
+    pub fn add_to(&self, totals: &mut Totals) {
+        totals.change(Counted::default(), self.counted());
+    }
+
     /// The totals have this of it.
     fn count(&mut self, bytes: usize, totals: &mut Totals) {
         let counted = Counted {

@@ -19,7 +19,7 @@ pub struct Counted {
 }
 
 /// The totals.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Totals {
     live: usize,
     detached: usize,

@@ -49,6 +49,10 @@ impl<S: System> Proxy<S> {
         });
         let own = own.into_iter().chain(of_services).flatten().count();
         let own = own + self.stop_timers.deadlines();
+        if let Some(resuming) = &self.resuming {
+            let places = self.scheduler.iter();
+            resuming.check(places.filter_map(|(.., place)| place.resume.as_deref()));
+        }
         let visitors = self.visitors.as_ref();
         let visitors = visitors.map_or(0, |visitors| visitors.check());
         let visitors = visitors + self.check_newcomers();
@@ -65,7 +69,8 @@ impl<S: System> Proxy<S> {
         assert_eq!(refused.count(), self.refused);
         let served: usize = self.services.iter().map(|service| service.sessions).sum();
         // Those that only wait for their clients to take the end take no place any more.
-        let lingering = self.resuming.as_ref().map_or(0, |it| it.lingering);
+        let resuming = self.resuming.as_ref();
+        let lingering = resuming.map_or(0, |resuming| resuming.lingering);
         assert_eq!(served + self.refused + lingering, self.scheduler.len());
     }
 }

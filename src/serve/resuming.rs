@@ -3,6 +3,7 @@
 //!
 //! It is read whenever it can be read. What its client sends waits in the session, within the client's window.
 
+mod check;
 mod state;
 
 use std::collections::VecDeque;

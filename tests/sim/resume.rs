@@ -9,15 +9,20 @@ mod below;
 mod connectors;
 mod host;
 mod network;
+mod rules;
 mod server;
+mod talk;
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use mcp_tcp_proxy::buffers::budget::BufferBudget;
+use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::serve::{Limits, Plan, Proxy, SessionsOfOne};
 use mcp_tcp_proxy::session::idle::IdleLimits;
 use mcp_tcp_proxy::session::stderr::ServerLogging;
 use mcp_tcp_proxy::session::{Backend, Settings, Spawn};
+use mcp_tcp_proxy::util::time::Time;
 
 use self::below::{Below, Dial};
 use self::connectors::Connectors;
@@ -45,6 +50,9 @@ const LONG: Duration = Duration::from_mins(2);
 
 /// The same where it is meant to be too short now and then.
 const SHORT: Duration = Duration::from_secs(5);
+
+/// A `connect` does not keep requests any longer while there is no connection, where lines may be lost anyway.
+const HELD_TIME: Duration = Duration::from_secs(1);
 
 /// After this time, both ends know of a connection that was cut.
 const PUNCTUALITY: Duration = Duration::from_secs(30);
@@ -87,6 +95,10 @@ struct World {
     plan: Plan,
     /// After this many of 100 steps, another loop takes over from that.
     upgrades: usize,
+    /// No line is longer, in bytes, but for what is around it.
+    longest: usize,
+    /// Since when sessions are known to be without a connection.
+    away: HashMap<SessionKey, Time>,
     steps: u64,
 }
 
@@ -105,11 +117,13 @@ fn settings(role: Backend, rng: &mut Rng) -> Settings {
     }
 }
 
-fn of_connect(rng: &mut Rng) -> Settings {
+fn of_connect(weather: Weather, rng: &mut Rng) -> Settings {
+    let held_timeout = weather.is_rough && rng.percent(50);
+
     let role = Backend::Proxy {
         max_delay: Duration::from_millis(rng.pick(&[20, 2_000])),
         max_attempts: None,
-        held_timeout: None,
+        held_timeout: held_timeout.then_some(HELD_TIME),
         is_tidy: false,
         token: None,
         server: None,
@@ -134,6 +148,7 @@ impl World {
 
     fn under(weather: Weather, mut rng: Rng) -> Self {
         let below = below::below(&mut rng);
+        below.borrow_mut().servers_may_begin = weather.is_rough;
         let limits = Limits {
             max_sessions: 100,
             possible_sessions: 100,
@@ -154,7 +169,7 @@ impl World {
         let memory = BufferBudget::new(rng.pick(&[1 << 24, 1 << 28]));
         let mut world = Self {
             proxy: proxy(&below, limits, plan.clone(), memory),
-            connectors: Connectors::new(&below, of_connect(&mut rng)),
+            connectors: Connectors::new(&below, of_connect(weather, &mut rng)),
             below,
             rng,
             events: Events::new(),
@@ -162,6 +177,8 @@ impl World {
             limits,
             plan,
             upgrades: 0,
+            longest: 0,
+            away: HashMap::new(),
             steps: 0,
         };
         world.open_all();
@@ -173,12 +190,15 @@ impl World {
         // A few sessions with lines as long as that need a few times their length each.
         let most = self.proxy.sessions().memory().limit() / 32;
         let longest = self.rng.pick(&[300, 5_000, 200_000, 2 << 20]).min(most);
+        self.longest = longest;
         for number in 0..=hosts {
             let is_plain = number == hosts;
             let habits = Habits {
                 may_lose: self.weather.is_rough,
                 is_plain,
                 writes_first: self.rng.percent(30),
+                is_legacy: !self.weather.is_rough && self.rng.percent(30),
+                is_slow: self.rng.percent(20),
                 window: self.rng.pick(&[1, 10, 100, 1000]),
                 longest,
             };
@@ -256,6 +276,15 @@ impl World {
             self.proxy.iterate(&mut self.events).unwrap();
         }
         self.below.borrow_mut().sweep();
+        self.check();
+    }
+
+    /// What holds after each iteration of the loops.
+    fn check(&mut self) {
+        self.proxy.check();
+        self.note_away();
+        self.check_acknowledged();
+        self.check_what_waits();
     }
 
     fn host_acts(&mut self) {
@@ -361,6 +390,7 @@ impl World {
             self.connectors.iterate();
             self.proxy.iterate(&mut self.events).unwrap();
             self.below.borrow_mut().sweep();
+            self.check();
             if self.is_at_rest() {
                 return;
             }
@@ -416,6 +446,7 @@ impl World {
 
     fn let_time_pass(&mut self) {
         self.come_to_rest();
+        self.check_times();
         let wait = self.next_deadline();
         let is_strict = !self.weather.is_rough;
         let mut time = match wait {
@@ -482,8 +513,8 @@ impl World {
                 host.write();
                 host.read_some(usize::MAX);
             }
-            for (_, server) in &below.servers.all {
-                server.process.pipes.borrow_mut().make_roomy();
+            for (_, server) in &mut below.servers.all {
+                server.hurry();
             }
             let keys: Vec<usize> = below.servers.all.iter().map(|(key, _)| key).collect();
             for key in keys {
@@ -602,6 +633,8 @@ fn a_cut_at_any_byte_of_either_direction_costs_nothing() {
                 let mut below = world.below.borrow_mut();
                 let key = below.connections_of(0)[0];
                 below.connections[key].cut_after = Some((side, at));
+                // Only so it has that much to say at once.
+                below.hosts[0].habits.is_legacy = false;
                 for _ in 0..12 {
                     below.hosts[0].speak();
                 }

@@ -177,6 +177,16 @@ pub fn respelt(id: &str, rng: &mut Rng) -> String {
     }
 }
 
+/// A JSON value of about `len` bytes, which may look like a line about a connection: within another line it is none.
+pub fn looks_like_ours(filler: char, len: usize, rng: &mut Rng) -> String {
+    let pad = filler.to_string().repeat(len);
+    if rng.percent(20) {
+        let name = rng.pick(&["ack", "heartbeat", "resumed", "bye"]);
+        return format!(r#"{{"type":"{name}","lines":3,"pad":"{pad}"}}"#);
+    }
+    format!(r#""{pad}""#)
+}
+
 /// What fills a line up to about `len` bytes.
 pub fn padding(len: usize, rng: &mut Rng) -> String {
     let piece = rng.pick(&["x", "x", "x", "\\n", "ü", "{}", "\\\"id\\\":1"]);

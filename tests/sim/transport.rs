@@ -245,6 +245,11 @@ impl Outflow {
         !self.rest.is_empty()
     }
 
+    /// Whether the session waits for an event to go on.
+    pub fn is_blocked(&self) -> bool {
+        self.is_blocked
+    }
+
     /// The reader takes up to `most` bytes.
     pub fn consume(&mut self, most: usize) {
         drop(self.take(most));

@@ -52,6 +52,8 @@ pub struct Below {
     pub began: Time,
     /// How much longer the machines slept than the clock says that stands still meanwhile.
     pub slept: Duration,
+    /// Whether servers may speak before they are spoken to.
+    pub servers_may_begin: bool,
     pub hosts: Vec<Host>,
     pub dials: Vec<Dial>,
     pub connections: Slab<Connection>,
@@ -105,11 +107,15 @@ impl Beneath for Below {
         self.listener_token = token;
     }
 
-    fn accepted(&mut self, _: usize, _: SessionKey) {}
+    fn accepted(&mut self, slot: usize, key: SessionKey) {
+        if let Some(connection) = self.connections.get_mut(slot) {
+            connection.session = Some(key);
+        }
+    }
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
-        let rng = &mut self.rng;
-        let make = |pid| Server::new(pid, rng);
+        let (rng, may_begin) = (&mut self.rng, self.servers_may_begin);
+        let make = |pid| Server::new(pid, may_begin, rng);
         Ok(self.servers.start(user, make))
     }
 
@@ -135,6 +141,7 @@ impl Below {
             now,
             began: now,
             slept: Duration::ZERO,
+            servers_may_begin: false,
             hosts: Vec::new(),
             dials: Vec::new(),
             connections: Slab::new(),
@@ -193,7 +200,7 @@ impl Below {
         let number = self.connections_so_far;
         self.connections_so_far += 1;
         trace::note(|| format!("connection {number} is made for host {host}"));
-        let connection = Connection::new(number, host, &mut self.rng);
+        let connection = Connection::new(number, host, self.now, &mut self.rng);
         let key = self.connections.insert(connection);
         self.dials[host] = Dial::Accepted(key);
         self.call(Caller::Connection(key));

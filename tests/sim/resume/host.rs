@@ -18,6 +18,10 @@ pub struct Habits {
     pub is_plain: bool,
     /// It does not read while it has something to write.
     pub writes_first: bool,
+    /// It opens with a handshake, which must not be said again.
+    pub is_legacy: bool,
+    /// It seldom reads.
+    pub is_slow: bool,
     /// As many requests are open.
     pub window: usize,
     /// It asks for responses, and sends lines, of up to this many bytes.
@@ -45,6 +49,8 @@ pub struct Host {
     read: HashSet<u64>,
     /// Where each of them is.
     servers: HashMap<i32, u64>,
+    /// What it was told that no server has seen.
+    unseen: HashSet<u64>,
     pub has_ended: bool,
     /// Its session is over.
     pub is_gone: bool,
@@ -72,6 +78,7 @@ impl Host {
             heard: 0,
             read: HashSet::new(),
             servers: HashMap::new(),
+            unseen: HashSet::new(),
             has_ended: false,
             is_gone: false,
             is_cut_off: false,
@@ -102,22 +109,46 @@ impl Host {
             return;
         }
         let (host, serial) = (self.number, self.said);
+        if self.habits.is_legacy && serial < 2 {
+            return self.greet();
+        }
         if let Some(question) = self.questions.pop() {
             return self.say(&format!(
                 r#"{{"jsonrpc":"2.0","id":"q{question}","result":{{"n":{serial},"h":{host}}}}}"#
             ));
         }
-        let pad = "x".repeat(self.length());
+        let length = self.length();
+        let pad = text::looks_like_ours('x', length, &mut self.rng);
         if self.open.len() >= self.habits.window || self.rng.percent(20) {
             return self.say(&format!(
-                r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"n":{serial},"h":{host},"x":"{pad}"}}}}"#
+                r#"{{"jsonrpc":"2.0","method":"notifications/x","params":{{"n":{serial},"h":{host},"x":{pad}}}}}"#
             ));
         }
         let size = self.length();
+        let meta = if self.habits.is_legacy {
+            String::new()
+        } else {
+            format!(",{MODERN}")
+        };
         self.open.insert(serial);
         self.say(&format!(
-            r#"{{"jsonrpc":"2.0","id":{serial},"method":"m","params":{{"n":{serial},"h":{host},"size":{size},"x":"{pad}",{MODERN}}}}}"#
+            r#"{{"jsonrpc":"2.0","id":{serial},"method":"m","params":{{"n":{serial},"h":{host},"size":{size},"x":{pad}{meta}}}}}"#
         ));
+    }
+
+    /// Says what is next of its handshake, if it is its turn.
+    fn greet(&mut self) {
+        let (host, serial) = (self.number, self.said);
+        if serial == 0 {
+            self.open.insert(serial);
+            self.say(&format!(
+                r#"{{"jsonrpc":"2.0","id":0,"method":"initialize","params":{{"n":0,"h":{host},"size":0,"protocolVersion":"2025-06-18"}}}}"#
+            ));
+        } else if self.open.is_empty() {
+            self.say(&format!(
+                r#"{{"jsonrpc":"2.0","method":"notifications/initialized","params":{{"n":{serial},"h":{host}}}}}"#
+            ));
+        }
     }
 
     /// Writes, reads, or both.
@@ -125,7 +156,8 @@ impl Host {
         if self.rng.percent(70) {
             self.write();
         }
-        if (!self.habits.writes_first || self.out.is_empty()) && self.rng.percent(70) {
+        let reads = if self.habits.is_slow { 3 } else { 70 };
+        if (!self.habits.writes_first || self.out.is_empty()) && self.rng.percent(reads) {
             let most = self.rng.pick(&[10, 300, 100_000, usize::MAX]);
             self.read_some(most);
         }
@@ -196,6 +228,7 @@ impl Host {
         );
         if let Some(error) = OwnError::read(line) {
             let id: Option<u64> = error.id.parse().ok();
+            self.check_delivered(id, &error.delivered);
             let is_open = id.is_none_or(|id| self.open.remove(&id));
             assert!(
                 is_open,
@@ -220,6 +253,19 @@ impl Host {
         }
     }
 
+    /// Whoever is told that no server has seen a request may send it again.
+    fn check_delivered(&mut self, id: Option<u64>, delivered: &str) {
+        let Some(id) = id.filter(|_| delivered == "false") else {
+            return;
+        };
+        assert!(
+            !self.read.contains(&id),
+            "host {}: a server has read request {id}",
+            self.number
+        );
+        self.unseen.insert(id);
+    }
+
     /// A server has read a whole line.
     pub fn was_read(&mut self, line: &[u8], pid: i32) {
         let serial = text::serial(line, text::CLIENT_SERIAL).unwrap() as u64;
@@ -233,6 +279,12 @@ impl Host {
             text::show(line)
         );
         *next = serial + 1;
+        assert!(
+            !self.unseen.contains(&serial),
+            "host {} was told that no server has seen this: {}",
+            self.number,
+            text::show(line)
+        );
         assert!(
             self.habits.may_lose || self.servers.len() == 1,
             "host {} has another server",

@@ -1,9 +1,14 @@
 //! What is between the two programs: connections that carry bytes in order, in pieces, as late as they like, and are cut
 //! anywhere.
 
+use std::time::Duration;
+
+use mcp_tcp_proxy::scheduler::SessionKey;
 use mcp_tcp_proxy::util::time::Time;
 
+use super::talk::Talk;
 use crate::rng::Rng;
+use crate::text;
 use crate::trace;
 use crate::transport::{Duplex, End, Events, Shared, shared};
 
@@ -23,8 +28,15 @@ pub struct Connection {
     pub proxy: Shared<Duplex>,
     /// Since then nothing arrives any more. The ends learn of it one after the other, or never.
     pub cut_at: Option<Time>,
+    /// The session at the proxy that has it.
+    pub session: Option<SessionKey>,
+    /// When something last arrived at the proxy.
+    heard_at: Time,
     /// It is to be cut after so many bytes in this direction.
     pub cut_after: Option<(Side, usize)>,
+    talk: Talk,
+    /// Which ends could not write all that they had.
+    was_blocked: [bool; 2],
     /// Which ends have learnt of it.
     told: [bool; 2],
     /// Which ends have seen the end of the other's side.
@@ -33,7 +45,7 @@ pub struct Connection {
 }
 
 impl Connection {
-    pub fn new(number: usize, host: usize, rng: &mut Rng) -> Self {
+    pub fn new(number: usize, host: usize, now: Time, rng: &mut Rng) -> Self {
         let capacity = rng.pick(&[300, 4096, 65_536, 1 << 20]);
         let mut end = || shared(Duplex::new(capacity, rng));
         Self {
@@ -42,7 +54,11 @@ impl Connection {
             connector: end(),
             proxy: end(),
             cut_at: None,
+            session: None,
+            heard_at: now,
             cut_after: None,
+            talk: Talk::new(number),
+            was_blocked: [false; 2],
             told: [false; 2],
             ended: [false; 2],
             rng: rng.fork(),
@@ -67,7 +83,6 @@ impl Connection {
         };
         let (from, into) = self.ends(to);
         let (mut source, mut target) = (from.borrow_mut(), into.borrow_mut());
-        source.output.begun.clear();
         let is_gone = !target.reads;
         let room = if is_gone {
             usize::MAX
@@ -77,6 +92,7 @@ impl Connection {
         let room = room.min(most).min(left);
         let bytes: Vec<u8> = source.output.take(room).collect();
         let has_ended = !source.writes && source.output.unconsumed() == 0;
+        let still_listens = source.reads;
         if is_gone {
             // Whoever writes to one that is gone is told so.
             if !bytes.is_empty() && source.reads {
@@ -85,8 +101,12 @@ impl Connection {
         } else {
             target.input.write(&bytes);
         }
+        let has_arrived = !bytes.is_empty();
         let has_more = source.output.unconsumed() > 0;
         drop((source, target));
+        if has_arrived {
+            self.note_arrived(to, &bytes, now);
+        }
         if let Some((side, left)) = &mut self.cut_after
             && *side == to
         {
@@ -96,9 +116,48 @@ impl Connection {
             }
         }
         if has_ended && !std::mem::replace(&mut self.ended[to as usize], true) && !is_gone {
+            if still_listens {
+                self.talk.check_end(to);
+            }
             let (_, into) = self.ends(to);
             into.borrow_mut().input.end(End::Closed);
         }
+    }
+
+    fn note_arrived(&mut self, to: Side, bytes: &[u8], now: Time) {
+        if to == Side::Proxy {
+            self.heard_at = now;
+        }
+        self.talk.note(to, bytes);
+    }
+
+    /// Whether this end has acknowledged something since it was last asked, and had not begun to do so before: what could not
+    /// be written then may have waited.
+    pub fn take_has_acknowledged(&mut self, of: Side) -> bool {
+        let (end, begin) = match of {
+            Side::Connector => (&self.connector, br#"{"type":"heartbeat""#.as_slice()),
+            Side::Proxy => (&self.proxy, br#"{"type":"ack""#.as_slice()),
+        };
+        let output = &mut end.borrow_mut().output;
+        let may_be_late =
+            std::mem::replace(&mut self.was_blocked[of as usize], output.is_blocked());
+        let lines = std::mem::take(&mut output.begun);
+        let mut texts = lines.iter().map(|line| &line.text);
+        !may_be_late
+            && texts
+                .any(|text| text.starts_with(begin) && text::serial(text, br#""lines":"#).is_some())
+    }
+
+    /// The proxy has kept a session alive of which nothing has come for this long.
+    pub fn check_heard(&self, now: Time, patience: Duration) {
+        let proxy = self.proxy.borrow();
+        // What was not read has not been heard either, and after the end of a side nothing more is expected.
+        let is_kept = self.talk.is_granted() && proxy.reads && proxy.input.end.is_none();
+        assert!(
+            !is_kept || now < self.heard_at + patience,
+            "connection {} is kept although nothing comes over it",
+            self.number
+        );
     }
 
     pub fn make_roomy(&self) {

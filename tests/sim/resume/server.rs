@@ -19,6 +19,10 @@ pub struct Server {
     pub process: Process,
     /// It does not read while it has something to write.
     writes_first: bool,
+    /// It takes its time.
+    is_slow: bool,
+    /// It speaks before it is spoken to.
+    speaks_first: bool,
     /// It says things of its own.
     is_talkative: bool,
     has_read: bool,
@@ -43,11 +47,14 @@ impl AsMut<Process> for Server {
 }
 
 impl Server {
-    pub fn new(pid: i32, rng: &mut Rng) -> Self {
+    /// One that speaks first may be heard before the proxy has said that the session is kept, which it then is not.
+    pub fn new(pid: i32, may_speak_first: bool, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
         Self {
             process: Process::new(pid, &mut rng),
             writes_first: rng.percent(30),
+            is_slow: rng.percent(20),
+            speaks_first: may_speak_first && rng.percent(30),
             is_talkative: rng.percent(70),
             has_read: false,
             said: 0,
@@ -75,7 +82,7 @@ impl Server {
     }
 
     pub fn act(&mut self, hosts: &mut [Host]) {
-        if !self.process.is_running() {
+        if !self.process.is_running() || (self.is_slow && self.rng.percent(90)) {
             return;
         }
         if !self.writes_first || self.out.is_empty() {
@@ -88,6 +95,12 @@ impl Server {
         self.out
             .write_to(&mut self.process.pipes.borrow_mut().input, &mut self.rng);
         self.exit_if_done();
+    }
+
+    /// Nothing keeps it from working any more.
+    pub fn hurry(&mut self) {
+        self.is_slow = false;
+        self.process.pipes.borrow_mut().make_roomy();
     }
 
     fn read(&mut self, most: usize, hosts: &mut [Host]) {
@@ -128,12 +141,15 @@ impl Server {
 
     fn speak(&mut self) {
         let is_ended = !self.process.pipes.borrow().writes;
-        // Whoever hears of a server before the answer of the proxy does not come back.
-        let is_talkative = self.is_talkative && self.has_read && !is_ended;
+        let may_speak = self.has_read || self.speaks_first;
+        let is_talkative = self.is_talkative && may_speak && !is_ended;
+        let begins = self.speaks_first && self.said == 0 && !is_ended;
         match self.rng.below(10) {
+            _ if begins => self.say(r#""method":"notifications/y""#, r#""params":{}"#),
             0 if is_talkative => {
-                let pad = "y".repeat(self.rng.below(60));
-                let tail = format!(r#""params":{{"x":"{pad}"}}"#);
+                let length = self.rng.below(60);
+                let pad = text::looks_like_ours('y', length, &mut self.rng);
+                let tail = format!(r#""params":{{"x":{pad}}}"#);
                 self.say(r#""method":"notifications/y""#, &tail);
             }
             1 if is_talkative && self.rng.percent(20) => {
@@ -142,8 +158,8 @@ impl Server {
             }
             _ => {
                 if let Some((id, size)) = self.pending.pop_front() {
-                    let pad = "z".repeat(size);
-                    let tail = format!(r#""result":{{"x":"{pad}"}}"#);
+                    let pad = text::looks_like_ours('z', size, &mut self.rng);
+                    let tail = format!(r#""result":{{"protocolVersion":"2025-06-18","x":{pad}}}"#);
                     self.say(&format!(r#""id":{id}"#), &tail);
                 }
             }

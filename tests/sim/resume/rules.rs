@@ -1,0 +1,84 @@
+//! What holds at any time: how much waits, and how long anything is waited for.
+
+use std::time::Duration;
+
+use mcp_tcp_proxy::resume::{ACK_BYTES, WINDOW_BYTES};
+use mcp_tcp_proxy::session::Session;
+
+use super::World;
+use super::network::Side;
+
+/// The wheel counts in these, and is never early.
+const TICK: Duration = Duration::from_millis(1);
+
+/// A client of whom nothing comes for so long is taken for lost: two and a half of its heartbeat intervals.
+const SILENCE: Duration = Duration::from_secs(75);
+
+/// What is read at once, and what the programs themselves have to say, in bytes.
+const SLACK: usize = 128 * 1024;
+
+impl World {
+    /// Notes who is without a connection since now. Keys are used again, so this is done after each iteration.
+    pub fn note_away(&mut self) {
+        let now = self.below.borrow().now;
+        let sessions = self.proxy.sessions().iter();
+        let away =
+            sessions.filter(|(_, session, _)| session.is_detached() && !session.client_has_left());
+        let away = away.map(|(key, ..)| (key, *self.away.get(&key).unwrap_or(&now)));
+        self.away = away.collect();
+    }
+
+    /// Nobody acknowledges what is not taken from there: so it is never more than the window, and what was acknowledged
+    /// before.
+    pub fn check_what_waits(&self) {
+        if self.weather.is_rough {
+            // What a server leaves behind waits once more.
+            return;
+        }
+        let most = ACK_BYTES + WINDOW_BYTES.max(self.longest) + SLACK;
+        let sessions = self.proxy.sessions().iter();
+        let waiting = sessions.map(|(_, session, _)| session.waiting_for_other_side());
+        let links = self.connectors.scheduler.iter();
+        let waiting_there = links.map(|(_, session, _)| session.waiting_for_other_side());
+        let waiting = waiting.chain(waiting_there).max().unwrap_or_default();
+        assert!(waiting <= most, "{waiting} bytes wait, and not {most}");
+    }
+
+    /// Nothing is acknowledged while much waits for the other side.
+    pub fn check_acknowledged(&mut self) {
+        let below = &mut *self.below.borrow_mut();
+        for (_, connection) in &mut below.connections {
+            let ends = [Side::Connector, Side::Proxy];
+            let [here, there] = ends.map(|end| connection.take_has_acknowledged(end));
+            let at_proxy = connection.session.filter(|_| there);
+            let at_proxy = at_proxy.and_then(|key| self.proxy.sessions().session(key));
+            let mut links = self.connectors.scheduler.iter();
+            let link = links.find(|(_, _, place)| place.host == connection.host);
+            let link = link.filter(|_| here);
+            let both = at_proxy
+                .into_iter()
+                .chain(link.map(|(_, session, _)| session));
+            let waiting = both.map(Session::waiting_for_other_side).max();
+            assert!(
+                waiting.is_none_or(|bytes| bytes <= ACK_BYTES),
+                "connection {}: it is acknowledged although {waiting:?} bytes wait",
+                connection.number
+            );
+        }
+    }
+
+    /// All is done that is due by now.
+    pub fn check_times(&mut self) {
+        let now = self.below.borrow().now;
+        let timeout = self.limits.resume_timeout.unwrap_or_default() + TICK;
+        for (key, since) in &self.away {
+            assert!(
+                now < *since + timeout,
+                "session {key:?} is kept although nobody came back"
+            );
+        }
+        for (_, connection) in &self.below.borrow().connections {
+            connection.check_heard(now, SILENCE + TICK);
+        }
+    }
+}
