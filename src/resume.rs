@@ -34,7 +34,7 @@
 //!
 //! - Reads the connection whenever it can be read, whether the session wants it or not, hands what came to
 //!   [`Channel::next`], passes counted lines on to the session at once, and acts on control lines. Back-pressure is the
-//!   acknowledgement, which is withheld while more than [`ACK_BYTES`] wait for the other side of the session. So
+//!   acknowledgement: while more than [`ACK_BYTES`] wait for the other side of the session, there is none for what waits. So
 //!   acknowledgements always get through, and the two bounds never wait for each other.
 //! - Writes what the session has with [`Channel::send`], which takes whole lines, as far as the window allows; and what the
 //!   channel itself has with [`Channel::flush`].
@@ -67,7 +67,7 @@ pub use self::server::{Server, Takeover};
 /// every session to keep.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 
-/// While more than this waits for the other side of a session, in bytes, nothing is acknowledged. As much as waits in one
+/// While more than this waits for the other side of a session, in bytes, nothing of it is acknowledged. As much as waits in one
 /// direction of any session.
 pub const ACK_BYTES: usize = 64 * 1024;
 

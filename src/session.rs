@@ -257,7 +257,7 @@ pub struct Session {
     owes_opened: bool,
     /// Present if a connection may be lost and come back.
     #[serde(skip_serializing_if = "Option::is_none")]
-    resume: Option<Box<Resuming>>,
+    resume: Option<Resuming>,
     /// Present while the session is on its way to a new server.
     #[serde(skip_serializing_if = "Option::is_none")]
     swap: Option<Box<Swap>>,

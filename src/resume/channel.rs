@@ -4,13 +4,13 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-use super::acks::Acks;
+use super::NO_ACK_TIME;
+use super::acks::{Acks, Place};
 use super::control::Control;
 use super::intake::Intake;
 pub use super::intake::Piece;
 use super::kept::{Kept, whole_lines};
 use super::wire::{self, Side};
-use super::{ACK_BYTES, NO_ACK_TIME};
 use crate::buffers::budget::{BufferBudget, UNCHARGED_BYTES};
 use crate::util::time::Time;
 
@@ -45,8 +45,10 @@ pub struct Channel {
     /// How much of the shared memory it is charged for, in bytes.
     #[serde(skip)]
     charged: u32,
+    /// How many lines the next acknowledgement is for, besides those that the other end was told of; none if that is not due.
+    #[serde(default)]
+    owed: u32,
     side: Side,
-    owes_ack: bool,
     is_detached: bool,
     /// Whether the other end takes no acknowledgements.
     is_unheard: bool,
@@ -62,8 +64,8 @@ impl Channel {
             control: None,
             window: bytes(window),
             charged: 0,
+            owed: 0,
             side,
-            owes_ack: false,
             is_detached: false,
             is_unheard: false,
         }
@@ -116,18 +118,16 @@ impl Channel {
             Piece::Control(..) => 0,
         };
         if count > 0 {
-            let (lines, window) = (self.taken(), self.window());
-            self.acks.taken(count, before, lines, window, now);
+            let (lines, window) = (self.taken() - before, self.window());
+            self.acks.taken(count, lines, window, now);
         }
         // Whoever has said that nothing follows acknowledges nothing any more, and is sent the rest all the same.
         let is_bound = !self.is_ending();
-        Some(
-            if is_bound && self.acks.is_beyond(self.window(), self.taken()) {
-                Err(Lie::Protocol)
-            } else {
-                Ok(piece)
-            },
-        )
+        Some(if is_bound && self.acks.is_beyond(self.window()) {
+            Err(Lie::Protocol)
+        } else {
+            Ok(piece)
+        })
     }
 
     /// The other end says that it has taken this many lines.
@@ -241,9 +241,10 @@ impl Channel {
             self.control_mut().full_since.get_or_insert(now);
             return Ok(0);
         }
-        self.owes_ack |=
-            self.may_ack(waiting) && self.acks.is_ripe(self.taken(), self.window(), now);
-        let written = self.write_with_control(&lines[..allowed], write)?;
+        if let Some(waiting) = self.heard(waiting) {
+            self.owe(self.acks.ripe(waiting, self.window(), now));
+        }
+        let written = self.write_with_control(&lines[..allowed], now, write)?;
         if written == 0 {
             return Ok(0);
         }
@@ -260,9 +261,10 @@ impl Channel {
     fn write_with_control(
         &mut self,
         lines: &[u8],
+        now: Time,
         mut write: impl FnMut([&[u8]; 2]) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        self.put_news_between();
+        self.put_news_between(now);
         let control = self.control.as_deref_mut().filter(|it| it.has_begun());
         let Some(control) = control else {
             return write([lines, &[]]);
@@ -288,7 +290,7 @@ impl Channel {
         !self.is_detached
             && (self.unsent() > 0
                 || self.owes_heartbeat()
-                || self.is_ack_due(waiting, now)
+                || self.due_ack(waiting, now).is_some()
                 || self.owes_bye())
     }
 
@@ -304,9 +306,9 @@ impl Channel {
         if self.is_detached {
             return Ok(false);
         }
-        self.owes_ack |= self.is_ack_due(waiting, now);
+        self.owe(self.due_ack(waiting, now));
         loop {
-            self.put_control_between();
+            self.put_control_between(now);
             let control = self.control.as_deref().filter(|it| it.has_begun());
             let next = match control {
                 Some(control) => &control.out[control.out_sent..],
@@ -329,12 +331,12 @@ impl Channel {
     }
 
     /// Begins the next control line, if one waits and can go now.
-    fn put_control_between(&mut self) {
+    fn put_control_between(&mut self, now: Time) {
         let is_free = self.control.as_ref().is_none_or(|it| !it.has_begun());
         if !is_free || !self.kept.is_between_lines() {
             return;
         }
-        let has_news = self.put_news_between();
+        let has_news = self.put_news_between(now);
         if !has_news && self.kept.unsent().is_empty() && self.owes_bye() {
             let control = self.control_mut();
             control.is_bye_sent = true;
@@ -345,13 +347,14 @@ impl Channel {
     }
 
     /// Begins the next control line that others may follow, between lines. Returns whether there is one.
-    fn put_news_between(&mut self) -> bool {
+    fn put_news_between(&mut self, now: Time) -> bool {
         let heartbeat = self.control.as_mut().and_then(|it| it.heartbeat.take());
         if let Some(line) = heartbeat {
             self.control_mut().begin(&line);
-        } else if std::mem::take(&mut self.owes_ack) {
-            self.acks.told();
-            let line = wire::ack(self.side, self.taken());
+        } else if self.owed > 0 {
+            self.acks.told_of(self.owed, self.window(), now);
+            self.owed = 0;
+            let line = wire::ack(self.side, self.taken() - self.acks.untold());
             self.control_mut().begin(&line);
         } else {
             return false;
@@ -362,18 +365,26 @@ impl Channel {
     /// What is unsent of the kept lines, up to the next line end if a control line waits.
     fn kept_part(&self) -> &[u8] {
         let unsent = self.kept.unsent();
-        if !self.owes_heartbeat() && !self.owes_ack {
+        if !self.owes_heartbeat() && self.owed == 0 {
             return unsent;
         }
         memchr::memchr(b'\n', unsent).map_or(unsent, |end| &unsent[..=end])
     }
 
-    fn is_ack_due(&self, waiting: usize, now: Time) -> bool {
-        self.may_ack(waiting) && self.acks.is_due(self.taken(), self.window(), now)
+    fn due_ack(&self, waiting: usize, now: Time) -> Option<Place> {
+        self.acks.due(self.heard(waiting)?, self.window(), now)
     }
 
-    fn may_ack(&self, waiting: usize) -> bool {
-        !self.is_unheard && waiting <= ACK_BYTES
+    /// Has an acknowledgement go up to this place.
+    fn owe(&mut self, place: Option<Place>) {
+        if let Some(place) = place {
+            self.owed = place.lines();
+        }
+    }
+
+    /// What waits, unless acknowledgements are not heard.
+    fn heard(&self, waiting: usize) -> Option<usize> {
+        (!self.is_unheard).then_some(waiting)
     }
 
     // What happens to connections.
@@ -382,7 +393,7 @@ impl Channel {
     pub fn detach(&mut self) {
         self.is_detached = true;
         self.intake.reset();
-        self.owes_ack = false;
+        self.owed = 0;
         let bye = self.control.take().and_then(|control| control.bye);
         if let Some(bye) = bye {
             self.end_with(&bye);
@@ -427,8 +438,8 @@ impl Channel {
 
     /// When something is due. `waiting` is what waits for the other side of the session.
     pub fn deadline(&self, waiting: usize) -> Option<Time> {
-        let is_told = self.is_detached || self.is_unheard || waiting > ACK_BYTES;
-        self.acks.deadline().filter(|_| !is_told)
+        let waiting = self.heard(waiting).filter(|_| !self.is_detached)?;
+        self.acks.deadline(waiting)
     }
 
     // Memory.

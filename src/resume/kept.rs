@@ -23,6 +23,12 @@ pub struct Kept {
 /// Lines of which one is as long as this or longer are not looked through again for their ends, in bytes.
 const LONG: usize = 256;
 
+/// Unless so many begin with shorter ones.
+const SHORT_ONES: usize = 8;
+
+/// Shorter lines are counted in blocks of this, in bytes.
+const BLOCK_BYTES: usize = 1024;
+
 /// There is at least one line.
 #[derive(Default, Serialize, Deserialize)]
 struct Queue {
@@ -72,10 +78,15 @@ impl Piece {
         let Some(ends) = &mut self.ends else {
             return;
         };
-        let most = ends.len() + lines.len() / LONG + 1;
-        let found =
-            memchr::memchr_iter(b'\n', lines).map_while(|end| u32::try_from(begin + end + 1).ok());
-        ends.extend(found.take(most));
+        let before = ends.len();
+        for end in memchr::memchr_iter(b'\n', lines) {
+            let is_short = ends.len() - before > SHORT_ONES + end / LONG;
+            let end = u32::try_from(begin + end + 1).ok().filter(|_| !is_short);
+            let Some(end) = end else {
+                break;
+            };
+            ends.push(end);
+        }
         if ends
             .last()
             .is_none_or(|end| *end as usize != self.bytes.len())
@@ -92,16 +103,29 @@ impl Piece {
         }
     }
 
-    /// Where the `number`th line of those that end in this part of it does.
-    fn end_of(&self, number: u64, part: Range<usize>) -> Option<usize> {
-        let before = usize::try_from(number - 1).ok()?;
+    /// Where the last of the first `lines` lines that end in this part of it does; if there are fewer, how many are missing.
+    fn end_of(&self, mut lines: u64, part: Range<usize>) -> Result<usize, u64> {
         if let Some(ends) = &self.ends {
-            let end = ends.get(ends_to(ends, part.start) + before)?;
-            return Some(*end as usize);
+            let ends = &ends[ends_to(ends, part.start)..ends_to(ends, part.end)];
+            let last = usize::try_from(lines - 1).ok();
+            let end = last.and_then(|last| ends.get(last));
+            return end
+                .map(|end| *end as usize)
+                .ok_or_else(|| lines - ends.len() as u64);
         }
-        let begin = part.start;
-        let end = memchr::memchr_iter(b'\n', &self.bytes[part]).nth(before)?;
-        Some(begin + end + 1)
+        let mut begin = part.start;
+        for block in self.bytes[part].chunks(BLOCK_BYTES) {
+            let mut ends = memchr::memchr_iter(b'\n', block);
+            let there_are = ends.clone().count() as u64;
+            if there_are >= lines {
+                let last = usize::try_from(lines - 1).ok();
+                let end = last.and_then(|last| ends.nth(last));
+                return end.map(|end| begin + end + 1).ok_or(lines);
+            }
+            lines -= there_are;
+            begin += block.len();
+        }
+        Err(lines)
     }
 }
 
@@ -171,12 +195,10 @@ impl Queue {
         let (sent_at, sent) = self.sent;
         for (at, piece) in self.pieces.iter().enumerate().take(sent_at + 1) {
             let written = if at == sent_at { sent } else { piece.len() };
-            let part = self.head_of(at)..written;
-            let there_are = piece.lines(part.clone());
-            if there_are >= lines {
-                return Some((at, piece.end_of(lines, part)?));
+            match piece.end_of(lines, self.head_of(at)..written) {
+                Ok(end) => return Some((at, end)),
+                Err(missing) => lines = missing,
             }
-            lines -= there_are;
         }
         None
     }

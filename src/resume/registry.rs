@@ -43,11 +43,20 @@ impl From<Fingerprint> for u128 {
     }
 }
 
+/// By which a session is found: half of its fingerprint, as there are many. Whoever finds one has to compare the rest.
+type Half = [u8; 8];
+
+impl Fingerprint {
+    fn half(self) -> Half {
+        std::array::from_fn(|byte| self.0[byte])
+    }
+}
+
 /// What is known of an id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Found<K> {
-    /// The session is there.
-    Session(K),
+pub enum Found {
+    /// The session of this number may be the one: if it is there, only that can be.
+    Session(usize),
     /// It has ended.
     Ended(Ended),
 }
@@ -61,45 +70,39 @@ pub struct Ended {
     pub has_overflowed: bool,
 }
 
-/// Sessions that can be resumed. `K` names one.
-#[derive(Debug)]
-pub struct Registry<K> {
-    sessions: HashMap<Fingerprint, K>,
+/// Sessions that can be resumed. Each has a number.
+#[derive(Debug, Default)]
+pub struct Registry {
+    sessions: HashMap<Half, u32>,
     ended: HashMap<Fingerprint, (Ended, Time)>,
     /// In the order of their ends.
     order: VecDeque<Fingerprint>,
 }
 
-impl<K> Default for Registry<K> {
-    fn default() -> Self {
-        Self {
-            sessions: HashMap::new(),
-            ended: HashMap::new(),
-            order: VecDeque::new(),
-        }
-    }
-}
-
-impl<K: Copy> Registry<K> {
+impl Registry {
     /// What is known of this session.
-    pub fn find(&mut self, id: Fingerprint, now: Time) -> Option<Found<K>> {
+    pub fn find(&mut self, id: Fingerprint, now: Time) -> Option<Found> {
         self.forget_old(now);
-        let session = self.sessions.get(&id).copied().map(Found::Session);
-        session.or_else(|| self.ended.get(&id).map(|(end, _)| Found::Ended(*end)))
-    }
-
-    /// A session begins. Returns whether there was none of this id: one of two would not be found.
-    pub fn begin(&mut self, id: Fingerprint, session: K) -> bool {
-        if self.sessions.contains_key(&id) || self.ended.contains_key(&id) {
-            return false;
+        if let Some((end, _)) = self.ended.get(&id) {
+            return Some(Found::Ended(*end));
         }
-        self.sessions.insert(id, session);
-        true
+        let session = self.sessions.get(&id.half())?;
+        Some(Found::Session(*session as usize))
     }
 
-    /// A session has ended.
+    /// A session begins. Returns whether it can be found: one of two with an id, or with half of it, could not.
+    pub fn begin(&mut self, id: Fingerprint, session: usize) -> bool {
+        let is_new = !self.sessions.contains_key(&id.half()) && !self.ended.contains_key(&id);
+        let number = u32::try_from(session).ok().filter(|_| is_new);
+        if let Some(number) = number {
+            self.sessions.insert(id.half(), number);
+        }
+        number.is_some()
+    }
+
+    /// A session that could be found has ended.
     pub fn end(&mut self, id: Fingerprint, end: Ended, now: Time) {
-        if self.sessions.remove(&id).is_none() {
+        if self.sessions.remove(&id.half()).is_none() {
             return;
         }
         self.forget_old(now);
@@ -186,6 +189,20 @@ mod tests {
         assert_eq!(registry.find(id(1), later), Some(Found::Ended(ended(5))));
         assert_eq!(registry.find(id(1), NOW + MEMORY), None);
         assert!(registry.order.is_empty() && registry.ended.is_empty());
+    }
+
+    /// That is more than chance, and one of them can't be kept.
+    #[test]
+    fn of_two_sessions_with_half_a_fingerprint_in_common_one_can_be_found() {
+        let mut registry = Registry::default();
+        let [mut first, mut second] = [id(1), id(1)];
+        (first.0[15], second.0[15]) = (1, 2);
+        assert!(registry.begin(first, 7) && !registry.begin(second, 8));
+        assert_eq!(registry.find(first, NOW), Some(Found::Session(7)));
+        registry.end(first, ended(5), NOW);
+        assert_eq!(registry.find(first, NOW), Some(Found::Ended(ended(5))));
+        assert_eq!(registry.find(second, NOW), None);
+        assert!(registry.begin(second, 8) && registry.len() == 1);
     }
 
     #[test]

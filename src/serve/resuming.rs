@@ -40,7 +40,7 @@ pub(super) const RESULTS: [&str; 7] = [
 pub(super) struct Resuming<C> {
     /// How long a session without a connection is kept.
     pub(super) timeout: Duration,
-    pub(super) registry: Registry<SessionKey>,
+    pub(super) registry: Registry,
     pub(super) newcomers: Newcomers<C>,
     /// Those that have lost their connections, in that order. They may have come back since.
     pub(super) lost: VecDeque<(SessionKey, Time)>,

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use log::{debug, warn};
 
-use super::Proxy;
 use super::newcomers::Arrival;
 use super::resuming::RESULTS;
 use super::system::System;
+use super::{ClientSession, Proxy};
 use crate::reactor::io::Io;
 use crate::resume::first_look::FirstLook;
 use crate::resume::wire::{self, Ask, Grant, Previous, Side};
@@ -25,6 +25,12 @@ enum Verdict {
     Gone(&'static str, Option<u64>),
     /// There was a later attempt: nothing is changed by this one.
     Stale,
+}
+
+/// Whether it is the place of the session of this id.
+fn is_kept_as<S: System>(place: &ClientSession<S>, id: Fingerprint) -> bool {
+    let server = place.resume.as_ref();
+    server.is_some_and(|server| server.id() == id)
 }
 
 impl<S: System> Proxy<S> {
@@ -91,7 +97,7 @@ impl<S: System> Proxy<S> {
             return false;
         };
         let id = Fingerprint::of(&ask.session);
-        if !resuming.registry.begin(id, key) {
+        if !resuming.registry.begin(id, key.0) {
             return false;
         }
         let mut channel = Channel::new(Side::Proxy, WINDOW_BYTES);
@@ -130,10 +136,8 @@ impl<S: System> Proxy<S> {
         let Some(resuming) = &mut self.resuming else {
             return Verdict::Gone("unknown", None);
         };
-        let key = match resuming
-            .registry
-            .find(Fingerprint::of(&previous.session), now)
-        {
+        let id = Fingerprint::of(&previous.session);
+        let key = match resuming.registry.find(id, now) {
             None => return Verdict::Gone("unknown", None),
             Some(Found::Ended(end)) => {
                 let reason = if end.has_overflowed {
@@ -143,9 +147,10 @@ impl<S: System> Proxy<S> {
                 };
                 return Verdict::Gone(reason, Some(end.lines));
             }
-            Some(Found::Session(key)) => key,
+            Some(Found::Session(number)) => SessionKey(number),
         };
-        let Some(place) = self.scheduler.place_mut(key) else {
+        let place = self.scheduler.place_mut(key);
+        let Some(place) = place.filter(|place| is_kept_as(place, id)) else {
             return Verdict::Gone("unknown", None);
         };
         let is_its_own =

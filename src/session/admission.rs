@@ -160,11 +160,11 @@ impl Session {
             Line::Buffered { bytes, len } => &bytes[..*len],
             Line::Skipped(..) => return false,
         };
-        let outbox = self.outbox_for(None);
         // What is small beside the free part of a buffer is to be had.
-        if outbox.len() + text.len() < UNCHARGED_BYTES {
+        if self.bytes_in_outbox() + text.len() < UNCHARGED_BYTES {
             return false;
         }
+        let outbox = self.outbox_for(None);
         let is_moved = outbox.is_empty() && matches!(line, Line::Buffered { .. });
         if is_moved || outbox.try_reserve(text.len(), cx.memory) {
             return false;

@@ -34,7 +34,7 @@ impl Session {
     )]
     pub(super) fn client_text(&mut self, text: &[u8], cx: &mut Context<'_>) {
         // What is small beside the free part of a buffer is to be had.
-        if self.outbox_for(None).len() + text.len() < UNCHARGED_BYTES {
+        if self.bytes_in_outbox() + text.len() < UNCHARGED_BYTES {
             self.pass_client_text(text, cx);
         } else {
             self.client_line(Line::Borrowed(text), cx);

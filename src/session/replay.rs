@@ -119,6 +119,15 @@ impl Session {
         }
     }
 
+    /// How many bytes are in the outbox for a line that means nothing.
+    #[inline]
+    pub(super) fn bytes_in_outbox(&self) -> usize {
+        match &self.upstream {
+            Upstream::Up(up) if matches!(up.greeting, Greeting::Done) => self.to_upstream.len(),
+            _ => self.held_bytes(),
+        }
+    }
+
     /// Releases the held lines to an upstream that knows the client, and greets one that does not.
     #[inline]
     pub(super) fn release_held(&mut self, cx: &mut Context<'_>) {
@@ -129,7 +138,8 @@ impl Session {
 
     #[inline(never)]
     fn release_if_greeted(&mut self, cx: &mut Context<'_>) {
-        let Some(held) = self.held.as_ref().filter(|held| !held.is_empty()) else {
+        self.held.take_if(|held| held.is_empty());
+        let Some(held) = &self.held else {
             return;
         };
         let Upstream::Up(up) = &self.upstream else {

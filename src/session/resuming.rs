@@ -20,17 +20,20 @@ use crate::resume::wire::Ask;
 use crate::util::side_bytes;
 use crate::util::time::Time;
 
-/// What there is to know of that. An idle session has little of it.
-#[derive(Debug, Default, Serialize, Deserialize)]
-pub(super) struct Resuming {
+/// What there is to know of that. An idle session has little of it, and no piece of memory for it.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) enum Resuming {
     /// When the driver wants to be run next; zero for never.
-    deadline: Time,
-    rare: Option<Box<Rare>>,
+    Calm(Time),
+    /// There is more.
+    Rare(Box<Rare>),
 }
 
 /// What is seldom there.
 #[derive(Debug, Default, Serialize, Deserialize)]
-struct Rare {
+pub(super) struct Rare {
+    /// The same.
+    deadline: Time,
     /// A heartbeat that is due.
     heartbeat: Option<Box<str>>,
     /// Since when there is no connection.
@@ -44,24 +47,57 @@ struct Rare {
     is_delivery_known: bool,
 }
 
+impl Default for Resuming {
+    fn default() -> Self {
+        Self::Calm(Time::default())
+    }
+}
+
 impl Resuming {
     fn with(rare: Rare) -> Self {
-        Self {
-            deadline: Time::default(),
-            rare: Some(Box::new(rare)),
+        Self::Rare(Box::new(rare))
+    }
+
+    fn rare(&self) -> Option<&Rare> {
+        match self {
+            Self::Calm(_) => None,
+            Self::Rare(rare) => Some(rare),
         }
     }
 
     fn rare_mut(&mut self) -> &mut Rare {
-        self.rare.get_or_insert_default()
+        if let Self::Calm(deadline) = *self {
+            *self = Self::with(Rare {
+                deadline,
+                ..Rare::default()
+            });
+        }
+        match self {
+            Self::Rare(rare) => rare,
+            Self::Calm(_) => unreachable!("it is not any more"),
+        }
+    }
+
+    fn deadline(&self) -> Time {
+        match self {
+            Self::Calm(deadline) => *deadline,
+            Self::Rare(rare) => rare.deadline,
+        }
+    }
+
+    fn set_deadline(&mut self, at: Time) {
+        match self {
+            Self::Calm(deadline) => *deadline = at,
+            Self::Rare(rare) => rare.deadline = at,
+        }
     }
 
     fn is_detached(&self) -> bool {
-        self.rare.as_ref().is_some_and(|it| it.detached.is_some())
+        self.rare().is_some_and(|it| it.detached.is_some())
     }
 
     fn is_asking(&self) -> bool {
-        self.rare.as_ref().is_some_and(|it| it.asked.is_some())
+        self.rare().is_some_and(|it| it.asked.is_some())
     }
 }
 
@@ -69,7 +105,7 @@ impl Resuming {
 impl Session {
     /// From now on, the connection may be lost and come back.
     pub(super) fn keep_connection(&mut self) {
-        self.resume = Some(Box::default());
+        self.resume = Some(Resuming::default());
     }
 
     /// It can't.
@@ -139,10 +175,10 @@ impl Session {
             return self.advance_leaving(cx);
         };
         self.take_back_unread(untaken, cx);
-        self.resume = Some(Box::new(Resuming::with(Rare {
+        self.resume = Some(Resuming::with(Rare {
             is_delivery_known: true,
             ..Rare::default()
-        })));
+        }));
         self.advance_leaving(cx);
         self.resume = None;
     }
@@ -166,10 +202,10 @@ impl Session {
         if self.resume.is_some() || !has_said_nothing || Ask::in_line(line).is_none() {
             return;
         }
-        self.resume = Some(Box::new(Resuming::with(Rare {
+        self.resume = Some(Resuming::with(Rare {
             asked: Some(line.into()),
             ..Rare::default()
-        })));
+        }));
         cx.actions.push(Action::ResumeAsked);
     }
 }
@@ -178,7 +214,7 @@ impl Session {
 impl Session {
     /// The first line of a client that asks for its session to be kept.
     pub fn asked_to_resume(&self) -> Option<&[u8]> {
-        self.resume.as_ref()?.rare.as_ref()?.asked.as_deref()
+        self.resume.as_ref()?.rare()?.asked.as_deref()
     }
 
     /// What was read of the client after that.
@@ -201,10 +237,12 @@ impl Session {
     /// Takes the heartbeat that is due.
     pub fn take_heartbeat(&mut self) -> Option<Box<str>> {
         let resume = self.resume.as_mut()?;
-        let rare = resume.rare.as_mut()?;
+        let Resuming::Rare(rare) = resume else {
+            return None;
+        };
         let heartbeat = rare.heartbeat.take();
         if rare.paused.is_zero() && rare.detached.is_none() && rare.asked.is_none() {
-            resume.rare = None;
+            *resume = Resuming::Calm(rare.deadline);
         }
         heartbeat
     }
@@ -212,13 +250,13 @@ impl Session {
     /// Sets when the driver wants to be run next.
     pub fn set_resume_deadline(&mut self, at: Option<Time>) {
         if let Some(resume) = &mut self.resume {
-            resume.deadline = at.unwrap_or_default();
+            resume.set_deadline(at.unwrap_or_default());
         }
     }
 
     /// Whether the connection that may come back is not there.
     pub fn is_detached(&self) -> bool {
-        let resume = self.resume.as_deref();
+        let resume = self.resume.as_ref();
         resume.is_some_and(Resuming::is_detached)
     }
 
@@ -270,13 +308,13 @@ impl Session {
 impl Session {
     /// Whether nothing is to be handled for now.
     pub(super) fn is_paused(&self) -> bool {
-        let resume = self.resume.as_deref();
+        let resume = self.resume.as_ref();
         resume.is_some_and(|resume| resume.is_asking() || resume.is_detached())
     }
 
     /// Whether the client's next lines have to wait for the driver.
     pub(super) fn is_asking(&self) -> bool {
-        let resume = self.resume.as_deref();
+        let resume = self.resume.as_ref();
         resume.is_some_and(Resuming::is_asking)
     }
 
@@ -297,33 +335,33 @@ impl Session {
     }
 
     pub(super) fn resume_deadline(&self) -> Option<Time> {
-        let deadline = self.resume.as_deref()?.deadline;
+        let deadline = self.resume.as_ref()?.deadline();
         (deadline != Time::default()).then_some(deadline)
     }
 
     /// The driver is run after any event.
     pub(super) fn resume_timeout(&mut self, now: Time) {
         if let Some(resume) = &mut self.resume
-            && resume.deadline <= now
+            && resume.deadline() <= now
         {
-            resume.deadline = Time::default();
+            resume.set_deadline(Time::default());
         }
     }
 
     /// How long the session had no connection, in all.
     pub(super) fn time_paused(&self) -> Duration {
-        let rare = self.resume.as_deref().and_then(|it| it.rare.as_deref());
+        let rare = self.resume.as_ref().and_then(Resuming::rare);
         rare.map_or(Duration::ZERO, |rare| rare.paused)
     }
 
     /// Since when no request can be sent although the upstream is there.
     pub(super) fn link_lost_since(&self) -> Option<Time> {
-        self.resume.as_deref()?.rare.as_ref()?.detached
+        self.resume.as_ref()?.rare()?.detached
     }
 
     /// Whether requests that were sent had reached the other end.
     pub(super) fn delivered(&self) -> Delivered {
-        let rare = self.resume.as_deref().and_then(|it| it.rare.as_deref());
+        let rare = self.resume.as_ref().and_then(Resuming::rare);
         match rare {
             Some(rare) if rare.is_delivery_known => Delivered::Yes,
             _ => self.backend.delivers(),

@@ -11,6 +11,7 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, SockaddrStorage,
 use serde_json::{Value, json};
 
 use super::DEADLINE;
+use super::read_more::read_more;
 
 /// The protocol version that [`Client::initialize`] asks for: the handshake that all servers of today know.
 pub(crate) const LEGACY_VERSION: &str = "2025-06-18";
@@ -20,9 +21,6 @@ pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 
 /// What a client is told half a second after its server was started again.
 pub(crate) const RESTART_NOTICE: &str = "$/mcp/serverRestarted";
-
-/// How much is asked of the socket at a time.
-const READ_BYTES: usize = 64 * 1024;
 
 /// Why there is no line.
 #[derive(Debug, PartialEq, Eq)]
@@ -166,11 +164,7 @@ impl Client {
                 return Err(NoLine::Deadline);
             }
             self.stream.set_read_timeout(Some(left)).unwrap();
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + READ_BYTES, 0);
-            let got = self.stream.read(&mut self.buffer[filled..]);
-            self.buffer.truncate(filled + *got.as_ref().unwrap_or(&0));
-            match got {
+            match read_more(&self.stream, &mut self.buffer) {
                 Ok(0) => {
                     return Err(NoLine::End {
                         unfinished: self.buffer[self.taken..].to_vec(),

@@ -17,13 +17,11 @@ use serde_json::{Value, json};
 
 use super::client::{Client, LEGACY_VERSION};
 use super::proxy::Log;
+use super::read_more::read_more;
 use super::{DEADLINE, eventually_some, processes};
 
 /// A pipe that polls as writable takes so much without blocking (limits.h).
 const PIPE_BUF: usize = 4096;
-
-/// How much is asked of the pipe at a time.
-const READ_BYTES: usize = 64 * 1024;
 
 /// What the stdio side says first on each connection, unless its session is to be kept when the connection is lost.
 pub(crate) const HANDSHAKE: &str = concat!(
@@ -386,15 +384,12 @@ impl<R: Read + AsFd> Output<R> {
                 is_ready(self.from.as_fd(), PollFlags::POLLIN, left),
                 "no line within {deadline:?}"
             );
-            let filled = self.buffer.len();
-            self.buffer.resize(filled + READ_BYTES, 0);
             // Linux says so of a terminal of which the other end is closed.
             let end_of_terminal = Some(nix::libc::EIO);
-            let got = match self.from.read(&mut self.buffer[filled..]) {
+            let got = match read_more(&mut self.from, &mut self.buffer) {
                 Err(error) if error.raw_os_error() == end_of_terminal => 0,
                 got => got.unwrap(),
             };
-            self.buffer.truncate(filled + got);
             if got == 0 {
                 let rest = String::from_utf8_lossy(&self.buffer);
                 assert!(rest.is_empty(), "stdout ended inside a line: {rest:?}");

@@ -36,6 +36,7 @@ pub(crate) mod processes;
 mod program_file;
 pub(crate) mod proxy;
 mod random;
+mod read_more;
 pub(crate) mod scratch;
 pub(crate) mod servers;
 mod split_mix;

@@ -15,7 +15,11 @@ use super::client::Client;
 use super::processes::{self, Process};
 use super::{DEADLINE, eventually, eventually_some};
 
-/// What a proxy gets to end all its servers in good order: more than its whole stop ladder takes.
+/// What a proxy gets to end all in good order, at a test's end, before it is told a second time: what is still under way
+/// then is of no interest to anyone.
+const SHUTDOWN_PATIENCE: Duration = Duration::from_secs(2);
+
+/// What it gets altogether.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(12);
 
 /// How many of the last log lines a failing test prints.
@@ -243,7 +247,12 @@ impl Drop for Proxy {
         if matches!(self.child.try_wait(), Ok(None)) {
             self.signal(Signal::SIGTERM);
             let start = Instant::now();
+            let mut is_told_again = false;
             while matches!(self.child.try_wait(), Ok(None)) && start.elapsed() < SHUTDOWN_GRACE {
+                if !is_told_again && start.elapsed() > SHUTDOWN_PATIENCE {
+                    self.signal(Signal::SIGTERM);
+                    is_told_again = true;
+                }
                 thread::sleep(super::POLL_INTERVAL);
             }
             // A proxy that fails its test may leave servers that nobody else ends.

@@ -77,7 +77,7 @@ impl<C> Resuming<C> {
         memory: &mut BufferBudget,
     ) {
         if let Some(server) = &mut place.resume {
-            self.registry.begin(server.id(), key);
+            self.registry.begin(server.id(), key.0);
             server.recharge(&mut self.totals, memory);
         }
     }

@@ -118,3 +118,14 @@ fn heartbeats_tell_that_there_is_no_server_yet() {
     world.start();
     assert_eq!(beat(&mut world), true);
 }
+
+#[test]
+fn what_is_not_for_a_server_leaves_nothing_that_waits_for_one() {
+    let mut world = lazy();
+    world.client(HANDSHAKE);
+    assert!(world.session.held.is_none());
+    world.client(INITIALIZE);
+    world.start();
+    assert_eq!(world.server_got(), [INITIALIZE]);
+    assert!(world.session.held.is_none());
+}

@@ -13,10 +13,11 @@ pub(super) struct Copy {
 
 impl Copy {
     pub(super) fn of(share: &Share, memory: &BufferBudget) -> Self {
-        let mut copy: Share = Written::new(share).unwrap().read().unwrap();
+        let written = Written::new(share).unwrap();
+        let mut copy: Share = written.clone().read().unwrap();
         let mut own = BufferBudget::new(memory.limit());
         copy.take_up(&mut own);
-        assert_eq!(text(&copy), text(share), "it is written as it was");
+        assert_eq!(text(&copy), as_text(written), "it is written as it was");
         // Others may hold some, too, and buffers have more room than they need.
         own.recharge(0, memory.used().saturating_sub(own.used()));
         Self {
@@ -41,6 +42,9 @@ impl World {
 
 /// All that is written of it.
 pub(super) fn text(share: &Share) -> (String, Option<Vec<u8>>) {
-    let written = Written::new(share).unwrap();
+    as_text(Written::new(share).unwrap())
+}
+
+fn as_text(written: Written) -> (String, Option<Vec<u8>>) {
     (String::from_utf8(written.json).unwrap(), written.bytes)
 }
