@@ -113,18 +113,16 @@ fn a_swap_that_is_under_way_comes_to_its_end() {
     let held = clients[1].send_code(&format!("{}; answer", until("released")));
     scratch.wait_for_lines(old, 4);
     // The new server is not ready before another program goes on.
-    scratch.write(
-        "on-initialize",
-        &format!("{}; initialized", until("ready")),
-    );
+    scratch.write("on-initialize", &format!("{}; initialized", until("ready")));
     proxy.signal(Signal::SIGUSR1);
+    proxy.wait_for_log("it is retired");
+    let asked = clients[0].send_request("pid", &json!({}));
     eventually("the new server", DEADLINE, || scratch.servers().len() == 2);
     let new = scratch.servers()[1];
     scratch.wait_for_lines(new, 1);
     upgrade(&proxy);
     scratch.write("ready", "");
-    proxy.wait_for_log("are replaced: ");
-    assert_eq!(clients[0].pid_of_server(), new);
+    assert_eq!(clients[0].answer_to(asked)["result"]["pid"], new);
     upgrade(&proxy);
     assert_eq!(clients[0].pid_of_server(), new);
     scratch.write("released", "");
