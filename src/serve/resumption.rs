@@ -355,8 +355,7 @@ impl<S: System> Proxy<S> {
     /// Ends a session that is away, as nobody can come back to it; `why` completes "it was away when". Returns whether it was.
     pub(super) fn stop_detached(&mut self, key: SessionKey, why: &str) -> bool {
         let place = self.scheduler.place(key);
-        let server = place.and_then(|place| place.resume.as_deref());
-        let is_detached = server.is_some_and(|server| server.lost_since().is_some());
+        let is_detached = place.is_some_and(ClientSession::is_detached);
         if is_detached {
             let words = format!("it was away when {why}");
             let error = io::Error::new(ErrorKind::TimedOut, words);

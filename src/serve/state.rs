@@ -371,9 +371,7 @@ impl<S: System> Proxy<S> {
             ..
         } = self;
         for (_, session, place) in scheduler.iter() {
-            let kept = place.resume.as_deref();
-            let is_detached = kept.is_some_and(|kept| kept.lost_since().is_some());
-            if let Some(resuming) = resuming.as_mut().filter(|_| is_detached) {
+            if let Some(resuming) = resuming.as_mut().filter(|_| place.is_detached()) {
                 resuming.detached.add(session.label().client().origin());
             }
             if session.was_refused() {
