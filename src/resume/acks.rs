@@ -35,7 +35,7 @@ const STEP_BYTES: usize = 16 * 1024;
 /// nothing would be for as long as more comes, until the window is full and all stand still.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Acks {
-    /// When one is due; zero if there is nothing.
+    /// When one is due, if there is anything.
     due_at: Time,
     /// How many lines it is, and how many bytes have come since the last one that the other end was told of.
     lines: u32,
@@ -86,7 +86,7 @@ impl Acks {
     }
 
     fn is_none(&self) -> bool {
-        self.due_at == Time::default()
+        self.lines == 0 && self.bytes == 0
     }
 
     fn end(&self) -> Place {
