@@ -37,6 +37,10 @@
 //! to make room before what was sent at once is heard. Wrong tokens
 //! are answered later and later only for whoever shows them (`failures`); right ones are never.
 //!
+//! Who comes back to a session ([`Returning`]) says so in the first line, which has to be waited for like any other's. So
+//! there is a place more for each session that has lost its connection, for the origin that it had: all of an office may come
+//! back at once, and strangers among them gain no more than those have left free.
+//!
 //! # Who drives it
 //!
 //! - Asks [`Rules::judge`] for each connection at its accept; [`Entrance::enter`] is for those of which something is asked.
@@ -54,6 +58,7 @@ mod identity;
 mod networks;
 mod places;
 mod refusal;
+mod returning;
 mod rules;
 mod state;
 #[cfg(test)]
@@ -74,6 +79,7 @@ pub use self::networks::Network;
 pub use self::places::Capacity;
 use self::places::Places;
 pub use self::refusal::Refusal;
+pub use self::returning::Returning;
 pub use self::rules::{Arrival, Balancers, Rules};
 pub use self::state::EntranceState;
 pub use self::visitor::{Admission, Step};
@@ -218,9 +224,14 @@ impl<P> Entrance<P> {
     }
 
     /// Makes room for one more from here. Call it before [`Self::enter`], until it finds nobody.
-    pub fn make_room(&mut self, peer: ClientAddress, now: Time) -> Option<Displaced<P>> {
+    pub fn make_room(
+        &mut self,
+        peer: ClientAddress,
+        returning: Option<&Returning>,
+        now: Time,
+    ) -> Option<Displaced<P>> {
         let origin = (!self.rules.is_balancer(peer)).then(|| peer.origin());
-        let key = self.places.whom_to_displace(origin)?;
+        let key = self.places.whom_to_displace(origin, returning)?;
         self.displace(key, now)
     }
 
@@ -293,8 +304,13 @@ impl<P> Entrance<P> {
 
     /// Whoever has come to hold more places than one origin may have gives one up: a balancer may have said so of a visitor.
     /// Call it after each event.
-    pub fn make_room_beside(&mut self, key: VisitorKey, now: Time) -> Option<Displaced<P>> {
-        let other = self.places.whom_to_displace_beside(key)?;
+    pub fn make_room_beside(
+        &mut self,
+        key: VisitorKey,
+        returning: Option<&Returning>,
+        now: Time,
+    ) -> Option<Displaced<P>> {
+        let other = self.places.whom_to_displace_beside(key, returning)?;
         self.displace(other, now)
     }
 

@@ -13,6 +13,7 @@ pub mod log_rate_limit;
 pub(crate) mod others_end;
 pub(crate) mod pairs;
 pub mod plural;
+pub mod proc_text;
 pub mod secret;
 pub mod seldom;
 pub mod service_key;

@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 
-use super::VisitorKey;
+use super::{Returning, VisitorKey};
 use crate::util::client_address::Origin;
 
 /// How many places there are.
@@ -69,11 +69,15 @@ impl Places {
     }
 
     /// Who has to give up a place so that a newcomer can have one.
-    pub(super) fn whom_to_displace(&self, newcomer: Holder) -> Option<VisitorKey> {
-        if newcomer.is_some() && self.count(newcomer) >= self.capacity.of_one_origin {
+    pub(super) fn whom_to_displace(
+        &self,
+        newcomer: Holder,
+        returning: Option<&Returning>,
+    ) -> Option<VisitorKey> {
+        if newcomer.is_some_and(|origin| self.count(newcomer) >= self.most_of(origin, returning)) {
             return self.oldest_of(newcomer);
         }
-        if self.visitors.len() < self.capacity.places {
+        if self.visitors.len() < self.capacity.places + returning.map_or(0, Returning::len) {
             return None;
         }
         // Of those that hold as many, whoever has held one longest.
@@ -87,9 +91,14 @@ impl Places {
     }
 
     /// The same once the holder of a place has come to hold too many: the oldest of the others.
-    pub(super) fn whom_to_displace_beside(&self, key: VisitorKey) -> Option<VisitorKey> {
+    pub(super) fn whom_to_displace_beside(
+        &self,
+        key: VisitorKey,
+        returning: Option<&Returning>,
+    ) -> Option<VisitorKey> {
         let (holder, _) = self.visitors.get(&key)?;
-        if holder.is_none() || self.count(*holder) <= self.capacity.of_one_origin {
+        let origin = (*holder)?;
+        if self.count(*holder) <= self.most_of(origin, returning) {
             return None;
         }
         let mut places = self.holders.get(holder)?.values();
@@ -129,6 +138,11 @@ impl Places {
         places.insert(number, key);
     }
 
+    fn most_of(&self, origin: Origin, returning: Option<&Returning>) -> usize {
+        let more = returning.map_or(0, |all| all.of(origin));
+        self.capacity.of_one_origin + more
+    }
+
     fn count(&self, holder: Holder) -> usize {
         self.holders.get(&holder).map_or(0, BTreeMap::len)
     }
@@ -149,17 +163,17 @@ mod tests {
             places.take(VisitorKey(key), holder);
         }
         assert_eq!(
-            places.whom_to_displace(CAT),
+            places.whom_to_displace(CAT, None),
             None,
             "nobody has been here before"
         );
         places.begin_round();
-        assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(1)));
+        assert_eq!(places.whom_to_displace(CAT, None), Some(VisitorKey(1)));
         places.give_up(VisitorKey(1));
         places.take(VisitorKey(1), CAT);
         places.give_up(VisitorKey(2));
         places.take(VisitorKey(2), CAT);
-        assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(0)));
+        assert_eq!(places.whom_to_displace(CAT, None), Some(VisitorKey(0)));
     }
 
     fn places(places: usize, of_one_origin: usize) -> Places {
@@ -177,13 +191,13 @@ mod tests {
     fn at_the_limit_of_an_origin_its_oldest_place_is_given_up() {
         let mut places = places(10, 2);
         for (key, holder) in [(0, ANN), (1, BEN), (2, ANN)] {
-            assert_eq!(places.whom_to_displace(holder), None);
+            assert_eq!(places.whom_to_displace(holder, None), None);
             places.take(VisitorKey(key), holder);
         }
-        assert_eq!(places.whom_to_displace(ANN), Some(VisitorKey(0)));
-        assert_eq!(places.whom_to_displace(BEN), None);
+        assert_eq!(places.whom_to_displace(ANN, None), Some(VisitorKey(0)));
+        assert_eq!(places.whom_to_displace(BEN, None), None);
         places.give_up(VisitorKey(0));
-        assert_eq!(places.whom_to_displace(ANN), None);
+        assert_eq!(places.whom_to_displace(ANN, None), None);
         places.give_up(VisitorKey(0));
     }
 
@@ -194,32 +208,73 @@ mod tests {
             places.take(VisitorKey(key), holder);
             places.begin_round();
         }
-        assert_eq!(places.whom_to_displace(CAT), Some(VisitorKey(0)), "a tie");
+        assert_eq!(
+            places.whom_to_displace(CAT, None),
+            Some(VisitorKey(0)),
+            "a tie"
+        );
         places.give_up(VisitorKey(0));
         places.take(VisitorKey(0), CAT);
-        assert_eq!(places.whom_to_displace(BEN), Some(VisitorKey(1)));
+        assert_eq!(places.whom_to_displace(BEN, None), Some(VisitorKey(1)));
     }
 
     #[test]
     fn those_of_which_a_balancer_has_not_said_whose_they_are_have_only_the_limit_of_all() {
         let mut places = places(5, 2);
         for key in 0..4 {
-            assert_eq!(places.whom_to_displace(None), None);
+            assert_eq!(places.whom_to_displace(None, None), None);
             places.take(VisitorKey(key), None);
         }
         for key in [1, 2] {
             places.belongs_to(VisitorKey(key), Origin::Ipv4(1));
-            assert_eq!(places.whom_to_displace_beside(VisitorKey(key)), None);
+            assert_eq!(places.whom_to_displace_beside(VisitorKey(key), None), None);
         }
         places.belongs_to(VisitorKey(0), Origin::Ipv4(1));
-        let other = places.whom_to_displace_beside(VisitorKey(0));
+        let other = places.whom_to_displace_beside(VisitorKey(0), None);
         assert_eq!(
             other,
             Some(VisitorKey(1)),
             "not the newcomer, though it is older"
         );
         places.give_up(VisitorKey(1));
-        assert_eq!(places.whom_to_displace_beside(VisitorKey(0)), None);
-        assert_eq!(places.whom_to_displace_beside(VisitorKey(3)), None);
+        assert_eq!(places.whom_to_displace_beside(VisitorKey(0), None), None);
+        assert_eq!(places.whom_to_displace_beside(VisitorKey(3), None), None);
+    }
+
+    #[test]
+    fn for_whoever_is_expected_back_there_is_a_place_more() {
+        let mut places = places(3, 2);
+        let mut returning = Returning::default();
+        let (ann, ben) = (Origin::Ipv4(1), Origin::Ipv4(2));
+        for origin in [ann, ann, ben] {
+            returning.add(origin);
+        }
+        for key in 0..4 {
+            assert_eq!(places.whom_to_displace(ANN, Some(&returning)), None);
+            places.take(VisitorKey(key), ANN);
+            places.begin_round();
+        }
+        assert_eq!(
+            places.whom_to_displace(ANN, Some(&returning)),
+            Some(VisitorKey(0)),
+            "no more than that"
+        );
+        places.take(VisitorKey(4), BEN);
+        places.take(VisitorKey(5), BEN);
+        assert_eq!(
+            places.whom_to_displace(CAT, Some(&returning)),
+            Some(VisitorKey(0))
+        );
+        places.give_up(VisitorKey(0));
+        returning.remove(ann);
+        assert_eq!(
+            places.whom_to_displace_beside(VisitorKey(1), Some(&returning)),
+            None
+        );
+        returning.remove(ann);
+        assert_eq!(
+            places.whom_to_displace_beside(VisitorKey(1), Some(&returning)),
+            Some(VisitorKey(2))
+        );
     }
 }

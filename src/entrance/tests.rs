@@ -61,7 +61,7 @@ impl Hall {
 
     fn enter(&mut self, peer: ClientAddress) -> VisitorKey {
         self.entrance.begin_round();
-        while let Some(displaced) = self.entrance.make_room(peer, self.now) {
+        while let Some(displaced) = self.entrance.make_room(peer, None, self.now) {
             self.displaced.push((displaced.place, displaced.farewell));
         }
         self.entered += 1;
@@ -70,7 +70,7 @@ impl Hall {
 
     fn says(&mut self, key: VisitorKey, text: impl AsRef<[u8]>) -> Step {
         let step = self.entrance.bytes(key, text.as_ref(), self.now);
-        while let Some(displaced) = self.entrance.make_room_beside(key, self.now) {
+        while let Some(displaced) = self.entrance.make_room_beside(key, None, self.now) {
             self.displaced.push((displaced.place, displaced.farewell));
         }
         step

@@ -16,6 +16,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 
 use super::timers;
+use crate::util::proc_text;
 use crate::util::time::Time;
 
 /// Signals that a write can raise. SIGXFSZ ends a program that writes past the limit of a file's size (setrlimit(2),
@@ -201,7 +202,7 @@ impl Ignored {
     /// None, where there is no `/proc`.
     fn read() -> Self {
         const STATUS: &str = "/proc/self/status";
-        let status = std::fs::read_to_string(STATUS).unwrap_or_else(|error| {
+        let status = proc_text::read(STATUS).unwrap_or_else(|error| {
             warn!("{STATUS}: {error}; SIGHUP stops the program, even under nohup");
             String::new()
         });

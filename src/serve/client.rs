@@ -71,6 +71,12 @@ impl<S: System> ClientSession<S> {
         self.identity.as_deref()
     }
 
+    /// Whether it has lost its connection, and may get another one.
+    pub(super) fn is_detached(&self) -> bool {
+        let kept = self.resume.as_deref();
+        kept.is_some_and(|kept| kept.lost_since().is_some())
+    }
+
     /// The connection to the client, until it is closed.
     pub fn client(&self) -> Option<&Io<S::Client>> {
         self.client.as_ref()

@@ -15,6 +15,7 @@ use super::client::ClientSession;
 use super::newcomers::Newcomers;
 use super::system::{ClientSocket, System};
 use crate::buffers::budget::BufferBudget;
+use crate::entrance::Returning;
 use crate::protocol::envelope::Control;
 use crate::pump::{Transport, read_bytes};
 use crate::reactor::io::{Input, Io};
@@ -45,8 +46,8 @@ pub(super) struct Resuming<C> {
     pub(super) newcomers: Newcomers<C>,
     /// Those that have lost their connections, in that order. They may have come back since.
     pub(super) lost: VecDeque<(SessionKey, Time)>,
-    /// How many have not.
-    pub(super) detached: usize,
+    /// Those that have not.
+    pub(super) detached: Returning,
     /// Sessions that take no place any more: they have no server, and only wait for their clients to take the end.
     pub(super) lingering: usize,
     pub(super) totals: Totals,
@@ -63,7 +64,7 @@ impl<C> Resuming<C> {
             registry: Registry::default(),
             newcomers: Newcomers::default(),
             lost: VecDeque::new(),
-            detached: 0,
+            detached: Returning::default(),
             lingering: 0,
             totals: Totals::default(),
             results: [0; RESULTS.len()],
@@ -275,7 +276,7 @@ impl<S: System> ClientSession<S> {
         self.client = None;
         server.lost(cx.now);
         resuming.lost.push_back((key, cx.now));
-        resuming.detached += 1;
+        resuming.detached.add(label.client().origin());
         session.handle(Event::Detached, cx);
         server.recharge(&mut resuming.totals, cx.memory);
         if session.is_stopping() {

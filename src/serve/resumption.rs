@@ -205,7 +205,6 @@ impl<S: System> Proxy<S> {
         let away = server
             .lost_since()
             .map(|since| now.saturating_since(since).as_secs_f64());
-        resuming.detached -= usize::from(away.is_some());
         server.resumed(now);
         let taken = server.channel.taken();
         server.channel.begin_with(&wire::resumed(taken));
@@ -214,6 +213,7 @@ impl<S: System> Proxy<S> {
         if let Some(label) = self.scheduler.session(key).map(Session::label) {
             let client = arrival.client;
             if let Some(away) = away {
+                resuming.detached.remove(label.client().origin());
                 about!(info, label, "resumed by {client} after {away:.3} s");
             } else {
                 about!(info, label, "taken over by {client}");
@@ -320,7 +320,7 @@ impl<S: System> Proxy<S> {
     /// No more than half of the places are for sessions without a connection.
     pub(super) fn limit_detached(&mut self) {
         let most = (self.limits.max_sessions / 2).max(1);
-        let detached = self.resuming.as_ref().map_or(0, |it| it.detached);
+        let detached = self.resuming.as_ref().map_or(0, |it| it.detached.len());
         for _ in most..detached {
             self.give_up_oldest_detached();
         }
@@ -328,7 +328,7 @@ impl<S: System> Proxy<S> {
         let Some(resuming) = &mut self.resuming else {
             return;
         };
-        if resuming.lost.len() > 2 * resuming.detached + 16 {
+        if resuming.lost.len() > 2 * resuming.detached.len() + 16 {
             let lost = std::mem::take(&mut resuming.lost);
             let lost = lost
                 .into_iter()
@@ -355,8 +355,7 @@ impl<S: System> Proxy<S> {
     /// Ends a session that is away, as nobody can come back to it; `why` completes "it was away when". Returns whether it was.
     pub(super) fn stop_detached(&mut self, key: SessionKey, why: &str) -> bool {
         let place = self.scheduler.place(key);
-        let server = place.and_then(|place| place.resume.as_deref());
-        let is_detached = server.is_some_and(|server| server.lost_since().is_some());
+        let is_detached = place.is_some_and(ClientSession::is_detached);
         if is_detached {
             let words = format!("it was away when {why}");
             let error = io::Error::new(ErrorKind::TimedOut, words);
@@ -378,7 +377,11 @@ impl<S: System> Proxy<S> {
         let Some(mut server) = server else {
             return;
         };
-        resuming.detached -= usize::from(server.lost_since().is_some());
+        if server.lost_since().is_some()
+            && let Some(session) = self.scheduler.session(key)
+        {
+            resuming.detached.remove(session.label().client().origin());
+        }
         let end = Ended {
             lines: server.channel.taken(),
             has_overflowed: server.has_overflowed,

@@ -367,9 +367,13 @@ impl<S: System> Proxy<S> {
             services,
             quotas,
             refused,
+            resuming,
             ..
         } = self;
         for (_, session, place) in scheduler.iter() {
+            if let Some(resuming) = resuming.as_mut().filter(|_| place.is_detached()) {
+                resuming.detached.add(session.label().client().origin());
+            }
             if session.was_refused() {
                 *refused += 1;
             } else if !place.gave_up_place {

@@ -3,7 +3,9 @@
 
 mod limits;
 mod reloading;
+mod returning;
 mod sharing;
+pub(super) mod states;
 mod status;
 mod stopping;
 mod tls;

@@ -6,6 +6,8 @@
 //! other program fails to take it up, it sends it on to this one.
 
 mod rehearsal;
+#[cfg(test)]
+mod states;
 mod take_over;
 mod tls;
 mod whole;

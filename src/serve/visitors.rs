@@ -257,10 +257,11 @@ impl<S: System> Proxy<S> {
             return;
         }
         let now = self.now();
+        let returning = self.resuming.as_ref().map(|it| &it.detached);
         let Some(visitors) = &mut self.visitors else {
             return;
         };
-        while let Some(displaced) = visitors.entrance.make_room(address, now) {
+        while let Some(displaced) = visitors.entrance.make_room(address, returning, now) {
             let scratch = self.scheduler.scratch();
             Visitors::see_off(displaced, scratch, &mut self.reactor.timers);
         }
@@ -328,7 +329,8 @@ impl<S: System> Proxy<S> {
             return;
         };
         let timers = &mut self.reactor.timers;
-        while let Some(displaced) = visitors.entrance.make_room_beside(key, now) {
+        let returning = self.resuming.as_ref().map(|it| &it.detached);
+        while let Some(displaced) = visitors.entrance.make_room_beside(key, returning, now) {
             Visitors::see_off(displaced, self.scheduler.scratch(), timers);
         }
         match step {

@@ -12,6 +12,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::cli::{self, is_subcommand};
+use crate::util::proc_text;
 
 /// A rehearsal has ten seconds, clients have some of their own, and after that it is done or will not be.
 const TIME: Duration = Duration::from_secs(15);
@@ -61,7 +62,7 @@ impl Display for Failed {
 pub fn upgrade(pid: Pid) -> Result<u64, Failed> {
     let unseen = |error: std::io::Error| Failed::Unseen(pid, error.to_string());
     let before = words(pid).map_err(unseen)?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).map_err(unseen)?;
+    let status = proc_text::read(format!("/proc/{pid}/status")).map_err(unseen)?;
     if !serves(&before) || !blocks(&status, Signal::SIGUSR2) {
         return Err(Failed::Refused(pid));
     }
@@ -87,7 +88,7 @@ pub fn upgrade(pid: Pid) -> Result<u64, Failed> {
 
 /// Whether a process is gone, or was not reaped yet.
 fn has_ended(pid: Pid) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"));
+    let status = proc_text::read(format!("/proc/{pid}/status"));
     status.map_or(true, |status| {
         let state = status.lines().find_map(|line| line.strip_prefix("State:"));
         state.is_some_and(|state| state.trim_start().starts_with('Z'))

@@ -556,14 +556,20 @@ fn wait_for(proxy: &Proxy, text: &str) {
 
 #[test]
 fn files_are_watched() {
-    let config = Config::of(&anywhere(), &json!({"git": called("git")}));
-    let proxy = config.start(&["--watch"]);
-    config.rewrite(&anywhere(), &json!({"git": called("new git")}));
-    wait_for(&proxy, "--watch: the configuration was read again");
-    assert_eq!(who_answers(&mut proxy.connect()), "new git");
-    config.write("{");
-    wait_for(&proxy, "--watch: nothing was changed: ");
-    assert_eq!(who_answers(&mut proxy.connect()), "new git");
+    let start = || {
+        let config = Config::of(&anywhere(), &json!({"git": called("git")}));
+        let proxy = config.start(&["--watch"]);
+        (config, proxy)
+    };
+    // Two at once, as they look every ten seconds.
+    let (good, told) = start();
+    let (bad, refused) = start();
+    good.rewrite(&anywhere(), &json!({"git": called("new git")}));
+    bad.write("{");
+    wait_for(&told, "--watch: the configuration was read again");
+    wait_for(&refused, "--watch: nothing was changed: ");
+    assert_eq!(who_answers(&mut told.connect()), "new git");
+    assert_eq!(who_answers(&mut refused.connect()), "git");
 }
 
 /// What is served in turns: something of everything differs.

@@ -7,11 +7,14 @@ mod common;
 
 mod many;
 mod mixed;
+mod names;
+mod panics;
 mod refused;
 mod sessions;
 mod shared;
 mod shortage;
 mod sockets;
+mod states;
 mod tls;
 
 use std::process::{Command, Output};

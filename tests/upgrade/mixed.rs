@@ -330,7 +330,7 @@ fn sessions_of_all_kinds_lose_nothing_by_fifty_upgrades() {
     ];
     let proxy = Proxy::start(&options, &server);
     let load = Load {
-        rest: Duration::from_millis(sessions as u64),
+        rest: Duration::from_millis(sessions as u64 / 4),
         ..Load::default()
     };
     let exchanges = || load.exchanges.load(Ordering::Relaxed);

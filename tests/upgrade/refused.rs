@@ -165,3 +165,28 @@ fn nobody_goes_on_where_nobody_was() {
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(said.contains("--generation is for upgrades"), "{said}");
 }
+
+#[test]
+fn where_the_next_program_lies_can_be_said_beside_a_configuration() {
+    let scratch = Scratch::new();
+    let next = scratch.file("current");
+    std::os::unix::fs::symlink(own(), &next).unwrap();
+    let next = next.to_str().unwrap();
+    let text = r#"{"listen": "127.0.0.1:0", "mcpServers": {"one": {"command": "cat"}}}"#;
+    scratch.write("servers.json", text);
+    let config = scratch.file("servers.json");
+    let options = ["--config", config.to_str().unwrap(), "--upgrade-from", next];
+    let proxy = Proxy::start_with_config(&options, |_| {});
+    let mut client = proxy.connect();
+    assert_serves(&mut client);
+    upgrade(&proxy);
+    assert_serves(&mut client);
+    // It is still asked for there.
+    std::fs::remove_file(next).unwrap();
+    program(&scratch, "current", "echo 'not yet'; exit 1");
+    proxy.signal(Signal::SIGUSR2);
+    let refused = proxy.wait_for_log(REFUSED);
+    assert!(refused.contains(next), "{refused}");
+    assert!(refused.ends_with("not yet"), "{refused}");
+    assert_serves(&mut client);
+}

@@ -95,3 +95,41 @@ fn a_shared_server_that_dies_meanwhile_is_replaced() {
     let methods = scratch.methods(next);
     assert_eq!(methods[..2], ["initialize", "notifications/initialized"]);
 }
+
+#[test]
+fn a_swap_that_is_under_way_comes_to_its_end() {
+    let scratch = Scratch::new();
+    let options = ["--share", "1", "--share-legacy"];
+    let proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let mut clients = [proxy.connect(), proxy.connect()];
+    for client in &mut clients {
+        client.initialize();
+    }
+    let old = clients[0].pid_of_server();
+    let until = |name: &str| {
+        let file = scratch.file(name);
+        format!("until [ -e '{}' ]; do sleep 0.01; done", file.display())
+    };
+    let held = clients[1].send_code(&format!("{}; answer", until("released")));
+    scratch.wait_for_lines(old, 4);
+    // The new server is not ready before another program goes on.
+    scratch.write("on-initialize", &format!("{}; initialized", until("ready")));
+    proxy.signal(Signal::SIGUSR1);
+    proxy.wait_for_log("it is retired");
+    let asked = clients[0].send_request("pid", &json!({}));
+    eventually("the new server", DEADLINE, || scratch.servers().len() == 2);
+    let new = scratch.servers()[1];
+    scratch.wait_for_lines(new, 1);
+    upgrade(&proxy);
+    scratch.write("ready", "");
+    assert_eq!(clients[0].answer_to(asked)["result"]["pid"], new);
+    upgrade(&proxy);
+    assert_eq!(clients[0].pid_of_server(), new);
+    scratch.write("released", "");
+    assert_eq!(clients[1].answer_to(held)["result"]["pid"], old);
+    assert_eq!(clients[1].pid_of_server(), new);
+    eventually("the old one to be gone", DEADLINE, || {
+        proxy.servers() == [new]
+    });
+    assert!(!proxy.log().join("\n").contains("ended ("));
+}

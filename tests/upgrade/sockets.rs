@@ -1,10 +1,13 @@
 //! Where connections come in, before and after.
 
+use std::thread;
+
 use nix::sys::signal::Signal;
 
 use crate::common::processes::fd_count;
 use crate::common::{Client, DEADLINE, Proxy, Scratch, servers};
-use crate::upgrade;
+use crate::refused::assert_serves;
+use crate::{generation, upgrade, upgrade_by_command};
 
 #[test]
 fn a_unix_socket_stays_and_goes_with_the_last_program() {
@@ -61,5 +64,23 @@ fn two_proxies_can_be_upgraded_at_once() {
             client.send_line("[1]");
             assert_eq!(client.recv_line(), "[1]");
         }
+    }
+}
+
+#[test]
+fn each_command_upgrades_its_own_proxy_alone() {
+    let proxies = [(), (), ()].map(|()| Proxy::start(&[], &servers::mirror()));
+    let mut clients: Vec<Client> = proxies.iter().map(Proxy::connect).collect();
+    thread::scope(|scope| {
+        for proxy in &proxies[..2] {
+            scope.spawn(|| {
+                let output = upgrade_by_command(&[&proxy.pid().to_string()]);
+                assert!(output.status.success(), "{output:?}");
+            });
+        }
+    });
+    assert_eq!(proxies.each_ref().map(generation), [1, 1, 0]);
+    for client in &mut clients {
+        assert_serves(client);
     }
 }

@@ -44,7 +44,7 @@ impl<C> Resuming<C> {
             ended: self.registry.ended().collect(),
             newcomers: self.newcomers.state(),
             lost: self.lost.clone(),
-            detached: self.detached,
+            detached: self.detached.len(),
             lingering: self.lingering,
             results: self.results.to_vec(),
         }
@@ -61,7 +61,7 @@ impl<C> Resuming<C> {
         self.registry.remember(state.ended);
         self.newcomers = state.newcomers.restore(sources, reactor)?;
         self.lost = state.lost;
-        self.detached = state.detached;
+        // Who is detached follows from the sessions.
         self.lingering = state.lingering;
         for (own, count) in self.results.iter_mut().zip(state.results) {
             *own = count;

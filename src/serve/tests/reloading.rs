@@ -109,6 +109,9 @@ fn files_that_have_changed_are_read_again_by_themselves() {
     world.pass(2 * SECOND);
     assert_eq!(world.told().len(), 2);
     world.below.borrow_mut().have_files_changed = true;
+    world.pass(10 * SECOND);
+    assert_eq!(world.told().len(), 2, "and as often as they change");
+    world.below.borrow_mut().have_files_changed = true;
     world.stop();
     world.told();
     world.pass(20 * SECOND);

@@ -40,6 +40,9 @@ use crate::util::time::Time;
 /// Turns in which the loop has to come to rest if nothing more happens.
 const MAX_TURNS: usize = 1000;
 
+/// Processes have greater numbers than the system gives: states of other programs may have those in them.
+const FIRST_PID: i32 = 1 << 23;
+
 /// A listening socket, by its number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Door(pub(super) usize);
@@ -252,7 +255,7 @@ impl System for Stage {
         if let Some(error) = below.spawn_errors.pop_front() {
             return Err(error.into());
         }
-        let pid = Pid::from_raw(1000 + i32::try_from(below.programs.len()).unwrap());
+        let pid = Pid::from_raw(FIRST_PID + i32::try_from(below.programs.len()).unwrap());
         let [(stdin, in_end), (stdout, out_end), (stderr, error_end)] = [wire(), wire(), wire()];
         below.programs.push(Program {
             pid,

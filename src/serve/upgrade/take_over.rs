@@ -128,7 +128,7 @@ impl TakeOver {
         proxy
             .restore(whole.proxy, sources, about)
             .map_err(|error| format!("not everything can be taken over: {error}"))?;
-        proxy.take_charge(options);
+        proxy.follow_predecessor(options);
         proxy.counts.note_upgrade(is_next);
         let pause = timers::now().saturating_since(began).as_secs_f64() * 1000.0;
         info!(
@@ -136,6 +136,7 @@ impl TakeOver {
             Counted(sessions, "session"),
             Counted(proxy.servers.left(), "server")
         );
+        proxy.take_charge();
         Ok(proxy)
     }
 
@@ -254,15 +255,8 @@ fn directory<S, K>(state: &ProxyState<S, K>, all: &[Served]) -> Directory {
 }
 
 impl Proxy<Linux> {
-    /// All is here, and nothing can fail any more: what is left of the other program goes.
-    fn take_charge(&mut self, options: &ServeOptions) {
-        for listener in self.all_listeners_mut() {
-            if let Listener::Unix(socket) = listener
-                && let Err(error) = socket.take_charge()
-            {
-                warn!("the lock of {listener} was lost: {error}");
-            }
-        }
+    /// All is here.
+    fn follow_predecessor(&mut self, options: &ServeOptions) {
         let ports = self.listeners.sources().filter_map(Listener::tcp_address);
         self.system.ports = ports.map(|address| address.port()).collect();
         setup::adopt_orphans();
@@ -274,5 +268,17 @@ impl Proxy<Linux> {
         let reload = self.counts.reload;
         self.begin(options, has_files);
         self.counts.reload = reload;
+    }
+
+    /// Nothing can fail any more. Until then, whatever is dropped leaves the files of unix sockets to the other program, and
+    /// their locks.
+    fn take_charge(&mut self) {
+        for listener in self.all_listeners_mut() {
+            if let Listener::Unix(socket) = listener
+                && let Err(error) = socket.take_charge()
+            {
+                warn!("the lock of {listener} was lost: {error}");
+            }
+        }
     }
 }

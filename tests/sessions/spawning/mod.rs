@@ -1,10 +1,5 @@
 //! When servers are started, and when unused sessions end: late, ahead of time, in fair order and not too many at once.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-#[path = "../common/mod.rs"]
-mod common;
-
 mod idle;
 mod lazy;
 mod pool;
@@ -12,7 +7,7 @@ mod starting;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::{Client, DEADLINE, NoLine};
+use crate::common::{Client, DEADLINE, NoLine};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 

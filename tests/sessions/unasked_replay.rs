@@ -1,11 +1,7 @@
 //! What a restarted server is told although the client says nothing: the handshake, and what a legacy client had set up.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
-use common::connect::INITIALIZED;
-use common::{Client, Connect, Proxy, Scratch, processes, servers};
+use crate::common::connect::INITIALIZED;
+use crate::common::{Client, Connect, Proxy, Scratch, processes, servers};
 use serde_json::{Value, json};
 
 /// A server that insists on the handshake, and agrees to whatever is set up.

@@ -1,15 +1,11 @@
 //! Ends that are chosen, by a client or by whoever stops the proxy: what is no work is not waited for, what is work has
 //! its time, and nobody is left without an answer.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::time::{Duration, Instant};
 
-use common::client::{RESTART_NOTICE, assert_own_error};
-use common::processes::wait_until_dead;
-use common::{Client, Connect, DEADLINE, Proxy, Scratch, servers};
+use crate::common::client::{RESTART_NOTICE, assert_own_error};
+use crate::common::processes::wait_until_dead;
+use crate::common::{Client, Connect, DEADLINE, Proxy, Scratch, servers};
 use nix::sys::signal::Signal;
 use serde_json::json;
 

@@ -1,12 +1,8 @@
 //! Which requests wait for an answer: all that a server had been sent and had neither answered nor seen taken back when
 //! it died are answered by the proxy, and no others.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
-use common::client::assert_own_error;
-use common::{Client, Proxy, Scratch, processes, servers};
+use crate::common::client::assert_own_error;
+use crate::common::{Client, Proxy, Scratch, processes, servers};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

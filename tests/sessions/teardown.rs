@@ -1,18 +1,14 @@
 //! The end of a session, and of the proxy: servers are asked to go, then told, then made to, and nothing is left of
 //! them, nor of what they started.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::RESTART_NOTICE;
-use common::processes::{self, Process, wait_until_dead};
-use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
+use crate::common::client::RESTART_NOTICE;
+use crate::common::processes::{self, Process, wait_until_dead};
+use crate::common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, servers};
 use nix::sys::signal::Signal;
 use serde_json::json;
 

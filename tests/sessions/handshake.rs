@@ -1,17 +1,15 @@
 //! A legacy server refuses everything before `initialize`. These tests kill one at every moment of a session, and look
 //! at what the next one is sent: the handshake, once, and then what the client sends.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::cell::RefCell;
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use common::client::{LEGACY_VERSION, RESTART_NOTICE, assert_own_error, result_of};
-use common::processes::{self, Process};
-use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, eventually_some, servers};
+use crate::common::client::{LEGACY_VERSION, RESTART_NOTICE, assert_own_error, result_of};
+use crate::common::processes::{self, Process};
+use crate::common::{
+    Client, DEADLINE, NoLine, Proxy, Scratch, eventually, eventually_some, servers,
+};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 

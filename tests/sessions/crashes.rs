@@ -1,16 +1,12 @@
 //! A server dies: what it said is delivered, what it owed is answered, what it was not sent goes to the next one.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::collections::BTreeMap;
 use std::iter;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::client::{LEGACY_VERSION, result_of};
-use common::{
+use crate::common::client::{LEGACY_VERSION, result_of};
+use crate::common::{
     Client, DEADLINE, NoLine, Proxy, Scratch, eventually, eventually_some, processes, servers,
 };
 use nix::sys::signal::Signal;
@@ -657,7 +653,7 @@ fn a_handshake_too_large_to_be_kept_is_failed() {
             "{answer}"
         );
         if length > PIPE_BYTES {
-            common::client::assert_own_error(&answer, 502, "process_terminated");
+            crate::common::client::assert_own_error(&answer, 502, "process_terminated");
         }
         scratch.write("starts", "");
     }
@@ -688,7 +684,7 @@ fn a_server_that_dies_at_once_is_given_up_soon_and_its_last_words_are_told() {
     let mut client = proxy.connect();
     let id = client.send_request("initialize", &json!({}));
     let answer = client.answer_to_within(id, Duration::from_mins(1));
-    common::client::assert_own_error(&answer, 503, "spawn_failed");
+    crate::common::client::assert_own_error(&answer, 503, "spawn_failed");
     let message = answer["error"]["message"].as_str().unwrap();
     assert!(
         message.contains("exit code 3") && message.ends_with("no such module"),

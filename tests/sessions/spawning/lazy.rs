@@ -4,8 +4,8 @@ use std::net::TcpStream;
 
 use serde_json::json;
 
+use super::{HEARTBEAT, expect_end};
 use crate::common::{Proxy, Scratch, processes, servers, skip_on_reference};
-use crate::{HEARTBEAT, expect_end};
 
 const LAZY: [&str; 2] = ["--spawn", "lazy"];
 

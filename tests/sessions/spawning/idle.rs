@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
+use super::{HEARTBEAT, expect_end};
 use crate::common::DEADLINE;
 use crate::common::connect::IN_HASTE;
 use crate::common::{
     Client, Connect, NoLine, Proxy, Scratch, eventually, servers, skip_on_reference,
 };
-use crate::{HEARTBEAT, expect_end};
 
 /// A timeout that is long enough for a machine that stalls, and short for a test's deadline.
 const TIMEOUT: Duration = Duration::from_secs(4);

@@ -1,15 +1,11 @@
 //! Clients that read slowly get everything that was said, however long that takes.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{Client, Proxy};
+use crate::common::{Client, Proxy};
 
 const RECEIVE_BUFFER: usize = 8 * 1024;
 
@@ -48,7 +44,7 @@ fn read_slowly(mut stream: TcpStream) -> usize {
 
 #[test]
 fn a_slow_client_gets_everything_after_the_end_of_its_session_although_it_sends_heartbeats() {
-    common::skip_on_reference!("cuts it off");
+    crate::common::skip_on_reference!("cuts it off");
     let proxy = Proxy::start(&["--no-auto-restart"], &server());
     let client = Client::connect_with_receive_buffer(proxy.address(), RECEIVE_BUFFER);
     let began = Instant::now();

@@ -1,18 +1,14 @@
 //! When a server is started again, when no more, and what the client is told; and what becomes of sessions when the
 //! proxy itself is stopped.
 
-#![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
-
-mod common;
-
 use std::collections::BTreeSet;
 use std::fs;
 use std::net::TcpStream;
 use std::thread;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use common::client::{RESTART_NOTICE as NOTICE, assert_own_error, result_of};
-use common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
+use crate::common::client::{RESTART_NOTICE as NOTICE, assert_own_error, result_of};
+use crate::common::{Client, DEADLINE, NoLine, Proxy, Scratch, eventually, processes, servers};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use time::OffsetDateTime;

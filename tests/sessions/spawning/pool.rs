@@ -5,12 +5,12 @@ use std::fs;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
+use super::{HEARTBEAT, expect_end, logged_at, unix_time};
 use crate::common::client::RESTART_NOTICE;
 use crate::common::processes::{self, wait_until_quiet};
 use crate::common::{
     Client, DEADLINE, Proxy, Scratch, eventually, servers, skip_on_reference, write_program,
 };
-use crate::{HEARTBEAT, expect_end, logged_at, unix_time};
 
 const LOST: &str = "pool: a waiting server was lost";
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use super::{logged_at, unix_time};
 use crate::common::{Client, Proxy, Scratch, processes, servers, skip_on_reference};
-use crate::{logged_at, unix_time};
 
 /// How long a server that writes nothing counts as starting up.
 const START_UP_TIME: Duration = Duration::from_secs(1);

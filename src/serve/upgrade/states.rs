@@ -1,0 +1,16 @@
+//! What is kept of earlier versions is all understood: what this version would write down of it has every field that is there,
+//! under its name.
+
+use super::whole::Whole;
+use crate::serve::tests::states::{json, kept_states, lacks};
+use crate::util::side_bytes::Written;
+
+#[test]
+fn no_field_of_an_earlier_version_is_lost() {
+    for (name, written) in kept_states() {
+        let old = json(&written);
+        let whole: Whole = written.read().unwrap();
+        let new = json(&Written::new(&whole).unwrap());
+        assert_eq!(lacks(&old, &new, ""), None, "{name}");
+    }
+}
