@@ -148,7 +148,7 @@ impl World {
 
     fn under(weather: Weather, mut rng: Rng) -> Self {
         let below = below::below(&mut rng);
-        below.borrow_mut().servers_may_begin = weather.is_rough;
+        below.borrow_mut().is_rough = weather.is_rough;
         let limits = Limits {
             max_sessions: 100,
             possible_sessions: 100,
@@ -203,7 +203,7 @@ impl World {
                 is_plain,
                 writes_first: self.rng.percent(30),
                 is_legacy: !self.weather.is_rough && self.rng.percent(30),
-                is_slow: self.rng.percent(20),
+                is_slow: self.weather.is_rough && self.rng.percent(20),
                 window: self.rng.pick(&[1, 10, 100, 1000]),
                 longest,
             };

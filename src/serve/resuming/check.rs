@@ -15,7 +15,11 @@ impl<C> Resuming<C> {
             server.add_to(&mut totals);
         }
         assert_eq!(self.registry.len(), sessions);
-        assert_eq!(self.detached.len(), detached, "others are without a connection");
+        assert_eq!(
+            self.detached.len(),
+            detached,
+            "others are without a connection"
+        );
         assert!(self.totals == totals, "other sessions keep something");
     }
 }
