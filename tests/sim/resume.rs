@@ -148,7 +148,7 @@ impl World {
 
     fn under(weather: Weather, mut rng: Rng) -> Self {
         let below = below::below(&mut rng);
-        below.borrow_mut().servers_may_begin = weather.is_rough;
+        below.borrow_mut().is_rough = weather.is_rough;
         let limits = Limits {
             max_sessions: 100,
             possible_sessions: 100,
@@ -157,7 +157,9 @@ impl World {
             places: 16,
             resume_timeout: Some(if weather.is_rough { SHORT } else { LONG }),
         };
-        let role = Backend::Process { max_restarts: 1000 };
+        // Where servers crash, one of them may be the end of its session.
+        let max_restarts = rng.pick(&[if weather.is_rough { 0 } else { 1000 }, 1000]);
+        let role = Backend::Process { max_restarts };
         let plan = Plan {
             name: None,
             settings: settings(role, &mut rng),
@@ -191,14 +193,17 @@ impl World {
         let most = self.proxy.sessions().memory().limit() / 32;
         let longest = self.rng.pick(&[300, 5_000, 200_000, 2 << 20]).min(most);
         self.longest = longest;
+        let role = &self.plan.settings.role;
+        let ends_with_servers = matches!(role, Backend::Process { max_restarts: 0 });
         for number in 0..=hosts {
             let is_plain = number == hosts;
             let habits = Habits {
                 may_lose: self.weather.is_rough,
+                may_be_left: is_plain && ends_with_servers,
                 is_plain,
                 writes_first: self.rng.percent(30),
                 is_legacy: !self.weather.is_rough && self.rng.percent(30),
-                is_slow: self.rng.percent(20),
+                is_slow: self.weather.is_rough && self.rng.percent(20),
                 window: self.rng.pick(&[1, 10, 100, 1000]),
                 longest,
             };

@@ -52,8 +52,8 @@ pub struct Below {
     pub began: Time,
     /// How much longer the machines slept than the clock says that stands still meanwhile.
     pub slept: Duration,
-    /// Whether servers may speak before they are spoken to.
-    pub servers_may_begin: bool,
+    /// Whether servers may be slow, and speak before they are spoken to.
+    pub is_rough: bool,
     pub hosts: Vec<Host>,
     pub dials: Vec<Dial>,
     pub connections: Slab<Connection>,
@@ -114,8 +114,8 @@ impl Beneath for Below {
     }
 
     fn spawn(&mut self, user: Option<SessionKey>) -> io::Result<Spawned<Stdin, Output>> {
-        let (rng, may_begin) = (&mut self.rng, self.servers_may_begin);
-        let make = |pid| Server::new(pid, may_begin, rng);
+        let (rng, is_rough) = (&mut self.rng, self.is_rough);
+        let make = |pid| Server::new(pid, is_rough, rng);
         Ok(self.servers.start(user, make))
     }
 
@@ -141,7 +141,7 @@ impl Below {
             now,
             began: now,
             slept: Duration::ZERO,
-            servers_may_begin: false,
+            is_rough: false,
             hosts: Vec::new(),
             dials: Vec::new(),
             connections: Slab::new(),

@@ -14,6 +14,8 @@ use crate::transport::{Duplex, End, Shared, shared};
 pub struct Habits {
     /// Lines may get lost, as the world is such that sessions end.
     pub may_lose: bool,
+    /// Its session may end before it does, with what nobody has read.
+    pub may_be_left: bool,
     /// It knows nothing of resuming, and nothing comes between it and the proxy.
     pub is_plain: bool,
     /// It does not read while it has something to write.
@@ -319,7 +321,7 @@ impl Host {
     /// What has to hold once its session is over.
     pub fn check_end(&mut self) {
         self.read_some(usize::MAX);
-        if self.is_cut_off {
+        if self.is_cut_off || self.habits.may_be_left {
             return;
         }
         assert!(

@@ -131,21 +131,23 @@ impl Connection {
         self.talk.note(to, bytes);
     }
 
-    /// Whether this end has acknowledged something since it was last asked, and had not begun to do so before: what could not
-    /// be written then may have waited.
-    pub fn take_has_acknowledged(&mut self, of: Side) -> bool {
+    /// If this end has acknowledged something since it was last asked: how much it has read behind that, in bytes. What could
+    /// not be written then may have waited, and is not asked for.
+    pub fn take_acknowledged(&mut self, of: Side) -> Option<u64> {
         let (end, begin) = match of {
             Side::Connector => (&self.connector, br#"{"type":"heartbeat""#.as_slice()),
             Side::Proxy => (&self.proxy, br#"{"type":"ack""#.as_slice()),
         };
-        let output = &mut end.borrow_mut().output;
-        let may_be_late =
-            std::mem::replace(&mut self.was_blocked[of as usize], output.is_blocked());
-        let lines = std::mem::take(&mut output.begun);
-        let mut texts = lines.iter().map(|line| &line.text);
-        !may_be_late
-            && texts
-                .any(|text| text.starts_with(begin) && text::serial(text, br#""lines":"#).is_some())
+        let end = &mut *end.borrow_mut();
+        let is_blocked = end.output.is_blocked();
+        let may_be_late = std::mem::replace(&mut self.was_blocked[of as usize], is_blocked);
+        let lines = std::mem::take(&mut end.output.begun);
+        let texts = lines.iter().map(|line| &line.text);
+        let mut acks = texts.filter(|text| text.starts_with(begin));
+        let acked = acks.find_map(|text| text::serial(text, br#""lines":"#));
+        let acked = acked.filter(|_| !may_be_late)?;
+        let end_of = self.talk.end_of(of, acked as u64)?;
+        Some(end.input.read.saturating_sub(end_of))
     }
 
     /// The proxy has kept a session alive of which nothing has come for this long.

@@ -47,14 +47,15 @@ impl AsMut<Process> for Server {
 }
 
 impl Server {
-    /// One that speaks first may be heard before the proxy has said that the session is kept, which it then is not.
-    pub fn new(pid: i32, may_speak_first: bool, rng: &mut Rng) -> Self {
+    /// One that speaks first may be heard before the proxy has said that the session is kept, which it then is not; and whoever
+    /// takes nothing for half a minute is not waited for. Both are only where sessions may end.
+    pub fn new(pid: i32, is_rough: bool, rng: &mut Rng) -> Self {
         let mut rng = rng.fork();
         Self {
             process: Process::new(pid, &mut rng),
             writes_first: rng.percent(30),
-            is_slow: rng.percent(20),
-            speaks_first: may_speak_first && rng.percent(30),
+            is_slow: is_rough && rng.percent(20),
+            speaks_first: is_rough && rng.percent(30),
             is_talkative: rng.percent(70),
             has_read: false,
             said: 0,

@@ -13,6 +13,11 @@ pub struct Talk {
     begun: [Vec<u8>; 2],
     /// How many lines have come.
     lines: [u64; 2],
+    /// How many bytes have come.
+    bytes: [u64; 2],
+    /// Where lines that count have ended in these, and how many had come over other connections.
+    ends: [Vec<u64>; 2],
+    before: [u64; 2],
     /// Whether one has said that none follows but acknowledgements.
     has_bye: [bool; 2],
     /// The client wants to go on with a session, and has no answer yet.
@@ -27,6 +32,9 @@ impl Talk {
             connection,
             begun: [const { Vec::new() }; 2],
             lines: [0; 2],
+            bytes: [0; 2],
+            ends: [const { Vec::new() }; 2],
+            before: [0; 2],
             has_bye: [false; 2],
             awaits_verdict: false,
             is_granted: false,
@@ -61,6 +69,7 @@ impl Talk {
             let begun = &mut self.begun[to as usize];
             let room = SHOWN.saturating_sub(begun.len());
             begun.extend_from_slice(&piece[..piece.len().min(room)]);
+            self.bytes[to as usize] += piece.len() as u64;
             if piece.ends_with(b"\n") {
                 let line = std::mem::take(begun);
                 self.note_line(to, &line);
@@ -69,7 +78,16 @@ impl Talk {
         }
     }
 
+    /// Where the last of the first `lines` lines that have come there ended, if it came over this connection.
+    pub fn end_of(&self, to: Side, lines: u64) -> Option<u64> {
+        let number = lines.checked_sub(self.before[to as usize] + 1)?;
+        self.ends[to as usize].get(number as usize).copied()
+    }
+
     fn note_line(&mut self, to: Side, line: &[u8]) {
+        if !line.starts_with(br#"{"type":"#) {
+            self.ends[to as usize].push(self.bytes[to as usize]);
+        }
         let bye = match to {
             Side::Connector => br#"{"type":"bye","#.as_slice(),
             Side::Proxy => br#"{"type":"heartbeat","bye":true"#.as_slice(),
@@ -79,6 +97,10 @@ impl Talk {
         if to == Side::Proxy {
             let resumes = text::find(line, br#""previous":"#).is_some();
             self.awaits_verdict = is_first && resumes;
+            if self.awaits_verdict {
+                let taken = text::serial(line, br#""lines":"#);
+                self.before[Side::Connector as usize] = taken.unwrap_or_default() as u64;
+            }
             return;
         }
         let says = |what: &str| line.starts_with(format!(r#"{{"type":"{what}""#).as_bytes());
@@ -97,6 +119,12 @@ impl Talk {
             text::show(line)
         );
         self.awaits_verdict = false;
+        if says("resumed") {
+            let taken = text::serial(line, br#""lines":"#);
+            self.before[Side::Proxy as usize] = taken.unwrap_or_default() as u64;
+        } else if says("not_resumed") {
+            self.before = [0; 2];
+        }
         self.is_granted |= says("resumed") || says("resumable");
     }
 }
