@@ -357,6 +357,8 @@ impl World {
         let host = self.below.borrow().connections[key].host;
         let may_cut = self.weather.is_rough || self.may_cut(host);
         let mut below = self.below.borrow_mut();
+        let may_cut =
+            may_cut && (self.weather.is_rough || !below.connections[key].talk.is_in_doubt());
         if below.connections[key].cut_at.is_some() || !may_cut {
             return;
         }

@@ -34,7 +34,7 @@ pub struct Connection {
     heard_at: Time,
     /// It is to be cut after so many bytes in this direction.
     pub cut_after: Option<(Side, usize)>,
-    talk: Talk,
+    pub talk: Talk,
     /// Which ends could not write all that they had.
     was_blocked: [bool; 2],
     /// Which ends have learnt of it.

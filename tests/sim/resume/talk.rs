@@ -22,6 +22,8 @@ pub struct Talk {
     has_bye: [bool; 2],
     /// The client wants to go on with a session, and has no answer yet.
     awaits_verdict: bool,
+    /// The proxy has another session for the client.
+    begins_anew: bool,
     /// The proxy keeps the session.
     is_granted: bool,
 }
@@ -37,6 +39,7 @@ impl Talk {
             before: [0; 2],
             has_bye: [false; 2],
             awaits_verdict: false,
+            begins_anew: false,
             is_granted: false,
         }
     }
@@ -76,6 +79,11 @@ impl Talk {
                 self.lines[to as usize] += 1;
             }
         }
+    }
+
+    /// Whether there is a new session of which the client does not know whether it is kept.
+    pub fn is_in_doubt(&self) -> bool {
+        self.begins_anew && !self.is_granted
     }
 
     /// Where the last of the first `lines` lines that have come there ended, if it came over this connection.
@@ -124,6 +132,7 @@ impl Talk {
             self.before[Side::Proxy as usize] = taken.unwrap_or_default() as u64;
         } else if says("not_resumed") {
             self.before = [0; 2];
+            self.begins_anew = true;
         }
         self.is_granted |= says("resumed") || says("resumable");
     }
