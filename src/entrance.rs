@@ -37,7 +37,7 @@
 //! to make room before what was sent at once is heard. Wrong tokens
 //! are answered later and later only for whoever shows them (`failures`); right ones are never.
 //!
-//! Who comes back to a session ([`Returning`]) says so in the first line, which has to be waited for like any other's. So
+//! Whoever comes back to a session ([`Returning`]) says so in the first line, which has to be waited for like any other's. So
 //! there is a place more for each session that has lost its connection, for the origin that it had: all of an office may come
 //! back at once, and strangers among them gain no more than those have left free.
 //!

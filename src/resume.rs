@@ -34,8 +34,8 @@
 //!
 //! - Reads the connection whenever it can be read, whether the session wants it or not, hands what came to
 //!   [`Channel::next`], passes counted lines on to the session at once, and acts on control lines. Back-pressure is the
-//!   acknowledgement: while more than [`ACK_BYTES`] wait for the other side of the session, there is none for what waits. So
-//!   acknowledgements always get through, and the two bounds never wait for each other.
+//!   acknowledgement: while more than [`ACK_BYTES`] wait for the other side of the session, there is none for what came last, as
+//!   many bytes as wait. So acknowledgements always get through, and the two bounds never wait for each other.
 //! - Writes what the session has with [`Channel::send`], which takes whole lines, as far as the window allows; and what the
 //!   channel itself has with [`Channel::flush`].
 //! - When the connection is lost: [`Channel::detach`]. What has come of an unfinished line is forgotten, here and by the
@@ -67,8 +67,8 @@ pub use self::server::{Server, Takeover};
 /// every session to keep.
 pub const WINDOW_BYTES: usize = 1024 * 1024;
 
-/// While more than this waits for the other side of a session, in bytes, nothing of it is acknowledged. As much as waits in one
-/// direction of any session.
+/// While more than this waits for the other side of a session, in bytes, as much of what has come last is not acknowledged. As
+/// much as waits in one direction of any session.
 pub const ACK_BYTES: usize = 64 * 1024;
 
 /// What a session may keep when the memory for kept lines is used up, in bytes, unless it is one line: as much as any buffer

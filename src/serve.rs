@@ -175,10 +175,13 @@ pub struct Proxy<S: System = Linux> {
 
 impl Proxy {
     /// Serves until a signal ends it and nothing is left to be served. What another program has left goes once whatever has
-    /// waited meanwhile is served.
+    /// waited meanwhile is served, if anything has.
     pub fn run(mut self, mut left: Option<TakeOver>) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         self.tell_ready();
+        if !self.is_busy() {
+            drop(left.take());
+        }
         while !self.is_done() {
             self.iterate(&mut events)?;
             drop(left.take());

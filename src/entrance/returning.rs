@@ -1,11 +1,11 @@
-//! Who is expected back: clients whose sessions have lost their connections. Each may have a place more than strangers, as a
-//! session without a connection has left one free.
+//! Clients that are expected back, as their sessions have lost their connections. Each may have a place more than strangers, as
+//! a session without a connection has left one free.
 
 use std::collections::HashMap;
 
 use crate::util::client_address::Origin;
 
-/// How many are, and where they have come from before.
+/// How many there are, and where they have come from before.
 #[derive(Debug, Default)]
 pub struct Returning {
     all: usize,

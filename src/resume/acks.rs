@@ -26,13 +26,16 @@ const SHARE_OF_WINDOW: usize = 4;
 /// The time after which one is due: what is kept is let go of soon, when a session comes to rest.
 const DELAY: Duration = Duration::from_secs(1);
 
-/// Of what went on while more waits, it is known in steps of this how many lines it was, in bytes.
+/// How far apart the places are of which it is known how many lines have ended before them, in bytes.
 const STEP_BYTES: usize = 16 * 1024;
+
+/// The most of them: more than a window holds.
+const MAX_PLACES: usize = 256;
 
 /// What was taken and is not acknowledged. It is small, and in no piece of memory of its own: nearly every line changes it.
 ///
-/// While much waits for the other side of the session, nothing of that is acknowledged, but what went on before it is: else
-/// nothing would be for as long as more comes, until the window is full and all stand still.
+/// While much waits for the other side of the session, as much of the end of it is not acknowledged, but what came before is:
+/// else nothing would be for as long as more comes, until the window is full and all stand still.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Acks {
     /// When one is due, if there is anything.
@@ -98,11 +101,12 @@ impl Acks {
         self.places.as_ref().map_or(&[], |places| &places.0)
     }
 
-    /// Notes how far it is, if the last such place is far from here.
+    /// Notes how far it is, if the last such place is far from here, and more lines have ended since.
     fn note_place(&mut self) {
-        let end = self.end();
-        let last = self.places().last().map_or(0, |place| place.bytes());
-        if end.bytes() - last >= STEP_BYTES {
+        let (end, places) = (self.end(), self.places());
+        let (lines, bytes) = places.last().map_or((0, 0), |it| (it.lines, it.bytes()));
+        let is_news = end.lines > lines && end.bytes() - bytes >= STEP_BYTES;
+        if is_news && places.len() < MAX_PLACES {
             self.places.get_or_insert_default().0.push(end);
         }
     }
@@ -277,6 +281,20 @@ mod tests {
         acks.told_of(3, WINDOW, later + GRACE);
         assert_eq!(acks.deadline(0), None);
     }
+
+    #[test]
+    fn a_line_without_an_end_and_lines_without_number_take_no_memory() {
+        let mut acks = Acks::default();
+        for _ in 0..1000 {
+            acks.taken(STEP_BYTES, 0, WINDOW, NOW);
+        }
+        assert_eq!(acks.places().len(), 0);
+        for _ in 0..1000 {
+            acks.taken(STEP_BYTES, 1, WINDOW, NOW);
+        }
+        assert_eq!(acks.places().len(), MAX_PLACES);
+    }
+
     #[test]
     fn what_is_left_of_it_is_never_taken_for_more_than_it_is() {
         const PART: usize = 10 * 1024;

@@ -23,7 +23,7 @@ pub struct Kept {
 /// Lines of which one is as long as this or longer are not looked through again for their ends, in bytes.
 const LONG: usize = 256;
 
-/// Unless so many begin with shorter ones.
+/// Unless more than this many shorter ones come first.
 const SHORT_ONES: usize = 8;
 
 /// Shorter lines are counted in blocks of this, in bytes.

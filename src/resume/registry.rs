@@ -43,7 +43,7 @@ impl From<Fingerprint> for u128 {
     }
 }
 
-/// By which a session is found: half of its fingerprint, as there are many. Whoever finds one has to compare the rest.
+/// What a session is found by: half of its fingerprint, which saves memory. Whoever finds one has to compare the rest.
 type Half = [u8; 8];
 
 impl Fingerprint {

@@ -25,6 +25,7 @@ use crate::resume::{LEAST_WINDOW_BYTES, Lie, Piece, Registry, Server};
 use crate::scheduler::SessionKey;
 use crate::session::{Context, Event, Session};
 use crate::util::about::about;
+use crate::util::client_address::Origin;
 use crate::util::time::Time;
 
 /// What may become of a connection that is to go on with a session.
@@ -46,8 +47,10 @@ pub(super) struct Resuming<C> {
     pub(super) newcomers: Newcomers<C>,
     /// Those that have lost their connections, in that order. They may have come back since.
     pub(super) lost: VecDeque<(SessionKey, Time)>,
-    /// Those that have not.
-    pub(super) detached: Returning,
+    /// How many of them have not.
+    pub(super) detached: usize,
+    /// Those of these that have a place, which is free meanwhile.
+    pub(super) returning: Returning,
     /// Sessions that take no place any more: they have no server, and only wait for their clients to take the end.
     pub(super) lingering: usize,
     pub(super) totals: Totals,
@@ -64,11 +67,28 @@ impl<C> Resuming<C> {
             registry: Registry::default(),
             newcomers: Newcomers::default(),
             lost: VecDeque::new(),
-            detached: Returning::default(),
+            detached: 0,
+            returning: Returning::default(),
             lingering: 0,
             totals: Totals::default(),
             results: [0; RESULTS.len()],
             buffers: BufferBudget::new(0),
+        }
+    }
+
+    /// A session has lost its connection.
+    pub(super) fn is_away(&mut self, origin: Origin, has_place: bool) {
+        self.detached += 1;
+        if has_place {
+            self.returning.add(origin);
+        }
+    }
+
+    /// A session has another connection, or has ended.
+    pub(super) fn is_away_no_more(&mut self, origin: Origin, has_place: bool) {
+        self.detached -= 1;
+        if has_place {
+            self.returning.remove(origin);
         }
     }
 }
@@ -276,7 +296,7 @@ impl<S: System> ClientSession<S> {
         self.client = None;
         server.lost(cx.now);
         resuming.lost.push_back((key, cx.now));
-        resuming.detached.add(label.client().origin());
+        resuming.is_away(label.client().origin(), !self.gave_up_place);
         session.handle(Event::Detached, cx);
         server.recharge(&mut resuming.totals, cx.memory);
         if session.is_stopping() {

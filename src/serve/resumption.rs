@@ -210,10 +210,11 @@ impl<S: System> Proxy<S> {
         server.channel.begin_with(&wire::resumed(taken));
         server.set_early(rest);
         place.client = Some(io);
+        let has_place = !place.gave_up_place;
         if let Some(label) = self.scheduler.session(key).map(Session::label) {
             let client = arrival.client;
             if let Some(away) = away {
-                resuming.detached.remove(label.client().origin());
+                resuming.is_away_no_more(label.client().origin(), has_place);
                 about!(info, label, "resumed by {client} after {away:.3} s");
             } else {
                 about!(info, label, "taken over by {client}");
@@ -320,7 +321,7 @@ impl<S: System> Proxy<S> {
     /// No more than half of the places are for sessions without a connection.
     pub(super) fn limit_detached(&mut self) {
         let most = (self.limits.max_sessions / 2).max(1);
-        let detached = self.resuming.as_ref().map_or(0, |it| it.detached.len());
+        let detached = self.resuming.as_ref().map_or(0, |it| it.detached);
         for _ in most..detached {
             self.give_up_oldest_detached();
         }
@@ -328,7 +329,7 @@ impl<S: System> Proxy<S> {
         let Some(resuming) = &mut self.resuming else {
             return;
         };
-        if resuming.lost.len() > 2 * resuming.detached.len() + 16 {
+        if resuming.lost.len() > 2 * resuming.detached + 16 {
             let lost = std::mem::take(&mut resuming.lost);
             let lost = lost
                 .into_iter()
@@ -370,17 +371,17 @@ impl<S: System> Proxy<S> {
         let Some(resuming) = &mut self.resuming else {
             return;
         };
-        let server = self
-            .scheduler
-            .place_mut(key)
-            .and_then(|place| place.resume.take());
-        let Some(mut server) = server else {
+        let Some(place) = self.scheduler.place_mut(key) else {
+            return;
+        };
+        let has_place = !place.gave_up_place;
+        let Some(mut server) = place.resume.take() else {
             return;
         };
         if server.lost_since().is_some()
             && let Some(session) = self.scheduler.session(key)
         {
-            resuming.detached.remove(session.label().client().origin());
+            resuming.is_away_no_more(session.label().client().origin(), has_place);
         }
         let end = Ended {
             lines: server.channel.taken(),
@@ -414,6 +415,9 @@ impl<S: System> Proxy<S> {
             service.sessions -= 1;
             service.counts.closed(session);
             self.quotas.free(session.label().client(), place.identity());
+            if place.is_detached() {
+                resuming.returning.remove(session.label().client().origin());
+            }
         }
         self.place_is_free();
     }

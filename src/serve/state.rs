@@ -372,7 +372,7 @@ impl<S: System> Proxy<S> {
         } = self;
         for (_, session, place) in scheduler.iter() {
             if let Some(resuming) = resuming.as_mut().filter(|_| place.is_detached()) {
-                resuming.detached.add(session.label().client().origin());
+                resuming.is_away(session.label().client().origin(), !place.gave_up_place);
             }
             if session.was_refused() {
                 *refused += 1;

@@ -257,7 +257,7 @@ impl<S: System> Proxy<S> {
             return;
         }
         let now = self.now();
-        let returning = self.resuming.as_ref().map(|it| &it.detached);
+        let returning = self.resuming.as_ref().map(|it| &it.returning);
         let Some(visitors) = &mut self.visitors else {
             return;
         };
@@ -329,7 +329,7 @@ impl<S: System> Proxy<S> {
             return;
         };
         let timers = &mut self.reactor.timers;
-        let returning = self.resuming.as_ref().map(|it| &it.detached);
+        let returning = self.resuming.as_ref().map(|it| &it.returning);
         while let Some(displaced) = visitors.entrance.make_room_beside(key, returning, now) {
             Visitors::see_off(displaced, self.scheduler.scratch(), timers);
         }

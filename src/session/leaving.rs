@@ -44,7 +44,8 @@ pub(super) struct Leaving {
     pub(super) died_of_probe: bool,
     /// Whether it was told to stop before there was any other sign.
     pub(super) was_asked: bool,
-    /// Whether it is a seat that is left for a server of the session's own.
+    /// Whether it is left for another that is there at once: a seat for a server of the session's own, or a session of a proxy
+    /// that is gone for a new one over the same link.
     pub(super) is_left: bool,
     /// Set if it is told to stop because it has not responded to the replay within this time.
     pub(super) replay_overdue: Option<Duration>,

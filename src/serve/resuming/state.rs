@@ -44,7 +44,7 @@ impl<C> Resuming<C> {
             ended: self.registry.ended().collect(),
             newcomers: self.newcomers.state(),
             lost: self.lost.clone(),
-            detached: self.detached.len(),
+            detached: self.detached,
             lingering: self.lingering,
             results: self.results.to_vec(),
         }
