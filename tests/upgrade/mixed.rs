@@ -26,6 +26,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 struct Load {
     is_over: AtomicBool,
     upgrades: AtomicU64,
+    /// Sessions that have begun.
+    begun: AtomicU64,
     exchanges: AtomicU64,
     lost: AtomicU64,
     doubled: AtomicU64,
@@ -43,10 +45,14 @@ impl Load {
         self.is_over.load(Ordering::Relaxed)
     }
 
+    fn upgrades(&self) -> u64 {
+        self.upgrades.load(Ordering::Relaxed)
+    }
+
     /// Waits until another program goes on, or it is over.
     fn wait_for_upgrade(&self) {
-        let before = self.upgrades.load(Ordering::Relaxed);
-        while !self.is_over() && self.upgrades.load(Ordering::Relaxed) == before {
+        let before = self.upgrades();
+        while !self.is_over() && self.upgrades() == before {
             thread::sleep(Duration::from_millis(5));
         }
     }
@@ -66,6 +72,14 @@ enum Kind {
     Returning,
     /// It has half a line under way for a while.
     Halting,
+}
+
+impl Kind {
+    /// It does what is particular about it once in so many upgrades. Sessions that have lost their server come before those
+    /// that never had one: if too many did, these would have to wait for too long.
+    fn period(self) -> u64 {
+        if self == Self::Crashing { 20 } else { 5 }
+    }
 }
 
 const KINDS: [Kind; 8] = [
@@ -96,6 +110,8 @@ struct Caller<'a> {
     kind: Kind,
     wire: Wire,
     last_id: u64,
+    /// Before this upgrade, it does nothing special.
+    next_special: u64,
     /// The ids of requests with their texts; `None`: the server crashes of it.
     expected: VecDeque<(u64, Option<String>)>,
 }
@@ -120,40 +136,50 @@ impl<'a> Caller<'a> {
             kind,
             wire,
             last_id: 0,
+            next_special: number % kind.period(),
             expected: VecDeque::new(),
         }
     }
 
     fn run(mut self) {
-        if self.kind != Kind::Late {
+        let has_begun = || self.load.begun.fetch_add(1, Ordering::Relaxed);
+        if self.kind == Kind::Late {
+            has_begun();
+            self.load.wait_for_upgrade();
             self.initialize();
+        } else {
+            self.initialize();
+            has_begun();
         }
-        for round in 0.. {
-            if self.load.is_over() {
-                break;
-            }
-            self.round(round);
+        while !self.load.is_over() {
+            self.round();
             thread::sleep(self.load.rest);
         }
     }
 
-    fn round(&mut self, round: u64) {
-        let is_special = (round + self.number).is_multiple_of(4);
-        match self.kind {
-            Kind::Crashing if is_special => self.crash(),
-            Kind::Slow => self.send_much(),
-            Kind::Late => self.begin_anew(),
-            Kind::Returning if is_special => {
-                self.ask(100);
-                self.lose_connection();
-            }
-            Kind::Halting => self.halt(),
-            _ => {}
+    fn round(&mut self) {
+        if self.load.upgrades() >= self.next_special {
+            self.next_special += self.kind.period();
+            self.be_special();
         }
         for _ in 0..=self.number % 3 {
             self.ask(self.number as usize % 7 * 500);
         }
         self.take_all();
+    }
+
+    fn be_special(&mut self) {
+        match self.kind {
+            Kind::Plain => {}
+            Kind::Crashing => self.crash(),
+            Kind::Slow => self.send_much(),
+            Kind::Late => self.begin_anew(),
+            Kind::Returning => {
+                self.ask(100);
+                self.lose_connection();
+            }
+            Kind::Halting => self.halt(),
+        }
     }
 
     fn initialize(&mut self) {
@@ -292,6 +318,18 @@ impl<'a> Caller<'a> {
         self.load.exchanges.fetch_add(1, Ordering::Relaxed);
     }
 
+    /// What the proxy says about the session.
+    fn log(&self) -> String {
+        let client = match &self.wire {
+            Wire::Plain(client) => client,
+            Wire::Kept { counting, .. } => &counting.client,
+        };
+        let address = client.local_address().to_string();
+        let mut lines = self.proxy.log();
+        lines.retain(|line| line.contains(&address));
+        lines.join("\n")
+    }
+
     /// The next response. One that does not come is lost, and with it the session.
     fn next_response(&mut self) -> Value {
         loop {
@@ -302,7 +340,8 @@ impl<'a> Caller<'a> {
             let Ok(message) = message else {
                 let lost = self.expected.len() as u64;
                 self.load.lost.fetch_add(lost, Ordering::Relaxed);
-                panic!("{:?} {}: {message:?}", self.kind, self.number);
+                let log = self.log();
+                panic!("{:?} {}: {message:?}\n{log}", self.kind, self.number);
             };
             let message: Value = serde_json::from_slice(&message).unwrap();
             if message.get("id").is_some() && message.get("method").is_none() {
@@ -319,12 +358,14 @@ fn sessions_of_all_kinds_lose_nothing_by_fifty_upgrades() {
     let sessions = setting("UPGRADE_SESSIONS", 500);
     // Some of the servers take their time, so that upgrades meet them when they start.
     let demo = servers::demo().join(" ");
-    let server = servers::sh(&format!("[ $(($$ % 2)) = 0 ] || sleep 0.2; exec {demo}"));
+    let server = servers::sh(&format!("[ $(($$ % 2)) = 0 ] || sleep 0.1; exec {demo}"));
     let options = [
         "--prespawn",
         "4",
         "--max-restarts",
         "1000",
+        "--max-starting",
+        "50",
         "--spawn",
         "lazy",
     ];
@@ -334,7 +375,7 @@ fn sessions_of_all_kinds_lose_nothing_by_fifty_upgrades() {
         ..Load::default()
     };
     let exchanges = || load.exchanges.load(Ordering::Relaxed);
-    let begin = Instant::now();
+    let mut begin = Instant::now();
     let mut done = 0;
     thread::scope(|scope| {
         let ended = Finally(&load.is_over);
@@ -342,16 +383,17 @@ fn sessions_of_all_kinds_lose_nothing_by_fifty_upgrades() {
             let (load, proxy) = (&load, &proxy);
             scope.spawn(move || Caller::new(load, proxy, number, kind).run());
         }
-        eventually("all to have begun", 3 * DEADLINE, || {
-            exchanges() > 2 * sessions as u64
+        eventually("all to have begun", 6 * DEADLINE, || {
+            load.begun.load(Ordering::Relaxed) == sessions as u64
         });
+        begin = Instant::now();
         while done < upgrades && begin.elapsed() < TIME {
             let before = exchanges();
             upgrade(&proxy);
             load.upgrades.fetch_add(1, Ordering::Relaxed);
             done += 1;
             eventually("the sessions to go on", 3 * DEADLINE, || {
-                exchanges() > before + sessions as u64
+                exchanges() > before + 3 * sessions as u64
             });
         }
         drop(ended);
