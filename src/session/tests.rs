@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a panic is how a test fails")]
 
+mod away;
 mod backlog;
 mod cancellations;
 mod connector;
