@@ -180,11 +180,14 @@ impl Proxy {
         let mut events = Events::with_capacity(EVENTS_PER_WAIT);
         self.tell_ready();
         if !self.is_busy() {
-            drop(left.take());
+            left = None;
         }
         while !self.is_done() {
             self.iterate(&mut events)?;
-            drop(left.take());
+            // It is asked first, as this is done in each iteration.
+            if left.is_some() {
+                left = None;
+            }
             if self.upgrade.is_some() {
                 self.go_on_with_upgrade();
             }
