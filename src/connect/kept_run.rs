@@ -6,7 +6,7 @@ use std::io::{self, ErrorKind};
 use super::kept_link::{KeptLink, State};
 use crate::pump::{Transport, pump, read_bytes};
 use crate::reactor::io::Input;
-use crate::resume::LEAST_WINDOW_BYTES;
+use crate::resume::{ACK_BYTES, LEAST_WINDOW_BYTES};
 use crate::session::{Context, Event, Session};
 use crate::util::time::Time;
 
@@ -124,15 +124,23 @@ impl<C: Carrier> KeptRun<'_, C> {
         has_more |= if is_plain {
             holds_input && session.wants_upstream_output(cx.memory)
         } else {
-            self.is_read() && self.carrier.is_readable()
+            self.is_read(session, cx) && self.carrier.is_readable()
         };
         has_more
     }
 
-    /// Whether what comes over the link is for anybody. What a new session says waits until it has begun here, too.
-    fn is_read(&self) -> bool {
-        self.kept.as_deref().is_some_and(|kept| {
-            matches!(kept.state, State::Asked | State::Granted | State::Verdict)
+    /// Whether what comes over the link is for anybody. What a new session says waits until it has begun here, too. And once
+    /// nothing follows from here, nothing is acknowledged that would slow the proxy down: then the host does that, as on a plain
+    /// link.
+    fn is_read(&self, session: &Session, cx: &Context<'_>) -> bool {
+        self.kept.as_deref().is_some_and(|kept| match kept.state {
+            State::Verdict => true,
+            State::Asked | State::Granted => {
+                !kept.is_ending()
+                    || session.waiting_for_other_side() <= ACK_BYTES
+                    || session.wants_upstream_output(cx.memory)
+            }
+            State::Plain | State::Lost | State::Fresh => false,
         })
     }
 
@@ -140,7 +148,7 @@ impl<C: Carrier> KeptRun<'_, C> {
     fn receive(&mut self, session: &mut Session, scratch: &mut [u8], cx: &mut Context<'_>) {
         // What has come before is handled first.
         let has_more = session.has_more_lines_of_upstream();
-        if has_more || !self.is_read() || !self.carrier.is_readable() {
+        if has_more || !self.is_read(session, cx) || !self.carrier.is_readable() {
             return;
         }
         let Some(kept) = self.kept.as_deref_mut() else {

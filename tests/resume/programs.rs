@@ -4,9 +4,9 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::common::connect::{FakeServer, IN_HASTE};
-use crate::common::processes::{send_signal, wait_until_stopped};
-use crate::common::servers::{demo, mirror};
-use crate::common::{Client, Connect, Proxy};
+use crate::common::processes::{rss_kib, send_signal, wait_until_quiet, wait_until_stopped};
+use crate::common::servers::{demo, mirror, sh};
+use crate::common::{Client, Connect, DEADLINE, Proxy, eventually};
 
 #[test]
 fn a_connect_that_is_stopped_for_longer_than_its_heartbeats_has_lost_nothing() {
@@ -158,5 +158,28 @@ fn what_was_said_last_gets_there_although_the_connection_was_lost_meanwhile() {
     assert_eq!(again.recv_line(), r#"{"type":"heartbeat","bye":true}"#);
     again.send_line(r#"{"type":"bye","reason":"client_closed"}"#);
     again.close();
+    connect.wait_exit(0);
+}
+
+/// Nothing is acknowledged any more then, so the proxy sends all that there is.
+#[test]
+fn at_the_end_no_more_is_held_for_a_host_that_does_not_read_than_before() {
+    const LINES: usize = 4000;
+    let flood = format!(
+        r#"awk 'BEGIN {{ s = "x"; while (length(s) < 16000) s = s s; for (i = 0; i < {LINES}; i++) print "{{\"method\":\"" s "\"}}" }}'"#
+    );
+    let server = format!(
+        r#"read -r line; echo '{{"id":1,"result":{{}}}}'; while read -r line; do :; done; {flood}"#
+    );
+    let proxy = Proxy::start(&[], &sh(&server));
+    let mut connect = Connect::start(&IN_HASTE, proxy.address());
+    assert_eq!(connect.request(1, "m", &json!({}))["result"], json!({}));
+    let before = rss_kib(connect.pid());
+    connect.end_input();
+    eventually("the flood", DEADLINE, || connect.has_output());
+    wait_until_quiet(&[connect.pid(), proxy.pid()]);
+    let grown = rss_kib(connect.pid()).saturating_sub(before);
+    assert!(grown < 16 * 1024, "{grown} KiB more");
+    assert_eq!(connect.read_to_end().len(), LINES);
     connect.wait_exit(0);
 }
