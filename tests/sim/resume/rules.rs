@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use mcp_tcp_proxy::pump::SCRATCH_BYTES;
 use mcp_tcp_proxy::resume::{ACK_BYTES, WINDOW_BYTES};
 
 use super::World;
@@ -13,8 +14,8 @@ const TICK: Duration = Duration::from_millis(1);
 /// A client of whom nothing comes for so long is taken for lost: two and a half of its heartbeat intervals.
 const SILENCE: Duration = Duration::from_secs(75);
 
-/// What is read at once, and what the programs themselves have to say, in bytes.
-const SLACK: usize = 128 * 1024;
+/// What is read at once behind the end of a long line, and what the programs themselves have to say, in bytes.
+const SLACK: usize = SCRATCH_BYTES + 64 * 1024;
 
 impl World {
     /// Notes who is without a connection since now. Keys are used again, so this is done after each iteration.
@@ -28,19 +29,30 @@ impl World {
     }
 
     /// Nobody acknowledges what is not taken from there: so it is never more than the window, and what was acknowledged
-    /// before.
+    /// before. But whoever goes on over another connection says what was taken, whether it waits or not.
     pub fn check_what_waits(&self) {
         if self.weather.is_rough {
             // What a server leaves behind waits once more.
             return;
         }
-        let most = ACK_BYTES + WINDOW_BYTES.max(self.longest) + SLACK;
+        let times = 1 + self.below.borrow().connections_so_far;
+        let most = ACK_BYTES + times * WINDOW_BYTES.max(self.longest) + SLACK;
         let sessions = self.proxy.sessions().iter();
-        let waiting = sessions.map(|(_, session, _)| session.waiting_for_other_side());
+        let sessions = sessions.map(|(key, session, _)| (key.0, session));
         let links = self.connectors.scheduler.iter();
-        let waiting_there = links.map(|(_, session, _)| session.waiting_for_other_side());
-        let waiting = waiting.chain(waiting_there).max().unwrap_or_default();
-        assert!(waiting <= most, "{waiting} bytes wait, and not {most}");
+        let links = links.map(|(_, session, place)| (place.host, session));
+        for (who, all) in [
+            ("session", Vec::from_iter(sessions)),
+            ("host", Vec::from_iter(links)),
+        ] {
+            for (number, session) in all {
+                let waiting = session.waiting_for_other_side();
+                assert!(
+                    waiting <= most,
+                    "{who} {number}: {waiting} bytes wait, and not {most}"
+                );
+            }
+        }
     }
 
     /// Nothing is acknowledged that waits for the other side, if that is much.
