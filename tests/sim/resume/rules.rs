@@ -38,20 +38,16 @@ impl World {
         let times = 1 + self.below.borrow().connections_so_far;
         let most = ACK_BYTES + times * WINDOW_BYTES.max(self.longest) + SLACK;
         let sessions = self.proxy.sessions().iter();
-        let sessions = sessions.map(|(key, session, _)| (key.0, session));
+        let sessions = sessions.map(|(key, session, _)| ("session", key.0, session));
         let links = self.connectors.scheduler.iter();
-        let links = links.map(|(_, session, place)| (place.host, session));
-        for (who, all) in [
-            ("session", Vec::from_iter(sessions)),
-            ("host", Vec::from_iter(links)),
-        ] {
-            for (number, session) in all {
-                let waiting = session.waiting_for_other_side();
-                assert!(
-                    waiting <= most,
-                    "{who} {number}: {waiting} bytes wait, and not {most}"
-                );
-            }
+        let links = links.map(|(_, session, place)| ("host", place.host, session));
+        let all: Vec<_> = sessions.chain(links).collect();
+        for (what, number, session) in all {
+            let waiting = session.waiting_for_other_side();
+            assert!(
+                waiting <= most,
+                "{what} {number}: {waiting} bytes wait, and not {most}"
+            );
         }
     }
 
