@@ -71,15 +71,21 @@ fn listens_subscriptions_and_progress_reach_whoever_asked_for_them() {
     assert_eq!(proxy.servers(), before);
 }
 
-#[test]
-fn a_shared_server_that_dies_meanwhile_is_replaced() {
-    let scratch = Scratch::new();
+/// Two legacy clients of one server that does what they say.
+fn with_two_clients(scratch: &Scratch) -> (Proxy, [Client; 2]) {
     let options = ["--share", "1", "--share-legacy"];
-    let proxy = Proxy::start(&options, &servers::scripted(&scratch));
+    let proxy = Proxy::start(&options, &servers::scripted(scratch));
     let mut clients = [proxy.connect(), proxy.connect()];
     for client in &mut clients {
         client.initialize();
     }
+    (proxy, clients)
+}
+
+#[test]
+fn a_shared_server_that_dies_meanwhile_is_replaced() {
+    let scratch = Scratch::new();
+    let (proxy, mut clients) = with_two_clients(&scratch);
     let server = clients[0].pid_of_server();
     let held = clients[1].send_code("");
     // The handshake, the question above, and this one.
@@ -99,12 +105,7 @@ fn a_shared_server_that_dies_meanwhile_is_replaced() {
 #[test]
 fn a_swap_that_is_under_way_comes_to_its_end() {
     let scratch = Scratch::new();
-    let options = ["--share", "1", "--share-legacy"];
-    let proxy = Proxy::start(&options, &servers::scripted(&scratch));
-    let mut clients = [proxy.connect(), proxy.connect()];
-    for client in &mut clients {
-        client.initialize();
-    }
+    let (proxy, mut clients) = with_two_clients(&scratch);
     let old = clients[0].pid_of_server();
     let until = |name: &str| {
         let file = scratch.file(name);
