@@ -4,6 +4,7 @@ pub(crate) mod about;
 #[cfg(test)]
 pub(crate) mod captured_log;
 pub mod client_address;
+pub mod counts;
 pub(crate) mod defaults;
 pub mod histogram;
 pub mod keyed_queue;

@@ -1,33 +1,26 @@
 //! Clients that are expected back, as their sessions have lost their connections. Each may have a place more than strangers, as
 //! a session without a connection has left one free.
 
-use std::collections::HashMap;
-
 use crate::util::client_address::Origin;
+use crate::util::counts::Counts;
 
 /// How many there are, and where they have come from before.
 #[derive(Debug, Default)]
 pub struct Returning {
     all: usize,
-    by_origin: HashMap<Origin, usize>,
+    by_origin: Counts<Origin>,
 }
 
 impl Returning {
     /// One more has gone.
     pub fn add(&mut self, origin: Origin) {
         self.all += 1;
-        *self.by_origin.entry(origin).or_default() += 1;
+        self.by_origin.add(origin);
     }
 
     /// One has come back, or will not.
     pub fn remove(&mut self, origin: Origin) {
-        if let Some(count) = self.by_origin.get_mut(&origin) {
-            self.all -= 1;
-            *count -= 1;
-            if *count == 0 {
-                self.by_origin.remove(&origin);
-            }
-        }
+        self.all -= usize::from(self.by_origin.remove(&origin));
     }
 
     /// How many there are.
@@ -42,7 +35,7 @@ impl Returning {
 
     /// How many have come from here.
     pub fn of(&self, origin: Origin) -> usize {
-        self.by_origin.get(&origin).copied().unwrap_or(0)
+        self.by_origin.of(&origin)
     }
 }
 
@@ -62,6 +55,8 @@ mod tests {
             returning.remove(origin);
         }
         assert_eq!((returning.of(ann), returning.of(ben)), (1, 0));
-        assert_eq!((returning.len(), returning.by_origin.len()), (1, 1));
+        assert_eq!(returning.len(), 1);
+        returning.remove(ann);
+        assert!(returning.is_empty() && returning.by_origin.is_empty());
     }
 }

@@ -1,11 +1,11 @@
 //! How many sessions an address or a client has, where there is a limit for that.
 
-use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::entrance::{Identity, Name};
 use crate::session::report::SessionLimit;
 use crate::util::client_address::{ClientAddress, Origin};
+use crate::util::counts::Counts;
 
 /// How many sessions of one there may be; `None` if it does not matter.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
@@ -19,47 +19,41 @@ pub struct SessionsOfOne {
 /// Sessions by whose they are. What has no limit is not counted, and costs nothing.
 #[derive(Debug, Default)]
 pub(super) struct Quotas {
-    addresses: Counts<Origin>,
-    clients: Counts<Name>,
+    addresses: Quota<Origin>,
+    clients: Quota<Name>,
 }
 
 #[derive(Debug)]
-struct Counts<K> {
+struct Quota<K> {
     limit: Option<usize>,
-    counts: HashMap<K, usize>,
+    counts: Counts<K>,
 }
 
-impl<K> Default for Counts<K> {
+impl<K> Default for Quota<K> {
     fn default() -> Self {
         Self {
             limit: None,
-            counts: HashMap::new(),
+            counts: Counts::default(),
         }
     }
 }
 
-impl<K: Eq + Hash + Clone> Counts<K> {
+impl<K: Eq + Hash + Clone> Quota<K> {
     /// The limit, if it is reached.
     fn exceeded(&self, key: &K) -> Option<usize> {
         let limit = self.limit?;
-        let count = self.counts.get(key).copied().unwrap_or(0);
-        (count >= limit).then_some(limit)
+        (self.counts.of(key) >= limit).then_some(limit)
     }
 
     fn add(&mut self, key: &K) {
         if self.limit.is_some() {
-            *self.counts.entry(key.clone()).or_default() += 1;
+            self.counts.add(key.clone());
         }
     }
 
     fn remove(&mut self, key: &K) {
-        if self.limit.is_some()
-            && let Some(count) = self.counts.get_mut(key)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.counts.remove(key);
-            }
+        if self.limit.is_some() {
+            self.counts.remove(key);
         }
     }
 }

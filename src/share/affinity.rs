@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use super::ProcessKey;
 use super::identity::Identity;
+use crate::util::counts::Counts;
 use crate::util::time::Time;
 
 /// For this long it is remembered who has used what.
@@ -22,7 +23,7 @@ const MAX_REMEMBERED: usize = 10_000;
 /// Who has which sessions, and who has used which process.
 #[derive(Debug, Default)]
 pub(super) struct Affinity {
-    open: HashMap<Arc<str>, usize>,
+    open: Counts<Arc<str>>,
     last: HashMap<Arc<str>, Last>,
     /// In the order in which they left.
     order: BTreeMap<u64, Arc<str>>,
@@ -43,7 +44,7 @@ impl Affinity {
     /// A session begins.
     pub(super) fn arrive(&mut self, identity: &Identity) {
         if let Identity::Name(name) = identity {
-            *self.open.entry(Arc::clone(name)).or_default() += 1;
+            self.open.add(Arc::clone(name));
         }
     }
 
@@ -57,12 +58,7 @@ impl Affinity {
         let Identity::Name(name) = identity else {
             return;
         };
-        if let Some(open) = self.open.get_mut(name) {
-            *open -= 1;
-            if *open == 0 {
-                self.open.remove(name);
-            }
-        }
+        self.open.remove(name);
         if let Some((process, serial)) = process {
             self.departures += 1;
             let last = Last {
@@ -98,7 +94,7 @@ impl Affinity {
         };
         let last = self.last.get(name)?;
         let is_fresh = now.saturating_since(last.left) < MEMORY;
-        let is_only = self.open.get(name) == Some(&1);
+        let is_only = self.open.of(name) == 1;
         (is_fresh && is_only).then_some((last.process, last.serial))
     }
 }

@@ -1,6 +1,6 @@
 //! A process that serves many: what it was asked, what is on its way to it, and how far it is in its life.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use crate::buffers::budget::UNCHARGED_BYTES;
 use crate::buffers::outbox::Outbox;
 use crate::protocol::lines::Splitter;
 use crate::session::restart::RestartPolicy;
+use crate::util::counts::Counts;
 use crate::util::time::Time;
 
 /// Once as many bytes wait for a process, whoever is next waits: a pipe's worth.
@@ -110,7 +111,7 @@ pub(super) struct Process {
     /// Requests of it that count.
     pub(super) in_flight: usize,
     #[serde(skip)]
-    pub(super) of_identities: HashMap<Identity, usize>,
+    pub(super) of_identities: Counts<Identity>,
     /// Requests that nobody waits for any more, with the time when they stop counting.
     pub(super) given_up: VecDeque<(Time, u64)>,
     /// How many seats are pinned to it.
@@ -144,7 +145,7 @@ impl Process {
             resources: Resources::default(),
             turns: Turns::default(),
             in_flight: 0,
-            of_identities: HashMap::new(),
+            of_identities: Counts::default(),
             given_up: VecDeque::new(),
             seats: 0,
             unused_until: None,
@@ -217,7 +218,7 @@ impl Process {
         }
         self.in_flight += 1;
         self.sent += 1;
-        *self.of_identities.entry(identity.clone()).or_default() += 1;
+        self.of_identities.add(identity.clone());
         let owner = Owner::Request {
             seat: Some(seat),
             identity,
@@ -231,12 +232,7 @@ impl Process {
         let owner = self.owners.remove(&number)?;
         if let Owner::Request { identity, .. } = &owner {
             self.in_flight -= 1;
-            if let Some(count) = self.of_identities.get_mut(identity) {
-                *count -= 1;
-                if *count == 0 {
-                    self.of_identities.remove(identity);
-                }
-            }
+            self.of_identities.remove(identity);
         }
         Some(owner)
     }
@@ -269,8 +265,7 @@ impl Process {
 
     /// Whether an identity has as many requests at the process as it may while others wait.
     pub(super) fn has_its_share(&self, identity: &Identity) -> bool {
-        let count = self.of_identities.get(identity);
-        count.is_some_and(|count| *count >= MAX_OF_IDENTITY)
+        self.of_identities.of(identity) >= MAX_OF_IDENTITY
     }
 
     /// Whether one more request may be sent to it.

@@ -29,7 +29,7 @@ impl Process {
     fn count_identities(&mut self) {
         for owner in self.owners.values() {
             if let Owner::Request { identity, .. } = owner {
-                *self.of_identities.entry(identity.clone()).or_default() += 1;
+                self.of_identities.add(identity.clone());
             }
         }
     }

@@ -1,12 +1,12 @@
 //! Who has used which process, as it is written down: in the order in which they left. Who has which sessions follows from
 //! the seats.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{Affinity, Last};
+use crate::util::counts::Counts;
 
 #[derive(Serialize, Deserialize)]
 struct AffinityState<N, L> {
@@ -33,7 +33,7 @@ impl<'de> Deserialize<'de> for Affinity {
             .iter()
             .map(|(name, last)| (last.departure, Arc::clone(name)));
         Ok(Self {
-            open: HashMap::new(),
+            open: Counts::default(),
             order: order.collect(),
             last: last.into_iter().collect(),
             departures,
