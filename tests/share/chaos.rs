@@ -27,6 +27,13 @@ struct Visitor {
     taken_back: HashSet<u64>,
 }
 
+impl Visitor {
+    fn ask(&mut self, params: &Value, text: String) {
+        let id = self.client.send_request("tools/call", params);
+        self.open.insert(id, text);
+    }
+}
+
 struct Chaos {
     proxy: Proxy,
     random: Random,
@@ -86,8 +93,35 @@ impl Chaos {
         } else {
             call("echo", &json!({"text": text}))
         };
-        let id = visitor.client.send_request("tools/call", &params);
-        visitor.open.insert(id, text);
+        visitor.ask(&params, text);
+    }
+
+    /// Reads until this one waits for nothing.
+    fn settle(&mut self, at: usize) {
+        let start = Instant::now();
+        while !self.visitors[at].open.is_empty() {
+            assert!(
+                start.elapsed() < DEADLINE,
+                "{:?}",
+                self.visitors[at].open.keys()
+            );
+            self.read(at, AT_ONCE);
+        }
+    }
+
+    /// Kills servers until a request is lost with one: by chance alone, it may be that none was.
+    fn lose_a_request(&mut self) {
+        let start = Instant::now();
+        while self.errors == 0 {
+            assert!(start.elapsed() < DEADLINE, "no request is lost");
+            self.visitors[0].ask(&call("sleep", &json!({"seconds": 10.01})), String::new());
+            self.read(0, Duration::from_millis(50));
+            for server in self.proxy.servers() {
+                // It may be gone.
+                let _ = kill(Pid::from_raw(server), Signal::SIGKILL);
+            }
+            self.settle(0);
+        }
     }
 
     fn take_back(&mut self, at: usize) {
@@ -159,16 +193,9 @@ fn whatever_happens_no_client_hears_of_another() {
         chaos.step();
     }
     for at in 0..chaos.visitors.len() {
-        let start = Instant::now();
-        while !chaos.visitors[at].open.is_empty() {
-            assert!(
-                start.elapsed() < DEADLINE,
-                "{:?}",
-                chaos.visitors[at].open.keys()
-            );
-            chaos.read(at, AT_ONCE);
-        }
+        chaos.settle(at);
     }
+    chaos.lose_a_request();
     eprintln!("{} answers, {} errors", chaos.answers, chaos.errors);
     assert!(chaos.answers > STEPS / 10 && chaos.errors > 0);
     chaos.proxy.signal(Signal::SIGTERM);
