@@ -11,6 +11,7 @@ use super::link::Attempt;
 use super::*;
 use crate::pump::Transport;
 use crate::reactor::stdio::Direction;
+use crate::session::backlog::LINES_PER_RUN;
 use crate::transport::address::Address;
 use crate::transport::socket::Socket;
 use crate::util::time::Time;
@@ -162,6 +163,29 @@ fn the_time_to_stop_does_not_wait_for_the_time_to_close() {
         assert!(!all.is_done_at(begin + STOP_TIME - millis(100)));
         assert!(matches!(all.connector.sides.link, Link::HalfClosed { .. }));
         assert!(all.is_done_at(begin + STOP_TIME + millis(1)));
+    }
+}
+
+#[test]
+fn a_run_over_a_link_that_may_come_back_handles_no_more_lines_than_any_other() {
+    const LINE: &str = "{\"method\":\"m\"}\n";
+    let mut all = Loop::connected();
+    let granted = "{\"type\":\"resumable\",\"version\":1,\"timeout\":120,\"window\":1048576}\n";
+    all.proxy.write_all(granted.as_bytes()).unwrap();
+    all.fill_stdout();
+    let waiting = |all: &Loop| {
+        let session = all.connector.scheduler.session(all.connector.session);
+        session.unwrap().to_client().len()
+    };
+    let begin = waiting(&all);
+    let lines = 3 * LINES_PER_RUN;
+    all.proxy.write_all(LINE.repeat(lines).as_bytes()).unwrap();
+    let mut handled = 0;
+    while handled < lines {
+        all.connector.turn(&mut all.events).unwrap();
+        let now = (waiting(&all) - begin) / LINE.len();
+        assert!(now - handled <= LINES_PER_RUN, "{handled}, then {now}");
+        handled = now;
     }
 }
 

@@ -63,19 +63,19 @@ impl Intake {
         } else {
             0
         };
-        if let Some((control, line)) = find_control(all, begin, from) {
-            if line.start > 0 {
-                self.count(&all[..line.start]);
-                *input = &all[line.start..];
-                return Some(Piece::Lines(&all[..line.start]));
+        let found = find_control(all, begin, from);
+        // The end of the line that had begun is one of them.
+        self.count(found.lines + u64::from(all[..begin].ends_with(b"\n")));
+        if let Some((control, end)) = found.control {
+            if found.at > 0 {
+                *input = &all[found.at..];
+                return Some(Piece::Lines(&all[..found.at]));
             }
-            *input = &all[line.end + 1..];
-            return Some(Piece::Control(control, all[line].to_vec()));
+            *input = &all[end + 1..];
+            return Some(Piece::Control(control, all[..end].to_vec()));
         }
         *input = &[];
-        let at = memchr::memrchr(b'\n', all).map_or(0, |end| end + 1);
-        self.count(&all[..at]);
-        let rest = &all[at..];
+        let (at, rest) = (found.at, &all[found.at..]);
         if rest.is_empty() || self.begun.is_some() {
             return Some(Piece::Lines(all));
         }
@@ -87,11 +87,11 @@ impl Intake {
         (at > 0).then_some(Piece::Lines(&all[..at]))
     }
 
-    /// Lines for the session have come to their ends.
-    fn count(&mut self, lines: &[u8]) {
-        if !lines.is_empty() {
+    /// This many lines for the session have come to their ends.
+    fn count(&mut self, lines: u64) {
+        if lines > 0 {
             self.begun = None;
-            self.taken += memchr::memchr_iter(b'\n', lines).count() as u64;
+            self.taken += lines;
         }
     }
 
@@ -142,39 +142,53 @@ impl Intake {
     }
 }
 
-/// The first control line after `begin`, which is not within a line, and where it is.
-fn find_control(all: &[u8], begin: usize, from: Side) -> Option<(Control, Range<usize>)> {
-    let mut at = begin;
-    loop {
-        let near = at + (all.len() - at).min(MAX_CONTROL_BYTES + 1);
-        match memchr::memrchr(b'\n', &all[at..near]) {
-            Some(last) => {
-                let lines = at..at + last + 1;
-                if let Some(found) = find_among_short(all, lines.clone(), from) {
-                    return Some(found);
-                }
-                at = lines.end;
-            }
-            // A line that is as long as that is none.
-            None => at = near + memchr::memchr(b'\n', &all[near..])? + 1,
-        }
-    }
+/// What was found in a part of what came.
+struct Found {
+    /// How many other lines there are before it.
+    lines: u64,
+    /// Where these end.
+    at: usize,
+    /// The first control line, which begins there, and where it ends.
+    control: Option<(Control, usize)>,
 }
 
-/// The same among these lines, none of which is very long.
-fn find_among_short(
-    all: &[u8],
-    lines: Range<usize>,
-    from: Side,
-) -> Option<(Control, Range<usize>)> {
-    let text = &all[lines.clone()];
+/// Looks for a control line after `begin`, which is not within a line. Each part is looked through while it is at hand.
+fn find_control(all: &[u8], begin: usize, from: Side) -> Found {
+    let (mut lines, mut at) = (0, begin);
+    let mut control = None;
+    loop {
+        let near = at + (all.len() - at).min(MAX_CONTROL_BYTES + 1);
+        if let Some(last) = memchr::memrchr(b'\n', &all[at..near]) {
+            let mut short = &all[at..=at + last];
+            if let Some((found, line)) = find_among_short(short, from) {
+                control = Some((found, at + line.end));
+                short = &short[..line.start];
+            }
+            lines += memchr::memchr_iter(b'\n', short).count() as u64;
+            at += short.len();
+            if control.is_some() {
+                break;
+            }
+        } else if let Some(end) = memchr::memchr(b'\n', &all[near..]) {
+            // A line that is as long as that is none.
+            lines += 1;
+            at = near + end + 1;
+        } else {
+            break;
+        }
+    }
+    Found { lines, at, control }
+}
+
+/// The first control line among these lines, none of which is very long, and where it is.
+fn find_among_short(text: &[u8], from: Side) -> Option<(Control, Range<usize>)> {
     let mut suspects = wire::Suspects::new(text);
     let mut at = 0;
     while let Some(suspect) = suspects.next_from(at) {
         let start = memchr::memrchr(b'\n', &text[at..suspect]).map_or(at, |end| at + end + 1);
         let end = suspect + memchr::memchr(b'\n', &text[suspect..])?;
         if let Some(control) = control(&text[start..end], from) {
-            return Some((control, lines.start + start..lines.start + end));
+            return Some((control, start..end));
         }
         at = end + 1;
     }

@@ -7,6 +7,7 @@ use super::world::{Choice, DOOR, World};
 use crate::entrance::{Capacity, Rules};
 use crate::serve::Limits;
 use crate::serve::system::Shake;
+use crate::session::backlog::LINES_PER_RUN;
 
 /// More than one address may have in the entrance.
 const CLIENTS: usize = Capacity::MAX_OF_ONE_ORIGIN + 20;
@@ -66,6 +67,27 @@ fn lost(world: &mut World) {
     }
     assert_eq!(world.proxy.sessions().len(), CLIENTS);
     assert_eq!(world.proxy.visitors(), 0);
+}
+
+#[test]
+fn a_run_of_a_kept_session_handles_no_more_lines_than_any_other() {
+    const LINE: &str = "{\"jsonrpc\":\"2.0\",\"method\":\"x\"}\n";
+    let mut world = world();
+    let client = comes(&mut world);
+    shakes(&mut world, &client);
+    client.says(&format!("{}\n{LINE}", first_line(1, None)));
+    world.run();
+    let server = world.program(0).stdin;
+    assert_eq!(server.got(), LINE);
+    let lines = 3 * LINES_PER_RUN;
+    client.says(&LINE.repeat(lines));
+    let mut handled = 0;
+    while handled < lines {
+        world.turn();
+        let now = server.got().lines().count();
+        assert!(now <= LINES_PER_RUN, "{handled}, then {now}");
+        handled += now;
+    }
 }
 
 #[test]
