@@ -79,11 +79,9 @@ impl<S: Read + Write> Transport for Option<Io<S>> {
     }
 }
 
-/// Moves what can be moved now between a session and its two sides, within a budget. `scratch` is where bytes are read to.
-/// Returns whether there is more to be moved although no event will tell.
-///
-/// It is a function of its own wherever it is used, so that it has the registers for what it moves.
-#[inline(never)]
+/// Begins a run, in which what can be moved now is moved between a session and its two sides, within a budget. `scratch` is
+/// where bytes are read to. Returns whether there is more to be moved although no event will tell.
+#[inline(always)]
 pub fn pump(
     session: &mut Session,
     client: &mut impl Transport,
@@ -92,6 +90,20 @@ pub fn pump(
     cx: &mut Context<'_>,
 ) -> bool {
     session.begin_run(cx);
+    pump_on(session, client, upstream, scratch, cx)
+}
+
+/// The same in a run that has begun.
+///
+/// It is a function of its own wherever it is used, so that it has the registers for what it moves.
+#[inline(never)]
+pub fn pump_on(
+    session: &mut Session,
+    client: &mut impl Transport,
+    upstream: &mut impl Transport,
+    scratch: &mut [u8],
+    cx: &mut Context<'_>,
+) -> bool {
     if session.has_output() {
         flush_upstream(session, upstream, cx);
         flush_client(session, client, cx);

@@ -4,7 +4,7 @@
 use std::io::{self, ErrorKind};
 
 use super::kept_link::{KeptLink, State};
-use crate::pump::{Transport, pump, read_bytes};
+use crate::pump::{Transport, pump_on, read_bytes};
 use crate::reactor::io::Input;
 use crate::resume::{ACK_BYTES, LEAST_WINDOW_BYTES};
 use crate::session::{Context, Event, Session};
@@ -85,6 +85,7 @@ impl<C: Carrier> KeptRun<'_, C> {
         scratch: &mut [u8],
         cx: &mut Context<'_>,
     ) -> bool {
+        session.begin_run(cx);
         if let Err(error) = self.carrier.flush() {
             self.broke(Some(&error), session, cx);
         }
@@ -107,7 +108,7 @@ impl<C: Carrier> KeptRun<'_, C> {
             waiting: session.waiting_for_other_side(),
             now: cx.now,
         };
-        let mut has_more = pump(session, host, &mut side, scratch, cx);
+        let mut has_more = pump_on(session, host, &mut side, scratch, cx);
         let waiting = session.waiting_for_other_side();
         self.flush(waiting, session, cx);
         has_more |= self.goes_beyond_window(session, cx);

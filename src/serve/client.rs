@@ -12,7 +12,7 @@ use super::start_queue::StartQueue;
 use super::swap;
 use super::system::{ClientSocket, Linux, System};
 use crate::entrance::Identity;
-use crate::pump::{Transport, pump};
+use crate::pump::{Transport, pump, pump_on};
 use crate::reactor::io::{Io, Readiness};
 use crate::resume::Server as KeptSession;
 use crate::resume::wire;
@@ -294,6 +294,7 @@ impl<S: System> Sides<'_, S> {
         let Some(resuming) = self.resuming.as_deref_mut() else {
             return false;
         };
+        session.begin_run(cx);
         if place.is_tls()
             && let Some(error) = place.flush_tls()
         {
@@ -313,13 +314,13 @@ impl<S: System> Sides<'_, S> {
             let sharing = seat.and_then(|_| self.services.sharing_mut(place.service));
             if let (Some(seat), Some(sharing)) = (seat, sharing) {
                 let mut seat = SeatSide::new(sharing, seat);
-                has_more = pump(session, &mut side, &mut seat, scratch, cx);
+                has_more = pump_on(session, &mut side, &mut seat, scratch, cx);
                 is_stalled = seat.is_stalled();
                 seat.finish(cx.now, cx.memory);
             } else {
                 has_more = match place.server.and_then(|key| self.servers.get_mut(key)) {
-                    Some(server) => pump(session, &mut side, server, scratch, cx),
-                    None => pump(session, &mut side, &mut NoServer, scratch, cx),
+                    Some(server) => pump_on(session, &mut side, server, scratch, cx),
+                    None => pump_on(session, &mut side, &mut NoServer, scratch, cx),
                 };
             }
             failed = failed.or(side.into_error());
