@@ -29,8 +29,12 @@ use common::table::{Table, number};
 use common::{PROXY, echo_server, family, results};
 
 /// The lengths of the lines in bytes, and how many of them are under way.
-const LOADS: [(&str, usize, usize); 3] = [
+const LOADS: [(&str, usize, usize); 7] = [
+    ("200 B", 200, 1),
+    ("200 B", 200, 64),
     ("200 B", 200, 500),
+    ("200 B", 200, 1000),
+    ("10 KB", 10_000, 1),
     ("10 KB", 10_000, 50),
     ("1 MB", 1_000_000, 4),
 ];
