@@ -1,5 +1,6 @@
 //! A blocking client of the proxy: lines over TCP, and the little of MCP that tests need.
 
+use std::fmt;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -23,7 +24,7 @@ pub(crate) const MODERN_VERSION: &str = "2026-07-28";
 pub(crate) const RESTART_NOTICE: &str = "$/mcp/serverRestarted";
 
 /// Why there is no line.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(PartialEq, Eq)]
 pub(crate) enum NoLine {
     /// The proxy ended the connection in good order; `unfinished` is what came after the last newline.
     End { unfinished: Vec<u8> },
@@ -31,6 +32,22 @@ pub(crate) enum NoLine {
     Reset,
     /// The deadline passed.
     Deadline,
+}
+
+/// What came of a line may be long.
+impl fmt::Debug for NoLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::End { unfinished } if unfinished.is_empty() => f.write_str("the end"),
+            Self::End { unfinished } => {
+                let begin = String::from_utf8_lossy(&unfinished[..unfinished.len().min(200)]);
+                let count = unfinished.len();
+                write!(f, "the end after {count} bytes of a line: {begin}")
+            }
+            Self::Reset => f.write_str("a reset"),
+            Self::Deadline => f.write_str("nothing"),
+        }
+    }
 }
 
 /// A connection from this address.

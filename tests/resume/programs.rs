@@ -1,9 +1,11 @@
 //! `connect` and the proxy, with something between them or to one of them.
 
+use std::thread;
+
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
-use crate::common::connect::{FakeServer, IN_HASTE};
+use crate::common::connect::{FakeServer, IN_HASTE, write_all};
 use crate::common::processes::{rss_kib, send_signal, wait_until_quiet, wait_until_stopped};
 use crate::common::servers::{demo, mirror, sh};
 use crate::common::{Client, Connect, DEADLINE, Proxy, eventually};
@@ -158,6 +160,33 @@ fn what_was_said_last_gets_there_although_the_connection_was_lost_meanwhile() {
     assert_eq!(again.recv_line(), r#"{"type":"heartbeat","bye":true}"#);
     again.send_line(r#"{"type":"bye","reason":"client_closed"}"#);
     again.close();
+    connect.wait_exit(0);
+}
+
+#[test]
+fn the_end_follows_all_that_was_said_however_long_that_takes() {
+    let proxy = FakeServer::start();
+    let options = [&IN_HASTE[..], &["--max-message-bytes", "100000000"]].concat();
+    let mut connect = Connect::start(&options, proxy.address());
+    let mut peer = proxy.accept();
+    grant(&mut connect, &mut peer);
+    // More than all buffers on the way hold.
+    let line = format!(r#"{{"method":"{}"}}"#, "x".repeat(48 << 20));
+    let input = connect.take_input();
+    thread::scope(|scope| {
+        scope.spawn(|| write_all(input, format!("{line}\n").as_bytes()));
+        // The host is done, and connect is not.
+        wait_until_quiet(&[connect.pid()]);
+        // What was granted is acknowledged meanwhile.
+        let acknowledgement = r#"{"type":"heartbeat","#;
+        let said = std::iter::repeat_with(|| peer.recv_line());
+        let said = { said }.find(|said| !said.starts_with(acknowledgement));
+        assert!(said.as_ref() == Some(&line), "the line was changed");
+    });
+    assert_eq!(peer.recv_line(), r#"{"type":"heartbeat","bye":true}"#);
+    assert!(peer.read_to_end().is_empty());
+    peer.send_line(r#"{"type":"bye","reason":"client_closed"}"#);
+    peer.close();
     connect.wait_exit(0);
 }
 
