@@ -70,6 +70,31 @@ fn a_session_over_which_nothing_has_passed_is_not_kept() {
     proxy.wait_for_log("closed:");
 }
 
+/// The client may have acted on what it was told.
+#[test]
+fn a_session_that_was_only_spoken_to_is_kept_whether_the_line_was_acknowledged_or_not() {
+    let hello = line(1);
+    let server = sh(&format!("echo '{hello}'; exec cat"));
+    let proxy = Proxy::start(&[], &server);
+    for (digit, is_acknowledged) in [('a', true), ('b', false)] {
+        let mut client = Counting::ask(&proxy, digit);
+        client.expect(1);
+        if is_acknowledged {
+            client.acknowledge();
+        }
+        let server = proxy.only_server();
+        assert_eq!(client.come_back(&proxy, 1), resumed(0));
+        client.send(2);
+        client.expect(2);
+        assert_eq!(proxy.only_server(), server);
+        client
+            .client
+            .send_line(r#"{"type":"heartbeat","bye":true}"#);
+        client.client.close();
+        proxy.wait_until_childless();
+    }
+}
+
 #[test]
 fn what_the_proxy_said_at_the_end_is_there_for_whoever_comes_back_and_takes_no_place() {
     let options = ["--no-auto-restart", "--max-sessions", "1"];
