@@ -353,6 +353,21 @@ fn a_window_that_stays_full_is_not_waited_for_for_ever() {
 }
 
 #[test]
+fn an_acknowledgement_of_a_part_makes_room_in_a_full_window_and_starts_the_time_anew() {
+    let mut end = End::new(Side::Proxy, 8);
+    let now = Time::from_nanos(1 << 40);
+    end.outbox = b"abc\ndef\nghi\njkl\n".to_vec();
+    assert_eq!(end.write(1000, now), b"abc\ndef\n");
+    assert_eq!(end.write(1000, now), b"");
+    let beat = b"{\"type\":\"heartbeat\",\"lines\":1}\n";
+    let half = now + NO_ACK_TIME / 2;
+    assert_eq!(end.receive(beat, half), Ok(()));
+    assert_eq!(end.write(1000, half), b"ghi\n");
+    assert_eq!(end.receive(beat, now + NO_ACK_TIME), Ok(()));
+    assert_eq!(end.receive(beat, half + NO_ACK_TIME), Err(Lie::NoAck));
+}
+
+#[test]
 fn an_idle_end_owes_nothing_and_an_acknowledgement_is_withheld_while_much_waits() {
     let mut end = End::new(Side::Client, 1000);
     let now = Time::from_nanos(1 << 40);
