@@ -3,12 +3,14 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
 use serde_json::json;
 
 use super::{Counting, id, line, resumed, with_id};
 use crate::common::client::modern_meta;
 use crate::common::servers::{demo, mirror, sh};
-use crate::common::{DEADLINE, Proxy, eventually};
+use crate::common::{DEADLINE, Proxy, Scratch, eventually};
 
 #[test]
 fn a_client_that_says_bye_is_gone_when_it_is() {
@@ -120,6 +122,29 @@ fn what_the_proxy_said_at_the_end_is_there_for_whoever_comes_back_and_takes_no_p
     assert_eq!(client.come_back(&proxy, 1), resumed(2));
     client.expect(2);
     assert_eq!(client.recv(), bye);
+    assert_eq!(client.client.read_to_end(), [""; 0]);
+}
+
+#[test]
+fn what_a_server_said_last_is_there_for_a_client_that_was_away_then() {
+    let scratch = Scratch::new();
+    let last = scratch.file("last");
+    mkfifo(&last, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+    let server = format!(
+        "read -r line; echo \"$line\"; exec cat '{}'",
+        last.display()
+    );
+    let proxy = Proxy::start(&["--no-auto-restart"], &sh(&server));
+    let mut client = Counting::ask(&proxy, '6');
+    client.send(1);
+    client.expect(1);
+    client.client.shutdown_write();
+    proxy.wait_for_log("it is kept");
+    std::fs::write(&last, format!("{}\n", line(2))).unwrap();
+    proxy.wait_until_childless();
+    assert_eq!(client.come_back(&proxy, 1), resumed(1));
+    client.expect(2);
+    assert_eq!(client.recv()["type"], "bye");
     assert_eq!(client.client.read_to_end(), [""; 0]);
 }
 
