@@ -91,8 +91,8 @@ async function askAndListen(client, call, number, text, seen) {
     same(answered.structuredContent.result, `${text} says ${number}`, "another's answer");
     seen.asked += 1;
 
-    // All listen to the same lists, and each to a resource of its own.
-    const [own, updated] = [`test://${number}`, []];
+    // All listen to the same lists, and each to a resource of its own: clients of other SDKs are at the same servers.
+    const [own, updated] = [`test://typescript/${number}`, []];
     client.setNotificationHandler("notifications/resources/updated", ({ params }) => {
         updated.push(params.uri);
     });

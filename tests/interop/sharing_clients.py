@@ -49,7 +49,7 @@ async def be_a_client(host: str, port: int, number: int, mode: str, seen: dict) 
             seen["asked"] += 1
 
             # All listen to the same lists, and each to a resource of its own.
-            own = f"test://{number}"
+            own = f"test://python/{number}"
             async with client.listen(tools_list_changed=True), client.listen(resource_subscriptions=[own]) as events:
                 await client.call_tool("touch", {"uri": own})
                 async for event in events:
