@@ -1,6 +1,6 @@
 //! `connect` and the proxy, with something between them or to one of them.
 
-use std::thread;
+use std::{iter, thread};
 
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
@@ -179,8 +179,8 @@ fn the_end_follows_all_that_was_said_however_long_that_takes() {
         wait_until_quiet(&[connect.pid()]);
         // What was granted is acknowledged meanwhile.
         let acknowledgement = r#"{"type":"heartbeat","#;
-        let said = std::iter::repeat_with(|| peer.recv_line());
-        let said = { said }.find(|said| !said.starts_with(acknowledgement));
+        let said =
+            iter::repeat_with(|| peer.recv_line()).find(|said| !said.starts_with(acknowledgement));
         assert!(said.as_ref() == Some(&line), "the line was changed");
     });
     assert_eq!(peer.recv_line(), r#"{"type":"heartbeat","bye":true}"#);
